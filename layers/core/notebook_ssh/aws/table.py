@@ -1,0 +1,278 @@
+"""The table: one item for each notebook, one for each configuration we look after, and the backups.
+
+| pk              | sk                         | holds                                               |
+|-----------------|----------------------------|-----------------------------------------------------|
+| `notebook`      | the name in lower case     | a `Record`                                          |
+| `configuration` | the configuration's name   | what we last saw and wrote there                    |
+| `backup#<name>` | `<time>#<sha256>`          | an owner's script, before we changed it             |
+| `clock`         | what is paced or claimed   | the next free second, or who holds it until when    |
+
+`expires` is the table's TTL attribute (epoch seconds). Parts of a record are maps, so that each writer
+replaces its own part in one UpdateItem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from notebook_ssh.aws.clients import client, code_of, transient
+from notebook_ssh.errors import Problem
+from notebook_ssh.rules.record import (
+    Mode,
+    Network,
+    NotebookState,
+    Phase,
+    Record,
+    RejectedKey,
+    Report,
+    Way,
+    Wish,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
+
+NOTEBOOK = "notebook"
+CONFIGURATION = "configuration"
+
+
+def to_attribute(value: Any) -> AttributeValueTypeDef:
+    """A plain value (None, bool, int, str, bytes, list, tuple, dict) as DynamoDB writes it."""
+    match value:
+        case None:
+            return {"NULL": True}
+        case bool():
+            return {"BOOL": value}
+        case Enum():
+            return {"S": str(value.value)}
+        case int():
+            return {"N": str(value)}
+        case str():
+            return {"S": value}
+        case bytes():
+            return {"B": value}
+        case list() | tuple():
+            return {"L": [to_attribute(item) for item in value]}
+        case dict():
+            return {"M": {key: to_attribute(item) for key, item in value.items()}}
+    raise TypeError(f"{type(value).__name__} cannot be kept in the table")
+
+
+def from_attribute(attribute: Mapping[str, Any]) -> Any:
+    """The plain value of what DynamoDB answers. Numbers are whole: the table holds no others."""
+    ((kind, value),) = attribute.items()
+    match kind:
+        case "NULL":
+            return None
+        case "N":
+            return int(value)
+        case "L":
+            return [from_attribute(item) for item in value]
+        case "M":
+            return {key: from_attribute(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def key(pk: str, sk: str) -> dict[str, AttributeValueTypeDef]:
+    """The primary key of an item."""
+    return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def item_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole item as plain values."""
+    return {name: from_attribute(value) for name, value in attributes.items()}
+
+
+def _problem(part: Mapping[str, Any] | None) -> Problem | None:
+    return Problem(code=part["code"], message=part["message"]) if part else None
+
+
+def _wish(part: Mapping[str, Any]) -> Wish:
+    return Wish(
+        mode=Mode(part["mode"]),
+        ngrok_url=part.get("ngrok_url"),
+        users=tuple(part.get("users") or ()),
+        until=part.get("until"),
+        restart=part.get("restart", False),
+        wake=part.get("wake", False),
+        problem=_problem(part.get("problem")),
+    )
+
+
+def report_of(part: Mapping[str, Any]) -> Report:
+    """The report kept in `part`."""
+    return Report(
+        boot=part["boot"],
+        booted_at=part["booted_at"],
+        sequence=part["sequence"],
+        received_at=part["received_at"],
+        mode=Mode(part["mode"]),
+        phase=Phase(part["phase"]),
+        agent=part.get("agent", ""),
+        host=part.get("host"),
+        port=part.get("port"),
+        host_keys=tuple(part.get("host_keys") or ()),
+        keys_own=part.get("keys_own", 0),
+        keys_central=part.get("keys_central", 0),
+        rejected=tuple(RejectedKey(line["line"], line["reason"]) for line in part.get("rejected") or ()),
+        sessions=part.get("sessions", 0),
+        active_at=part.get("active_at"),
+        problem=_problem(part.get("problem")),
+        connected_since=part.get("connected_since"),
+    )
+
+
+def record_of(item: Mapping[str, Any]) -> Record:
+    """The record in a plain item. Parts that were never written have their defaults."""
+    network = item.get("network") or {}
+    way = item.get("way")
+    report = item.get("report")
+    return Record(
+        name=item["name"],
+        arn=item.get("arn", ""),
+        role=item.get("role", ""),
+        wish=_wish(item["wish"]) if "wish" in item else Wish(),
+        state=NotebookState(item.get("state", NotebookState.STOPPED)),
+        state_since=item.get("state_since", 0),
+        configuration=item.get("configuration"),
+        block_since=item.get("block_since"),
+        network=Network(
+            subnet=network.get("subnet"),
+            security_groups=tuple(network.get("security_groups") or ()),
+            interface=network.get("interface"),
+        ),
+        problem=_problem(item.get("problem")),
+        seen=item.get("seen", ""),
+        observed_at=item.get("observed_at", 0),
+        way=Way(
+            open=way["open"],
+            private_ip=way.get("private_ip"),
+            since=way.get("since", 0),
+            problem=_problem(way.get("problem")),
+        )
+        if way
+        else None,
+        report=report_of(report) if report else None,
+    )
+
+
+OBSERVED = (
+    "name",
+    "arn",
+    "role",
+    "wish",
+    "state",
+    "state_since",
+    "configuration",
+    "block_since",
+    "network",
+    "problem",
+    "seen",
+    "observed_at",
+)
+"""The attributes that the notebook reconciler owns."""
+
+
+class Table:
+    """The table by name. Every method is one request to DynamoDB, except `records`, which pages."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def record(self, name: str) -> Record | None:
+        """The record of the notebook `name` (any capitals), or None when there is none. One eventually consistent read."""
+        item = self.item(NOTEBOOK, name.lower())
+        return record_of(item) if item and "name" in item else None
+
+    def records(self) -> Iterator[Record]:
+        """Every notebook's record, in the order of their names."""
+        for item in self.items(NOTEBOOK):
+            if "name" in item:
+                yield record_of(item)
+
+    def save_observed(self, record: Record, *, expires: int | None = None) -> None:
+        """Write the notebook reconciler's part of `record`, and leave the other writers' parts alone.
+
+        A slower run never overwrites a later observation: older ones are dropped silently, since the
+        later one was made by the same rules from newer facts.
+        """
+        parts = {name: value for name, value in asdict(record).items() if name in OBSERVED}
+        # `name`, `state` and others are reserved words in DynamoDB expressions, so all are aliased.
+        sets = [f"#{name} = :{name}" for name in parts]
+        names = {f"#{name}": name for name in parts}
+        values = {f":{name}": to_attribute(value) for name, value in parts.items()}
+        names["#expires"] = "expires"
+        expression = "SET " + ", ".join(sets)
+        if expires is None:
+            expression += " REMOVE #expires"
+        else:
+            expression += ", #expires = :expires"
+            values[":expires"] = to_attribute(expires)
+        no_later_observation = "attribute_not_exists(#observed_at) OR #observed_at <= :observed_at"
+        try:
+            client("dynamodb").update_item(
+                TableName=self.name,
+                Key=key(NOTEBOOK, record.name.lower()),
+                UpdateExpression=expression,
+                ConditionExpression=no_later_observation,
+                ExpressionAttributeNames=names,
+                ExpressionAttributeValues=values,
+            )
+        except ClientError as error:
+            if code_of(error) != "ConditionalCheckFailedException":
+                raise (transient(error) or error) from error
+
+    def save_way(self, name: str, way: Way) -> None:
+        """Write the bastion reconciler's part. A notebook without a record gets none: it is gone."""
+        try:
+            client("dynamodb").update_item(
+                TableName=self.name,
+                Key=key(NOTEBOOK, name.lower()),
+                UpdateExpression="SET #way = :way",
+                ConditionExpression="attribute_exists(pk)",
+                ExpressionAttributeNames={"#way": "way"},
+                ExpressionAttributeValues={":way": to_attribute(asdict(way))},
+            )
+        except ClientError as error:
+            if code_of(error) != "ConditionalCheckFailedException":
+                raise (transient(error) or error) from error
+
+    def forget(self, pk: str, sk: str) -> None:
+        """Delete one item; deleting what is not there is fine."""
+        try:
+            client("dynamodb").delete_item(TableName=self.name, Key=key(pk, sk))
+        except ClientError as error:
+            raise (transient(error) or error) from error
+
+    def item(self, pk: str, sk: str, *, consistent: bool = False) -> dict[str, Any] | None:
+        """One item as plain values, or None."""
+        try:
+            answer = client("dynamodb").get_item(TableName=self.name, Key=key(pk, sk), ConsistentRead=consistent)
+        except Exception as error:
+            raise (transient(error) or error) from error
+        return item_of(answer["Item"]) if "Item" in answer else None
+
+    def items(self, pk: str) -> Iterator[dict[str, Any]]:
+        """All items of one partition, page by page."""
+        start: dict[str, Any] = {}
+        while True:
+            try:
+                page = client("dynamodb").query(
+                    TableName=self.name,
+                    KeyConditionExpression="pk = :pk",
+                    ExpressionAttributeValues={":pk": {"S": pk}},
+                    **start,
+                )
+            except Exception as error:
+                raise (transient(error) or error) from error
+            for attributes in page["Items"]:
+                yield item_of(attributes)
+            if "LastEvaluatedKey" not in page:
+                return
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}

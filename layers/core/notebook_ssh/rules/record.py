@@ -1,0 +1,160 @@
+"""What the table knows about one notebook, as one immutable value.
+
+Three writers, disjoint parts: `reconcile_notebook` writes what it observed and wishes, `reconcile_bastion`
+writes `way`, and the notebook itself writes `report` (through `record_address`). So no write can undo another's.
+
+All times are whole seconds since the epoch (UTC). Names are as SageMaker allows them: 1 to 63 letters,
+digits and hyphens, no hyphen at either end (CreateNotebookInstance, `NotebookInstanceName`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from notebook_ssh.errors import Problem
+
+
+class Mode(StrEnum):
+    """How a notebook is reached. The values are the words that people write in the tag."""
+
+    OFF = "off"
+    NGROK = "ngrok"
+    BASTION = "bastion"
+
+
+class NotebookState(StrEnum):
+    """SageMaker's own word for the instance (DescribeNotebookInstance, `NotebookInstanceStatus`)."""
+
+    PENDING = "Pending"
+    IN_SERVICE = "InService"
+    STOPPING = "Stopping"
+    STOPPED = "Stopped"
+    FAILED = "Failed"
+    DELETING = "Deleting"
+    UPDATING = "Updating"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the notebook's tags ask for (design: docs/tags.md). Made by `rules.tags.read_wish`.
+
+    users: names of central public keys to admit, in the order written, no repeats.
+    until: when access ends, or None. Past `until` the mode that counts is off.
+    restart: one stop and start is asked for, if it is needed at all.
+    wake: the API may start the notebook when it is stopped.
+    problem: a tag that cannot be understood; the mode is then off.
+    """
+
+    mode: Mode = Mode.OFF
+    ngrok_url: str | None = None
+    users: tuple[str, ...] = ()
+    until: int | None = None
+    restart: bool = False
+    wake: bool = False
+    problem: Problem | None = None
+
+    def mode_at(self, now: int) -> Mode:
+        """The mode that counts at `now` (epoch seconds): off once `until` has passed."""
+        return Mode.OFF if self.until is not None and now >= self.until else self.mode
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Where the notebook is, as DescribeNotebookInstance tells it. All None or empty outside a VPC."""
+
+    subnet: str | None = None
+    security_groups: tuple[str, ...] = ()
+    interface: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The way through the bastion, as the bastion reconciler left it.
+
+    private_ip: the notebook's address in its VPC, or None while unknown.
+    open: our rules, or equal ones made by hand, let the bastion in.
+    """
+
+    open: bool = False
+    private_ip: str | None = None
+    since: int = 0
+    problem: Problem | None = None
+
+
+class Phase(StrEnum):
+    """How far the agent is, in its own words."""
+
+    OFF = "off"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedKey:
+    """A line of the person's key file that is not a public key. The line itself is never carried."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The agent's last accepted report (docs/protocol.md), with the time at which the stack received it.
+
+    boot, booted_at, sequence: which start of the notebook, and which report since; only newer ones are accepted.
+    host, port: where people connect (ngrok), or None.
+    host_keys: public host keys, `type base64`, no comment.
+    keys_own, keys_central: how many public keys are in place from the person's file and from the stack.
+    sessions, active_at: open SSH sessions, and when one was last active.
+    connected_since: when this address began to work, by the stack's clock.
+    """
+
+    boot: str
+    booted_at: int
+    sequence: int
+    received_at: int
+    mode: Mode
+    phase: Phase
+    agent: str = ""
+    host: str | None = None
+    port: int | None = None
+    host_keys: tuple[str, ...] = ()
+    keys_own: int = 0
+    keys_central: int = 0
+    rejected: tuple[RejectedKey, ...] = ()
+    sessions: int = 0
+    active_at: int | None = None
+    problem: Problem | None = None
+    connected_since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Everything the stack knows about one notebook.
+
+    name: with its own capitals; the table's key is `name.lower()`, because ARNs are lower-cased.
+    role: name of the execution role, without path: who may report (docs/security.md).
+    state_since: when SageMaker last changed the instance (`LastModifiedTime`).
+    configuration: name of the attached lifecycle configuration, or None.
+    block_since: since when our block has been in that configuration, or None while it isn't.
+    problem: what the notebook reconciler could not do.
+    seen: fingerprint of what was observed, so that a sweep can tell that nothing changed.
+    observed_at: when it was observed. 0: never yet.
+    """
+
+    name: str
+    arn: str = ""
+    role: str = ""
+    wish: Wish = field(default_factory=Wish)
+    state: NotebookState = NotebookState.STOPPED
+    state_since: int = 0
+    configuration: str | None = None
+    block_since: int | None = None
+    network: Network = field(default_factory=Network)
+    problem: Problem | None = None
+    seen: str = ""
+    observed_at: int = 0
+    way: Way | None = None
+    report: Report | None = None

@@ -1,0 +1,89 @@
+"""The stack's settings as the functions see them: read once from the environment, checked, immutable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Bastion:
+    """An existing bastion, from the stack's parameters.
+
+    host: its public name or address, for people. user: the login name there.
+    security_group, vpc: ids. client_cidrs: IPv4 or IPv6 networks or prefix-list ids (`pl-…`) admitted on port 22.
+    """
+
+    host: str
+    user: str
+    security_group: str
+    vpc: str
+    client_cidrs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `template.yaml` passes to every function under `Globals`. Empty text means: not set.
+
+    stack: the stack's name; it owns blocks, rules and records under this name.
+    tag_key: the tag people write; the other keys derive from it (`ssh`, `ssh-users`, …).
+    api_url: base address of the API with its stage, no slash at the end.
+    sync_seconds: time between two reports of an agent.
+    fallback_configuration: the lifecycle configuration made for notebooks that have none.
+    keys_path: SSM path of the central public keys, no slash at the end.
+    dry_run: plan, record and log, but write nothing outside the table.
+    """
+
+    stack: str
+    tag_key: str
+    table: str
+    api_url: str
+    region: str
+    sync_seconds: int
+    fallback_configuration: str
+    ngrok_secret: str
+    keys_path: str
+    notebook_queue: str
+    bastion_queue: str
+    bastion: Bastion | None
+    dry_run: bool
+    ngrok_download: str = ""
+    ngrok_sha256: str = ""
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in `environment`.
+
+    Raises KeyError naming the variable when one that has no default is missing: a deployment fault,
+    caught by the template tests, never by a person.
+    """
+    group = environment.get("BASTION_SECURITY_GROUP", "")
+    bastion = (
+        Bastion(
+            host=environment["BASTION_HOST"],
+            user=environment.get("BASTION_USER", "") or "ec2-user",
+            security_group=group,
+            vpc=environment["BASTION_VPC"],
+            client_cidrs=tuple(environment.get("BASTION_CLIENT_CIDRS", "").replace(",", " ").split()),
+        )
+        if group
+        else None
+    )
+    return Settings(
+        stack=environment["STACK_NAME"],
+        tag_key=environment.get("TAG_KEY", "ssh"),
+        table=environment["TABLE_NAME"],
+        api_url=environment.get("API_URL", ""),
+        region=environment["AWS_REGION"],
+        sync_seconds=int(environment.get("SYNC_SECONDS", "300")),
+        fallback_configuration=environment.get("FALLBACK_CONFIGURATION", "better-sagemaker"),
+        ngrok_secret=environment.get("NGROK_SECRET", ""),
+        keys_path=environment.get("KEYS_PATH", "").rstrip("/"),
+        notebook_queue=environment.get("NOTEBOOK_QUEUE", ""),
+        bastion_queue=environment.get("BASTION_QUEUE", ""),
+        bastion=bastion,
+        dry_run=environment.get("DRY_RUN", "false") == "true",
+        ngrok_download=environment.get("NGROK_DOWNLOAD", ""),
+        ngrok_sha256=environment.get("NGROK_SHA256", ""),
+    )
