@@ -6,20 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Bastion:
-    """An existing bastion, from the stack's parameters.
-
-    host: its public name or address, for people. user: the login name there.
-    security_group, vpc: ids. client_cidrs: IPv4 or IPv6 networks or prefix-list ids (`pl-…`) admitted on port 22.
-    """
-
-    host: str
-    user: str
-    security_group: str
-    vpc: str
-    client_cidrs: tuple[str, ...] = ()
+from notebook_ssh.rules.record import Bastion as Bastion
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +20,7 @@ class Settings:
     fallback_configuration: the lifecycle configuration made for notebooks that have none.
     keys_path: SSM path of the central public keys, no slash at the end.
     dry_run: plan, record and log, but write nothing outside the table.
+    status_tags: show status and address as tags on the notebook, for the AWS console.
     """
 
     stack: str
@@ -50,6 +38,7 @@ class Settings:
     dry_run: bool
     ngrok_download: str = ""
     ngrok_sha256: str = ""
+    status_tags: bool = True
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -86,4 +75,5 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         dry_run=environment.get("DRY_RUN", "false") == "true",
         ngrok_download=environment.get("NGROK_DOWNLOAD", ""),
         ngrok_sha256=environment.get("NGROK_SHA256", ""),
+        status_tags=environment.get("STATUS_TAGS", "true") == "true",
     )

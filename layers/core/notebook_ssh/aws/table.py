@@ -30,6 +30,8 @@ from notebook_ssh.rules.record import (
     Record,
     RejectedKey,
     Report,
+    Restart,
+    RestartStep,
     Way,
     Wish,
 )
@@ -132,6 +134,7 @@ def record_of(item: Mapping[str, Any]) -> Record:
     """The record in a plain item. Parts that were never written have their defaults."""
     network = item.get("network") or {}
     way = item.get("way")
+    restart = item.get("restart")
     report = item.get("report")
     return Record(
         name=item["name"],
@@ -150,6 +153,10 @@ def record_of(item: Mapping[str, Any]) -> Record:
         problem=_problem(item.get("problem")),
         seen=item.get("seen", ""),
         observed_at=item.get("observed_at", 0),
+        started_at=item.get("started_at"),
+        attached=item.get("attached"),
+        restart=Restart(step=RestartStep(restart["step"]), since=restart["since"]) if restart else None,
+        planned=tuple(item.get("planned") or ()),
         way=Way(
             open=way["open"],
             private_ip=way.get("private_ip"),
@@ -175,6 +182,10 @@ OBSERVED = (
     "problem",
     "seen",
     "observed_at",
+    "started_at",
+    "attached",
+    "restart",
+    "planned",
 )
 """The attributes that the notebook reconciler owns."""
 
@@ -190,9 +201,9 @@ class Table:
         item = self.item(NOTEBOOK, name.lower())
         return record_of(item) if item and "name" in item else None
 
-    def records(self) -> Iterator[Record]:
+    def records(self, *, consistent: bool = False) -> Iterator[Record]:
         """Every notebook's record, in the order of their names."""
-        for item in self.items(NOTEBOOK):
+        for item in self.items(NOTEBOOK, consistent=consistent):
             if "name" in item:
                 yield record_of(item)
 
@@ -258,7 +269,7 @@ class Table:
             raise (transient(error) or error) from error
         return item_of(answer["Item"]) if "Item" in answer else None
 
-    def items(self, pk: str) -> Iterator[dict[str, Any]]:
+    def items(self, pk: str, *, consistent: bool = False) -> Iterator[dict[str, Any]]:
         """All items of one partition, page by page."""
         start: dict[str, Any] = {}
         while True:
@@ -267,6 +278,7 @@ class Table:
                     TableName=self.name,
                     KeyConditionExpression="pk = :pk",
                     ExpressionAttributeValues={":pk": {"S": pk}},
+                    ConsistentRead=consistent,
                     **start,
                 )
             except Exception as error:

@@ -69,6 +69,21 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class Bastion:
+    """An existing bastion, from the stack's parameters. No part of a record, but the other end of every `Way`.
+
+    host: its public name or address, for people. user: the login name there.
+    security_group, vpc: ids. client_cidrs: IPv4 or IPv6 networks or prefix-list ids (`pl-…`) admitted on port 22.
+    """
+
+    host: str
+    user: str
+    security_group: str
+    vpc: str
+    client_cidrs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Way:
     """The way through the bastion, as the bastion reconciler left it.
 
@@ -80,6 +95,25 @@ class Way:
     private_ip: str | None = None
     since: int = 0
     problem: Problem | None = None
+
+
+class RestartStep(StrEnum):
+    """Which half of an opted-in restart was asked for last."""
+
+    STOP = "stop"
+    START = "start"
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """An opted-in restart under way, written down before the call is made, so that a crash repeats no step.
+
+    since: `state_since` of the state that the call ends. While the notebook is still in that very state, the call
+    never arrived and may be made; any other moment means that it did its work.
+    """
+
+    step: RestartStep
+    since: int
 
 
 class Phase(StrEnum):
@@ -142,6 +176,11 @@ class Record:
     problem: what the notebook reconciler could not do.
     seen: fingerprint of what was observed, so that a sweep can tell that nothing changed.
     observed_at: when it was observed. 0: never yet.
+    started_at: when the present run began, as near as is known, or None while the notebook is not running or
+        starting. A block with `block_since` later than this is effective only at the next start.
+    attached: the configuration that we attached because there was none; None when the attached one is not our doing.
+    restart: how far an opted-in restart is, or None.
+    planned: what a dry run would have done, one sentence each; empty otherwise.
     """
 
     name: str
@@ -156,5 +195,9 @@ class Record:
     problem: Problem | None = None
     seen: str = ""
     observed_at: int = 0
+    started_at: int | None = None
+    attached: str | None = None
+    restart: Restart | None = None
+    planned: tuple[str, ...] = ()
     way: Way | None = None
     report: Report | None = None
