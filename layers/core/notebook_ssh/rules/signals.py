@@ -1,0 +1,200 @@
+"""What an event says we should look at. An event is never believed beyond that (docs/decisions.md).
+
+Events come best effort: repeated, late, out of order or not at all. So nothing is read from them but names.
+Shapes: events/*.json, each with where it is documented.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from notebook_ssh.rules.tags import status_keys
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtNotebook:
+    """name: as written in the event; from an ARN it is in lower case, whatever the real one is.
+
+    at: not before this time (epoch seconds) is there anything to see; 0: at once.
+    """
+
+    name: str
+    because: str
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtConfiguration:
+    """A lifecycle configuration, by name (or by lower-cased name, from an ARN)."""
+
+    name: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtFleet:
+    """Everything: the schedule's turn."""
+
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """Nothing to look at."""
+
+    reason: str
+
+
+Signal = LookAtNotebook | LookAtConfiguration | LookAtFleet | Ignore
+
+_ARN = re.compile(
+    r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:(notebook-instance|notebook-instance-lifecycle-config)/([A-Za-z0-9-]{1,63})"
+)
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+
+
+def read_signals(event: object, *, tag_key: str, caller: str = "") -> tuple[Signal, ...]:
+    """What to look at because of `event`: an EventBridge event or a message of our own. At least one signal, never an error.
+
+    caller: the session name of our own calls as CloudTrail shows it (in Lambda, the function's name).
+    """
+    if not isinstance(event, Mapping):
+        return (Ignore("not an event"),)
+    if "look_at" in event:
+        return (_own_message(event),)
+    kind, detail = event.get("detail-type"), event.get("detail")
+    detail = detail if isinstance(detail, Mapping) else {}
+    match kind:
+        case "Scheduled Event":
+            return (LookAtFleet("schedule"),)
+        case "SageMaker Notebook Instance State Change":
+            return (_state_change(event, detail),)
+        case "SageMaker Notebook Lifecycle Config State Change":
+            return (_configuration_change(event, detail),)
+        case "Tag Change on Resource":
+            return _tag_change(event, detail, tag_key)
+        case "AWS API Call via CloudTrail":
+            return _api_call(detail, tag_key, caller)
+    return (Ignore(f"no event of ours: {kind!s:.60}"),)
+
+
+def look_at_notebook(name: str, because: str, at: int = 0) -> dict[str, object]:
+    """The message that makes us look at one notebook, as `read_signals` reads it."""
+    return {"look_at": {"notebook": name}, "because": because} | ({"at": at} if at else {})
+
+
+def look_at_configuration(name: str, because: str) -> dict[str, object]:
+    """The message that makes us look at one lifecycle configuration, as `read_signals` reads it."""
+    return {"look_at": {"configuration": name}, "because": because}
+
+
+def _own_message(message: Mapping[Any, Any]) -> Signal:
+    what, because, at = message["look_at"], str(message.get("because", ""))[:100], message.get("at", 0)
+    match what:
+        case {"notebook": str(name)} if _NAME.fullmatch(name):
+            return LookAtNotebook(name, because, at if isinstance(at, int) else 0)
+        case {"configuration": str(name)} if _NAME.fullmatch(name):
+            return LookAtConfiguration(name, because)
+        case "fleet":
+            return LookAtFleet(because)
+    return Ignore("a message that names neither notebook nor configuration")
+
+
+def _state_change(event: Mapping[Any, Any], detail: Mapping[Any, Any]) -> Signal:
+    because = f"state {detail.get('NotebookInstanceStatus', 'unknown')!s:.20}"
+    return _named(detail.get("NotebookInstanceName"), LookAtNotebook, because) or _first(event, because)
+
+
+def _configuration_change(event: Mapping[Any, Any], detail: Mapping[Any, Any]) -> Signal:
+    because = "configuration changed"
+    name = detail.get("NotebookInstanceLifecycleConfigName")
+    return _named(name, LookAtConfiguration, because) or _first(event, because)
+
+
+def _tag_change(event: Mapping[Any, Any], detail: Mapping[Any, Any], tag_key: str) -> tuple[Signal, ...]:
+    # Documented: "Tag change events on AWS resources". `version` may come as a float; it is not needed.
+    keys = detail.get("changed-tag-keys")
+    if _irrelevant(keys, tag_key):
+        return (Ignore("no tag of ours changed"),)
+    return _arns(event.get("resources"), "tags changed")
+
+
+def _api_call(detail: Mapping[Any, Any], tag_key: str, caller: str) -> tuple[Signal, ...]:
+    if detail.get("errorCode"):
+        return (Ignore("the call failed"),)
+    if caller and _session_of(detail) == caller:
+        return (Ignore("our own call"),)
+    call = str(detail.get("eventName", ""))
+    given = detail.get("requestParameters")
+    given = given if isinstance(given, Mapping) else {}
+    because = f"call {call:.60}"
+    if call in _TAGGING:
+        if _irrelevant(_TAGGING[call](given), tag_key):
+            return (Ignore("no tag of ours changed"),)
+        return _arns(given.get("resourceArn") or given.get("resourceARNList"), because)
+    if "LifecycleConfig" in call:
+        signal = _named(given.get("notebookInstanceLifecycleConfigName"), LookAtConfiguration, because)
+    else:
+        signal = _named(given.get("notebookInstanceName"), LookAtNotebook, because)
+    return (signal or Ignore(f"the call {call:.60} names nothing of ours"),)
+
+
+def _keys_of_list(given: Mapping[Any, Any]) -> object:
+    tags = given.get("tags")
+    return [tag.get("key") for tag in tags if isinstance(tag, Mapping)] if isinstance(tags, list) else None
+
+
+def _keys_of_map(given: Mapping[Any, Any]) -> object:
+    tags = given.get("tags")
+    return list(tags) if isinstance(tags, Mapping) else None
+
+
+_TAGGING: dict[str, Callable[[Mapping[Any, Any]], object]] = {
+    "AddTags": _keys_of_list,
+    "DeleteTags": lambda given: given.get("tagKeys"),
+    "TagResources": _keys_of_map,
+    "UntagResources": lambda given: given.get("tagKeys"),
+}
+"""How each tagging call names the keys. UNCONFIRMED for SageMaker: an unknown shape counts as ours."""
+
+
+def _irrelevant(keys: object, tag_key: str) -> bool:
+    """True when the keys are known, and none is one that people write. Not knowing them, we look."""
+    if not isinstance(keys, Sequence) or isinstance(keys, str) or not keys:
+        return False
+    ours = status_keys(tag_key)
+    return all(
+        isinstance(key, str) and (key in ours or not (key == tag_key or key.startswith(f"{tag_key}-"))) for key in keys
+    )
+
+
+def _session_of(detail: Mapping[Any, Any]) -> str:
+    who = detail.get("userIdentity")
+    if not isinstance(who, Mapping) or who.get("type") != "AssumedRole":
+        return ""
+    return str(who.get("arn", "")).rpartition("/")[2]
+
+
+def _named(
+    name: object, look_at: type[LookAtNotebook] | type[LookAtConfiguration], because: str
+) -> LookAtNotebook | LookAtConfiguration | None:
+    return look_at(name, because) if isinstance(name, str) and _NAME.fullmatch(name) else None
+
+
+def _first(event: Mapping[Any, Any], because: str) -> Signal:
+    return _arns(event.get("resources"), because)[0]
+
+
+def _arns(arns: object, because: str) -> tuple[Signal, ...]:
+    """One signal for each ARN of a notebook or a lifecycle configuration; others are passed over."""
+    texts = [arns] if isinstance(arns, str) else arns if isinstance(arns, list) else []
+    signals: list[Signal] = []
+    for text in texts:
+        arn = _ARN.fullmatch(text) if isinstance(text, str) else None
+        if arn:
+            look_at = LookAtNotebook if arn[1] == "notebook-instance" else LookAtConfiguration
+            signals.append(look_at(arn[2], because))
+    return tuple(signals) or (Ignore("no notebook and no configuration named"),)
