@@ -127,6 +127,7 @@ def report_of(part: Mapping[str, Any]) -> Report:
         active_at=part.get("active_at"),
         problem=_problem(part.get("problem")),
         connected_since=part.get("connected_since"),
+        phase_since=part.get("phase_since", 0),
     )
 
 
@@ -157,6 +158,8 @@ def record_of(item: Mapping[str, Any]) -> Record:
         attached=item.get("attached"),
         restart=Restart(step=RestartStep(restart["step"]), since=restart["since"]) if restart else None,
         planned=tuple(item.get("planned") or ()),
+        wished_since=item.get("wished_since"),
+        wake_at=item.get("wake_at"),
         way=Way(
             open=way["open"],
             private_ip=way.get("private_ip"),
@@ -186,6 +189,7 @@ OBSERVED = (
     "attached",
     "restart",
     "planned",
+    "wished_since",
 )
 """The attributes that the notebook reconciler owns."""
 

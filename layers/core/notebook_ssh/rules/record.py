@@ -142,7 +142,9 @@ class Report:
     host_keys: public host keys, `type base64`, no comment.
     keys_own, keys_central: how many public keys are in place from the person's file and from the stack.
     sessions, active_at: open SSH sessions, and when one was last active.
-    connected_since: when this address began to work, by the stack's clock.
+    connected_since: when this address began to work, by the stack's clock; while the agent reconnects, when the
+        last one did. None: never in this boot.
+    phase_since: since when the phase and the problem are what they are, by the stack's clock.
     """
 
     boot: str
@@ -162,6 +164,7 @@ class Report:
     active_at: int | None = None
     problem: Problem | None = None
     connected_since: int | None = None
+    phase_since: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,8 @@ class Record:
     name: with its own capitals; the table's key is `name.lower()`, because ARNs are lower-cased.
     role: name of the execution role, without path: who may report (docs/security.md).
     state_since: when SageMaker last changed the instance (`LastModifiedTime`).
+    wished_since: since when the tags ask for this mode, or None when nobody noted it.
+    wake_at: when the API last started the notebook for somebody who wanted to connect, or None.
     configuration: name of the attached lifecycle configuration, or None.
     block_since: since when our block has been in that configuration, or None while it isn't.
     problem: what the notebook reconciler could not do.
@@ -199,5 +204,7 @@ class Record:
     attached: str | None = None
     restart: Restart | None = None
     planned: tuple[str, ...] = ()
+    wished_since: int | None = None
+    wake_at: int | None = None
     way: Way | None = None
     report: Report | None = None
