@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 NOTEBOOK = "notebook"
 CONFIGURATION = "configuration"
+CLOCK = "clock"
+BASTION_LOOK = "bastion"
 
 
 def to_attribute(value: Any) -> AttributeValueTypeDef:
@@ -257,6 +259,21 @@ class Table:
         except ClientError as error:
             if code_of(error) != "ConditionalCheckFailedException":
                 raise (transient(error) or error) from error
+
+    def bastion_observed_from(self) -> int | None:
+        """When the bastion reconciler's last completed look at the whole fleet began (epoch seconds), or None."""
+        item = self.item(CLOCK, BASTION_LOOK, consistent=True)
+        return item["observed_from"] if item else None
+
+    def save_bastion_observed_from(self, observed_from: int) -> None:
+        """Remember when a completed look at the whole fleet began."""
+        try:
+            client("dynamodb").put_item(
+                TableName=self.name,
+                Item=key(CLOCK, BASTION_LOOK) | {"observed_from": to_attribute(observed_from)},
+            )
+        except ClientError as error:
+            raise (transient(error) or error) from error
 
     def forget(self, pk: str, sk: str) -> None:
         """Delete one item; deleting what is not there is fine."""

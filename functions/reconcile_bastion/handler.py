@@ -1,0 +1,101 @@
+"""Lambda: keep the security-group rules of bastion mode as the whole fleet needs them.
+
+Fed by a FIFO queue with one group, so that only one run is under way at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import time
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from notebook_ssh.aws import security_groups
+from notebook_ssh.aws.table import Table
+from notebook_ssh.errors import Permanent, Transient
+from notebook_ssh.rules.bastion import (
+    Outcome,
+    Plan,
+    already_seen,
+    changed_ways,
+    concerns_bastion,
+    desired_rules,
+    is_admitted,
+    is_wished,
+    plan,
+)
+from notebook_ssh.rules.record import Record
+from notebook_ssh.settings import Settings, read_settings
+
+logger = Logger(service="reconcile_bastion")
+
+
+def handle(event: Mapping[str, Any], context: object) -> None:
+    """Look once for all messages at hand, and not at all when the last look came after they were sent."""
+    settings = read_settings()
+    table = Table(settings.table)
+    sent_ms = [int(message["attributes"]["SentTimestamp"]) for message in event.get("Records", ())]
+    if already_seen(sent_ms, table.bastion_observed_from()):
+        logger.info("already seen", extra={"messages": len(sent_ms)})
+        return
+    now = int(time())
+    reconcile(settings, table, now)
+    table.save_bastion_observed_from(now)
+
+
+def reconcile(settings: Settings, table: Table, now: int) -> None:
+    """Observe the fleet and EC2, plan, apply, and record every notebook's way as it is then.
+
+    Raises Transient when the fleet could not be read whole (nothing was revoked then) or EC2 says "later", and
+    Permanent when a rule of ours cannot be taken away, so that somebody hears of it.
+    """
+    fleet, complete = _read_fleet(table)
+    bastion = settings.bastion
+    wished = [record for record in fleet if is_wished(record, now)]
+    around = security_groups.observe(
+        settings.stack,
+        groups=[
+            *(group for record in wished for group in record.network.security_groups),
+            *([bastion.security_group] if bastion else ()),
+        ],
+        interfaces=[
+            record.network.interface for record in wished if record.network.interface and is_admitted(record, now)
+        ],
+    )
+    desired = desired_rules(fleet, bastion, around, settings.stack, now)
+    changes = plan(desired, around.rules, settings.stack, complete=complete)
+    _tell(changes)
+    outcome = (
+        Outcome(standing=changes.satisfied) if settings.dry_run else security_groups.apply(changes, settings.stack)
+    )
+    for name, way in changed_ways(fleet, desired, outcome, around, now).items():
+        table.save_way(name, way)
+    for problem in [*outcome.refused.values(), *([desired.trouble] if desired.trouble else ())]:
+        logger.warning(problem.message, extra={"code": problem.code})
+    if not complete:
+        raise Transient("the fleet could not be read whole: nothing was revoked")
+    for problem in outcome.stuck.values():
+        raise Permanent(problem)
+
+
+def _read_fleet(table: Table) -> tuple[list[Record], bool]:
+    """The notebooks that have to do with the bastion, and whether these are all."""
+    fleet: list[Record] = []
+    try:
+        for record in table.records(consistent=True):
+            if concerns_bastion(record):
+                fleet.append(record)
+    except Transient as error:
+        logger.warning("the fleet was not read whole", extra={"error": str(error)})
+        return fleet, False
+    return fleet, True
+
+
+def _tell(changes: Plan) -> None:
+    for grant in changes.grants:
+        logger.info("grant", extra={"rule": str(grant.rule), "reason": grant.reason})
+    for revoke in changes.revokes:
+        logger.info(
+            "revoke", extra={"rule": str(revoke.found.rule), "rule_id": revoke.found.id, "reason": revoke.reason}
+        )

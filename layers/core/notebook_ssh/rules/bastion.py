@@ -1,0 +1,346 @@
+"""The security-group rules that let people through the bastion: which should be, and what must change for that.
+
+One pure pass over the whole fleet. What EC2 answered comes in as values, what to do goes out as values with
+reasons; `aws.security_groups` reads and writes, `functions/reconcile_bastion` joins them. docs/bastion.md tells
+the same to people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from ipaddress import ip_network
+
+from notebook_ssh.errors import Problem
+from notebook_ssh.rules.record import Bastion, Mode, NotebookState, Record, Way
+
+SSH_PORT = 22
+OWNER_TAG = "notebook-ssh:stack"
+"""Tag on every rule we make; its value is the stack's name. Nothing without it is ever revoked."""
+
+CLOCK_SKEW = 5
+"""Seconds by which the queue's clock and ours may differ."""
+
+_ADMITTED = frozenset({NotebookState.PENDING, NotebookState.IN_SERVICE})
+_EVERYWHERE = "0.0.0.0/0"
+_ALL_PROTOCOLS = "-1"
+
+
+class Direction(StrEnum):
+    """Seen from the group that holds the rule."""
+
+    INGRESS = "ingress"
+    EGRESS = "egress"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Rule:
+    """What one security-group rule lets through, and so its identity: description and tags have no part in it.
+
+    EC2 compares the same way (AuthorizeSecurityGroupIngress, `InvalidPermission.Duplicate`).
+    group: id of the group that holds the rule.
+    peer: the other end, a security group's id, a network in canonical form, or a prefix list's id.
+    protocol: `tcp`, … or `-1` for all, with ports -1.
+    """
+
+    group: str
+    direction: Direction
+    peer: str
+    protocol: str = "tcp"
+    first_port: int = SSH_PORT
+    last_port: int = SSH_PORT
+
+    def __str__(self) -> str:
+        toward = "from" if self.direction is Direction.INGRESS else "to"
+        return f"{self.group} {self.direction} {self.protocol}/{self.first_port}-{self.last_port} {toward} {self.peer}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FoundRule:
+    """A rule that exists. stack: the value of its `OWNER_TAG`, or None when it has none."""
+
+    id: str
+    rule: Rule
+    stack: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What EC2 answered. Made only when every read succeeded, so what is missing here does not exist.
+
+    vpc_of: the VPC of each security group asked for that exists.
+    address_of: private IPv4 address by network interface id.
+    rules: every rule of those groups, and every rule anywhere that carries this stack's tag. Each id once.
+    """
+
+    vpc_of: Mapping[str, str] = field(default_factory=dict)
+    address_of: Mapping[str, str] = field(default_factory=dict)
+    rules: tuple[FoundRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What should be.
+
+    rules: each rule that should exist, with the reason.
+    needs: by notebook, the rules without which the bastion does not reach it. Only notebooks to be let in.
+    obstacles: by notebook, why no rule can help it.
+    clients: those of `rules` that admit people to the bastion.
+    trouble: what is wrong with the list of clients, or None.
+    """
+
+    rules: Mapping[Rule, str] = field(default_factory=dict)
+    needs: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    obstacles: Mapping[str, Problem] = field(default_factory=dict)
+    clients: tuple[Rule, ...] = ()
+    trouble: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A rule to make, and why."""
+
+    rule: Rule
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """A rule of ours to take away, and why."""
+
+    found: FoundRule
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to change: first every grant, then every revoke. satisfied: desired rules that stand already."""
+
+    grants: tuple[Grant, ...] = ()
+    revokes: tuple[Revoke, ...] = ()
+    satisfied: frozenset[Rule] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a plan.
+
+    standing: desired rules that exist now. refused: rules that EC2 would not make, with what to do about it.
+    stuck: rules of ours that EC2 would not take away.
+    """
+
+    standing: frozenset[Rule] = frozenset()
+    refused: Mapping[Rule, Problem] = field(default_factory=dict)
+    stuck: Mapping[FoundRule, Problem] = field(default_factory=dict)
+
+
+def already_seen(sent_ms: Sequence[int], observed_from: int | None) -> bool:
+    """Whether the observation that began at `observed_from` (epoch seconds) saw what all these messages are about.
+
+    sent_ms: when each message was sent, epoch milliseconds (SQS, `SentTimestamp`). A message is sent after its
+    record is saved, so a later consistent read includes it; a whole burst is then one run.
+    """
+    if not sent_ms or observed_from is None:
+        return False
+    return max(sent_ms) < (observed_from - CLOCK_SKEW) * 1000
+
+
+def concerns_bastion(record: Record) -> bool:
+    """Whether the bastion has, or once had, anything to do with this notebook."""
+    return record.wish.mode is Mode.BASTION or record.way is not None
+
+
+def is_wished(record: Record, now: int) -> bool:
+    """Whether the notebook is to be reached by the bastion at `now`, running or not."""
+    return record.wish.mode_at(now) is Mode.BASTION and record.state is not NotebookState.DELETING
+
+
+def is_admitted(record: Record, now: int) -> bool:
+    """Whether the bastion is to be let in at `now`: wished, and the notebook is starting or running."""
+    return is_wished(record, now) and record.state in _ADMITTED
+
+
+def canonical_peer(text: str) -> str:
+    """`text` (an IPv4 or IPv6 address or network, a group's or a prefix list's id) as EC2 writes it.
+
+    Raises ValueError naming `text` when it is none of these.
+    """
+    if text.startswith(("pl-", "sg-")):
+        return text
+    return str(ip_network(text, strict=False))
+
+
+def desired_rules(
+    fleet: Iterable[Record], bastion: Bastion | None, around: Surroundings, stack: str, now: int
+) -> Desired:
+    """The rules that should exist at `now` for the notebooks of `fleet`.
+
+    Each admitted notebook needs tcp/22 from the bastion's group into one of its own groups, and out of the bastion's
+    group to there where that is not open anyway. While there is any, the bastion admits its clients.
+    """
+    wished = [record for record in fleet if is_wished(record, now)]
+    obstacles = {
+        record.name: problem for record in wished if (problem := _obstacle(record, bastion, around)) is not None
+    }
+    admitted = [record for record in wished if record.name not in obstacles and is_admitted(record, now)]
+    if bastion is None or not admitted:
+        return Desired(obstacles=obstacles)
+
+    clients, trouble = _client_rules(bastion)
+    rules = dict.fromkeys(clients, "a client that the stack admits")
+    way_out_is_open = _egress_is_open(bastion.security_group, around.rules, stack)
+    entrances = _Entrances(bastion, around, stack)
+    needs = {}
+    for record in admitted:
+        group = entrances.of(record)
+        needed = [Rule(group, Direction.INGRESS, bastion.security_group)]
+        if not way_out_is_open:
+            needed.append(Rule(bastion.security_group, Direction.EGRESS, group))
+        needs[record.name] = tuple(needed)
+        for rule in needed:
+            rules.setdefault(rule, f"notebook {record.name} is {record.state}")
+    return Desired(rules, needs, obstacles, clients, trouble)
+
+
+def plan(desired: Desired, rules: Iterable[FoundRule], stack: str, *, complete: bool) -> Plan:
+    """How to get from `rules` to `desired`.
+
+    An equal rule satisfies, whoever made it. Only rules tagged with `stack` are revoked: those nobody needs, which
+    includes ours that somebody edited. complete: whether the whole fleet was seen; if not, nothing is revoked.
+    """
+    found = sorted(rules)
+    standing = {each.rule for each in found}
+    return Plan(
+        grants=tuple(Grant(rule, why) for rule, why in sorted(desired.rules.items()) if rule not in standing),
+        revokes=tuple(
+            Revoke(each, "no notebook needs it")
+            for each in found
+            if complete and each.stack == stack and each.rule not in desired.rules
+        ),
+        satisfied=frozenset(rule for rule in desired.rules if rule in standing),
+    )
+
+
+def changed_ways(
+    fleet: Iterable[Record], desired: Desired, outcome: Outcome, around: Surroundings, now: int
+) -> dict[str, Way]:
+    """By notebook, the way as it is now; only where it differs from what its record says."""
+    changed = {}
+    for record in fleet:
+        before = record.way or Way()
+        after = replace(_way(record, desired, outcome, around), since=before.since)
+        if after != before or (record.way is None and is_wished(record, now)):
+            changed[record.name] = replace(after, since=now)
+    return changed
+
+
+def _way(record: Record, desired: Desired, outcome: Outcome, around: Surroundings) -> Way:
+    if record.name in desired.obstacles:
+        return Way(problem=desired.obstacles[record.name])
+    needs = desired.needs.get(record.name)
+    if needs is None:
+        return Way()
+    # A client that could not be admitted shuts out some people, not this notebook: said last.
+    refusals = [outcome.refused[rule] for rule in (*needs, *desired.clients) if rule in outcome.refused]
+    return Way(
+        open=all(rule in outcome.standing for rule in needs),
+        private_ip=around.address_of.get(record.network.interface or ""),
+        problem=next(iter(refusals), desired.trouble),
+    )
+
+
+def _obstacle(record: Record, bastion: Bastion | None, around: Surroundings) -> Problem | None:
+    """Why no rule can let the bastion in to this notebook, or None."""
+    if bastion is None:
+        return Problem(
+            "no-bastion",
+            "This stack was deployed without a bastion: set its bastion parameters, or write ssh=ngrok.",
+        )
+    group_vpc = around.vpc_of.get(bastion.security_group)
+    if group_vpc is None:
+        return Problem(
+            "bastion-gone",
+            f"The bastion's security group {bastion.security_group} does not exist: correct the stack's parameter.",
+        )
+    if group_vpc != bastion.vpc:
+        return Problem(
+            "bastion-gone",
+            f"The bastion's security group {bastion.security_group} is in {group_vpc}, not in {bastion.vpc}:"
+            " correct the stack's parameters.",
+        )
+    if not record.network.security_groups:
+        return Problem(
+            "not-in-vpc",
+            f"Notebook {record.name} is not in a VPC, so no bastion reaches it: create it with a subnet of"
+            f" {bastion.vpc}, or write ssh=ngrok.",
+        )
+    vpcs = {around.vpc_of[group] for group in record.network.security_groups if group in around.vpc_of}
+    if not vpcs:
+        return Problem(
+            "group-gone",
+            f"None of notebook {record.name}'s security groups ({' '.join(record.network.security_groups)}) exists.",
+        )
+    if bastion.vpc not in vpcs:
+        return Problem(
+            "other-vpc",
+            f"Notebook {record.name} is in {' '.join(sorted(vpcs))} and the bastion in {bastion.vpc}: use a bastion"
+            " in the notebook's VPC, or write ssh=ngrok.",
+        )
+    return None
+
+
+class _Entrances:
+    """Which of a notebook's groups holds the rule: stable, and as few groups opened as possible.
+
+    First one that has our rule already, then one where somebody's equal rule stands, else the first by id.
+    The bastion's own group comes last: a rule there would let bastions into each other.
+    """
+
+    def __init__(self, bastion: Bastion, around: Surroundings, stack: str) -> None:
+        self._bastion = bastion
+        self._vpc_of = around.vpc_of
+        self._rank: dict[str, int] = {}
+        for found in around.rules:
+            if found.rule == Rule(found.rule.group, Direction.INGRESS, bastion.security_group):
+                self._rank[found.rule.group] = 0 if found.stack == stack else 1
+
+    def of(self, record: Record) -> str:
+        candidates = [group for group in record.network.security_groups if self._vpc_of.get(group) == self._bastion.vpc]
+        return min(
+            candidates,
+            key=lambda group: (self._rank.get(group, 2), group == self._bastion.security_group, group),
+        )
+
+
+def _client_rules(bastion: Bastion) -> tuple[tuple[Rule, ...], Problem | None]:
+    """The rules that admit the bastion's clients, and what is wrong with the list given."""
+    rules, wrong = [], []
+    for text in bastion.client_cidrs:
+        try:
+            rules.append(Rule(bastion.security_group, Direction.INGRESS, canonical_peer(text)))
+        except ValueError:
+            wrong.append(text)
+    if not wrong:
+        return tuple(rules), None
+    return tuple(rules), Problem(
+        "client-cidr-invalid",
+        f"Not an IPv4 or IPv6 network or a prefix list (pl-…), so not admitted to the bastion: {' '.join(wrong)}."
+        " Correct the stack's parameter.",
+    )
+
+
+def _egress_is_open(group: str, rules: Iterable[FoundRule], stack: str) -> bool:
+    """Whether `group` may open tcp/22 to everywhere by a rule that is not ours (ours may be about to go)."""
+    return any(
+        found.stack != stack
+        and found.rule.group == group
+        and found.rule.direction is Direction.EGRESS
+        and found.rule.peer == _EVERYWHERE
+        and _covers_ssh(found.rule)
+        for found in rules
+    )
+
+
+def _covers_ssh(rule: Rule) -> bool:
+    return rule.protocol == _ALL_PROTOCOLS or (rule.protocol == "tcp" and rule.first_port <= SSH_PORT <= rule.last_port)
