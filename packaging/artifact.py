@@ -1,0 +1,198 @@
+"""Builds what is deployed: the functions' code and the two layers, the same bytes every time.
+
+    python3 packaging/artifact.py functions|core|notebook_agent DIRECTORY
+
+`sam build` calls it through the Makefiles beside the code; the local run calls it directly. It needs Python 3.11
+or newer with pip, no Docker, and no particular machine: wheels are fetched for the Lambda runtime's own platform.
+
+Environment:
+    TARGET_PYTHON       an interpreter of the runtime's version, to compile bytecode with. When it is not set,
+                        `python3.13` from PATH; when there is none, the artifact has no bytecode and says so.
+    SOURCE_DATE_EPOCH   the files' modification time (reproducible-builds.org); 1980-01-01 when not set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = PROJECT / "requirements" / "functions.txt"
+CACHE = PROJECT / ".build" / "dependencies"
+
+RUNTIME = "3.13"
+"""The Python of the Lambda runtime in template.yaml."""
+
+PLATFORM = "manylinux2014_aarch64"
+
+SERVICES = (
+    "dynamodb",
+    "ec2",
+    "events",
+    "resourcegroupstaggingapi",
+    "sagemaker",
+    "secretsmanager",
+    "sns",
+    "sqs",
+    "ssm",
+    "sts",
+)
+"""The service models that stay in the layer: those that `notebook_ssh.aws.clients.client` knows, and sts."""
+
+OF_EVERY_SERVICE = ("_retry.json", "endpoints.json", "partitions.json", "sdk-default-configuration.json")
+"""botocore's data that every client reads (botocore/loaders.py, botocore/session.py)."""
+
+EARLIEST = 315532800
+"""1980-01-01T00:00:00Z: the earliest time that a zip can hold."""
+
+
+class BuildError(Exception):
+    """The artifact cannot be built; the sentence says what to do."""
+
+
+def build(part: str, target: Path) -> None:
+    """Put the part `functions`, `core` or `notebook_agent` into `target`, a new or empty directory."""
+    target.mkdir(parents=True, exist_ok=True)
+    if any(target.iterdir()):
+        raise BuildError(f"{target} is not empty; name a new directory")
+    match part:
+        case "functions":
+            _copy(PROJECT / "functions", target)
+            _compile(target, shown_as="/var/task")
+        case "core":
+            python = target / "python"
+            _copy(_dependencies(), python)
+            _copy(PROJECT / "layers" / "core", python)
+            _compile(target, shown_as="/opt")
+        case "notebook_agent":
+            _copy(PROJECT / "layers" / "notebook_agent", target / "notebook_agent")
+        case _:
+            raise BuildError(f"there is no part {part!r}; there are functions, core and notebook_agent")
+    _settle_times(target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    skip = shutil.ignore_patterns("Makefile", "__pycache__", "*.pyc", "*.egg-info", ".*_cache", ".DS_Store")
+    shutil.copytree(source, target, ignore=skip, dirs_exist_ok=True)
+
+
+def _dependencies() -> Path:
+    """The pinned dependencies for the runtime, pruned; fetched once for each state of the requirements."""
+    recipe = REQUIREMENTS.read_bytes() + Path(__file__).read_bytes()
+    ready = CACHE / hashlib.sha256(recipe).hexdigest()[:16]
+    if not ready.is_dir():
+        fresh = CACHE / f"unfinished-{os.getpid()}"
+        shutil.rmtree(fresh, ignore_errors=True)
+        _install(fresh)
+        _prune(fresh)
+        try:
+            fresh.rename(ready)
+        except OSError:  # another build made the same at the same time
+            shutil.rmtree(fresh)
+    return ready
+
+
+def _install(target: Path) -> None:
+    """Unpack the pinned wheels. Hashes are checked, nothing is built from source, and nothing of it is run."""
+    command = [_python_with_pip(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile"]
+    command += ["--implementation", "cp", "--python-version", RUNTIME, "--platform", PLATFORM]
+    command += ["--root-user-action", "ignore", "--requirement", str(REQUIREMENTS), "--target", str(target)]
+    if subprocess.run(command, check=False).returncode:
+        raise BuildError(f"pip could not install {REQUIREMENTS.name}; its own message is above")
+
+
+def _python_with_pip() -> str:
+    """This interpreter, or one of the project's environments: Debian's own python3 comes without pip."""
+    for candidate in (Path(sys.executable), *sorted(PROJECT.glob(".venv/*/bin/python"))):
+        found = subprocess.run([candidate, "-m", "pip", "--version"], capture_output=True, check=False)
+        if found.returncode == 0:
+            return str(candidate)
+    raise BuildError(f"{sys.executable} has no pip; run `make environments` once, or install python3-pip")
+
+
+def _prune(site: Path) -> None:
+    """Take away what no function reads: other services' models, scripts, and pip's own notes."""
+    data = site / "botocore" / "data"
+    for entry in data.iterdir():
+        if entry.is_dir() and entry.name not in SERVICES:
+            shutil.rmtree(entry)
+        elif entry.is_file() and entry.name not in OF_EVERY_SERVICE:
+            entry.unlink()
+    missing = [name for name in (*SERVICES, *OF_EVERY_SERVICE) if not (data / name).exists()]
+    if missing:
+        raise BuildError(f"botocore has no data for {', '.join(missing)}; correct packaging/artifact.py")
+    for model in data.glob("*/*/examples-1.json*"):
+        model.unlink()
+    _trim_endpoints(data / "endpoints.json")
+    shutil.rmtree(site / "bin", ignore_errors=True)
+    for note in [*site.glob("*.dist-info/RECORD"), *site.glob("*.dist-info/INSTALLER")]:
+        note.unlink()
+
+
+def _trim_endpoints(path: Path) -> None:
+    """Keep the endpoints of the services used: the whole file is read whenever a client is made."""
+    endpoints = json.loads(path.read_bytes())
+    # `sagemaker` has the prefix `api.sagemaker`, `resourcegroupstaggingapi` has `tagging`: an endpoint is filed
+    # under the prefix that the service's model names (metadata.endpointPrefix).
+    prefixes = {*SERVICES, "api.sagemaker", "tagging"}
+    for partition in endpoints["partitions"]:
+        partition["services"] = {name: value for name, value in partition["services"].items() if name in prefixes}
+    path.write_text(json.dumps(endpoints, separators=(",", ":"), sort_keys=True), encoding="utf-8")
+
+
+def _compile(target: Path, *, shown_as: str) -> None:
+    """Put bytecode beside every module, made by the runtime's Python and never checked against the source.
+
+    Lambda's code folder is read-only, so without it every cold start compiles everything; and a zip's times are
+    too coarse for the usual check (PEP 552). `shown_as` is where the code will be, for tracebacks.
+    """
+    python = os.environ.get("TARGET_PYTHON") or shutil.which(f"python{RUNTIME}")
+    if not python or not _runs(python):
+        print(
+            f"artifact: no python{RUNTIME} here, so no bytecode: it will run, with slower cold starts "
+            f"(install python{RUNTIME} or set TARGET_PYTHON)",
+            file=sys.stderr,
+        )
+        return
+    command = [python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
+    command += ["-s", str(target), "-p", shown_as, str(target)]
+    # The hash seed orders the members of constant sets, and thus the bytes.
+    if subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": "0"}, check=False).returncode:
+        raise BuildError(f"{python} could not compile the modules named above")
+
+
+def _runs(python: str) -> bool:
+    try:
+        return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def _settle_times(target: Path) -> None:
+    moment = int(os.environ.get("SOURCE_DATE_EPOCH", EARLIEST))
+    for path in (target, *target.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        os.utime(path, (moment, moment))
+
+
+def main() -> int:
+    """The command line described at the top of this file."""
+    if len(sys.argv) != 3:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        build(sys.argv[1], Path(sys.argv[2]).resolve())
+    except BuildError as error:
+        print(f"artifact: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
