@@ -1,0 +1,61 @@
+# Everything that a person or a build server does here. `make help` lists it.
+# Folder names may hold spaces: recipes use paths relative to this folder, never $(CURDIR) as a list.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+export PYTHON
+
+DEV := .venv/dev/bin
+SAM := AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} SAM_CLI_TELEMETRY=0 .venv/sam/bin/sam
+LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
+
+.PHONY: help demo local test quick lint bench build size deploy environments clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+demo: ## the whole system on this machine, as a story with an end
+	@packaging/tools.sh sshd ssh curl
+	@packaging/environments.sh emulator
+	@$(LOCAL) local/demo.py
+
+local: ## the same, and it stays up for you to try things; Ctrl-C ends it
+	@packaging/tools.sh sshd ssh curl
+	@packaging/environments.sh emulator
+	@$(LOCAL) local/demo.py --stay
+
+test: ## every check there is
+	@packaging/tools.sh sshd ssh curl
+	@packaging/environments.sh dev emulator sam
+	@echo "Lint"
+	@packaging/lint.sh
+	@echo "Tests"
+	@$(DEV)/pytest -q -n 2 $(TESTS)
+
+quick: ## the tests that need no emulator: make quick TESTS=tests/unit/test_x.py for one file
+	@packaging/environments.sh dev
+	@$(DEV)/pytest -q -n 2 $(or $(TESTS),tests/unit tests/functions)
+
+lint: ## style, types, layers, shell and template
+	@packaging/environments.sh dev sam
+	@packaging/lint.sh
+
+build: ## what `sam deploy` uploads, in .aws-sam/build
+	@packaging/environments.sh sam
+	@$(SAM) build
+
+size: build ## how large that is, zipped
+	@$(PYTHON) packaging/size.py .aws-sam/build
+
+deploy: build ## build, and put it into your AWS account (docs/deploy.md)
+	@$(SAM) deploy --guided
+
+environments: ## the virtual environments alone
+	@packaging/environments.sh dev emulator sam
+
+clean: ## take away everything that was made here
+	rm -rf .venv .build .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	find . -name __pycache__ -prune -exec rm -rf {} +

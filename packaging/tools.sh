@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Installs what is missing of the programs named, from the machine's own packages:
+#     packaging/tools.sh sshd ssh curl
+# As root with apt it does so itself; otherwise it says in one line what to install.
+set -euo pipefail
+
+# The Debian and Ubuntu package of each program. Anything else is taken for a package's own name.
+package_of() {
+    case $1 in
+    sshd) echo openssh-server ;;
+    ssh | ssh-keygen | scp) echo openssh-client ;;
+    *) echo "$1" ;;
+    esac
+}
+
+present() {
+    PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null
+}
+
+missing=()
+for program in "$@"; do
+    present "$program" || missing+=("$(package_of "$program")")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "tools: please install ${missing[*]} (on Debian and Ubuntu: sudo apt-get install ${missing[*]})" >&2
+    exit 1
+fi
+
+echo "tools: installing ${missing[*]} ..." >&2
+# Packages must not start services here: the local run starts its own sshd, on 127.0.0.1.
+# (invoke-rc.d(8): exit status 101 of policy-rc.d forbids it.)
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+fi
+log=$(mktemp)
+if ! {
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update && apt-get install --yes --no-install-recommends "${missing[@]}"
+} >"$log" 2>&1 </dev/null; then
+    tail -n 20 "$log" >&2
+    echo "tools: apt could not install ${missing[*]}; its last lines are above, all of them in $log" >&2
+    exit 1
+fi
+rm -f "$log"
