@@ -1,0 +1,678 @@
+"""Stories of bastion mode through the real handler, on moto's EC2 and DynamoDB."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from moto import mock_aws
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.responses import ActionResult
+from moto.ec2.models import ec2_backends
+from moto.ec2.responses.security_groups import SecurityGroups
+
+from notebook_ssh.aws.clients import client
+from notebook_ssh.aws.table import Table, key, to_attribute
+from notebook_ssh.errors import Permanent, Transient
+from notebook_ssh.rules.bastion import OWNER_TAG
+from notebook_ssh.rules.record import Mode, Network, NotebookState, Record, Way, Wish
+from reconcile_bastion import handler
+
+NOW = 1_800_000_000
+STACK = "team-ssh"
+RUNNING, STOPPED = NotebookState.IN_SERVICE, NotebookState.STOPPED
+READS = {"DescribeSecurityGroups", "DescribeSecurityGroupRules", "DescribeNetworkInterfaces", "Query", "GetItem"}
+
+
+@dataclass
+class Bench:
+    """An account with a VPC, a bastion's group and a table, a clock, and the function under test."""
+
+    monkeypatch: pytest.MonkeyPatch
+    vpc: str
+    subnet: str
+    bastion: str
+    now: int = NOW
+    table: Table = field(default_factory=lambda: Table("records"))
+
+    def group(self, name: str, vpc: str = "") -> str:
+        answer = client("ec2").create_security_group(GroupName=name, Description=name, VpcId=vpc or self.vpc)
+        return answer["GroupId"]
+
+    def notebook(self, name: str, *groups: str, state: NotebookState = RUNNING, mode: Mode = Mode.BASTION) -> Record:
+        interface = client("ec2").create_network_interface(SubnetId=self.subnet, Groups=list(groups))
+        record = Record(
+            name,
+            wish=Wish(mode),
+            state=state,
+            network=Network(self.subnet, groups, interface["NetworkInterface"]["NetworkInterfaceId"]),
+            observed_at=NOW,
+        )
+        self.table.save_observed(record)
+        return record
+
+    def change(self, record: Record, **parts: Any) -> None:
+        self.table.save_observed(replace(record, **parts))
+
+    def run(self, *sent_ms: int) -> None:
+        self.monkeypatch.setattr(handler, "time", lambda: self.now + 0.5)
+        messages = [{"attributes": {"SentTimestamp": str(sent)}, "body": "{}"} for sent in sent_ms]
+        handler.handle({"Records": messages}, None)
+
+    def way(self, name: str) -> Way:
+        record = self.table.record(name)
+        assert record is not None
+        assert record.way is not None
+        return record.way
+
+    def rules(self, group: str, *, egress: bool = False) -> dict[str, dict[str, Any]]:
+        answer = client("ec2").describe_security_group_rules(Filters=[{"Name": "group-id", "Values": [group]}])
+        return {
+            rule["SecurityGroupRuleId"]: dict(rule)
+            for rule in answer["SecurityGroupRules"]
+            if rule["IsEgress"] is egress
+        }
+
+    def only_rule(self, group: str, *, egress: bool = False) -> dict[str, Any]:
+        (rule,) = self.rules(group, egress=egress).values()
+        return rule
+
+    def write_rule(self, group: str, **permission: Any) -> None:
+        """A rule made by a person."""
+        tcp_22 = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
+        client("ec2").authorize_security_group_ingress(GroupId=group, IpPermissions=[tcp_22 | permission])
+
+    def close_egress(self) -> None:
+        client("ec2").revoke_security_group_egress(
+            GroupId=self.bastion, SecurityGroupRuleIds=list(self.rules(self.bastion, egress=True))
+        )
+
+    def limit(self, group: str, *, leave: int = 0) -> None:
+        """Fill `group` up to the 60 inbound rules that EC2 allows, but for `leave`."""
+        for number in range(60 - leave - len(self.rules(group))):
+            self.write_rule(group, IpRanges=[{"CidrIp": f"192.0.2.{number}/32"}])
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        ec2 = client("ec2")
+        vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+        subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/16")["Subnet"]["SubnetId"]
+        bastion = ec2.create_security_group(GroupName="bastion", Description="bastion", VpcId=vpc)["GroupId"]
+        client("dynamodb").create_table(
+            TableName="records",
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+            AttributeDefinitions=[
+                {"AttributeName": "pk", "AttributeType": "S"},
+                {"AttributeName": "sk", "AttributeType": "S"},
+            ],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        for name, value in {
+            "STACK_NAME": STACK,
+            "TABLE_NAME": "records",
+            "AWS_REGION": "us-east-1",
+            "BASTION_HOST": "bastion.example.com",
+            "BASTION_SECURITY_GROUP": bastion,
+            "BASTION_VPC": vpc,
+            "BASTION_CLIENT_CIDRS": "",
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield Bench(monkeypatch, vpc, subnet, bastion)
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """How often each operation is asked of EC2 and DynamoDB meanwhile."""
+    calls: Counter[str] = Counter()
+
+    def count(model: Any, **_: Any) -> None:
+        calls[model.name] += 1
+
+    services = [client("ec2"), client("dynamodb")]
+    for service in services:
+        service.meta.events.register("before-call", count)
+    try:
+        yield calls
+    finally:
+        for service in services:
+            service.meta.events.unregister("before-call", count)
+
+
+@contextmanager
+def failing(
+    operation: str, code: str, *, status: int = 400, when: Callable[[dict[str, Any]], bool] = lambda _: True
+) -> Iterator[None]:
+    """AWS answers `operation` with the error `code` where `when` says so of the request."""
+
+    def answer(params: dict[str, Any], **_: Any) -> tuple[SimpleNamespace, dict[str, Any]] | None:
+        if not when(params):
+            return None
+        error = {"Error": {"Code": code, "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        return SimpleNamespace(status_code=status), error
+
+    services = [client("ec2"), client("dynamodb")]
+    for service in services:
+        service.meta.events.register(f"before-call.*.{operation}", answer)
+    try:
+        yield
+    finally:
+        for service in services:
+            service.meta.events.unregister(f"before-call.*.{operation}", answer)
+
+
+class TestOneNotebook:
+    def test_is_let_in_while_it_runs_and_no_longer(self, bench: Bench) -> None:
+        group = bench.group("notebooks")
+        record = bench.notebook("Ana-1", group)
+
+        bench.run()
+        rule = bench.only_rule(group)
+        assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) == ("tcp", 22, 22)
+        assert rule["ReferencedGroupInfo"]["GroupId"] == bench.bastion
+        assert rule["Tags"] == [{"Key": OWNER_TAG, "Value": STACK}]
+        way = bench.way("Ana-1")
+        assert way.open
+        assert way.since == NOW
+        assert way.private_ip is not None
+        assert way.private_ip.startswith("10.0.")
+
+        bench.change(record, state=NotebookState.STOPPING)
+        bench.now += 60
+        bench.run()
+        assert bench.rules(group) == {}
+        assert bench.way("ana-1") == Way(since=NOW + 60)
+
+    @pytest.mark.parametrize(
+        "parts",
+        [
+            {"state": STOPPED},
+            {"state": NotebookState.FAILED},
+            {"state": NotebookState.DELETING},
+            {"wish": Wish(Mode.OFF)},
+            {"wish": Wish(Mode.NGROK)},
+            {"wish": Wish(Mode.BASTION, until=NOW)},
+        ],
+    )
+    def test_every_end_closes(self, bench: Bench, parts: dict[str, Any]) -> None:
+        group = bench.group("notebooks")
+        record = bench.notebook("nb", group)
+        bench.run()
+        bench.change(record, **parts)
+        bench.run()
+        assert bench.rules(group) == {}
+        assert not bench.way("nb").open
+
+    def test_a_deleted_record_closes(self, bench: Bench) -> None:
+        group = bench.group("notebooks")
+        bench.notebook("nb", group)
+        bench.run()
+        bench.table.forget("notebook", "nb")
+        bench.run()
+        assert bench.rules(group) == {}
+        assert bench.table.record("nb") is None
+
+    def test_leaves_a_shared_group_open_for_the_other(self, bench: Bench) -> None:
+        group = bench.group("notebooks")
+        first = bench.notebook("one", group)
+        bench.notebook("two", group)
+        bench.run()
+        (rule_id,) = bench.rules(group)
+        bench.change(first, state=STOPPED)
+        bench.run()
+        assert list(bench.rules(group)) == [rule_id]
+        assert (bench.way("one").open, bench.way("two").open) == (False, True)
+
+    def test_whose_interface_is_not_there_yet_is_open_without_an_address(self, bench: Bench) -> None:
+        group = bench.group("notebooks")
+        record = bench.notebook("nb", group, state=NotebookState.PENDING)
+        bench.change(record, network=replace(record.network, interface=None))
+        bench.run()
+        assert bench.way("nb") == Way(True, None, NOW)
+
+
+class TestBastionsGroup:
+    def test_admits_clients_of_every_kind_while_anybody_needs_it(self, bench: Bench) -> None:
+        prefix_list = client("ec2").create_managed_prefix_list(
+            PrefixListName="offices", MaxEntries=5, AddressFamily="IPv4", Entries=[{"Cidr": "198.51.100.0/24"}]
+        )["PrefixList"]["PrefixListId"]
+        bench.monkeypatch.setenv("BASTION_CLIENT_CIDRS", f"203.0.113.0/24,2001:db8::/32 {prefix_list}")
+        record = bench.notebook("nb", bench.group("notebooks"))
+        bench.run()
+        peers = {
+            rule.get("CidrIpv4") or rule.get("CidrIpv6") or rule.get("PrefixListId")
+            for rule in bench.rules(bench.bastion).values()
+        }
+        assert peers == {"203.0.113.0/24", "2001:db8::/32", prefix_list}
+
+        with counted() as calls:
+            bench.run()
+        assert not calls.keys() - READS - {"PutItem"}
+
+        bench.change(record, state=STOPPED)
+        bench.run()
+        assert bench.rules(bench.bastion) == {}
+
+    def test_gets_a_way_out_only_where_egress_is_not_open(self, bench: Bench) -> None:
+        group = bench.group("notebooks")
+        record = bench.notebook("nb", group)
+        bench.run()
+        assert len(bench.rules(bench.bastion, egress=True)) == 1  # EC2's own, to everywhere
+        bench.close_egress()
+        bench.run()
+        assert bench.only_rule(bench.bastion, egress=True)["ReferencedGroupInfo"]["GroupId"] == group
+        bench.change(record, state=STOPPED)
+        bench.run()
+        assert bench.rules(bench.bastion, egress=True) == {}
+
+
+class TestOthersRules:
+    def test_an_equal_rule_made_by_hand_serves_and_stays(self, bench: Bench) -> None:
+        group = bench.group("notebooks")
+        bench.write_rule(group, UserIdGroupPairs=[{"GroupId": bench.bastion}])
+        before = bench.rules(group)
+        record = bench.notebook("nb", group)
+        bench.run()
+        assert bench.rules(group) == before
+        assert bench.way("nb").open
+        bench.change(record, state=STOPPED)
+        bench.run()
+        assert bench.rules(group) == before
+
+    def test_another_stacks_rules_stay(self, bench: Bench) -> None:
+        group = bench.group("notebooks")
+        record = bench.notebook("nb", group)
+        bench.monkeypatch.setenv("STACK_NAME", "other-stack")
+        bench.run()
+        theirs = bench.rules(group)
+        bench.monkeypatch.setenv("STACK_NAME", STACK)
+        bench.change(record, state=STOPPED)
+        bench.run()
+        assert bench.rules(group) == theirs
+
+    def test_ours_edited_by_hand_is_put_right(self, bench: Bench) -> None:
+        group = bench.group("notebooks")
+        bench.notebook("nb", group)
+        bench.run()
+        (rule_id,) = bench.rules(group)
+        client("ec2").modify_security_group_rules(
+            GroupId=group,
+            SecurityGroupRules=[
+                {
+                    "SecurityGroupRuleId": rule_id,
+                    "SecurityGroupRule": {
+                        "IpProtocol": "tcp",
+                        "FromPort": 0,
+                        "ToPort": 65535,
+                        "ReferencedGroupId": bench.bastion,
+                    },
+                }
+            ],
+        )
+        assert bench.only_rule(group)["ToPort"] == 65535
+        bench.run()
+        rule = bench.only_rule(group)
+        assert (rule["FromPort"], rule["ToPort"]) == (22, 22)
+        assert rule["SecurityGroupRuleId"] != rule_id
+
+    def test_a_rule_disowned_between_plan_and_revoke_stays(self, bench: Bench) -> None:
+        group = bench.group("notebooks")
+        record = bench.notebook("nb", group)
+        bench.run()
+        (rule_id,) = bench.rules(group)
+        bench.change(record, state=STOPPED)
+
+        def disown(**_: Any) -> None:
+            client("ec2").delete_tags(Resources=[rule_id], Tags=[{"Key": OWNER_TAG}])
+
+        real = handler.security_groups.apply
+        bench.monkeypatch.setattr(handler.security_groups, "apply", lambda *args: (disown(), real(*args))[1])
+        bench.run()
+        assert list(bench.rules(group)) == [rule_id]
+
+
+class TestObstacles:
+    def test_no_bastion_in_the_stack(self, bench: Bench) -> None:
+        group = bench.group("notebooks")
+        bench.notebook("nb", group)
+        bench.run()
+        bench.monkeypatch.setenv("BASTION_SECURITY_GROUP", "")
+        bench.run()
+        assert bench.rules(group) == {}
+        self.assert_problem(bench, "nb", "no-bastion")
+
+    @pytest.mark.parametrize("group", ["sg-0123456789abcdef0", "sg-nonsense"])
+    def test_a_bastion_that_is_gone_is_a_status_not_a_crash(self, bench: Bench, group: str) -> None:
+        bench.notebook("nb", bench.group("notebooks"))
+        bench.monkeypatch.setenv("BASTION_SECURITY_GROUP", group)
+        bench.run()
+        self.assert_problem(bench, "nb", "bastion-gone", group)
+
+    def test_a_notebook_in_another_vpc(self, bench: Bench) -> None:
+        far = client("ec2").create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+        group = bench.group("far", far)
+        bench.notebook("nb", group)
+        bench.run()
+        assert bench.rules(group) == {}
+        self.assert_problem(bench, "nb", "other-vpc", far)
+
+    def test_a_notebook_in_no_vpc(self, bench: Bench) -> None:
+        bench.table.save_observed(Record("nb", wish=Wish(Mode.BASTION), state=RUNNING, observed_at=NOW))
+        bench.run()
+        self.assert_problem(bench, "nb", "not-in-vpc")
+
+    def test_a_full_group_is_named_and_the_others_are_served(self, bench: Bench) -> None:
+        full, roomy = bench.group("full"), bench.group("roomy")
+        bench.limit(full)
+        bench.notebook("unlucky", full)
+        bench.notebook("lucky", roomy)
+        bench.run()
+        self.assert_problem(bench, "unlucky", "rule-limit", full)
+        assert bench.way("lucky").open
+        assert bench.way("lucky").problem is None
+
+    def test_a_full_group_in_which_our_own_rule_makes_room(self, bench: Bench) -> None:
+        group = bench.group("notebooks")
+        bench.notebook("nb", group)
+        bench.run()
+        (rule_id,) = bench.rules(group)
+        edit = {"IpProtocol": "tcp", "FromPort": 23, "ToPort": 23, "ReferencedGroupId": bench.bastion}
+        client("ec2").modify_security_group_rules(
+            GroupId=group,
+            SecurityGroupRules=[{"SecurityGroupRuleId": rule_id, "SecurityGroupRule": edit}],
+        )
+        bench.limit(group)
+        bench.run()
+        assert bench.way("nb").open
+        assert bench.way("nb").problem is None
+        assert {rule["FromPort"] for rule in bench.rules(group).values() if "ReferencedGroupInfo" in rule} == {22}
+
+    def test_a_rule_that_iam_forbids_is_told_and_the_others_are_made(self, bench: Bench) -> None:
+        closed, roomy = bench.group("closed"), bench.group("roomy")
+        bench.notebook("nb", closed)
+        bench.notebook("lucky", roomy)
+        with failing(
+            "AuthorizeSecurityGroupIngress",
+            "UnauthorizedOperation",
+            status=403,
+            when=lambda params: params["body"]["GroupId"] == closed,
+        ):
+            bench.run()
+        self.assert_problem(bench, "nb", "rule-refused", "UnauthorizedOperation")
+        assert bench.way("lucky").open
+
+    def test_goes_away_with_its_cause(self, bench: Bench) -> None:
+        group = bench.group("notebooks")
+        bench.notebook("nb", group)
+        with failing("AuthorizeSecurityGroupIngress", "UnauthorizedOperation", status=403):
+            bench.run()
+        bench.run()
+        assert bench.way("nb").open
+        assert bench.way("nb").problem is None
+
+    def assert_problem(self, bench: Bench, name: str, code: str, named: str = "") -> None:
+        way = bench.way(name)
+        assert not way.open
+        assert way.problem is not None
+        assert way.problem.code == code
+        assert named in way.problem.message
+
+
+class TestPartialKnowledge:
+    @pytest.mark.parametrize(
+        "operation", ["DescribeSecurityGroups", "DescribeSecurityGroupRules", "DescribeNetworkInterfaces", "Query"]
+    )
+    def test_a_failed_read_takes_nothing_away(self, bench: Bench, operation: str) -> None:
+        group, other = bench.group("notebooks"), bench.group("others")
+        stopped = bench.notebook("stopped", group)
+        bench.notebook("running", other)
+        bench.run()
+        before = bench.rules(group)
+        bench.change(stopped, state=STOPPED)
+        with failing(operation, "RequestLimitExceeded"), pytest.raises(Transient):
+            bench.run()
+        assert bench.rules(group) == before
+        bench.run()
+        assert bench.rules(group) == {}
+
+    def test_a_fleet_read_halfway_is_served_as_far_as_it_is_known(self, bench: Bench) -> None:
+        known, unknown = bench.group("known"), bench.group("unknown")
+        bench.notebook("z-running", unknown)
+        bench.run()
+        bench.notebook("a-running", known)
+        first_page_only(bench)
+        with (
+            failing("Query", "ThrottlingException", when=lambda params: b"ExclusiveStartKey" in params["body"]),
+            pytest.raises(Transient, match="nothing was revoked"),
+        ):
+            bench.run()
+        assert len(bench.rules(known)) == len(bench.rules(unknown)) == 1
+        assert bench.way("a-running").open
+
+    def test_a_write_that_must_wait_is_finished_by_the_next_run(self, bench: Bench) -> None:
+        groups = [bench.group(f"group-{number}") for number in range(3)]
+        for number, group in enumerate(groups):
+            bench.notebook(f"nb-{number}", group)
+        late = max(groups)
+        with (
+            failing(
+                "AuthorizeSecurityGroupIngress",
+                "RequestLimitExceeded",
+                status=503,
+                when=lambda params: params["body"]["GroupId"] == late,
+            ),
+            pytest.raises(Transient),
+        ):
+            bench.run()
+        assert bench.table.bastion_observed_from() is None
+        bench.run()
+        assert all(len(bench.rules(group)) == 1 for group in groups)
+
+    def test_a_rule_that_cannot_be_taken_away_is_an_alarm_and_the_others_go(self, bench: Bench) -> None:
+        groups = [bench.group(f"group-{number}") for number in range(2)]
+        records = [bench.notebook(f"nb-{number}", group) for number, group in enumerate(groups)]
+        bench.run()
+        for record in records:
+            bench.change(record, state=STOPPED)
+        with (
+            failing(
+                "RevokeSecurityGroupIngress",
+                "UnauthorizedOperation",
+                status=403,
+                when=lambda params: params["body"]["GroupId"] == groups[0],
+            ),
+            pytest.raises(Permanent, match="rule-stuck"),
+        ):
+            bench.run()
+        assert len(bench.rules(groups[0])) == 1
+        assert bench.rules(groups[1]) == {}
+
+
+class TestRaces:
+    def test_a_rule_that_somebody_makes_meanwhile_serves(self, bench: Bench) -> None:
+        group = bench.group("notebooks")
+        bench.notebook("nb", group)
+
+        def beaten(params: dict[str, Any]) -> bool:
+            if not bench.rules(group):
+                bench.write_rule(group, UserIdGroupPairs=[{"GroupId": bench.bastion}])
+            return "TagSpecification.1.ResourceType" in params["body"]
+
+        with failing("AuthorizeSecurityGroupIngress", "InvalidPermission.Duplicate", when=once(beaten)):
+            bench.run()
+        assert "Tags" not in bench.only_rule(group) or bench.only_rule(group)["Tags"] == []
+        assert bench.way("nb").open
+
+    def test_a_duplicate_that_cannot_be_seen_is_tried_again(self, bench: Bench) -> None:
+        bench.notebook("nb", bench.group("notebooks"))
+        with (
+            failing("AuthorizeSecurityGroupIngress", "InvalidPermission.Duplicate"),
+            pytest.raises(Transient, match="does not show it yet"),
+        ):
+            bench.run()
+
+    @pytest.mark.parametrize("code", ["InvalidSecurityGroupRuleId.NotFound", "InvalidPermission.NotFound"])
+    def test_a_rule_that_is_gone_already_was_to_go(self, bench: Bench, code: str) -> None:
+        record = bench.notebook("nb", bench.group("notebooks"))
+        bench.run()
+        bench.change(record, state=STOPPED)
+        with failing("RevokeSecurityGroupIngress", code):
+            bench.run()
+        assert not bench.way("nb").open
+
+    def test_a_group_deleted_meanwhile_is_a_status(self, bench: Bench) -> None:
+        bench.notebook("nb", bench.group("notebooks"))
+        with failing("AuthorizeSecurityGroupIngress", "InvalidGroup.NotFound"):
+            bench.run()
+        problem = bench.way("nb").problem
+        assert problem is not None
+        assert problem.code == "group-gone"
+
+
+def test_a_dry_run_plans_and_changes_no_rule(bench: Bench) -> None:
+    bench.monkeypatch.setenv("DRY_RUN", "true")
+    group = bench.group("notebooks")
+    bench.notebook("nb", group)
+    bench.run()
+    assert bench.rules(group) == {}
+    assert not bench.way("nb").open
+
+
+class TestSignals:
+    def test_messages_from_before_the_last_look_cost_one_read(self, bench: Bench) -> None:
+        bench.run(NOW * 1000)
+        bench.now += 30
+        bench.run(NOW * 1000)
+        with counted() as calls:
+            bench.run(NOW * 1000, (NOW + 1) * 1000)
+        assert calls == {"GetItem": 1}
+
+    def test_a_look_that_failed_does_not_count(self, bench: Bench) -> None:
+        group = bench.group("notebooks")
+        bench.notebook("nb", group)
+        bench.now += 30
+        with failing("DescribeSecurityGroups", "RequestLimitExceeded"), pytest.raises(Transient):
+            bench.run(NOW * 1000)
+        bench.run(NOW * 1000)
+        assert len(bench.rules(group)) == 1
+
+    @pytest.mark.parametrize(("per_second", "most_runs"), [(5, 10), (200, 2)], ids=["at SageMaker's pace", "at once"])
+    def test_a_thousand_notebooks_at_nine_make_a_handful_of_runs(
+        self, bench: Bench, per_second: int, most_runs: int
+    ) -> None:
+        """The queue shows each message 30 s after it was sent, ten at a time, to one run at a time."""
+        delay, took = 30, 5
+        waiting = [NOW * 1000 + number * 1000 // per_second for number in range(1000)]
+        with counted() as calls:
+            while waiting:
+                bench.now = max(bench.now, -(-waiting[0] // 1000) + delay)
+                visible = [sent for sent in waiting[:10] if sent <= (bench.now - delay) * 1000]
+                runs = calls["Query"]
+                bench.run(*visible)
+                bench.now += took if calls["Query"] > runs else 0
+                waiting = waiting[len(visible) :]
+        assert 1 <= calls["Query"] <= most_runs
+
+
+def test_a_thousand_notebooks_in_two_hundred_groups_are_one_run(bench: Bench) -> None:
+    pages_as_in_ec2(bench)
+    groups = [bench.group(f"group-{number:03}") for number in range(200)]
+    records = thousand_notebooks(bench, groups)
+
+    with counted() as first:
+        bench.run()
+    assert first["AuthorizeSecurityGroupIngress"] == 200
+    assert first["UpdateItem"] == 1000
+    assert all(record.way and record.way.open and record.way.private_ip for record in bench.table.records())
+
+    with counted() as steady:
+        bench.run()
+    assert steady.pop("Query") <= 2
+    # 201 groups are two filters of at most 200, and so are their rules; the tagged rules are one more request.
+    assert steady == {
+        "GetItem": 1,
+        "DescribeSecurityGroups": 2,
+        "DescribeSecurityGroupRules": 3,
+        "DescribeNetworkInterfaces": 5,
+        "PutItem": 1,
+    }
+
+    for record in records[::200]:
+        bench.change(record, state=STOPPED)
+    with counted() as evening:
+        bench.run()
+    assert evening["UpdateItem"] == 5
+    assert evening["RevokeSecurityGroupIngress"] == 1, "the one group that has no running notebook any more"
+
+
+def thousand_notebooks(bench: Bench, groups: list[str]) -> list[Record]:
+    """Running notebooks, evenly in `groups`. Past moto's front door, which takes 20 ms for each."""
+    ec2 = ec2_backends[DEFAULT_ACCOUNT_ID]["us-east-1"]
+    subnet = ec2.get_subnet(bench.subnet)
+    records = []
+    for number in range(1000):
+        group = groups[number % len(groups)]
+        interface = ec2.create_network_interface(subnet, f"10.0.{number // 250}.{number % 250}", [group])
+        network = Network(bench.subnet, (group,), interface.id)
+        records.append(Record(f"nb-{number:04}", wish=Wish(Mode.BASTION), state=RUNNING, network=network))
+    for start in range(0, len(records), 25):
+        puts = [
+            {"PutRequest": {"Item": key("notebook", record.name) | to_attribute(asdict(record))["M"]}}
+            for record in records[start : start + 25]
+        ]
+        client("dynamodb").batch_write_item(RequestItems={"records": puts})
+    return records
+
+
+def test_rules_are_read_page_by_page(bench: Bench) -> None:
+    """A group's equal hand-made rule on the third page is still found."""
+    pages_as_in_ec2(bench, size=25)
+    group = bench.group("notebooks")
+    bench.limit(group, leave=1)
+    bench.write_rule(group, UserIdGroupPairs=[{"GroupId": bench.bastion}])
+    bench.notebook("nb", group)
+    with counted() as calls:
+        bench.run()
+    assert calls["DescribeSecurityGroupRules"] >= 3
+    assert calls["AuthorizeSecurityGroupIngress"] == 0
+    assert bench.way("nb").open
+
+
+def once(condition: Callable[[dict[str, Any]], bool]) -> Callable[[dict[str, Any]], bool]:
+    """`condition`, asked the first time only; the calls that it makes itself go through."""
+    asked = False
+
+    def ask(params: dict[str, Any]) -> bool:
+        nonlocal asked
+        if asked:
+            return False
+        asked = True
+        return condition(params)
+
+    return ask
+
+
+def first_page_only(bench: Bench) -> None:
+    """DynamoDB answers a query one item at a time."""
+    ask = client("dynamodb").query
+    bench.monkeypatch.setattr(client("dynamodb"), "query", lambda **request: ask(**request, Limit=1))
+
+
+def pages_as_in_ec2(bench: Bench, size: int = 1000) -> None:
+    """moto answers all rules at once; EC2 pages by MaxResults (at most `size` here)."""
+
+    def describe(self: SecurityGroups) -> ActionResult:
+        start = int(self._get_param("NextToken") or 0)
+        end = start + min(size, int(self._get_param("MaxResults") or size))
+        rules = self.ec2_backend.describe_security_group_rules([], self._filters_from_querystring())
+        more = {"NextToken": str(end)} if end < len(rules) else {}
+        return ActionResult({"SecurityGroupRules": rules[start:end], **more})
+
+    bench.monkeypatch.setattr(SecurityGroups, "describe_security_group_rules", describe)
