@@ -14,9 +14,9 @@ replaces its own part in one UpdateItem.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import ClientError
 
@@ -196,15 +196,33 @@ OBSERVED = (
 """The attributes that the notebook reconciler owns."""
 
 
+CHANGING = ("sequence", "received_at", "sessions", "active_at")
+"""What differs from one report to the next while nothing happens."""
+
+BY_THE_STACK = ("connected_since", "phase_since")
+"""What the stack adds to a report; not told by the notebook."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptReport:
+    """What became of a report.
+
+    kept: it was written, and `record` holds it. Otherwise `record` is what stood in the way, None when there is none.
+    """
+
+    kept: bool
+    record: Record | None
+
+
 class Table:
     """The table by name. Every method is one request to DynamoDB, except `records`, which pages."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def record(self, name: str) -> Record | None:
-        """The record of the notebook `name` (any capitals), or None when there is none. One eventually consistent read."""
-        item = self.item(NOTEBOOK, name.lower())
+    def record(self, name: str, *, consistent: bool = False) -> Record | None:
+        """The record of the notebook `name` (any capitals), or None when there is none. One request."""
+        item = self.item(NOTEBOOK, name.lower(), consistent=consistent)
         return record_of(item) if item and "name" in item else None
 
     def records(self, *, consistent: bool = False) -> Iterator[Record]:
@@ -245,6 +263,88 @@ class Table:
             if code_of(error) != "ConditionalCheckFailedException":
                 raise (transient(error) or error) from error
 
+    def refresh_report(self, name: str, role: str, report: Report, *, spoken_after: int) -> KeptReport:
+        """Keep `report` when it is more of the same, in one request.
+
+        spoken_after: epoch seconds after which the last report must have come.
+        """
+        told = {field: to_attribute(value) for field, value in asdict(report).items() if field not in BY_THE_STACK}
+        changing = {field: told.pop(field) for field in CHANGING}
+        conditions = {
+            "somebody_tagged_it": "attribute_exists(#name)",
+            "the_caller_is_the_notebook": "#role = :role",
+            "it_is_newer": "#report.#sequence < :sequence",
+            "there_was_no_silence": "#report.#received_at > :spoken_after",
+            # `boot` is among these, so that `sequence` counts within one boot.
+            "all_else_is_as_it_was": " AND ".join(f"#report.#{field} = :{field}" for field in told),
+        }
+        return self._keep_report(
+            name,
+            conditions,
+            "SET " + ", ".join(f"#report.#{field} = :{field}" for field in changing),
+            names={"#role": "role", "#name": "name"} | {f"#{field}": field for field in (*told, *changing)},
+            values={":role": to_attribute(role), ":spoken_after": to_attribute(spoken_after)}
+            | {f":{field}": value for field, value in (told | changing).items()},
+        )
+
+    def replace_report(self, name: str, role: str, report: Report, before: Report | None) -> KeptReport:
+        """Keep `report` in the place of `before`, as `refresh_report` does, unless another came in between."""
+        names = {"#role": "role", "#name": "name", "#report": "report"}
+        values = {":role": to_attribute(role), ":report": to_attribute(asdict(report))}
+        conditions = {
+            "somebody_tagged_it": "attribute_exists(#name)",
+            "the_caller_is_the_notebook": "#role = :role",
+        }
+        if before is None:
+            conditions["it_is_the_first"] = "attribute_not_exists(#report)"
+        else:
+            conditions["it_replaces_the_one_it_was_compared_with"] = (
+                "#report.#boot = :boot AND #report.#sequence = :sequence"
+            )
+            names |= {"#boot": "boot", "#sequence": "sequence"}
+            values |= {":boot": to_attribute(before.boot), ":sequence": to_attribute(before.sequence)}
+        return self._keep_report(name, conditions, "SET #report = :report", names=names, values=values)
+
+    def _keep_report(
+        self, name: str, conditions: Mapping[str, str], update: str, *, names: dict[str, str], values: dict[str, Any]
+    ) -> KeptReport:
+        try:
+            answer = client("dynamodb").update_item(
+                TableName=self.name,
+                Key=key(NOTEBOOK, name.lower()),
+                UpdateExpression=update,
+                ConditionExpression=" AND ".join(conditions.values()),
+                ExpressionAttributeNames={"#report": "report"} | names,
+                ExpressionAttributeValues=values,
+                ReturnValues="ALL_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except Exception as error:
+            if isinstance(error, ClientError) and code_of(error) == "ConditionalCheckFailedException":
+                item = item_of(cast(Any, error.response).get("Item") or {})
+                return KeptReport(False, record_of(item) if "name" in item else None)
+            raise (transient(error) or error) from error
+        return KeptReport(True, record_of(item_of(answer["Attributes"])))
+
+    def claim_wake(self, record: Record, now: int) -> bool:
+        """Note that `record`'s notebook is being started for somebody; False when another request was faster."""
+        nobody_was_faster = "#wake_at = :seen" if record.wake_at is not None else "attribute_not_exists(#wake_at)"
+        seen = {":seen": to_attribute(record.wake_at)} if record.wake_at is not None else {}
+        try:
+            client("dynamodb").update_item(
+                TableName=self.name,
+                Key=key(NOTEBOOK, record.name.lower()),
+                UpdateExpression="SET #wake_at = :now",
+                ConditionExpression=f"attribute_exists(#name) AND {nobody_was_faster}",
+                ExpressionAttributeNames={"#wake_at": "wake_at", "#name": "name"},
+                ExpressionAttributeValues={":now": to_attribute(now), **seen},
+            )
+        except Exception as error:
+            if isinstance(error, ClientError) and code_of(error) == "ConditionalCheckFailedException":
+                return False
+            raise (transient(error) or error) from error
+        return True
+
     def save_way(self, name: str, way: Way) -> None:
         """Write the bastion reconciler's part. A notebook without a record gets none: it is gone."""
         try:
@@ -268,9 +368,11 @@ class Table:
     def save_bastion_observed_from(self, observed_from: int) -> None:
         """Remember when a completed look at the whole fleet began."""
         try:
-            client("dynamodb").put_item(
+            client("dynamodb").update_item(
                 TableName=self.name,
-                Item=key(CLOCK, BASTION_LOOK) | {"observed_from": to_attribute(observed_from)},
+                Key=key(CLOCK, BASTION_LOOK),
+                UpdateExpression="SET observed_from = :observed_from",
+                ExpressionAttributeValues={":observed_from": to_attribute(observed_from)},
             )
         except ClientError as error:
             raise (transient(error) or error) from error

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode, b64encode
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from notebook_ssh.errors import Problem
 
 CERTIFICATE = "-cert-v01@openssh.com"
 
@@ -25,7 +28,8 @@ PLAIN_TYPES = frozenset({"ssh-ed25519", "ssh-rsa"} | {f"ecdsa-sha2-{curve}" for 
 SECURITY_KEY_TYPES = frozenset({"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"})
 
 CERTIFICATE_TYPES = frozenset(
-    {f"{plain}{CERTIFICATE}" for plain in PLAIN_TYPES} | {f"{key.split('@')[0]}{CERTIFICATE}" for key in SECURITY_KEY_TYPES}
+    {f"{plain}{CERTIFICATE}" for plain in PLAIN_TYPES}
+    | {f"{key.split('@')[0]}{CERTIFICATE}" for key in SECURITY_KEY_TYPES}
 )
 
 KEY_TYPES = PLAIN_TYPES | SECURITY_KEY_TYPES | CERTIFICATE_TYPES
@@ -102,7 +106,9 @@ def public_key(line: str) -> PublicKey:
     if not all(character.isprintable() or character == "\t" for character in line):
         raise NotAKey("a character that cannot be printed")
     if "PRIVATE KEY" in line:
-        raise NotAKey("part of a private key, which must never leave its owner: put the .pub file here, and make a new key")
+        raise NotAKey(
+            "part of a private key, which must never leave its owner: put the .pub file here, and make a new key"
+        )
     options = ""
     first, rest = _split(line)
     if first not in KEY_TYPES:
@@ -126,6 +132,48 @@ def central_key(line: str) -> PublicKey:
         if name not in (NARROWING_WITH_VALUE if value else NARROWING):
             raise NotAKey(f"the option {name[:40]!r}, which central keys may not have (docs/keys.md)")
     return key
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Central keys for one notebook. lines: `authorized_keys` lines by user. problem: the first that was found."""
+
+    lines: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    problem: Problem | None = None
+
+
+def admitted(users: Iterable[str], texts: Mapping[str, str], path: str) -> Admitted:
+    """The keys of `users` out of `texts`, the parameters under `path` by user.
+
+    Each line stands for itself: one that is not a key is left out and named, the others are admitted. The comment of
+    every line becomes its user's name, so that sshd's log and the file say whose key it is.
+    """
+    lines: list[tuple[str, tuple[str, ...]]] = []
+    problems: list[Problem] = []
+    for user in users:
+        if user not in texts:
+            problems.append(
+                Problem(
+                    "central-key-missing",
+                    f"There is no central key of {user}: put it there with aws ssm put-parameter --type String "
+                    f"--name {path}/{user} --value file://KEY.pub, or take {user} out of the notebook's tag.",
+                )
+            )
+            continue
+        keys: list[str] = []
+        for number, line in enumerate(texts[user].splitlines(), 1):
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            try:
+                key = central_key(line)
+            except NotAKey as reason:
+                problems.append(
+                    Problem("central-key-malformed", f"Line {number} of {path}/{user} is left out: {reason}.")
+                )
+            else:
+                keys.append(" ".join(filter(None, (key.options, key.material, user))))
+        lines.append((user, tuple(dict.fromkeys(keys))))
+    return Admitted(tuple(lines), problems[0] if problems else None)
 
 
 def option_names(options: str) -> list[tuple[str, bool]]:

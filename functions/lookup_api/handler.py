@@ -1,0 +1,127 @@
+"""RUNS IN LAMBDA: people's questions → the table. docs/api.md, docs/openapi.yaml."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from notebook_ssh.aws.table import Table
+from notebook_ssh.http import JSON, TEXT, Answer, Refused, header, json_text, notebook_name, serve
+from notebook_ssh.rules import answers
+from notebook_ssh.rules.answers import Connection
+from notebook_ssh.rules.doctor import doctor_json, doctor_text, examine
+from notebook_ssh.rules.record import Record
+from notebook_ssh.rules.status import status_of
+from notebook_ssh.settings import Settings, read_settings
+
+Event = Mapping[str, Any]
+
+logger = Logger()
+
+
+def handle(event: Event, context: Any) -> dict[str, Any]:
+    """An API Gateway proxy event → its answer."""
+    return serve(event, context, _dispatch, logger)
+
+
+def _dispatch(event: Event) -> Answer:
+    route = ROUTES.get((event.get("httpMethod", ""), event.get("resource", "")))
+    if route is None:
+        raise Refused(404, "no-such-route", "There is no such path: docs/api.md lists them.")
+    return route(event, read_settings(), int(time.time()))
+
+
+def _list(event: Event, settings: Settings, now: int) -> Answer:
+    entries = [answers.list_entry(record, now, settings) for record in _summaries(settings)]
+    return Answer(json_text(entries))
+
+
+def _fleet_ssh_config(event: Event, settings: Settings, now: int) -> Answer:
+    return _text(answers.ssh_config(_connections(settings, now), settings.stack))
+
+
+def _fleet_known_hosts(event: Event, settings: Settings, now: int) -> Answer:
+    return _text("\n".join(answers.fleet_known_hosts(_connections(settings, now))))
+
+
+def _details(event: Event, settings: Settings, now: int) -> Answer:
+    return Answer(json_text(answers.details(_record(event, settings), now, settings)))
+
+
+def _ssh(event: Event, settings: Settings, now: int) -> Answer:
+    return _text(answers.ssh_command(_connection(event, settings, now)))
+
+
+def _address(event: Event, settings: Settings, now: int) -> Answer:
+    return _text(answers.address_line(_connection(event, settings, now)))
+
+
+def _ssh_config(event: Event, settings: Settings, now: int) -> Answer:
+    return _text(answers.ssh_config([_connection(event, settings, now)], settings.stack))
+
+
+def _known_hosts(event: Event, settings: Settings, now: int) -> Answer:
+    return _text("\n".join(answers.known_hosts(_connection(event, settings, now))))
+
+
+def _doctor(event: Event, settings: Settings, now: int) -> Answer:
+    """Text for people; JSON for whoever asks for it by `Accept`, since there are no query strings (they break signing)."""
+    diagnosis = examine(_record(event, settings), now, settings)
+    if JSON in header(event, "Accept"):
+        return Answer(json_text(doctor_json(diagnosis)))
+    return _text(doctor_text(diagnosis))
+
+
+ROUTES: dict[tuple[str, str], Callable[[Event, Settings, int], Answer]] = {
+    ("GET", "/notebooks"): _list,
+    ("GET", "/ssh-config"): _fleet_ssh_config,
+    ("GET", "/known-hosts"): _fleet_known_hosts,
+    ("GET", "/notebooks/{name}"): _details,
+    ("GET", "/notebooks/{name}/ssh"): _ssh,
+    ("GET", "/notebooks/{name}/address"): _address,
+    ("GET", "/notebooks/{name}/ssh-config"): _ssh_config,
+    ("GET", "/notebooks/{name}/known-hosts"): _known_hosts,
+    ("GET", "/notebooks/{name}/doctor"): _doctor,
+}
+"""API Gateway has matched the path already, so a dict is enough of a router: Powertools' resolver would add a tenth to
+the cold start and 40 µs to every call (docs/decisions.md)."""
+
+
+def _record(event: Event, settings: Settings) -> Record:
+    name = notebook_name(event)
+    record = Table(settings.table).record(name)
+    if record is None:
+        raise Refused(
+            404,
+            "unknown-notebook",
+            f"No notebook {name} is known here: tag it {settings.tag_key}=ngrok or {settings.tag_key}=bastion, and wait a minute.",
+        )
+    return record
+
+
+def _connection(event: Event, settings: Settings, now: int) -> Connection:
+    record = _record(event, settings)
+    connection = answers.connection_of(record, now, settings)
+    if connection is None:
+        status = status_of(record, now, settings.sync_seconds, settings.tag_key)
+        told = answers.status_json(status)
+        raise Refused(409, "no-address", f"{told.pop('message')} {status.next_step}", **told)
+    return connection
+
+
+def _summaries(settings: Settings) -> Iterator[Record]:
+    return Table(settings.table).records()
+
+
+def _connections(settings: Settings, now: int) -> Iterator[Connection]:
+    for record in _summaries(settings):
+        connection = answers.connection_of(record, now, settings)
+        if connection:
+            yield connection
+
+
+def _text(text: str) -> Answer:
+    return Answer(text + "\n" if text else "", content_type=TEXT)

@@ -1,0 +1,138 @@
+"""RUNS IN LAMBDA: a notebook's report → the table → what the notebook is to do. docs/protocol.md."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
+from botocore.exceptions import BotoCoreError, ClientError
+
+from notebook_ssh.aws import queues, secrets
+from notebook_ssh.aws.notices import tell_status
+from notebook_ssh.aws.table import Table
+from notebook_ssh.errors import Transient
+from notebook_ssh.http import Answer, Refused, body_of, json_text, notebook_name, serve
+from notebook_ssh.rules.keys import admitted
+from notebook_ssh.rules.record import Mode, Record, Report
+from notebook_ssh.rules.report import (
+    Change,
+    Older,
+    OtherRole,
+    Told,
+    Unknown,
+    answer,
+    answer_to_stranger,
+    missing_token,
+    more_of_the_same_after,
+    read_report,
+    role_of_caller,
+    weigh,
+)
+from notebook_ssh.rules.signals import LookAtNotebook, to_message
+from notebook_ssh.rules.status import Status, status_of
+from notebook_ssh.settings import Settings, read_settings
+
+TRIES = 3
+"""How often a report is weighed anew because another one came in between."""
+
+logger = Logger()
+
+
+def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+    """An API Gateway proxy event of `POST /notebooks/{name}/report` → its answer."""
+    return serve(event, context, _report, logger)
+
+
+def _report(event: Mapping[str, Any]) -> Answer:
+    settings, now = read_settings(), int(time.time())
+    name = notebook_name(event)
+    role = _role(event)
+    told = read_report(body_of(event), now, allow_loopback=settings.allow_loopback)
+    record = _keep(name, role, told.report, settings, now)
+    if record is None:
+        return Answer(json_text(answer_to_stranger(name, now, settings.sync_seconds)))
+    return Answer(json_text(_answer(record, told, settings, now)))
+
+
+def _role(event: Mapping[str, Any]) -> str:
+    role = role_of_caller(event["requestContext"]["identity"].get("userArn") or "")
+    if role is None:
+        raise Refused(
+            403, "not-a-role", "Only a notebook reports, with its execution role; this caller has assumed none."
+        )
+    return role
+
+
+def _keep(name: str, role: str, report: Report, settings: Settings, now: int) -> Record | None:
+    """The record with `report` in it, or None when nobody tagged the notebook. In steady state one request."""
+    table = Table(settings.table)
+    known = table.refresh_report(name, role, report, spoken_after=more_of_the_same_after(now, settings.sync_seconds))
+    for _ in range(TRIES):
+        if known.kept:
+            return known.record
+        match weigh(known.record, role, report):
+            case Unknown():
+                return None
+            case OtherRole(expected):
+                raise Refused(
+                    403,
+                    "other-role",
+                    f"{name} reports with its execution role {expected or '(not known yet)'}, and not with {role}.",
+                )
+            case Older(newest):
+                raise Refused(
+                    409,
+                    "older-report",
+                    f"sequence: a report with sequence {newest.sequence} of boot {newest.boot} is known, and this one is not newer.",
+                    boot=newest.boot,
+                    sequence=newest.sequence,
+                )
+            case Change(changed, before):
+                old = known.record
+                known = table.replace_report(name, role, changed, before)
+                if known.kept and known.record and old:
+                    _tell(old, known.record, settings, now)
+            case verdict:
+                assert_never(verdict)
+    raise Transient(f"the reports of {name} overtake each other")
+
+
+def _tell(old: Record, new: Record, settings: Settings, now: int) -> None:
+    """Make a change of status known. Nothing depends on it: the sweep finds what is not told here."""
+    before = status_of(old, old.report.received_at if old.report else now, settings.sync_seconds, settings.tag_key)
+    status = status_of(new, now, settings.sync_seconds, settings.tag_key)
+    if _face(before) == _face(status):
+        return
+    logger.info("status", extra={"notebook": new.name, "before": before.code, "status": status.code})
+    with single_metric(name="StatusChanges", unit=MetricUnit.Count, value=1, namespace="notebook-ssh") as metric:
+        metric.add_dimension(name="status", value=str(status.code))
+    try:
+        tell_status(settings.stack, new.name, new.arn, before, status)
+        queues.send(settings.notebook_queue, [to_message(LookAtNotebook(new.name, "status"), now)])
+    except (Transient, ClientError, BotoCoreError):
+        logger.exception("a change of status of %s was not told", new.name)
+
+
+def _face(status: Status) -> tuple[str, str]:
+    return status.code, status.problem.code if status.problem else ""
+
+
+def _answer(record: Record, told: Told, settings: Settings, now: int) -> dict[str, Any]:
+    mode = record.wish.mode_at(now)
+    token = secrets.ngrok_token(settings.ngrok_secret) if mode is Mode.NGROK else None
+    users = record.wish.users if mode is not Mode.OFF else ()
+    keys = admitted(users, secrets.central_keys(settings.keys_path) if users else {}, settings.keys_path)
+    problem = missing_token(settings.ngrok_secret) if mode is Mode.NGROK and token is None else keys.problem
+    return answer(
+        record,
+        now,
+        sync_seconds=settings.sync_seconds,
+        bastion=settings.bastion,
+        token=token,
+        held_version=told.token_version,
+        keys=keys.lines,
+        problem=problem,
+    )

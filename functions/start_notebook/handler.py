@@ -1,0 +1,69 @@
+"""RUNS IN LAMBDA: somebody wants to connect to a stopped notebook that may be woken → one start. docs/api.md.
+
+A function of its own, so that the lookup has no right to start anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from botocore.exceptions import BotoCoreError, ClientError
+
+from notebook_ssh.aws.clients import client, message_of, transient
+from notebook_ssh.aws.table import Table
+from notebook_ssh.http import Answer, Refused, json_text, notebook_name, serve
+from notebook_ssh.rules.answers import status_json
+from notebook_ssh.rules.status import Wake, status_of, wake
+from notebook_ssh.settings import read_settings
+
+logger = Logger()
+
+
+def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+    """An API Gateway proxy event of `POST /notebooks/{name}/start` → its answer."""
+    return serve(event, context, _start, logger)
+
+
+def _start(event: Mapping[str, Any]) -> Answer:
+    settings, now = read_settings(), int(time.time())
+    name = notebook_name(event)
+    table = Table(settings.table)
+    record = table.record(name)
+    if record is None:
+        raise Refused(404, "unknown-notebook", f"No notebook {name} is known here: only a tagged one can be started.")
+    told = status_json(status_of(record, now, settings.sync_seconds, settings.tag_key))
+    match wake(record, now):
+        case Wake.NOT_ALLOWED:
+            raise Refused(
+                403,
+                "not-wakeable",
+                f"{record.name} may not be started from here: its owner allows it with the tag {settings.tag_key}-wake=yes.",
+                status=told["status"],
+            )
+        case Wake.NOT_STOPPED:
+            raise Refused(
+                409,
+                "not-stopped",
+                f"{record.name} is {record.state}, and only a stopped notebook can be started.",
+                status=told["status"],
+            )
+        case Wake.NOT_NEEDED:
+            return Answer(json_text({"name": record.name, "started": False, **told}), 202)
+        case Wake.START:
+            started = table.claim_wake(record, now) and _started(record.name)
+            return Answer(json_text({"name": record.name, "started": started, **told}), 202)
+
+
+def _started(name: str) -> bool:
+    """Ask SageMaker to start `name`. False when the notebook is no longer in a state to be started: somebody was faster."""
+    try:
+        client("sagemaker").start_notebook_instance(NotebookInstanceName=name)
+    except (ClientError, BotoCoreError) as error:
+        if isinstance(error, ClientError) and "Unable to transition" in message_of(error):
+            return False
+        raise (transient(error) or error) from error
+    logger.info("started", extra={"notebook": name})
+    return True

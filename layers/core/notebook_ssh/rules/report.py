@@ -1,0 +1,404 @@
+"""What a notebook tells (docs/protocol.md): read with suspicion, weighed against what is known, answered.
+
+A report is data from a stranger. What it says ends up in `ssh_config`, in `known_hosts` and on terminals, so nothing
+passes that is not what it claims to be, and no text keeps a character that could mean something there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from typing import Any, NoReturn, TypeVar
+
+from notebook_ssh.errors import Problem
+from notebook_ssh.rules.keys import NotAKey, host_key
+from notebook_ssh.rules.record import Bastion, Mode, Phase, Record, RejectedKey, Report
+from notebook_ssh.rules.status import silent_after
+
+LARGEST_BODY = 16 * 1024
+"""Bytes of a report's body."""
+
+FASTER_SYNC_SECONDS = 15
+"""Time between two reports until the connection stands."""
+
+CLOCK_SKEW = 300
+"""Seconds by which a notebook's clock may be ahead: as many as SigV4 itself allows."""
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_BOOT = re.compile(r"[A-Za-z0-9-]{1,64}")
+_CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+){0,9}")
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_INWARD = (".localhost", ".local", ".internal", ".localdomain", ".arpa")
+_MANY = 10_000
+_YEAR_2242 = 2**33
+
+E = TypeVar("E", Mode, Phase)
+
+
+class BadReport(Exception):
+    """A report that is refused. field: what is wrong, as in docs/protocol.md. The text is for the agent's log."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+class TooLarge(BadReport):
+    """A body of more than `LARGEST_BODY` bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A report as read. token_version: the version of the ngrok token that the agent holds, or None."""
+
+    report: Report
+    token_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The ngrok token and its version, both opaque. `repr` shows no secret."""
+
+    version: str
+    value: str
+
+    def __repr__(self) -> str:
+        return f"Token(version={self.version!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Nobody tagged this notebook: it is told `off`."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherRole:
+    """The caller's role is not this notebook's. expected: the role that may report, or empty while unknown."""
+
+    expected: str
+
+
+@dataclass(frozen=True, slots=True)
+class Older:
+    """Not newer than the report that is known."""
+
+    known: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Newer, and not merely more of the same. report: as it is to be kept; before: the one it replaces."""
+
+    report: Report
+    before: Report | None
+
+
+Verdict = Unknown | OtherRole | Older | Change
+
+
+def is_notebook_name(name: str) -> bool:
+    """Whether SageMaker allows `name` (CreateNotebookInstance, `NotebookInstanceName`)."""
+    return _NAME.fullmatch(name) is not None
+
+
+def role_of_caller(user_arn: str) -> str | None:
+    """The role behind `user_arn`, a caller's ARN as API Gateway shows it, or None for any that is no assumed role.
+
+    `arn:<partition>:sts::<account>:assumed-role/<role>/<session>`: the role's path is not in it, so names are compared.
+    """
+    found = re.fullmatch(r"arn:aws[a-z-]*:sts::\d{12}:assumed-role/([^/]+)/[^/]+", user_arn)
+    return found[1] if found else None
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Told:
+    """The report in `body`, received at `now`.
+
+    allow_loopback: an address of this very machine will do (the local run). Fields that are not in docs/protocol.md
+    are passed over, so that a newer agent can talk to an older stack. Raises BadReport naming the field, nothing else.
+    """
+    if len(body) > LARGEST_BODY:
+        raise TooLarge("body", f"has {len(body):,} bytes; at most {LARGEST_BODY:,} are read")
+    told = _object(_json(body), "body")
+    mode = _word(told, "mode", Mode)
+    phase = _word(told, "phase", Phase)
+    host, port = _address(told, mode, phase, allow_loopback)
+    keys = _object(told.get("keys") or {}, "keys")
+    sessions = _object(told.get("sessions") or {}, "sessions")
+    booted_at = _whole(told, "booted_at", 0, _YEAR_2242)
+    if booted_at > now + CLOCK_SKEW:
+        raise BadReport("booted_at", f"is {booted_at - now:,} seconds ahead of the stack's clock: set the notebook's")
+    report = Report(
+        boot=_text(told, "boot", _BOOT, "1 to 64 letters, digits and hyphens"),
+        booted_at=booted_at,
+        sequence=_whole(told, "sequence", 1, 2**53),
+        received_at=now,
+        mode=mode,
+        phase=phase,
+        agent=_clean(told.get("agent", ""), "agent", 32),
+        host=host,
+        port=port,
+        host_keys=_host_keys(told.get("host_keys")),
+        keys_own=_whole(keys, "own", 0, _MANY, "keys.", default=0),
+        keys_central=_whole(keys, "central", 0, _MANY, "keys.", default=0),
+        rejected=_rejected(keys.get("rejected")),
+        sessions=_whole(sessions, "open", 0, _MANY, "sessions.", default=0),
+        active_at=None
+        if sessions.get("active_at") is None
+        else _whole(sessions, "active_at", 0, _YEAR_2242, "sessions."),
+        problem=_problem(told.get("problem")),
+    )
+    version = told.get("token_version")
+    return Told(report, None if version is None else _clean(version, "token_version", 64))
+
+
+def _json(body: bytes) -> Any:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(constant)
+
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, a number of thousands of digits, a thousand brackets
+        raise BadReport("body", "is not JSON in UTF-8") from None
+
+
+def _object(value: Any, field: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise BadReport(field, "must be an object")
+    return value
+
+
+def _list(value: Any, field: str, most: int) -> Sequence[Any]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > most:
+        raise BadReport(field, f"must be a list of at most {most}")
+    return value
+
+
+def _whole(
+    told: Mapping[str, Any], name: str, least: int, most: int, within: str = "", default: int | None = None
+) -> int:
+    value = told.get(name, default)
+    if type(value) is not int or not least <= value <= most:  # a bool is an int to isinstance
+        raise BadReport(within + name, f"must be a whole number from {least} to {most}")
+    return value
+
+
+def _text(told: Mapping[str, Any], name: str, pattern: re.Pattern[str], expected: str, within: str = "") -> str:
+    value = told.get(name)
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise BadReport(within + name, f"must be {expected}")
+    return value
+
+
+def _word(told: Mapping[str, Any], name: str, words: type[E]) -> E:
+    value = told.get(name)
+    if not isinstance(value, str) or value not in list(words):
+        raise BadReport(name, f"must be one of {', '.join(words)}")
+    return words(value)
+
+
+def _clean(value: Any, field: str, most: int) -> str:
+    """A text for people: one line of at most `most` printable characters, whatever was sent."""
+    if not isinstance(value, str):
+        raise BadReport(field, "must be text")
+    return printable(value)[:most]
+
+
+def printable(text: str) -> str:
+    """`text` with a space for every run of what cannot be printed: controls, line ends, direction marks, surrogates."""
+    return re.sub(" +", " ", "".join(character if character.isprintable() else " " for character in text)).strip()
+
+
+def _address(told: Mapping[str, Any], mode: Mode, phase: Phase, allow_loopback: bool) -> tuple[str | None, int | None]:
+    """Where people connect. Only the tunnel's address is the notebook's to tell; through a bastion it is EC2's."""
+    if mode is not Mode.NGROK:
+        return None, None
+    if told.get("host") is None and told.get("port") is None:
+        if phase is Phase.CONNECTED:
+            raise BadReport("host", "is missing, though the phase is connected")
+        return None, None
+    return _host(told.get("host"), allow_loopback), _whole(told, "port", 1, 65535)
+
+
+def _host(value: Any, allow_loopback: bool) -> str:
+    """A public host: people and programs will connect there because a notebook said so.
+
+    A name whose last label is a number is refused with the addresses that are not public, because resolvers read
+    `0x7f.1` and `2130706433` as IPv4 (inet_aton(3)). What a name resolves to is not looked up: it may change later,
+    and the host key decides.
+    """
+    if not isinstance(value, str) or len(value) > 253:
+        raise BadReport("host", "must be a DNS name or an IPv4 address")
+    host = value.lower()
+    if re.fullmatch(r"[0-9.]+", host):
+        try:
+            address = IPv4Address(host)
+        except ValueError:
+            raise BadReport("host", "must be a DNS name or an IPv4 address") from None
+        if not (address.is_global and not address.is_multicast) and not (allow_loopback and address.is_loopback):
+            raise BadReport("host", f"is {address}, which is not a public address")
+        return host
+    labels = host.split(".")
+    if len(labels) < 2 or host.endswith(_INWARD):
+        raise BadReport("host", "must be a public DNS name")
+    if not all(_LABEL.fullmatch(label) for label in labels) or re.fullmatch(r"[0-9]+|0x[0-9a-f]*", labels[-1]):
+        raise BadReport("host", "must be a DNS name or an IPv4 address")
+    return host
+
+
+def _host_keys(value: Any) -> tuple[str, ...]:
+    keys = []
+    for number, text in enumerate(_list(value, "host_keys", 8)):
+        if not isinstance(text, str):
+            raise BadReport(f"host_keys[{number}]", "must be text")
+        try:
+            keys.append(host_key(text))
+        except NotAKey as reason:
+            raise BadReport(f"host_keys[{number}]", str(reason)) from None
+    return tuple(dict.fromkeys(keys))
+
+
+def _rejected(value: Any) -> tuple[RejectedKey, ...]:
+    lines = []
+    for number, each in enumerate(_list(value, "keys.rejected", 20)):
+        line = _object(each, f"keys.rejected[{number}]")
+        where = f"keys.rejected[{number}]."
+        lines.append(
+            RejectedKey(_whole(line, "line", 1, 2**31, where), _clean(line.get("reason", ""), where + "reason", 120))
+        )
+    return tuple(lines)
+
+
+def _problem(value: Any) -> Problem | None:
+    if value is None:
+        return None
+    problem = _object(value, "problem")
+    code = _text(problem, "code", _CODE, "lower-case words joined by hyphens", "problem.")
+    if len(code) > 40:
+        raise BadReport("problem.code", "must have at most 40 characters")
+    return Problem(code, _clean(problem.get("message", ""), "problem.message", 500))
+
+
+# Weighing ------------------------------------------------------------------------------------------------------------
+
+
+def weigh(record: Record | None, role: str, report: Report) -> Verdict:
+    """What to make of `report`, which a caller with `role` sent, given everything known about the notebook."""
+    if record is None:
+        return Unknown()
+    if record.role != role:
+        return OtherRole(record.role)
+    before = record.report
+    if before is not None and not _newer(report, before):
+        return Older(before)
+    return Change(_carried(report, before), before)
+
+
+def more_of_the_same_after(now: int, sync_seconds: int) -> int:
+    """A report is more of the same only when the last one came after this moment: else there was a silence to tell of."""
+    return now - silent_after(sync_seconds)
+
+
+def _newer(report: Report, before: Report) -> bool:
+    if report.boot == before.boot:
+        return report.sequence > before.sequence
+    return report.booted_at > before.booted_at
+
+
+def _carried(report: Report, before: Report | None) -> Report:
+    """`report` with the moments that only the stack knows: since when the phase, since when connected."""
+    now = report.received_at
+    if before is None or before.boot != report.boot or before.mode is not report.mode:
+        return replace(report, phase_since=now, connected_since=now if report.phase is Phase.CONNECTED else None)
+    same_phase = (before.phase, before.problem) == (report.phase, report.problem)
+    connected_since = before.connected_since
+    if report.phase is Phase.CONNECTED and (
+        (before.host, before.port) != (report.host, report.port) or not connected_since
+    ):
+        connected_since = now
+    return replace(report, phase_since=before.phase_since if same_phase else now, connected_since=connected_since)
+
+
+# Answering -----------------------------------------------------------------------------------------------------------
+
+
+def answer(
+    record: Record,
+    now: int,
+    *,
+    sync_seconds: int,
+    bastion: Bastion | None,
+    token: Token | None,
+    held_version: str | None,
+    keys: Sequence[tuple[str, Sequence[str]]],
+    problem: Problem | None = None,
+) -> dict[str, Any]:
+    """What the notebook of `record` is to do, as docs/protocol.md says.
+
+    token: the ngrok token, or None when the stack has none. held_version: the one that the agent holds.
+    keys: public-key lines by user. problem: what the stack found wrong, told with the record's own.
+    """
+    wish, mode = record.wish, record.wish.mode_at(now)
+    answer: dict[str, Any] = {
+        "notebook": record.name,
+        "mode": str(mode),
+        "sync_after": _sync_after(record, mode, now, sync_seconds),
+        "server_time": now,
+        "until": wish.until,
+        "authorized_keys": [{"user": user, "keys": list(lines)} for user, lines in keys]
+        if mode is not Mode.OFF
+        else [],
+    }
+    problem = wish.problem or problem or record.problem
+    if mode is Mode.NGROK:
+        answer["ngrok"] = {"url": wish.ngrok_url, "token_version": token.version if token else None}
+        if token and token.version != held_version:
+            answer["ngrok"]["token"] = token.value
+    elif mode is Mode.BASTION and bastion:
+        answer["bastion"] = {
+            "host": bastion.host,
+            "user": bastion.user,
+            "private_ip": record.way.private_ip if record.way else None,
+        }
+        problem = problem or (record.way.problem if record.way else None)
+    answer["problem"] = {"code": problem.code, "message": problem.message} if problem else None
+    return answer
+
+
+def missing_token(secret: str) -> Problem:
+    """The problem of a stack whose ngrok secret holds no token yet."""
+    return Problem(
+        "ngrok-token-missing",
+        "The stack has no ngrok token yet: copy it from https://dashboard.ngrok.com/get-started/your-authtoken, then run "
+        f"aws secretsmanager put-secret-value --secret-id '{secret}' --secret-string file://TOKEN_FILE",
+    )
+
+
+def answer_to_stranger(name: str, now: int, sync_seconds: int) -> dict[str, Any]:
+    """The answer to a notebook that nobody tagged: nothing is wished of it."""
+    return {
+        "notebook": name,
+        "mode": str(Mode.OFF),
+        "sync_after": sync_seconds,
+        "server_time": now,
+        "until": None,
+        "authorized_keys": [],
+        "problem": None,
+    }
+
+
+def _sync_after(record: Record, mode: Mode, now: int, sync_seconds: int) -> int:
+    """Seconds to the next report: fewer while the connection is being made, and none beyond the end time."""
+    report, until = record.report, record.wish.until
+    settled = report is not None and report.mode is mode and report.phase is not Phase.CONNECTING
+    if settled and mode is Mode.BASTION:
+        settled = record.way is not None
+    seconds = sync_seconds if settled else min(sync_seconds, FASTER_SYNC_SECONDS)
+    return max(1, min(seconds, until - now)) if until is not None and until > now else seconds

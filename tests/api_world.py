@@ -1,0 +1,179 @@
+"""The API as its callers meet it: the real handlers behind API Gateway's events, on moto."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from builders import NOW, a_report, an_api_event
+from moto import mock_aws
+
+from lookup_api import handler as lookup_api
+from notebook_ssh.aws import clients, secrets
+from notebook_ssh.aws.clients import client
+from notebook_ssh.aws.table import NOTEBOOK, Table, key, to_attribute
+from notebook_ssh.rules.record import Record, Report
+from record_address import handler as record_address
+from start_notebook import handler as start_notebook
+
+REPORT, START = "/notebooks/{name}/report", "/notebooks/{name}/start"
+CONTEXT = SimpleNamespace(aws_request_id="request-1")
+
+
+@dataclass
+class Said:
+    """An answer: as it came, and as text or JSON."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+@dataclass
+class World:
+    """now: epoch seconds, by everyone's clock. calls: requests to AWS so far, by operation."""
+
+    patch: pytest.MonkeyPatch
+    queue: str
+    events: str
+    now: int = NOW
+    calls: Counter[str] = field(default_factory=Counter)
+    table: Table = field(default_factory=lambda: Table("records"))
+
+    # ---- what there is
+
+    def knows(self, record: Record) -> Record:
+        """Put `record` into the table, each part as its writer does."""
+        self.table.save_observed(record)
+        if record.way:
+            self.table.save_way(record.name, record.way)
+        if record.report:
+            client("dynamodb").update_item(
+                TableName="records",
+                Key=key(NOTEBOOK, record.name.lower()),
+                UpdateExpression="SET #report = :report",
+                ExpressionAttributeNames={"#report": "report"},
+                ExpressionAttributeValues={":report": to_attribute(asdict(record.report))},
+            )
+        return record
+
+    def token(self, text: str) -> str:
+        """Put `text` into the stack's secret. Answers its version."""
+        return client("secretsmanager").put_secret_value(SecretId="ngrok-token", SecretString=text)["VersionId"]
+
+    def central_key(self, user: str, text: str) -> None:
+        client("ssm").put_parameter(Name=f"/keys/{user}", Value=text, Type="String", Overwrite=True)
+
+    def report_of(self, name: str) -> Report | None:
+        record = self.table.record(name)
+        return record.report if record else None
+
+    def messages(self, queue: str | None = None) -> list[dict[str, Any]]:
+        answer = client("sqs").receive_message(QueueUrl=queue or self.queue, MaxNumberOfMessages=10)
+        for message in answer.get("Messages", []):
+            client("sqs").delete_message(QueueUrl=queue or self.queue, ReceiptHandle=message["ReceiptHandle"])
+        return [json.loads(message["Body"]) for message in answer.get("Messages", [])]
+
+    # ---- what callers do
+
+    def get(self, resource: str, name: str = "demo", **parts: Any) -> Said:
+        return self._said(lookup_api.handle(an_api_event("GET", resource, name, **parts), CONTEXT))
+
+    def report(self, body: Any = None, name: str = "demo", **parts: Any) -> Said:
+        """Send `body`, or the usual report with what it says otherwise."""
+        text = body if isinstance(body, str) else json.dumps(a_body(**(body or {})))
+        return self._said(record_address.handle(an_api_event("POST", REPORT, name, **{"body": text, **parts}), CONTEXT))
+
+    def start(self, name: str = "demo") -> Said:
+        return self._said(start_notebook.handle(an_api_event("POST", START, name), CONTEXT))
+
+    def since(self) -> Counter[str]:
+        """The requests to AWS since the last time this was asked."""
+        calls = Counter(self.calls)
+        self.calls.clear()
+        return calls
+
+    @staticmethod
+    def _said(answer: dict[str, Any]) -> Said:
+        return Said(answer["statusCode"], answer["headers"], answer["body"])
+
+
+def a_body(**parts: Any) -> dict[str, Any]:
+    """The body of a connected agent's report."""
+    report = a_report()
+    usual: dict[str, Any] = {
+        "agent": report.agent,
+        "boot": report.boot,
+        "booted_at": report.booted_at,
+        "sequence": report.sequence,
+        "mode": "ngrok",
+        "phase": "connected",
+        "host": report.host,
+        "port": report.port,
+        "host_keys": list(report.host_keys),
+        "keys": {"own": 1, "central": 0, "rejected": []},
+        "sessions": {"open": 0, "active_at": None},
+        "problem": None,
+        "token_version": None,
+    }
+    return usual | parts
+
+
+@contextmanager
+def api_world(patch: pytest.MonkeyPatch) -> Iterator[World]:
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "STACK_NAME": "team-ssh",
+        "TABLE_NAME": "records",
+        "SYNC_SECONDS": "300",
+        "NGROK_SECRET": "ngrok-token",
+        "KEYS_PATH": "/keys",
+        "BASTION_HOST": "bastion.example.com",
+        "BASTION_USER": "jumper",
+        "BASTION_SECURITY_GROUP": "sg-0123456789abcdef0",
+        "BASTION_VPC": "vpc-0123456789abcdef0",
+        "POWERTOOLS_SERVICE_NAME": "team-ssh",
+    }.items():
+        patch.setenv(name, value)
+    clients._client.cache_clear()
+    clients._session.cache_clear()
+    secrets.forget()
+    with mock_aws():
+        client("dynamodb").create_table(
+            TableName="records",
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        )
+        client("secretsmanager").create_secret(Name="ngrok-token")
+        queues = [client("sqs").create_queue(QueueName=name) for name in ("notebooks", "events")]
+        queue, events = (each["QueueUrl"] for each in queues)
+        patch.setenv("NOTEBOOK_QUEUE", queue)
+        client("events").put_rule(Name="news", EventPattern=json.dumps({"source": ["notebook-ssh"]}))
+        client("events").put_targets(
+            Rule="news", Targets=[{"Id": "1", "Arn": "arn:aws:sqs:us-east-1:123456789012:events"}]
+        )
+        world = World(patch, queue, events)
+        for handler in (lookup_api, record_address, start_notebook):
+            patch.setattr(handler, "time", SimpleNamespace(time=lambda: world.now))
+        for service in ("dynamodb", "secretsmanager", "ssm", "sqs", "events", "sagemaker"):
+            client(service).meta.events.register(  # type: ignore[call-overload]
+                "before-call", lambda model, **_: world.calls.update([model.name])
+            )
+        yield world
+    clients._client.cache_clear()
+    clients._session.cache_clear()
+    secrets.forget()
