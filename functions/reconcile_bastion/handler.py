@@ -6,12 +6,15 @@ Fed by a FIFO queue with one group, so that only one run is under way at any tim
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from time import time
 from typing import Any
 
 from aws_lambda_powertools import Logger
+from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.aws import security_groups
+from notebook_ssh.aws.notices import tell_status
 from notebook_ssh.aws.table import Table
 from notebook_ssh.errors import Permanent, Transient
 from notebook_ssh.rules.bastion import (
@@ -25,10 +28,11 @@ from notebook_ssh.rules.bastion import (
     is_wished,
     plan,
 )
-from notebook_ssh.rules.record import Record
+from notebook_ssh.rules.record import Record, Way
+from notebook_ssh.rules.status import status_of
 from notebook_ssh.settings import Settings, read_settings
 
-logger = Logger(service="reconcile_bastion")
+logger = Logger()
 
 
 def handle(event: Mapping[str, Any], context: object) -> None:
@@ -65,12 +69,15 @@ def reconcile(settings: Settings, table: Table, now: int) -> None:
     )
     desired = desired_rules(fleet, bastion, around, settings.stack, now)
     changes = plan(desired, around.rules, settings.stack, complete=complete)
-    _tell(changes)
+    _log(changes)
     outcome = (
         Outcome(standing=changes.satisfied) if settings.dry_run else security_groups.apply(changes, settings.stack)
     )
-    for name, way in changed_ways(fleet, desired, outcome, around, now).items():
-        table.save_way(name, way)
+    ways = changed_ways(fleet, desired, outcome, around, now)
+    for record in fleet:
+        if record.name in ways:
+            table.save_way(record.name, ways[record.name])
+            _tell_status(record, ways[record.name], settings, now)
     for problem in [*outcome.refused.values(), *([desired.trouble] if desired.trouble else ())]:
         logger.warning(problem.message, extra={"code": problem.code})
     if not complete:
@@ -92,7 +99,19 @@ def _read_fleet(table: Table) -> tuple[list[Record], bool]:
     return fleet, True
 
 
-def _tell(changes: Plan) -> None:
+def _tell_status(record: Record, way: Way, settings: Settings, now: int) -> None:
+    """Make a change of status known. Nothing depends on it: the sweep finds what is not told here."""
+    before = status_of(record, now, settings.sync_seconds, settings.tag_key)
+    status = status_of(replace(record, way=way), now, settings.sync_seconds, settings.tag_key)
+    if (before.code, before.problem) == (status.code, status.problem):
+        return
+    try:
+        tell_status(settings.stack, record.name, record.arn, before, status)
+    except (Transient, ClientError, BotoCoreError):
+        logger.exception("a change of status of %s was not told", record.name)
+
+
+def _log(changes: Plan) -> None:
     for grant in changes.grants:
         logger.info("grant", extra={"rule": str(grant.rule), "reason": grant.reason})
     for revoke in changes.revokes:

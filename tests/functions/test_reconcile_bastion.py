@@ -20,7 +20,7 @@ from notebook_ssh.aws.clients import client
 from notebook_ssh.aws.table import Table, key, to_attribute
 from notebook_ssh.errors import Permanent, Transient
 from notebook_ssh.rules.bastion import OWNER_TAG
-from notebook_ssh.rules.record import Mode, Network, NotebookState, Record, Way, Wish
+from notebook_ssh.rules.record import Mode, Network, NotebookState, Phase, Record, Report, Way, Wish
 from reconcile_bastion import handler
 
 NOW = 1_800_000_000
@@ -254,7 +254,8 @@ class TestBastionsGroup:
 
         with counted() as calls:
             bench.run()
-        assert not calls.keys() - READS - {"PutItem"}
+        assert not calls.keys() - READS - {"UpdateItem"}
+        assert calls["UpdateItem"] == 1  # when the look began
 
         bench.change(record, state=STOPPED)
         bench.run()
@@ -536,6 +537,18 @@ class TestRaces:
         assert problem.code == "group-gone"
 
 
+def test_a_way_that_opens_under_a_waiting_agent_is_news(bench: Bench) -> None:
+    record = bench.notebook("nb", bench.group("notebooks"))
+    report = Report("boot-1", NOW - 60, 1, NOW - 5, Mode.BASTION, Phase.CONNECTED, keys_own=1, connected_since=NOW - 5)
+    bench.table.replace_report("nb", record.role, report, None)
+    news: list[Any] = []
+    bench.monkeypatch.setattr(handler, "tell_status", lambda *told: news.append(told))
+    bench.run()
+    bench.run()
+    ((stack, name, _, before, status),) = news
+    assert (stack, name, before.code, status.code) == (STACK, "nb", "starting", "connected")
+
+
 def test_a_dry_run_plans_and_changes_no_rule(bench: Bench) -> None:
     bench.monkeypatch.setenv("DRY_RUN", "true")
     group = bench.group("notebooks")
@@ -589,7 +602,7 @@ def test_a_thousand_notebooks_in_two_hundred_groups_are_one_run(bench: Bench) ->
     with counted() as first:
         bench.run()
     assert first["AuthorizeSecurityGroupIngress"] == 200
-    assert first["UpdateItem"] == 1000
+    assert first["UpdateItem"] == 1000 + 1
     assert all(record.way and record.way.open and record.way.private_ip for record in bench.table.records())
 
     with counted() as steady:
@@ -601,14 +614,14 @@ def test_a_thousand_notebooks_in_two_hundred_groups_are_one_run(bench: Bench) ->
         "DescribeSecurityGroups": 2,
         "DescribeSecurityGroupRules": 3,
         "DescribeNetworkInterfaces": 5,
-        "PutItem": 1,
+        "UpdateItem": 1,
     }
 
     for record in records[::200]:
         bench.change(record, state=STOPPED)
     with counted() as evening:
         bench.run()
-    assert evening["UpdateItem"] == 5
+    assert evening["UpdateItem"] == 5 + 1
     assert evening["RevokeSecurityGroupIngress"] == 1, "the one group that has no running notebook any more"
 
 
