@@ -81,14 +81,19 @@ def read_signals(event: object, *, tag_key: str, caller: str = "") -> tuple[Sign
     return (Ignore(f"no event of ours: {kind!s:.60}"),)
 
 
-def look_at_notebook(name: str, because: str, at: int = 0) -> dict[str, object]:
-    """The message that makes us look at one notebook, as `read_signals` reads it."""
-    return {"look_at": {"notebook": name}, "because": because} | ({"at": at} if at else {})
+def look_at_notebook(name: str, because: str) -> dict[str, object]:
+    """The message to ourselves that makes us look at one notebook at once."""
+    return to_message(LookAtNotebook(name, because), 0)[0]
 
 
-def look_at_configuration(name: str, because: str) -> dict[str, object]:
-    """The message that makes us look at one lifecycle configuration, as `read_signals` reads it."""
-    return {"look_at": {"configuration": name}, "because": because}
+def to_message(look: LookAtNotebook | LookAtConfiguration, now: int) -> tuple[dict[str, object], int]:
+    """The message to ourselves that `read_signals` reads as `look`, and the seconds to hold it back."""
+    match look:
+        case LookAtNotebook(name, because, at):
+            message: dict[str, object] = {"look_at": {"notebook": name}, "because": because}
+            return message | ({"at": at} if at else {}), max(0, at - now)
+        case LookAtConfiguration(name, because):
+            return {"look_at": {"configuration": name}, "because": because}, 0
 
 
 def _own_message(message: Mapping[Any, Any]) -> Signal:

@@ -1,0 +1,93 @@
+"""Doing what a plan says, one action after the other, each SageMaker write in its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from aws_lambda_powertools import Logger
+
+from notebook_ssh.aws import backups, notebooks
+from notebook_ssh.aws.pacing import Turns
+from notebook_ssh.aws.table import Table
+from notebook_ssh.rules.notebook import (
+    PACED,
+    Action,
+    Attach,
+    BackUp,
+    Configuration,
+    CreateConfiguration,
+    DeleteConfiguration,
+    Detach,
+    EndBackUps,
+    KeepBackUps,
+    Start,
+    Stop,
+    TakeTagAway,
+    WriteScript,
+    describe,
+)
+
+logger = Logger(child=True)
+
+
+@dataclass(slots=True)
+class Hands:
+    """What actions are done with. slot: a write's turn was taken already, and the first write may use it."""
+
+    table: Table
+    turns: Turns
+    stack: str
+    now: int
+    slot: bool = False
+
+
+def needs_turn(actions: Iterable[Action]) -> bool:
+    """Whether any of the actions is a SageMaker write."""
+    return any(isinstance(action, PACED) for action in actions)
+
+
+def apply(actions: Iterable[Action], hands: Hands) -> Configuration | None:
+    """Do the actions in order; the configuration as it was read after its script was written, if one was.
+
+    An error leaves the rest undone: what is done is whole, and the next look plans from there.
+    """
+    written = None
+    for action in actions:
+        if isinstance(action, PACED):
+            if not hands.slot:
+                hands.turns.wait_for_write()
+            hands.slot = False
+        logger.info(describe(action), extra={"reason": action.because})
+        written = _do(action, hands) or written
+    return written
+
+
+def _do(action: Action, hands: Hands) -> Configuration | None:
+    match action:
+        case BackUp(configuration, because):
+            backups.back_up(hands.table, configuration, because, hands.now)
+        case WriteScript(configuration, on_start):
+            return notebooks.write_script(configuration, on_start)
+        case CreateConfiguration(name, on_create, on_start):
+            notebooks.create_configuration(name, on_create, on_start, hands.stack)
+        case DeleteConfiguration(configuration):
+            notebooks.delete_configuration(configuration.name)
+        case KeepBackUps(name):
+            backups.let_backups_end(hands.table, name, None)
+        case EndBackUps(name):
+            backups.let_backups_end(hands.table, name, hands.now + backups.KEEP_SECONDS)
+        case Attach(notebook, name):
+            notebooks.attach(notebook, name)
+        case Detach(notebook):
+            notebooks.detach(notebook)
+        case Stop(notebook):
+            notebooks.stop(notebook)
+        case Start(notebook):
+            notebooks.start(notebook)
+        case TakeTagAway(arn, key):
+            notebooks.take_tags_away(arn, key)
+        case _:
+            assert_never(action)
+    return None

@@ -1,0 +1,122 @@
+"""Lambda: signals in, notebooks and configurations looked at, each once for a batch."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from notebook_ssh.aws import queues
+from notebook_ssh.aws.notebooks import WrongStatus
+from notebook_ssh.aws.pacing import NoTurn, Turns
+from notebook_ssh.aws.table import Table
+from notebook_ssh.errors import Transient
+from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook, read_signals, to_message
+from notebook_ssh.settings import read_settings
+from reconcile_notebook.reconcile import Desk, reconcile_configuration, reconcile_notebook
+from reconcile_notebook.terms import read_terms
+
+logger = Logger()
+
+AGAIN = 30
+"""Seconds after which to look again when the notebook is in a status that allows nothing."""
+
+
+def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Look at everything that the batch's messages name; answer with the messages to deliver again."""
+    settings = read_settings()
+    table = Table(settings.table)
+    desk = Desk(
+        settings=settings,
+        terms=read_terms(settings),
+        table=table,
+        turns=Turns(
+            table,
+            remaining=context.get_remaining_time_in_millis,
+            clock=lambda: int(time.time() * 1000),
+            sleep=time.sleep,
+        ),
+        clock=lambda: int(time.time()),
+    )
+    failed: set[str] = set()
+    for look, messages in collapse(event["Records"], settings.tag_key, context.function_name).items():
+        if isinstance(look, LookAtNotebook) and _is_known(look, messages, table):
+            continue
+        if not _look_at(look, desk):
+            failed |= {message["messageId"] for message in messages}
+    return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in sorted(failed)]}
+
+
+def collapse(
+    messages: list[Mapping[str, Any]], tag_key: str, caller: str
+) -> dict[LookAtNotebook | LookAtConfiguration, list[Mapping[str, Any]]]:
+    """What to look at, once for each name in any capitals, with the messages that ask for it."""
+    looks: dict[tuple[type, str], tuple[LookAtNotebook | LookAtConfiguration, list[Mapping[str, Any]]]] = {}
+    for message in messages:
+        for signal in read_signals(_body(message), tag_key=tag_key, caller=caller):
+            if isinstance(signal, LookAtNotebook | LookAtConfiguration):
+                looks.setdefault((type(signal), signal.name.lower()), (signal, []))[1].append(message)
+    return dict(looks.values())
+
+
+def _body(message: Mapping[str, Any]) -> object:
+    try:
+        return json.loads(message["body"])
+    except ValueError:
+        return None
+
+
+def _is_known(look: LookAtNotebook, messages: list[Mapping[str, Any]], table: Table) -> bool:
+    """Whether everything that the messages can tell was there to be seen when the notebook was last looked at.
+
+    A message that is delivered again is never known: the look that it asked for did not end.
+    """
+    record = table.record(look.name, consistent=True)
+    if record is None or not record.seen:
+        return False
+    return all(_moment(message) < record.observed_at for message in messages) and all(
+        message["attributes"].get("ApproximateReceiveCount", "1") == "1" for message in messages
+    )
+
+
+def _moment(message: Mapping[str, Any]) -> int:
+    """When the thing that the message tells of can be seen, in epoch seconds: when it was sent, or as it says itself."""
+    body = _body(message)
+    at = body.get("at", 0) if isinstance(body, Mapping) else 0
+    return max(int(message["attributes"]["SentTimestamp"]) // 1000, at if isinstance(at, int) else 0)
+
+
+def _look_at(look: LookAtNotebook | LookAtConfiguration, desk: Desk) -> bool:
+    """False when the messages shall be delivered again."""
+    logger.append_keys(look_at=look.name, because=look.because)
+    try:
+        if isinstance(look, LookAtNotebook):
+            reconcile_notebook(look.name, desk)
+        else:
+            reconcile_configuration(look.name, desk)
+    except NoTurn as later:
+        logger.info("later", extra={"reason": str(later)})
+        _again(look, later.after, desk)
+    except WrongStatus as later:
+        logger.info("not in this status", extra={"reason": str(later)})
+        _again(look, AGAIN, desk)
+    except Transient as error:
+        logger.warning("failed for now", extra={"reason": str(error)})
+        return False
+    except Exception:
+        # One notebook that nobody foresaw must not hold up the others: its messages fail, and end in the alarm.
+        logger.exception("failed")
+        return False
+    finally:
+        logger.remove_keys(["look_at", "because"])
+    return True
+
+
+def _again(look: LookAtNotebook | LookAtConfiguration, after: int, desk: Desk) -> None:
+    """Into the queue once more, rather than failing: waiting for a turn is no reason to end among the dead letters."""
+    message, _ = to_message(look, desk.clock())
+    queues.send(desk.settings.notebook_queue, [(message, after)])

@@ -1,0 +1,45 @@
+"""Lambda: on schedule, find the notebooks that need attention and queue them. Alone it would be enough."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from notebook_ssh.aws import backups, notebooks, queues, tagging
+from notebook_ssh.aws.table import Table
+from notebook_ssh.rules.fleet import Fleet, who_needs_attention
+from notebook_ssh.rules.record import Mode
+from notebook_ssh.rules.signals import to_message
+from notebook_ssh.settings import read_settings
+from reconcile_notebook.terms import read_terms
+
+logger = Logger()
+
+
+def handle(event: Mapping[str, Any], context: object) -> dict[str, int]:
+    """Read the lists, compare, queue. A list that cannot be read whole fails the sweep: half a list is no news."""
+    settings = read_settings()
+    now = int(time.time())
+    fleet = read_fleet(settings.tag_key, Table(settings.table))
+    looks = who_needs_attention(fleet, settings.tag_key, read_terms(settings).mark, now, dry_run=settings.dry_run)
+    queues.send(settings.notebook_queue, (to_message(look, now) for look in looks))
+    if settings.bastion and any(record.way or record.wish.mode is Mode.BASTION for record in fleet.records):
+        queues.tell_bastion(settings.bastion_queue, "sweep")
+    found = {"notebooks": len(fleet.notebooks), "known": len(fleet.records), "looks": len(looks)}
+    logger.info("swept", extra=found)
+    return found
+
+
+def read_fleet(tag_key: str, table: Table) -> Fleet:
+    """The whole fleet, by pages: no request is for a single notebook."""
+    return Fleet(
+        # The table first: what is recorded meanwhile then looks older than the lists, and never the other way round.
+        records=tuple(table.records()),
+        kept=tuple(backups.all_kept(table)),
+        notebooks=tuple(notebooks.list_notebooks()),
+        configurations=tuple(notebooks.list_configurations()),
+        tags=dict(tagging.tagged_notebooks(tag_key)),
+    )

@@ -1,0 +1,148 @@
+"""Taking turns through the table: one SageMaker write a second for all workers, one worker for each configuration.
+
+SageMaker allows one control-plane write a second for an account and region, and that cannot be raised
+(docs: "Amazon SageMaker endpoints and quotas"). So each write takes a slot first, and waits for it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from botocore.exceptions import ClientError
+
+from notebook_ssh.aws.clients import client, code_of, transient
+from notebook_ssh.aws.table import Table, key, to_attribute
+from notebook_ssh.errors import Transient
+
+CLOCK = "clock"
+SLOTS = "sagemaker-writes"
+
+BETWEEN = 1_000
+"""Milliseconds between two writes."""
+
+LAST_WORDS = 10_000
+"""Milliseconds kept free at the end of an invocation, to finish a write, verify it and save the record."""
+
+
+class NoTurn(Transient):
+    """There is no turn for us within the time that we have. after: seconds after which to try again."""
+
+    def __init__(self, what: str, after: int) -> None:
+        super().__init__(f"no turn for {what}; again in {after} s")
+        self.after = after
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Turns for one invocation.
+
+    remaining: milliseconds left of it (the Lambda context's own method).
+    clock: milliseconds since the epoch. sleep: takes seconds.
+    """
+
+    table: Table
+    remaining: Callable[[], int]
+    clock: Callable[[], int]
+    sleep: Callable[[float], None]
+
+    def wait_for_write(self) -> None:
+        """Wait for the next free slot and take it. NoTurn, with no slot taken, when it comes too late for us."""
+        slot = self._take_slot()
+        self.sleep(max(0, slot - self.clock()) / 1000)
+
+    @contextmanager
+    def alone(self, *names: str) -> Iterator[None]:
+        """Hold `names` while inside. NoTurn when another worker holds one of them.
+
+        What is held ends with the invocation at the latest: a worker that was killed blocks nobody for longer.
+        """
+        with ExitStack() as held:
+            for name in sorted(names):
+                held.enter_context(self._hold(f"alone/{name}"))
+            yield
+
+    def _take_slot(self) -> int:
+        """The moment of our slot, in milliseconds since the epoch."""
+        while True:
+            now = self.clock()
+            latest = now + self.remaining() - LAST_WORDS
+            free_now = "attribute_not_exists(#next) OR #next <= :now"
+            queue_fits = "#next > :now AND #next <= :latest"
+            if latest < now:
+                raise NoTurn("a write", after=1)
+            if self._advance(free_now, now=now, to=now + BETWEEN) is not None:
+                return now
+            before = self._advance(queue_fits, now=now, latest=latest)
+            if before is not None:
+                return before
+            item = self.table.item(CLOCK, SLOTS, consistent=True)
+            next_free = int(item["next"]) if item else now
+            if next_free > latest:
+                raise NoTurn("a write", after=max(1, (next_free - now) // 1000))
+
+    def _advance(self, condition: str, *, now: int, to: int | None = None, latest: int | None = None) -> int | None:
+        """Move the next free slot on, `to` there or by one; the slot before, or None when the condition fails."""
+        values = {":now": to_attribute(now)}
+        values |= {":to": to_attribute(to)} if to is not None else {":between": to_attribute(BETWEEN)}
+        values |= {":latest": to_attribute(latest)} if latest is not None else {}
+        try:
+            answer = client("dynamodb").update_item(
+                TableName=self.table.name,
+                Key=key(CLOCK, SLOTS),
+                UpdateExpression="SET #next = :to" if to is not None else "SET #next = #next + :between",
+                ConditionExpression=condition,
+                ExpressionAttributeNames={"#next": "next"},
+                ExpressionAttributeValues=values,
+                ReturnValues="UPDATED_OLD",
+            )
+        except ClientError as error:
+            if code_of(error) == "ConditionalCheckFailedException":
+                return None
+            raise (transient(error) or error) from error
+        return int(answer.get("Attributes", {}).get("next", {"N": "0"})["N"])
+
+    @contextmanager
+    def _hold(self, name: str) -> Iterator[None]:
+        holder = uuid.uuid4().hex
+        now = self.clock()
+        until = now + self.remaining()
+        nobody_holds_it = "attribute_not_exists(#until) OR #until <= :now"
+        try:
+            client("dynamodb").update_item(
+                TableName=self.table.name,
+                Key=key(CLOCK, name),
+                UpdateExpression="SET #until = :until, #holder = :holder, #expires = :expires",
+                ConditionExpression=nobody_holds_it,
+                ExpressionAttributeNames={"#until": "until", "#holder": "holder", "#expires": "expires"},
+                ExpressionAttributeValues={
+                    ":now": to_attribute(now),
+                    ":until": to_attribute(until),
+                    ":holder": to_attribute(holder),
+                    ":expires": to_attribute(until // 1000 + 3_600),
+                },
+            )
+        except ClientError as error:
+            if code_of(error) == "ConditionalCheckFailedException":
+                raise NoTurn(name, after=5) from None
+            raise (transient(error) or error) from error
+        try:
+            yield
+        finally:
+            self._release(name, holder)
+
+    def _release(self, name: str, holder: str) -> None:
+        still_ours = "#holder = :holder"
+        try:
+            client("dynamodb").delete_item(
+                TableName=self.table.name,
+                Key=key(CLOCK, name),
+                ConditionExpression=still_ours,
+                ExpressionAttributeNames={"#holder": "holder"},
+                ExpressionAttributeValues={":holder": to_attribute(holder)},
+            )
+        except ClientError as error:
+            if code_of(error) != "ConditionalCheckFailedException":
+                raise (transient(error) or error) from error

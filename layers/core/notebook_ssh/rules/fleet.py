@@ -1,0 +1,119 @@
+"""Who needs attention: the sweep's question, answered from lists alone, without a request for any single notebook."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from notebook_ssh.rules.notebook import Kept, holds, settled_off
+from notebook_ssh.rules.record import Mode, NotebookState, Record
+from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook
+from notebook_ssh.rules.tags import read_wish, wish_keys
+
+LONGEST_DELAY = 900
+"""Seconds for which a message can wait in the queue (SQS, `DelaySeconds`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookLine:
+    """A notebook as ListNotebookInstances tells it. state_since: `LastModifiedTime`."""
+
+    name: str
+    arn: str
+    state: NotebookState
+    state_since: int
+    configuration: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationLine:
+    """A configuration as ListNotebookInstanceLifecycleConfigs tells it. modified: `LastModifiedTime`."""
+
+    name: str
+    arn: str
+    modified: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The whole fleet, from complete lists.
+
+    tags: of every notebook that has our tag or had it once, by ARN in lower case (GetResources).
+    records, kept: what the table knows.
+    """
+
+    notebooks: tuple[NotebookLine, ...] = ()
+    configurations: tuple[ConfigurationLine, ...] = ()
+    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    records: tuple[Record, ...] = ()
+    kept: tuple[Kept, ...] = ()
+
+
+def fingerprint(line: NotebookLine, tags: Mapping[str, str], tag_key: str, *, dry_run: bool) -> str:
+    """One short text for everything about a notebook that the reconciler acts on and a list can tell."""
+    asked = {key: tags[key] for key in wish_keys(tag_key) if key in tags}
+    facts = [line.name, line.state, line.state_since, line.configuration, asked, dry_run]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def who_needs_attention(
+    fleet: Fleet, tag_key: str, mark: str, now: int, *, dry_run: bool
+) -> tuple[LookAtNotebook | LookAtConfiguration, ...]:
+    """Everyone about whom the lists and the table disagree, or whose time has come. Empty in the steady state.
+
+    mark: which block is to be in the scripts (`Terms.mark`).
+    """
+    records = {record.name.lower(): record for record in fleet.records}
+    there = {line.name.lower() for line in fleet.notebooks}
+    looks: list[LookAtNotebook | LookAtConfiguration] = []
+    attached = {line.configuration for line in fleet.notebooks}
+    used: set[str] = set()
+    for line in fleet.notebooks:
+        tags = fleet.tags.get(line.arn.lower(), {})
+        wish_holds = holds(read_wish(tags, tag_key), now)
+        if wish_holds and line.configuration:
+            used.add(line.configuration)
+        record = records.get(line.name.lower())
+        if record is None:
+            because = "tagged, and not known yet" if wish_holds else None
+        elif settled_off(record) and not wish_holds:
+            because = None
+        else:
+            because = _changed(record, fingerprint(line, tags, tag_key, dry_run=dry_run), now)
+        if because:
+            looks.append(LookAtNotebook(line.name, because))
+        elif record and record.wish.until and now < record.wish.until <= now + LONGEST_DELAY:
+            looks.append(LookAtNotebook(line.name, "its time ends", at=record.wish.until))
+    looks += [LookAtNotebook(record.name, "gone") for record in fleet.records if record.name.lower() not in there]
+    modified = {line.name: line.modified for line in fleet.configurations}
+    for kept in fleet.kept:
+        because = _out_of_line(
+            kept, modified.get(kept.name), mark, used=kept.name in used, attached=kept.name in attached
+        )
+        if because:
+            looks.append(LookAtConfiguration(kept.name, because))
+    return tuple(looks)
+
+
+def _changed(record: Record, seen: str, now: int) -> str | None:
+    if record.seen != seen:
+        return "changed since it was looked at" if record.seen else "the last look did not end"
+    if record.wish.mode is not Mode.OFF and record.wish.until and record.observed_at < record.wish.until <= now:
+        return "its time is over"
+    return None
+
+
+def _out_of_line(kept: Kept, modified: int | None, mark: str, *, used: bool, attached: bool) -> str | None:
+    if modified is None:
+        return "gone"
+    if modified != kept.modified:
+        return "changed since it was looked at"
+    if kept.tried != mark:
+        return "the stack has another block now"
+    if kept.block and not used:
+        return "nobody who uses it asks for SSH"
+    if not attached:
+        return "nobody uses it"
+    return None

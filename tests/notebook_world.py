@@ -1,0 +1,309 @@
+"""A small account to tell stories in: notebooks that take their time, the events they cause, and the real handlers.
+
+Nothing happens by itself: the clock stands until a story moves it, and messages wait until `settle`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from moto import mock_aws
+
+from emulator import sagemaker
+from notebook_ssh.aws import clients, notebooks, queues
+from notebook_ssh.aws.clients import client
+from notebook_ssh.aws.table import Table
+from notebook_ssh.rules.notebook import Terms
+from notebook_ssh.rules.record import Record
+from notebook_ssh.rules.script import Block, fingerprint
+from reconcile_notebook import handler
+
+ACCOUNT, REGION, STACK = "123456789012", "us-east-1", "team-ssh"
+FUNCTION = "team-ssh-ReconcileNotebook"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/service/notebook-role"
+FALLBACK = "better-sagemaker"
+OWNERS = b"#!/bin/bash\nset -e\necho the owner was here\nexit 0\n"
+
+
+def a_block(version: str = "1.0.0", stack: str = STACK) -> Block:
+    body = f": the block of {version}\n".encode()
+    return Block(stack=stack, version=version, id=fingerprint(body), body=body)
+
+
+@dataclass
+class World:
+    """now: epoch seconds. messages: what waits in the notebook queue, as (time from which on, body).
+
+    calls: SageMaker requests so far, by operation. bastion: how often the bastion reconciler was told.
+    remaining: milliseconds that each invocation has.
+    """
+
+    patch: pytest.MonkeyPatch
+    now: int = field(default_factory=lambda: int(datetime.now(UTC).timestamp()) + 60)
+    block: Block = field(default_factory=a_block)
+    messages: list[tuple[int, int, str]] = field(default_factory=list)
+    calls: Counter[str] = field(default_factory=Counter)
+    bastion: int = 0
+    remaining: int = 100_000
+    deaf: bool = False
+    table: Table = field(default_factory=lambda: Table("records"))
+    before_call: Callable[[str, dict[str, Any]], None] = lambda operation, given: None
+
+    # ---- what people do
+
+    def notebook(self, name: str, configuration: str | None = None, *, running: bool = True, **tags: str) -> str:
+        answer = client("sagemaker").create_notebook_instance(
+            NotebookInstanceName=name,
+            InstanceType="ml.t3.medium",
+            RoleArn=ROLE,
+            **({"LifecycleConfigName": configuration} if configuration else {}),
+            Tags=[{"Key": key.replace("_", "-"), "Value": value} for key, value in tags.items()],
+        )
+        self.finish()
+        if not running:
+            self.stop(name)
+            self.finish()
+        return answer["NotebookInstanceArn"]
+
+    def configuration(self, name: str, on_start: bytes | None = OWNERS, on_create: bytes | None = None) -> None:
+        hooks = {"OnStart": on_start, "OnCreate": on_create}
+        client("sagemaker").create_notebook_instance_lifecycle_config(
+            NotebookInstanceLifecycleConfigName=name,
+            **{
+                key: [{"Content": base64.b64encode(script).decode()}]
+                for key, script in hooks.items()
+                if script is not None
+            },
+        )
+
+    def edit(self, configuration: str, on_start: bytes) -> None:
+        on_create = self.scripts(configuration)[0]
+        hooks = {"OnCreate": [{"Content": base64.b64encode(on_create).decode()}]} if on_create is not None else {}
+        client("sagemaker").update_notebook_instance_lifecycle_config(
+            NotebookInstanceLifecycleConfigName=configuration,
+            OnStart=[{"Content": base64.b64encode(on_start).decode()}],
+            **hooks,
+        )
+
+    def tag(self, name: str, **tags: str) -> None:
+        client("sagemaker").add_tags(
+            ResourceArn=self.arn(name),
+            Tags=[{"Key": key.replace("_", "-"), "Value": value} for key, value in tags.items()],
+        )
+
+    def untag(self, name: str, *keys: str) -> None:
+        client("sagemaker").delete_tags(ResourceArn=self.arn(name), TagKeys=list(keys or ("ssh",)))
+
+    def stop(self, name: str) -> None:
+        client("sagemaker").stop_notebook_instance(NotebookInstanceName=name)
+
+    def start(self, name: str) -> None:
+        client("sagemaker").start_notebook_instance(NotebookInstanceName=name)
+
+    def attach(self, name: str, configuration: str) -> None:
+        client("sagemaker").update_notebook_instance(NotebookInstanceName=name, LifecycleConfigName=configuration)
+
+    # ---- what time does
+
+    def finish(self, seconds: int = 30) -> None:
+        """Every status moves on."""
+        self.now += seconds
+        sagemaker.finish_transitions(ACCOUNT, REGION)
+
+    def settle(self, rounds: int = 20, *, finish: bool = True) -> None:
+        """Deliver messages and move statuses on until nothing is left to happen."""
+        for _ in range(rounds):
+            self.deliver()
+            if finish:
+                self.finish()
+            if not self.due():
+                return
+        raise AssertionError(f"it does not settle: {self.messages}")
+
+    def due(self) -> list[tuple[int, int, str]]:
+        return [message for message in self.messages if message[0] <= self.now]
+
+    def deliver(self, *, receives: int = 1) -> dict[str, Any]:
+        """One batch of what is due; what fails goes back."""
+        batch = self.due()[:100]
+        self.messages = [message for message in self.messages if message not in batch]
+        self.now += 1
+        records = [
+            {
+                "messageId": str(number),
+                "body": body,
+                "attributes": {"SentTimestamp": str(sent * 1000), "ApproximateReceiveCount": str(receives)},
+            }
+            for number, (_, sent, body) in enumerate(batch)
+        ]
+        answer = handler.handle({"Records": records}, self.context())
+        for failure in answer["batchItemFailures"]:
+            self.messages.append(batch[int(failure["itemIdentifier"])])
+        return answer
+
+    def context(self) -> Any:
+        deadline = self.now * 1000 + self.remaining
+        return SimpleNamespace(
+            function_name=FUNCTION,
+            get_remaining_time_in_millis=lambda: deadline - self.now * 1000,
+            aws_request_id="request",
+        )
+
+    def look(self, name: str) -> None:
+        self.send("", [({"look_at": {"notebook": name}, "because": "the story"}, 0)])
+
+    # ---- what is to be seen
+
+    def arn(self, name: str) -> str:
+        return str(client("sagemaker").describe_notebook_instance(NotebookInstanceName=name)["NotebookInstanceArn"])
+
+    def describe(self, name: str) -> dict[str, Any]:
+        return dict(client("sagemaker").describe_notebook_instance(NotebookInstanceName=name))
+
+    def status(self, name: str) -> str:
+        return str(self.describe(name)["NotebookInstanceStatus"])
+
+    def attached(self, name: str) -> str | None:
+        return self.describe(name).get("NotebookInstanceLifecycleConfigName")
+
+    def tags(self, name: str) -> dict[str, str]:
+        tags = client("sagemaker").list_tags(ResourceArn=self.arn(name))["Tags"]
+        return {tag["Key"]: tag["Value"] for tag in tags}
+
+    def scripts(self, configuration: str) -> tuple[bytes | None, bytes | None]:
+        found = notebooks.describe_configuration(configuration)
+        return found.on_create, found.on_start
+
+    def on_start(self, configuration: str) -> bytes | None:
+        return self.scripts(configuration)[1]
+
+    def has_block(self, configuration: str) -> bool:
+        return b"notebook-ssh stack=" in (self.on_start(configuration) or b"")
+
+    def configurations(self) -> set[str]:
+        return {line.name for line in notebooks.list_configurations()}
+
+    def record(self, name: str) -> Record:
+        record = self.table.record(name)
+        assert record is not None
+        return record
+
+    # ---- how it is held together
+
+    def send(self, queue: str, messages: Any) -> int:
+        count = 0
+        for message, delay in messages:
+            self.messages.append((self.now + delay, self.now, json.dumps(message)))
+            count += 1
+        return count
+
+    def hear(self, happening: Any) -> None:
+        if not self.deaf:
+            self.messages.append((self.now, self.now, json.dumps(_event(happening), default=str)))
+
+    def tell_bastion(self, queue: str, because: str) -> None:
+        self.bastion += 1
+
+    def ask(self, call: Callable[..., Any], **given: Any) -> Any:
+        self.calls[call.__name__] += 1
+        self.before_call(call.__name__, given)
+        return _real_ask(call, **given)
+
+
+_real_ask = notebooks._ask
+_worlds: list[World] = []
+_heard: list[bool] = []
+
+
+def _hear(happening: Any) -> None:
+    if _worlds:
+        _worlds[-1].hear(happening)
+
+
+def _event(happening: Any) -> dict[str, Any]:
+    match happening:
+        case sagemaker.StatusChanged(notebook=notebook):
+            return {
+                "detail-type": "SageMaker Notebook Instance State Change",
+                "resources": [notebook["NotebookInstanceArn"]],
+                "detail": dict(notebook),
+            }
+        case sagemaker.TagsChanged(arn=arn, changed=changed, tags=tags):
+            return {
+                "detail-type": "Tag Change on Resource",
+                "resources": [arn],
+                "detail": {"changed-tag-keys": list(changed), "tags": dict(tags), "version": 3.0},
+            }
+        case sagemaker.ConfigurationChanged(name=name, arn=arn):
+            return {
+                "detail-type": "SageMaker Notebook Lifecycle Config State Change",
+                "resources": [arn],
+                "detail": {"NotebookInstanceLifecycleConfigName": name},
+            }
+    raise AssertionError(happening)
+
+
+@contextmanager
+def a_world(patch: pytest.MonkeyPatch, **environment: str) -> Iterator[World]:
+    """An empty account with the stack's table, and the handlers bound to it."""
+    settings = {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "STACK_NAME": STACK,
+        "TABLE_NAME": "records",
+        "NOTEBOOK_QUEUE": "notebooks",
+        "BASTION_QUEUE": "bastion.fifo",
+        "STATUS_TAGS": "false",
+        "POWERTOOLS_SERVICE_NAME": STACK,
+    }
+    for key, value in (settings | environment).items():
+        patch.setenv(key, value)
+    patch.delenv("AWS_ENDPOINT_URL", raising=False)
+    sagemaker.extend_moto()
+    if not _heard:
+        sagemaker.subscribe(_hear)
+        _heard.append(True)
+    with mock_aws():
+        clients._client.cache_clear()
+        clients._session.cache_clear()
+        client("dynamodb").create_table(
+            TableName="records",
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        )
+        world = World(patch)
+        _worlds.append(world)
+        _bind(world, patch)
+        try:
+            yield world
+        finally:
+            _worlds.remove(world)
+            clients._client.cache_clear()
+            clients._session.cache_clear()
+
+
+def _bind(world: World, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sagemaker, "utcnow", lambda: datetime.fromtimestamp(world.now, UTC).replace(tzinfo=None))
+    patch.setattr(
+        handler, "time", SimpleNamespace(time=lambda: world.now, sleep=lambda seconds: _sleep(world, seconds))
+    )
+    patch.setattr(handler, "read_terms", lambda settings: Terms("ssh", FALLBACK, world.block))
+    patch.setattr(queues, "send", world.send)
+    patch.setattr(queues, "tell_bastion", world.tell_bastion)
+    patch.setattr(notebooks, "_ask", world.ask)
+
+
+def _sleep(world: World, seconds: float) -> None:
+    world.now += int(seconds + 0.999)
