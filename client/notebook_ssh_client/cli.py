@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 def _setup(arguments: argparse.Namespace, home: str) -> int:
     from notebook_ssh_client import ssh_files
 
-    config = arguments.ssh_config or ssh_files.default_config()
+    config = os.path.abspath(arguments.ssh_config or ssh_files.default_config())
     if arguments.remove:
         removed = ssh_files.uninstall(home, config)
         _say(f"{config} is as it was; nothing of notebook-ssh is left" if removed else "there is nothing to remove")
@@ -74,13 +74,13 @@ def _setup(arguments: argparse.Namespace, home: str) -> int:
 
     stack = discovery.discover(arguments.stack, arguments.region, arguments.profile, arguments.api)
     lookup.read_names_or_fail(stack)
-    known = stacks.add(home, stack)
+    known = stacks.add(home, stack, config)
     lookup.forget_all(home)
     told = lookup.refresh_names(home)
     changed = ssh_files.install(home, config)
     _say(f"{config} now includes the notebooks" if changed else f"{config} includes the notebooks already")
     names = [item["name"] for _, items in told if isinstance(items, list) for item in items]
-    _say(f"{len(known)} stack(s), {len(names)} notebook(s). Try: ssh {names[0] if names else 'NAME'}")
+    _say(f"{len(known.stacks)} stack(s), {len(names)} notebook(s). Try: ssh {names[0] if names else 'NAME'}")
     return 0
 
 

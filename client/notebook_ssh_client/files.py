@@ -22,9 +22,20 @@ HOME_VARIABLE = "NOTEBOOK_SSH_HOME"
 """Names another folder, so that two set-ups can live side by side."""
 
 
+def ssh_folder() -> str:
+    """The person's `.ssh`, where OpenSSH looks for it: by the password file, whatever HOME says (ssh(1), FILES)."""
+    try:
+        import pwd
+
+        person = pwd.getpwuid(os.getuid()).pw_dir
+    except (ImportError, KeyError):  # Windows, or a container that runs as nobody in particular
+        person = os.path.expanduser("~")
+    return os.path.join(person, ".ssh")
+
+
 def default_home() -> str:
     """The folder used when nobody names another."""
-    return os.path.join(os.path.expanduser("~"), ".ssh", "notebook-ssh")
+    return os.path.join(ssh_folder(), "notebook-ssh")
 
 
 def home() -> str:

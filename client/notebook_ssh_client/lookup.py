@@ -67,7 +67,7 @@ def ask(home: str, host: str) -> Found:
     Raises Failure: nobody knows it, this identity may not ask, or no answer came. One stack that fails does not
     hide another's answer, and is never taken for "unknown".
     """
-    name, candidates = stacks.meant_by(host, stacks.load(home))
+    name, candidates = stacks.meant_by(host, stacks.load(home).stacks)
     failed: Failure | None = None
     for stack in candidates:
         api = Api(stack)
@@ -220,7 +220,7 @@ def refresh_names(home: str) -> list[tuple[Stack, list[dict[str, Any]] | Failure
     names = stacks.load_names(home)
     told: list[tuple[Stack, list[dict[str, Any]] | Failure]] = []
     known = stacks.load(home)
-    for stack in known:
+    for stack in known.stacks:
         try:
             listed = read_names(stack)
         except Refused as refused:
@@ -230,10 +230,10 @@ def refresh_names(home: str) -> list[tuple[Stack, list[dict[str, Any]] | Failure
         else:
             told.append((stack, listed))
             names[stack.label] = [str(item["name"]) for item in listed if item.get("mode") != "off"]
-    labels = [stack.label for stack in known]
+    labels = [stack.label for stack in known.stacks]
     names = {label: names[label] for label in labels if label in names}
     stacks.save_names(home, names)
-    ssh_files.write_hosts(home, names, labels)
+    ssh_files.write_hosts(home, known.ssh_config, names, labels)
     return told
 
 

@@ -29,7 +29,7 @@ INCLUDE_DEPTH = 16
 
 def default_config() -> str:
     """The configuration that ssh reads when nobody names another."""
-    return os.path.join(os.path.expanduser("~"), ".ssh", "config")
+    return os.path.join(files.ssh_folder(), "config")
 
 
 def install(home: str, config: str) -> bool:
@@ -55,9 +55,9 @@ def uninstall(home: str, config: str) -> bool:
     return changed or existed
 
 
-def write_hosts(home: str, names: Mapping[str, Sequence[str]], labels: Sequence[str]) -> None:
-    """Write the hosts file for these notebooks, less those that the person's own configuration speaks of."""
-    speaks = own_patterns(default_config(), home)
+def write_hosts(home: str, config: str, names: Mapping[str, Sequence[str]], labels: Sequence[str]) -> None:
+    """Write the hosts file for these notebooks, less those that the person's own `config` speaks of."""
+    speaks = own_patterns(config, home)
     ours = {
         label: [name for name in listed if not ssh_config.spoken_of(name, speaks)] for label, listed in names.items()
     }
@@ -80,7 +80,7 @@ def own_patterns(config: str, home: str) -> list[list[str]]:
             text = file.read()
         found = ssh_config.host_patterns(text)
         for included in ssh_config.includes(text):
-            whole = os.path.join(os.path.dirname(default_config()), os.path.expanduser(included))
+            whole = os.path.join(files.ssh_folder(), os.path.expanduser(included))
             for match in sorted(glob.glob(whole)):
                 found += patterns(match, depth + 1)
         return found

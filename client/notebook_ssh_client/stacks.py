@@ -34,27 +34,37 @@ class Stack:
     profile: str | None = None
 
 
-def load(home: str) -> list[Stack]:
-    """The stacks that `setup` was told of, the first one first. Raises Failure when there are none yet."""
+@dataclass(frozen=True)
+class Known:
+    """What `setup` was told: the stacks, the first one first, and the configuration of ssh that includes our hosts."""
+
+    stacks: list[Stack]
+    ssh_config: str
+
+
+def load(home: str) -> Known:
+    """What `setup` was told. Raises Failure when it never ran."""
     text = files.read(_path(home))
     if text is None:
         raise Failure("no stack is known on this machine yet; run: notebook-ssh setup", USAGE)
     try:
-        return [Stack(**item) for item in json.loads(text)]
-    except (ValueError, TypeError) as error:
-        raise Failure(f"{_path(home)} is damaged ({error}); run: notebook-ssh setup", USAGE) from error
+        told = json.loads(text)
+        return Known([Stack(**item) for item in told["stacks"]], str(told["ssh_config"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise Failure(
+            f"{_path(home)} is damaged ({error}); run: notebook-ssh setup --remove, then set up again", USAGE
+        ) from error
 
 
-def add(home: str, stack: Stack) -> list[Stack]:
-    """Know `stack` too, or anew if it was known, and answer all of them."""
-    known = load(home) if os.path.exists(_path(home)) else []
-    same = next((other for other in known if _is_same(other, stack)), None)
-    others = [other for other in known if other is not same]
-    label = same.label if same else _free_label(stack, {other.label.lower() for other in others})
+def add(home: str, stack: Stack, ssh_config: str) -> Known:
+    """Know `stack` too, or anew if it was known, and answer all that is known."""
+    before = load(home).stacks if os.path.exists(_path(home)) else []
+    same = next((other for other in before if _is_same(other, stack)), None)
+    label = same.label if same else _free_label(stack, {other.label.lower() for other in before})
     stack = replace(stack, label=label)
-    stacks = [stack if other is same else other for other in known] if same else [*known, stack]
-    files.write(_path(home), json.dumps([asdict(item) for item in stacks], indent=2) + "\n")
-    return stacks
+    known = Known([stack if other is same else other for other in before] if same else [*before, stack], ssh_config)
+    files.write(_path(home), json.dumps(asdict(known), indent=2) + "\n")
+    return known
 
 
 def meant_by(host: str, stacks: list[Stack]) -> tuple[str, list[Stack]]:
