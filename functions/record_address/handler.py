@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, assert_never
 
 from aws_lambda_powertools import Logger
@@ -135,4 +137,11 @@ def _answer(record: Record, told: Told, settings: Settings, now: int) -> dict[st
         held_version=told.token_version,
         keys=keys.lines,
         problem=problem,
+        worker=_worker() if told.wants_worker else None,
     )
+
+
+def _worker() -> str:
+    """What the agent runs once something is wished: the text whose SHA-256 is in the block (docs/block.md)."""
+    layer = Path(os.environ.get("NOTEBOOK_AGENT", "/opt/notebook_agent"))
+    return (layer / "worker.py").read_bytes().decode()

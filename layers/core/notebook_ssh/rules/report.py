@@ -52,10 +52,15 @@ class TooLarge(BadReport):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A report as read. token_version: the version of the ngrok token that the agent holds, or None."""
+    """A report as read.
+
+    token_version: the version of the ngrok token that the agent holds, or None.
+    wants_worker: the agent has not yet got the program that does what is wished.
+    """
 
     report: Report
     token_version: str | None = None
+    wants_worker: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +159,11 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Told:
         problem=_problem(told.get("problem")),
     )
     version = told.get("token_version")
-    return Told(report, None if version is None else _clean(version, "token_version", 64))
+    return Told(
+        report,
+        token_version=None if version is None else _clean(version, "token_version", 64),
+        wants_worker=told.get("wants_worker") is True,
+    )
 
 
 def _json(body: bytes) -> Any:
@@ -339,11 +348,13 @@ def answer(
     held_version: str | None,
     keys: Sequence[tuple[str, Sequence[str]]],
     problem: Problem | None = None,
+    worker: str | None = None,
 ) -> dict[str, Any]:
     """What the notebook of `record` is to do, as docs/protocol.md says.
 
     token: the ngrok token, or None when the stack has none. held_version: the one that the agent holds.
     keys: public-key lines by user. problem: what the stack found wrong, told with the record's own.
+    worker: the text of layers/notebook_agent/worker.py, when the agent asked for it.
     """
     wish, mode = record.wish, record.wish.mode_at(now)
     answer: dict[str, Any] = {
@@ -356,6 +367,8 @@ def answer(
         if mode is not Mode.OFF
         else [],
     }
+    if worker and mode is not Mode.OFF:
+        answer["worker"] = worker
     problem = wish.problem or problem or record.problem
     if mode is Mode.NGROK:
         answer["ngrok"] = {"url": wish.ngrok_url, "token_version": token.version if token else None}

@@ -1,0 +1,331 @@
+"""What surrounds the agent in its tests: a notebook in a folder, the stack's API, sshd, and ngrok's download.
+
+Nothing here knows how the agent works; it knows docs/protocol.md, OpenSSH and ngrok.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+PROJECT = Path(__file__).resolve().parent.parent
+PROGRAMS = PROJECT / "layers" / "notebook_agent"
+STAND_IN = PROJECT / "local" / "notebook" / "ngrok_stand_in.py"
+NAME = "Research-1"
+ARN = f"arn:aws:sagemaker:eu-west-1:111122223333:notebook-instance/{NAME.lower()}"
+ACCESS, SECRET, SESSION = "AKIAEXAMPLE", "secret-of-the-role", "session-of-the-role"
+TOKEN = "2abcDEFghiJKLmnoPQRstuVWXyz_3T5yQ7example"
+LIMIT = 20.0
+
+T = TypeVar("T")
+
+
+def until(what: Callable[[], T], said: str, limit: float = LIMIT) -> T:
+    """The first true value of `what`; fails with `said` after `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        if value := what():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"not within {limit} s: {said}")
+
+
+def an_answer(mode: str = "ngrok", **changes: Any) -> dict[str, Any]:
+    """The stack's answer (docs/protocol.md) to a notebook in `mode`."""
+    answer: dict[str, Any] = {"notebook": NAME, "mode": mode, "sync_after": 60, "until": None, "problem": None}
+    answer["authorized_keys"] = []
+    if mode == "ngrok":
+        answer["ngrok"] = {"url": None, "token_version": "v1", "token": TOKEN}
+    if mode == "bastion":
+        answer["bastion"] = {"host": "bastion.example.com", "user": "jump", "private_ip": "10.0.3.7"}
+    return answer | changes
+
+
+class Server:
+    """An HTTP server on a free port of 127.0.0.1, in a thread. `answer(method, path, headers, body)` is the whole of it."""
+
+    def __init__(self) -> None:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def respond(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                body = self.rfile.read(length)
+                status, content = outer.answer(self.command, self.path, dict(self.headers), body)
+                self.send_response_only(status)
+                self.send_header("Date", formatdate(time.time() + outer.ahead, usegmt=True))
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = respond  # noqa: N815  (http.server names them)
+
+            def log_message(self, *args: Any) -> None:
+                """Nothing: the tests look at what arrived."""
+
+        self.ahead = 0
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        """(status, body) for one request."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Stack(Server):
+    """The API's report route, and SageMaker's ListTags. Signatures are checked as API Gateway does.
+
+    answers: what is told from now on. status: another HTTP status than 200, with `refusal` as its body.
+    reports: what was told to it, oldest first. tags: what ListTags says, or None when it is away too.
+    """
+
+    def __init__(self) -> None:
+        self.answers = an_answer("off")
+        self.status, self.refusal = 200, b'{"error": "later", "message": "later"}'
+        self.reports: list[dict[str, Any]] = []
+        self.received: list[float] = []
+        self.raw: list[bytes] = []
+        self.tags: dict[str, str] | None = None
+        self.slow: threading.Event | None = None
+        self.worker = (PROGRAMS / "worker.py").read_text()
+        super().__init__()
+
+    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        if headers.get("X-Amz-Target") == "SageMaker.ListTags":
+            if self.tags is None:
+                return 503, b"{}"
+            return 200, json.dumps({"Tags": [{"Key": k, "Value": v} for k, v in self.tags.items()]}).encode()
+        assert (method, path) == ("POST", f"/v1/notebooks/{NAME}/report")
+        if not self._signed(path, headers, body):
+            return 403, b'{"message": "The request signature we calculated does not match"}'
+        if self.slow:
+            self.slow.wait(LIMIT)
+        self.raw.append(body)
+        self.received.append(time.monotonic())
+        told = json.loads(body)
+        self.reports.append(told)
+        if self.status != 200:
+            return self.status, self.refusal
+        answer = self.answers | {"server_time": int(time.time() + self.ahead)}
+        if told.get("wants_worker") and answer["mode"] != "off":
+            answer["worker"] = self.worker
+        if "ngrok" in answer and answer["ngrok"]["token_version"] == told.get("token_version"):
+            answer["ngrok"] = {k: v for k, v in answer["ngrok"].items() if k != "token"}
+        return 200, json.dumps(answer).encode()
+
+    def _signed(self, path: str, headers: dict[str, str], body: bytes) -> bool:
+        at = headers["X-Amz-Date"]
+        moment = time.mktime(time.strptime(at, "%Y%m%dT%H%M%SZ")) - time.timezone
+        if abs(moment - time.time() - self.ahead) > 300:
+            return False
+        request = AWSRequest("POST", self.url + path, data=body, headers={"Content-Type": headers["Content-Type"]})
+        request.context["timestamp"] = at
+        signer = SigV4Auth(Credentials(ACCESS, SECRET, SESSION), "execute-api", "eu-west-1")
+        request.headers["X-Amz-Date"] = at
+        request.headers["X-Amz-Security-Token"] = SESSION
+        expected = signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request)
+        return headers["Authorization"].endswith(f"Signature={expected}")
+
+    def last(self) -> dict[str, Any]:
+        """The last report, or {}."""
+        return self.reports[-1] if self.reports else {}
+
+
+class Download(Server):
+    """Where ngrok's agent comes from. content: the archive's bytes; fetched: how often it was asked for."""
+
+    def __init__(self) -> None:
+        self.content, self.fetched = ngrok_archive(), 0
+        super().__init__()
+
+    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        self.fetched += 1
+        return (200, self.content) if self.content else (404, b"no such page")
+
+
+def ngrok_archive(program: str | None = None) -> bytes:
+    """A .tgz as ngrok ships it, with the stand-in (or `program`) as `ngrok`."""
+    text = (program or f"#!/bin/sh\nexec '{sys.executable}' '{STAND_IN}' \"$@\"\n").encode()
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        entry = tarfile.TarInfo("ngrok")
+        entry.size, entry.mode = len(text), 0o755
+        archive.addfile(entry, io.BytesIO(text))
+    return packed.getvalue()
+
+
+class Sshd:
+    """A real sshd of this user on a free port of 127.0.0.1. `admit(file)` says where it reads keys."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.keys = folder / "authorized_keys"
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "ssh_host_ed25519_key"], check=True
+        )
+        (folder / "config").write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/ssh_host_ed25519_key\n"
+            f"AuthorizedKeysFile {self.keys}\nUsePAM no\nStrictModes no\nPidFile none\n"
+        )
+        if os.getuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)
+        program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or "sshd"
+        self._process = subprocess.Popen([program, "-D", "-f", folder / "config", "-E", folder / "log"])
+        until(lambda: not _free(self.port), f"sshd listens on {self.port}: {folder}/log")
+
+    def __enter__(self) -> Sshd:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(LIMIT)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+class Notebook:
+    """A notebook whose root directory is a folder. Its files have people's names: `home`, `volume`, `instructions`."""
+
+    def __init__(self, root: Path, stack: Stack, sshd: Sshd) -> None:
+        self.root, self.stack, self.sshd = root, stack, sshd
+        self.home = root / "home" / "ec2-user"
+        self.volume = self.home / "SageMaker"
+        self.instructions = self.volume / "SSH_INSTRUCTIONS"
+        self.config = self.volume / ".ngrok" / "config.yml"
+        self.authorized = self.home / ".ssh" / "authorized_keys"
+        self.own_keys = self.volume / "ssh" / "authorized_keys"
+        self.log = root / "var" / "log" / "notebook-ssh.log"
+        self.ngrok_log = root / "var" / "log" / "ngrok.log"
+        self.download = Download()
+        self.environment: dict[str, str] = {}
+        self.settings: dict[str, str] = {}
+        self.agents: list[subprocess.Popen[bytes]] = []
+        self.boot()
+
+    def boot(self) -> None:
+        """Start the instance: all but the volume is new, the host keys too."""
+        for folder in ("opt", "run", "etc", "var", "usr"):
+            shutil.rmtree(self.root / folder, ignore_errors=True)
+        for folder in ("opt/ml/metadata", "opt/notebook-ssh", "run", "etc/ssh", "home/ec2-user/SageMaker/ssh"):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        identity = {"ResourceArn": ARN, "ResourceName": NAME}
+        (self.root / "opt/ml/metadata/resource-metadata.json").write_text(json.dumps(identity))
+        shutil.copy(self.sshd.folder / "ssh_host_ed25519_key.pub", self.root / "etc/ssh")
+        shutil.copy(PROGRAMS / "agent.py", self.root / "opt/notebook-ssh")
+
+    def start(self, python: str = sys.executable) -> subprocess.Popen[bytes]:
+        """Start the agent as the block does; it keeps running until the test ends."""
+        settings = {
+            "STACK": "notebook-ssh",
+            "API": f"{self.stack.url}/v1",
+            "REGION": "eu-west-1",
+            "VERSION": "1.2.3",
+            "TAG_KEY": "ssh",
+            "NGROK_DOWNLOAD": f"{self.download.url}/ngrok-{{arch}}.tgz",
+            "NGROK_SHA256": "",
+            "ROOT": str(self.root),
+            "PORT": str(self.sshd.port),
+            "WORKER": hashlib.sha256((PROGRAMS / "worker.py").read_bytes()).hexdigest(),
+            **self.settings,
+        }
+        environment = {
+            "PATH": os.environ["PATH"],
+            "AWS_ACCESS_KEY_ID": ACCESS,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_SESSION_TOKEN": SESSION,
+            "AWS_ENDPOINT_URL_SAGEMAKER": self.stack.url,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "LC_ALL": "C.UTF-8",
+            **self.environment,
+        }
+        program = self.root / "opt/notebook-ssh/agent.py"
+        words = [f"NOTEBOOK_SSH_{name}={value}" for name, value in settings.items()]
+        with (self.root / "stderr").open("ab") as errors:
+            agent = subprocess.Popen([python, "-I", program, *words], env=environment, stderr=errors, cwd="/")
+        self.agents.append(agent)
+        return agent
+
+    def stop(self) -> None:
+        """End every agent, and see that it ends."""
+        for agent in self.agents:
+            if agent.poll() is None:
+                agent.send_signal(signal.SIGTERM)
+        for agent in self.agents:
+            agent.wait(LIMIT)
+
+    def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one of people's commands as they do, from a directory of theirs."""
+        program = self.root / "usr/local/bin" / command
+        return subprocess.run(
+            [program, *arguments], capture_output=True, text=True, cwd=self.home, timeout=60, check=False
+        )
+
+    def status(self) -> dict[str, Any]:
+        """What `ssh-status` reads, or {}."""
+        try:
+            text = (self.root / "run/notebook-ssh/worker/status.json").read_text()
+            return dict(json.loads(text))
+        except FileNotFoundError:
+            return {}
+
+    def connected(self) -> dict[str, Any]:
+        """The first report that says so, waited for."""
+        return until(
+            lambda: next((r for r in self.stack.reports if r["phase"] == "connected"), None),
+            f"connected; {self.told()}",
+        )
+
+    def told(self) -> str:
+        """Everything that was logged, for a failing test's message."""
+        files = [self.root / "stderr", self.log, self.ngrok_log]
+        return "\n".join(f"--- {file.name}\n{file.read_text()}" for file in files if file.exists())
+
+    def __enter__(self) -> Notebook:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self.download.__exit__(None, None, None)
