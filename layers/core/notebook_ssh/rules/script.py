@@ -101,7 +101,7 @@ class Block:
         opening = (
             f"# >>> notebook-ssh stack={self.stack} version={self.version} id={self.id} "
             f"sum={fingerprint(self.body)} original={original} >>> "
-            "managed by notebook-ssh; edits between this line and the closing one are undone\n"
+            "managed by this stack: edits inside are undone\n"
         )
         return opening.encode() + self.body + f"# <<< notebook-ssh stack={self.stack} <<<\n".encode()
 

@@ -1,0 +1,32 @@
+# shellcheck shell=sh
+# The frame of the block: shell text placed inline on top of an owner's script (docs/block.md).
+#
+# Any POSIX shell with any options may run it. It must end at once with status 0 and leave no trace in the
+# owner's shell. So all of it happens in a subshell, and all that takes time in a background child of that one,
+# which ends as a process of its own session that holds no file descriptor of the owner's (boot.py).
+#
+# Root runs no interpreter that others can write to, and everything below /home/ec2-user is ec2-user's: only
+# the system's Python will do (docs/block.md, "Which Python").
+#
+# rules/block.py drops these lines and fills in the words between @ signs. The agent gets the settings as
+# arguments, NOTEBOOK_SSH_STACK=… and so on.
+( (
+set +euxvC
+cd /
+umask 077
+export PATH="$PATH:/usr/bin:/bin"
+r=${NOTEBOOK_SSH_ROOT-} p=${NOTEBOOK_SSH_PYTHON:-/usr/bin/python3}
+l=$r/var/log/notebook-ssh.log
+mkdir -p "$r/var/log"
+# `true`, because a failing redirection of a special builtin such as `:` ends the shell.
+true >>"$l" || l=/dev/null
+[ -x "$p" ] || echo "notebook-ssh: there is no $p, nothing was started" >>"$l"
+export P='@payload@'
+exec "$p" -I -c 'import os,sys,base64,hashlib,lzma
+try:
+ c=lzma.decompress(base64.b85decode(os.environ.pop("P")))
+ if hashlib.sha256(c).hexdigest()[:32]!="@sum@":raise ValueError("damaged block")
+ exec(c)
+except Exception as e:sys.exit("notebook-ssh: nothing was started: %r"%e)
+' @arguments@ >>"$l" 2>&1
+) & ) </dev/null >/dev/null 2>&1 || :
