@@ -1,0 +1,123 @@
+"""Each EventBridge rule takes the events that concern it, and leaves all others alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moto.events.models import EventPattern
+from stack import WITH_BASTION, Stack
+
+EVENTS = Path(__file__).resolve().parent.parent.parent / "events"
+
+TAKEN_BY = {
+    "notebook-in-service": "StateSignals",
+    "notebook-stopped": "StateSignals",
+    "notebook-failed": "StateSignals",
+    "notebook-untagged": "StateSignals",
+    "configuration-changed": "ConfigurationSignals",
+    "tag-set": "TagSignals",
+    "tag-removed": "TagSignals",
+    "tag-status-written": None,
+    "tag-of-others": None,
+    "tag-on-endpoint": None,
+    "call-add-tags": "CallSignals",
+    "call-add-tags-by-user": "CallSignals",
+    "call-delete-tags": "CallSignals",
+    "call-create-notebook-instance": "CallSignals",
+    "call-update-notebook-instance": "CallSignals",
+    "call-delete-notebook-instance": "CallSignals",
+    "call-update-configuration": "CallSignals",
+    "call-tag-resources": "CallSignals",
+    "call-untag-resources": "CallSignals",
+    "call-add-tags-to-endpoint": None,
+    "call-of-our-own": None,
+    "schedule": None,
+}
+"""Which rule takes each file of events/; None: no rule does. The schedule calls its function without a rule."""
+
+RULES = ["StateSignals", "ConfigurationSignals", "TagSignals", "CallSignals"]
+
+
+def event(name: str) -> dict[str, Any]:
+    return dict(json.loads((EVENTS / f"{name}.json").read_text("utf-8")))
+
+
+def takers(stack: Stack, news: dict[str, Any]) -> list[str]:
+    rules = stack.of_type("AWS::Events::Rule")
+    return [
+        name
+        for name in RULES
+        if EventPattern(None, rules[name]["EventPattern"]).matches_event(news)  # type: ignore[arg-type]
+    ]
+
+
+def test_every_stored_event_is_judged_here() -> None:
+    assert {path.stem for path in EVENTS.glob("*.json")} == set(TAKEN_BY)
+
+
+@pytest.mark.parametrize("name", sorted(TAKEN_BY))
+def test_an_event_is_taken_by_its_rule_alone(name: str) -> None:
+    expected = TAKEN_BY[name]
+    assert takers(Stack(), event(name)) == ([expected] if expected else [])
+
+
+def test_the_other_spelling_of_cloudtrail_is_taken_too() -> None:
+    news = event("call-add-tags")
+    parameters = news["detail"]["requestParameters"]
+    news["detail"]["requestParameters"] = {"ResourceArn": parameters["resourceArn"], "Tags": parameters["tags"]}
+    assert takers(Stack(), news) == ["CallSignals"]
+    news = event("call-tag-resources")
+    parameters = news["detail"]["requestParameters"]
+    news["detail"]["requestParameters"] = {"ResourceARNList": parameters["resourceARNList"]}
+    assert takers(Stack(), news) == ["CallSignals"]
+
+
+def test_another_tag_key_listens_to_that_key_alone() -> None:
+    stack, news = Stack(TagKey="remote"), event("tag-set")
+    assert takers(stack, news) == []
+    news["detail"]["changed-tag-keys"] = ["remote-users"]
+    assert takers(stack, news) == ["TagSignals"]
+
+
+def test_the_tag_keys_are_all_that_people_write_and_none_that_we_write() -> None:
+    from notebook_ssh.rules.tags import status_keys, wish_keys
+
+    detail = Stack().of_type("AWS::Events::Rule")["TagSignals"]["EventPattern"]["detail"]
+    assert set(detail["changed-tag-keys"]) == set(wish_keys("ssh"))
+    assert not set(detail["changed-tag-keys"]) & set(status_keys("ssh"))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_target_has_somewhere_for_what_it_cannot_deliver(rule: str) -> None:
+    stack = Stack(**WITH_BASTION)
+    targets = stack.of_type("AWS::Events::Rule")[rule]["Targets"]
+    assert all(target["DeadLetterConfig"] == {"Arn": stack.arn("SignalDeadLetters")} for target in targets)
+    (policy,) = stack.of_type("AWS::SQS::QueuePolicy").values()
+    (statement,) = policy["PolicyDocument"]["Statement"]
+    assert stack.arn(rule) in statement["Condition"]["ArnEquals"]["aws:SourceArn"]
+    assert {target["Arn"] for target in targets} | {stack.arn("SignalDeadLetters")} <= set(statement["Resource"])
+
+
+def test_the_bastion_hears_of_notebooks_but_not_of_configurations_and_only_when_there_is_one() -> None:
+    def heard(stack: Stack) -> set[str]:
+        rules = stack.of_type("AWS::Events::Rule")
+        return {
+            name for name in RULES for target in rules[name]["Targets"] if target["Arn"] == stack.arn("BastionQueue")
+        }
+
+    assert heard(Stack(**WITH_BASTION)) == {"StateSignals", "TagSignals", "CallSignals"}
+    assert heard(Stack()) == set()
+
+
+def test_the_bastion_queue_gets_one_group_so_that_its_consumer_is_serial() -> None:
+    stack = Stack(**WITH_BASTION)
+    groups = {
+        json.dumps(target.get("SqsParameters"))
+        for rule in stack.of_type("AWS::Events::Rule").values()
+        for target in rule["Targets"]
+        if target["Arn"] == stack.arn("BastionQueue")
+    }
+    assert groups == {'{"MessageGroupId": "bastion"}'}

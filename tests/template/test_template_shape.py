@@ -1,0 +1,352 @@
+"""What holds for the template as a whole: its parameters, its API, its environment, what it keeps and what it hides."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from stack import PROJECT, WITH_BASTION, Stack, source
+
+from notebook_ssh.settings import read_settings
+
+TEXT = (PROJECT / "template.yaml").read_text("utf-8")
+
+
+class Asked(dict[str, str]):
+    """An environment in which every variable is set, and that remembers which were asked for."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        super().__init__(values)
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.names.add(name)
+        return super().get(name, "60")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.names.add(name)
+        return super().get(name, default)
+
+
+def environments(stack: Stack) -> dict[str, dict[str, str]]:
+    return {
+        name: function["Environment"]["Variables"] for name, function in stack.of_type("AWS::Lambda::Function").items()
+    }
+
+
+LOCAL_ONLY = {"ALLOW_LOOPBACK_ADDRESSES"}
+"""Read by the settings, and never set by a real stack: the local run puts it into the functions it starts."""
+
+BY_LAMBDA = {"AWS_REGION"}
+"""Set by Lambda itself."""
+
+
+def test_the_template_sets_what_the_settings_read_and_nothing_else() -> None:
+    asked = Asked({"BASTION_SECURITY_GROUP": "sg-1"})
+    read_settings(asked)
+    variables = environments(Stack(**WITH_BASTION))
+    powertools = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_LOG_LEVEL"}
+    common = set.intersection(*map(set, variables.values()))
+    assert common - powertools | {"API_URL"} == asked.names - LOCAL_ONLY - BY_LAMBDA
+
+
+def test_every_function_reads_its_settings_without_error() -> None:
+    for name, variables in environments(Stack(**WITH_BASTION)).items():
+        assert all(isinstance(value, str) for value in variables.values()), name
+        settings = read_settings({**variables, "AWS_REGION": "eu-central-1"})
+        assert settings.bastion is not None, name
+        assert settings.bastion.client_cidrs == ("198.51.100.0/24",), name
+        assert not settings.allow_loopback, name
+
+
+def test_nothing_in_the_template_can_allow_loopback_addresses() -> None:
+    assert "LOOPBACK" not in TEXT.upper()
+
+
+def test_those_who_write_the_block_know_the_address_of_the_api() -> None:
+    variables = environments(Stack())
+    knowing = {name for name in variables if "API_URL" in variables[name]}
+    assert knowing == {"ReconcileNotebook", "Sweep"}
+    assert variables["Sweep"]["API_URL"] == variables["ReconcileNotebook"]["API_URL"]
+    assert variables["Sweep"]["API_URL"] == "https://<Api>.execute-api.eu-central-1.amazonaws.com/v1"
+    own = environments(Stack(ApiUrl="https://ssh.example.com/v1"))
+    assert own["ReconcileNotebook"]["API_URL"] == own["Sweep"]["API_URL"] == "https://ssh.example.com/v1"
+
+
+def test_those_who_send_the_agent_carry_it() -> None:
+    layers = {name: len(function["Layers"]) for name, function in Stack().of_type("AWS::Lambda::Function").items()}
+    assert {name for name, count in layers.items() if count == 2} == {"ReconcileNotebook", "Sweep", "RecordAddress"}
+
+
+def test_every_function_has_a_handler_in_the_tree() -> None:
+    for name, function in Stack().of_type("AWS::Lambda::Function").items():
+        module, _, attribute = function["Handler"].rpartition(".")
+        path = PROJECT / "functions" / (module.replace(".", "/") + ".py")
+        assert path.is_file(), name
+        assert f"def {attribute}(" in path.read_text("utf-8"), name
+
+
+def test_every_handler_in_the_tree_is_deployed() -> None:
+    handlers = {function["Handler"] for function in Stack().of_type("AWS::Lambda::Function").values()}
+    found = {f"{path.parent.name}.handler.handle" for path in (PROJECT / "functions").glob("*/handler.py")}
+    assert handlers == found
+
+
+def test_functions_are_arm_on_the_pinned_python_and_take_no_concurrency_from_the_account() -> None:
+    for name, function in Stack().of_type("AWS::Lambda::Function").items():
+        assert function["Architectures"] == ["arm64"], name
+        assert function["Runtime"] == "python3.13", name
+        assert "ReservedConcurrentExecutions" not in function, name
+        assert function["TracingConfig"] == {"Mode": "PassThrough"}, name
+
+
+def test_every_function_logs_into_its_own_group_which_forgets() -> None:
+    stack = Stack(LogDays="14")
+    groups = stack.of_type("AWS::Logs::LogGroup")
+    assert all(group["RetentionInDays"] == "14" for group in groups.values())
+    used = [function["LoggingConfig"]["LogGroup"] for function in stack.of_type("AWS::Lambda::Function").values()]
+    assert len(set(used)) == len(used)
+    assert set(used) <= {f"<{name}>" for name in groups}
+
+
+def operations(stack: Stack) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    (api,) = stack.of_type("AWS::ApiGateway::RestApi").values()
+    for path, methods in api["Body"]["paths"].items():
+        for method, operation in methods.items():
+            yield method, path, operation
+
+
+def test_every_method_demands_a_signature_and_calls_with_the_apis_own_right() -> None:
+    stack = Stack()
+    (api,) = stack.of_type("AWS::ApiGateway::RestApi").values()
+    schemes = api["Body"]["components"]["securitySchemes"]
+    assert schemes["AWS_IAM"]["x-amazon-apigateway-authtype"] == "awsSigv4"
+    seen = 0
+    for method, path, operation in operations(stack):
+        assert operation["security"] == [{"AWS_IAM": []}], (method, path)
+        assert "credentials" not in operation["x-amazon-apigateway-integration"], (method, path)
+        seen += 1
+    assert seen == 11
+
+
+def test_the_routes_are_those_that_the_functions_serve() -> None:
+    from lookup_api.handler import ROUTES
+
+    found = {(method.upper(), path) for method, path, _ in operations(Stack())}
+    served = {*ROUTES, ("POST", "/notebooks/{name}/report"), ("POST", "/notebooks/{name}/start")}
+    assert found == served
+
+
+def policy_of_the_api(stack: Stack) -> dict[str, dict[str, Any]]:
+    (api,) = stack.of_type("AWS::ApiGateway::RestApi").values()
+    return {statement["Sid"]: statement for statement in api["Body"]["x-amazon-apigateway-policy"]["Statement"]}
+
+
+def test_the_api_is_open_to_the_account_and_to_nobody_else() -> None:
+    policy = policy_of_the_api(Stack())
+    assert set(policy) == {"LookUp", "Report", "Start"}
+    for statement in policy.values():
+        assert statement["Condition"]["StringEquals"] == {"aws:PrincipalAccount": "111122223333"}
+        assert statement["Condition"]["StringLike"] == {"aws:PrincipalArn": ["*"]}
+
+
+def test_who_may_look_up_start_and_report_can_be_narrowed_apart() -> None:
+    people, wakers, notebooks = ("arn:aws:iam::111122223333:role/" + name for name in ("people", "wakers", "nb-*"))
+    several = f"{notebooks},{people}"
+    policy = policy_of_the_api(Stack(LookupPrincipals=people, StartPrincipals=wakers, ReportPrincipals=several))
+    allowed = {name: policy[name]["Condition"]["StringLike"]["aws:PrincipalArn"] for name in policy}
+    assert allowed == {"LookUp": [people], "Start": [wakers], "Report": [notebooks, people]}
+    assert policy["LookUp"]["Resource"] == "execute-api:/v1/GET/*"
+    assert policy["Report"]["Resource"] == "execute-api:/v1/POST/notebooks/*/report"
+    assert policy["Start"]["Resource"] == "execute-api:/v1/POST/notebooks/*/start"
+
+
+def test_a_private_api_is_reached_through_its_endpoints_alone() -> None:
+    (api,) = Stack(ApiVpcEndpoints="vpce-0a1b2c3d,vpce-1a2b3c4d").of_type("AWS::ApiGateway::RestApi").values()
+    assert api["EndpointConfiguration"] == {"Types": ["PRIVATE"], "VpcEndpointIds": ["vpce-0a1b2c3d", "vpce-1a2b3c4d"]}
+    (api,) = Stack().of_type("AWS::ApiGateway::RestApi").values()
+    assert api["EndpointConfiguration"] == {"Types": ["REGIONAL"]}
+
+
+def test_every_parameter_is_described_labelled_grouped_once_and_has_a_default() -> None:
+    template = source()
+    parameters = template["Parameters"]
+    interface = template["Metadata"]["AWS::CloudFormation::Interface"]
+    grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
+    assert sorted(grouped) == sorted(parameters)
+    assert set(interface["ParameterLabels"]) == set(parameters)
+    for name, parameter in parameters.items():
+        assert parameter["Description"], name
+        assert "Default" in parameter, name
+        free_text = parameter["Type"] == "String" and "AllowedValues" not in parameter
+        assert not free_text or ("AllowedPattern" in parameter and "ConstraintDescription" in parameter), name
+        if "AllowedPattern" in parameter:
+            assert re.fullmatch(parameter["AllowedPattern"], parameter["Default"]), name
+
+
+GOOD = {
+    "TagKey": ["ssh", "team.ssh", "SSH_2"],
+    "FallbackConfiguration": ["better-sagemaker", "a"],
+    "NgrokSecretArn": ["arn:aws-us-gov:secretsmanager:us-gov-west-1:111122223333:secret:ngrok-AbCdEf"],
+    "NgrokDownload": ["https://bucket.s3.amazonaws.com/ngrok-v3-stable-linux-{arch}.tgz"],
+    "NgrokSha256": ["0" * 64],
+    "LookupPrincipals": ["*", "arn:aws:iam::111122223333:role/*,arn:aws:iam::111122223333:user/maria"],
+    "ApiVpcEndpoints": ["vpce-0a1b2c3d,vpce-1a2b3c4d"],
+    "BastionHost": ["bastion.example.com", "203.0.113.7", "2001:db8::7"],
+    "BastionClientCidrs": ["198.51.100.0/24", "198.51.100.0/24,2001:db8::/32, pl-0a1b2c3d"],
+    "ApiUrl": ["https://ssh.example.com", "https://ssh.example.com/v1"],
+    "PermissionsBoundary": ["arn:aws:iam::111122223333:policy/boundary", "arn:aws-cn:iam::aws:policy/PowerUserAccess"],
+    "KeyArn": ["arn:aws:kms:eu-central-1:111122223333:key/00000000-0000-4000-8000-000000000000"],
+}
+BAD = {
+    "TagKey": ["", "aws:ssh", "9ssh", "ssh key", "s" * 101],
+    "FallbackConfiguration": ["Better", "-a", "a-", "a" * 64],
+    "NgrokSecretArn": ["ngrok", "arn:aws:s3:::bucket"],
+    "NgrokDownload": ["http://example.com/ngrok.tgz", "https://example.com/a b", "https://example.com/$(id)"],
+    "NgrokSha256": ["0" * 63, "F" * 64],
+    "LookupPrincipals": ["", "a, b", "a,"],
+    "ApiVpcEndpoints": ["vpce-", "vpc-0a1b2c3d"],
+    "BastionHost": ["-oProxyCommand=id", "a b", "a;b"],
+    "BastionUser": ["", "-l", "Maria"],
+    "BastionSecurityGroup": ["sg-", "default"],
+    "BastionVpc": ["vpc-xyz"],
+    "BastionClientCidrs": ["everyone", "198.51.100.0/24;"],
+    "ApiUrl": ["http://ssh.example.com", "https://ssh.example.com/", "https://ssh.example.com/v1?x=1"],
+    "PermissionsBoundary": ["boundary"],
+    "KeyArn": ["alias/key"],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in GOOD for value in GOOD[name]])
+def test_a_sensible_value_is_taken(name: str, value: str) -> None:
+    assert re.fullmatch(source()["Parameters"][name]["AllowedPattern"], value)
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in BAD for value in BAD[name]])
+def test_a_value_that_would_fail_later_is_refused_at_once(name: str, value: str) -> None:
+    assert not re.fullmatch(source()["Parameters"][name]["AllowedPattern"], value)
+
+
+def assertion_holds(name: str, **parameters: str) -> bool:
+    rule = source()["Rules"][name]
+    stack = Stack(**parameters)
+    return not stack.work_out(rule.get("RuleCondition", True)) or all(
+        stack.work_out(assertion["Assert"]) for assertion in rule["Assertions"]
+    )
+
+
+def test_a_bastion_is_given_whole_or_not_at_all() -> None:
+    rule = "BastionWholeOrNot"
+    assert assertion_holds(rule)
+    assert assertion_holds(rule, **WITH_BASTION)
+    assert assertion_holds(rule, **{**WITH_BASTION, "BastionClientCidrs": ""})
+    for missing in ("BastionHost", "BastionSecurityGroup", "BastionVpc"):
+        assert not assertion_holds(rule, **{**WITH_BASTION, missing: ""}), missing
+    assert not assertion_holds(rule, BastionClientCidrs="198.51.100.0/24")
+
+
+def test_a_checksum_needs_the_file_that_it_is_of() -> None:
+    rule = "ChecksumNeedsOwnDownload"
+    assert assertion_holds(rule)
+    assert not assertion_holds(rule, NgrokSha256="0" * 64)
+    assert assertion_holds(rule, NgrokSha256="0" * 64, NgrokDownload="https://example.com/ngrok.tgz")
+
+
+def test_the_table_outlives_the_stack_and_can_be_set_back() -> None:
+    stack = Stack()
+    assert stack.resources["Table"]["DeletionPolicy"] == "RetainExceptOnCreate"
+    assert stack.resources["Table"]["UpdateReplacePolicy"] == "Retain"
+    (table,) = stack.of_type("AWS::DynamoDB::Table").values()
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires", "Enabled": True}
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+
+
+def test_a_key_of_your_own_covers_table_and_secret() -> None:
+    key = "arn:aws:kms:eu-central-1:111122223333:key/1"
+    stack = Stack(KeyArn=key)
+    (table,) = stack.of_type("AWS::DynamoDB::Table").values()
+    (secret,) = stack.of_type("AWS::SecretsManager::Secret").values()
+    assert table["SSESpecification"]["KMSMasterKeyId"] == key
+    assert secret["KmsKeyId"] == key
+    lambdas = {function["Role"] for function in stack.of_type("AWS::Lambda::Function").values()}
+    for name, role in stack.of_type("AWS::IAM::Role").items():
+        assert (role.get("ManagedPolicyArns") == ["<KeyUse>"]) == (stack.arn(name) in lambdas), name
+
+
+def test_every_queue_is_encrypted_and_gives_up_into_another() -> None:
+    queues = Stack().of_type("AWS::SQS::Queue")
+    for name, queue in queues.items():
+        assert queue["SqsManagedSseEnabled"] is True, name
+        assert ("RedrivePolicy" in queue) != name.endswith("DeadLetters"), name
+    for name in ("NotebookQueue", "BastionQueue"):
+        consumer = Stack().of_type("AWS::Lambda::Function")["Reconcile" + name.removesuffix("Queue")]
+        assert queues[name]["VisibilityTimeout"] > consumer["Timeout"], name
+
+
+def test_the_template_holds_no_secret() -> None:
+    template = source()
+    (secret,) = (r for r in template["Resources"].values() if r["Type"] == "AWS::SecretsManager::Secret")
+    assert not {"SecretString", "GenerateSecretString"} & set(secret["Properties"])
+    assert not [name for name in template["Parameters"] if re.search("token|password", name, re.IGNORECASE)]
+    assert "resolve:secretsmanager" not in TEXT
+
+
+def strings(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            for part in value.values():
+                yield from strings(part)
+        case list():
+            for part in value:
+                yield from strings(part)
+
+
+def test_other_partitions_work_by_construction() -> None:
+    assert "arn:aws:" not in TEXT
+    assert "amazonaws.com" not in TEXT.replace(".amazonaws.com]", "").replace(".amazonaws.com}", "")
+    stack = Stack("aws-cn")
+    for name, resource in stack.resources.items():
+        for text in strings(resource.get("Properties", {})):
+            assert not text.startswith("arn:aws:"), (name, text)
+    assert stack.outputs["ApiUrl"].endswith(".amazonaws.com.cn/v1")
+
+
+def test_a_permissions_boundary_reaches_every_role() -> None:
+    boundary = "arn:aws:iam::111122223333:policy/boundary"
+    roles = Stack(PermissionsBoundary=boundary).of_type("AWS::IAM::Role")
+    assert roles
+    assert all(role["PermissionsBoundary"] == boundary for role in roles.values())
+    assert not any("PermissionsBoundary" in role for role in Stack().of_type("AWS::IAM::Role").values())
+
+
+def test_no_resource_has_a_fixed_name_so_that_several_stacks_fit_into_an_account() -> None:
+    for name, resource in Stack().resources.items():
+        for member in ("FunctionName", "RoleName", "TableName", "QueueName", "Name", "LogGroupName", "AlarmName"):
+            given = resource.get("Properties", {}).get(member)
+            is_reference = isinstance(given, str) and given.startswith("<")
+            assert given is None or is_reference or "notebook-ssh" in given, (name, member)
+
+
+def test_the_outputs_are_ready_to_paste() -> None:
+    outputs = Stack().outputs
+    assert outputs["Try"] == (
+        "curl --fail-with-body --aws-sigv4 aws:amz:eu-central-1:execute-api "
+        '--user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" -H "x-amz-security-token: $AWS_SESSION_TOKEN" '
+        "https://<Api>.execute-api.eu-central-1.amazonaws.com/v1/notebooks"
+    )
+    assert outputs["PutToken"].startswith('read -rs TOKEN && printf %s "$TOKEN" | aws secretsmanager put-secret-value')
+
+
+def test_an_existing_secret_is_used_instead_of_a_new_one() -> None:
+    arn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:ngrok-AbCdEf"
+    stack = Stack(NgrokSecretArn=arn)
+    assert not stack.of_type("AWS::SecretsManager::Secret")
+    assert environments(stack)["RecordAddress"]["NGROK_SECRET"] == arn
+    role = json.dumps(stack.of_type("AWS::IAM::Role")["RecordAddressRole"])
+    assert arn in role
