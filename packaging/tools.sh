@@ -9,6 +9,8 @@ package_of() {
     case $1 in
     sshd) echo openssh-server ;;
     ssh | ssh-keygen | scp) echo openssh-client ;;
+    ip) echo iproute2 ;;
+    nft) echo nftables ;;
     *) echo "$1" ;;
     esac
 }

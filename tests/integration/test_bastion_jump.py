@@ -1,0 +1,339 @@
+"""The real jump: laptop, bastion and notebooks as machines of their own, behind the rules that the reconciler made.
+
+Each machine is a network namespace with a real sshd. Its packet filter is written from what DescribeSecurityGroupRules
+answers for its groups, and from nothing else; so ssh comes through exactly while the rules say so.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bastion_world import NOW, STACK, STOPPED, Bench, an_account
+
+from notebook_ssh.aws.clients import client
+from notebook_ssh.rules.answers import Connection, Jump, connection_of, known_hosts, ssh_config
+from notebook_ssh.rules.record import Mode, NotebookState, Phase, Record, Report, Wish
+from notebook_ssh.settings import read_settings
+
+pytestmark = [
+    pytest.mark.needs_root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
+]
+
+OFFICE, ELSEWHERE = "203.0.113.9", "198.51.100.9"
+BASTION_OUTSIDE, BASTION_INSIDE = "203.0.113.1", "10.0.255.254"
+PATIENCE = 2
+"""Seconds that ssh waits for an answer. A dropped packet is never answered, here as in a VPC."""
+
+
+def run(*command: str | Path, text: str | None = None) -> str:
+    done = subprocess.run([str(word) for word in command], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
+    return done.stdout
+
+
+@dataclass
+class Machine:
+    """A namespace with its addresses. groups: the security groups that guard it; None: nothing does."""
+
+    space: str
+    addresses: tuple[str, ...]
+    folder: Path
+    groups: tuple[str, ...] | None = None
+    _server: subprocess.Popen[bytes] | None = None
+
+    def command(self, *words: str | Path) -> list[str]:
+        return ["ip", "netns", "exec", self.space, *map(str, words)]
+
+    def serve(self, client_key: str) -> None:
+        """Start sshd on port 22 of this machine, for the owner of `client_key` alone, and wait until it listens."""
+        self.folder.mkdir()
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", self.folder / "host_key")
+        (self.folder / "authorized_keys").write_text(client_key)
+        config = self.folder / "sshd_config"
+        config.write_text(
+            f"Port 22\nHostKey {self.folder}/host_key\nAuthorizedKeysFile {self.folder}/authorized_keys\n"
+            "PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+        )
+        self._server = subprocess.Popen(
+            self.command("/usr/sbin/sshd", "-D", "-e", "-f", config), stderr=subprocess.PIPE, start_new_session=True
+        )
+        assert self._server.stderr is not None
+        for line in self._server.stderr:
+            if b"Server listening on 0.0.0.0" in line:
+                return
+        raise AssertionError(f"sshd ended with {self._server.wait()}")
+
+    @property
+    def host_key(self) -> str:
+        return (self.folder / "host_key.pub").read_text().strip()
+
+    def end(self) -> None:
+        """End everything that runs in the namespace, which nobody else uses, and take it away."""
+        for process in run("ip", "netns", "pids", self.space).split():
+            os.kill(int(process), signal.SIGKILL)
+        if self._server and self._server.stderr:
+            self._server.wait()
+            self._server.stderr.close()
+        run("ip", "netns", "delete", self.space)
+
+
+@dataclass
+class Site:
+    """A laptop outside, a bastion, and the notebooks behind it."""
+
+    bench: Bench
+    folder: Path
+    at_the_end: ExitStack
+    token: str = field(default_factory=lambda: secrets.token_hex(3))
+    machines: list[Machine] = field(default_factory=list)
+    said: str = ""
+
+    def machine(self, name: str, *addresses: str, groups: tuple[str, ...] | None = None) -> Machine:
+        space = f"nssh-{self.token}-{name}"
+        run("ip", "netns", "add", space)
+        machine = Machine(space, addresses, self.folder / name, groups)
+        self.at_the_end.callback(machine.end)
+        self.machines.append(machine)
+        run("ip", "-n", space, "link", "set", "lo", "up")
+        return machine
+
+    def wire(self, one: Machine, its: Sequence[str], other: Machine, others: Sequence[str]) -> None:
+        """A cable between two machines: each reaches the other's addresses, by default from its own first one."""
+        names = [f"n{self.token}{len(self.machines)}{end}" for end in "ab"]
+        run("ip", "link", "add", names[0], "netns", one.space, "type", "veth", "peer", names[1], "netns", other.space)
+        for link, machine, near, far in [(names[0], one, its, others), (names[1], other, others, its)]:
+            run("ip", "-n", machine.space, "link", "set", link, "up")
+            for address in near:
+                run("ip", "-n", machine.space, "address", "add", f"{address}/32", "dev", link)
+            for address in far:
+                run("ip", "-n", machine.space, "route", "add", f"{address}/32", "dev", link, "src", near[0])
+
+    def guard(self) -> None:
+        """Make every packet filter say what EC2 says now."""
+        for machine in self.machines:
+            if machine.groups is not None:
+                run(*machine.command("nft", "-f", "-"), text=self._ruleset(machine.groups))
+
+    def _ruleset(self, groups: tuple[str, ...]) -> str:
+        answer = client("ec2").describe_security_group_rules(Filters=[{"Name": "group-id", "Values": list(groups)}])
+        chains = {"input": ("saddr", False), "output": ("daddr", True)}
+        lines = ["flush ruleset", "table inet groups {"]
+        for chain, (address, egress) in chains.items():
+            lines += [f"chain {chain} {{", f"type filter hook {chain} priority 0; policy drop;"]
+            lines += ["ct state established,related accept", "iif lo accept" if not egress else "oif lo accept"]
+            lines += [
+                f"{family} {address} {peer} {self._traffic(rule)} accept"
+                for rule in answer["SecurityGroupRules"]
+                if rule["IsEgress"] is egress
+                for family, peer in self._peers(rule)
+            ]
+            lines.append("}")
+        return "\n".join([*lines, "}\n"])
+
+    def _peers(self, rule: Any) -> Iterator[tuple[str, str]]:
+        """The addresses at the other end of a rule, each with nft's word for its family."""
+        networks = [text for text in (rule.get("CidrIpv4"), rule.get("CidrIpv6")) if text]
+        group = rule.get("ReferencedGroupInfo", {}).get("GroupId")
+        networks += [
+            address for machine in self.machines if group in (machine.groups or ()) for address in machine.addresses
+        ]
+        if "PrefixListId" in rule:
+            entries = client("ec2").get_managed_prefix_list_entries(PrefixListId=rule["PrefixListId"])
+            networks += [entry["Cidr"] for entry in entries["Entries"]]
+        for network in map(ip_network, networks):
+            yield ("ip" if network.version == 4 else "ip6"), str(network)
+
+    @staticmethod
+    def _traffic(rule: Any) -> str:
+        if rule["IpProtocol"] == "-1":
+            return ""
+        return f"{rule['IpProtocol']} dport {rule['FromPort']}-{rule['ToPort']}"
+
+    def reconcile(self) -> None:
+        self.bench.now += 60
+        self.bench.run()
+        self.guard()
+
+    def ssh(self, host: str, *, come_from: str = OFFICE) -> str | None:
+        """Who came to whom, in the words of the sshd that was reached; None when ssh did not come through."""
+        laptop = self.machines[0]
+        done = subprocess.run(
+            laptop.command("ssh", "-F", self.folder / f"ssh_config.{come_from}", host, "echo $SSH_CONNECTION"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.said = done.stderr
+        if done.returncode != 0:
+            assert done.returncode == 255, done.stderr  # ssh(1): 255 is ssh's own failure
+            return None
+        came_from, _, came_to, port = done.stdout.split()
+        assert port == "22"
+        return f"{came_from} to {came_to}"
+
+    def is_shut(self, host: str, *, come_from: str = OFFICE) -> bool:
+        """Whether ssh waited for an answer that never came."""
+        return self.ssh(host, come_from=come_from) is None and "timed out" in self.said
+
+
+@dataclass
+class Notebook:
+    record: Record
+    group: str
+    address: str
+    machine: Machine
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd run by root wants this empty folder (sshd(8), FILES)
+    with an_account(monkeypatch) as bench, ExitStack() as at_the_end:
+        monkeypatch.setenv("BASTION_HOST", BASTION_OUTSIDE)
+        monkeypatch.setenv("BASTION_USER", "root")
+        monkeypatch.setenv("BASTION_CLIENT_CIDRS", "203.0.113.0/24")
+        yield Site(bench, tmp_path, at_the_end)
+
+
+@dataclass
+class Town:
+    """A whole site: laptop, bastion, two notebooks with a group each, and ssh's files on the laptop."""
+
+    site: Site
+    ana: Notebook
+    ben: Notebook
+
+
+@pytest.fixture
+def town(site: Site) -> Town:
+    bench = site.bench
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", site.folder / "key")
+    public = (site.folder / "key.pub").read_text()
+    laptop = site.machine("laptop", OFFICE, ELSEWHERE)
+    bastion = site.machine("bastion", BASTION_OUTSIDE, BASTION_INSIDE, groups=(bench.bastion,))
+    bastion.serve(public)
+    site.wire(laptop, laptop.addresses, bastion, [BASTION_OUTSIDE])
+    ana, ben = (_notebook(site, bastion, name, public) for name in ("Ana-Notebook", "ben-notebook"))
+    _write_ssh_files(site, bastion, [ana, ben])
+    site.guard()
+    return Town(site, ana, ben)
+
+
+def _notebook(site: Site, bastion: Machine, name: str, client_key: str) -> Notebook:
+    """A running notebook that nobody tagged yet, with a report of its agent."""
+    bench = site.bench
+    group = bench.group(name)
+    record = bench.notebook(name, group, mode=Mode.OFF)
+    interfaces = client("ec2").describe_network_interfaces(NetworkInterfaceIds=[record.network.interface or ""])
+    address = interfaces["NetworkInterfaces"][0]["PrivateIpAddress"]
+    machine = site.machine(name, address, groups=(group,))
+    machine.serve(client_key)
+    site.wire(bastion, [BASTION_INSIDE], machine, [address])
+    report = Report(
+        "boot-1",
+        NOW - 60,
+        1,
+        NOW,
+        Mode.BASTION,
+        Phase.CONNECTED,
+        host_keys=(machine.host_key,),
+        keys_own=1,
+        connected_since=NOW,
+    )
+    bench.table.replace_report(name, record.role, report, None)
+    return Notebook(record, group, address, machine)
+
+
+def _write_ssh_files(site: Site, bastion: Machine, notebooks: list[Notebook]) -> None:
+    """What the API answers, saved as it says, but for the login name: only root is sure to be there."""
+    jump = Jump(BASTION_OUTSIDE, "root", f"{STACK}-bastion")
+    connections = [Connection(each.record.name, each.address, 22, (each.machine.host_key,), jump) for each in notebooks]
+    answer = ssh_config(connections, STACK).replace("~/.ssh/", f"{site.folder}/").replace("User ec2-user", "User root")
+    lines = [line for connection in connections for line in known_hosts(connection)]
+    (site.folder / f"{STACK}.known_hosts").write_text("\n".join(lines) + "\n")
+    (site.folder / "bastion_hosts").write_text(f"{BASTION_OUTSIDE} {bastion.host_key}\n")
+    for come_from in (OFFICE, ELSEWHERE):
+        (site.folder / f"ssh_config.{come_from}").write_text(
+            f"{answer}\n\nHost {jump.alias}\n  BindAddress {come_from}\n"
+            f"\nHost *\n  IdentityFile {site.folder}/key\n  IdentitiesOnly yes\n  BatchMode yes\n"
+            f"  ConnectTimeout {PATIENCE}\n  StrictHostKeyChecking yes\n"
+            f"  UserKnownHostsFile {site.folder}/bastion_hosts\n"
+        )
+
+
+def tag(bench: Bench, notebook: Notebook, **parts: Any) -> None:
+    notebook.record = replace(notebook.record, **parts)
+    bench.table.save_observed(notebook.record)
+
+
+def test_ssh_comes_through_the_bastion_exactly_while_the_rules_are_there(town: Town) -> None:
+    site, ana, ben, bench = town.site, town.ana, town.ben, town.site.bench
+    assert site.is_shut("ana-notebook"), "nothing is open yet"
+
+    tag(bench, ana, wish=Wish(Mode.BASTION))
+    site.reconcile()
+    assert site.ssh("ana-notebook") == f"{BASTION_INSIDE} to {ana.address}"
+    assert site.ssh("Ana-Notebook") == f"{BASTION_INSIDE} to {ana.address}"
+    assert site.is_shut("ben-notebook"), "the bastion is open, this notebook is not"
+    assert site.is_shut("ana-notebook", come_from=ELSEWHERE), "not one of the bastion's clients"
+    record = bench.table.record("ana-notebook")
+    assert record is not None
+    connection = connection_of(record, bench.now, read_settings())
+    assert connection is not None
+    assert (connection.host, connection.jump) == (ana.address, Jump(BASTION_OUTSIDE, "root", f"{STACK}-bastion"))
+
+    tag(bench, ben, wish=Wish(Mode.BASTION))
+    tag(bench, ana, state=NotebookState.STOPPING)
+    site.reconcile()
+    assert site.is_shut("ana-notebook"), "it stops"
+    assert site.ssh("ben-notebook") == f"{BASTION_INSIDE} to {ben.address}"
+
+    tag(bench, ana, state=STOPPED)
+    tag(bench, ben, wish=Wish(Mode.OFF))
+    site.reconcile()
+    assert site.is_shut("ben-notebook"), "its tag is gone"
+    assert site.is_shut(f"{STACK}-bastion"), "nobody needs the bastion any more"
+
+
+def test_a_bastion_without_open_egress_gets_a_way_to_the_notebook_alone(town: Town) -> None:
+    site, ana, bench = town.site, town.ana, town.site.bench
+    bench.close_egress()
+    # This opens the notebook to the bastion, but not the bastion's way out.
+    bench.write_rule(town.ben.group, UserIdGroupPairs=[{"GroupId": bench.bastion}])
+    tag(bench, ana, wish=Wish(Mode.BASTION))
+    site.reconcile()
+    assert site.ssh("ana-notebook") == f"{BASTION_INSIDE} to {ana.address}"
+    assert site.is_shut("ben-notebook")
+
+
+def test_another_machine_at_the_notebooks_address_is_refused(town: Town) -> None:
+    site, ana, ben, bench = town.site, town.ana, town.ben, town.site.bench
+    tag(bench, ana, wish=Wish(Mode.BASTION))
+    site.reconcile()
+    hosts = site.folder / f"{STACK}.known_hosts"
+    hosts.write_text(hosts.read_text().replace(ana.machine.host_key, ben.machine.host_key))
+    assert site.ssh("ana-notebook") is None
+    assert "REMOTE HOST IDENTIFICATION HAS CHANGED" in site.said
+
+
+def test_clients_of_a_prefix_list_are_admitted(town: Town) -> None:
+    site, ana, bench = town.site, town.ana, town.site.bench
+    network = str(ip_network(f"{ip_address(ELSEWHERE)}/24", strict=False))
+    prefix_list = client("ec2").create_managed_prefix_list(
+        PrefixListName="offices", MaxEntries=5, AddressFamily="IPv4", Entries=[{"Cidr": network}]
+    )
+    bench.monkeypatch.setenv("BASTION_CLIENT_CIDRS", prefix_list["PrefixList"]["PrefixListId"])
+    tag(bench, ana, wish=Wish(Mode.BASTION))
+    site.reconcile()
+    assert site.ssh("ana-notebook", come_from=ELSEWHERE) == f"{BASTION_INSIDE} to {ana.address}"
+    assert site.is_shut("ana-notebook")
