@@ -19,6 +19,7 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,  # noqa: A004 (botocore's own, not Python's)
     CredentialRetrievalError,
     HTTPClientError,
     PartialCredentialsError,
@@ -104,7 +105,7 @@ class Api:
             time.sleep(PAUSE_SECONDS * tried)
             try:
                 response = self._http.send(self._signed(method, path, accept))
-            except HTTPClientError as error:
+            except (HTTPClientError, ConnectionError) as error:
                 last = self._unreachable(error)
                 continue
             if response.status_code < 500 and response.status_code != 429:
@@ -118,7 +119,7 @@ class Api:
         SigV4Auth(self._credentials, "execute-api", self._stack.region).add_auth(request)
         return request.prepare()
 
-    def _unreachable(self, error: HTTPClientError) -> Failure:
+    def _unreachable(self, error: BotoCoreError) -> Failure:
         return Failure(
             f"the API of stack {self._stack.name} cannot be reached at {self._address} ({error}); "
             "check your network, VPN and HTTPS_PROXY",
@@ -137,6 +138,12 @@ class Api:
     @cached_property
     def _credentials(self) -> ReadOnlyCredentials:
         return credentials(self._session, self._stack.profile)
+
+
+def login_command(profile: str | None) -> str:
+    """What a person types to get fresh credentials for `profile`."""
+    profile = profile or os.environ.get("AWS_PROFILE")
+    return "aws sso login" + (f" --profile {profile}" if profile else "")
 
 
 def session(profile: str | None) -> botocore.session.Session:
@@ -158,7 +165,7 @@ def session(profile: str | None) -> botocore.session.Session:
 
 def credentials(made: botocore.session.Session, profile: str | None) -> ReadOnlyCredentials:
     """Valid credentials, frozen for one signature. Raises Failure that names the command to run."""
-    login = "aws sso login" + (f" --profile {profile}" if profile else "")
+    login = login_command(profile)
     try:
         found = made.get_credentials()
         frozen = found.get_frozen_credentials() if found else None

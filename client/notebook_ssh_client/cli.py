@@ -65,13 +65,11 @@ def _parser() -> argparse.ArgumentParser:
 def _setup(arguments: argparse.Namespace, home: str) -> int:
     from notebook_ssh_client import ssh_files
 
-    config = os.path.abspath(arguments.ssh_config or ssh_files.default_config())
     if arguments.remove:
-        removed = ssh_files.uninstall(home, config)
-        _say(f"{config} is as it was; nothing of notebook-ssh is left" if removed else "there is nothing to remove")
-        return 0
+        return _remove(arguments, home)
     from notebook_ssh_client import discovery, lookup, stacks
 
+    config = os.path.abspath(arguments.ssh_config or ssh_files.config_in_use(home))
     stack = discovery.discover(arguments.stack, arguments.region, arguments.profile, arguments.api)
     lookup.read_names_or_fail(stack)
     known = stacks.add(home, stack, config)
@@ -81,6 +79,15 @@ def _setup(arguments: argparse.Namespace, home: str) -> int:
     _say(f"{config} now includes the notebooks" if changed else f"{config} includes the notebooks already")
     names = [item["name"] for _, items in told if isinstance(items, list) for item in items]
     _say(f"{len(known.stacks)} stack(s), {len(names)} notebook(s). Try: ssh {names[0] if names else 'NAME'}")
+    return 0
+
+
+def _remove(arguments: argparse.Namespace, home: str) -> int:
+    from notebook_ssh_client import ssh_files
+
+    config = os.path.abspath(arguments.ssh_config or ssh_files.config_in_use(home))
+    removed = ssh_files.uninstall(home, config)
+    _say(f"{config} is as it was; nothing of notebook-ssh is left" if removed else "there is nothing to remove")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import botocore.session
@@ -20,6 +21,8 @@ DEFAULT_NAME = "notebook-ssh"
 
 def discover(name: str | None, region: str | None, profile: str | None, api: str | None) -> Stack:
     """The stack called `name` in `region`, at `api` or where CloudFormation says it is."""
+    # Programs that are started from a desktop don't see what a terminal's environment says.
+    profile = profile or os.environ.get("AWS_PROFILE")
     made = session(profile)
     name = name or DEFAULT_NAME
     region = region or _region_in(api) or made.get_config_variable("region")

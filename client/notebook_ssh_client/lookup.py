@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from notebook_ssh_client import ssh_files, stacks
-from notebook_ssh_client.api import Api, Refused
+from notebook_ssh_client.api import Api, Refused, login_command
 from notebook_ssh_client.failures import FAILED, NOT_ALLOWED, NOT_CONNECTABLE, UNKNOWN_NOTEBOOK, Failure
 from notebook_ssh_client.remembered import Place
 from notebook_ssh_client.stacks import Stack
@@ -177,7 +177,7 @@ def explain(refused: Refused, stack: Stack) -> Failure:
     message = refused.message.rstrip(".")
     if refused.status in (401, 403):
         lowered = message.lower()
-        login = "aws sso login" + (f" --profile {stack.profile}" if stack.profile else "")
+        login = login_command(stack.profile)
         if "expired" in lowered:
             return Failure(f"your AWS credentials have expired; run: {login}", NOT_ALLOWED)
         if "token" in lowered or "signature" in lowered:

@@ -140,8 +140,9 @@ def _rules(commands: Commands) -> list[str]:
         "UpdateHostKeys no",
         "VerifyHostKeyDNS no",
         "CheckHostIP no",
-        # The client has its own limits; this one would cut off a notebook that is being woken.
-        "ConnectTimeout none",
+        # The client has limits of its own, the longest of them 15 minutes for a notebook that is being woken.
+        # Not `none`: ssh takes that for "not set", and a shorter limit in the person's configuration would count.
+        "ConnectTimeout 1200",
     ]
     if commands.ask_for_keys:
         rules.append(

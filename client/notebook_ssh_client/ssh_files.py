@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from notebook_ssh_client import files, ssh_config
+from notebook_ssh_client import files, ssh_config, stacks
 from notebook_ssh_client.failures import Failure
 from notebook_ssh_client.ssh_config import Commands
 
@@ -30,6 +30,14 @@ INCLUDE_DEPTH = 16
 def default_config() -> str:
     """The configuration that ssh reads when nobody names another."""
     return os.path.join(files.ssh_folder(), "config")
+
+
+def config_in_use(home: str) -> str:
+    """The configuration that `setup` changed last, or else the default one."""
+    try:
+        return stacks.load(home).ssh_config
+    except Failure:
+        return default_config()
 
 
 def install(home: str, config: str) -> bool:
@@ -126,20 +134,22 @@ def _version(path: str) -> tuple[int, int] | None:
 
 
 def _rewrite(config: str, change: Callable[[bytes], bytes]) -> bool:
-    """Replace what a configuration says, through a symbolic link if it is one, with the permissions it had."""
-    real = os.path.realpath(config)
-    existed = os.path.exists(real)
+    """Replace what a configuration says, through a symbolic link if it is one, with the permissions it had.
+
+    A text without our section is copied beside it once, before the first change.
+    """
+    real, backup = os.path.realpath(config), config + BACKUP_SUFFIX
+    existed = os.path.lexists(real)
     before = _content(real) if existed else b""
     after = change(before)
     if after == before:
         return False
-    backup = config + BACKUP_SUFFIX
     try:
         os.makedirs(os.path.dirname(real), mode=0o700, exist_ok=True)
-        if existed and not os.path.exists(backup):
+        if existed and not os.path.exists(backup) and ssh_config.strip(before) == before:
             shutil.copy2(real, backup)
         if not after and not os.path.exists(backup):
-            os.unlink(real)  # we made it: with no backup, nothing was there before
+            os.unlink(real)  # we made it: without a copy, nothing was there before
         else:
             files.replace(real, after, mode=os.stat(real).st_mode & 0o7777 if existed else 0o600)
     except OSError as error:
@@ -155,8 +165,11 @@ def _by_hand(wanted: bytes) -> str:
 
 
 def _content(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise Failure(f"{path} cannot be read ({error.strerror}); ssh cannot read it either") from error
 
 
 def _unlink(path: str) -> None:

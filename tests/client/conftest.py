@@ -18,6 +18,15 @@ from laptop import CLIENT, FakeApi, Laptop, Sshd, serve_api
 
 @pytest.fixture
 def api() -> Iterator[FakeApi]:
+    yield from served()
+
+
+@pytest.fixture
+def other_api() -> Iterator[FakeApi]:
+    yield from served()
+
+
+def served() -> Iterator[FakeApi]:
     fake = serve_api()
     yield fake
     fake.server.shutdown()
@@ -26,7 +35,12 @@ def api() -> Iterator[FakeApi]:
 
 @pytest.fixture(scope="session")
 def client_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment that holds the client and botocore, as pipx and uv make one."""
+    """The interpreter of an environment that holds the client and botocore, as pipx and uv make one.
+
+    CLIENT_PYTHON names one in which the client is installed, to try another version of Python or botocore.
+    """
+    if "CLIENT_PYTHON" in os.environ:
+        return Path(os.environ["CLIENT_PYTHON"])
     folder = tmp_path_factory.mktemp("client-environment")
     venv.create(folder, symlinks=True)
     packages = sysconfig.get_path("purelib", vars={"base": str(folder)})
