@@ -8,7 +8,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from notebook_ssh.aws.table import Table
+from notebook_ssh.aws.table import STATUS, Table
 from notebook_ssh.http import JSON, TEXT, Answer, Refused, header, json_text, notebook_name, serve
 from notebook_ssh.rules import answers
 from notebook_ssh.rules.answers import Connection
@@ -35,7 +35,8 @@ def _dispatch(event: Event) -> Answer:
 
 
 def _list(event: Event, settings: Settings, now: int) -> Answer:
-    entries = [answers.list_entry(record, now, settings) for record in _summaries(settings)]
+    records = Table(settings.table).records(only=STATUS)
+    entries = [answers.list_entry(record, now, settings) for record in records]
     return Answer(json_text(entries))
 
 
@@ -112,12 +113,8 @@ def _connection(event: Event, settings: Settings, now: int) -> Connection:
     return connection
 
 
-def _summaries(settings: Settings) -> Iterator[Record]:
-    return Table(settings.table).records()
-
-
 def _connections(settings: Settings, now: int) -> Iterator[Connection]:
-    for record in _summaries(settings):
+    for record in Table(settings.table).records(only=(*STATUS, "report.host_keys")):
         connection = answers.connection_of(record, now, settings)
         if connection:
             yield connection

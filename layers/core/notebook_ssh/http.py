@@ -42,7 +42,7 @@ class Answer:
 class Refused(Exception):
     """The request is not served. code and message: for the caller. more: further members of the JSON answer."""
 
-    def __init__(self, status: int, code: str, message: str, **more: Any) -> None:
+    def __init__(self, status: int, code: str, message: str, /, **more: Any) -> None:
         super().__init__(f"{status} {code}")
         self.answer = Answer(json_text({"error": code, "message": message, **more}), status)
 

@@ -13,7 +13,7 @@ replaces its own part in one UpdateItem.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
@@ -158,8 +158,10 @@ def record_of(item: Mapping[str, Any]) -> Record:
         observed_at=item.get("observed_at", 0),
         started_at=item.get("started_at"),
         attached=item.get("attached"),
+        attached_as=item.get("attached_as", ""),
         restart=Restart(step=RestartStep(restart["step"]), since=restart["since"]) if restart else None,
         planned=tuple(item.get("planned") or ()),
+        shown_at=item.get("shown_at", 0),
         wished_since=item.get("wished_since"),
         wake_at=item.get("wake_at"),
         way=Way(
@@ -189,6 +191,7 @@ OBSERVED = (
     "observed_at",
     "started_at",
     "attached",
+    "attached_as",
     "restart",
     "planned",
     "wished_since",
@@ -201,6 +204,14 @@ CHANGING = ("sequence", "received_at", "sessions", "active_at")
 
 BY_THE_STACK = ("connected_since", "phase_since")
 """What the stack adds to a report; not told by the notebook."""
+
+
+STATUS = tuple(
+    "name wish state state_since started_at configuration block_since problem wished_since way "
+    "report.boot report.booted_at report.sequence report.received_at report.mode report.phase report.host report.port "
+    "report.problem report.keys_own report.keys_central report.connected_since report.phase_since".split()
+)
+"""The attributes on which a status and an address depend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +236,9 @@ class Table:
         item = self.item(NOTEBOOK, name.lower(), consistent=consistent)
         return record_of(item) if item and "name" in item else None
 
-    def records(self, *, consistent: bool = False) -> Iterator[Record]:
-        """Every notebook's record, in the order of their names."""
-        for item in self.items(NOTEBOOK, consistent=consistent):
+    def records(self, *, consistent: bool = False, only: Sequence[str] = ()) -> Iterator[Record]:
+        """Every notebook's record, in the order of their names. only: as in `items`; the rest is at its default."""
+        for item in self.items(NOTEBOOK, consistent=consistent, only=only):
             if "name" in item:
                 yield record_of(item)
 
@@ -392,9 +403,14 @@ class Table:
             raise (transient(error) or error) from error
         return item_of(answer["Item"]) if "Item" in answer else None
 
-    def items(self, pk: str, *, consistent: bool = False) -> Iterator[dict[str, Any]]:
-        """All items of one partition, page by page."""
-        start: dict[str, Any] = {}
+    def items(self, pk: str, *, consistent: bool = False, only: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+        """All items of one partition, page by page. only: the attributes wanted, `part.attribute` within a part."""
+        given: dict[str, Any] = {}
+        if only:
+            # Each name is aliased, because many are reserved words in expressions.
+            names = dict.fromkeys(name for path in only for name in path.split("."))
+            given["ProjectionExpression"] = ", ".join("#" + path.replace(".", ".#") for path in only)
+            given["ExpressionAttributeNames"] = {f"#{name}": name for name in names}
         while True:
             try:
                 page = client("dynamodb").query(
@@ -402,7 +418,7 @@ class Table:
                     KeyConditionExpression="pk = :pk",
                     ExpressionAttributeValues={":pk": {"S": pk}},
                     ConsistentRead=consistent,
-                    **start,
+                    **given,
                 )
             except Exception as error:
                 raise (transient(error) or error) from error
@@ -410,4 +426,4 @@ class Table:
                 yield item_of(attributes)
             if "LastEvaluatedKey" not in page:
                 return
-            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+            given["ExclusiveStartKey"] = page["LastEvaluatedKey"]

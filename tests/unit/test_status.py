@@ -1,0 +1,337 @@
+"""The status of a notebook, as a table, and what holds for every record there can be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from builders import NOW, a_record, a_report
+from hypothesis import given, strategies as st
+
+from notebook_ssh.errors import Problem
+from notebook_ssh.rules.answers import connection_of, details, list_entry
+from notebook_ssh.rules.doctor import doctor_json, doctor_text, examine
+from notebook_ssh.rules.record import Bastion, Mode, NotebookState, Phase, Record, Report, Way, Wish
+from notebook_ssh.rules.status import (
+    STARTING_SECONDS,
+    WAKE_AGAIN_SECONDS,
+    Code,
+    Wake,
+    address_of,
+    iso_time,
+    last_address,
+    silent_after,
+    status_of,
+    wake,
+)
+from notebook_ssh.settings import Settings
+
+SYNC = 300
+BASTION = Bastion("bastion.example.com", "jumper", "sg-0123456789abcdef0", "vpc-0123456789abcdef0")
+SETTINGS = Settings(
+    "team-ssh", "ssh", "t", "", "us-east-1", SYNC, "better-sagemaker", "", "/keys", "", "", BASTION, False
+)
+TOO_LARGE = Problem("config-too-large", "The on-start script has 12,000 bytes.")
+NO_CARD = Problem("ngrok-card-required", "ngrok wants a card.")
+RULE_LIMIT = Problem("rule-limit", "The group sg-1 is full.")
+CONNECTING = a_report(phase=Phase.CONNECTING, host=None, port=None, connected_since=None, phase_since=NOW - 20)
+THROUGH_BASTION = a_report(mode=Mode.BASTION, host=None, port=None)
+OPEN = Way(open=True, private_ip="10.0.1.5", since=NOW - 300)
+NGROK, VIA_BASTION = Wish(mode=Mode.NGROK), Wish(mode=Mode.BASTION)
+STOPPED = {"state": NotebookState.STOPPED, "started_at": None}
+
+CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
+    # What the tags say comes first.
+    ("nobody wants SSH", a_record(wish=Wish()), Code.OFF, None, None),
+    ("off, though the agent is still connected", a_record(wish=Wish(), report=a_report()), Code.OFF, None, None),
+    (
+        "a misspelt tag",
+        a_record(wish=Wish(problem=Problem("invalid-tag", "The tag ssh is “ngrk”.")), wished_since=NOW - 9),
+        Code.INVALID_TAG,
+        NOW - 9,
+        "invalid-tag",
+    ),
+    ("the end has come", a_record(wish=replace(NGROK, until=NOW), report=a_report()), Code.EXPIRED, NOW, None),
+    (
+        "the end is near",
+        a_record(wish=replace(NGROK, until=NOW + 1), report=a_report()),
+        Code.CONNECTED,
+        NOW - 400,
+        None,
+    ),
+    # Then what the agent of this run says.
+    ("connected", a_record(report=a_report()), Code.CONNECTED, NOW - 400, None),
+    ("connected, but nobody has a key", a_record(report=a_report(keys_own=0)), Code.CONNECTED, NOW - 400, "no-keys"),
+    ("a central key is enough", a_record(report=a_report(keys_own=0, keys_central=1)), Code.CONNECTED, NOW - 400, None),
+    (
+        "connected, but not after the next start",
+        a_record(report=a_report(), problem=TOO_LARGE),
+        Code.CONNECTED,
+        NOW - 400,
+        "config-too-large",
+    ),
+    (
+        "connected before SageMaker calls it ready",
+        a_record(state=NotebookState.PENDING, report=a_report()),
+        Code.CONNECTED,
+        NOW - 400,
+        None,
+    ),
+    ("connecting", a_record(report=CONNECTING), Code.STARTING, NOW - 20, None),
+    (
+        "connecting once more",
+        a_record(report=replace(CONNECTING, connected_since=NOW - 400)),
+        Code.RECONNECTING,
+        NOW - 20,
+        None,
+    ),
+    (
+        "told to be on, and still off",
+        a_record(report=a_report(mode=Mode.OFF, phase=Phase.OFF)),
+        Code.STARTING,
+        NOW - 400,
+        None,
+    ),
+    ("another mode since", a_record(wish=VIA_BASTION, report=a_report()), Code.STARTING, NOW - 400, None),
+    (
+        "failed",
+        a_record(report=a_report(phase=Phase.FAILED, problem=NO_CARD)),
+        Code.ERROR,
+        NOW - 400,
+        "ngrok-card-required",
+    ),
+    ("failed without a word", a_record(report=a_report(phase=Phase.FAILED)), Code.ERROR, NOW - 400, "agent-failed"),
+    ("two syncs missed", a_record(report=a_report(received_at=NOW - 756)), Code.STALE, NOW - 756, "agent-silent"),
+    ("two syncs not quite missed", a_record(report=a_report(received_at=NOW - 755)), Code.CONNECTED, NOW - 400, None),
+    # The way through the bastion.
+    (
+        "through the bastion",
+        a_record(wish=VIA_BASTION, way=OPEN, report=THROUGH_BASTION),
+        Code.CONNECTED,
+        NOW - 400,
+        None,
+    ),
+    (
+        "nobody has looked at the rules",
+        a_record(wish=VIA_BASTION, report=THROUGH_BASTION),
+        Code.STARTING,
+        NOW - 400,
+        None,
+    ),
+    (
+        "rules not open",
+        a_record(wish=VIA_BASTION, way=replace(OPEN, open=False), report=THROUGH_BASTION),
+        Code.STARTING,
+        NOW - 400,
+        None,
+    ),
+    (
+        "no private address",
+        a_record(wish=VIA_BASTION, way=replace(OPEN, private_ip=None), report=THROUGH_BASTION),
+        Code.STARTING,
+        NOW - 400,
+        None,
+    ),
+    (
+        "no rule possible",
+        a_record(wish=VIA_BASTION, way=replace(OPEN, problem=RULE_LIMIT), report=THROUGH_BASTION),
+        Code.ERROR,
+        NOW - 300,
+        "rule-limit",
+    ),
+    # Then what SageMaker says.
+    ("stopped", a_record(**STOPPED), Code.STOPPED, NOW - 500, None),
+    (
+        "the last run's report does not count",
+        a_record(**STOPPED, report=a_report(received_at=NOW - 501)),
+        Code.STOPPED,
+        NOW - 500,
+        None,
+    ),
+    (
+        "a start that no event told of",
+        a_record(**STOPPED, report=a_report(booted_at=NOW - 30)),
+        Code.CONNECTED,
+        NOW - 400,
+        None,
+    ),
+    ("stopped, not set up yet", a_record(**STOPPED, block_since=None), Code.STOPPED, NOW - 500, None),
+    ("stopped, cannot be set up", a_record(**STOPPED, problem=TOO_LARGE), Code.ERROR, None, "config-too-large"),
+    (
+        "stopping, though the agent spoke just now",
+        a_record(state=NotebookState.STOPPING, started_at=None, report=a_report()),
+        Code.STOPPED,
+        NOW - 500,
+        None,
+    ),
+    ("being deleted", a_record(state=NotebookState.DELETING, started_at=None), Code.STOPPED, NOW - 500, None),
+    ("being updated", a_record(state=NotebookState.UPDATING, started_at=None), Code.STOPPED, NOW - 500, None),
+    (
+        "could not start",
+        a_record(state=NotebookState.FAILED, started_at=None),
+        Code.ERROR,
+        NOW - 500,
+        "notebook-failed",
+    ),
+    ("starting", a_record(state=NotebookState.PENDING), Code.STARTING, NOW - 600, None),
+    ("just started", a_record(started_at=NOW - STARTING_SECONDS), Code.STARTING, NOW - 900, None),
+    ("nothing heard for long", a_record(started_at=NOW - STARTING_SECONDS - 1), Code.ERROR, NOW - 901, "agent-silent"),
+    (
+        "running for long, tagged just now",
+        a_record(started_at=NOW - 90_000, block_since=NOW - 99_000, wished_since=NOW - 5),
+        Code.STARTING,
+        NOW - 5,
+        None,
+    ),
+    ("set up after its start", a_record(block_since=NOW - 599), Code.PENDING_RESTART, NOW - 599, None),
+    ("set up in the second of its start", a_record(block_since=NOW - 600), Code.STARTING, NOW - 600, None),
+    ("about to be set up", a_record(block_since=None), Code.PENDING_RESTART, None, None),
+    ("nothing to be set up in", a_record(configuration=None, block_since=None), Code.PENDING_STOP, None, None),
+    ("cannot be set up", a_record(block_since=None, problem=TOO_LARGE), Code.ERROR, None, "config-too-large"),
+    # The report of the run before: it began before this one, and nothing was heard since.
+    (
+        "the run before was connected",
+        a_record(report=a_report(booted_at=NOW - 9000, received_at=NOW - 700)),
+        Code.STARTING,
+        NOW - 600,
+        None,
+    ),
+    (
+        "a run that was seen only when it was ready",
+        a_record(started_at=NOW - 500, report=a_report(booted_at=NOW - 600, received_at=NOW - 510)),
+        Code.CONNECTED,
+        NOW - 400,
+        None,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("record", "code", "since", "problem"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_status(record: Record, code: Code, since: int | None, problem: str | None) -> None:
+    status = status_of(record, NOW, SYNC)
+    assert (status.code, status.since) == (code, since)
+    assert (status.problem.code if status.problem else None) == problem
+
+
+def test_every_code_is_in_the_table() -> None:
+    assert {case[2] for case in CASES} == set(Code)
+
+
+def test_the_tag_of_this_stack_is_named() -> None:
+    assert "team-ssh=ngrok" in status_of(a_record(wish=Wish()), NOW, SYNC, "team-ssh").next_step
+
+
+def test_silence_is_told_after_two_missed_syncs() -> None:
+    assert 2 * SYNC < silent_after(SYNC) < 3 * SYNC
+    assert silent_after(2) < 12  # a local run with a short sync does not wait for long
+
+
+def test_an_address_is_given_only_while_it_is_believed_to_work() -> None:
+    connected = a_record(report=a_report())
+    assert address_of(connected, NOW, SYNC) == ("0.tcp.ngrok.io", 17887)
+    assert address_of(connected, NOW + 10_000, SYNC) is None
+    assert last_address(connected) == ("0.tcp.ngrok.io", 17887)
+    assert last_address(replace(connected, state=NotebookState.STOPPING)) is None
+    assert address_of(a_record(wish=VIA_BASTION, way=OPEN, report=THROUGH_BASTION), NOW, SYNC) == ("10.0.1.5", 22)
+
+
+def test_times_are_readable_whatever_the_number() -> None:
+    assert iso_time(NOW) == "2027-01-15T08:00:00Z"
+    assert iso_time(-1) == "1970-01-01T00:00:00Z"
+    assert iso_time(10**18) == "9999-12-31T23:59:59Z"
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (a_record(**STOPPED, wish=replace(NGROK, wake=True)), Wake.START),
+        (a_record(state=NotebookState.FAILED, wish=replace(NGROK, wake=True)), Wake.START),
+        (a_record(**STOPPED, wish=replace(NGROK, wake=True), wake_at=NOW - 501), Wake.START),
+        (a_record(**STOPPED, wish=replace(NGROK, wake=True), wake_at=NOW - 100), Wake.NOT_NEEDED),
+        (a_record(**STOPPED, wish=replace(NGROK, wake=True), wake_at=NOW - WAKE_AGAIN_SECONDS - 1), Wake.START),
+        (a_record(state=NotebookState.PENDING, wish=replace(NGROK, wake=True)), Wake.NOT_NEEDED),
+        (a_record(wish=replace(NGROK, wake=True)), Wake.NOT_NEEDED),
+        (a_record(state=NotebookState.STOPPING, wish=replace(NGROK, wake=True)), Wake.NOT_STOPPED),
+        (a_record(state=NotebookState.UPDATING, wish=replace(NGROK, wake=True)), Wake.NOT_STOPPED),
+        (a_record(state=NotebookState.DELETING, wish=replace(NGROK, wake=True)), Wake.NOT_STOPPED),
+        (a_record(**STOPPED, wish=NGROK), Wake.NOT_ALLOWED),
+        (a_record(**STOPPED, wish=Wish(wake=True)), Wake.NOT_ALLOWED),
+        (a_record(**STOPPED, wish=replace(NGROK, wake=True, until=NOW)), Wake.NOT_ALLOWED),
+    ],
+)
+def test_only_a_stopped_notebook_that_may_be_woken_is_woken_once(record: Record, expected: Wake) -> None:
+    assert wake(record, NOW) is expected
+
+
+times = st.one_of(st.integers(0, 2**33), st.integers(NOW - 2000, NOW + 2000))
+maybe = st.one_of(st.none(), times)
+problems = st.one_of(
+    st.none(),
+    st.builds(
+        Problem,
+        st.sampled_from(["config-too-large", "no-bastion", "ngrok-x", "keys-x", "agent-x"]),
+        st.text(max_size=30),
+    ),
+)
+wishes = st.builds(Wish, mode=st.sampled_from(Mode), until=maybe, problem=problems, wake=st.booleans())
+reports = st.builds(
+    Report,
+    boot=st.just("b"),
+    booted_at=times,
+    sequence=st.integers(1, 9),
+    received_at=times,
+    mode=st.sampled_from(Mode),
+    phase=st.sampled_from(Phase),
+    host=st.one_of(st.none(), st.text(max_size=20)),
+    port=st.one_of(st.none(), st.integers(1, 65535)),
+    host_keys=st.tuples(st.text(max_size=40)),
+    keys_own=st.integers(0, 2),
+    problem=problems,
+    connected_since=maybe,
+    phase_since=times,
+)
+records = st.builds(
+    Record,
+    name=st.just("demo"),
+    wish=wishes,
+    state=st.sampled_from(NotebookState),
+    state_since=times,
+    started_at=maybe,
+    configuration=st.sampled_from([None, "c"]),
+    block_since=maybe,
+    problem=problems,
+    wished_since=maybe,
+    wake_at=maybe,
+    way=st.one_of(
+        st.none(),
+        st.builds(
+            Way, open=st.booleans(), private_ip=st.sampled_from([None, "10.0.1.5"]), since=times, problem=problems
+        ),
+    ),
+    report=st.one_of(st.none(), reports),
+)
+
+
+@given(records, times)
+def test_every_record_has_a_status_and_a_next_step(record: Record, now: int) -> None:
+    status = status_of(record, now, SYNC)
+    assert status.next_step
+    assert status.message or status.problem
+    assert (status.code is Code.ERROR) <= (status.problem is not None)
+    assert (address_of(record, now, SYNC) is not None) <= (status.code is Code.CONNECTED)
+
+
+@given(records, times)
+def test_every_record_has_every_answer(record: Record, now: int) -> None:
+    """And a connection is offered only when the status says so, all of it in plain words."""
+    status = status_of(record, now, SYNC)
+    connection = connection_of(record, now, SETTINGS)
+    assert (connection is not None) <= (status.code is Code.CONNECTED)
+    assert list_entry(record, now, SETTINGS)["status"] == status.code
+    assert details(record, now, SETTINGS)["next_step"] == status.next_step
+    diagnosis = examine(record, now, SETTINGS)
+    assert [hop.name for hop in diagnosis.hops][:4] == ["tag", "configuration", "restart", "agent"]
+    assert len(doctor_json(diagnosis)["hops"]) == 6
+    assert all(line.isprintable() for line in doctor_text(diagnosis).split("\n"))
