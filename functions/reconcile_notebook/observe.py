@@ -11,7 +11,6 @@ from notebook_ssh.rules.notebook import (
     SeenConfiguration,
     Terms,
     Users,
-    holds,
     needs_users,
 )
 from notebook_ssh.rules.record import Mode, Record, Wish
@@ -63,20 +62,23 @@ def observe_configuration(name: str, table: Table, terms: Terms, stack: str, now
 
 
 def read_users(configuration: str, terms: Terms, now: int, known: dict[str, Wish]) -> Users:
-    """Who uses the configuration, fresh from the service; reading tags ends at the first who holds the block there.
+    """Who uses the configuration, fresh from the service; reading tags ends at the first who asks for SSH.
 
     known: wishes that were read a moment ago.
     """
     lines = notebooks.users_of(configuration)
     names = tuple(line.name for line in lines)
+    unclear: list[str] = []
     for line in lines:
         try:
             wish = known.get(line.name) or read_wish(notebooks.read_tags(line.arn), terms.tag_key)
         except Absent:
             continue  # deleted since it was listed
-        if holds(wish, now):
-            return Users(names=names, holding=(line.name,), complete=False)
-    return Users(names=names)
+        if wish.mode_at(now) is not Mode.OFF:
+            return Users(names, asking=(line.name,), unclear=tuple(unclear), complete=False)
+        if wish.problem:
+            unclear.append(line.name)
+    return Users(names, unclear=tuple(unclear))
 
 
 def _configuration(name: str | None) -> Configuration | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from aws_lambda_powertools import Logger
 
-from notebook_ssh.aws import backups, queues
+from notebook_ssh.aws import backups, notebooks, queues
 from notebook_ssh.aws.pacing import Turns
 from notebook_ssh.aws.table import CONFIGURATION, NOTEBOOK, Table
 from notebook_ssh.rules.fleet import LONGEST_DELAY, NotebookLine, fingerprint
 from notebook_ssh.rules.notebook import (
     KEEP_OFF,
+    SHOW_EVERY,
     Configuration,
     ConfigurationPlan,
     Kept,
@@ -23,6 +24,8 @@ from notebook_ssh.rules.notebook import (
     plan_notebook,
     reasons,
     settled_off,
+    shows,
+    tags_to_show,
 )
 from notebook_ssh.rules.record import Mode, Record
 from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook, to_message
@@ -95,11 +98,28 @@ def _carry_out(seen: Seen, tags: dict[str, str], plan: Plan, desk: Desk, now: in
     written = apply(plan.actions, hands)
     _keep(seen.kept, plan.kept, written, desk.table)
     if plan.record:
-        record = replace(plan.record, seen=_fingerprint(seen, tags, desk.settings))
+        record = _show(replace(plan.record, seen=_fingerprint(seen, tags, desk.settings)), tags, desk, now)
         desk.table.save_observed(record, expires=now + KEEP_OFF if settled_off(record) else None)
     elif seen.record:
         desk.table.forget(NOTEBOOK, seen.record.name.lower())
     _tell_others(seen.record, plan, desk, now)
+
+
+def _show(record: Record, tags: Mapping[str, str], desk: Desk, now: int) -> Record:
+    """Bring the tags that we write in line with the status; the record, with when that was."""
+    settings = desk.settings
+    is_shown = shows(tags, settings.tag_key)
+    to_show = tags_to_show(record, now, settings.sync_seconds, settings.tag_key) if settings.status_tags else {}
+    if to_show == is_shown:
+        return record
+    if to_show and now < record.shown_at + SHOW_EVERY:
+        _send((LookAtNotebook(record.name, "status", at=record.shown_at + SHOW_EVERY),), desk, now)
+        return record
+    if is_shown.keys() - to_show.keys():
+        notebooks.take_tags_away(record.arn, *sorted(is_shown.keys() - to_show.keys()))
+    if to_show:
+        notebooks.write_tags(record.arn, to_show)
+    return replace(record, shown_at=now)
 
 
 def _carry_out_configuration(

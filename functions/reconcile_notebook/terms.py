@@ -30,6 +30,7 @@ def read_terms(settings: Settings) -> Terms:
 def _block(settings: Settings, layer: Path) -> Block:
     return render_block(
         frame=(layer / "block.sh").read_text(),
+        boot=(layer / "boot.py").read_text(),
         agent=(layer / "agent.py").read_text(),
         settings=BlockSettings(
             stack=settings.stack,

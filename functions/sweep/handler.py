@@ -24,7 +24,14 @@ def handle(event: Mapping[str, Any], context: object) -> dict[str, int]:
     settings = read_settings()
     now = int(time.time())
     fleet = read_fleet(settings.tag_key, Table(settings.table))
-    looks = who_needs_attention(fleet, settings.tag_key, read_terms(settings).mark, now, dry_run=settings.dry_run)
+    looks = who_needs_attention(
+        fleet,
+        settings.tag_key,
+        read_terms(settings).mark,
+        now,
+        dry_run=settings.dry_run,
+        sync_seconds=settings.sync_seconds if settings.status_tags and not settings.dry_run else None,
+    )
     queues.send(settings.notebook_queue, (to_message(look, now) for look in looks))
     if settings.bastion and any(record.way or record.wish.mode is Mode.BASTION for record in fleet.records):
         queues.tell_bastion(settings.bastion_queue, "sweep")

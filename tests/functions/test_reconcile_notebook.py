@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from notebook_world import FALLBACK, OWNERS, World, a_world
 
 from notebook_ssh.rules.record import Mode
+from notebook_ssh.settings import read_settings
+from reconcile_notebook.terms import read_terms
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from notebook_ssh.rules.notebook import Kept, holds, settled_off
+from notebook_ssh.rules.notebook import Kept, holds, settled_off, shows, tags_to_show
 from notebook_ssh.rules.record import Mode, NotebookState, Record
 from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook
 from notebook_ssh.rules.tags import read_wish, wish_keys
@@ -59,11 +59,12 @@ def fingerprint(line: NotebookLine, tags: Mapping[str, str], tag_key: str, *, dr
 
 
 def who_needs_attention(
-    fleet: Fleet, tag_key: str, mark: str, now: int, *, dry_run: bool
+    fleet: Fleet, tag_key: str, mark: str, now: int, *, dry_run: bool, sync_seconds: int | None = None
 ) -> tuple[LookAtNotebook | LookAtConfiguration, ...]:
     """Everyone about whom the lists and the table disagree, or whose time has come. Empty in the steady state.
 
-    mark: which block is to be in the scripts (`Terms.mark`).
+    mark: which block is to be in the scripts (`Terms.mark`). sync_seconds: time between two reports of an agent, when
+    the notebooks' tags show their status; None when they don't.
     """
     records = {record.name.lower(): record for record in fleet.records}
     there = {line.name.lower() for line in fleet.notebooks}
@@ -82,6 +83,8 @@ def who_needs_attention(
             because = None
         else:
             because = _changed(record, fingerprint(line, tags, tag_key, dry_run=dry_run), now)
+            if sync_seconds and tags_to_show(record, now, sync_seconds, tag_key) != shows(tags, tag_key):
+                because = because or "status"
         if because:
             looks.append(LookAtNotebook(line.name, because))
         elif record and record.wish.until and now < record.wish.until <= now + LONGEST_DELAY:

@@ -10,7 +10,7 @@ What holds in every case:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -24,9 +24,20 @@ from notebook_ssh.rules.record import (
     RestartStep,
     Wish,
 )
-from notebook_ssh.rules.script import Block, Damaged, Present, Refused, inspect, splice
+from notebook_ssh.rules.script import (
+    Block,
+    Damaged,
+    Inspection,
+    NoBlock,
+    Present,
+    Refused,
+    fingerprint,
+    inspect,
+    splice,
+)
 from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook
-from notebook_ssh.rules.tags import restart_key
+from notebook_ssh.rules.status import Code, address_of, status_of
+from notebook_ssh.rules.tags import restart_key, status_keys
 
 PLAIN = b"#!/usr/bin/env bash\n"
 """Both hooks of a configuration that we make."""
@@ -79,12 +90,13 @@ class Configuration:
 class Users:
     """The notebooks that a configuration is attached to.
 
-    holding: those known to keep the block there: they ask for SSH, or their tags cannot be understood.
-    complete: every user was listed and the tags of each were read. Reading may stop at the first that holds.
+    asking: those known to ask for SSH. unclear: those whose tags cannot be understood.
+    complete: every user was listed and the tags of each were read. Reading may stop at the first that asks.
     """
 
     names: tuple[str, ...] = ()
-    holding: tuple[str, ...] = ()
+    asking: tuple[str, ...] = ()
+    unclear: tuple[str, ...] = ()
     complete: bool = True
 
 
@@ -324,12 +336,18 @@ def plan_notebook(seen: Seen, terms: Terms, now: int) -> Plan:
     if notebook.state is NotebookState.DELETING:
         return Plan(record=record and facts, facts=record and facts, kept=seen.kept)
 
-    attaching, attached = _attachment(seen, script, terms, now)
-    restarting, restart = _restart(seen, facts, script, terms, now)
-    wanted = replace(facts, attached=attached, restart=restart, block_since=script.block_since, problem=script.problem)
+    attachment = _attachment(seen, notebook, script, terms, now)
+    restarting, restart = _restart(seen, notebook, facts, script, terms, now)
+    wanted = replace(
+        facts,
+        attached=attachment.attached,
+        attached_as=attachment.attached_as,
+        restart=restart,
+        block_since=script.block_since,
+    )
     known = record is not None or holds(seen.wish, now)
     return Plan(
-        actions=(*script.actions, *attaching, *restarting),
+        actions=(*script.actions, *attachment.actions, *restarting),
         record=wanted if known else None,
         facts=facts if known else None,
         kept=script.kept,
@@ -345,7 +363,7 @@ def plan_configuration(seen: SeenConfiguration, terms: Terms, now: int) -> Confi
     if seen.ours and users.complete and not users.names and _pristine(seen.configuration, terms):
         gone = DeleteConfiguration(seen.configuration, "this stack made it, and nobody uses it")
         return ConfigurationPlan(actions=(gone, EndBackUps(seen.name, gone.because)))
-    if seen.kept is None and _clean(seen.configuration, terms) and not users.holding:
+    if seen.kept is None and _clean(seen.configuration, terms) and not users.asking:
         return ConfigurationPlan()
     if seen.ours is False and users.complete and not users.names and _clean(seen.configuration, terms):
         return ConfigurationPlan()
@@ -401,9 +419,9 @@ def _script(seen: Seen, terms: Terms, now: int) -> _Script:
 
 
 def _turn(users: Users) -> _Block:
-    if users.holding:
+    if users.asking:
         return _Block.IN
-    return _Block.OUT if users.complete else _Block.AS_IT_IS
+    return _Block.OUT if users.complete and not users.unclear else _Block.AS_IT_IS
 
 
 def _new_configuration(terms: Terms, now: int) -> _Script:
@@ -454,14 +472,14 @@ def _mark(block: Block | Present) -> str:
     return f"{block.version}:{block.id}"
 
 
-def _block_since(configuration: Configuration, found: object, kept: Kept | None) -> int | None:
+def _block_since(configuration: Configuration, found: Inspection, kept: Kept | None) -> int | None:
     """Since when our block has been there. Without a note of ours, it can't be later than the last change."""
     if not isinstance(found, Present):
         return None
     return kept.block_since if kept and kept.block_since is not None else configuration.modified
 
 
-def _why_in(found: object, terms: Terms) -> str:
+def _why_in(found: Inspection, terms: Terms) -> str:
     if not isinstance(found, Present):
         return "a notebook that uses this configuration asks for SSH"
     if not found.intact:
@@ -472,9 +490,8 @@ def _why_in(found: object, terms: Terms) -> str:
 
 
 def _clean(configuration: Configuration, terms: Terms) -> bool:
-    return inspect(configuration.on_start, terms.block.stack).owner is configuration.on_start and not isinstance(
-        inspect(configuration.on_start, terms.block.stack), Damaged
-    )
+    """There is nothing of this stack in the script, whole or damaged."""
+    return isinstance(inspect(configuration.on_start, terms.block.stack), NoBlock)
 
 
 def _pristine(configuration: Configuration, terms: Terms) -> bool:
@@ -485,25 +502,40 @@ def _pristine(configuration: Configuration, terms: Terms) -> bool:
 # ---- which configuration is attached -----------------------------------------------------------
 
 
-def _attachment(seen: Seen, script: _Script, terms: Terms, now: int) -> tuple[tuple[Action, ...], str | None]:
-    """The actions, and what of ours is attached once they are done."""
-    notebook = seen.notebook
-    assert notebook is not None  # noqa: S101  for the type checker: plan_notebook has looked
-    attached = seen.record.attached if seen.record else None
+@dataclass(frozen=True, slots=True)
+class _Attachment:
+    """What becomes of the attachment. attached, attached_as: as in the record, once the actions are done."""
+
+    actions: tuple[Action, ...] = ()
+    attached: str | None = None
+    attached_as: str = ""
+
+
+def _attachment(seen: Seen, notebook: Notebook, script: _Script, terms: Terms, now: int) -> _Attachment:
+    record = seen.record
     if notebook.configuration is None:
         if seen.wish.mode_at(now) is Mode.OFF or script.problem or notebook.state not in AT_REST:
-            return (), None
+            return _Attachment()
         attach = Attach(notebook.name, terms.fallback, "the notebook has no lifecycle configuration")
-        return (attach,), terms.fallback
-    if attached != notebook.configuration:
-        return (), None
+        return _Attachment((attach,), terms.fallback, _content(seen.configuration, terms))
+    if record is None or record.attached != notebook.configuration:
+        return _Attachment()
+    as_it_is = _Attachment((), record.attached, record.attached_as)
     if holds(seen.wish, now):
-        return (), attached
-    if seen.configuration is None or not _pristine(seen.configuration, terms):
-        return (), None  # somebody wrote into it: it is theirs now
+        return as_it_is
+    if seen.configuration is None or _content(seen.configuration, terms) != record.attached_as:
+        return _Attachment()  # somebody wrote into it since: it is theirs now
     if notebook.state not in AT_REST:
-        return (), attached
-    return (Detach(notebook.name, "the notebook had no lifecycle configuration before"),), attached
+        return as_it_is
+    return replace(as_it_is, actions=(Detach(notebook.name, "the notebook had no lifecycle configuration before"),))
+
+
+def _content(configuration: Configuration | None, terms: Terms) -> str:
+    """Fingerprint of what is the owner's in a configuration; of a plain one when we are yet to make it."""
+    if configuration is None:
+        return fingerprint(PLAIN + PLAIN)
+    owners = inspect(configuration.on_start, terms.block.stack).owner
+    return fingerprint(b"".join(script or b"" for script in (configuration.on_create, owners)))
 
 
 def _left_behind(record: Record | None, configuration: str | None) -> tuple[LookAtConfiguration, ...]:
@@ -522,15 +554,13 @@ def _everyone(users: Users | None, because: str) -> tuple[LookAtNotebook, ...]:
 
 
 def _restart(
-    seen: Seen, facts: Record, script: _Script, terms: Terms, now: int
+    seen: Seen, notebook: Notebook, facts: Record, script: _Script, terms: Terms, now: int
 ) -> tuple[tuple[Action, ...], Restart | None]:
     """The actions, and how far the restart is once they are done.
 
     Stop → (attach) → start. Each half is written down before its call, with the moment of the state that it
     ends; so after a crash it is plain whether the call arrived, and no half is ever done twice.
     """
-    notebook = seen.notebook
-    assert notebook is not None  # noqa: S101  for the type checker: plan_notebook has looked
     under_way = facts.restart
     done = _take_away(notebook, seen.wish, terms, "the restart is done")
     same = under_way is not None and under_way.since == notebook.state_since
@@ -626,6 +656,29 @@ def _started_at(notebook: Notebook, record: Record | None) -> int | None:
         record.state is NotebookState.PENDING and notebook.state_since - record.started_at <= LONGEST_START
     )
     return record.started_at if same_run else notebook.state_since
+
+
+# ---- what the console shows --------------------------------------------------------------------
+
+SHOW_EVERY = 60
+"""Seconds between two writings of one notebook's status tags, however often the status changes."""
+
+
+def tags_to_show(record: Record | None, now: int, sync_seconds: int, tag_key: str) -> dict[str, str]:
+    """Our tags as they should be on the notebook: its status and, while connected, its address; none when SSH is off."""
+    if record is None or record.wish == Wish():
+        return {}
+    status_key, address_key = status_keys(tag_key)
+    status = status_of(record, now, sync_seconds, tag_key)
+    failed = status.code is Code.ERROR and status.problem is not None
+    shown = {status_key: f"{status.code}: {status.problem.code}" if failed and status.problem else str(status.code)}
+    address = address_of(record, now, sync_seconds)
+    return shown | {address_key: f"{address[0]}:{address[1]}"} if address else shown
+
+
+def shows(tags: Mapping[str, str], tag_key: str) -> dict[str, str]:
+    """Our tags as they are."""
+    return {key: tags[key] for key in status_keys(tag_key) if key in tags}
 
 
 def reasons(actions: Iterable[Action]) -> tuple[str, ...]:

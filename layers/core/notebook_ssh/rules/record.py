@@ -184,8 +184,10 @@ class Record:
     started_at: when the present run began, as near as is known, or None while the notebook is not running or
         starting. A block with `block_since` later than this is effective only at the next start.
     attached: the configuration that we attached because there was none; None when the attached one is not our doing.
+    attached_as: fingerprint of the owner's scripts in it at that time.
     restart: how far an opted-in restart is, or None.
     planned: what a dry run would have done, one sentence each; empty otherwise.
+    shown_at: when the status was last written into the notebook's tags.
     """
 
     name: str
@@ -202,8 +204,10 @@ class Record:
     observed_at: int = 0
     started_at: int | None = None
     attached: str | None = None
+    attached_as: str = ""
     restart: Restart | None = None
     planned: tuple[str, ...] = ()
+    shown_at: int = 0
     wished_since: int | None = None
     wake_at: int | None = None
     way: Way | None = None

@@ -1,0 +1,573 @@
+"""What is decided about a notebook and its configuration, told as cases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+from model_of_sagemaker import BODY, FALLBACK, TERMS, Model
+
+from notebook_ssh.errors import Problem
+from notebook_ssh.rules.notebook import (
+    PLAIN,
+    Detach,
+    Users,
+    WriteScript,
+    plan_configuration,
+    plan_notebook,
+    reasons,
+    settled_off,
+)
+from notebook_ssh.rules.record import Mode, NotebookState, Record, RestartStep
+from notebook_ssh.rules.script import Block, Present, fingerprint, inspect, splice, strip
+
+OWNERS = b"#!/bin/bash\nset -e\npip install team-tools\n"
+RUNNING, STOPPED = NotebookState.IN_SERVICE, NotebookState.STOPPED
+
+
+def a_team(*names: str, tags: dict[str, str] | None = None, state: NotebookState = RUNNING) -> Model:
+    """Notebooks that share the configuration `team`; the first has `tags`."""
+    model = Model()
+    model.configure("team", OWNERS, on_create=b"#!/bin/sh\n")
+    for name in names or ("box",):
+        model.add(name, "team", state)
+    model.tags[(names or ("box",))[0]] = tags or {}
+    return model
+
+
+def has_block(model: Model, configuration: str = "team") -> bool:
+    return isinstance(inspect(model.configurations[configuration].on_start, "team-ssh"), Present)
+
+
+def kinds(actions: Any) -> list[str]:
+    return [type(action).__name__ for action in actions]
+
+
+# ---- in and out --------------------------------------------------------------------------------
+
+
+def test_a_tag_backs_the_script_up_and_puts_the_block_in() -> None:
+    model = a_team(tags={"ssh": "ngrok"})
+    assert kinds(model.reconcile("box")) == ["KeepBackUps", "BackUp", "WriteScript"]
+    assert model.configurations["team"].on_start == splice(OWNERS, TERMS.block).script  # type: ignore[union-attr]
+    assert model.configurations["team"].on_create == b"#!/bin/sh\n"
+    assert model.records["box"].block_since is not None
+
+
+def test_nothing_is_done_about_a_notebook_that_nobody_tagged() -> None:
+    model = a_team()
+    assert model.reconcile("box") == ()
+    assert model.records == {}
+    assert model.kept == {}
+
+
+def test_the_last_tag_gone_takes_the_block_out_to_the_byte() -> None:
+    model = a_team(tags={"ssh": "ngrok"})
+    model.settle()
+    model.tags["box"] = {}
+    model.settle()
+    assert model.configurations["team"].on_start == OWNERS
+    assert settled_off(model.records["box"])
+    assert model.kept == {}
+
+
+def test_an_absent_script_is_absent_again_in_the_end() -> None:
+    model = a_team(tags={"ssh": "ngrok"})
+    model.configure("team", None)
+    model.settle()
+    assert has_block(model)
+    model.tags["box"] = {}
+    model.settle()
+    assert model.configurations["team"].on_start is None
+
+
+def test_an_owners_edit_outside_the_markers_survives_everything() -> None:
+    model = a_team(tags={"ssh": "ngrok"})
+    model.settle()
+    with_block = model.configurations["team"].on_start or b""
+    model.configure("team", with_block + b"echo added later\n")
+    model.settle()
+    model.tags["box"] = {}
+    model.settle()
+    assert model.configurations["team"].on_start == OWNERS + b"echo added later\n"
+
+
+@pytest.mark.parametrize(
+    ("drift", "why"),
+    [
+        (lambda script: script.replace(BODY, b": edited\n"), "the block was edited"),
+        (lambda script: OWNERS, "a notebook that uses this configuration asks for SSH"),
+    ],
+    ids=["edited inside the markers", "removed by hand"],
+)
+def test_drift_is_put_right(drift: Any, why: str) -> None:
+    model = a_team(tags={"ssh": "ngrok"})
+    model.settle()
+    whole = model.configurations["team"].on_start
+    model.configure("team", drift(whole))
+    actions = model.reconcile_configuration("team")
+    assert actions[-1].because == why
+    assert model.configurations["team"].on_start == whole
+
+
+def test_a_new_version_rewrites_the_block_and_counts_as_in_place_all_along() -> None:
+    model = a_team(tags={"ssh": "ngrok"})
+    model.settle()
+    since = model.records["box"].block_since
+    body = b": the next block\n"
+    model.terms = replace(TERMS, block=Block("team-ssh", "1.1.0", fingerprint(body), body))
+    actions = model.reconcile("box")
+    assert actions[-1].because == "the block is of version 1.0.0, the stack of 1.1.0"
+    assert body in (model.configurations["team"].on_start or b"")
+    assert model.records["box"].block_since == since
+
+
+# ---- sharing -----------------------------------------------------------------------------------
+
+
+def test_the_block_stays_while_one_of_many_is_tagged() -> None:
+    model = a_team("a", "b", "c", tags={"ssh": "ngrok"})
+    model.tags["b"] = {"ssh": "bastion"}
+    model.settle()
+    model.tags["a"] = {}
+    model.settle()
+    assert has_block(model)
+    model.tags["c"], model.tags["b"] = {"ssh": "ngrok"}, {}  # one joins while another leaves
+    model.settle()
+    assert has_block(model)
+    model.tags["c"] = {}
+    model.settle()
+    assert model.configurations["team"].on_start == OWNERS
+
+
+@pytest.mark.parametrize(
+    "users",
+    [
+        None,
+        Users(("box", "other"), complete=False),
+        Users(("box", "other"), ("other",), complete=False),
+        Users(("box", "other"), (), ("other",)),
+    ],
+    ids=["not read", "read in part", "another asks", "another cannot be understood"],
+)
+def test_without_full_knowledge_nothing_is_stripped(users: Users | None) -> None:
+    model = a_team(tags={"ssh": "ngrok"})
+    model.settle()
+    model.tags["box"] = {}
+    plan = plan_notebook(replace(model.see("box"), users=users), TERMS, model.now)
+    assert plan.actions == ()
+    assert plan.kept is not None
+    configuration = replace(model.see_configuration("team"), users=users)
+    assert not any(isinstance(action, WriteScript) for action in plan_configuration(configuration, TERMS, 0).actions)
+
+
+def test_a_tag_that_cannot_be_understood_changes_nothing() -> None:
+    model = a_team("a", "b", tags={"ssh": "ngrok"})
+    model.settle()
+    model.tags["a"] = {"ssh": "ngork"}
+    model.settle()
+    assert has_block(model)
+    assert model.records["a"].wish.mode is Mode.OFF
+    fresh = a_team(tags={"ssh": "ngork"})
+    fresh.settle()
+    assert fresh.done == []
+    assert fresh.records["box"].wish.problem is not None
+
+
+def test_switching_the_configuration_moves_the_block() -> None:
+    model = a_team(tags={"ssh": "ngrok"})
+    model.configure("other", b"#!/bin/sh\necho other\n")
+    model.settle()
+    model.turn("box", STOPPED)
+    model.notebooks["box"] = replace(model.notebooks["box"], configuration="other")
+    model.reconcile("box")
+    assert has_block(model, "other")
+    assert model.configurations["team"].on_start == OWNERS
+
+
+def test_another_stacks_block_is_left_alone() -> None:
+    theirs = splice(OWNERS, Block("their-ssh", "1.0.0", fingerprint(BODY), BODY))
+    model = a_team(tags={"ssh": "ngrok"})
+    model.configure("team", theirs.script)  # type: ignore[union-attr]
+    model.settle()
+    model.tags["box"] = {}
+    model.settle()
+    assert model.configurations["team"].on_start == theirs.script  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        (b"#!/usr/bin/python3\nprint('hello')\n", "config-not-shell"),
+        (b"#!/bin/sh\n" + b"#" * 12_270, "config-too-large"),
+        (b"#!/bin/sh\n# <<< notebook-ssh stack=team-ssh <<<\n", "block-damaged"),
+    ],
+)
+def test_a_script_that_cannot_take_the_block_stays_and_the_record_says_why(script: bytes, code: str) -> None:
+    model = a_team(tags={"ssh": "ngrok"})
+    model.configure("team", script)
+    model.settle()
+    assert model.configurations["team"].on_start == script
+    problem = model.records["box"].problem
+    assert problem is not None
+    assert problem.code == code
+    model.configure("team", OWNERS)
+    model.settle()
+    assert model.records["box"].problem is None
+    assert has_block(model)
+
+
+def test_a_deleted_notebook_is_forgotten_and_its_configuration_cleaned() -> None:
+    model = a_team(tags={"ssh": "ngrok"})
+    model.settle()
+    del model.notebooks["box"]
+    model.settle()
+    assert model.records == {}
+    assert model.configurations["team"].on_start == OWNERS
+
+
+def test_a_notebook_being_deleted_is_left_alone() -> None:
+    model = a_team(tags={"ssh": "ngrok"})
+    model.settle()
+    model.tags["box"] = {}
+    model.turn("box", NotebookState.DELETING)
+    assert model.reconcile("box") == ()
+    assert model.records["box"].state is NotebookState.DELETING
+    assert model.kept["team"].block
+
+
+# ---- without a configuration -------------------------------------------------------------------
+
+
+def alone(state: NotebookState = RUNNING, **tags: str) -> Model:
+    model = Model()
+    model.add("box", None, state)
+    model.tags["box"] = {key.replace("_", "-"): value for key, value in tags.items()}
+    return model
+
+
+def test_a_running_notebook_waits_until_it_stops() -> None:
+    model = alone(ssh="ngrok")
+    model.settle()
+    assert model.done == []
+    assert model.records["box"].configuration is None
+    model.turn("box", STOPPED)
+    model.settle()
+    assert kinds(model.done) == ["CreateConfiguration", "Attach"]
+    assert model.configurations[FALLBACK].on_create == PLAIN
+    assert strip(model.configurations[FALLBACK].on_start, "team-ssh") == PLAIN
+    assert model.records["box"].attached == FALLBACK
+
+
+def test_the_configuration_is_made_once_for_all() -> None:
+    model = alone(STOPPED, ssh="ngrok")
+    model.add("second", None, STOPPED)
+    model.tags["second"] = {"ssh": "ngrok"}
+    model.settle()
+    assert kinds(model.done).count("CreateConfiguration") == 1
+    model.tags["second"] = {}
+    model.settle()
+    assert has_block(model, FALLBACK)
+    assert model.notebooks["second"].configuration is None
+    model.tags["box"] = {}
+    model.settle()
+    assert model.notebooks["box"].configuration is None
+    assert model.configurations == {}
+
+
+def test_a_running_notebook_keeps_an_attached_script_that_does_nothing_until_it_stops() -> None:
+    model = alone(STOPPED, ssh="ngrok")
+    model.settle()
+    model.turn("box", RUNNING)
+    model.tags["box"] = {}
+    model.settle()
+    assert model.configurations[FALLBACK].on_start == PLAIN
+    assert model.notebooks["box"].configuration == FALLBACK
+    assert not settled_off(model.records["box"])
+    model.turn("box", STOPPED)
+    model.settle()
+    assert model.notebooks["box"].configuration is None
+    assert model.configurations == {}
+    assert settled_off(model.records["box"])
+
+
+def test_an_existing_configuration_of_that_name_is_used_and_never_deleted() -> None:
+    model = alone(STOPPED, ssh="ngrok")
+    model.configure(FALLBACK, OWNERS)
+    model.settle()
+    assert model.notebooks["box"].configuration == FALLBACK
+    model.tags["box"] = {}
+    model.settle()
+    assert model.configurations[FALLBACK].on_start == OWNERS
+
+
+def test_what_a_person_attached_is_never_detached() -> None:
+    model = alone(STOPPED)
+    model.configure(FALLBACK, PLAIN, PLAIN)
+    model.notebooks["box"] = replace(model.notebooks["box"], configuration=FALLBACK)
+    model.tags["box"] = {"ssh": "ngrok"}
+    model.settle()
+    model.tags["box"] = {}
+    model.settle()
+    assert model.notebooks["box"].configuration == FALLBACK
+    assert not any(isinstance(action, Detach) for action in model.done)
+
+
+def test_a_configuration_of_ours_that_somebody_wrote_into_is_theirs() -> None:
+    model = alone(STOPPED, ssh="ngrok")
+    model.settle()
+    written = (model.configurations[FALLBACK].on_start or b"") + b"echo mine now\n"
+    model.configure(FALLBACK, written, PLAIN)
+    model.tags["box"] = {}
+    model.settle()
+    assert model.configurations[FALLBACK].on_start == PLAIN + b"echo mine now\n"
+    assert model.notebooks["box"].configuration == FALLBACK
+
+
+# ---- the opted-in restart ----------------------------------------------------------------------
+
+
+def restarted(model: Model) -> tuple[int, int]:
+    return kinds(model.done).count("Stop"), kinds(model.done).count("Start")
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_one_restart_makes_the_change_effective(configured: bool) -> None:
+    model = a_team() if configured else alone()
+    model.now += 1000
+    model.tags["box"] = {"ssh": "ngrok", "ssh-restart": "now"}
+    model.settle()
+    assert restarted(model) == (1, 1)
+    assert model.notebooks["box"].state is RUNNING
+    assert model.tags["box"] == {"ssh": "ngrok"}
+    assert model.records["box"].restart is None
+
+
+@pytest.mark.parametrize(
+    ("state", "tags"),
+    [
+        (STOPPED, {"ssh": "ngrok", "ssh-restart": "now"}),
+        (RUNNING, {"ssh-restart": "now"}),
+        (RUNNING, {"ssh": "off", "ssh-restart": "now"}),
+        (RUNNING, {"ssh": "ngork", "ssh-restart": "now"}),
+        (RUNNING, {"ssh": "ngrok", "ssh-restart": "now", "ssh-until": "2020-01-01T00:00Z"}),
+        (NotebookState.FAILED, {"ssh": "ngrok", "ssh-restart": "now"}),
+    ],
+    ids=["stopped stays stopped", "not tagged", "off", "not understood", "expired", "failed"],
+)
+def test_no_restart(state: NotebookState, tags: dict[str, str]) -> None:
+    model = a_team(state=state, tags=tags)
+    model.now += 1000
+    model.settle()
+    assert restarted(model) == (0, 0)
+    assert model.notebooks["box"].state is state
+
+
+def test_a_restart_that_would_change_nothing_is_not_made() -> None:
+    model = a_team(tags={"ssh": "ngrok"}, state=STOPPED)
+    model.settle()
+    model.turn("box", RUNNING)
+    model.tags["box"] |= {"ssh-restart": "now"}
+    model.settle()
+    assert restarted(model) == (0, 0)
+    assert "ssh-restart" not in model.tags["box"]
+
+
+def test_a_script_that_cannot_take_the_block_is_no_reason_to_restart() -> None:
+    model = a_team(tags={"ssh": "ngrok", "ssh-restart": "now"})
+    model.configure("team", b"#!/usr/bin/python3\n")
+    model.settle()
+    assert restarted(model) == (0, 0)
+
+
+def test_a_notebook_that_we_stopped_is_started_even_if_the_tags_go_meanwhile() -> None:
+    model = a_team(tags={"ssh": "ngrok", "ssh-restart": "now"})
+    model.now += 1000
+    model.reconcile("box")
+    assert model.notebooks["box"].state is NotebookState.STOPPING
+    model.tags["box"] = {}
+    model.settle()
+    assert restarted(model) == (1, 1)
+    assert model.notebooks["box"].state is RUNNING
+    assert model.configurations["team"].on_start == OWNERS
+
+
+def test_a_person_who_starts_it_in_between_spares_us_the_start() -> None:
+    model = a_team(tags={"ssh": "ngrok", "ssh-restart": "now"})
+    model.now += 1000
+    model.reconcile("box")
+    model.finish()
+    model.turn("box", RUNNING)
+    model.settle()
+    assert restarted(model) == (1, 0)
+    assert model.tags["box"] == {"ssh": "ngrok"}
+
+
+@pytest.mark.parametrize("configured", [True, False])
+@pytest.mark.parametrize("crashed_look", range(8))
+@pytest.mark.parametrize("after", range(4))
+def test_a_crash_at_any_step_repeats_none(configured: bool, crashed_look: int, after: int) -> None:
+    model = a_team() if configured else alone()
+    model.now += 1000
+    model.tags["box"] = {"ssh": "ngrok", "ssh-restart": "now"}
+    for number in range(10):
+        model.reconcile("box", crash_after=after if number == crashed_look else None)
+        model.finish()
+    model.settle()
+    assert restarted(model) == (1, 1)
+    assert model.notebooks["box"].state is RUNNING
+    assert model.tags["box"] == {"ssh": "ngrok"}
+    assert model.records["box"].restart is None
+
+
+def test_the_step_is_written_down_before_the_call() -> None:
+    model = a_team(tags={"ssh": "ngrok", "ssh-restart": "now"})
+    model.now += 1000
+    model.reconcile("box", crash_after=0)
+    restart = model.records["box"].restart
+    assert restart is not None
+    assert (restart.step, restart.since) == (RestartStep.STOP, model.notebooks["box"].state_since)
+
+
+# ---- when a run began --------------------------------------------------------------------------
+
+
+def test_a_run_seen_pending_began_then_and_another_one_when_it_came_into_service() -> None:
+    model = a_team(tags={"ssh": "ngrok"}, state=STOPPED)
+    model.settle()
+    assert model.records["box"].started_at is None
+    model.turn("box", NotebookState.PENDING)
+    began = model.now
+    model.reconcile("box")
+    model.finish()
+    model.reconcile("box")
+    assert model.records["box"].started_at == began
+    model.now += 5000  # stopped and started without our hearing of it
+    model.turn("box", RUNNING)
+    model.reconcile("box")
+    assert model.records["box"].started_at == model.now - 1
+
+
+# ---- properties --------------------------------------------------------------------------------
+
+TAGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "ssh": st.sampled_from(["ngrok", "bastion", "off", "ngork"]),
+        "ssh-restart": st.just("now"),
+        "ssh-until": st.sampled_from(["2020-01-01T00:00Z", "2100-01-01T00:00Z", "soon"]),
+    },
+)
+SCRIPTS = st.sampled_from(
+    [OWNERS, None, PLAIN, b"", b"echo no shebang", b"#!/usr/bin/python3\n", b"#!/bin/sh\r\nexit 0\r\n", b"#!/bin/sh"]
+)
+STATES = st.sampled_from(list(NotebookState))
+
+
+@st.composite
+def models(draw: st.DrawFn) -> Model:
+    model = Model()
+    model.now += 1000
+    names = ["team", "other", FALLBACK]
+    for name in names[: draw(st.integers(0, 3))]:
+        model.configure(name, draw(SCRIPTS), draw(st.sampled_from([None, PLAIN])))
+    for number in range(draw(st.integers(1, 4))):
+        name = f"box-{number}"
+        model.add(name, draw(st.sampled_from([None, *model.configurations])), draw(STATES))
+        model.tags[name] = draw(TAGS)
+    return model
+
+
+@given(models())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_planning_after_applying_is_empty(model: Model) -> None:
+    model.settle()
+    for name in [*model.notebooks]:
+        assert model.reconcile(name) == ()
+    for name in [*model.configurations]:
+        assert model.reconcile_configuration(name) == ()
+
+
+@given(models())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_untagging_everything_restores_every_script_and_attachment(model: Model) -> None:
+    scripts = {name: (each.on_create, each.on_start) for name, each in model.configurations.items()}
+    attached = {name: notebook.configuration for name, notebook in model.notebooks.items()}
+    model.settle()
+    for name in model.notebooks:
+        model.tags[name] = {}
+    model.settle()
+    for name, notebook in model.notebooks.items():
+        if notebook.state is RUNNING:
+            model.turn(name, STOPPED)
+    model.settle()
+    assert {name: (each.on_create, each.on_start) for name, each in model.configurations.items()} == scripts
+    assert {
+        name: notebook.configuration
+        for name, notebook in model.notebooks.items()
+        if notebook.state is not NotebookState.DELETING
+    } == {
+        name: configuration
+        for name, configuration in attached.items()
+        if model.notebooks[name].state is not NotebookState.DELETING
+    }
+
+
+@given(models())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_configurations_of_untagged_notebooks_are_never_written(model: Model) -> None:
+    tagged = {
+        model.notebooks[name].configuration or FALLBACK for name, tags in model.tags.items() if tags.get("ssh") != "off"
+    }
+    model.settle()
+    assert {action.configuration.name for action in model.done if isinstance(action, WriteScript)} <= tagged
+
+
+@given(models(), st.data())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_a_partial_read_takes_nothing_away(model: Model, data: st.DataObject) -> None:
+    model.settle()
+    for name in model.notebooks:
+        model.tags[name] = data.draw(TAGS)
+    for name in model.notebooks:
+        seen = model.see(name)
+        partial = replace(seen, users=data.draw(st.sampled_from([None, Users(complete=False)])))
+        for action in plan_notebook(partial, TERMS, model.now).actions:
+            if isinstance(action, WriteScript):
+                assert BODY in (action.on_start or b"")
+
+
+@given(models(), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), max_size=8))
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_crashes_anywhere_end_converged(model: Model, crashes: list[tuple[int, int]]) -> None:
+    """Whatever was interrupted, each look leaves things so that the next ones finish the work."""
+    names = list(model.notebooks)
+    for which, after in crashes:
+        model.reconcile(names[which % len(names)], crash_after=after)
+        model.finish()
+    model.settle()
+    for name in names:
+        wish = model.see(name).wish
+        configuration = model.configurations.get(model.notebooks[name].configuration or "")
+        refused = model.records[name].problem if name in model.records else None
+        there = model.notebooks[name].state is not NotebookState.DELETING
+        if there and wish.mode_at(model.now) is not Mode.OFF and configuration and not refused:
+            assert BODY in (configuration.on_start or b"")
+
+
+@given(models())
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_every_action_says_why(model: Model) -> None:
+    model.settle()
+    for sentence in reasons(model.done):
+        what, _, why = sentence.partition(": ")
+        assert what
+        assert why
+
+
+def test_a_record_with_something_left_to_do_is_not_settled() -> None:
+    assert settled_off(Record("box"))
+    assert not settled_off(Record("box", attached=FALLBACK))
+    assert not settled_off(Record("box", problem=Problem("block-damaged", "…")))
