@@ -8,12 +8,12 @@
 # Root runs no interpreter that others can write to, and everything below /home/ec2-user is ec2-user's: only
 # the system's Python will do (docs/block.md, "Which Python").
 #
-# rules/block.py drops these lines and fills in the words between @ signs. The agent gets the settings as
-# arguments, NOTEBOOK_SSH_STACK=… and so on.
+# rules/block.py drops these lines and fills in the words between @ signs. The settings are words such as
+# REGION=eu-west-1; boot.py passes them on as arguments, NOTEBOOK_SSH_REGION=eu-west-1.
 ( (
 set +euxvC
 cd /
-umask 077
+umask 022
 export PATH="$PATH:/usr/bin:/bin"
 r=${NOTEBOOK_SSH_ROOT-} p=${NOTEBOOK_SSH_PYTHON:-/usr/bin/python3}
 l=$r/var/log/notebook-ssh.log
@@ -25,8 +25,8 @@ export P='@payload@'
 exec "$p" -I -c 'import os,sys,base64,hashlib,lzma
 try:
  c=lzma.decompress(base64.b85decode(os.environ.pop("P")))
- if hashlib.sha256(c).hexdigest()[:32]!="@sum@":raise ValueError("damaged block")
- exec(c)
+ if hashlib.sha256(c).hexdigest()[:16]!="@sum@":raise ValueError("damaged block")
+ exec(c[:c.index(0)])
 except Exception as e:sys.exit("notebook-ssh: nothing was started: %r"%e)
 ' @arguments@ >>"$l" 2>&1
 ) & ) </dev/null >/dev/null 2>&1 || :

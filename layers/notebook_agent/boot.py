@@ -54,6 +54,6 @@ done""",
         sys.executable,
         "-I",
         agent,
-        *sys.argv[1:],
+        *("NOTEBOOK_SSH_" + word for word in sys.argv[1:]),
     ],
 )

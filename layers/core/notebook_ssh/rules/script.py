@@ -100,8 +100,7 @@ class Block:
         """The block's bytes: opening line, body, closing line."""
         opening = (
             f"# >>> notebook-ssh stack={self.stack} version={self.version} id={self.id} "
-            f"sum={fingerprint(self.body)} original={original} >>> "
-            "managed by this stack: edits inside are undone\n"
+            f"sum={fingerprint(self.body)} original={original} >>> managed: edits inside are undone\n"
         )
         return opening.encode() + self.body + f"# <<< notebook-ssh stack={self.stack} <<<\n".encode()
 
