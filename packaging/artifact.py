@@ -37,12 +37,10 @@ SERVICES = (
     "resourcegroupstaggingapi",
     "sagemaker",
     "secretsmanager",
-    "sns",
     "sqs",
     "ssm",
-    "sts",
 )
-"""The service models that stay in the layer: those that `notebook_ssh.aws.clients.client` knows, and sts."""
+"""The service models that stay in the layer: those that the code asks `notebook_ssh.aws.clients.client` for."""
 
 OF_EVERY_SERVICE = ("_retry.json", "endpoints.json", "partitions.json", "sdk-default-configuration.json")
 """botocore's data that every client reads (botocore/loaders.py, botocore/session.py)."""

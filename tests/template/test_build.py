@@ -1,0 +1,173 @@
+"""What is deployed is complete, small, the same every time, and compiled for good."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import artifact
+import botocore.session
+import pytest
+import size
+from stack import PROJECT, source
+
+HANDLERS = sorted(path.parent.name for path in (PROJECT / "functions").glob("*/handler.py"))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All three parts, in a folder whose name has a blank, compiled by the Python that runs the tests."""
+    folder = tmp_path_factory.mktemp("the build")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TARGET_PYTHON", sys.executable)
+        for part in ("core", "functions", "notebook_agent"):
+            artifact.build(part, folder / part)
+    return folder
+
+
+def in_lambda(built: Path, program: str) -> Any:
+    """What `program` prints as JSON, run with nothing importable but the artifact and the standard library."""
+    paths = [str(built / "core" / "python"), str(built / "functions")]
+    start = f"import sys, json; sys.path[:0] = {paths!r}\n{program}"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", start], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+def test_a_handler_starts_with_nothing_but_what_is_deployed(built: Path, name: str) -> None:
+    loaded = in_lambda(built, f"import {name}.handler as h; assert h.handle; print(json.dumps(list(sys.modules)))")
+    roots = {module.partition(".")[0] for module in loaded}
+    assert not roots & {"boto3", "s3transfer", "pydantic", "aws_xray_sdk"}
+
+
+def test_every_client_can_be_made_and_speaks_to_the_same_address_as_with_all_of_botocore(built: Path) -> None:
+    asked = [
+        (service, region) for service in artifact.SERVICES for region in ("eu-central-1", "us-gov-west-1", "cn-north-1")
+    ]
+    found = in_lambda(
+        built,
+        "import botocore.session\n"
+        "session = botocore.session.get_session()\n"
+        "make = lambda s, r: session.create_client(s, region_name=r, aws_access_key_id='a', aws_secret_access_key='b')\n"
+        f"print(json.dumps([make(s, r).meta.endpoint_url for s, r in {asked!r}]))",
+    )
+    whole = botocore.session.Session()
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+    for (service, region), address in zip(asked, found, strict=True):
+        client = whole.create_client(service, region_name=region, **keys)  # type: ignore[call-overload]
+        assert address == client.meta.endpoint_url, (service, region)
+
+
+def test_a_service_that_is_used_and_not_packed_is_noticed(built: Path) -> None:
+    packed = {path.name for path in (built / "core/python/botocore/data").iterdir() if path.is_dir()}
+    assert packed == set(artifact.SERVICES)
+
+
+def test_a_service_that_botocore_does_not_know_fails_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(artifact, "SERVICES", (*artifact.SERVICES, "notebookssh"))
+    with pytest.raises(artifact.BuildError, match="no data for notebookssh"):
+        artifact.build("core", tmp_path / "core")
+
+
+def test_every_module_has_bytecode_that_is_never_checked_against_its_source(built: Path) -> None:
+    seen = 0
+    for part in ("core", "functions"):
+        for module in (built / part).rglob("*.py"):
+            compiled = Path(importlib.util.cache_from_source(str(module)))
+            assert compiled.is_file(), module
+            flags = int.from_bytes(compiled.read_bytes()[4:8], "little")
+            assert flags == 0b01, module  # PEP 552: hash-based, not checked
+            seen += 1
+    assert seen > 300
+
+
+def test_tracebacks_show_the_paths_of_lambda(built: Path) -> None:
+    compiled = importlib.util.cache_from_source(str(built / "core/python/notebook_ssh/settings.py"))
+    content = Path(compiled).read_bytes()
+    assert b"/opt/python/notebook_ssh/settings.py" in content
+    assert str(built).encode() not in content
+
+
+def test_without_the_runtimes_python_it_says_so_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TARGET_PYTHON", str(tmp_path / "no-such-python"))
+    artifact.build("functions", tmp_path / "functions")
+    assert "no bytecode" in capsys.readouterr().err
+    assert not list((tmp_path / "functions").rglob("*.pyc"))
+    assert (tmp_path / "functions" / HANDLERS[0] / "handler.py").is_file()
+
+
+def test_the_same_source_gives_the_same_bytes_and_times(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TARGET_PYTHON", sys.executable)
+    for part in ("core", "functions", "notebook_agent"):
+        artifact.build(part, tmp_path / part)
+        assert files(tmp_path / part) == files(built / part), part
+    times = {path.stat().st_mtime for path in tmp_path.rglob("*") if path != tmp_path and path.is_file()}
+    assert times == {artifact.EARLIEST}
+
+
+def test_a_given_time_is_the_files_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    artifact.build("notebook_agent", tmp_path / "agent")
+    assert {os.stat(path).st_mtime for path in (tmp_path / "agent").rglob("*")} == {1700000000}
+
+
+def test_the_agent_lands_where_the_functions_look_for_it(built: Path) -> None:
+    assert {"notebook_agent/agent.py", "notebook_agent/block.sh"} <= set(files(built / "notebook_agent"))
+
+
+def test_nothing_is_packed_that_no_function_uses(built: Path) -> None:
+    for name in (*files(built / "core"), *files(built / "functions")):
+        assert not name.endswith((".so", "Makefile", "/RECORD", "examples-1.json.gz")), name
+        assert not name.startswith(("python/boto3/", "python/bin/")), name
+
+
+def test_all_of_it_stays_below_the_limit(built: Path) -> None:
+    found = size.sizes(built)
+    assert sum(found.values()) <= size.LIMIT, found
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(artifact.BuildError, match="not empty"):
+        artifact.build("core", tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_the_build_is_for_the_runtime_that_the_template_names() -> None:
+    assert source()["Globals"]["Function"]["Runtime"] == f"python{artifact.RUNTIME}"
+    assert source()["Globals"]["Function"]["Architectures"] == ["arm64"]
+    assert "aarch64" in artifact.PLATFORM
+
+
+def test_sam_finds_a_target_for_everything_it_builds() -> None:
+    for name, resource in source()["Resources"].items():
+        folder = {
+            "AWS::Serverless::Function": "functions",
+            "AWS::Serverless::LayerVersion": resource.get("Properties", {}).get("ContentUri"),
+        }.get(resource["Type"])
+        if folder is None:
+            continue
+        assert resource["Metadata"] == {"BuildMethod": "makefile", "WorkingDirectory": "."}, name
+        done = subprocess.run(
+            ["make", "--dry-run", "--makefile", f"{folder}/Makefile", f"build-{name}", "ARTIFACTS_DIR=somewhere"],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "packaging/artifact.py" in done.stdout
