@@ -133,8 +133,7 @@ def _api_call(detail: Mapping[Any, Any], tag_key: str, caller: str) -> tuple[Sig
     if caller and _session_of(detail) == caller:
         return (Ignore("our own call"),)
     call = str(detail.get("eventName", ""))
-    given = detail.get("requestParameters")
-    given = given if isinstance(given, Mapping) else {}
+    given = _lower_camel(detail.get("requestParameters"))
     because = f"call {call:.60}"
     if call in _TAGGING:
         if _irrelevant(_TAGGING[call](given), tag_key):
@@ -147,9 +146,16 @@ def _api_call(detail: Mapping[Any, Any], tag_key: str, caller: str) -> tuple[Sig
     return (signal or Ignore(f"the call {call:.60} names nothing of ours"),)
 
 
+def _lower_camel(given: object) -> dict[str, Any]:
+    """Parameters of a call under their names in lowerCamelCase. UNCONFIRMED how CloudTrail spells them here."""
+    if not isinstance(given, Mapping):
+        return {}
+    return {name[:1].lower() + name[1:]: value for name, value in given.items() if isinstance(name, str)}
+
+
 def _keys_of_list(given: Mapping[Any, Any]) -> object:
     tags = given.get("tags")
-    return [tag.get("key") for tag in tags if isinstance(tag, Mapping)] if isinstance(tags, list) else None
+    return [_lower_camel(tag).get("key") for tag in tags] if isinstance(tags, list) else None
 
 
 def _keys_of_map(given: Mapping[Any, Any]) -> object:

@@ -1,0 +1,128 @@
+"""What each tag means; docs/tags.md says the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from notebook_ssh.rules.record import Mode, Wish
+from notebook_ssh.rules.tags import read_wish, status_keys, wish_keys
+
+SIX_PM = 1_906_567_200
+"""2030-06-01T18:00:00Z."""
+
+
+def wish(**tags: str) -> Wish:
+    return read_wish({key.replace("_", "-"): value for key, value in tags.items()}, "ssh")
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"),
+    [
+        ("ngrok", Mode.NGROK),
+        ("NGROK", Mode.NGROK),
+        ("  Bastion ", Mode.BASTION),
+        ("off", Mode.OFF),
+        ("OFF", Mode.OFF),
+        ("", Mode.OFF),
+        ("   ", Mode.OFF),
+    ],
+)
+def test_the_mode(value: str, mode: Mode) -> None:
+    assert wish(ssh=value) == Wish(mode=mode)
+
+
+def test_no_tag_is_off() -> None:
+    assert read_wish({}, "ssh") == Wish()
+    assert wish(Env="ngrok", sshd="ngrok") == Wish()
+
+
+@pytest.mark.parametrize(
+    ("tags", "parts"),
+    [
+        ({"ssh_ngrok_url": "tcp://1.tcp.ngrok.io:12345"}, {"ngrok_url": "tcp://1.tcp.ngrok.io:12345"}),
+        ({"ssh_ngrok_url": " TCP://1.TCP.ngrok.io:1 "}, {"ngrok_url": "tcp://1.tcp.ngrok.io:1"}),
+        ({"ssh_ngrok_url": "tcp://5.tcp.eu.ngrok.io:65535"}, {"ngrok_url": "tcp://5.tcp.eu.ngrok.io:65535"}),
+        ({"ssh_users": "mario ana"}, {"users": ("mario", "ana")}),
+        ({"ssh_users": "  ana   mario  ana "}, {"users": ("ana", "mario")}),
+        ({"ssh_users": "a.b_c-d@e"}, {"users": ("a.b_c-d@e",)}),
+        ({"ssh_restart": "Now"}, {"restart": True}),
+        ({"ssh_wake": "yes"}, {"wake": True}),
+        ({"ssh_wake": ""}, {}),
+        ({"ssh_until": "2030-06-01T18:00Z"}, {"until": SIX_PM}),
+        ({"ssh_until": "2030-06-01T18:00:00z"}, {"until": SIX_PM}),
+        ({"ssh_until": "2030-06-01 18:00"}, {"until": SIX_PM}),
+        ({"ssh_until": "2030-06-01t20:00:00+02:00"}, {"until": SIX_PM}),
+        ({"ssh_until": "2030-06-01T12:30-0530"}, {"until": SIX_PM}),
+        ({"ssh_until": ""}, {}),
+    ],
+)
+def test_what_goes_with_a_mode(tags: dict[str, str], parts: dict[str, Any]) -> None:
+    assert wish(ssh="ngrok", **tags) == Wish(mode=Mode.NGROK, **parts)
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({"ssh": "ngork"}, "The tag ssh is “ngork”, but it can only be ngrok, bastion or off"),
+        ({"ssh": "yes"}, "“yes”"),
+        ({"ssh": "ngrok", "ssh_ngrok_url": "1.tcp.ngrok.io:12345"}, "tcp://1.tcp.ngrok.io:12345"),
+        ({"ssh": "ngrok", "ssh_ngrok_url": "tcp://1.tcp.ngrok.io"}, "The tag ssh-ngrok-url"),
+        ({"ssh": "ngrok", "ssh_ngrok_url": "tcp://1.tcp.ngrok.io:0"}, "The tag ssh-ngrok-url"),
+        ({"ssh": "ngrok", "ssh_ngrok_url": "tcp://1.tcp.ngrok.io:65536"}, "The tag ssh-ngrok-url"),
+        ({"ssh": "ngrok", "ssh_ngrok_url": "tcp://a@b.c:22"}, "The tag ssh-ngrok-url"),
+        ({"ssh": "ngrok", "ssh_ngrok_url": "tcp://b.c:22/x"}, "The tag ssh-ngrok-url"),
+        ({"ssh": "ngrok", "ssh_users": "mario,ana"}, "The tag ssh-users is “mario?ana”"),
+        ({"ssh": "ngrok", "ssh_users": "../etc"}, "The tag ssh-users"),
+        ({"ssh": "ngrok", "ssh_users": "a" * 65}, "64 at most"),
+        ({"ssh": "bastion", "ssh_until": "tomorrow"}, "SSH is off until it is corrected"),
+        ({"ssh": "bastion", "ssh_until": "2030-06-01"}, "The tag ssh-until"),
+        ({"ssh": "bastion", "ssh_until": "2030-13-01T18:00Z"}, "The tag ssh-until"),
+        ({"ssh": "bastion", "ssh_until": "2030-06-01T18"}, "The tag ssh-until"),
+        ({"ssh": "bastion", "ssh_until": "20300601T1800Z"}, "The tag ssh-until"),
+        ({"ssh": "bastion", "ssh_restart": "yes"}, "the only value it can have is now"),
+        ({"ssh": "bastion", "ssh_wake": "now"}, "the only value it can have is yes"),
+    ],
+)
+def test_what_cannot_be_understood_is_off_and_says_why(tags: dict[str, str], said: str) -> None:
+    found = wish(**tags)
+    assert found.mode is Mode.OFF
+    assert found.problem is not None
+    assert found.problem.code == "invalid-tag"
+    assert said in found.problem.message
+
+
+def test_with_ssh_off_the_other_tags_are_nobodys_mistake() -> None:
+    assert wish(ssh="off", ssh_until="tomorrow") == Wish()
+    assert wish(ssh_ngrok_url="nonsense") == Wish()
+    assert wish(ssh="bastion", ssh_ngrok_url="nonsense") == Wish(mode=Mode.BASTION)
+
+
+def test_the_keys_derive_from_the_stacks_own() -> None:
+    assert read_wish({"tunnel": "ngrok", "tunnel-wake": "yes", "ssh": "off"}, "tunnel") == Wish(Mode.NGROK, wake=True)
+    assert wish_keys("tunnel")[:2] == ("tunnel", "tunnel-ngrok-url")
+    assert status_keys("tunnel") == ("tunnel-status", "tunnel-address")
+    assert not set(wish_keys("ssh")) & set(status_keys("ssh"))
+
+
+def test_access_ends_at_the_very_second() -> None:
+    found = wish(ssh="ngrok", ssh_until="2030-06-01T18:00Z")
+    assert found.mode_at(SIX_PM - 1) is Mode.NGROK
+    assert found.mode_at(SIX_PM) is Mode.OFF
+
+
+TEXT = st.text(max_size=300) | st.from_regex(r"\d{1,5}-\d{1,3}-\d{1,3}[T ]\d{1,3}:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?")
+
+
+@given(st.dictionaries(st.sampled_from(wish_keys("ssh")), TEXT), st.sampled_from(["ngrok", "bastion", ""]))
+def test_any_text_has_a_meaning(tags: dict[str, str], mode: str) -> None:
+    found = read_wish(({"ssh": mode} if mode else {}) | tags, "ssh")
+    assert found.problem is None or found.mode is Mode.OFF
+    if found.problem:
+        # It can stand in a log, in a status and, cut, on a console.
+        assert found.problem.message.isprintable()
+        assert len(found.problem.message) < 400
+    for user in found.users:
+        assert "/" not in user
