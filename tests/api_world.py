@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import NOW, a_report, an_api_event
+from builders import NOW, a_body, an_api_event
 from moto import mock_aws
 
 from lookup_api import handler as lookup_api
@@ -106,27 +106,6 @@ class World:
     @staticmethod
     def _said(answer: dict[str, Any]) -> Said:
         return Said(answer["statusCode"], answer["headers"], answer["body"])
-
-
-def a_body(**parts: Any) -> dict[str, Any]:
-    """The body of a connected agent's report."""
-    report = a_report()
-    usual: dict[str, Any] = {
-        "agent": report.agent,
-        "boot": report.boot,
-        "booted_at": report.booted_at,
-        "sequence": report.sequence,
-        "mode": "ngrok",
-        "phase": "connected",
-        "host": report.host,
-        "port": report.port,
-        "host_keys": list(report.host_keys),
-        "keys": {"own": 1, "central": 0, "rejected": []},
-        "sessions": {"open": 0, "active_at": None},
-        "problem": None,
-        "token_version": None,
-    }
-    return usual | parts
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any
 
-from notebook_ssh.rules.record import Mode, NotebookState, Phase, Record, Report, Wish
+from notebook_ssh.rules.record import Bastion, Mode, NotebookState, Phase, Record, Report, Wish
+from notebook_ssh.settings import Settings
 
 NOW = 1_800_000_000
 """The time at which the tests play: 2027-01-15T08:00:00Z."""
@@ -18,6 +19,23 @@ def wire(*fields: bytes) -> str:
 
 HOST_KEY = f"ssh-ed25519 {wire(b'ssh-ed25519', bytes(range(32)))}"
 RSA_KEY = f"ssh-rsa {wire(b'ssh-rsa', bytes([1, 0, 1]), bytes([0]) + bytes([0xA5]) * 256)}"
+
+BASTION = Bastion("bastion.example.com", "jumper", "sg-0123456789abcdef0", "vpc-0123456789abcdef0")
+SETTINGS = Settings(
+    stack="team-ssh",
+    tag_key="ssh",
+    table="records",
+    api_url="",
+    region="us-east-1",
+    sync_seconds=300,
+    fallback_configuration="better-sagemaker",
+    ngrok_secret="ngrok-token",
+    keys_path="/keys",
+    notebook_queue="",
+    bastion_queue="",
+    bastion=BASTION,
+    dry_run=False,
+)
 
 
 def a_record(**parts: Any) -> Record:
@@ -55,6 +73,27 @@ def a_report(**parts: Any) -> Report:
         "phase_since": NOW - 400,
     }
     return Report(**(usual | parts))
+
+
+def a_body(**parts: Any) -> dict[str, Any]:
+    """The body of a connected agent's report."""
+    report = a_report()
+    usual: dict[str, Any] = {
+        "agent": report.agent,
+        "boot": report.boot,
+        "booted_at": report.booted_at,
+        "sequence": report.sequence,
+        "mode": "ngrok",
+        "phase": "connected",
+        "host": report.host,
+        "port": report.port,
+        "host_keys": list(report.host_keys),
+        "keys": {"own": 1, "central": 0, "rejected": []},
+        "sessions": {"open": 0, "active_at": None},
+        "problem": None,
+        "token_version": None,
+    }
+    return usual | parts
 
 
 def an_api_event(method: str, resource: str, name: str = "demo", **parts: Any) -> dict[str, Any]:

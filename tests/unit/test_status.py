@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from builders import NOW, a_record, a_report
+from builders import NOW, SETTINGS, a_record, a_report
 from hypothesis import given, strategies as st
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.rules.answers import connection_of, details, list_entry
 from notebook_ssh.rules.doctor import doctor_json, doctor_text, examine
-from notebook_ssh.rules.record import Bastion, Mode, NotebookState, Phase, Record, Report, Way, Wish
+from notebook_ssh.rules.record import Mode, NotebookState, Phase, Record, Report, Way, Wish
 from notebook_ssh.rules.status import (
     STARTING_SECONDS,
     WAKE_AGAIN_SECONDS,
@@ -24,13 +24,8 @@ from notebook_ssh.rules.status import (
     status_of,
     wake,
 )
-from notebook_ssh.settings import Settings
 
 SYNC = 300
-BASTION = Bastion("bastion.example.com", "jumper", "sg-0123456789abcdef0", "vpc-0123456789abcdef0")
-SETTINGS = Settings(
-    "team-ssh", "ssh", "t", "", "us-east-1", SYNC, "better-sagemaker", "", "/keys", "", "", BASTION, False
-)
 TOO_LARGE = Problem("config-too-large", "The on-start script has 12,000 bytes.")
 NO_CARD = Problem("ngrok-card-required", "ngrok wants a card.")
 RULE_LIMIT = Problem("rule-limit", "The group sg-1 is full.")

@@ -206,10 +206,11 @@ BY_THE_STACK = ("connected_since", "phase_since")
 """What the stack adds to a report; not told by the notebook."""
 
 
-STATUS = tuple(
-    "name wish state state_since started_at configuration block_since problem wished_since way "
-    "report.boot report.booted_at report.sequence report.received_at report.mode report.phase report.host report.port "
-    "report.problem report.keys_own report.keys_central report.connected_since report.phase_since".split()
+_REPORTED = ("boot", "booted_at", "sequence", "received_at", "mode", "phase", "host", "port", "problem")
+STATUS = (
+    *("name", "wish", "state", "state_since", "started_at", "configuration", "block_since"),
+    *("problem", "wished_since", "way"),
+    *(f"report.{field}" for field in (*_REPORTED, "keys_own", "keys_central", "connected_since", "phase_since")),
 )
 """The attributes on which a status and an address depend."""
 

@@ -151,7 +151,7 @@ def list_entry(record: Record, now: int, stack: Stack) -> dict[str, Any]:
         "name": record.name,
         "mode": str(record.wish.mode),
         "status": str(status.code),
-        "address": _address_text(record),
+        "address": _address_text(record, stack),
         "since": _iso(status.since),
     }
 
@@ -167,14 +167,14 @@ def details(record: Record, now: int, stack: Stack) -> dict[str, Any]:
         record.report,
         record.wish,
     )
-    address = last_address(record)
+    address = _reachable(record, stack)
     jump = _jump(stack) if wish.mode is Mode.BASTION else None
     return {
         "name": record.name,
         "mode": str(wish.mode),
         **status_json(status),
         "ssh": ssh_command(connection) if connection else None,
-        "address": _address_text(record),
+        "address": _address_text(record, stack),
         "host": address[0] if address else None,
         "port": address[1] if address else None,
         "user": USER,
@@ -224,8 +224,13 @@ def _jump(stack: Stack) -> Jump | None:
     return Jump(host, stack.bastion.user, f"{stack.stack}-bastion", int(port) if port.isdecimal() else 22)
 
 
-def _address_text(record: Record) -> str | None:
-    address = last_address(record)
+def _reachable(record: Record, stack: Stack) -> tuple[str, int] | None:
+    """The last address; none where only a bastion leads to it and the stack has none any more."""
+    return None if record.wish.mode is Mode.BASTION and stack.bastion is None else last_address(record)
+
+
+def _address_text(record: Record, stack: Stack) -> str | None:
+    address = _reachable(record, stack)
     return f"{address[0]}:{address[1]}" if address else None
 
 

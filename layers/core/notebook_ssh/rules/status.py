@@ -192,9 +192,9 @@ def _running(record: Record, report: Report, now: int, sync_seconds: int) -> Sta
 
 
 def _connected(record: Record, report: Report) -> Status:
+    way = record.way if record.wish.mode is Mode.BASTION else None
     if record.wish.mode is Mode.BASTION:
-        way = record.way
-        if way and way.problem:
+        if way and way.problem and not way.open:
             return _error(way.problem, way.since or None)
         if way is None or not way.open or way.private_ip is None:
             return Status(
@@ -204,14 +204,15 @@ def _connected(record: Record, report: Report) -> Status:
                 "Wait a minute: the rule is made by itself.",
                 record.problem,
             )
-    problem = record.problem or report.problem or _no_keys(record, report)
+    # A way that is open and has a problem keeps some people out, not all: a client network that was refused.
+    problem = record.problem or report.problem or (way.problem if way else None) or _no_keys(record, report)
     return Status(
         Code.CONNECTED,
         report.connected_since,
         f"{record.name} can be reached."
         if problem is None
         else f"{record.name} can be reached, but: {problem.message}",
-        "Connect: ssh <name> with the client, or the `ssh` line of this answer."
+        f"Connect: `ssh {record.name}` with the client, or the line that /notebooks/{record.name}/ssh answers."
         if problem is None
         else "Connect, and put right what the message says.",
         problem,

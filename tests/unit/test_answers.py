@@ -1,0 +1,153 @@
+"""The formats of the API's answers, one by one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from builders import BASTION, HOST_KEY, NOW, RSA_KEY, SETTINGS, a_record, a_report, wire
+
+from notebook_ssh.rules.answers import (
+    Connection,
+    Jump,
+    address_line,
+    connection_of,
+    details,
+    fleet_known_hosts,
+    known_hosts,
+    list_entry,
+    ssh_command,
+    ssh_config,
+)
+from notebook_ssh.rules.record import Mode, Record, Way, Wish
+
+P521 = f"ecdsa-sha2-nistp521 {wire(b'ecdsa-sha2-nistp521', b'nistp521', bytes([4]) + bytes(132))}"
+TUNNEL = Connection("Demo", "0.tcp.ngrok.io", 17887, (RSA_KEY, HOST_KEY))
+JUMP = Jump("bastion.example.com", "jumper", "team-ssh-bastion")
+BEHIND = Connection("inner", "10.0.1.5", 22, (RSA_KEY,), JUMP)
+
+
+def through_bastion(**parts: object) -> Record:
+    return a_record(
+        wish=Wish(mode=Mode.BASTION),
+        way=Way(open=True, private_ip="10.0.1.5", since=NOW - 300),
+        report=a_report(mode=Mode.BASTION, host=None, port=None),
+        **parts,
+    )
+
+
+@pytest.mark.parametrize(
+    ("connection", "command", "address"),
+    [
+        (TUNNEL, "ssh -p 17887 ec2-user@0.tcp.ngrok.io", "0.tcp.ngrok.io 17887"),
+        (BEHIND, "ssh -J jumper@bastion.example.com ec2-user@10.0.1.5", "10.0.1.5 22"),
+        (
+            replace(BEHIND, jump=replace(JUMP, port=2222)),
+            "ssh -J jumper@bastion.example.com:2222 ec2-user@10.0.1.5",
+            "10.0.1.5 22",
+        ),
+        (
+            replace(BEHIND, jump=replace(JUMP, host="2001:db8::1")),
+            "ssh -J jumper@[2001:db8::1] ec2-user@10.0.1.5",
+            "10.0.1.5 22",
+        ),
+    ],
+)
+def test_the_line_to_type(connection: Connection, command: str, address: str) -> None:
+    assert ssh_command(connection) == command
+    assert address_line(connection) == address
+
+
+def test_the_bastion_is_taken_from_the_settings() -> None:
+    assert connection_of(through_bastion(), NOW, SETTINGS) == Connection("demo", "10.0.1.5", 22, (HOST_KEY,), JUMP)
+    on_a_port = replace(SETTINGS, bastion=replace(BASTION, host="127.0.0.1:2222"))
+    there = connection_of(through_bastion(), NOW, on_a_port)
+    assert there is not None
+    assert there.jump == Jump("127.0.0.1", "jumper", "team-ssh-bastion", 2222)
+    ipv6 = connection_of(through_bastion(), NOW, replace(SETTINGS, bastion=replace(BASTION, host="2001:db8::1")))
+    assert ipv6 is not None
+    assert ipv6.jump == Jump("2001:db8::1", "jumper", "team-ssh-bastion")
+
+
+def test_without_a_bastion_there_is_no_way_and_no_address() -> None:
+    settings = replace(SETTINGS, bastion=None)
+    assert connection_of(through_bastion(), NOW, settings) is None
+    assert details(through_bastion(), NOW, settings)["host"] is None
+    assert list_entry(through_bastion(), NOW, settings)["address"] is None
+
+
+def test_ssh_itself_reads_the_blocks_as_meant(tmp_path: Path) -> None:
+    """`ssh -G` prints what a name means, by ssh's own reading of the file."""
+    file = tmp_path / "config"
+    file.write_text(ssh_config([TUNNEL, BEHIND], "team-ssh") + "\n")
+
+    def meaning(name: str) -> dict[str, str]:
+        told = subprocess.run(
+            ["ssh", "-F", str(file), "-G", name], capture_output=True, text=True, check=True, timeout=20
+        )
+        return dict(line.split(" ", 1) for line in told.stdout.splitlines() if " " in line)
+
+    for name in ("Demo", "demo"):
+        tunnel = meaning(name)
+        assert (tunnel["hostname"], tunnel["port"], tunnel["user"]) == ("0.tcp.ngrok.io", "17887", "ec2-user")
+        assert (tunnel["hostkeyalias"], tunnel["stricthostkeychecking"]) == ("demo", "true")
+        assert tunnel["userknownhostsfile"].endswith("/.ssh/team-ssh.known_hosts")
+        assert "proxyjump" not in tunnel
+    inner = meaning("inner")
+    assert (inner["hostname"], inner["port"], inner["proxyjump"]) == ("10.0.1.5", "22", "team-ssh-bastion")
+    bastion = meaning("team-ssh-bastion")
+    assert (bastion["hostname"], bastion["user"]) == ("bastion.example.com", "jumper")
+
+
+def test_ssh_itself_finds_the_host_keys_under_the_name(tmp_path: Path) -> None:
+    file = tmp_path / "known_hosts"
+    file.write_text("".join(f"{line}\n" for line in known_hosts(TUNNEL)))
+    found = subprocess.run(
+        ["ssh-keygen", "-F", "demo", "-f", str(file)], capture_output=True, text=True, check=True, timeout=20
+    )
+    assert [line for line in found.stdout.splitlines() if not line.startswith("#")] == [
+        f"demo {RSA_KEY}",
+        f"demo {HOST_KEY}",
+    ]
+
+
+def test_the_bastion_has_one_block_however_many_are_behind_it() -> None:
+    blocks = ssh_config([BEHIND, replace(BEHIND, name="other")], "team-ssh")
+    assert blocks.count("Host team-ssh-bastion") == 1
+
+
+def test_the_fleet_has_one_key_for_each_and_the_strongest() -> None:
+    fleet = [
+        replace(TUNNEL, host_keys=(RSA_KEY, P521, HOST_KEY)),
+        replace(BEHIND, host_keys=(RSA_KEY, P521)),
+        replace(BEHIND, host_keys=()),
+    ]
+    assert list(fleet_known_hosts(fleet)) == [f"demo {HOST_KEY}", f"inner {P521}"]
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=x", "a b", "a\nb", "", "$(id)", "a;b", "ä.example", "a%h"])
+def test_a_host_that_is_not_a_word_is_no_connection(host: str) -> None:
+    assert connection_of(a_record(report=a_report(host=host)), NOW, SETTINGS) is None
+
+
+def test_a_stale_address_is_told_as_such_and_not_offered() -> None:
+    record = a_record(report=a_report(received_at=NOW - 5000))
+    assert connection_of(record, NOW, SETTINGS) is None
+    told = details(record, NOW, SETTINGS)
+    assert (told["status"], told["since"], told["ssh"]) == ("stale", "2027-01-15T06:36:40Z", None)
+    assert (told["address"], told["host"], told["port"]) == ("0.tcp.ngrok.io:17887", "0.tcp.ngrok.io", 17887)
+    assert told["next_step"]
+
+
+def test_a_list_of_ten_thousand_fits_into_one_answer() -> None:
+    """6 MB is what a function may answer at once; the longest names there can be."""
+    record = a_record(
+        name="n" * 63, wish=Wish(mode=Mode.BASTION), report=a_report(host="h" * 60 + ".tcp.ap-southeast.ngrok.io")
+    )
+    entry = json.dumps(list_entry(replace(record, wish=Wish(mode=Mode.NGROK)), NOW, SETTINGS))
+    block = ssh_config([replace(TUNNEL, name="N" * 63)], "team-ssh")
+    line = next(fleet_known_hosts([replace(TUNNEL, name="N" * 63)]))
+    assert max(len(entry), len(block), len(line)) * 10_000 < 6_000_000

@@ -1,0 +1,158 @@
+"""The doctor makes obvious what stands in the way: the failures people really have, each at its hop, with the remedy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from builders import NOW, SETTINGS, a_record, a_report
+
+from notebook_ssh.errors import Problem
+from notebook_ssh.rules.doctor import Verdict, doctor_json, doctor_text, examine
+from notebook_ssh.rules.record import Mode, NotebookState, Phase, Record, RejectedKey, Way, Wish
+
+OK, WAITING, FAILED = Verdict.OK, Verdict.WAITING, Verdict.FAILED
+VIA_BASTION: dict[str, Any] = {
+    "wish": Wish(mode=Mode.BASTION),
+    "report": a_report(mode=Mode.BASTION, host=None, port=None),
+}
+
+
+def failing(code: str, message: str = "It does not work.") -> Any:
+    return a_report(phase=Phase.FAILED, host=None, port=None, problem=Problem(code, message))
+
+
+REAL_FAILURES: list[tuple[str, Record, str, Verdict, str]] = [
+    ("not restarted yet", a_record(block_since=NOW - 100), "restart", WAITING, "stop-notebook-instance"),
+    ("stopped", a_record(state=NotebookState.STOPPED, started_at=None), "restart", WAITING, "start-notebook-instance"),
+    (
+        "could not start",
+        a_record(state=NotebookState.FAILED, started_at=None),
+        "restart",
+        FAILED,
+        "start-notebook-instance",
+    ),
+    (
+        "configuration too large",
+        a_record(block_since=None, problem=Problem("config-too-large", "12,000 bytes and 5,000.")),
+        "configuration",
+        FAILED,
+        "Shorten",
+    ),
+    (
+        "configuration to be attached",
+        a_record(configuration=None, block_since=None),
+        "configuration",
+        WAITING,
+        "Stop it",
+    ),
+    ("configuration to be written", a_record(block_since=None), "configuration", WAITING, "Wait"),
+    ("token missing", a_record(report=failing("ngrok-token-missing")), "tunnel", FAILED, "secret"),
+    ("token refused", a_record(report=failing("ngrok-token-refused")), "tunnel", FAILED, "secret"),
+    ("card required", a_record(report=failing("ngrok-card-required")), "tunnel", FAILED, "card"),
+    ("agent silent from the start", a_record(started_at=NOW - 1000), "agent", FAILED, "LifecycleConfigOnStart"),
+    ("agent silent since", a_record(report=a_report(received_at=NOW - 5000)), "agent", FAILED, "notebook-ssh.log"),
+    ("agent not heard of yet", a_record(), "agent", WAITING, "Wait"),
+    ("agent cannot run sshd", a_record(report=failing("sshd-unreachable")), "agent", FAILED, "message"),
+    (
+        "notebook in no VPC",
+        a_record(**VIA_BASTION, way=Way(problem=Problem("not-in-vpc", "demo is in no VPC."))),
+        "rule",
+        FAILED,
+        "ngrok",
+    ),
+    ("no bastion", a_record(**VIA_BASTION, problem=Problem("no-bastion", "No bastion.")), "rule", FAILED, "bastion"),
+    ("rule missing", a_record(**VIA_BASTION, way=Way(open=False, private_ip="10.0.1.5")), "rule", WAITING, "by itself"),
+    ("no rule was ever looked at", a_record(**VIA_BASTION), "rule", WAITING, "by itself"),
+    ("no keys present", a_record(report=a_report(keys_own=0)), "keys", FAILED, "message"),
+    (
+        "key lines rejected",
+        a_record(report=a_report(rejected=(RejectedKey(2, "not base64"), RejectedKey(7, "cut")))),
+        "keys",
+        FAILED,
+        "authorized_keys",
+    ),
+    (
+        "tag misspelt",
+        a_record(
+            wish=Wish(
+                problem=Problem("invalid-tag", "The tag ssh is “ngrk”, but it can only be ngrok, bastion or off.")
+            )
+        ),
+        "tag",
+        FAILED,
+        "Correct the tag",
+    ),
+    ("no tag", a_record(wish=Wish()), "tag", FAILED, "ssh=ngrok"),
+    ("time is over", a_record(wish=Wish(mode=Mode.NGROK, until=NOW - 1)), "tag", FAILED, "ssh-until"),
+    ("connecting", a_record(report=a_report(phase=Phase.CONNECTING, host=None, port=None)), "tunnel", WAITING, "Wait"),
+]
+
+
+@pytest.mark.parametrize(
+    ("record", "hop", "verdict", "remedy"),
+    [case[1:] for case in REAL_FAILURES],
+    ids=[case[0] for case in REAL_FAILURES],
+)
+def test_the_failure_stands_at_its_hop_with_its_remedy(record: Record, hop: str, verdict: Verdict, remedy: str) -> None:
+    hops = examine(record, NOW, SETTINGS).hops
+    first = next(each for each in hops if each.verdict is not OK)
+    assert (first.name, first.verdict) == (hop, verdict)
+    assert remedy in first.remedy
+    assert first.reason
+
+
+def test_all_is_well() -> None:
+    record = a_record(report=a_report(), wished_since=NOW - 9000)
+    assert doctor_text(examine(record, NOW, SETTINGS)) == (
+        "demo: connected since 2027-01-15T07:53:20Z\n"
+        "  ok      tag            ssh=ngrok (since 2027-01-15T05:30:00Z)\n"
+        "  ok      configuration  the set-up is in demo-configuration (since 2027-01-15T06:36:40Z)\n"
+        "  ok      restart        the notebook has started with it (since 2027-01-15T07:50:00Z)\n"
+        "  ok      agent          last heard of at 2027-01-15T07:59:50Z (since 2027-01-15T07:50:50Z)\n"
+        "  ok      tunnel         0.tcp.ngrok.io:17887 (since 2027-01-15T07:53:20Z)\n"
+        "  ok      keys           1 from the notebook's file, 0 central\n"
+        "Next: Connect: `ssh demo` with the client, or the line that /notebooks/demo/ssh answers."
+    )
+
+
+def test_what_cannot_be_judged_waits_for_the_hop_that_can() -> None:
+    hops = doctor_json(examine(a_record(configuration=None, block_since=None), NOW, SETTINGS))["hops"]
+    assert [(hop["hop"], hop["verdict"], hop["reason"]) for hop in hops[2:]] == [
+        (name, "waiting", "waits for: configuration") for name in ("restart", "agent", "tunnel", "keys")
+    ]
+
+
+def test_a_running_agent_is_judged_though_the_next_start_is_in_danger() -> None:
+    record = a_record(report=a_report(), problem=Problem("config-too-large", "Too large."))
+    verdicts = {hop.name: hop.verdict for hop in examine(record, NOW, SETTINGS).hops}
+    assert verdicts == {"tag": OK, "configuration": FAILED, "restart": OK, "agent": OK, "tunnel": OK, "keys": OK}
+
+
+def test_the_way_through_the_bastion() -> None:
+    way = Way(open=True, private_ip="10.0.1.5", since=NOW - 60)
+    hops = examine(a_record(**VIA_BASTION, way=way), NOW, SETTINGS).hops
+    assert [(hop.name, hop.verdict) for hop in hops] == [
+        (name, OK) for name in ("tag", "configuration", "restart", "agent", "rule", "keys")
+    ]
+    assert hops[4].reason == "the bastion may reach 10.0.1.5"
+    unknown = examine(a_record(**VIA_BASTION, way=replace(way, private_ip=None)), NOW, SETTINGS).hops[4]
+    assert unknown.verdict is WAITING
+
+
+def test_json_says_the_same_with_times() -> None:
+    told = doctor_json(examine(a_record(report=a_report()), NOW, SETTINGS))
+    assert told["status"] == "connected"
+    assert told["hops"][4] == {
+        "hop": "tunnel",
+        "verdict": "ok",
+        "since": "2027-01-15T07:53:20Z",
+        "reason": "0.tcp.ngrok.io:17887",
+        "remedy": "",
+    }
+
+
+def test_every_rejected_line_is_named() -> None:
+    record = a_record(report=a_report(rejected=(RejectedKey(2, "not base64"), RejectedKey(7, "cut"))))
+    assert "line 2: not base64; line 7: cut" in doctor_text(examine(record, NOW, SETTINGS))
