@@ -588,6 +588,17 @@ def notebooks(account: str, region: str) -> list[Notebook]:
     return _notebooks(models.sagemaker_backends[account][region])
 
 
+def configuration(account: str, region: str, name: str) -> Any:
+    """The lifecycle configuration `name`; `on_start` and `on_create` are lists of `{"Content": base64}`."""
+    return _configuration(models.sagemaker_backends[account][region], name, "find")
+
+
+def resources(account: str, region: str) -> list[Any]:
+    """Every notebook and every lifecycle configuration; each has an `arn` and `tags`."""
+    backend = models.sagemaker_backends[account][region]
+    return [*_notebooks(backend), *backend.notebook_instance_lifecycle_configurations.values()]
+
+
 def finish_transitions(account: str = "123456789012", region: str = "us-east-1") -> None:
     """Move every notebook on to the status it is heading for (Pending → InService, …)."""
     backend = models.sagemaker_backends[account][region]

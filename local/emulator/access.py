@@ -1,0 +1,187 @@
+"""IAM for the services that moto answers: which action and which resource a request to SageMaker or EC2 is.
+
+ministack enforces policies for its own services. These additions let the policies of the stack be enforced for
+SageMaker and for security groups as well: actions, resource ARNs, request tags and resource tags
+(Service Authorization Reference, "Amazon SageMaker" and "Amazon EC2").
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs
+
+from ministack.core import iam_actions, iam_evaluator
+from ministack.core.responses import get_account_id, get_region
+from ministack.core.router import extract_access_key_id
+from ministack.services import tagging
+from moto.ec2.models import ec2_backends
+
+from emulator import sagemaker
+
+RULES_OF_GROUPS = {
+    "AuthorizeSecurityGroupIngress",
+    "AuthorizeSecurityGroupEgress",
+    "RevokeSecurityGroupIngress",
+    "RevokeSecurityGroupEgress",
+}
+
+
+def teach_access() -> None:
+    """Make ministack check requests to SageMaker and EC2 as it checks its own."""
+    iam_actions.SERVICE_TO_IAM_NAMESPACE["sagemaker"] = "sagemaker"
+    # Known beforehand, so that ministack does not load the largest models of botocore to find out.
+    iam_actions._TAG_OPERATIONS["sagemaker"] = frozenset(
+        {"AddTags", "DeleteTags", "CreateNotebookInstance", "CreateNotebookInstanceLifecycleConfig"}
+    )
+    iam_actions._TAG_OPERATIONS["ec2"] = frozenset({*RULES_OF_GROUPS, "CreateTags", "CreateSecurityGroup"})
+    for service in ("sagemaker", "ec2"):
+        iam_actions._UNSIGNED_OPERATIONS[service] = frozenset()
+
+    resource_of = iam_actions.extract_resource_arn
+
+    def extract_resource_arn(
+        service: str,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: bytes,
+        query_params: dict[str, Any],
+        region: str,
+        account_id: str,
+    ) -> str:
+        if service == "sagemaker":
+            return _sagemaker_resource(headers, body, region, account_id)
+        if service == "ec2" and (found := _ec2_resources(query_params, region, account_id)):
+            return found[0]
+        return str(resource_of(service, method, path, headers, body, query_params, region, account_id))
+
+    iam_actions.extract_resource_arn = extract_resource_arn
+
+    others_of = iam_actions.verified_access_resource_arns
+
+    def verified_access_resource_arns(query_params: dict[str, Any], region: str, account_id: str) -> list[str]:
+        return _ec2_resources(query_params, region, account_id) or list(others_of(query_params, region, account_id))
+
+    iam_actions.verified_access_resource_arns = verified_access_resource_arns
+
+    context_of = iam_actions.request_tag_context
+
+    def request_tag_context(service: str, iam_action: str, body: bytes, params: dict[str, Any]) -> dict[str, Any]:
+        context = dict(context_of(service, iam_action, body, params))
+        if service == "ec2" and (network := _network_of_group(params)):
+            context["ec2:Vpc"] = network
+        return context
+
+    iam_actions.request_tag_context = request_tag_context
+
+    tagging._COLLECTORS["sagemaker"] = sagemaker_tags
+    tagging._COLLECTORS["ec2"] = ec2_tags
+    tagging._RESOURCE_TAG_COLLECTORS["sagemaker"] = sagemaker_tags
+    tagging._RESOURCE_TAG_COLLECTORS["ec2"] = ec2_tags
+
+
+# ---- SageMaker ---------------------------------------------------------------------------------
+
+
+def _sagemaker_resource(headers: dict[str, str], body: bytes, region: str, account: str) -> str:
+    try:
+        asked = json.loads(body or b"{}")
+    except ValueError:
+        return "*"
+    if "ResourceArn" in asked:
+        return str(asked["ResourceArn"])
+    operation = headers.get("x-amz-target", "").partition(".")[2]
+    if operation.startswith("List"):
+        return "*"
+    for field, kind in (
+        ("NotebookInstanceName", "notebook-instance"),
+        ("NotebookInstanceLifecycleConfigName", "notebook-instance-lifecycle-config"),
+    ):
+        if field in asked:
+            return f"arn:aws:sagemaker:{region}:{account}:{kind}/{str(asked[field]).lower()}"
+    return "*"
+
+
+def sagemaker_tags() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """ARN and tags of every notebook and lifecycle configuration of the request's account and region."""
+    for resource in sagemaker.resources(get_account_id(), get_region()):
+        yield resource.arn, list(resource.tags)
+
+
+# ---- EC2 ---------------------------------------------------------------------------------------
+
+
+def _first(params: dict[str, Any], name: str) -> str:
+    value = params.get(name, "")
+    return str(value[0] if isinstance(value, list) else value)
+
+
+def _ec2_resources(params: dict[str, Any], region: str, account: str) -> list[str]:
+    """The resources a change of rules is checked on: the group, and the rules it makes with tags or takes by id."""
+    if _first(params, "Action") not in RULES_OF_GROUPS:
+        return []
+    head = f"arn:aws:ec2:{region}:{account}"
+    found = [f"{head}:security-group/{_first(params, 'GroupId')}"]
+    rules = [_first(params, name) for name in params if name.startswith("SecurityGroupRuleId.")]
+    found += [f"{head}:security-group-rule/{rule}" for rule in rules]
+    if _makes_tags(params):
+        found.append(f"{head}:security-group-rule/*")
+    return found
+
+
+def _makes_tags(params: dict[str, Any]) -> bool:
+    return any(name.startswith("TagSpecification.") for name in params)
+
+
+def _network_of_group(params: dict[str, Any]) -> str | None:
+    backend = ec2_backends[get_account_id()][get_region()]
+    group = backend.get_security_group_from_id(_first(params, "GroupId")) if "GroupId" in params else None
+    return f"arn:aws:ec2:{get_region()}:{get_account_id()}:vpc/{group.vpc_id}" if group and group.vpc_id else None
+
+
+def ec2_tags() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """ARN and tags of every tagged security group and rule of the request's account and region."""
+    account, region = get_account_id(), get_region()
+    backend = ec2_backends[account][region]
+    for resource, tags in backend.tags.items():
+        kind = {"sg": "security-group", "sgr": "security-group-rule"}.get(resource.rpartition("-")[0])
+        if kind:
+            listed = [{"Key": key, "Value": value} for key, value in tags.items()]
+            yield f"arn:aws:ec2:{region}:{account}:{kind}/{resource}", listed
+
+
+def may_tag_on_creation(params: dict[str, Any], access_key: str) -> Any:
+    """None when the caller may put tags on the rules it makes, else ministack's denial.
+
+    Making tagged rules also needs ec2:CreateTags, with the condition key ec2:CreateAction
+    (EC2 User Guide, "Grant permission to tag Amazon EC2 resources during creation").
+    """
+    if _first(params, "Action") not in RULES_OF_GROUPS or not _makes_tags(params):
+        return None
+    action = _first(params, "Action")
+    context = {
+        **iam_actions.request_tag_context("ec2", f"ec2:{action}", b"", params),
+        "ec2:CreateAction": action,
+    }
+    rules = f"arn:aws:ec2:{get_region()}:{get_account_id()}:security-group-rule/*"
+    return iam_evaluator.enforce(
+        access_key, "ec2:CreateTags", "ec2", get_region(), resource_arn=rules, service_context=context
+    )
+
+
+def with_tag_check(handle: Any) -> Any:
+    """The EC2 handler `handle`, which first checks that the caller may tag what it makes."""
+
+    async def checked(method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any]) -> Any:
+        params = {**query, **parse_qs(body.decode())}
+        denied = may_tag_on_creation(params, extract_access_key_id(headers))
+        if denied:
+            return iam_actions.access_denied_response(
+                "ec2", "ec2:CreateTags", denied.principal_arn, secrets.token_hex(8), headers=headers
+            )
+        return await handle(method, path, headers, body, query)
+
+    return checked

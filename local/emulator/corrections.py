@@ -1,0 +1,69 @@
+"""What ministack drops of a template or does more slowly than a short run allows, put right."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+from ministack.core import router
+from ministack.core.responses import get_account_id, get_region, request_scope
+from ministack.services import apigateway_v1, dynamodb
+from ministack.services.cloudformation import provisioners
+
+REAPER_SECONDS = 1
+"""How often expired items are looked for. DynamoDB itself takes up to days."""
+
+
+def route_sagemaker() -> None:
+    """Recognise SageMaker by its target header, as the other JSON services are."""
+    router.SERVICE_PATTERNS["sagemaker"] = {"target_prefixes": ["SageMaker."], "host_patterns": []}
+
+
+def keep_resource_policies() -> None:
+    """Keep the resource policy of an API that comes inside its OpenAPI body, as SAM writes it."""
+    import_api = apigateway_v1._import_rest_api
+
+    def with_policy(spec: dict[str, Any], base_data: dict[str, Any] | None = None) -> Any:
+        policy = spec.get("x-amazon-apigateway-policy")
+        given = dict(base_data or {})
+        if policy:
+            given["policy"] = json.dumps(policy)
+        return import_api(spec, given)
+
+    apigateway_v1._import_rest_api = with_policy
+
+
+def keep_table_settings() -> None:
+    """Keep a table's time to live and point-in-time recovery, and let items expire soon after their time."""
+    make = provisioners._RESOURCE_HANDLERS["AWS::DynamoDB::Table"]["create"]
+
+    def create(logical_id: str, props: dict[str, Any], stack_name: str) -> Any:
+        made = make(logical_id, props, stack_name)
+        name = made[0]
+        lifetime = props.get("TimeToLiveSpecification")
+        if lifetime:
+            dynamodb._update_ttl({"TableName": name, "TimeToLiveSpecification": lifetime})
+            _expire_for_ever(get_account_id(), get_region(), name, lifetime["AttributeName"])
+        if props.get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled"):
+            dynamodb._pitr_settings[name] = True
+        return made
+
+    provisioners._RESOURCE_HANDLERS["AWS::DynamoDB::Table"]["create"] = create
+
+
+def _expire_for_ever(account: str, region: str, table_name: str, attribute: str) -> None:
+    def reap() -> None:
+        while True:
+            time.sleep(REAPER_SECONDS)
+            with request_scope(account, region), dynamodb._lock:
+                table = dynamodb._tables.get(table_name)
+                if table is None:
+                    return
+                for pk, items in list(table["items"].items()):
+                    for sk, item in list(items.items()):
+                        if float(item.get(attribute, {}).get("N", "inf")) <= time.time():
+                            dynamodb._remove_item(table, pk, sk)
+
+    threading.Thread(target=reap, name=f"expire-{table_name}", daemon=True).start()

@@ -1,0 +1,103 @@
+"""The computers behind SageMaker's statuses: what is Pending boots, what is Stopping shuts down.
+
+A notebook becomes InService when its on-start script has ended well, and Failed when it has not, as on AWS.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from emulator import sagemaker
+from emulator.network import Gate
+from notebook.machine import BootFailed, Credentials, Machine
+
+TRANSITION_SECONDS = 1.0
+"""The least time that any transition takes, so that people see it."""
+
+logger = logging.getLogger("hardware")
+
+
+class Hardware:
+    """All notebooks of one account and region.
+
+    home: an existing directory that holds one directory for each notebook.
+    endpoint: the emulator's address. credentials: makes a session of a role, given its ARN.
+    """
+
+    def __init__(
+        self, account: str, region: str, home: Path, endpoint: str, credentials: Callable[[str], Credentials]
+    ) -> None:
+        self.account, self.region, self.home, self.endpoint = account, region, home, endpoint
+        self.credentials = credentials
+        self.machines: dict[str, Machine] = {}
+        self.gates: dict[str, Gate] = {}
+        self.busy: set[str] = set()
+
+    def start(self) -> None:
+        """Begin to watch the notebooks, in a thread of its own."""
+        threading.Thread(target=self._watch, name="hardware", daemon=True).start()
+
+    def _watch(self) -> None:
+        work = {"Pending": self._boot, "Stopping": self._shut_down, "Updating": self._update, "Deleting": self._delete}
+        while True:
+            for notebook in sagemaker.notebooks(self.account, self.region):
+                name = notebook.notebook_instance_name
+                if notebook.status in work and name not in self.busy:
+                    self.busy.add(name)
+                    threading.Thread(target=self._do, args=(work[notebook.status], notebook), daemon=True).start()
+            time.sleep(0.05)
+
+    def _do(self, work: Callable[[sagemaker.Notebook], None], notebook: sagemaker.Notebook) -> None:
+        started = time.monotonic()
+        try:
+            work(notebook)
+            time.sleep(max(0.0, started + TRANSITION_SECONDS - time.monotonic()))
+            notebook.advance()
+            _ = notebook.status  # reading it moves it on and tells the listeners
+        except BootFailed as failure:
+            notebook.fail(str(failure))
+        except Exception:
+            logger.exception("the simulated notebook %s", notebook.notebook_instance_name)
+            notebook.fail("the simulation broke; its log says how")
+        finally:
+            self.busy.discard(notebook.notebook_instance_name)
+
+    def _boot(self, notebook: sagemaker.Notebook) -> None:
+        name = notebook.notebook_instance_name
+        machine = self.machines.setdefault(name, Machine(name, notebook.arn, self.home / name.lower()))
+        script = self._on_start(notebook)
+        machine.boot(script, self.endpoint, self.region, notebook.role_arn, self.credentials)
+        if notebook.interface:
+            self.gates[name] = Gate(self.account, self.region, notebook.interface, machine)
+
+    def _on_start(self, notebook: sagemaker.Notebook) -> bytes | None:
+        if not notebook.lifecycle_config_name:
+            return None
+        hooks = sagemaker.configuration(self.account, self.region, notebook.lifecycle_config_name).on_start
+        return base64.b64decode(hooks[0]["Content"]) if hooks else None
+
+    def _shut_down(self, notebook: sagemaker.Notebook) -> None:
+        gate = self.gates.pop(notebook.notebook_instance_name, None)
+        if gate:
+            gate.close()
+        machine = self.machines.get(notebook.notebook_instance_name)
+        if machine:
+            machine.shut_down()
+
+    def _update(self, notebook: sagemaker.Notebook) -> None:
+        """Nothing but time passes: the settings are in place already."""
+
+    def _delete(self, notebook: sagemaker.Notebook) -> None:
+        machine = self.machines.pop(notebook.notebook_instance_name, None)
+        if machine:
+            machine.erase()
+
+    def power_off(self) -> None:
+        """End every machine at once."""
+        for machine in list(self.machines.values()):
+            machine.shut_down()

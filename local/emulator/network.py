@@ -1,0 +1,97 @@
+"""The network of a notebook in a VPC: its private address answers on port 22, if a security group lets it.
+
+A VPC of the local run lies in 127.0.0.0/8, all of which is this machine (RFC 1122, section 3.2.1.3), so a notebook's
+private address can be connected to for real, without privileges. The rules are looked up at every connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from typing import Any
+
+from moto.ec2.models import ec2_backends
+
+from notebook.machine import Machine
+
+SSH = 22
+
+logger = logging.getLogger("network")
+
+
+class Gate:
+    """Listens on the address of the network interface `interface`, and leads to the sshd of `machine`.
+
+    Every connection is taken as one from a machine in the bastion's security group, since nobody else is in the VPC:
+    it passes when any rule of the notebook's groups admits a security group to port 22.
+    Where this user may not listen on port 22 it is another; `machine.home/port` says which.
+    """
+
+    def __init__(self, account: str, region: str, interface: str, machine: Machine) -> None:
+        self._ec2 = ec2_backends[account][region]
+        self._interface, self._machine = interface, machine
+        address = str(self._ec2.get_network_interface(interface).private_ip_address)
+        self._listener = _listen(address)
+        (machine.home / "port").write_text(str(self._listener.getsockname()[1]))
+        threading.Thread(target=self._accept, name=f"gate-{machine.name}", daemon=True).start()
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if not self._admits():
+                # A packet filter would drop it and let it time out. Closing it says the same at once.
+                client.close()
+                continue
+            try:
+                server = socket.create_connection(("127.0.0.1", self._machine.port), 5)
+            except OSError as error:
+                logger.warning("sshd of %s does not answer: %s", self._machine.name, error)
+                client.close()
+                continue
+            for source, target in ((client, server), (server, client)):
+                threading.Thread(target=_carry, args=(source, target), daemon=True).start()
+
+    def _admits(self) -> bool:
+        interface = self._ec2.get_network_interface(self._interface)
+        return any(_admits_a_group_to_ssh(rule) for group in interface.group_set for rule in group.ingress_rules)
+
+
+def _admits_a_group_to_ssh(rule: Any) -> bool:
+    if rule.ip_protocol == "-1":
+        return bool(rule.source_groups)
+    covers = int(rule.from_port) <= SSH <= int(rule.to_port)
+    return rule.ip_protocol == "tcp" and covers and bool(rule.source_groups)
+
+
+def _listen(address: str) -> socket.socket:
+    for port in (SSH, 0):
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address, port))
+        except OSError:
+            listener.close()
+            continue
+        listener.listen()
+        return listener
+    raise OSError(f"{address} is no address of this machine: a local VPC lies in 127.0.0.0/8")
+
+
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    """Carry bytes one way until the source ends."""
+    try:
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        source.close()
+        target.close()

@@ -1,0 +1,114 @@
+"""Starting and ending the embedded AWS from another process, and being a client of it."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import botocore.session
+from botocore.config import Config
+
+import processes
+
+LOCAL = Path(__file__).resolve().parent.parent
+PROJECT = LOCAL.parent
+PYTHON = PROJECT / ".venv" / "emulator" / "bin" / "python"
+"""The interpreter of the emulator's own environment (`make environments` makes it)."""
+
+ACCOUNT = "123456789012"
+REGION = "us-east-1"
+ROOT_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+"""The account's root user, whom the emulator lets do anything. Only the admin of a run uses them."""
+
+
+class DidNotStart(Exception):
+    """The emulator did not come up; the sentence names its log."""
+
+
+class Emulator:
+    """An embedded AWS with state of its own, on a free port of 127.0.0.1.
+
+    home: everything it writes is below this new directory in the system's temporary folder. `close` removes it,
+    unless told to keep the logs.
+    """
+
+    def __init__(self, tag_events: str = "both") -> None:
+        # Short, because a notebook's agent has a socket below it and such a path has at most 107 bytes (unix(7)).
+        self.home = Path(tempfile.mkdtemp(prefix="notebook-ssh-"))
+        self.log = self.home / "emulator.log"
+        self.tag_events = tag_events
+        self.port = processes.free_port()
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        """Return when it answers. Raises DidNotStart."""
+        command = [str(PYTHON), "-m", "emulator.serve", "--port", str(self.port), "--home", str(self.home)]
+        with open(self.log, "ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "--tag-events", self.tag_events],
+                cwd=LOCAL,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            processes.wait_until("the embedded AWS answers", self._answers, 30, alive=self.alive)
+        except TimeoutError as error:
+            raise DidNotStart(f"{error}; its log is {self.log}") from None
+        return self
+
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def _answers(self) -> bool:
+        asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1)
+        try:
+            asked.request("GET", "/_ministack/health")
+            return asked.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            asked.close()
+
+    def client(self, service: str, keys: dict[str, str] | None = None) -> Any:
+        """A botocore client of `service`, with the `keys` of a user (environment variables), or else the root user's."""
+        keys = keys or ROOT_KEYS
+        return botocore.session.Session().create_client(
+            service,
+            region_name=REGION,
+            endpoint_url=self.endpoint,
+            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+            aws_session_token=keys.get("AWS_SESSION_TOKEN"),
+            config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
+        )
+
+    def notebook_home(self, name: str) -> Path:
+        """Where the simulated notebook `name` has its disk and its logs."""
+        return self.home / "notebooks" / name.lower()
+
+    def close(self, *, keep_logs: bool = False) -> Path | None:
+        """End it and everything it started; remove `home`, or leave only the logs and say where they are."""
+        process, self._process = self._process, None
+        if process is not None:
+            processes.dismiss(process, patience=20)
+        kept = self._kept_logs() if keep_logs else None
+        shutil.rmtree(self.home, ignore_errors=True)
+        return kept
+
+    def _kept_logs(self) -> Path:
+        """The logs of this run, moved to the project's .build folder."""
+        target = PROJECT / ".build" / "logs" / time.strftime("%Y%m%dT%H%M%S")
+        for log in self.home.rglob("*.log"):
+            place = target / log.relative_to(self.home)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(log, place)
+        return target

@@ -1,0 +1,152 @@
+"""Deploying the real template.yaml to the embedded AWS, with the artifacts that `sam build` would make."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from samtranslator.yaml_helper import yaml_parse
+
+from emulator.process import PROJECT, PYTHON, Emulator
+
+BUILT = PROJECT / ".build" / "local"
+BUCKET = "artifacts"
+PARTS = {"functions": "functions/", "core": "layers/core", "notebook_agent": "layers/notebook_agent"}
+"""What packaging/artifact.py builds, and where template.yaml says that it lies."""
+
+SOURCES = ("functions", "layers", "packaging", "requirements/functions.txt")
+
+ONLY_IN_PRODUCTION = {
+    "SyncSeconds": ("MinValue",),
+    "SweepMinutes": ("MinValue",),
+    "NgrokDownload": ("AllowedPattern",),
+}
+"""Limits that a real deployment is held to and a short local run cannot live with."""
+
+ALLOW_LOOPBACK = "ALLOW_LOOPBACK_ADDRESSES"
+"""Lets notebooks report addresses of this machine. No parameter of the template sets it: only this file does."""
+
+
+class NotDeployed(Exception):
+    """The stack could not be built or created; one sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A deployed stack. api: base address of its API on this machine. outputs: as the template names them."""
+
+    name: str
+    api: str
+    outputs: dict[str, str]
+
+
+def build() -> dict[str, Path]:
+    """The artifacts as zip files, by part. Nothing is built when the same sources were built before.
+
+    Raises NotDeployed.
+    """
+    state = _state()
+    BUILT.mkdir(parents=True, exist_ok=True)
+    archives = {part: BUILT / f"{part}-{state}.zip" for part in PARTS}
+    for part, archive in archives.items():
+        if not archive.exists():
+            _build(part, archive)
+    for old in BUILT.glob("*.zip"):
+        if old not in archives.values():
+            old.unlink(missing_ok=True)
+    return archives
+
+
+def _state() -> str:
+    """A name for the state of everything that goes into an artifact."""
+    digest = hashlib.sha256(sys.version.encode())
+    for source in SOURCES:
+        place = PROJECT / source
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(str(path.relative_to(PROJECT)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _build(part: str, archive: Path) -> None:
+    unpacked = archive.with_suffix(f".{os.getpid()}")
+    # The emulator runs functions with its own Python, so that is what bytecode is made for here.
+    environment = {**os.environ, "TARGET_PYTHON": str(PYTHON)}
+    command = [str(PYTHON), str(PROJECT / "packaging" / "artifact.py"), part, str(unpacked)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotDeployed(f"{part} could not be built: {done.stderr.strip().splitlines()[-1:]}")
+    finished = archive.with_suffix(f".{os.getpid()}.zip")
+    with zipfile.ZipFile(finished, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
+        for path in sorted(unpacked.rglob("*")):
+            zipped.write(path, path.relative_to(unpacked))
+    finished.replace(archive)
+    subprocess.run(["rm", "-rf", str(unpacked)], check=True)
+
+
+def local_template(agent: Path) -> dict[str, Any]:
+    """template.yaml as it is deployed here: the code comes from the bucket, and a few limits do not apply.
+
+    agent: where the layer with the agent's text is unpacked, since the emulator does not mount layers at /opt.
+    """
+    template: dict[str, Any] = yaml_parse((PROJECT / "template.yaml").read_text())
+    for parameter, limits in ONLY_IN_PRODUCTION.items():
+        for limit in limits:
+            del template["Parameters"][parameter][limit]
+    function = template["Globals"]["Function"]
+    function["CodeUri"] = {"Bucket": BUCKET, "Key": "functions.zip"}
+    function["Environment"]["Variables"] |= {ALLOW_LOOPBACK: "true", "NOTEBOOK_AGENT": str(agent)}
+    for resource in template["Resources"].values():
+        place = resource.get("Properties", {}).get("ContentUri")
+        if place:
+            part = next(part for part, path in PARTS.items() if path == place)
+            resource["Properties"]["ContentUri"] = {"Bucket": BUCKET, "Key": f"{part}.zip"}
+    return template
+
+
+def deploy(emulator: Emulator, name: str, **parameters: str) -> Stack:
+    """Build, upload and create the stack `name`; return when it is complete. Raises NotDeployed."""
+    storage = emulator.client("s3")
+    storage.create_bucket(Bucket=BUCKET)
+    archives = build()
+    for part, archive in archives.items():
+        storage.put_object(Bucket=BUCKET, Key=f"{part}.zip", Body=archive.read_bytes())
+    layers = emulator.home / "opt"
+    with zipfile.ZipFile(archives["notebook_agent"]) as zipped:
+        zipped.extractall(layers)
+    formation = emulator.client("cloudformation")
+    formation.create_stack(
+        StackName=name,
+        TemplateBody=json.dumps(local_template(layers / "notebook_agent")),
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+        Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
+    )
+    deadline = time.monotonic() + 60
+    while True:
+        stack = formation.describe_stacks(StackName=name)["Stacks"][0]
+        if stack["StackStatus"] == "CREATE_COMPLETE":
+            break
+        if not stack["StackStatus"].endswith("_IN_PROGRESS") or time.monotonic() > deadline:
+            raise NotDeployed(f"the stack is {stack['StackStatus']}: {_first_failure(formation, name)}")
+        time.sleep(0.1)
+    outputs = {each["OutputKey"]: each["OutputValue"] for each in stack.get("Outputs", [])}
+    found = re.fullmatch(r"https://([^.]+)\.execute-api\.[^/]+/(.+)", outputs["ApiUrl"])
+    if not found:
+        raise NotDeployed(f"the output ApiUrl is {outputs['ApiUrl']!r}, which is no address of a REST API")
+    return Stack(name, f"{emulator.endpoint}/_aws/execute-api/{found[1]}/{found[2]}", outputs)
+
+
+def _first_failure(formation: Any, name: str) -> str:
+    events = formation.describe_stack_events(StackName=name)["StackEvents"]
+    failed = [each for each in events if each["ResourceStatus"].endswith("FAILED")]
+    told = [f"{each['LogicalResourceId']}: {each.get('ResourceStatusReason', '')}" for each in reversed(failed)]
+    return told[0] if told else "no resource says why"

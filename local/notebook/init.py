@@ -1,0 +1,180 @@
+"""The first process of a simulated notebook: everything that the notebook runs is below it.
+
+It is told what to be by one line of JSON (`machine.Boot`) on its standard input, starts sshd and the
+instance-metadata service, runs the on-start script, answers `{"failure": null, "port": PORT}` with sshd's port,
+or why it failed, and stays until its standard input closes. Then it ends every process below it, and itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import processes
+from notebook.metadata_service import MetadataService
+
+FIVE_MINUTES = 300
+"""What SageMaker gives a lifecycle script."""
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/bin:/usr/sbin:/sbin:/bin"
+"""The PATH of lifecycle scripts (SageMaker Developer Guide, lifecycle configuration best practices)."""
+
+
+def main() -> None:
+    """Be a notebook until standard input closes."""
+    processes.adopt_orphans()
+    told = json.loads(sys.stdin.buffer.readline())
+    over = threading.Event()
+    processes.when_abandoned(over.set)
+    disk = Path(told["disk"])
+    _write_metadata(disk, told)
+    service = MetadataService(told["role"], told["credentials"])
+    service.start()
+    port = processes.free_port()
+    environment = _environment(told, port, service.address)
+    _start_sshd(disk, port, environment)
+    failure = _run_script(told, disk, environment) if told["script"] is not None else None
+    print(json.dumps({"failure": failure, "port": port}), flush=True)
+    while not over.wait(0.5):
+        processes.reap()
+    processes.end_all()
+
+
+def _write_metadata(disk: Path, told: dict[str, Any]) -> None:
+    place = disk / "opt/ml/metadata"
+    place.mkdir(parents=True)
+    known = {"ResourceArn": told["arn"], "ResourceName": told["name"]}
+    (place / "resource-metadata.json").write_text(json.dumps(known))
+    for folder in ("var/log", "run", "tmp", "usr/local/bin", "etc/ssh", "etc/profile.d"):
+        (disk / folder).mkdir(parents=True, exist_ok=True)
+
+
+def _environment(told: dict[str, Any], port: int, metadata: str) -> dict[str, str]:
+    """What differs from a real instance, and nothing of the environment of whoever runs this."""
+    environment = {
+        "PATH": PATH,
+        "NOTEBOOK_SSH_ROOT": told["disk"],
+        "NOTEBOOK_SSH_PORT": str(port),
+        "NOTEBOOK_SSH_PYTHON": sys.executable,
+        "AWS_REGION": told["region"],
+        "AWS_DEFAULT_REGION": told["region"],
+        "AWS_ENDPOINT_URL": told["endpoint"],
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+    if told["api"]:
+        environment["AWS_ENDPOINT_URL_EXECUTE_API"] = told["api"]
+    return environment
+
+
+def _run_script(told: dict[str, Any], disk: Path, environment: dict[str, str]) -> str | None:
+    """Run the on-start script as SageMaker does; None, or why the start failed."""
+    script = disk / "tmp/OnStart"
+    script.write_bytes(base64.b64decode(told["script"]))
+    script.chmod(0o700)
+    with open(told["log"], "ab") as log:
+        try:
+            done = subprocess.run(
+                [str(script)],
+                cwd="/",
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=FIVE_MINUTES,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return "Notebook Instance Lifecycle Config took longer than 5 minutes (OnStart)"
+        except OSError as error:
+            return f"Notebook Instance Lifecycle Config could not be run (OnStart): {error.strerror}"
+    if done.returncode:
+        return f"Notebook Instance Lifecycle Config script failed with exit status {done.returncode} (OnStart)"
+    return None
+
+
+# ---- sshd --------------------------------------------------------------------------------------
+
+SSHD_CONFIG = """\
+Port {port}
+ListenAddress 127.0.0.1
+HostKey "{disk}/etc/ssh/ssh_host_ed25519_key"
+HostKey "{disk}/etc/ssh/ssh_host_ecdsa_key"
+PidFile none
+AuthorizedKeysFile "{disk}/home/ec2-user/.ssh/authorized_keys"
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+UsePAM {pam}
+StrictModes no
+PrintMotd no
+PrintLastLog no
+AcceptEnv LANG LC_*
+Subsystem sftp {sftp}
+SetEnv {settings}
+ForceCommand "{disk}/usr/local/bin/be-ec2-user"
+"""
+
+# Whoever runs this plays ec2-user: sshd without privileges can let in nobody else.
+BE_EC2_USER = """\
+#!/bin/sh
+cd "$HOME" || exit 1
+if [ -n "$SSH_ORIGINAL_COMMAND" ]; then exec /bin/bash -c "$SSH_ORIGINAL_COMMAND"; fi
+exec /bin/bash -l
+"""
+
+
+def _start_sshd(disk: Path, port: int, environment: dict[str, str]) -> None:
+    """A real sshd with host keys of this start alone, as on an instance."""
+    for kind in ("ed25519", "ecdsa"):
+        key = disk / f"etc/ssh/ssh_host_{kind}_key"
+        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", str(key)], check=True)
+    welcome = disk / "usr/local/bin/be-ec2-user"
+    welcome.write_text(BE_EC2_USER)
+    welcome.chmod(0o755)
+    session = environment | {
+        "HOME": f"{disk}/home/ec2-user",
+        "PATH": f"{disk}/usr/local/bin:{PATH}",
+    }
+    config = disk / "etc/ssh/sshd_config"
+    config.write_text(
+        SSHD_CONFIG.format(
+            disk=disk,
+            port=port,
+            pam="yes" if _locked() else "no",
+            sftp=_sftp_server(),
+            settings=" ".join(f'"{name}={value}"' for name, value in session.items()),
+        )
+    )
+    if os.geteuid() == 0:
+        # Where sshd locks up the part that talks to strangers; Debian makes it when the service starts.
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    program = shutil.which("sshd", path=PATH) or "/usr/sbin/sshd"
+    command = [program, "-D", "-f", str(config), "-E", f"{disk}/var/log/sshd.log"]
+    subprocess.Popen(command, env={"PATH": PATH}, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def _locked() -> bool:
+    """Whether sshd would take this account for locked unless it asks PAM: root, with `!` for a password."""
+    try:
+        lines = Path("/etc/shadow").read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.startswith("root:!") for line in lines) and os.geteuid() == 0
+
+
+def _sftp_server() -> str:
+    known = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server")
+    return next((path for path in known if os.path.exists(path)), "internal-sftp")
+
+
+if __name__ == "__main__":
+    main()

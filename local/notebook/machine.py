@@ -1,0 +1,144 @@
+"""A simulated notebook instance: a directory that plays its disk, and processes that play the rest.
+
+The on-start script is run as SageMaker runs it: really, by the interpreter that its first line names, with five
+minutes and an exit status that counts. Only paths differ: the instance's disk is a directory (NOTEBOOK_SSH_ROOT).
+Everything a notebook starts is below one process (`init.py`) and ends with it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import processes
+
+LOCAL = Path(__file__).resolve().parent.parent
+
+API_NAME = re.compile(rb"https://([a-z0-9]+)\.execute-api\.[a-z0-9.-]+/([A-Za-z0-9_]+)")
+"""An API's address as API Gateway gives it: its id and its stage."""
+
+
+class BootFailed(Exception):
+    """The instance did not start; the sentence is its FailureReason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A session of a role. expires: epoch seconds."""
+
+    key: str
+    secret: str
+    token: str
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What `init.py` is told on its standard input, as one line of JSON.
+
+    disk: the directory that plays `/`. script: base64 of the on-start script, or None. api: the API's address here.
+    """
+
+    name: str
+    arn: str
+    role: str
+    disk: str
+    log: str
+    script: str | None
+    endpoint: str
+    api: str | None
+    region: str
+    credentials: Credentials
+
+
+class Machine:
+    """One instance, over all its starts. `home` is its own directory, made when missing."""
+
+    def __init__(self, name: str, arn: str, home: Path) -> None:
+        self.name, self.arn, self.home = name, arn, home
+        self.disk = home / "disk"
+        self.port = 0
+        """sshd's port on 127.0.0.1, once booted."""
+        self._init: subprocess.Popen[bytes] | None = None
+
+    def boot(
+        self, script: bytes | None, endpoint: str, region: str, role: str, credentials: Callable[[str], Credentials]
+    ) -> None:
+        """Start with a fresh disk but for the volume, and run `script` to its end.
+
+        Raises BootFailed when the script fails or takes longer than SageMaker allows.
+        """
+        self.shut_down()
+        self._renew_disk()
+        told = Boot(
+            name=self.name,
+            arn=self.arn,
+            role=role.rpartition("/")[2],
+            disk=str(self.disk),
+            log=str(self.home / "LifecycleConfigOnStart.log"),
+            script=base64.b64encode(script).decode() if script is not None else None,
+            endpoint=endpoint,
+            api=_api_of(script or b"", endpoint),
+            region=region,
+            credentials=credentials(role),
+        )
+        answer = self._run_init(told)
+        self.port = answer.get("port", 0)
+        failure = answer.get("failure") if answer else f"the simulation broke; see {self.home}/machine.log"
+        if failure:
+            self.shut_down()
+            raise BootFailed(failure)
+
+    def _run_init(self, told: Boot) -> dict[str, Any]:
+        """Start the notebook's first process and return its answer; nothing when it broke."""
+        with open(self.home / "machine.log", "ab") as log:
+            self._init = subprocess.Popen(
+                [sys.executable, "-m", "notebook.init"],
+                cwd=LOCAL,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        # Popen knows no type for pipes that are there.
+        to_init, from_init = cast(IO[bytes], self._init.stdin), cast(IO[bytes], self._init.stdout)
+        to_init.write(json.dumps(asdict(told)).encode() + b"\n")
+        to_init.flush()
+        return dict(json.loads(from_init.readline() or b"{}"))
+
+    def _renew_disk(self) -> None:
+        """Only the volume, /home/ec2-user/SageMaker, outlives a stop."""
+        volume, kept = self.disk / "home/ec2-user/SageMaker", self.home / "volume"
+        if volume.exists():
+            volume.rename(kept)
+        shutil.rmtree(self.disk, ignore_errors=True)
+        volume.parent.mkdir(parents=True)
+        if kept.exists():
+            kept.rename(volume)
+        else:
+            volume.mkdir()
+
+    def shut_down(self) -> None:
+        """End every process of this notebook; returns when none is left."""
+        init, self._init = self._init, None
+        if init is not None:
+            processes.dismiss(init, patience=15)
+
+    def erase(self) -> None:
+        """Shut down and forget everything, the volume too."""
+        self.shut_down()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def _api_of(script: bytes, endpoint: str) -> str | None:
+    """The local address of the API that `script` names: this stands in for the DNS of API Gateway's host names."""
+    found = API_NAME.search(script)
+    return f"{endpoint}/_aws/execute-api/{found[1].decode()}/{found[2].decode()}" if found else None

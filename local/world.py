@@ -1,0 +1,356 @@
+"""Everything that the local run and its tests play with: an account with the stack in it, people and a notebook.
+
+The people act as people do: with the ordinary AWS API, with curl and with ssh. Nothing here looks into the stack.
+"""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import json
+import os
+import random
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import processes
+from emulator.process import ACCOUNT, REGION, Emulator
+from emulator.stack import Stack, deploy
+from notebook.ngrok_cloud import NgrokCloud
+
+STACK = "notebook-ssh"
+SYNC_SECONDS = 2
+
+OWNERS_SCRIPT = b"""#!/bin/bash
+set -e
+# The data science team's own set-up. It ends with `exit`: whatever were added below it would never run.
+cd "$NOTEBOOK_SSH_ROOT/home/ec2-user/SageMaker"
+echo "prepared on $(date -u +%F) by the owner's script" > prepared
+exit 0
+"""
+
+USER_POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Action": [
+                "sagemaker:AddTags",
+                "sagemaker:DeleteTags",
+                "sagemaker:ListTags",
+                "sagemaker:DescribeNotebookInstance",
+                "sagemaker:StartNotebookInstance",
+                "sagemaker:StopNotebookInstance",
+            ],
+            "Resource": f"arn:aws:sagemaker:*:{ACCOUNT}:notebook-instance/*",
+        }
+    ],
+}
+"""What a notebook's user may do. There is nothing of notebook-ssh in it: the API's resource policy lets them in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What curl got. command: the command line as a person would type it."""
+
+    command: str
+    status: int
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A VPC in the loopback's 127.0.0.0/8, and the security groups of the bastion and of the notebook."""
+
+    vpc: str
+    subnet: str
+    bastion_group: str
+    notebook_group: str
+
+
+@dataclass(slots=True)
+class Person:
+    """Somebody with a laptop: `home` holds ssh's files, `keys` are AWS credentials as environment variables."""
+
+    home: Path
+    keys: dict[str, str]
+
+    @property
+    def identity(self) -> Path:
+        return self.home / ".ssh" / "id_ed25519"
+
+    @property
+    def public_key(self) -> str:
+        return self.identity.with_suffix(".pub").read_text().strip()
+
+
+@dataclass(slots=True)
+class World:
+    """Made by `World()`, then `start`, `deploy` and `move_in` in this order; `close` ends all of it."""
+
+    emulator: Emulator = field(default_factory=Emulator)
+    cloud: NgrokCloud = field(init=False)
+    stack: Stack = field(init=False)
+    network: Network = field(init=False)
+    person: Person = field(init=False)
+    bastion: subprocess.Popen[bytes] | None = None
+    bastion_port: int = field(default_factory=processes.free_port)
+
+    # ---- setting up ----------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """The embedded AWS, and ngrok's cloud."""
+        self.emulator.start()
+        cloud = self.emulator.home / "ngrok"
+        cloud.mkdir()
+        self.cloud = NgrokCloud(cloud)
+        return self
+
+    def deploy(self) -> Stack:
+        """What an admin does: a network with a bastion is there already, then the stack, then ngrok's token."""
+        self.network = self._make_network()
+        self.stack = deploy(
+            self.emulator,
+            STACK,
+            SyncSeconds=str(SYNC_SECONDS),
+            SweepMinutes="1",
+            NgrokDownload=self.cloud.download,
+            NgrokSha256=self.cloud.sha256,
+            BastionHost=f"127.0.0.1:{self.bastion_port}",
+            BastionUser=getpass.getuser(),
+            BastionSecurityGroup=self.network.bastion_group,
+            BastionVpc=self.network.vpc,
+        )
+        secrets = self.emulator.client("secretsmanager")
+        secrets.put_secret_value(SecretId=self.stack.outputs["SecretArn"], SecretString=self.cloud.token)
+        return self.stack
+
+    def move_in(self) -> None:
+        """The people: a notebook's role without any policy, and a user with a laptop and an SSH key."""
+        self.make_role("notebook", "sagemaker.amazonaws.com")
+        keys = self.make_user("mario", USER_POLICY)
+        self.person = Person(self.emulator.home / "laptop", keys)
+        (self.person.home / ".ssh").mkdir(parents=True, mode=0o700)
+        _make_key(self.person.identity, "mario")
+
+    def close(self, *, keep_logs: bool = False) -> Path | None:
+        """End everything. The logs' new place, when they are kept."""
+        if self.bastion is not None:
+            self.bastion.terminate()
+            self.bastion.wait()
+        if hasattr(self, "cloud"):
+            self.cloud.close()
+        return self.emulator.close(keep_logs=keep_logs)
+
+    def _make_network(self) -> Network:
+        ec2 = self.emulator.client("ec2")
+        # A network of its own for each run, so that runs side by side do not meet.
+        second = random.SystemRandom().randrange(16, 250)
+        vpc = ec2.create_vpc(CidrBlock=f"127.{second}.0.0/16")["Vpc"]["VpcId"]
+        subnet = ec2.create_subnet(VpcId=vpc, CidrBlock=f"127.{second}.1.0/24")["Subnet"]["SubnetId"]
+        groups = [
+            ec2.create_security_group(GroupName=name, Description=name, VpcId=vpc)["GroupId"]
+            for name in ("bastion", "notebook")
+        ]
+        return Network(vpc, subnet, *groups)
+
+    def make_role(self, name: str, service: str, policy: dict[str, Any] | None = None) -> str:
+        """A role that `service` may assume; its ARN."""
+        trust = {
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}],
+        }
+        iam = self.emulator.client("iam")
+        role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+        if policy:
+            iam.put_role_policy(RoleName=name, PolicyName="given", PolicyDocument=json.dumps(policy))
+        return str(role["Arn"])
+
+    def make_user(self, name: str, policy: dict[str, Any] | None = None) -> dict[str, str]:
+        """A user's access keys, as environment variables."""
+        iam = self.emulator.client("iam")
+        iam.create_user(UserName=name)
+        if policy:
+            iam.put_user_policy(UserName=name, PolicyName="given", PolicyDocument=json.dumps(policy))
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+
+    # ---- what people do with the AWS API -------------------------------------------------------
+
+    @property
+    def sagemaker(self) -> Any:
+        """SageMaker as the admin calls it."""
+        return self.emulator.client("sagemaker")
+
+    def create_configuration(self, name: str, script: bytes) -> None:
+        """The owner's lifecycle configuration."""
+        self.sagemaker.create_notebook_instance_lifecycle_config(
+            NotebookInstanceLifecycleConfigName=name, OnStart=[{"Content": base64.b64encode(script).decode()}]
+        )
+
+    def on_start(self, name: str) -> bytes:
+        """The on-start script of the lifecycle configuration `name`, as it is now."""
+        answer = self.sagemaker.describe_notebook_instance_lifecycle_config(NotebookInstanceLifecycleConfigName=name)
+        return base64.b64decode(answer["OnStart"][0]["Content"])
+
+    def create_notebook(self, name: str, configuration: str | None = None, role: str = "notebook") -> str:
+        """A notebook in the VPC; its ARN. It is Pending."""
+        given = {"LifecycleConfigName": configuration} if configuration else {}
+        answer = self.sagemaker.create_notebook_instance(
+            NotebookInstanceName=name,
+            InstanceType="ml.t3.medium",
+            RoleArn=f"arn:aws:iam::{ACCOUNT}:role/{role}",
+            SubnetId=self.network.subnet,
+            SecurityGroupIds=[self.network.notebook_group],
+            **given,
+        )
+        return str(answer["NotebookInstanceArn"])
+
+    def tag(self, name: str, **tags: str) -> None:
+        """What the user does. `_` in a key stands for `-`."""
+        client = self.emulator.client("sagemaker", self.person.keys)
+        listed = [{"Key": key.replace("_", "-"), "Value": value} for key, value in tags.items()]
+        client.add_tags(ResourceArn=self.arn(name), Tags=listed)
+
+    def untag(self, name: str, *keys: str) -> None:
+        """Take tags away, as the user."""
+        self.emulator.client("sagemaker", self.person.keys).delete_tags(ResourceArn=self.arn(name), TagKeys=list(keys))
+
+    def tags(self, name: str) -> dict[str, str]:
+        """All tags of a notebook."""
+        return {tag["Key"]: tag["Value"] for tag in self.sagemaker.list_tags(ResourceArn=self.arn(name))["Tags"]}
+
+    def arn(self, name: str) -> str:
+        """A notebook's ARN, which is in lower case."""
+        return f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:notebook-instance/{name.lower()}"
+
+    def state(self, name: str) -> str:
+        """SageMaker's word for the notebook."""
+        return str(self.sagemaker.describe_notebook_instance(NotebookInstanceName=name)["NotebookInstanceStatus"])
+
+    def bastion_rules(self) -> list[dict[str, Any]]:
+        """The ingress rules of the notebook's security group."""
+        filters = [{"Name": "group-id", "Values": [self.network.notebook_group]}]
+        rules = self.emulator.client("ec2").describe_security_group_rules(Filters=filters)["SecurityGroupRules"]
+        return [rule for rule in rules if not rule["IsEgress"]]
+
+    # ---- what people do on a notebook ----------------------------------------------------------
+
+    def volume(self, name: str) -> Path:
+        """What Jupyter shows first: the notebook's /home/ec2-user/SageMaker."""
+        return self.emulator.notebook_home(name) / "disk/home/ec2-user/SageMaker"
+
+    def leave_key(self, name: str) -> None:
+        """Put the person's public key where the notebook's owner puts keys, in Jupyter."""
+        keys = self.volume(name) / "ssh/authorized_keys"
+        keys.parent.mkdir(exist_ok=True)
+        with open(keys, "a") as file:
+            file.write(self.person.public_key + "\n")
+
+    # ---- what people do on their laptop --------------------------------------------------------
+
+    def curl(self, path: str, keys: dict[str, str] | None = None) -> Answer:
+        """Ask the API with real curl, signed by the person's keys or by `keys`."""
+        keys = keys or self.person.keys
+        command = [
+            "curl --silent --show-error",
+            f"--aws-sigv4 aws:amz:{REGION}:execute-api",
+            '--user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"',
+            *(['-H "x-amz-security-token: $AWS_SESSION_TOKEN"'] if "AWS_SESSION_TOKEN" in keys else []),
+            f"{self.stack.api}{path}",
+        ]
+        typed = " ".join(command)
+        done = subprocess.run(
+            ["sh", "-c", f"{typed} --write-out '\\n%{{http_code}}'"],
+            env={"PATH": os.environ["PATH"], "HOME": str(self.person.home), **keys},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        body, _, status = done.stdout.rpartition("\n")
+        return Answer(typed, int(status or 0), body or done.stderr.strip())
+
+    def status(self, name: str) -> str:
+        """The notebook's status as the API tells it, or the code of the error."""
+        answer = self.curl(f"/notebooks/{name}")
+        try:
+            told = json.loads(answer.body)
+        except ValueError:
+            return f"HTTP {answer.status}"
+        return str(told.get("status") or told.get("error"))
+
+    def save_ssh_config(self, name: str) -> Path:
+        """Save the API's ssh-config and known-hosts for `name`, as the API's own answer says. The file for `ssh -F`."""
+        folder = self.person.home / ".ssh"
+        (folder / f"{STACK}.known_hosts").write_text(self.curl(f"/notebooks/{name}/known-hosts").body)
+        told = self.curl(f"/notebooks/{name}/ssh-config").body
+        # The two lines before it are all that is different here: whoever runs this plays ec2-user, and where
+        # that person may not listen on port 22 the private address has another.
+        port = self.emulator.notebook_home(name) / "port"
+        through_bastion = "ProxyJump" in told and port.exists()
+        stand_ins = [f"Host {name}", f"  User {getpass.getuser()}"]
+        stand_ins += [f"  Port {port.read_text()}"] if through_bastion else []
+        own = f"Host *\n  IdentityFile {self.person.identity}\n  IdentitiesOnly yes\n"
+        config = folder / "config"
+        text = "\n".join(stand_ins) + f"\n\n{told}\n{own}{self._bastion_known_hosts()}"
+        config.write_text(text.replace("~/.ssh/", f"{folder}/"))
+        config.chmod(0o600)
+        return config
+
+    def _bastion_known_hosts(self) -> str:
+        return f"  UserKnownHostsFile {self.person.home}/.ssh/known_hosts\n  StrictHostKeyChecking yes\n"
+
+    def ssh(self, name: str, command: str) -> subprocess.CompletedProcess[str]:
+        """Real ssh, with the configuration saved before and the host key checked."""
+        return subprocess.run(
+            ["ssh", "-F", str(self.person.home / ".ssh/config"), "-o", "BatchMode=yes", name, command],
+            env={"PATH": os.environ["PATH"], "HOME": str(self.person.home)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    # ---- the bastion ---------------------------------------------------------------------------
+
+    def start_bastion(self) -> None:
+        """A real sshd that admits the person and carries connections on: all that a bastion is."""
+        home = self.emulator.home / "bastion"
+        home.mkdir()
+        _make_key(home / "host_key", "")
+        (home / "authorized_keys").write_text(self.person.public_key + "\n")
+        lines = [
+            f"Port {self.bastion_port}",
+            "ListenAddress 127.0.0.1",
+            f'HostKey "{home}/host_key"',
+            f'AuthorizedKeysFile "{home}/authorized_keys"',
+            "PidFile none",
+            "UsePAM no",
+            "StrictModes no",
+            "PasswordAuthentication no",
+            "KbdInteractiveAuthentication no",
+        ]
+        (home / "sshd_config").write_text("\n".join(lines) + "\n")
+        program = shutil.which("sshd") or "/usr/sbin/sshd"
+        self.bastion = subprocess.Popen(
+            [program, "-D", "-f", str(home / "sshd_config"), "-E", str(home / "sshd.log")],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        kind, key = (home / "host_key.pub").read_text().split()[:2]
+        known = self.person.home / ".ssh/known_hosts"
+        known.write_text(f"[127.0.0.1]:{self.bastion_port} {kind} {key}\n")
+
+
+def _make_key(path: Path, comment: str) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)], check=True)
+
+
+def missing_programs() -> list[str]:
+    """Programs that the local run needs and cannot find."""
+    path = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
+    return [name for name in ("sshd", "ssh", "ssh-keygen", "curl", "bash") if not shutil.which(name, path=path)]
