@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 CLIENT = Path(__file__).resolve().parents[1] / "client"
 REGION = "eu-west-1"
@@ -203,3 +204,44 @@ def serve_api() -> FakeApi:
     fake = FakeApi(server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return fake
+
+
+class FakeCloudFormation:
+    """DescribeStacks, answering from `outputs` by stack name."""
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, dict[str, str]] = {}
+
+    def answer(self, name: str) -> tuple[int, str]:
+        if name not in self.outputs:
+            message = f"Stack with id {name} does not exist"
+            error = f"<Error><Type>Sender</Type><Code>ValidationError</Code><Message>{message}</Message></Error>"
+            return 400, f"<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"
+        members = "".join(
+            f"<member><OutputKey>{key}</OutputKey><OutputValue>{value}</OutputValue></member>"
+            for key, value in self.outputs[name].items()
+        )
+        stack = f"<member><StackName>{name}</StackName><Outputs>{members}</Outputs></member>"
+        result = f"<DescribeStacksResult><Stacks>{stack}</Stacks></DescribeStacksResult>"
+        return 200, f"<DescribeStacksResponse>{result}</DescribeStacksResponse>"
+
+    @classmethod
+    def handler(cls) -> type[BaseHTTPRequestHandler]:
+        made = cls()
+
+        class Handler(BaseHTTPRequestHandler):
+            fake = made
+
+            def do_POST(self) -> None:
+                form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+                status, text = made.answer(form["StackName"][0])
+                self.send_response(status)
+                self.send_header("Content-Type", "text/xml")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler

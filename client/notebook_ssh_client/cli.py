@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from notebook_ssh_client import __version__
-from notebook_ssh_client.failures import FAILED, USAGE, Failure
+from notebook_ssh_client.failures import FAILED, NOT_CONNECTABLE, USAGE, Failure
 from notebook_ssh_client.remembered import SUFFIX
 
 
@@ -112,9 +112,9 @@ def _list(arguments: argparse.Namespace, home: str) -> int:
 def _doctor(arguments: argparse.Namespace, home: str) -> int:
     from notebook_ssh_client import lookup
 
-    diagnosis = lookup.diagnose(home, arguments.name, as_json=arguments.json)
-    print(diagnosis.rstrip("\n"))
-    return 0
+    diagnosis, well = lookup.diagnose(home, arguments.name, as_json=arguments.json)
+    print(diagnosis)
+    return 0 if well else NOT_CONNECTABLE
 
 
 def _address(arguments: argparse.Namespace, home: str) -> int:

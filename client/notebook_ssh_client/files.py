@@ -12,11 +12,15 @@ Everything lives in one folder that only its owner can read, by default `~/.ssh/
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+WINDOWS_TRIES = 20
+WINDOWS_PAUSE = 0.05
 
 HOME_VARIABLE = "NOTEBOOK_SSH_HOME"
 """Names another folder, so that two set-ups can live side by side."""
@@ -67,10 +71,20 @@ def replace(path: str, content: bytes, *, mode: int) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
         os.chmod(beside, mode)
-        os.replace(beside, path)
+        _rename(beside, path)
     except BaseException:
         os.unlink(beside)
         raise
+
+
+def _rename(beside: str, path: str) -> None:
+    """Put one file in another's place. Windows refuses while somebody has that one open, so it gets a second."""
+    for _ in range(WINDOWS_TRIES if os.name == "nt" else 0):
+        try:
+            return os.replace(beside, path)
+        except PermissionError:
+            time.sleep(WINDOWS_PAUSE)
+    return os.replace(beside, path)
 
 
 @contextmanager

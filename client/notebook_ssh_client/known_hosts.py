@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 JUST_NOW = 10
 """Seconds during which a look-up is not repeated: this very connection has made it."""
 
-UNTIL_FORGOTTEN = 3600
-"""Seconds for which a key is shown to ssh while choosing algorithms; it decides nothing about trust."""
-
 
 def lines(names: str, host_keys: tuple[str, ...]) -> str:
     """known_hosts lines for `names`, several joined by commas (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
@@ -59,7 +56,7 @@ def answer(home: str, searched: str, presented: str, find: Callable[[str], Place
     """
     host = _host_of(searched)
     now = time.time()
-    place = remembered.recall(home, host, now=now, max_age=UNTIL_FORGOTTEN)
+    place = remembered.recall(home, host, now=now, max_age=remembered.MAX_AGE)
     if presented != "NONE" and not _vouched_for(place, presented) and not _is_fresh(place, now):
         place = find(host)
         remembered.remember(home, host, place)

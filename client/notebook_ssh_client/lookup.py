@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from notebook_ssh_client import ssh_files, stacks
+from notebook_ssh_client import proxy, ssh_files, stacks
 from notebook_ssh_client.api import Api, Refused, login_command
 from notebook_ssh_client.failures import FAILED, NOT_ALLOWED, NOT_CONNECTABLE, UNKNOWN_NOTEBOOK, Failure
 from notebook_ssh_client.remembered import Place
@@ -110,14 +110,36 @@ def start(home: str, host: str, *, limit: float = WAIT_LIMIT) -> Found:
     return found
 
 
-def diagnose(home: str, host: str, *, as_json: bool) -> str:
-    """The stack's own diagnosis of a notebook."""
+def diagnose(home: str, host: str, *, as_json: bool) -> tuple[str, bool]:
+    """The stack's diagnosis of a notebook with one more step, the way from this machine; and whether that one is ok."""
     found = ask(home, host)
     path = f"/notebooks/{found.name}/doctor"
+    verdict, reason = way_from_here(found)
     try:
-        return json.dumps(found.api.get(path), indent=2) if as_json else found.api.get_text(path)
+        if not as_json:
+            text = found.api.get_text(path).rstrip("\n")
+            return f"{text}\nFrom this machine: {verdict}: {reason}", verdict == "ok"
+        diagnosis = found.api.get(path)
     except Refused as refused:
         raise explain(refused, found.stack) from refused
+    here = {"hop": "from-here", "verdict": verdict, "since": None, "reason": reason, "remedy": ""}
+    return json.dumps({**diagnosis, "hops": [*diagnosis["hops"], here]}, indent=2), verdict == "ok"
+
+
+def way_from_here(found: Found) -> tuple[str, str]:
+    """The verdict (ok, waiting or failed) and the reason for the last step: does the notebook greet this machine?"""
+    if not _usable(found):
+        return "waiting", "there is no address to try yet"
+    try:
+        place = place_in(found)
+        link, said = proxy.reach(place, proxy.PATIENCE_FRESH)
+    except Failure as failure:
+        return "failed", str(failure)
+    except OSError as error:
+        return "failed", proxy.unreachable(place, error)
+    link.close()
+    greeting = "".join(character for character in said.decode("ascii", "ignore").strip() if character.isprintable())
+    return "ok", f"{place.host} port {place.port} greets with {greeting}"
 
 
 def wait(

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
     Link = Union["Direct", "ThroughBastion"]
 
-MAX_AGE = 300
-"""Seconds for which an address is remembered. A notebook takes about as long to stop and start."""
-
 PATIENCE_REMEMBERED = 2.0
 PATIENCE_FRESH = 20.0
 """Seconds for connecting and greeting, at a remembered address and at one the stack just gave."""
 
 PATIENCE_BASTION = 120.0
 """The same through a bastion, where a person may have to type a passphrase or touch a key."""
+
+WEB_PROXY = "NOTEBOOK_SSH_PROXY"
+"""Names an HTTP proxy that lets connections through. Not HTTPS_PROXY: most of those refuse all ports but 443."""
 
 CHUNK = 64 * 1024
 GREETING_LIMIT = 16 * 1024
@@ -42,7 +42,7 @@ class Direct:
 
     def __init__(self, place: Place, patience: float) -> None:
         self._deadline = time.monotonic() + patience
-        self._socket = socket.create_connection((place.host, place.port), timeout=patience)
+        self._socket = _dial(place.host, place.port, patience)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
@@ -68,6 +68,31 @@ class Direct:
     def close(self) -> None:
         """End the connection."""
         self._socket.close()
+
+
+def _dial(host: str, port: int, patience: float) -> socket.socket:
+    """A TCP connection, through an HTTP proxy when WEB_PROXY names one (RFC 9110 section 9.3.6, CONNECT)."""
+    proxy = os.environ.get(WEB_PROXY)
+    if not proxy:
+        return socket.create_connection((host, port), timeout=patience)
+    proxy_host, _, proxy_port = proxy.partition("://")[2].rstrip("/").rpartition(":")
+    if not proxy.startswith("http://") or not proxy_port.isdecimal():
+        raise Failure(f"{WEB_PROXY}={proxy} is not of the form http://host:port", USAGE)
+    dialled = socket.create_connection((proxy_host, int(proxy_port)), timeout=patience)
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    dialled.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        byte = dialled.recv(1)  # one at a time: what follows the empty line is the notebook's already
+        if not byte or len(answer) > GREETING_LIMIT:
+            break
+        answer += byte
+    status = answer.split(b" ", 2)[1:2]
+    if status != [b"200"]:
+        dialled.close()
+        first = answer.partition(b"\r\n")[0].decode("ascii", "replace")
+        raise ConnectionError(f"the proxy {proxy} refuses: {first or 'no answer'}")
+    return dialled
 
 
 class ThroughBastion:
@@ -140,6 +165,14 @@ def reach(place: Place, patience: float) -> tuple[Link, bytes]:
     return link, said
 
 
+def unreachable(place: Place, error: OSError) -> str:
+    """Why `place` cannot be reached, and what to look at."""
+    at = f"{place.host} port {place.port}"
+    if place.bastion:
+        return f"{at} does not answer through the bastion {place.bastion[0]} ({error}); ssh's own words above say why"
+    return f"{at} does not answer ({error}); your network may not let you out to that port"
+
+
 def relay(link: Link, said: bytes, source: int, sink: int) -> None:
     """Carry bytes both ways until the notebook ends the connection; the end of `source` is passed on."""
 
@@ -182,11 +215,7 @@ def _connect_afresh(home: str, host: str, port: int) -> tuple[Link, bytes]:
     try:
         link, said = reach(place, PATIENCE_FRESH)
     except OSError as error:
-        raise Failure(
-            f"{host} should answer at {place.host} port {place.port}, but does not ({error}). "
-            f"Your network may not let you out to that port; else run: notebook-ssh doctor {host}",
-            NO_ANSWER,
-        ) from error
+        raise Failure(f"{unreachable(place, error)}; see also: notebook-ssh doctor {host}", NO_ANSWER) from error
     remembered.remember(home, host, place)
     lookup.refresh_names_meanwhile(home)
     return link, said
@@ -194,7 +223,7 @@ def _connect_afresh(home: str, host: str, port: int) -> tuple[Link, bytes]:
 
 def main(words: list[str], home: str) -> int:
     """`proxy [--max-age SECONDS] HOST PORT`: be ssh's ProxyCommand."""
-    max_age = float(MAX_AGE)
+    max_age = float(remembered.MAX_AGE)
     if words[:1] == ["--max-age"] and len(words) > 1:
         max_age, words = float(words[1]), words[2:]
     if len(words) != 2:

@@ -11,6 +11,9 @@ from contextlib import suppress
 
 from notebook_ssh_client import files
 
+MAX_AGE = 300
+"""Seconds for which an address is remembered. A notebook takes about as long to stop and start."""
+
 FORMAT = "notebook-ssh 1"
 
 SUFFIX = ".notebook"

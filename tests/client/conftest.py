@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
 import venv
 from collections.abc import Callable, Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from laptop import CLIENT, FakeApi, Laptop, Sshd, serve_api
+from laptop import CLIENT, FakeApi, FakeCloudFormation, Laptop, Sshd, serve_api
 
 
 @pytest.fixture
@@ -31,6 +33,16 @@ def served() -> Iterator[FakeApi]:
     yield fake
     fake.server.shutdown()
     fake.server.server_close()
+
+
+@pytest.fixture
+def cloudformation(laptop: Laptop) -> Iterator[FakeCloudFormation]:
+    """The service that tells a stack's outputs, as the laptop reaches it."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), FakeCloudFormation.handler()) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        laptop.environment["AWS_ENDPOINT_URL_CLOUDFORMATION"] = f"http://127.0.0.1:{server.server_address[1]}"
+        yield server.RequestHandlerClass.fake  # type: ignore[attr-defined]
+        server.shutdown()
 
 
 @pytest.fixture(scope="session")

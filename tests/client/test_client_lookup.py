@@ -161,8 +161,21 @@ def test_list_and_doctor(laptop: Any, api: Any) -> None:
         "demo  ngrok  connected  0.tcp.ngrok.io:17887  2026-07-01T08:00:00Z",
     ]
     assert json.loads(laptop.client("list", "--json").stdout)[0]["stack"] == "team"
-    assert json.loads(laptop.client("doctor", "--json", "demo").stdout) == {"hops": [{"hop": "tag", "state": "ok"}]}
-    assert '"ok"' in laptop.client("doctor", "demo").stdout
+
+
+def test_doctor_adds_the_way_from_here(laptop: Any, api: Any, sshd: Any) -> None:
+    server = sshd()
+    api.notebooks["demo"] = server.described("demo")
+    laptop.set_up(api)
+    hops = json.loads(laptop.client("doctor", "--json", "demo").stdout)["hops"]
+    assert [hop["hop"] for hop in hops] == ["tag", "from-here"]
+    assert hops[1]["reason"].startswith(f"127.0.0.1 port {server.port} greets with SSH-2.0-")
+    server.stop()
+    done = laptop.client("doctor", "demo")
+    assert done.returncode == 5
+    assert "From this machine: failed: 127.0.0.1 port" in done.stdout
+    api.notebooks["demo"] = described("demo", "stopped")
+    assert laptop.client("doctor", "demo").stdout.endswith("waiting: there is no address to try yet\n")
 
 
 @pytest.mark.parametrize(

@@ -194,3 +194,20 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with lock.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_the_api_is_found_by_the_stacks_outputs(laptop: Any, api: Any, cloudformation: Any) -> None:
+    cloudformation.outputs["team"] = {"TableName": "t", "ApiUrl": api.url}
+    done = laptop.client("setup", "--ssh-config", str(laptop.config), "--stack", "team", "--region", REGION)
+    assert done.returncode == 0, done.stderr
+    assert stacks.load(str(laptop.home)).stacks == [Stack("team", "team", REGION, api.url)]
+
+
+@pytest.mark.parametrize(
+    ("stack", "says"), [("nobody", "there is no stack called nobody in eu-west-1"), ("other", "has no output ApiUrl")]
+)
+def test_a_stack_that_is_not_ours_is_named(laptop: Any, cloudformation: Any, stack: str, says: str) -> None:
+    cloudformation.outputs["other"] = {"Bucket": "b"}
+    done = laptop.client("setup", "--ssh-config", str(laptop.config), "--stack", stack, "--region", REGION)
+    assert (done.returncode != 0, says in done.stderr, done.stderr.count("\n")) == (True, True, 1), done.stderr
+    assert not laptop.home.exists()
