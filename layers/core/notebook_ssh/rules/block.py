@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import ast
 import base64
-import builtins
 import hashlib
 import io
-import keyword
 import lzma
 import re
 import tokenize
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
-from string import ascii_letters
 
 from notebook_ssh.rules.script import STACK, VERSION, Block, fingerprint
 
@@ -97,11 +93,14 @@ def render_body(frame: str, boot: str, agent: str, settings: BlockSettings) -> b
         "sum": hashlib.sha256(program).hexdigest()[:16],
         "arguments": settings.words(),
     }
+    text = _without_comments(frame)
+    if sorted(_PLACE.findall(text)) != sorted(places):
+        raise ValueError(f"the frame has the places {_PLACE.findall(text)} to fill in, instead of {list(places)}")
     # In one pass and by a function: what is put in may hold @ signs and backslashes of its own.
-    body, count = re.subn(r"@([a-z]+)@", lambda place: places[place[1]], _without_comments(frame))
-    if count != len(places):
-        raise ValueError(f"the frame has {count} places to fill in, not {len(places)}")
-    return body.encode()
+    return _PLACE.sub(lambda place: places[place[1]], text).encode()
+
+
+_PLACE = re.compile(r"@([a-z]+)@")
 
 
 def _without_comments(frame: str) -> str:
@@ -118,17 +117,15 @@ def pack(program: bytes) -> str:
 
 
 def squeeze(source: str) -> str:
-    """Python source without comments, docstrings, needless blanks and long names of local variables.
+    """Python source without comments, docstrings and needless blanks: the same program, as its syntax tree proves.
 
-    The same program: the syntax tree of the outcome is compared with the one of `source`.
+    Names stay, so that a traceback can be read: shortening them safely saves less than 2 % (docs/block.md).
     Raises SyntaxError for what is no Python.
     """
     tree = ast.parse(source)
     instead = dict(_docstrings(tree))
-    shorter = _shorter_names(tree)
-    squeezed = "".join(_lines(source, instead, shorter))
-    longer = {short: name for name, short in shorter.items()}
-    if ast.dump(_renamed(ast.parse(squeezed), longer)) != ast.dump(tree):
+    squeezed = "".join(_lines(source, instead))
+    if ast.dump(ast.parse(squeezed)) != ast.dump(tree):
         raise ValueError("squeezing changed the program")
     return squeezed
 
@@ -148,73 +145,10 @@ def _docstrings(tree: ast.Module) -> Iterator[tuple[tuple[int, int], str]]:
                     yield (first.lineno, first.col_offset), "0"
 
 
-_BY_NAME = frozenset({"locals", "vars", "dir", "eval", "exec"})
-"""Builtins that reach a local variable by its name in a text."""
-
-
-def _shorter_names(tree: ast.Module) -> dict[str, str]:
-    """Short names for local variables; none when the program could reach one by its name.
-
-    One name means one thing here: a name is left alone when it is anywhere in the program an attribute, a keyword
-    of a call, imported, bound outside of functions, a builtin, or written in an f-string (whose insides have no
-    positions before Python 3.12). All other places of it are local variables, so a swap of names changes nothing.
-    """
-    words = Counter(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
-    if _BY_NAME & words.keys():
-        return {}
-    fixed = {*dir(builtins), *keyword.kwlist, *keyword.softkwlist, *_bound_outside_functions(tree)}
-    local = set()
-    for node in ast.walk(tree):
-        match node:
-            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()) | ast.ExceptHandler(name=str(name)):
-                local.add(name)
-                words[name] += 1
-            case ast.Attribute(attr=name) | ast.keyword(arg=str(name)):
-                fixed.add(name)
-            case ast.alias(name=name, asname=other):
-                fixed.update(name.split("."), [other or name])
-            case ast.Global(names=names) | ast.Nonlocal(names=names):
-                fixed.update(names)
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.AsyncFunctionDef(name=name):
-                fixed.add(name)
-            case ast.MatchAs() | ast.MatchStar() | ast.MatchMapping():
-                return {}  # they bind names in a way of their own; not worth the lines
-            case ast.JoinedStr():
-                fixed.update(part.id for part in ast.walk(node) if isinstance(part, ast.Name))
-    free = (name for name in _SHORT if name not in words and name not in fixed)
-    often = sorted((name for name in local - fixed if len(name) > 1), key=lambda name: (-words[name], name))
-    return dict(zip(often, free, strict=False))
-
-
-_SHORT = [*ascii_letters, *(a + b for a in ascii_letters for b in ascii_letters)]
-
-
-def _bound_outside_functions(node: ast.AST) -> Iterator[str]:
-    """Names that stand in `node` but not inside a function of it."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Name):
-            yield child.id
-        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            yield from _bound_outside_functions(child)
-
-
-def _renamed(tree: ast.Module, names: dict[str, str]) -> ast.Module:
-    for node in ast.walk(tree):
-        match node:
-            case ast.Name(id=name):
-                node.id = names.get(name, name)
-            case ast.arg(arg=name):
-                node.arg = names.get(name, name)
-            case ast.ExceptHandler(name=str(name)):
-                node.name = names.get(name, name)
-    return tree
-
-
-def _lines(source: str, instead: dict[tuple[int, int], str], names: dict[str, str]) -> Iterator[str]:
+def _lines(source: str, instead: dict[tuple[int, int], str]) -> Iterator[str]:
     """The logical lines of `source`, squeezed, one blank per level of indentation.
 
     instead: what stands in the place of the docstring that begins at (line, column).
-    names: other names for words.
     """
     depth = 0
     line = ""
@@ -230,9 +164,6 @@ def _lines(source: str, instead: dict[tuple[int, int], str], names: dict[str, st
                 line = ""
             case tokenize.COMMENT | tokenize.NL | tokenize.ENDMARKER:
                 pass
-            case tokenize.NAME:
-                word = names.get(token.string, token.string)
-                line += " " * _would_merge(line, word) + word
             case _:
                 text = token.string if line else instead.get(token.start, token.string)
                 line += " " * _would_merge(line, text) + text
@@ -247,10 +178,10 @@ def _tokens(source: str) -> Iterator[tokenize.TokenInfo]:
     """Tokens of `source`, each f-string as one: Python 3.12 and later take them apart (PEP 701)."""
     start_type = getattr(tokenize, "FSTRING_START", None)
     end_type = getattr(tokenize, "FSTRING_END", None)
-    lines = source.splitlines(keepends=True)
+    lines = list(io.StringIO(source))
     depth = 0
     begin = (0, 0)
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+    for token in tokenize.generate_tokens(iter(lines).__next__):
         if token.type == start_type:
             begin = begin if depth else token.start
             depth += 1
