@@ -22,12 +22,14 @@ from bastion_world import (
 )
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
+from stack import source
 
 from notebook_ssh.aws.clients import client
 from notebook_ssh.aws.table import key, to_attribute
 from notebook_ssh.errors import Permanent, Transient
 from notebook_ssh.rules.bastion import OWNER_TAG
 from notebook_ssh.rules.record import Mode, Network, NotebookState, Phase, Record, Report, Way, Wish
+from notebook_ssh.rules.status import Code, status_of
 from reconcile_bastion import handler
 
 READS = {"DescribeSecurityGroups", "DescribeSecurityGroupRules", "DescribeNetworkInterfaces", "Query", "GetItem"}
@@ -420,6 +422,22 @@ def test_a_way_that_opens_under_a_waiting_agent_is_news(bench: Bench) -> None:
     assert (stack, name, before.code, status.code) == (STACK, "nb", "starting", "connected")
 
 
+def test_a_client_that_was_not_admitted_shuts_out_nobody_else(bench: Bench) -> None:
+    bench.monkeypatch.setenv("BASTION_CLIENT_CIDRS", "203.0.113.0/24")
+    bench.limit(bench.bastion)
+    record = bench.notebook("nb", bench.group("notebooks"))
+    report = Report("boot-1", NOW - 60, 1, NOW - 5, Mode.BASTION, Phase.CONNECTED, keys_own=1, connected_since=NOW - 5)
+    bench.table.replace_report("nb", record.role, report, None)
+    bench.run()
+    now = bench.table.record("nb")
+    assert now is not None
+    status = status_of(now, NOW, 300)
+    assert status.code is Code.CONNECTED
+    assert status.problem is not None
+    assert status.problem.code == "rule-limit"
+    assert bench.bastion in status.problem.message
+
+
 def test_a_dry_run_plans_and_changes_no_rule(bench: Bench) -> None:
     bench.monkeypatch.setenv("DRY_RUN", "true")
     group = bench.group("notebooks")
@@ -451,8 +469,8 @@ class TestSignals:
     def test_a_thousand_notebooks_at_nine_make_a_handful_of_runs(
         self, bench: Bench, per_second: int, most_runs: int
     ) -> None:
-        """The queue shows each message 30 s after it was sent, ten at a time, to one run at a time."""
-        delay, took = 30, 5
+        """The queue shows messages ten at a time, after its delay, to one run at a time."""
+        delay, took = source()["Resources"]["BastionQueue"]["Properties"]["DelaySeconds"], 5
         waiting = [NOW * 1000 + number * 1000 // per_second for number in range(1000)]
         with counted() as calls:
             while waiting:

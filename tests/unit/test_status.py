@@ -129,7 +129,7 @@ CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
     ),
     (
         "no rule possible",
-        a_record(wish=VIA_BASTION, way=replace(OPEN, problem=RULE_LIMIT), report=THROUGH_BASTION),
+        a_record(wish=VIA_BASTION, way=replace(OPEN, open=False, problem=RULE_LIMIT), report=THROUGH_BASTION),
         Code.ERROR,
         NOW - 300,
         "rule-limit",
