@@ -164,6 +164,23 @@ def failing(
             service.meta.events.unregister(f"before-call.*.{operation}", answer)
 
 
+@contextmanager
+def forgetful_filters() -> Iterator[None]:
+    """For a moment, DescribeSecurityGroups finds nothing by its filters, as a read just after a change may."""
+
+    def answer(params: dict[str, Any], **_: Any) -> tuple[SimpleNamespace, dict[str, Any]] | None:
+        if "Filter.1.Name" in params["body"]:
+            return SimpleNamespace(status_code=200), {"SecurityGroups": []}
+        return None
+
+    events = client("ec2").meta.events
+    events.register("before-call.ec2.DescribeSecurityGroups", answer)
+    try:
+        yield
+    finally:
+        events.unregister("before-call.ec2.DescribeSecurityGroups", answer)
+
+
 def once(condition: Callable[[dict[str, Any]], bool]) -> Callable[[dict[str, Any]], bool]:
     """`condition`, asked the first time only; the calls that it makes itself go through."""
     asked = False

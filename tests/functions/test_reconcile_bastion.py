@@ -16,6 +16,7 @@ from bastion_world import (
     an_account,
     counted,
     failing,
+    forgetful_filters,
     once,
     one_item_a_page,
     pages_as_in_ec2,
@@ -315,6 +316,16 @@ class TestPartialKnowledge:
         assert bench.rules(group) == before
         bench.run()
         assert bench.rules(group) == {}
+
+    def test_a_group_is_gone_only_when_ec2_says_so_by_name(self, bench: Bench) -> None:
+        group = bench.group("notebooks")
+        bench.notebook("nb", group)
+        bench.run()
+        before = bench.rules(group)
+        with forgetful_filters():
+            bench.run()
+        assert bench.rules(group) == before
+        assert bench.way("nb").open
 
     def test_a_fleet_read_halfway_is_served_as_far_as_it_is_known(self, bench: Bench) -> None:
         known, unknown = bench.group("known"), bench.group("unknown")
