@@ -15,7 +15,7 @@ from builders import NOW, a_body, an_api_event
 from moto import mock_aws
 
 from lookup_api import handler as lookup_api
-from notebook_ssh.aws import clients, secrets
+from notebook_ssh.aws import secrets
 from notebook_ssh.aws.clients import client
 from notebook_ssh.aws.table import NOTEBOOK, Table, key, to_attribute
 from notebook_ssh.rules.record import Record, Report
@@ -23,6 +23,7 @@ from record_address import handler as record_address
 from start_notebook import handler as start_notebook
 
 REPORT, START = "/notebooks/{name}/report", "/notebooks/{name}/start"
+SERVICES = ("dynamodb", "secretsmanager", "ssm", "sqs", "events", "sagemaker")
 CONTEXT = SimpleNamespace(aws_request_id="request-1")
 
 
@@ -127,8 +128,6 @@ def api_world(patch: pytest.MonkeyPatch) -> Iterator[World]:
         "POWERTOOLS_SERVICE_NAME": "team-ssh",
     }.items():
         patch.setenv(name, value)
-    clients._client.cache_clear()
-    clients._session.cache_clear()
     secrets.forget()
     with mock_aws():
         client("dynamodb").create_table(
@@ -148,11 +147,14 @@ def api_world(patch: pytest.MonkeyPatch) -> Iterator[World]:
         world = World(patch, queue, events)
         for handler in (lookup_api, record_address, start_notebook):
             patch.setattr(handler, "time", SimpleNamespace(time=lambda: world.now))
-        for service in ("dynamodb", "secretsmanager", "ssm", "sqs", "events", "sagemaker"):
-            client(service).meta.events.register(  # type: ignore[call-overload]
-                "before-call", lambda model, **_: world.calls.update([model.name])
-            )
+
+        def count(model: Any, **_: Any) -> None:
+            world.calls.update([model.name])
+
+        # Clients are costly to make and stay for the next test; what counts their calls does not.
+        for service in SERVICES:
+            client(service).meta.events.register("before-call", count)  # type: ignore[call-overload]
         yield world
-    clients._client.cache_clear()
-    clients._session.cache_clear()
+        for service in SERVICES:
+            client(service).meta.events.unregister("before-call", count)  # type: ignore[call-overload]
     secrets.forget()

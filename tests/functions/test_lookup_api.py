@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from api_world import World, api_world
+from botocore.exceptions import ClientError
 from builders import HOST_KEY, NOW, RSA_KEY, a_record, a_report
 
+from lookup_api import handler
+from notebook_ssh.aws.clients import client
 from notebook_ssh.rules.record import Mode, NotebookState, Way, Wish
+
+ONE = "/notebooks/{name}"
+TEXT, JSON = "text/plain; charset=utf-8", "application/json"
+BASTION = {
+    "wish": Wish(mode=Mode.BASTION),
+    "way": Way(open=True, private_ip="10.0.1.5", since=NOW - 300),
+    "report": a_report(mode=Mode.BASTION, host=None, port=None),
+}
 
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with api_world(monkeypatch) as world:
         yield world
-
-
-ONE = "/notebooks/{name}"
 
 
 def test_a_connected_notebook_is_one_line_away(world: World) -> None:
@@ -37,3 +46,221 @@ def test_a_connected_notebook_is_one_line_away(world: World) -> None:
         "  StrictHostKeyChecking yes\n"
         "  ServerAliveInterval 30\n"
     )
+
+
+def test_so_is_one_behind_the_bastion(world: World) -> None:
+    world.knows(a_record(**BASTION))
+    assert world.get(f"{ONE}/ssh").text == "ssh -J jumper@bastion.example.com ec2-user@10.0.1.5\n"
+    assert world.get(f"{ONE}/address").text == "10.0.1.5 22\n"
+    assert world.get(f"{ONE}/ssh-config").text.endswith(
+        "  ProxyJump team-ssh-bastion\n"
+        "\n"
+        "Host team-ssh-bastion\n"
+        "  HostName bastion.example.com\n"
+        "  Port 22\n"
+        "  User jumper\n"
+    )
+
+
+def test_everything_known_as_json(world: World) -> None:
+    world.knows(a_record(wish=Wish(mode=Mode.NGROK, users=("mario",), until=NOW + 60), report=a_report()))
+    assert world.get(ONE).json == {
+        "name": "demo",
+        "mode": "ngrok",
+        "status": "connected",
+        "since": "2027-01-15T07:53:20Z",
+        "message": "demo can be reached.",
+        "next_step": "Connect: `ssh demo` with the client, or the line that /notebooks/demo/ssh answers.",
+        "problem": None,
+        "ssh": "ssh -p 17887 ec2-user@0.tcp.ngrok.io",
+        "address": "0.tcp.ngrok.io:17887",
+        "host": "0.tcp.ngrok.io",
+        "port": 17887,
+        "user": "ec2-user",
+        "jump": None,
+        "host_keys": [HOST_KEY],
+        "until": "2027-01-15T08:01:00Z",
+        "users": ["mario"],
+        "wake": False,
+        "keys": {"own": 1, "central": 0, "rejected": []},
+        "sessions": {"open": 0, "active_at": None},
+        "reported_at": "2027-01-15T07:59:50Z",
+        "agent": "1.0",
+        "instance": {"state": "InService", "since": "2027-01-15T07:51:40Z"},
+        "configuration": "demo-configuration",
+        "block_since": "2027-01-15T06:36:40Z",
+    }
+
+
+ROUTES_OF_ONE = [ONE, *(f"{ONE}/{last}" for last in ("ssh", "address", "ssh-config", "known-hosts", "doctor"))]
+ROUTES_OF_ALL = ["/notebooks", "/ssh-config", "/known-hosts"]
+
+
+def test_these_are_all_the_routes() -> None:
+    assert set(handler.ROUTES) == {("GET", route) for route in [*ROUTES_OF_ONE, *ROUTES_OF_ALL]}
+
+
+@pytest.mark.parametrize("route", ROUTES_OF_ONE)
+def test_a_lookup_is_one_read(world: World, route: str) -> None:
+    world.knows(a_record(report=a_report()))
+    world.since()
+    assert world.get(route).status == 200
+    assert world.since() == {"GetItem": 1}
+
+
+@pytest.mark.parametrize("route", ROUTES_OF_ONE)
+def test_an_unknown_notebook_costs_one_read_and_tells_nothing_of_others(world: World, route: str) -> None:
+    world.knows(a_record(name="secret-project", report=a_report()))
+    world.since()
+    said = world.get(route, "secret-projec")
+    assert (said.status, said.json["error"]) == (404, "unknown-notebook")
+    assert "secret-project " not in said.text
+    assert "ssh=ngrok" in said.json["message"]
+    assert world.since() == {"GetItem": 1}
+
+
+@pytest.mark.parametrize("route", ROUTES_OF_ONE)
+@pytest.mark.parametrize("name", ["a_b", "-a", "a" * 64, "a/b", "a\nb", "", "é"])
+def test_a_name_that_cannot_be_costs_nothing(world: World, route: str, name: str) -> None:
+    said = world.get(route, name)
+    assert (said.status, said.json["error"]) == (400, "bad-name")
+    assert not world.since()
+
+
+def test_capitals_do_not_matter(world: World) -> None:
+    world.knows(a_record(name="Demo-One", report=a_report()))
+    assert world.get(f"{ONE}/address", "dEMO-oNE").text == "0.tcp.ngrok.io 17887\n"
+    assert "Host Demo-One demo-one\n" in world.get(f"{ONE}/ssh-config", "demo-one").text
+
+
+@pytest.mark.parametrize("route", [*ROUTES_OF_ONE, *ROUTES_OF_ALL])
+def test_nothing_is_kept_on_the_way_and_the_type_is_told(world: World, route: str) -> None:
+    world.knows(a_record(report=a_report()))
+    for said in (world.get(route), world.get(route, "unknown")):
+        assert said.headers["Cache-Control"] == "no-store"
+        assert said.headers["X-Content-Type-Options"] == "nosniff"
+        plain = said.status == 200 and route not in (ONE, "/notebooks")
+        assert said.headers["Content-Type"] == (TEXT if plain else JSON)
+        assert said.text.isascii()
+        assert said.text.endswith("\n" if plain else ("}", "]"))
+
+
+@pytest.mark.parametrize("route", [f"{ONE}/{last}" for last in ("ssh", "address", "ssh-config", "known-hosts")])
+@pytest.mark.parametrize(
+    ("parts", "status", "step"),
+    [
+        ({}, "starting", "Wait"),
+        ({"state": NotebookState.STOPPED, "started_at": None}, "stopped", "start-notebook-instance"),
+        ({"block_since": NOW}, "pending-restart", "Stop it and start it"),
+        ({"report": a_report(received_at=NOW - 9999)}, "stale", "stop and start"),
+        ({"report": a_report(), "wish": Wish()}, "off", "ssh=ngrok"),
+    ],
+)
+def test_without_an_address_the_answer_is_what_to_do(
+    world: World, route: str, parts: dict[str, Any], status: str, step: str
+) -> None:
+    world.knows(a_record(**parts))
+    said = world.get(route)
+    assert said.status == 409
+    assert (said.json["error"], said.json["status"]) == ("no-address", status)
+    assert step in said.json["message"]
+    assert step in said.json["next_step"]
+
+
+def test_doctor_speaks_text_and_json(world: World) -> None:
+    world.knows(a_record())
+    text = world.get(f"{ONE}/doctor")
+    assert (text.status, text.headers["Content-Type"]) == (200, TEXT)
+    assert "waiting agent" in text.text
+    for accept in ("application/json", "application/json, text/plain;q=0.5"):
+        told = world.get(f"{ONE}/doctor", headers={"accept": accept})
+        assert told.headers["Content-Type"] == JSON
+        assert [hop["verdict"] for hop in told.json["hops"]] == ["ok", "ok", "ok", "waiting", "waiting", "waiting"]
+
+
+def test_the_list_has_every_notebook(world: World) -> None:
+    world.knows(a_record(name="b", report=a_report()))
+    world.knows(
+        a_record(name="A", state=NotebookState.STOPPED, started_at=None, report=a_report(booted_at=1, received_at=2))
+    )
+    world.knows(a_record(name="c", **BASTION))
+    assert world.get("/notebooks").json == [
+        {"name": "A", "mode": "ngrok", "status": "stopped", "address": None, "since": "2027-01-15T07:51:40Z"},
+        {
+            "name": "b",
+            "mode": "ngrok",
+            "status": "connected",
+            "address": "0.tcp.ngrok.io:17887",
+            "since": "2027-01-15T07:53:20Z",
+        },
+        {
+            "name": "c",
+            "mode": "bastion",
+            "status": "connected",
+            "address": "10.0.1.5:22",
+            "since": "2027-01-15T07:53:20Z",
+        },
+    ]
+
+
+def test_an_empty_fleet_is_an_empty_answer(world: World) -> None:
+    assert world.get("/notebooks").json == []
+    assert world.get("/known-hosts").text == ""
+    assert "\nHost " not in world.get("/ssh-config").text
+
+
+def test_the_whole_fleet_as_files_for_ssh(world: World) -> None:
+    world.knows(a_record(name="one", report=a_report(host_keys=(RSA_KEY, HOST_KEY))))
+    world.knows(a_record(name="two", **BASTION))
+    world.knows(a_record(name="asleep", state=NotebookState.STOPPED, started_at=None))
+    assert world.get("/known-hosts").text == f"one {HOST_KEY}\ntwo {HOST_KEY}\n"
+    config = world.get("/ssh-config").text
+    assert [line for line in config.splitlines() if line.startswith("Host ")] == [
+        "Host one",
+        "Host two",
+        "Host team-ssh-bastion",
+    ]
+
+
+def test_the_list_is_read_page_by_page(world: World) -> None:
+    """A page of DynamoDB is 1 MB at most; here, two items."""
+    for number in range(5):
+        world.knows(a_record(name=f"n{number}", report=a_report()))
+    ask = client("dynamodb").query
+    world.patch.setattr(client("dynamodb"), "query", lambda **given: ask(**given, Limit=2))
+    world.since()
+    assert [entry["name"] for entry in world.get("/notebooks").json] == ["n0", "n1", "n2", "n3", "n4"]
+    assert world.since() == {"Query": 3}
+
+
+def test_an_unheard_of_path_is_not_found(world: World) -> None:
+    assert world.get("/notebooks/{name}/shell").status == 404
+    assert not world.since()
+
+
+def test_nothing_of_a_failure_gets_out(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("arn:aws:dynamodb:us-east-1:123456789012:table/records")
+
+    world.patch.setattr(client("dynamodb"), "get_item", broken)
+    said = world.get(ONE)
+    assert (said.status, said.json["error"]) == (500, "internal")
+    assert "8e2cf1c6-0000-4000-8000-000000000001" in said.json["message"]
+    assert "dynamodb" not in said.text
+
+
+def test_a_busy_table_is_later(world: World) -> None:
+    def throttled(*_: object, **__: object) -> None:
+        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "GetItem")
+
+    world.patch.setattr(client("dynamodb"), "get_item", throttled)
+    said = world.get(f"{ONE}/ssh")
+    assert (said.status, said.json["error"], said.headers["Retry-After"]) == (503, "later", "5")
+    assert "slow down" not in said.text
+
+
+def test_too_much_for_one_answer_is_said(world: World) -> None:
+    world.patch.setattr("notebook_ssh.http.LARGEST_ANSWER", 100)
+    world.knows(a_record(report=a_report()))
+    said = world.get("/ssh-config")
+    assert (said.status, said.json["error"]) == (507, "too-many")
