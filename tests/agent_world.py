@@ -40,14 +40,14 @@ LIMIT = 20.0
 T = TypeVar("T")
 
 
-def until(what: Callable[[], T], said: str, limit: float = LIMIT) -> T:
-    """The first true value of `what`; fails with `said` after `limit` seconds."""
+def until(what: Callable[[], T], said: str, notebook: Notebook | None = None, limit: float = LIMIT) -> T:
+    """The first true value of `what`; after `limit` seconds fails with `said` and what was logged on `notebook`."""
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         if value := what():
             return value
         time.sleep(0.02)
-    raise AssertionError(f"not within {limit} s: {said}")
+    raise AssertionError(f"not within {limit} s: {said}\n{notebook.told() if notebook else ''}")
 
 
 def an_answer(mode: str = "ngrok", **changes: Any) -> dict[str, Any]:
@@ -202,6 +202,7 @@ class Sshd:
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
         program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or "sshd"
+        self.host_key = " ".join((folder / "ssh_host_ed25519_key.pub").read_text().split()[:2])
         self._process = subprocess.Popen([program, "-D", "-f", folder / "config", "-E", folder / "log"])
         until(lambda: not _free(self.port), f"sshd listens on {self.port}: {folder}/log")
 
@@ -239,6 +240,8 @@ class Notebook:
         self.own_keys = self.volume / "ssh" / "authorized_keys"
         self.log = root / "var" / "log" / "notebook-ssh.log"
         self.ngrok_log = root / "var" / "log" / "ngrok.log"
+        self.clouds = root / "ngrok's cloud"
+        self.clouds.mkdir(parents=True)
         self.download = Download()
         self.environment: dict[str, str] = {}
         self.settings: dict[str, str] = {}
@@ -278,6 +281,7 @@ class Notebook:
             "AWS_SESSION_TOKEN": SESSION,
             "AWS_ENDPOINT_URL_SAGEMAKER": self.stack.url,
             "AWS_EC2_METADATA_DISABLED": "true",
+            "NGROK_STAND_IN": str(self.clouds),
             "LC_ALL": "C.UTF-8",
             **self.environment,
         }
@@ -287,6 +291,16 @@ class Notebook:
             agent = subprocess.Popen([python, "-I", program, *words], env=environment, stderr=errors, cwd="/")
         self.agents.append(agent)
         return agent
+
+    def cloud(self, **faults: Any) -> None:
+        """What goes wrong at ngrok from now on (local/notebook/ngrok_stand_in.py); nothing, when nothing is named."""
+        new = self.clouds / "new"
+        new.write_text(json.dumps(faults))
+        new.replace(self.clouds / "faults.json")
+
+    def refuse(self, number: int | None) -> None:
+        """ngrok refuses every session with this error number; None admits them again."""
+        (self.clouds / "refusal").write_text(str(number or ""))
 
     def stop(self) -> None:
         """End every agent, and see that it ends."""
@@ -315,7 +329,8 @@ class Notebook:
         """The first report that says so, waited for."""
         return until(
             lambda: next((r for r in self.stack.reports if r["phase"] == "connected"), None),
-            f"connected; {self.told()}",
+            "connected",
+            self,
         )
 
     def told(self) -> str:

@@ -45,10 +45,11 @@ MODES = "ngrok", "bastion", "off"
 
 
 def read(path):
-    """The file's text, or "" where there is none."""
+    """The file's text, at most 1 MB of it, or "" where there is none. Never waits: a pipe in its place is empty."""
     try:
-        with open(path, encoding="utf8", errors="surrogateescape", newline="") as file:
-            return file.read()
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with open(file, encoding="utf8", errors="surrogateescape", newline="") as file:
+            return file.read(1 << 20)
     except FileNotFoundError:
         return ""
 
@@ -109,7 +110,7 @@ def start(python, program, *arguments):
 
     def leave(*_):
         child.terminate()
-        sys.exit()
+        sys.exit(15)
 
     signal.signal(signal.SIGTERM, leave)
     return child
@@ -129,20 +130,19 @@ def fetch(url, body=None, headers={}, timeout=10):
 
 
 def courier(ask):
-    """Sign and send one report with the notebook's role; print what came back. Leaves with 3 without botocore.
-
-    Without an answer, and when `ask` names the notebook's ARN, the notebook's own tags are told: the last resort.
-    """
+    """Sign and send one report with the notebook's role; print what came back. Leaves with 3 without botocore."""
     try:
         import botocore.session
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest
-        from botocore.config import Config
     except ImportError:
         sys.exit(3)
     reply = {"status": 0}
-    session = botocore.session.Session()
     try:
+        session = botocore.session.Session()
+        # The notebook's role, whatever profile a person has configured for themselves.
+        for variable in "config_file", "credentials_file":
+            session.set_config_variable(variable, os.devnull)
         request = AWSRequest("POST", ask["url"], data=ask["body"], headers={"Content-Type": "application/json"})
         # The steps of SigV4Auth.add_auth, but with the stack's clock.
         signer = SigV4Auth(session.get_credentials().get_frozen_credentials(), "execute-api", REGION)
@@ -154,13 +154,6 @@ def courier(ask):
         reply["date"] = headers["Date"]
     except Exception as why:
         reply["text"] = repr(why)
-    if ask["arn"] and reply["status"] != 200:
-        try:
-            quick = Config(connect_timeout=5, read_timeout=5, retries={"max_attempts": 1})
-            client = session.create_client("sagemaker", REGION, config=quick)
-            reply["tags"] = {tag["Key"]: tag["Value"] for tag in client.list_tags(ResourceArn=ask["arn"])["Tags"]}
-        except Exception as why:
-            reply["text"] += repr(why)
     print(json.dumps(reply))
 
 
@@ -173,15 +166,15 @@ class Exchange:
     def __init__(self):
         identity = load(ROOT + "/opt/ml/metadata/resource-metadata.json")
         self.name, self.arn = identity["ResourceName"], identity["ResourceArn"]
-        self.boot = load(MINE + "boot") or self.new_boot()
         self.answer, self.failed = {}, None
         self.ahead = self.failures = self.sequence = 0
+        self.boot = load(MINE + "boot") or self.new_boot()
         envs = HOME + "/anaconda3/envs/"
         self.pythons = sys.executable, envs + "JupyterSystemEnv/bin/python", envs + "python3/bin/python"
 
     def new_boot(self):
         """Name this boot, for as long as /run lives."""
-        boot = {"boot": str(uuid.uuid4()), "booted_at": int(time.time())}
+        boot = {"boot": str(uuid.uuid4()), "booted_at": int(time.time() + self.ahead)}
         write(MINE + "boot", json.dumps(boot))
         return boot
 
@@ -190,21 +183,11 @@ class Exchange:
         until = self.answer.get("until")
         return "off" if until and time.time() + self.ahead >= until else self.answer.get("mode", "off")
 
-    def carry(self, report):
-        """Send `report` by a courier, with the first Python that has botocore; the courier's reply."""
-        # The time since boot grows through every restart of the agent, so it serves as the sequence.
-        self.sequence = max(self.sequence + 1, int(time.clock_gettime(time.CLOCK_BOOTTIME) * 10))
-        ask = {
-            "url": f"{get('AWS_ENDPOINT_URL_EXECUTE_API') or get('NOTEBOOK_SSH_API')}/notebooks/{self.name}/report",
-            "body": json.dumps(
-                {"agent": get("NOTEBOOK_SSH_VERSION", ""), **report, **self.boot, "sequence": self.sequence}
-            ),
-            "ahead": self.ahead,
-            "arn": not self.answer and self.arn,
-        }
+    def errand(self, program, verb, ask):
+        """Let the first Python that has botocore run `program verb` with the question `ask`; its reply."""
         for python in self.pythons:
             if os.path.exists(python):
-                with start(python, OPT + "agent.py", "courier") as child:
+                with start(python, program, verb) as child:
                     try:
                         reply = child.communicate(json.dumps(ask).encode(), 40)[0]
                         if child.returncode != 3:
@@ -216,10 +199,14 @@ class Exchange:
 
     def sync(self, report):
         """Tell what is, learn what should be. True when the stack answered."""
-        reply = self.carry(report)
-        now = time.time()
+        # The time since boot grows through every restart of the agent, so it serves as the sequence.
+        self.sequence = max(self.sequence + 1, int(time.clock_gettime(time.CLOCK_BOOTTIME) * 10))
+        report = {**report, **self.boot, "agent": get("NOTEBOOK_SSH_VERSION"), "sequence": self.sequence}
+        base = get("AWS_ENDPOINT_URL_EXECUTE_API") or get("NOTEBOOK_SSH_API")
+        ask = {"url": f"{base}/notebooks/{self.name}/report", "body": json.dumps(report), "ahead": self.ahead}
+        reply = self.errand(OPT + "agent.py", "courier", ask)
         try:
-            ahead = calendar.timegm(time.strptime(reply["date"], "%a, %d %b %Y %T GMT")) - now
+            ahead = calendar.timegm(time.strptime(reply["date"], "%a, %d %b %Y %T GMT")) - time.time()
             self.ahead = ahead if abs(ahead) > 2 else 0
         except (KeyError, TypeError, ValueError):
             pass
@@ -233,41 +220,42 @@ class Exchange:
             pass
         self.failures += 1
         self.delay = min(2**self.failures, 120) * random.uniform(0.5, 1)
-        self.failed = reply["status"], reply["text"][:300]
+        # An answer of 200 could hold the token.
+        self.failed = reply["status"], "unreadable" if reply["status"] == 200 else reply["text"][:300]
         log(f"the stack did not answer: {self.failed}")
         if reply["status"] == 409:
             # A clock was ahead when the last report was sent: this boot begins anew.
             self.boot = self.new_boot()
-        if "tags" in reply:
-            self.answer = {**load(KEPT + "answer.json"), **wish(reply["tags"], now + self.ahead)}
         return False
 
 
-def wish(tags, now):
-    """What the notebook's own tags ask for, in the shape of the stack's answer."""
-    key = get("NOTEBOOK_SSH_TAG_KEY") or "ssh"
-    mode, until = tags.get(key, "").strip().lower(), tags.get(key + "-until", "").strip()
-    try:
-        until = until and calendar.timegm(time.strptime(until.rstrip("Zz"), "%Y-%m-%dT%H:%M:%S"))
-    except ValueError:
-        until = now  # a time that cannot be read ends access rather than leaving it open
-    return {"mode": mode if mode in MODES else "off", "until": until, "ngrok": {"url": tags.get(key + "-ngrok-url")}}
+def vouched(data):
+    """Whether `data` is the worker's program that the block vouches for."""
+    return hashlib.sha256(data).hexdigest() == WORKER
 
 
 def idle():
     """Ask until something is wished of this notebook; then leave the worker's text on standard output."""
     exchange = Exchange()
+    # A worker that fell has left its answer behind.
+    fell = load(MINE + "answer.json").get("mode", "off")
+    report = {"mode": fell, "phase": "off" if fell == "off" else "connecting"}
+    data = read(KEPT + "worker.py").encode(errors="replace")
     while True:
-        text = read(OPT + "worker.py") or read(KEPT + "worker.py")
-        have = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest() == WORKER
-        exchange.sync({"mode": "off", "phase": "off", "wants_worker": not have})
-        if exchange.failures and not exchange.answer:
+        exchange.sync({**report, "wants_worker": not vouched(data)})
+        if not exchange.answer:
             exchange.answer = load(KEPT + "answer.json")
-        text = text if have else exchange.answer.pop("worker", None)
-        if exchange.mode() != "off" and text:
+        data = exchange.answer.pop("worker", "").encode() or data
+        if exchange.mode() != "off" and vouched(data):
             write(MINE + "answer.json", json.dumps(exchange.answer), 0o600)
-            sys.stdout.buffer.write(text.encode(errors="surrogateescape"))
+            sys.stdout.buffer.write(data)
             return
+        if exchange.mode() != "off" and not exchange.failed:
+            problem = {
+                "code": "agent-outdated",
+                "message": "the block is not of the stack's version: restart the notebook",
+            }
+            report = {"mode": exchange.mode(), "phase": "failed", "problem": problem}
         time.sleep(exchange.delay)
 
 
@@ -294,7 +282,8 @@ def take_over():
 def keeper():
     """Root's part: prepare, then start the others, for ever."""
     os.umask(0o22)
-    os.environ["HOME"] = HOME
+    # Nothing local goes through a proxy, nor do the role's credentials.
+    os.environ.update(HOME=HOME, no_proxy=(get("no_proxy") or get("NO_PROXY", "")) + ",127.0.0.1,169.254.169.254")
     for folder in OPT, RUN, MINE, os.path.dirname(LOG):
         os.makedirs(folder, exist_ok=True)
     os.dup2(os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT), 3)
@@ -309,11 +298,13 @@ def keeper():
         """Run the worker's program as root for one of its fixed duties."""
         subprocess.run([sys.executable, "-I", program, verb], stdin=subprocess.DEVNULL, timeout=120)
 
+    nap = 1
     while lock:
+        began = time.monotonic()
         with start(sys.executable, __file__, "idle") as child:
-            text = child.stdout.read(1 << 20)
-        if hashlib.sha256(text).hexdigest() == WORKER:
-            write(program, text.decode(errors="surrogateescape"))
+            data = child.stdout.read(1 << 20)
+        if vouched(data):
+            write(program, data.decode())
             root("set-up")
             with start(sys.executable, program, "work") as child:
                 # Every byte asks for sshd to be looked after again.
@@ -321,9 +312,8 @@ def keeper():
                     root("set-up")
             if not child.returncode:
                 root("put-back")
-        elif text:
-            log("the stack's worker is of another version: restart the notebook")
-        time.sleep(3)
+        nap = min(nap * 2, 256) if time.monotonic() - began < 60 else 1
+        time.sleep(nap)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Standard library only, Python 3.9 or later; agent.py lies in the same folder.
 
 import base64
 import binascii
+import calendar
 import glob
 import hashlib
 import json
@@ -27,7 +28,25 @@ import urllib.request
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from agent import HOME, KEPT, MINE, OPT, REGION, ROOT, RUN, VOLUME, Exchange, fetch, load, log, read, start, write
+from agent import (
+    HOME,
+    KEPT,
+    MINE,
+    MODES,
+    OPT,
+    REGION,
+    ROOT,
+    RUN,
+    VOLUME,
+    Exchange,
+    drop,
+    fetch,
+    load,
+    log,
+    read,
+    start,
+    write,
+)
 
 NGROK = VOLUME + ".ngrok/"
 NGROK_LOG = ROOT + "/var/log/ngrok.log"
@@ -298,6 +317,7 @@ def say(text, **more):
 def tunnel(ask):
     """Prepare ngrok and become it; what goes wrong is said on standard output."""
     os.dup2(1, 2)
+    os.close(3)  # our log is not ngrok's
     try:
         os.makedirs(NGROK, 0o700, exist_ok=True)
         program = install(ask["renew"])
@@ -347,7 +367,7 @@ CODES = {
 MEANING = {number: meaning for numbers, meaning in CODES.items() for number in numbers.split()}
 
 # These pass by themselves more often than not: a session that lingers after a restart, a network that comes back.
-SOON = "ngrok-session-limit", "ngrok-address-busy", "ngrok-unreachable", "ngrok-ended", "ngrok-agent-old"
+SOON = "ngrok-session-limit", "ngrok-address-busy", "ngrok-unreachable", "ngrok-ended"
 
 
 class Tunnel:
@@ -365,7 +385,10 @@ class Tunnel:
     def tend(self, token, url):
         """Bring the tunnel to what is wished: this token (None: the one in config.yml) and this reserved address."""
         if (token, url) != self.wish:
-            self.stop()
+            # The token that ngrok runs with already is no reason to move people to another address.
+            same = token and not self.wish[0] and f"authtoken: {token}\n" in read(NGROK + "config.yml")
+            if not same or url != self.wish[1]:
+                self.stop()
             self.wish = token, url
         if time.monotonic() < self.due:
             return
@@ -433,7 +456,7 @@ class Tunnel:
         code = self.reap()
         if not self.trouble:
             self.blame("ngrok-ended", f"ngrok ended with status {code}; its log is {NGROK_LOG}")
-        soon = self.trouble[0] in SOON
+        soon = self.trouble[0] in SOON or (self.trouble[0] == "ngrok-agent-old" and self.starts == 1)
         self.due = time.monotonic() + (min(2 ** (self.starts - 1), 60) if soon else min(60 * 2**self.starts, 900))
         self.be("connecting" if soon and self.starts < 5 else "failed")
 
@@ -526,6 +549,8 @@ class Worker:
     def run(self):
         """Act, tell, wait; returns when the mode is off, with everything of ours undone."""
         try:
+            if "sync_after" not in self.exchange.answer:
+                self.sync()
             while self.exchange.mode() != "off":
                 self.act()
                 if time.monotonic() >= self.sync_at or self.has_news():
@@ -570,6 +595,7 @@ class Worker:
         """Keys, the editors' folders, and that sshd answers."""
         try:
             self.troubles.pop("files", None)
+            os.makedirs(VOLUME + "ssh", exist_ok=True)
             self.keys = put_keys(self.exchange.answer.get("authorized_keys") or [])
             keep_editors()
             remember(self.exchange.answer)
@@ -601,8 +627,8 @@ class Worker:
         found = [self.tunnel.trouble, *self.troubles.items()]
         return next(({"code": each[0], "message": each[1]} for each in found if each), None)
 
-    def report(self):
-        """What is (docs/protocol.md)."""
+    def facts(self):
+        """What is, but for the sessions (docs/protocol.md)."""
         mode, (host, port) = self.exchange.mode(), self.tunnel.place or (None, None)
         return {
             "mode": mode,
@@ -611,23 +637,25 @@ class Worker:
             "port": port,
             "host_keys": host_keys(),
             "keys": self.keys,
-            "sessions": sessions(),
             "problem": self.problem(),
             "token_version": self.ngrok("token", r"[\w-]+") and self.exchange.answer["ngrok"].get("token_version"),
         }
 
     def sync(self):
         """Tell the stack what is and learn what should be."""
-        report, before = self.report(), self.exchange.answer
-        if self.exchange.sync(report):
-            self.told = essence(report)
+        facts, before = self.facts(), self.exchange.answer
+        if self.exchange.sync({**facts, "sessions": sessions()}):
+            self.told = facts
             self.files_at = 0
             new, old = self.exchange.answer.get("ngrok") or {}, before.get("ngrok") or {}
             if not new.get("token") and new.get("token_version") == old.get("token_version"):
                 new["token"] = old.get("token")
             write(MINE + "answer.json", json.dumps(self.exchange.answer), 0o600)
-        else:
-            self.exchange.answer = before or self.exchange.answer
+        elif "sync_after" not in before:
+            # Not from the stack but kept from the last boot: the notebook's own tags know better.
+            tags = self.exchange.errand(OPT + "worker.py", "tags", {"arn": self.exchange.arn}).get("tags")
+            if tags is not None:
+                self.exchange.answer = {**before, **wish(tags, time.time() + self.exchange.ahead)}
         self.sync_at = time.monotonic() + self.exchange.delay
 
     def has_news(self):
@@ -635,7 +663,7 @@ class Worker:
         now = time.monotonic()
         self.credit, self.credit_at = min(5, self.credit + (now - self.credit_at) / 20), now
         fresh = self.phase() == "connecting" and now - self.tunnel.since < 3
-        if fresh or self.exchange.failures or self.credit < 1 or essence(self.report()) == self.told:
+        if fresh or self.exchange.failures or self.credit < 1 or self.facts() == self.told:
             return False
         self.credit -= 1
         return True
@@ -657,7 +685,7 @@ class Worker:
         wrong = [*([self.tunnel.trouble] if self.tunnel.trouble else []), *self.troubles.items()]
         wrong += [(stack["code"], stack["message"])] if stack else []
         wrong += [explain(*failed)] if failed else []
-        status = {**self.report(), "notebook": self.exchange.name, "line": self.line(), "wrong": wrong}
+        status = {**self.facts(), "notebook": self.exchange.name, "line": self.line(), "wrong": wrong}
         if status == self.shown:
             return
         self.shown = status
@@ -666,8 +694,9 @@ class Worker:
             text = instructions(status)
             if os.path.islink(INSTRUCTIONS) or read(INSTRUCTIONS) != text:
                 write(INSTRUCTIONS, text)
+            self.troubles.pop("instructions", None)
         except OSError as why:
-            self.blame("files", f"{INSTRUCTIONS}: {why.strerror}; make room, or move it away")
+            self.blame("instructions", f"{why.filename2 or why.filename}: {why.strerror}; make room, or move it away")
 
     def wait(self):
         """Sleep until something is due or somebody speaks: ngrok, or a person's command."""
@@ -687,28 +716,52 @@ class Worker:
             self.tunnel.hear()
 
 
-def essence(report):
-    """The part of a report whose change is worth telling at once."""
-    return [report[field] for field in ("mode", "phase", "host", "port", "problem", "keys", "host_keys")]
+def wish(tags, now):
+    """What the notebook's own tags ask for, in the shape of the stack's answer (docs/tags.md)."""
+    key = os.environ.get("NOTEBOOK_SSH_TAG_KEY") or "ssh"
+    mode, until = tags.get(key, "").strip().lower(), tags.get(key + "-until", "").strip()
+    try:
+        until = calendar.timegm(time.strptime(until.rstrip("Zz"), "%Y-%m-%dT%H:%M:%S")) if until else None
+    except ValueError:
+        until = now  # a time that cannot be read ends access rather than leaving it open
+    return {"mode": mode if mode in MODES else "off", "until": until, "ngrok": {"url": tags.get(key + "-ngrok-url")}}
+
+
+def read_tags(ask):
+    """Print the tags of the notebook `arn`, as SageMaker knows them: what is left when the stack cannot be reached."""
+    try:
+        import botocore.session
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        sys.exit(3)
+    quick = Config(connect_timeout=5, read_timeout=5, retries={"max_attempts": 1})
+    try:
+        client = botocore.session.Session().create_client("sagemaker", REGION, config=quick)
+        told = client.list_tags(ResourceArn=ask["arn"])["Tags"]
+        print(json.dumps({"tags": {tag["Key"]: tag["Value"] for tag in told}}))
+    except (BotoCoreError, ClientError) as why:
+        print(json.dumps({"text": repr(why)}))
 
 
 def explain(status, text):
     """(code, message) for an exchange that failed."""
-    if status == 403:
-        # API Gateway says plain "Forbidden" to requests that came through an endpoint which it does not know.
-        if '"Forbidden"' in text:
-            hint = (
-                "a VPC endpoint for execute-api keeps this notebook from a public API; an admin sets the stack's ApiUrl"
-            )
-        else:
-            hint = "the notebook's role is not the one that the stack knows; the next look at the notebook corrects it"
-        return "api-refused", f"the stack refuses the report (403): {hint}"
     if not status:
-        return (
-            "api-unreachable",
-            "the stack cannot be reached; check the way out (proxy, NAT or VPC endpoint): " + text[:200],
+        hint = "check the way out (proxy, NAT or VPC endpoint)"
+        return "api-unreachable", f"the stack cannot be reached; {hint}: {text[:200]}"
+    try:
+        said = json.loads(text)["message"]
+    except (ValueError, LookupError, TypeError):
+        said = "it is tried again"
+    if status == 403 and said == "Forbidden":
+        # API Gateway's word for a request through an interface endpoint that does not serve this API.
+        said = (
+            "a VPC endpoint for execute-api keeps this notebook from the public API; an admin sets the stack's ApiUrl"
         )
-    return "api-unreachable", f"the stack cannot take the report now ({status}); it is tried again"
+    return (
+        "api-refused" if status < 500 else "api-unavailable",
+        f"the stack does not take the report ({status}): {said}",
+    )
 
 
 def sshd_answers():
@@ -758,6 +811,8 @@ def instructions(status):
         f"Keys admitted: {keys['own']} from ~/SageMaker/ssh/authorized_keys, {keys['central']} from your admin.",
     ]
     lines += [f"Line {bad['line']} of that file was left out: it is {bad['reason']}." for bad in keys["rejected"]]
+    if not keys["own"] + keys["central"]:
+        lines += ["Nobody can log in yet: there is no key."]
     lines += ["To add one, write the public key (a file that ends in .pub) into that file, on a line of its own,"]
     lines += ["and run copy-ssh-keys in a terminal here."]
     if line:
@@ -837,19 +892,21 @@ def command(name, *arguments):
     if arguments:
         print(HELP[name])
         return 0 if arguments in (("--help",), ("-h",)) else 2
+    if os.getuid() == 0:
+        drop()  # with sudo, too, a user's files are only touched with that user's power
     status = load(STATUS)
     if status.get("mode", "off") == "off":
         print(instructions({"mode": "off"}), end="")
         return 1
     if name == "copy-ssh-keys":
         return copy_keys()
+    if name == "start-ssh-ngrok" and status["mode"] != "ngrok":
+        print(f"This notebook is reached by {status['mode']}: there is no tunnel to start.")
+        return 1
+    if not nudge(b"restart" if name == "start-ssh-ngrok" else b"look"):
+        print("The agent is not running; restart the notebook, or ask your admin.")
+        return 1
     if name == "start-ssh-ngrok":
-        if status["mode"] != "ngrok":
-            print(f"This notebook is reached by {status['mode']}: there is no tunnel to start.")
-            return 1
-        if not nudge(b"restart"):
-            print("The agent is not running. Restart the notebook, or ask your admin.")
-            return 1
         status = await_tunnel()
     print(status["line"] or f"There is no address: {status['phase']}.")
     for code, message in status["wrong"]:
@@ -895,7 +952,7 @@ if __name__ == "__main__":
     verb = sys.argv[1]
     if verb in COMMANDS:
         sys.exit(command(*sys.argv[1:]))
-    elif verb == "tunnel":
-        tunnel(json.load(sys.stdin))
+    elif verb in ("tunnel", "tags"):
+        {"tunnel": tunnel, "tags": read_tags}[verb](json.load(sys.stdin))
     else:
         {"work": lambda: Worker().run(), "set-up": set_up, "put-back": put_back}[verb]()
