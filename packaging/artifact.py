@@ -13,13 +13,18 @@ Environment:
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from calls import all_calls
 
 PROJECT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = PROJECT / "requirements" / "functions.txt"
@@ -29,18 +34,6 @@ RUNTIME = "3.13"
 """The Python of the Lambda runtime in template.yaml."""
 
 PLATFORM = "manylinux2014_aarch64"
-
-SERVICES = (
-    "dynamodb",
-    "ec2",
-    "events",
-    "resourcegroupstaggingapi",
-    "sagemaker",
-    "secretsmanager",
-    "sqs",
-    "ssm",
-)
-"""The service models that stay in the layer: those that the code asks `notebook_ssh.aws.clients.client` for."""
 
 OF_EVERY_SERVICE = ("_retry.json", "endpoints.json", "partitions.json", "sdk-default-configuration.json")
 """botocore's data that every client reads (botocore/loaders.py, botocore/session.py)."""
@@ -80,14 +73,18 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _dependencies() -> Path:
-    """The pinned dependencies for the runtime, pruned; fetched once for each state of the requirements."""
-    recipe = REQUIREMENTS.read_bytes() + Path(__file__).read_bytes()
+    """The pinned dependencies for the runtime, pruned; fetched once for each state of what goes into them."""
+    used: dict[str, set[str]] = {}
+    for service, method in all_calls():
+        used.setdefault(service, set()).add(method)
+    called = json.dumps({service: sorted(used[service]) for service in sorted(used)}).encode()
+    recipe = REQUIREMENTS.read_bytes() + Path(__file__).read_bytes() + called
     ready = CACHE / hashlib.sha256(recipe).hexdigest()[:16]
     if not ready.is_dir():
         fresh = CACHE / f"unfinished-{os.getpid()}"
         shutil.rmtree(fresh, ignore_errors=True)
         _install(fresh)
-        _prune(fresh)
+        _prune(fresh, used)
         try:
             fresh.rename(ready)
         except OSError:  # another build made the same at the same time
@@ -114,31 +111,84 @@ def _python_with_pip() -> str:
     raise BuildError(f"{sys.executable} has no pip; run `make environments` once, or install python3-pip")
 
 
-def _prune(site: Path) -> None:
-    """Take away what no function reads: other services' models, scripts, and pip's own notes."""
+def _prune(site: Path, used: Mapping[str, set[str]]) -> None:
+    """Take away what no function reads: models of what is not called, scripts, and pip's own notes."""
     data = site / "botocore" / "data"
     for entry in data.iterdir():
-        if entry.is_dir() and entry.name not in SERVICES:
+        if entry.is_dir() and entry.name not in used:
             shutil.rmtree(entry)
         elif entry.is_file() and entry.name not in OF_EVERY_SERVICE:
             entry.unlink()
-    missing = [name for name in (*SERVICES, *OF_EVERY_SERVICE) if not (data / name).exists()]
+    missing = [name for name in (*used, *OF_EVERY_SERVICE) if not (data / name).exists()]
     if missing:
-        raise BuildError(f"botocore has no data for {', '.join(missing)}; correct packaging/artifact.py")
-    for model in data.glob("*/*/examples-1.json*"):
-        model.unlink()
-    _trim_endpoints(data / "endpoints.json")
+        raise BuildError(f"botocore has no data for {', '.join(sorted(missing))}")
+    prefixes = {_trim_service(data / service, used[service]) for service in used}
+    _trim_endpoints(data / "endpoints.json", prefixes)
     shutil.rmtree(site / "bin", ignore_errors=True)
     for note in [*site.glob("*.dist-info/RECORD"), *site.glob("*.dist-info/INSTALLER")]:
         note.unlink()
 
 
-def _trim_endpoints(path: Path) -> None:
+def _trim_service(folder: Path, methods: set[str]) -> str:
+    """Keep the newest version of a service, of its model the operations called, and no documentation.
+
+    Answers the name under which endpoints.json files the service. Less to parse is most of what a client costs at a
+    cold start: a third of it for EC2 (docs/decisions/0001-botocore-in-the-layer.md).
+    """
+    *older, newest = sorted(version for version in folder.iterdir() if version.is_dir())
+    for version in older:
+        shutil.rmtree(version)
+    for examples in newest.glob("examples-1.json*"):
+        examples.unlink()
+    packed = newest / "service-2.json.gz"
+    model = json.loads(gzip.decompress(packed.read_bytes()))
+    # The client's method is the operation's name with underscores (botocore.xform_name).
+    wanted = {method.replace("_", "") for method in methods}
+    operations = {name: value for name, value in model["operations"].items() if name.lower() in wanted}
+    if len(operations) != len(wanted):
+        unknown = wanted - {name.lower() for name in operations}
+        raise BuildError(f"{folder.name} has no operation {', '.join(sorted(unknown))}")
+    shapes: dict[str, Any] = {}
+    waiting = list(_shapes_named(operations))
+    while waiting:
+        name = waiting.pop()
+        if name not in shapes:
+            shapes[name] = model["shapes"][name]
+            waiting.extend(_shapes_named(shapes[name]))
+    slim = _without_documentation({**model, "operations": operations, "shapes": shapes})
+    packed.unlink()
+    (newest / "service-2.json").write_text(json.dumps(slim, separators=(",", ":"), sort_keys=True), encoding="utf-8")
+    return str(model["metadata"]["endpointPrefix"])
+
+
+def _shapes_named(value: Any) -> Iterator[str]:
+    match value:
+        case {"shape": str(name)}:
+            yield name
+        case dict():
+            for part in value.values():
+                yield from _shapes_named(part)
+        case list():
+            for part in value:
+                yield from _shapes_named(part)
+
+
+def _without_documentation(value: Any) -> Any:
+    match value:
+        case dict():
+            return {
+                name: _without_documentation(part)
+                for name, part in value.items()
+                if not (name == "documentation" and isinstance(part, str))
+            }
+        case list():
+            return [_without_documentation(part) for part in value]
+    return value
+
+
+def _trim_endpoints(path: Path, prefixes: set[str]) -> None:
     """Keep the endpoints of the services used: the whole file is read whenever a client is made."""
     endpoints = json.loads(path.read_bytes())
-    # `sagemaker` has the prefix `api.sagemaker`, `resourcegroupstaggingapi` has `tagging`: an endpoint is filed
-    # under the prefix that the service's model names (metadata.endpointPrefix).
-    prefixes = {*SERVICES, "api.sagemaker", "tagging"}
     for partition in endpoints["partitions"]:
         partition["services"] = {name: value for name, value in partition["services"].items() if name in prefixes}
     path.write_text(json.dumps(endpoints, separators=(",", ":"), sort_keys=True), encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,42 @@ from typing import Any
 
 import artifact
 import botocore.session
+import calls
 import pytest
 import size
 from stack import PROJECT, source
+
+MAKE = """
+import botocore.session
+session = botocore.session.get_session()
+def make(service, region):
+    return session.create_client(service, region_name=region, aws_access_key_id="a", aws_secret_access_key="b")
+"""
+DESCRIBE = """
+def members(shape, seen=()):
+    if shape is None or shape.name in seen:
+        return None
+    seen = (*seen, shape.name)
+    if shape.type_name == "structure":
+        return {name: members(part, seen) for name, part in sorted(shape.members.items())}
+    if shape.type_name == "list":
+        return [members(shape.member, seen)]
+    if shape.type_name == "map":
+        return [members(shape.key, seen), members(shape.value, seen)]
+    return shape.type_name
+
+def describe(session, service):
+    model = session.get_service_model(service)
+    operations = map(model.operation_model, model.operation_names)
+    return {
+        operation.name: [
+            members(operation.input_shape),
+            members(operation.output_shape),
+            sorted(error.name for error in operation.error_shapes),
+        ]
+        for operation in operations
+    }
+"""
 
 HANDLERS = sorted(path.parent.name for path in (PROJECT / "functions").glob("*/handler.py"))
 
@@ -51,15 +85,11 @@ def test_a_handler_starts_with_nothing_but_what_is_deployed(built: Path, name: s
 
 
 def test_every_client_can_be_made_and_speaks_to_the_same_address_as_with_all_of_botocore(built: Path) -> None:
-    asked = [
-        (service, region) for service in artifact.SERVICES for region in ("eu-central-1", "us-gov-west-1", "cn-north-1")
-    ]
+    services = sorted({service for service, _ in calls.all_calls()})
+    asked = [(service, region) for service in services for region in ("eu-central-1", "us-gov-west-1", "cn-north-1")]
     found = in_lambda(
         built,
-        "import botocore.session\n"
-        "session = botocore.session.get_session()\n"
-        "make = lambda s, r: session.create_client(s, region_name=r, aws_access_key_id='a', aws_secret_access_key='b')\n"
-        f"print(json.dumps([make(s, r).meta.endpoint_url for s, r in {asked!r}]))",
+        f"{MAKE}print(json.dumps([make(s, r).meta.endpoint_url for s, r in {asked!r}]))",
     )
     whole = botocore.session.Session()
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
@@ -68,14 +98,32 @@ def test_every_client_can_be_made_and_speaks_to_the_same_address_as_with_all_of_
         assert address == client.meta.endpoint_url, (service, region)
 
 
-def test_a_service_that_is_used_and_not_packed_is_noticed(built: Path) -> None:
-    packed = {path.name for path in (built / "core/python/botocore/data").iterdir() if path.is_dir()}
-    assert packed == set(artifact.SERVICES)
+def test_every_operation_that_the_code_calls_is_packed_whole_and_no_other(built: Path) -> None:
+    """The trimmed models know the same members and errors as botocore's own."""
+    services = sorted({service for service, _ in calls.all_calls()})
+    found = in_lambda(built, f"{MAKE}{DESCRIBE}print(json.dumps({{s: describe(session, s) for s in {services!r}}}))")
+    scope: dict[str, Any] = {}
+    exec(DESCRIBE, scope)
+    for service in services:
+        whole = scope["describe"](botocore.session.Session(), service)
+        expected = {name for name in whole if (service, botocore.xform_name(name)) in calls.all_calls()}
+        assert set(found[service]) == expected
+        for name in expected:
+            assert found[service][name] == whole[name], (service, name)
+
+
+def test_an_operation_that_botocore_does_not_know_fails_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(artifact, "all_calls", lambda: {("dynamodb", "get_item"), ("sqs", "shred_queue")})
+    with pytest.raises(artifact.BuildError, match="sqs has no operation shredqueue"):
+        artifact.build("core", tmp_path / "core")
 
 
 def test_a_service_that_botocore_does_not_know_fails_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifact, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(artifact, "SERVICES", (*artifact.SERVICES, "notebookssh"))
+    monkeypatch.setattr(artifact, "all_calls", lambda: {("notebookssh", "connect")})
     with pytest.raises(artifact.BuildError, match="no data for notebookssh"):
         artifact.build("core", tmp_path / "core")
 
@@ -109,14 +157,16 @@ def test_without_the_runtimes_python_it_says_so_and_goes_on(
     assert (tmp_path / "functions" / HANDLERS[0] / "handler.py").is_file()
 
 
-def test_the_same_source_gives_the_same_bytes_and_times(
-    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_source_gives_the_same_bytes_and_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in ("functions", "layers"):
+        shutil.copytree(PROJECT / part, tmp_path / "source" / part)
+    monkeypatch.setattr(artifact, "PROJECT", tmp_path / "source")
     monkeypatch.setenv("TARGET_PYTHON", sys.executable)
     for part in ("core", "functions", "notebook_agent"):
-        artifact.build(part, tmp_path / part)
-        assert files(tmp_path / part) == files(built / part), part
-    times = {path.stat().st_mtime for path in tmp_path.rglob("*") if path != tmp_path and path.is_file()}
+        artifact.build(part, tmp_path / "first" / part)
+        artifact.build(part, tmp_path / "second" / part)
+        assert files(tmp_path / "first" / part) == files(tmp_path / "second" / part), part
+    times = {path.stat().st_mtime for path in (tmp_path / "first").rglob("*") if path.is_file()}
     assert times == {artifact.EARLIEST}
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import json
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import botocore.session
+import calls
 import pytest
 from botocore import xform_name
-from stack import PROJECT, WITH_BASTION, Stack
+from stack import WITH_BASTION, Stack
 
 REVIEWED = {
     "ReconcileNotebook": {
@@ -181,125 +180,48 @@ def test_nobody_but_the_report_reads_the_token() -> None:
     assert [name for name in REVIEWED if "secretsmanager:GetSecretValue" in granted(name)] == ["RecordAddress"]
 
 
-# What the code calls. Every call to AWS goes through `clients.client("<service>")`, which makes it findable.
-
-ROOTS = (PROJECT / "functions", PROJECT / "layers" / "core")
-
-
-def file_of(module: str) -> Path | None:
-    for root in ROOTS:
-        path = root / module.replace(".", "/")
-        for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-            if candidate.is_file():
-                return candidate
-    return None
-
-
-@cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"))
-
-
-def imported(path: Path) -> Iterator[Path]:
-    for node in ast.walk(tree_of(path)):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            found = file_of(name)
-            if found:
-                yield found
-
-
-def reachable(path: Path) -> set[Path]:
-    seen: set[Path] = set()
-    waiting = [path]
-    while waiting:
-        here = waiting.pop()
-        if here not in seen:
-            seen.add(here)
-            waiting.extend(imported(here))
-    return seen
-
-
-def service_of(node: ast.expr) -> str | None:
-    match node:
-        case ast.Call(func=ast.Name(id="client"), args=[ast.Constant(value=str(service))]):
-            return service
-    return None
-
-
 @cache
 def operations_of(service: str) -> dict[str, str]:
     names = botocore.session.get_session().get_service_model(service).operation_names
     return {xform_name(name): name for name in names}
 
 
-@cache
-def calls_in(path: Path) -> frozenset[str]:
-    """The IAM actions of all calls to AWS that stand in the module."""
-    found: set[str] = set()
-    for scope in ast.walk(tree_of(path)):
-        if not isinstance(scope, ast.Module | ast.FunctionDef):
-            continue
-        held = {
-            target.id: service
-            for node in ast.walk(scope)
-            if isinstance(node, ast.Assign) and (service := service_of(node.value))
-            for target in node.targets
-            if isinstance(target, ast.Name)
-        }
-        for node in ast.walk(scope):
-            if not isinstance(node, ast.Attribute):
-                continue
-            service = service_of(node.value) or (held.get(node.value.id) if isinstance(node.value, ast.Name) else None)
-            if service and node.attr in operations_of(service):
-                found.add(action_of(service, node.attr))
-        for node in ast.walk(scope):
-            match node:
-                case ast.Call(
-                    func=ast.Attribute(value=value, attr="get_paginator" | "get_waiter"),
-                    args=[ast.Constant(value=str(operation))],
-                ) if service := service_of(value):
-                    found.add(action_of(service, operation))
-    return frozenset(found)
-
-
-def action_of(service: str, operation: str) -> str:
-    action = f"{PREFIX.get(service, service)}:{operations_of(service)[operation]}"
-    return WITHOUT_ACTION.get(action, action)
-
-
-def handler_of(function: str) -> Path:
-    module = Stack().of_type("AWS::Lambda::Function")[function]["Handler"].removesuffix(".handle")
-    path = file_of(module)
-    assert path
-    return path
+def actions(called: set[calls.Call]) -> set[str]:
+    """The IAM actions of calls that the code makes."""
+    named = (f"{PREFIX.get(service, service)}:{operations_of(service)[method]}" for service, method in called)
+    return {WITHOUT_ACTION.get(action, action) for action in named}
 
 
 @pytest.mark.parametrize("function", sorted(REVIEWED))
 def test_every_right_is_used_somewhere_in_the_functions_code(function: str) -> None:
-    called = {action for path in reachable(handler_of(function)) for action in calls_in(path)}
+    handler = Stack().of_type("AWS::Lambda::Function")[function]["Handler"].removesuffix(".handle")
+    path = calls.module_file(handler)
+    assert path
+    called = actions(calls.calls_from(path))
     unused = {action for action in REVIEWED[function] if action not in called and IMPLIED.get(action) not in called}
     assert not unused
 
 
 def test_every_call_in_the_code_is_granted_to_somebody() -> None:
-    called = {action for root in ROOTS for path in root.rglob("*.py") for action in calls_in(path)}
+    called = actions(calls.all_calls())
     assert "dynamodb:GetItem" in called  # or nothing was found at all
     assert called <= set().union(*REVIEWED.values())
 
 
-def test_every_service_that_is_called_is_in_the_layer_and_every_one_in_the_layer_is_called() -> None:
-    import artifact
-
-    named = {
-        service
-        for root in ROOTS
-        for path in root.rglob("*.py")
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.expr) and (service := service_of(node))
+def test_calls_are_found_however_they_are_written(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(
+        "client('sqs').send_message()\n"
+        "held = client('ec2')\n"
+        "held.create_tags()\n"
+        "def f():\n"
+        "    pages = client('ssm').get_paginator('get_parameters_by_path')\n"
+        "    return ask(client('events').put_events, 1)\n"
+        "other.delete_everything()\n"
+    )
+    assert calls.calls_in(module) == {
+        ("sqs", "send_message"),
+        ("ec2", "create_tags"),
+        ("ssm", "get_parameters_by_path"),
+        ("events", "put_events"),
     }
-    assert named == set(artifact.SERVICES)
