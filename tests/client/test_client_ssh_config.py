@@ -116,6 +116,18 @@ def test_settings_for_all_hosts_do_not_get_in_the_way(tmp_path: Path) -> None:
     assert seen["forwardagent"] == "yes"
 
 
+@pytest.mark.parametrize("host", ["demo", "demo.notebook"])
+def test_settings_of_ones_own_for_notebooks(tmp_path: Path, host: str) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text(ssh_config.hosts_file(HERE, {"team": ["demo"]}, ["team"]))
+    config = tmp_path / "config"
+    config.write_bytes(
+        ssh_config.splice(b"Host other\n  Port 1\nMatch host demo.notebook\n  ForwardAgent yes\n", str(hosts))
+    )
+    seen = evaluated(config, host)
+    assert (seen["forwardagent"], seen["port"]) == ("yes", "22")
+
+
 def test_ten_thousand_notebooks_are_read_at_once(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text(ssh_config.hosts_file(HERE, {"team": [f"notebook-{n}" for n in range(10_000)]}, ["team"]))
