@@ -197,6 +197,16 @@ class World:
         assert record is not None
         return record
 
+    def tagged(self, key: str) -> Iterator[tuple[str, dict[str, str]]]:
+        """As the tagging API answers."""
+        for line in notebooks.list_notebooks():
+            tags = self.tags(line.name)
+            if key in tags:
+                yield line.arn, tags
+
+    def terms(self) -> Terms:
+        return Terms("ssh", FALLBACK, self.block)
+
     # ---- how it is held together
 
     def send(self, queue: str, messages: Any) -> int:
@@ -299,7 +309,7 @@ def _bind(world: World, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         handler, "time", SimpleNamespace(time=lambda: world.now, sleep=lambda seconds: _sleep(world, seconds))
     )
-    patch.setattr(handler, "read_terms", lambda settings: Terms("ssh", FALLBACK, world.block))
+    patch.setattr(handler, "read_terms", lambda settings: world.terms())
     patch.setattr(queues, "send", world.send)
     patch.setattr(queues, "tell_bastion", world.tell_bastion)
     patch.setattr(notebooks, "_ask", world.ask)

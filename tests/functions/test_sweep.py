@@ -1,0 +1,259 @@
+"""The sweep through its real handler: what it costs, and what it does about a whole account."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cached_property
+from math import ceil
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from builders import NOW, a_record
+from model_of_sagemaker import TERMS
+from notebook_world import World, a_world
+
+from notebook_ssh.aws import clients, tagging
+from notebook_ssh.aws.table import to_attribute
+from notebook_ssh.errors import Transient
+from notebook_ssh.rules.fleet import NotebookLine, fingerprint
+from notebook_ssh.rules.notebook import Kept
+from notebook_ssh.rules.record import Mode, NotebookState, Wish
+from sweep import handler
+
+PAGE = 100
+
+
+class Account:
+    """Answers lists in pages of 100, counts requests, and knows no request for a single notebook."""
+
+    def __init__(self, count: int, *, known: bool = True) -> None:
+        self.lines = [
+            NotebookLine(f"box-{i}", f"arn:box-{i}", NotebookState.IN_SERVICE, NOW, f"team-{i // 10}")
+            for i in range(count)
+        ]
+        self.known = known
+        self.calls: Counter[str] = Counter()
+        self.sent: list[dict[str, Any]] = []
+
+    def __getattr__(self, operation: str) -> Any:
+        raise AssertionError(f"the sweep asked for {operation}")
+
+    def _page(self, operation: str, given: dict[str, Any], token: str, rows: list[Any]) -> tuple[list[Any], str]:
+        self.calls[operation] += 1
+        start = int(given.get(token) or 0)
+        more = str(start + PAGE) if start + PAGE < len(rows) else ""
+        return rows[start : start + PAGE], more
+
+    def list_notebook_instances(self, **given: Any) -> dict[str, Any]:
+        rows, more = self._page("notebooks", given, "NextToken", self.lines)
+        return {
+            "NotebookInstances": [
+                {
+                    "NotebookInstanceName": line.name,
+                    "NotebookInstanceArn": line.arn,
+                    "NotebookInstanceStatus": str(line.state),
+                    "LastModifiedTime": datetime.fromtimestamp(line.state_since, UTC),
+                    "NotebookInstanceLifecycleConfigName": line.configuration,
+                }
+                for line in rows
+            ],
+            "NextToken": more,
+        }
+
+    def list_notebook_instance_lifecycle_configs(self, **given: Any) -> dict[str, Any]:
+        names = sorted({str(line.configuration) for line in self.lines})
+        rows, more = self._page("configurations", given, "NextToken", names)
+        modified = datetime.fromtimestamp(NOW, UTC)
+        return {
+            "NotebookInstanceLifecycleConfigs": [
+                {
+                    "NotebookInstanceLifecycleConfigName": name,
+                    "NotebookInstanceLifecycleConfigArn": name,
+                    "LastModifiedTime": modified,
+                }
+                for name in rows
+            ],
+            "NextToken": more,
+        }
+
+    def get_resources(self, **given: Any) -> dict[str, Any]:
+        rows, more = self._page("tags", given, "PaginationToken", self.lines)
+        tags = [{"Key": "ssh", "Value": "ngrok"}]
+        return {
+            "ResourceTagMappingList": [{"ResourceARN": line.arn, "Tags": tags} for line in rows],
+            "PaginationToken": more,
+        }
+
+    def query(self, **given: Any) -> dict[str, Any]:
+        partition = given["ExpressionAttributeValues"][":pk"]["S"]
+        items = self.records if partition == "notebook" else self.kept
+        start = {"NextToken": given.get("ExclusiveStartKey", {}).get("pk", {}).get("S", "")}
+        rows, more = self._page(partition, start, "NextToken", items)
+        return {"Items": rows} | ({"LastEvaluatedKey": {"pk": {"S": more}}} if more else {})
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        if not self.known:
+            return []
+        seen = {line.name: fingerprint(line, {"ssh": "ngrok"}, "ssh", dry_run=False) for line in self.lines}
+        records = [a_record(name=line.name, wish=Wish(Mode.NGROK), seen=seen[line.name]) for line in self.lines]
+        return [{name: to_attribute(value) for name, value in asdict(record).items()} for record in records]
+
+    @cached_property
+    def kept(self) -> list[dict[str, Any]]:
+        names = sorted({str(line.configuration) for line in self.lines}) if self.known else []
+        entries = [Kept(name, NOW, TERMS.mark, TERMS.mark, NOW) for name in names]
+        return [
+            {name: to_attribute(value) for name, value in asdict(entry).items()} | {"sk": {"S": entry.name}}
+            for entry in entries
+        ]
+
+    def send_message_batch(self, **given: Any) -> dict[str, Any]:
+        self.calls["send"] += 1
+        self.sent += given["Entries"]
+        return {}
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name, value in {
+        "STACK_NAME": "team-ssh",
+        "TABLE_NAME": "records",
+        "AWS_REGION": "us-east-1",
+        "NOTEBOOK_QUEUE": "notebooks",
+        "BASTION_QUEUE": "bastion.fifo",
+        "STATUS_TAGS": "false",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(handler, "read_terms", lambda settings: TERMS)
+    monkeypatch.setattr(handler, "time", SimpleNamespace(time=lambda: NOW))
+    return monkeypatch
+
+
+@pytest.mark.parametrize("count", [1, 100, 101, 1_000, 10_000])
+def test_in_the_steady_state_requests_grow_with_pages_and_nothing_is_queued(
+    count: int, settings: pytest.MonkeyPatch
+) -> None:
+    account = Account(count)
+    settings.setattr(clients, "_client", lambda service: account)
+    assert handler.handle({}, None) == {"notebooks": count, "known": count, "looks": 0}
+    pages, pages_of_configurations = ceil(count / PAGE), ceil(ceil(count / 10) / PAGE)
+    assert account.calls == {
+        "notebooks": pages,
+        "tags": pages,
+        "notebook": pages,  # DynamoDB's own pages hold about eight times as many
+        "configurations": pages_of_configurations,
+        "configuration": pages_of_configurations,
+    }
+
+
+def test_a_fleet_that_nobody_knows_is_queued_by_tens(settings: pytest.MonkeyPatch) -> None:
+    account = Account(101, known=False)
+    settings.setattr(clients, "_client", lambda service: account)
+    assert handler.handle({}, None)["looks"] == 101
+    assert account.calls["send"] == 11
+    assert {json.loads(entry["MessageBody"])["look_at"]["notebook"] for entry in account.sent} == {
+        line.name for line in account.lines
+    }
+
+
+@pytest.mark.parametrize("broken", ["list_notebook_instances", "get_resources", "query"])
+def test_half_a_list_is_no_news(broken: str, settings: pytest.MonkeyPatch) -> None:
+    account = Account(250)
+    whole = getattr(account, broken)
+
+    def throttled(**given: Any) -> Any:
+        if account.calls.total() and any(given.get(token) for token in ("NextToken", "PaginationToken")):
+            raise Transient("Rate exceeded")
+        if broken == "query" and given.get("ExclusiveStartKey"):
+            raise Transient("Rate exceeded")
+        return whole(**given)
+
+    setattr(account, broken, throttled)
+    settings.setattr(clients, "_client", lambda service: account)
+    with pytest.raises(Transient):
+        handler.handle({}, None)
+    assert account.sent == []
+
+
+# ---- alone it would be enough ------------------------------------------------------------------
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with a_world(monkeypatch, BASTION_SECURITY_GROUP="sg-1", BASTION_HOST="b", BASTION_VPC="vpc-1") as world:
+        monkeypatch.setattr(handler, "read_terms", lambda settings: world.terms())
+        monkeypatch.setattr(handler, "time", SimpleNamespace(time=lambda: world.now))
+        monkeypatch.setattr(tagging, "tagged_notebooks", lambda key: world.tagged(key))
+        world.deaf = True
+        yield world
+
+
+def sweep(world: World) -> int:
+    world.now += 900
+    looks = handler.handle({}, None)["looks"]
+    world.settle()
+    return looks
+
+
+def test_without_a_single_event_everything_is_found(world: World) -> None:
+    world.configuration("team")
+    world.notebook("Shared-1", "team", ssh="ngrok")
+    world.notebook("shared-2", "team")
+    world.notebook("alone", ssh="bastion")
+    assert sweep(world) == 2
+    assert world.has_block("team")
+    sweep(world)
+    assert sweep(world) == 0
+
+    world.stop("alone")
+    world.finish()
+    assert sweep(world) == 1
+    assert world.attached("alone") == "better-sagemaker"
+    while sweep(world):
+        pass
+
+    world.edit("team", b"#!/bin/bash\necho the block is gone\n")
+    sweep(world)
+    assert world.has_block("team")
+
+    world.untag("Shared-1")
+    world.untag("alone")
+    while sweep(world):
+        pass
+    assert world.on_start("team") == b"#!/bin/bash\necho the block is gone\n"
+    assert world.attached("alone") is None
+    assert world.configurations() == {"team"}
+
+
+def test_a_block_whose_notebooks_are_all_gone_is_taken_out(world: World) -> None:
+    world.configuration("team")
+    world.notebook("box", "team", running=False, ssh="ngrok")
+    sweep(world)
+    assert world.has_block("team")
+    clients.client("sagemaker").delete_notebook_instance(NotebookInstanceName="box")
+    world.finish()
+    sweep(world)
+    assert not world.has_block("team")
+    assert world.table.record("box") is None
+
+
+def test_the_bastion_is_told_once_for_a_sweep(world: World) -> None:
+    world.notebook("one", ssh="bastion")
+    world.notebook("two", ssh="bastion")
+    sweep(world)
+    world.bastion = 0
+    sweep(world)
+    assert world.bastion == 1
+    world.untag("one")
+    world.untag("two")
+    sweep(world)
+    sweep(world)
+    world.bastion = 0
+    sweep(world)
+    assert world.bastion == 0

@@ -1,0 +1,175 @@
+"""Whom the sweep picks out, from lists alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from builders import NOW, a_record, a_report
+
+from notebook_ssh.errors import Problem
+from notebook_ssh.rules.fleet import ConfigurationLine, Fleet, NotebookLine, fingerprint, who_needs_attention
+from notebook_ssh.rules.notebook import Kept, tags_to_show
+from notebook_ssh.rules.record import Mode, NotebookState, Record, Wish
+from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook
+
+MARK, SYNC = "1.0.0:0123456789ab", 300
+ARN = "arn:aws:sagemaker:us-east-1:123456789012:notebook-instance/demo"
+LINE = NotebookLine("Demo", ARN, NotebookState.IN_SERVICE, NOW - 500, "team")
+TEAM = ConfigurationLine("team", "arn", NOW - 5000)
+KEPT = Kept("team", NOW - 5000, MARK, MARK, NOW - 5000)
+TAGS = {"ssh": "ngrok"}
+
+
+def a_known(line: NotebookLine = LINE, tags: dict[str, str] = TAGS, wish: Wish | None = None) -> Record:
+    seen = fingerprint(line, tags, "ssh", dry_run=False)
+    return a_record(name=line.name, wish=wish or Wish(Mode.NGROK), seen=seen, report=a_report())
+
+
+def a_fleet(**parts: object) -> Fleet:
+    """One notebook, as it was when it was last looked at."""
+    steady = Fleet((LINE,), (TEAM,), {ARN: TAGS}, (a_known(),), (KEPT,))
+    return replace(steady, **parts)  # type: ignore[arg-type]
+
+
+def looks(fleet: Fleet, now: int = NOW, mark: str = MARK, **more: object) -> list[tuple[str, str]]:
+    found = who_needs_attention(fleet, "ssh", mark, now, **({"dry_run": False} | more))  # type: ignore[arg-type]
+    return [(look.name, look.because) for look in found]
+
+
+def test_nothing_changed_and_nobody_is_looked_at() -> None:
+    assert looks(a_fleet()) == []
+
+
+def test_an_untagged_notebook_that_nobody_knows_is_nobodys_business() -> None:
+    assert looks(Fleet((replace(LINE, configuration=None),), (TEAM,))) == []
+    assert looks(Fleet((LINE,), (TEAM,), {ARN: {"ssh": "off"}})) == []
+
+
+@pytest.mark.parametrize("value", ["ngrok", "bastion", "ngork"])
+def test_a_tagged_notebook_without_a_record_is_looked_at(value: str) -> None:
+    assert looks(a_fleet(records=(), tags={ARN: {"ssh": value}})) == [("Demo", "tagged, and not known yet")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": NotebookState.STOPPED},
+        {"state_since": NOW - 1},
+        {"configuration": None},
+        {"configuration": "other"},
+        {"name": "DEMO"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_the_list_tells_anew_is_looked_at(change: dict[str, object]) -> None:
+    fleet = a_fleet(notebooks=(replace(LINE, **change),))  # type: ignore[arg-type]
+    assert ("Demo", "changed since it was looked at") in [(name.title(), why) for name, why in looks(fleet)]
+
+
+@pytest.mark.parametrize(
+    "tags", [{}, {"ssh": "bastion"}, {"ssh": "ngrok", "ssh-users": "ana"}, {"ssh": "ngrok", "ssh-until": "soon"}]
+)
+def test_tags_that_changed_unheard_are_looked_at(tags: dict[str, str]) -> None:
+    assert ("Demo", "changed since it was looked at") in looks(a_fleet(tags={ARN: tags}))
+
+
+def test_tags_of_others_and_our_own_change_nothing() -> None:
+    tags = TAGS | {"Env": "research", "ssh-status": "connected"}
+    assert looks(a_fleet(tags={ARN: tags})) == []
+
+
+def test_a_look_that_did_not_end_is_taken_up_again() -> None:
+    assert looks(a_fleet(records=(replace(a_known(), seen=""),))) == [("Demo", "the last look did not end")]
+
+
+def test_the_end_of_a_dry_run_makes_us_look_at_everyone() -> None:
+    assert looks(a_fleet(), dry_run=True) == [("Demo", "changed since it was looked at")]
+
+
+def test_a_gone_notebook_is_looked_at() -> None:
+    assert ("Demo", "gone") in looks(a_fleet(notebooks=()))
+
+
+def test_a_record_that_waits_for_its_end_is_left_alone_until_the_notebook_goes() -> None:
+    off = a_fleet(records=(a_known(wish=Wish()),), tags={}, kept=(), notebooks=(replace(LINE, state_since=NOW),))
+    assert looks(off) == []
+    assert looks(replace(off, notebooks=())) == [("Demo", "gone")]
+    assert looks(replace(off, tags={ARN: TAGS})) == [("Demo", "changed since it was looked at")]
+
+
+# ---- time ----------------------------------------------------------------------------------
+
+
+def test_an_end_that_passed_is_looked_at_once() -> None:
+    tags = TAGS | {"ssh-until": "2027-01-15T08:00Z"}  # NOW
+    known = a_known(tags=tags, wish=Wish(Mode.NGROK, until=NOW))
+    fleet = a_fleet(tags={ARN: tags}, records=(known,))
+    assert ("Demo", "its time is over") in looks(fleet, now=NOW + 100)
+    looked = a_fleet(tags={ARN: tags}, records=(replace(known, observed_at=NOW + 50),), kept=())
+    assert looks(looked, now=NOW + 100) == []
+
+
+def test_an_end_before_the_next_sweep_is_announced_for_its_very_second() -> None:
+    tags = TAGS | {"ssh-until": "2027-01-15T08:10Z"}
+    fleet = a_fleet(tags={ARN: tags}, records=(a_known(tags=tags, wish=Wish(Mode.NGROK, until=NOW + 600)),))
+    assert who_needs_attention(fleet, "ssh", MARK, NOW, dry_run=False) == (
+        LookAtNotebook("Demo", "its time ends", at=NOW + 600),
+    )
+    assert who_needs_attention(fleet, "ssh", MARK, NOW - 301, dry_run=False) == ()
+
+
+# ---- configurations ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parts", "why"),
+    [
+        ({"configurations": (replace(TEAM, modified=NOW),)}, "changed since it was looked at"),
+        ({"configurations": ()}, "gone"),
+        ({"kept": (replace(KEPT, tried="0.9:0"),)}, "the stack has another block now"),
+        ({"tags": {}}, "nobody who uses it asks for SSH"),
+        ({"notebooks": (), "records": (), "kept": (replace(KEPT, block=""),)}, "nobody uses it"),
+    ],
+)
+def test_a_configuration_out_of_line_is_looked_at(parts: dict[str, object], why: str) -> None:
+    assert ("team", why) in looks(a_fleet(**parts))
+
+
+def test_a_configuration_that_cannot_take_the_block_is_not_tried_again_until_something_changes() -> None:
+    refused = replace(KEPT, block="", block_since=None, problem=Problem("config-not-shell", "…"))
+    assert looks(a_fleet(kept=(refused,))) == []
+
+
+def test_an_upgrade_looks_at_each_configuration_once_and_at_no_notebook() -> None:
+    lines = tuple(replace(LINE, name=f"n{i}", arn=f"{ARN}{i}", configuration=f"c{i % 5}") for i in range(50))
+    fleet = Fleet(
+        lines,
+        tuple(ConfigurationLine(f"c{i}", "", 1) for i in range(5)),
+        {line.arn: TAGS for line in lines},
+        tuple(a_known(line) for line in lines),
+        tuple(Kept(f"c{i}", 1, MARK, MARK, 1) for i in range(5)),
+    )
+    found = who_needs_attention(fleet, "ssh", "2.0.0:0123456789ab", NOW, dry_run=False)
+    assert found == tuple(LookAtConfiguration(f"c{i}", "the stack has another block now") for i in range(5))
+
+
+# ---- what the console shows ----------------------------------------------------------------
+
+
+def test_a_status_that_is_not_shown_is_looked_at() -> None:
+    shown = {"ssh-status": "connected", "ssh-address": "0.tcp.ngrok.io:17887"}
+    assert tags_to_show(a_known(), NOW, SYNC, "ssh") == shown
+    assert looks(a_fleet(tags={ARN: TAGS | shown}), sync_seconds=SYNC) == []
+    assert looks(a_fleet(), sync_seconds=SYNC) == [("Demo", "status")]
+    assert looks(a_fleet(tags={ARN: TAGS | shown}), now=NOW + 3000, sync_seconds=SYNC) == [("Demo", "status")]
+
+
+def test_nothing_is_shown_of_a_notebook_whose_ssh_is_off() -> None:
+    assert tags_to_show(None, NOW, SYNC, "ssh") == {}
+    assert tags_to_show(a_record(wish=Wish()), NOW, SYNC, "ssh") == {}
+
+
+def test_an_error_is_shown_with_its_code() -> None:
+    failed = a_record(problem=Problem("config-too-large", "…"))
+    assert tags_to_show(failed, NOW, SYNC, "ssh") == {"ssh-status": "error: config-too-large"}
