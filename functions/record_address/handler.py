@@ -104,7 +104,10 @@ def _keep(name: str, role: str, report: Report, settings: Settings, now: int) ->
 
 def _tell(old: Record, new: Record, settings: Settings, now: int) -> None:
     """Make a change of status known. Nothing depends on it: the sweep finds what is not told here."""
-    before = status_of(old, old.report.received_at if old.report else now, settings.sync_seconds, settings.tag_key)
+    heard_at = old.report.received_at if old.report else now
+    # What was true when it last spoke, unless it was silent for so long that this was true no more.
+    silent = heard_at <= more_of_the_same_after(now, settings.sync_seconds)
+    before = status_of(old, now if silent else heard_at, settings.sync_seconds, settings.tag_key)
     status = status_of(new, now, settings.sync_seconds, settings.tag_key)
     if _face(before) == _face(status):
         return

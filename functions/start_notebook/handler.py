@@ -16,6 +16,7 @@ from notebook_ssh.aws.clients import client, message_of, transient
 from notebook_ssh.aws.table import Table
 from notebook_ssh.http import Answer, Refused, json_text, notebook_name, serve
 from notebook_ssh.rules.answers import status_json
+from notebook_ssh.rules.record import Record
 from notebook_ssh.rules.status import Wake, status_of, wake
 from notebook_ssh.settings import read_settings
 
@@ -53,17 +54,19 @@ def _start(event: Mapping[str, Any]) -> Answer:
         case Wake.NOT_NEEDED:
             return Answer(json_text({"name": record.name, "started": False, **told}), 202)
         case Wake.START:
-            started = table.claim_wake(record, now) and _started(record.name)
+            started = table.claim_wake(record, now) and _started(record, table)
             return Answer(json_text({"name": record.name, "started": started, **told}), 202)
 
 
-def _started(name: str) -> bool:
-    """Ask SageMaker to start `name`. False when the notebook is no longer in a state to be started: somebody was faster."""
+def _started(record: Record, table: Table) -> bool:
+    """Ask SageMaker to start the notebook. False when it is no longer in a state to be started: somebody was faster."""
     try:
-        client("sagemaker").start_notebook_instance(NotebookInstanceName=name)
+        client("sagemaker").start_notebook_instance(NotebookInstanceName=record.name)
     except (ClientError, BotoCoreError) as error:
         if isinstance(error, ClientError) and "Unable to transition" in message_of(error):
             return False
+        # The start did not happen, so the next one to ask may have it.
+        table.release_wake(record)
         raise (transient(error) or error) from error
-    logger.info("started", extra={"notebook": name})
+    logger.info("started", extra={"notebook": record.name})
     return True

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from api_world import World, api_world
-from builders import NOW, a_record, a_report
+from botocore.exceptions import ClientError
+from builders import HOST_KEY, NOW, RSA_KEY, a_body, a_record, a_report
+
+from notebook_ssh.aws import secrets
+from notebook_ssh.aws.clients import client
+from notebook_ssh.rules.record import Mode, Phase, Way, Wish
+
+MARIO = Wish(mode=Mode.NGROK, users=("mario",))
 
 
 @pytest.fixture
@@ -15,11 +26,24 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         yield world
 
 
+def caller(arn: str | None) -> dict[str, Any]:
+    return {"requestContext": {"requestId": "r", "identity": {"userArn": arn}}}
+
+
+def unchanged(world: World) -> bool:
+    """Nothing was written, nobody was told."""
+    return world.report_of("demo") == a_report() and not world.messages() and not world.messages(world.events)
+
+
+# ---- in order
+
+
 def test_the_first_report_is_kept_and_answered(world: World) -> None:
     version = world.token('{"token": "2abc_DEF"}')
     world.knows(a_record())
     said = world.report()
     assert said.status == 200, said.text
+    assert said.headers["Cache-Control"] == "no-store"
     assert said.json == {
         "notebook": "demo",
         "mode": "ngrok",
@@ -35,13 +59,323 @@ def test_the_first_report_is_kept_and_answered(world: World) -> None:
 
 def test_steady_state_is_one_write_and_nothing_else(world: World) -> None:
     version = world.token("2abc_DEF")
-    world.knows(a_record(report=a_report(received_at=NOW - 300)))
-    world.report({"sequence": 6})
-    world.now += 300
+    world.knows(a_record(report=a_report()))
+    secrets.ngrok_token("ngrok-token")
     world.since()
-    world.patch.setattr("notebook_ssh.aws.secrets.KEPT_SECONDS", 10_000)
-    said = world.report({"sequence": 7, "token_version": version})
-    assert said.status == 200
+    for minute in range(1, 4):
+        world.now = NOW + minute * 300
+        said = world.report({"sequence": 5 + minute, "token_version": version})
+        assert said.status == 200
+        assert "token" not in said.json["ngrok"]
+    assert world.since() == {"UpdateItem": 3}
+    assert world.report_of("demo") == a_report(sequence=8, received_at=NOW + 900)
+
+
+def test_sessions_come_and_go_without_more_than_a_write(world: World) -> None:
+    world.knows(a_record(wish=Wish(mode=Mode.BASTION), report=a_report(mode=Mode.BASTION, host=None, port=None)))
+    world.since()
+    world.report({"sequence": 6, "mode": "bastion", "sessions": {"open": 2, "active_at": NOW - 1}})
     assert world.since() == {"UpdateItem": 1}
-    assert "token" not in said.json["ngrok"]
-    assert world.report_of("demo") == a_report(sequence=7, received_at=NOW + 300)
+    report = world.report_of("demo")
+    assert report is not None
+    assert (report.sessions, report.active_at) == (2, NOW - 1)
+
+
+def test_a_change_is_told_to_whoever_listens_and_shown_on_the_notebook(world: World) -> None:
+    world.knows(a_record(report=a_report(phase=Phase.CONNECTING, host=None, port=None, connected_since=None)))
+    world.report({"sequence": 6})
+    assert world.messages() == [{"look_at": {"notebook": "demo"}, "because": "status"}]
+    (event,) = world.messages(world.events)
+    assert (event["source"], event["detail-type"]) == ("notebook-ssh", "Notebook SSH Status Change")
+    assert event["resources"] == ["arn:aws:sagemaker:us-east-1:123456789012:notebook-instance/demo"]
+    assert event["detail"] == {
+        "stack": "team-ssh",
+        "notebook": "demo",
+        "before": "starting",
+        "status": "connected",
+        "since": "2027-01-15T08:00:00Z",
+        "code": None,
+        "message": "demo can be reached.",
+    }
+    world.report({"sequence": 7})
+    assert not world.messages(world.events)
+
+
+@pytest.mark.parametrize(
+    ("wish", "before", "body", "seen"),
+    [
+        (Wish(mode=Mode.NGROK), a_report(), {"phase": "failed", "host": None, "port": None, "problem": {"code": "ngrok-card-required", "message": "x"}}, ("connected", "error", "ngrok-card-required")),
+        (Wish(mode=Mode.NGROK), a_report(), {"phase": "connecting", "host": None, "port": None}, ("connected", "reconnecting", None)),
+        (Wish(mode=Mode.NGROK, until=NOW - 1), a_report(), {"mode": "off", "phase": "off", "host": None, "port": None}, ("connected", "expired", None)),
+        (Wish(mode=Mode.NGROK), a_report(received_at=NOW - 9000), {}, ("stale", "connected", None)),
+    ],
+)  # fmt: skip
+def test_every_turn_is_told(
+    world: World, wish: Wish, before: Any, body: dict[str, Any], seen: tuple[str, str, str | None]
+) -> None:
+    world.knows(a_record(wish=wish, report=before))
+    world.report({"sequence": 6, **body})
+    (event,) = world.messages(world.events)
+    assert (event["detail"]["before"], event["detail"]["status"], event["detail"]["code"]) == seen
+
+
+def test_news_that_cannot_be_told_do_not_refuse_a_report(world: World) -> None:
+    def refuse(**_: object) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": ""}}, "PutEvents")
+
+    world.patch.setattr(client("events"), "put_events", refuse)
+    world.knows(a_record())
+    assert world.report().status == 200
+
+
+def test_an_address_that_changes_in_a_new_boot_replaces_the_old_one(world: World) -> None:
+    world.knows(a_record(report=a_report()))
+    world.report({"boot": "boot-2", "booted_at": NOW - 60, "sequence": 1, "port": 20001, "host_keys": [RSA_KEY]})
+    assert world.get("/notebooks/{name}/address").text == "0.tcp.ngrok.io 20001\n"
+    assert world.get("/notebooks/{name}/known-hosts").text == f"demo {RSA_KEY}\n"
+
+
+def test_a_body_may_come_as_base64(world: World) -> None:
+    world.knows(a_record())
+    body = base64.b64encode(json.dumps(a_body()).encode()).decode()
+    assert world.report(body, isBase64Encoded=True).status == 200
+
+
+# ---- who may not, and what may not
+
+
+def test_a_notebook_that_nobody_tagged_is_told_off_for_one_refused_write(world: World) -> None:
+    world.since()
+    said = world.report(name="stranger")
+    assert (said.status, said.json["mode"], said.json["authorized_keys"]) == (200, "off", [])
+    assert world.since() == {"UpdateItem": 1}
+    assert world.table.item("notebook", "stranger") is None
+
+
+def test_a_way_alone_makes_no_notebook(world: World) -> None:
+    """A reconciler that comes late may leave a part without a record; it is nobody's."""
+    client("dynamodb").put_item(
+        TableName="records", Item={"pk": {"S": "notebook"}, "sk": {"S": "demo"}, "way": {"M": {"open": {"BOOL": True}}}}
+    )
+    assert world.report().json["mode"] == "off"
+    assert "report" not in (world.table.item("notebook", "demo") or {})
+
+
+@pytest.mark.parametrize(
+    ("arn", "error"),
+    [
+        ("arn:aws:sts::123456789012:assumed-role/other-role/SageMaker", "other-role"),
+        ("arn:aws:sts::123456789012:assumed-role/Demo-role/SageMaker", "other-role"),
+        ("arn:aws:iam::123456789012:user/demo-role", "not-a-role"),
+        ("arn:aws:iam::123456789012:root", "not-a-role"),
+        (None, "not-a-role"),
+    ],
+)
+def test_only_the_notebooks_own_role_may_report(world: World, arn: str | None, error: str) -> None:
+    world.token("2abc_DEF")
+    world.knows(a_record(report=a_report()))
+    for sequence in (6, 99):
+        said = world.report({"sequence": sequence, "port": 1}, **caller(arn))
+        assert (said.status, said.json["error"]) == (403, error)
+        assert "2abc_DEF" not in said.text
+    assert unchanged(world)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"sequence": 5},
+        {"sequence": 4, "port": 1},
+        {"boot": "boot-0", "booted_at": NOW - 9000, "sequence": 99},
+        {"boot": "boot-2", "sequence": 99},
+    ],
+)
+def test_an_older_report_changes_nothing_and_says_which_is_newer(world: World, body: dict[str, Any]) -> None:
+    world.knows(a_record(report=a_report()))
+    said = world.report(body)
+    assert said.status == 409
+    assert (said.json["error"], said.json["boot"], said.json["sequence"]) == ("older-report", "boot-1", 5)
+    assert unchanged(world)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ("{", 400, "body"),
+        ("", 400, "body"),
+        ("[1]", 400, "body"),
+        (json.dumps(a_body(host="127.0.0.1", sequence=6)), 400, "host"),
+        (json.dumps(a_body(host_keys=["ssh-ed25519 AAAA"], sequence=6)), 400, "host_keys[0]"),
+        ("x" * 16_385, 413, "body"),
+        ("\ud800", 400, "body"),
+    ],
+)
+def test_what_is_malformed_changes_nothing_and_costs_nothing(world: World, body: str, status: int, field: str) -> None:
+    world.knows(a_record(report=a_report()))
+    world.since()
+    said = world.report(body)
+    assert (said.status, said.json["field"]) == (status, field)
+    assert said.json["message"].startswith(f"{field}: ")
+    assert not world.since()
+    assert unchanged(world)
+
+
+def test_the_local_run_alone_may_be_on_this_machine(world: World) -> None:
+    world.knows(a_record())
+    world.patch.setenv("ALLOW_LOOPBACK_ADDRESSES", "true")
+    assert world.report({"host": "127.0.0.1"}).status == 200
+
+
+def test_a_name_that_cannot_be(world: World) -> None:
+    assert world.report(name="a_b").status == 400
+    assert not world.since()
+
+
+# ---- at the same time
+
+
+def test_of_two_reports_at_the_same_time_the_newer_one_stays(world: World) -> None:
+    """The other copy's report arrives between our look and our write."""
+    world.knows(a_record(report=a_report()))
+    write, raced = client("dynamodb").update_item, []
+
+    def race(**given: Any) -> Any:
+        if "#report = :report" in given["UpdateExpression"] and not raced:
+            raced.append(True)
+            world.patch.setattr(client("dynamodb"), "update_item", write)
+            assert world.report({"sequence": 7, "port": 7}).status == 200
+        return write(**given)
+
+    world.patch.setattr(client("dynamodb"), "update_item", race)
+    assert world.report({"sequence": 6, "port": 6}).status == 409
+    report = world.report_of("demo")
+    assert report is not None
+    assert (report.sequence, report.port) == (7, 7)
+
+
+def test_reports_that_overtake_each_other_for_ever_are_given_up_and_tried_later(world: World) -> None:
+    world.knows(a_record(report=a_report()))
+    write, sequence = client("dynamodb").update_item, [5]
+
+    def overtaken(**given: Any) -> Any:
+        if "#report = :report" in given["UpdateExpression"]:
+            sequence[0] += 1
+            world.knows(a_record(report=a_report(sequence=sequence[0])))
+        return write(**given)
+
+    def knows(record: Any) -> None:
+        client("dynamodb").put_item(TableName="records", Item=item(record))
+
+    def item(record: Any) -> dict[str, Any]:
+        from dataclasses import asdict
+
+        from notebook_ssh.aws.table import to_attribute
+
+        parts = {name: value for name, value in asdict(record).items() if value is not None}
+        return {
+            "pk": {"S": "notebook"},
+            "sk": {"S": "demo"},
+            **{name: to_attribute(value) for name, value in parts.items()},
+        }
+
+    world.patch.setattr(world, "knows", knows)
+    world.patch.setattr(client("dynamodb"), "update_item", overtaken)
+    said = world.report({"sequence": 50, "port": 6})
+    assert (said.status, said.json["error"]) == (503, "later")
+
+
+# ---- the token and the central keys
+
+
+def test_a_stack_without_a_token_says_how_to_put_one(world: World) -> None:
+    world.knows(a_record())
+    for sequence, text in enumerate(
+        (None, "put your ngrok token here", '{"token": ""}', '{"token": 1}', '{"tok', "[]x y"), 1
+    ):
+        secrets.forget()
+        if text is not None:
+            world.token(text)
+        said = world.report({"sequence": sequence})
+        assert said.json["ngrok"] == {"url": None, "token_version": None}
+        assert said.json["problem"]["code"] == "ngrok-token-missing"
+        assert "aws secretsmanager put-secret-value" in said.json["problem"]["message"]
+
+
+def test_a_new_token_reaches_the_notebook_within_a_minute_of_the_next_report(world: World) -> None:
+    world.knows(a_record())
+    old = world.token("old_token")
+    assert world.report().status == 200
+    new = world.token("new_token")
+    assert world.report({"sequence": 6, "token_version": old}).json["ngrok"]["token_version"] == old
+    world.patch.setattr(secrets, "KEPT_SECONDS", -1)
+    assert world.report({"sequence": 7, "token_version": old}).json["ngrok"] == {
+        "url": None,
+        "token_version": new,
+        "token": "new_token",
+    }
+
+
+def test_the_token_is_in_no_log_and_no_table(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.token("2abc_SECRET")
+    world.knows(a_record())
+    assert "2abc_SECRET" in world.report().text
+    world.report({"sequence": 4})
+    told = capsys.readouterr()
+    assert "StatusChanges" in told.out
+    assert "2abc_SECRET" not in told.out + told.err
+    assert "2abc_SECRET" not in json.dumps(world.table.item("notebook", "demo"))
+
+
+def test_a_secret_that_cannot_be_read_is_later_and_the_report_stands(world: World) -> None:
+    world.knows(a_record())
+
+    def throttled(**_: object) -> None:
+        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": ""}}, "GetSecretValue")
+
+    world.patch.setattr(client("secretsmanager"), "get_secret_value", throttled)
+    assert world.report().status == 503
+    assert world.report_of("demo") is not None
+
+
+def test_central_keys_come_and_go_and_a_bad_line_breaks_nothing(world: World) -> None:
+    world.token("2abc_DEF")
+    world.knows(a_record(wish=MARIO))
+    for number in range(12):  # more than a page of ten
+        world.central_key(f"user{number}", RSA_KEY)
+    world.central_key("mario", f"# his keys\nnonsense\n{HOST_KEY} laptop\n")
+    said = world.report()
+    assert said.json["authorized_keys"] == [{"user": "mario", "keys": [f"{HOST_KEY} mario"]}]
+    assert said.json["problem"]["code"] == "central-key-malformed"
+    client("ssm").delete_parameter(Name="/keys/mario")
+    secrets.forget()
+    said = world.report({"sequence": 6})
+    assert said.json["authorized_keys"] == []
+    assert said.json["problem"]["code"] == "central-key-missing"
+
+
+def test_keys_that_cannot_be_read_are_not_taken_away(world: World) -> None:
+    world.token("2abc_DEF")
+    world.knows(a_record(wish=MARIO))
+
+    def down(**_: object) -> None:
+        raise ClientError({"Error": {"Code": "InternalServerError"}, "ResponseMetadata": {"HTTPStatusCode": 500}}, "X")  # type: ignore[typeddict-item]
+
+    world.patch.setattr(client("ssm"), "get_parameters_by_path", down)
+    said = world.report()
+    assert said.status == 503
+    assert "authorized_keys" not in said.json
+
+
+def test_nobody_named_no_keys_read(world: World) -> None:
+    world.knows(a_record(wish=Wish(mode=Mode.BASTION), way=Way(open=True, private_ip="10.0.1.5")))
+    world.since()
+    said = world.report({"mode": "bastion"})
+    assert said.json["bastion"] == {"host": "bastion.example.com", "user": "jumper", "private_ip": "10.0.1.5"}
+    assert not {"GetParametersByPath", "GetSecretValue"} & set(world.since())
+
+
+def test_off_reads_no_secret(world: World) -> None:
+    world.knows(replace(a_record(wish=replace(MARIO, until=NOW)), report=a_report()))
+    world.since()
+    assert world.report({"sequence": 6}).json["mode"] == "off"
+    assert not {"GetParametersByPath", "GetSecretValue"} & set(world.since())

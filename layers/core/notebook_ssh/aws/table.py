@@ -357,6 +357,20 @@ class Table:
             raise (transient(error) or error) from error
         return True
 
+    def release_wake(self, record: Record) -> None:
+        """Take back `claim_wake` after a start that did not happen."""
+        try:
+            client("dynamodb").update_item(
+                TableName=self.name,
+                Key=key(NOTEBOOK, record.name.lower()),
+                UpdateExpression="REMOVE #wake_at",
+                ConditionExpression="attribute_exists(#name)",
+                ExpressionAttributeNames={"#wake_at": "wake_at", "#name": "name"},
+            )
+        except Exception as error:
+            if not (isinstance(error, ClientError) and code_of(error) == "ConditionalCheckFailedException"):
+                raise (transient(error) or error) from error
+
     def save_way(self, name: str, way: Way) -> None:
         """Write the bastion reconciler's part. A notebook without a record gets none: it is gone."""
         try:

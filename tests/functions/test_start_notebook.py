@@ -1,0 +1,123 @@
+"""Waking a stopped notebook: once, and only one whose owner allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from api_world import World, api_world
+from botocore.exceptions import ClientError
+from builders import NOW, a_record, a_report
+
+from notebook_ssh.aws.clients import client
+from notebook_ssh.rules.record import Mode, NotebookState, Record, Wish
+
+MAY = Wish(mode=Mode.NGROK, wake=True)
+
+
+def asleep(**parts: Any) -> Record:
+    return a_record(**({"wish": MAY, "state": NotebookState.STOPPED, "started_at": None} | parts))
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with api_world(monkeypatch) as world:
+        calls: list[str] = []
+        monkeypatch.setattr(
+            client("sagemaker"), "start_notebook_instance", lambda **given: calls.append(given["NotebookInstanceName"])
+        )
+        monkeypatch.setattr(world, "started", calls, raising=False)
+        yield world
+
+
+def started(world: World) -> list[str]:
+    return world.started  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_stopped_notebook_is_started_once_however_many_ask(world: World) -> None:
+    world.knows(asleep(name="Demo"))
+    first, second = world.start("demo"), world.start("demo")
+    assert (first.status, first.json["started"], first.json["status"]) == (202, True, "stopped")
+    assert (second.status, second.json["started"]) == (202, False)
+    assert started(world) == ["Demo"]
+
+
+def test_after_the_next_stop_it_may_be_started_again(world: World) -> None:
+    world.knows(asleep())
+    world.start()
+    world.now = NOW + 1000
+    world.knows(asleep(state_since=NOW + 900, observed_at=NOW + 900))
+    assert world.start().json["started"] is True
+    assert started(world) == ["demo", "demo"]
+
+
+def test_two_at_the_same_time_start_it_once(world: World) -> None:
+    world.knows(asleep())
+    write = client("dynamodb").update_item
+
+    def race(**given: Any) -> Any:
+        world.patch.setattr(client("dynamodb"), "update_item", write)
+        assert world.start().json["started"] is True
+        return write(**given)
+
+    world.patch.setattr(client("dynamodb"), "update_item", race)
+    assert world.start().json["started"] is False
+    assert started(world) == ["demo"]
+
+
+@pytest.mark.parametrize(
+    ("record", "status", "error"),
+    [
+        (asleep(wish=Wish(mode=Mode.NGROK)), 403, "not-wakeable"),
+        (asleep(wish=Wish()), 403, "not-wakeable"),
+        (asleep(wish=replace(MAY, until=NOW)), 403, "not-wakeable"),
+        (asleep(state=NotebookState.STOPPING), 409, "not-stopped"),
+        (asleep(state=NotebookState.UPDATING), 409, "not-stopped"),
+        (asleep(state=NotebookState.DELETING), 409, "not-stopped"),
+        (asleep(name="another"), 404, "unknown-notebook"),
+    ],
+)
+def test_no_other_is_touched(world: World, record: Record, status: int, error: str) -> None:
+    world.knows(record)
+    said = world.start()
+    assert (said.status, said.json["error"]) == (status, error)
+    assert started(world) == []
+
+
+@pytest.mark.parametrize("state", [NotebookState.IN_SERVICE, NotebookState.PENDING])
+def test_a_running_one_is_left_running(world: World, state: NotebookState) -> None:
+    world.knows(a_record(wish=MAY, state=state, report=a_report()))
+    said = world.start()
+    assert (said.status, said.json["started"], said.json["status"]) == (202, False, "connected")
+    assert started(world) == []
+
+
+def refusing(code: str, message: str) -> Any:
+    def refuse(**_: object) -> None:
+        raise ClientError({"Error": {"Code": code, "Message": message}}, "StartNotebookInstance")
+
+    return refuse
+
+
+def test_one_that_somebody_else_started_meanwhile_is_fine(world: World) -> None:
+    world.knows(asleep())
+    message = (
+        "Status (Pending) not in ([Stopped, Failed]). Unable to transition to (Pending) for Notebook Instance (arn)"
+    )
+    world.patch.setattr(client("sagemaker"), "start_notebook_instance", refusing("ValidationException", message))
+    said = world.start()
+    assert (said.status, said.json["started"]) == (202, False)
+
+
+def test_a_start_that_was_throttled_can_be_asked_for_again(world: World) -> None:
+    world.knows(asleep())
+    ask = client("sagemaker").start_notebook_instance
+    world.patch.setattr(
+        client("sagemaker"), "start_notebook_instance", refusing("ThrottlingException", "Rate exceeded")
+    )
+    assert world.start().status == 503
+    world.patch.setattr(client("sagemaker"), "start_notebook_instance", ask)
+    assert world.start().json["started"] is True
+    assert started(world) == ["demo"]
