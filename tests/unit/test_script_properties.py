@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import assume, event, given, strategies as st
+from hypothesis import assume, event, given, settings, strategies as st
 
 from notebook_ssh.rules.script import (
     Block,
@@ -15,6 +15,8 @@ from notebook_ssh.rules.script import (
     splice,
     strip,
 )
+
+thoroughly = settings(max_examples=300, deadline=None)
 
 MINE = Block("alpha", "1.0", "a" * 12, b"( : ) || :\n")
 NEXT = Block("alpha", "2.0", "b" * 12, b"( :\n: ) || :\n")
@@ -55,23 +57,27 @@ def without(script: bytes | None, stack: str) -> bytes | None:
     return found.owner
 
 
+@thoroughly
 @given(scripts)
 def test_strip_undoes_splice(script: bytes | None) -> None:
     assert strip(spliced(script, MINE), "alpha") == without(script, "alpha")
 
 
+@thoroughly
 @given(scripts)
 def test_splicing_twice_is_splicing_once(script: bytes | None) -> None:
     once = spliced(script, MINE)
     assert splice(once, MINE) == Spliced(once, changed=False)
 
 
+@thoroughly
 @given(scripts)
 def test_what_was_spliced_is_seen_intact_and_on_top(script: bytes | None) -> None:
     found = inspect(spliced(script, MINE), "alpha")
     assert found == Present("1.0", "a" * 12, intact=True, on_top=True, owner=without(script, "alpha"))
 
 
+@thoroughly
 @given(scripts)
 def test_an_upgrade_is_the_same_as_splicing_anew(script: bytes | None) -> None:
     upgraded = spliced(spliced(script, MINE), NEXT)
@@ -79,6 +85,7 @@ def test_an_upgrade_is_the_same_as_splicing_anew(script: bytes | None) -> None:
     assert not isinstance(inspect(script, "alpha"), NoBlock) or upgraded == spliced(script, NEXT)
 
 
+@thoroughly
 @given(scripts, st.booleans(), st.booleans())
 def test_two_stacks_come_and_go_in_any_order(script: bytes | None, mine_first: bool, mine_leaves_first: bool) -> None:
     assume(isinstance(inspect(script, "alpha"), NoBlock))
@@ -91,6 +98,7 @@ def test_two_stacks_come_and_go_in_any_order(script: bytes | None, mine_first: b
     assert strip(one, stays.stack) == script
 
 
+@thoroughly
 @given(scripts, st.binary(max_size=40))
 def test_what_the_owner_adds_below_survives(script: bytes | None, added: bytes) -> None:
     assume(script)
@@ -104,6 +112,7 @@ def test_what_the_owner_adds_below_survives(script: bytes | None, added: bytes) 
     assert left.removesuffix(added).removesuffix(b"\n") == (owner or b"").removesuffix(b"\n") or not owner
 
 
+@thoroughly
 @given(scripts, lines)
 def test_what_the_owner_writes_above_survives(script: bytes | None, added: bytes) -> None:
     whole = spliced(script, MINE)
@@ -118,6 +127,7 @@ def test_what_the_owner_writes_above_survives(script: bytes | None, added: bytes
             assert found.owner == whole[:start] + added + whole[start:]
 
 
+@thoroughly
 @given(scripts)
 def test_nothing_is_lost_when_nothing_is_sure(script: bytes | None) -> None:
     found = inspect(script, "alpha")
