@@ -120,13 +120,14 @@ def _first(params: dict[str, Any], name: str) -> str:
 
 
 def _ec2_resources(params: dict[str, Any], region: str, account: str) -> list[str]:
-    """The resources a change of rules is checked on: the group, and the rules it makes with tags or takes by id."""
+    """The resources a change of rules is checked on: the group, and the rules it makes with tags.
+
+    Revoking is checked on the group alone, whichever rules it names.
+    """
     if _first(params, "Action") not in RULES_OF_GROUPS:
         return []
     head = f"arn:aws:ec2:{region}:{account}"
     found = [f"{head}:security-group/{_first(params, 'GroupId')}"]
-    rules = [_first(params, name) for name in params if name.startswith("SecurityGroupRuleId.")]
-    found += [f"{head}:security-group-rule/{rule}" for rule in rules]
     if _makes_tags(params):
         found.append(f"{head}:security-group-rule/*")
     return found

@@ -96,8 +96,3 @@ class Hardware:
         machine = self.machines.pop(notebook.notebook_instance_name, None)
         if machine:
             machine.erase()
-
-    def power_off(self) -> None:
-        """End every machine at once."""
-        for machine in list(self.machines.values()):
-            machine.shut_down()

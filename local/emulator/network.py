@@ -66,10 +66,11 @@ class Gate:
 
 
 def _admits_a_group_to_ssh(rule: Any) -> bool:
+    if not rule.source_group:
+        return False
     if rule.ip_protocol == "-1":
-        return bool(rule.source_groups)
-    covers = int(rule.from_port) <= SSH <= int(rule.to_port)
-    return rule.ip_protocol == "tcp" and covers and bool(rule.source_groups)
+        return True
+    return bool(rule.ip_protocol == "tcp" and rule.from_port <= SSH <= rule.to_port)
 
 
 def _listen(address: str) -> socket.socket:

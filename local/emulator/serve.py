@@ -148,9 +148,10 @@ def main() -> None:
     try:
         asyncio.run(_serve(app.app, settings.port))
     finally:
-        hardware.power_off()
-        processes.end_all()
+        processes.end_all(patience=1)
         shutil.rmtree(settings.home / "tmp", ignore_errors=True)
+        # At once: ministack's threads wait for functions that are no more.
+        os._exit(0)
 
 
 async def _serve(application: Any, port: int) -> None:

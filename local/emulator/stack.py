@@ -32,6 +32,9 @@ ONLY_IN_PRODUCTION = {
 }
 """Limits that a real deployment is held to and a short local run cannot live with."""
 
+PATIENCE = {("BastionQueue", "DelaySeconds"): 1}
+"""Properties that make the real stack cheaper by waiting, and what a short run has instead."""
+
 ALLOW_LOOPBACK = "ALLOW_LOOPBACK_ADDRESSES"
 """Lets notebooks report addresses of this machine. No parameter of the template sets it: only this file does."""
 
@@ -105,6 +108,8 @@ def local_template(agent: Path) -> dict[str, Any]:
     function = template["Globals"]["Function"]
     function["CodeUri"] = {"Bucket": BUCKET, "Key": "functions.zip"}
     function["Environment"]["Variables"] |= {ALLOW_LOOPBACK: "true", "NOTEBOOK_AGENT": str(agent)}
+    for (resource, name), value in PATIENCE.items():
+        template["Resources"][resource]["Properties"][name] = value
     for resource in template["Resources"].values():
         place = resource.get("Properties", {}).get("ContentUri")
         if place:

@@ -1,8 +1,8 @@
 """The first process of a simulated notebook: everything that the notebook runs is below it.
 
 It is told what to be by one line of JSON (`machine.Boot`) on its standard input, starts sshd and the
-instance-metadata service, runs the on-start script, answers `{"failure": null, "port": PORT}` with sshd's port,
-or why it failed, and stays until its standard input closes. Then it ends every process below it, and itself.
+instance-metadata service, runs the on-start script, answers `{"failure": null}` or why it failed, and stays
+until its standard input closes. Then it ends every process below it, and itself.
 """
 
 from __future__ import annotations
@@ -37,11 +37,10 @@ def main() -> None:
     _write_metadata(disk, told)
     service = MetadataService(told["role"], told["credentials"])
     service.start()
-    port = processes.free_port()
-    environment = _environment(told, port, service.address)
-    _start_sshd(disk, port, environment)
+    environment = _environment(told, service.address)
+    _start_sshd(disk, told["port"], environment)
     failure = _run_script(told, disk, environment) if told["script"] is not None else None
-    print(json.dumps({"failure": failure, "port": port}), flush=True)
+    print(json.dumps({"failure": failure}), flush=True)
     while not over.wait(0.5):
         processes.reap()
     processes.end_all()
@@ -56,12 +55,12 @@ def _write_metadata(disk: Path, told: dict[str, Any]) -> None:
         (disk / folder).mkdir(parents=True, exist_ok=True)
 
 
-def _environment(told: dict[str, Any], port: int, metadata: str) -> dict[str, str]:
+def _environment(told: dict[str, Any], metadata: str) -> dict[str, str]:
     """What differs from a real instance, and nothing of the environment of whoever runs this."""
     environment = {
         "PATH": PATH,
         "NOTEBOOK_SSH_ROOT": told["disk"],
-        "NOTEBOOK_SSH_PORT": str(port),
+        "NOTEBOOK_SSH_PORT": str(told["port"]),
         "NOTEBOOK_SSH_PYTHON": sys.executable,
         "AWS_REGION": told["region"],
         "AWS_DEFAULT_REGION": told["region"],

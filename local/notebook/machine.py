@@ -44,13 +44,14 @@ class Credentials:
 class Boot:
     """What `init.py` is told on its standard input, as one line of JSON.
 
-    disk: the directory that plays `/`. script: base64 of the on-start script, or None. api: the API's address here.
+    disk: the directory that plays `/`. port: sshd's. script: base64 of the on-start script, or None. api: the API's address here.
     """
 
     name: str
     arn: str
     role: str
     disk: str
+    port: int
     log: str
     script: str | None
     endpoint: str
@@ -65,8 +66,8 @@ class Machine:
     def __init__(self, name: str, arn: str, home: Path) -> None:
         self.name, self.arn, self.home = name, arn, home
         self.disk = home / "disk"
-        self.port = 0
-        """sshd's port on 127.0.0.1, once booted."""
+        self.port = processes.free_port()
+        """sshd's port on 127.0.0.1: the same at every start, as 22 is on an instance."""
         self._init: subprocess.Popen[bytes] | None = None
 
     def boot(
@@ -83,6 +84,7 @@ class Machine:
             arn=self.arn,
             role=role.rpartition("/")[2],
             disk=str(self.disk),
+            port=self.port,
             log=str(self.home / "LifecycleConfigOnStart.log"),
             script=base64.b64encode(script).decode() if script is not None else None,
             endpoint=endpoint,
@@ -91,7 +93,6 @@ class Machine:
             credentials=credentials(role),
         )
         answer = self._run_init(told)
-        self.port = answer.get("port", 0)
         failure = answer.get("failure") if answer else f"the simulation broke; see {self.home}/machine.log"
         if failure:
             self.shut_down()

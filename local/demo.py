@@ -1,0 +1,285 @@
+"""`make demo` and `make local`: the whole system on this machine, told as a story.
+
+An embedded AWS with IAM enforced, the real template, functions as real processes, real event rules and queues,
+a notebook that really runs its on-start script, real sshd, curl and ssh. The stand-ins are SageMaker and EC2
+(moto), ngrok's agent and cloud, and the computers themselves (directories and processes).
+
+    python local/demo.py          the story, then everything is taken away
+    python local/demo.py --stay   the first half of it, then it stays up for you, until Ctrl-C
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import getpass
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from emulator.process import DidNotStart
+from emulator.stack import NotDeployed, build
+from story import NotReached, Story
+from world import OWNERS_SCRIPT, Answer, World, missing_programs
+
+NOTEBOOK = "my-notebook"
+CONFIGURATION = "team-setup"
+LOOK_AROUND = "head -n 1 SageMaker/prepared; ssh-status"
+
+
+class Unexpected(Exception):
+    """Something answered otherwise than it must; the sentence says what."""
+
+
+def expect(condition: bool, otherwise: str) -> None:
+    """Raise Unexpected with the sentence `otherwise` unless `condition`."""
+    if not condition:
+        raise Unexpected(otherwise)
+
+
+class Demo:
+    """The scenes, in the order in which they are played. Each leaves the world as the next one needs it."""
+
+    def __init__(self, world: World, story: Story) -> None:
+        self.world, self.story = world, story
+
+    # ---- an account with the stack -------------------------------------------------------------
+
+    def set_the_stage(self) -> None:
+        """AWS, the stack, people."""
+        world, story = self.world, self.story
+        story.chapter("The admin, once")
+        with story.step("An AWS account opens on 127.0.0.1, IAM enforced"):
+            world.start()
+        with story.step("The functions and layers are built (kept until their sources change)"):
+            build()
+        with story.step("template.yaml is deployed, and ngrok's token stored in its secret"):
+            world.deploy()
+        world.move_in()
+        world.start_bastion()
+
+    # ---- a notebook ----------------------------------------------------------------------------
+
+    def start_a_notebook(self) -> None:
+        """A notebook as it was before anybody thought of SSH."""
+        world, story = self.world, self.story
+        story.chapter("Somebody's notebook, with a lifecycle script of its own")
+        with story.step(f"{NOTEBOOK} starts and runs its owner's on-start script"):
+            world.create_configuration(CONFIGURATION, OWNERS_SCRIPT)
+            world.create_notebook(NOTEBOOK, CONFIGURATION)
+            self._until_state("InService")
+        story.show((world.volume(NOTEBOOK) / "prepared").read_text())
+        with story.step("Mario puts his public key into ~/SageMaker/ssh/authorized_keys, in Jupyter"):
+            world.leave_key(NOTEBOOK)
+
+    def tag_it(self) -> None:
+        """The one thing that a user does."""
+        world, story = self.world, self.story
+        story.chapter("Mario tags it: ssh=ngrok")
+        with story.step("The event reaches the stack, and the set-up is in the lifecycle script"):
+            world.tag(NOTEBOOK, ssh="ngrok")
+            self._until_status("pending-restart")
+        now = world.on_start(CONFIGURATION)
+        self._show_block(now)
+        told = json.loads(world.curl(f"/notebooks/{NOTEBOOK}").body)
+        story.say(f"{told['message']} {told['next_step']}")
+
+    def _show_block(self, now: bytes) -> None:
+        """What was added to the owner's script, shortened."""
+        before, after = OWNERS_SCRIPT.decode().splitlines(), now.decode().splitlines()
+        changes = list(difflib.ndiff(before, after))
+        lost = [line for line in changes if line.startswith("- ")]
+        expect(not lost, f"lines of the owner's script are gone: {lost}")
+        added = [line for line in changes if line.startswith("+ ")]
+        shown = [*added[:2], f"+ … {len(added) - 3} lines more …", added[-1]]
+        rest = [line for line in changes if line.startswith("  ")]
+        lines = [rest[0], *shown, *rest[1:4], "  …"]
+        self.story.show("\n".join(line if len(line) < 88 else line[:86] + " …" for line in lines))
+        size = len(now) - len(OWNERS_SCRIPT)
+        self.story.say(f"{size:,} bytes after the first line; the owner's {len(OWNERS_SCRIPT)} bytes follow untouched.")
+
+    # ---- through ngrok -------------------------------------------------------------------------
+
+    def connect_through_ngrok(self) -> str:
+        """Restart, look up, log in. Returns the address."""
+        story = self.story
+        story.chapter("From the next start on, it can be reached")
+        self._restart()
+        with story.step("The agent on the notebook reports its address and its host keys"):
+            self._until_status("connected")
+        answer = self._look_up("/ssh")
+        story.say("Mario's machine keeps ssh's own answer; the host key that the notebook reported is checked.")
+        self._log_in(LOOK_AROUND)
+        return answer.body.strip()
+
+    def restart_changes_the_address(self, before: str) -> None:
+        """The address is another one, and nobody needs to know."""
+        self.story.chapter("After a restart")
+        self._restart()
+        with self.story.step("The agent reports again"):
+            self._until_status("connected")
+        after = self._look_up("/ssh").body.strip()
+        expect(after != before, f"after the restart the address is the same: {after}")
+        self.story.say("Another address and other host keys. The same command:")
+        self._log_in("echo the same notebook, $(head -n 1 SageMaker/prepared)")
+
+    # ---- through a bastion ---------------------------------------------------------------------
+
+    def connect_through_the_bastion(self) -> None:
+        """Another word in the tag: no restart, and a rule in a security group."""
+        world, story = self.world, self.story
+        story.chapter("Mario changes his mind: ssh=bastion, no restart")
+        expect(not world.bastion_rules(), "a rule lets the bastion in before anybody asked for it")
+        with story.step("A rule lets the bastion's security group in, and the agent has closed the tunnel"):
+            world.tag(NOTEBOOK, ssh="bastion")
+            self._until("the rules", lambda: str(len(world.bastion_rules())), "1")
+            self._until("the command", lambda: self._ssh_command()[:7], "ssh -J ")
+        rule = world.bastion_rules()[0]
+        source = rule["ReferencedGroupInfo"]["GroupId"]
+        story.show(f"{rule['SecurityGroupRuleId']}  tcp/{rule['FromPort']} from {source} (the bastion's group)")
+        self._look_up("/ssh")
+        self._log_in("echo through the bastion, from ${SSH_CONNECTION%% *}; ssh-status")
+        with story.step("The notebook stops, and the rule goes"):
+            world.sagemaker.stop_notebook_instance(NotebookInstanceName=NOTEBOOK)
+            self._until_state("Stopped")
+            self._until("the rules", lambda: str(len(world.bastion_rules())), "0")
+
+    # ---- the way back --------------------------------------------------------------------------
+
+    def untag_it(self) -> None:
+        """Take the tag away: everything is as it was."""
+        world, story = self.world, self.story
+        story.chapter("Mario takes the tag away")
+        with story.step("The lifecycle script is the owner's again"):
+            world.untag(NOTEBOOK, "ssh")
+            self._until("bytes", lambda: str(len(world.on_start(CONFIGURATION))), str(len(OWNERS_SCRIPT)))
+        expect(world.on_start(CONFIGURATION) == OWNERS_SCRIPT, "the script has the owner's length but other bytes")
+        story.say(f"Compared byte for byte: {len(OWNERS_SCRIPT)} of {len(OWNERS_SCRIPT)} are the same.")
+
+    # ---- what scenes share ---------------------------------------------------------------------
+
+    def _restart(self) -> None:
+        with self.story.step(f"{NOTEBOOK} is stopped and started"):
+            self.world.sagemaker.stop_notebook_instance(NotebookInstanceName=NOTEBOOK)
+            self._until_state("Stopped")
+            self.world.sagemaker.start_notebook_instance(NotebookInstanceName=NOTEBOOK)
+            self._until_state("InService")
+
+    def _until_state(self, state: str) -> None:
+        seen = self.story.wait(
+            "SageMaker says", lambda: self.world.state(NOTEBOOK), lambda seen: seen in (state, "Failed")
+        )
+        expect(seen == state, f"{NOTEBOOK} is {seen}: {self._failure()}")
+
+    def _failure(self) -> str:
+        told = self.world.sagemaker.describe_notebook_instance(NotebookInstanceName=NOTEBOOK)
+        return str(told.get("FailureReason", "SageMaker does not say why"))
+
+    def _until_status(self, status: str) -> None:
+        self._until("the stack says", lambda: self.world.status(NOTEBOOK), status)
+
+    def _until(self, what: str, look: Callable[[], str], wanted: str) -> None:
+        self.story.wait(what, look, lambda seen: seen == wanted)
+
+    def _ssh_command(self) -> str:
+        return self.world.curl(f"/notebooks/{NOTEBOOK}/ssh").body.strip()
+
+    def _look_up(self, route: str) -> Answer:
+        with self.story.step("Mario looks it up, with nothing but his AWS keys"):
+            answer = self.world.curl(f"/notebooks/{NOTEBOOK}{route}")
+        self.story.command(answer.command)
+        self.story.show(answer.body)
+        expect(answer.status == 200, f"the lookup answered {answer.status}: {answer.body}")
+        return answer
+
+    def _log_in(self, command: str) -> None:
+        with self.story.step("He logs in"):
+            self.world.save_ssh_config(NOTEBOOK)
+            session = self.world.ssh(NOTEBOOK, command)
+        self.story.command(f"ssh {NOTEBOOK}")
+        self.story.show(session.stdout)
+        expect(session.returncode == 0, f"ssh ended with {session.returncode}: {session.stderr.strip()}")
+
+
+def tell_everything(demo: Demo) -> None:
+    """The whole story."""
+    demo.set_the_stage()
+    demo.start_a_notebook()
+    demo.tag_it()
+    address = demo.connect_through_ngrok()
+    demo.restart_changes_the_address(address)
+    demo.connect_through_the_bastion()
+    demo.untag_it()
+
+
+def stay(demo: Demo) -> NoReturn:
+    """The story until Mario is connected; then it is yours. Ends by Ctrl-C, as KeyboardInterrupt."""
+    demo.set_the_stage()
+    demo.start_a_notebook()
+    demo.tag_it()
+    demo.connect_through_ngrok()
+    world, story = demo.world, demo.story
+    story.chapter("It is yours now. In another terminal:")
+    keys = " ".join(f"{name}={value}" for name, value in world.person.keys.items())
+    for line in (
+        f"export AWS_ENDPOINT_URL={world.emulator.endpoint} AWS_REGION=us-east-1 {keys}",
+        f"export API={world.stack.api}",
+        world.curl(f"/notebooks/{NOTEBOOK}/doctor").command.replace(world.stack.api, "$API"),
+        f"ssh -F '{world.person.home}/.ssh/config' {NOTEBOOK}",
+        f"aws sagemaker add-tags --resource-arn {world.arn(NOTEBOOK)} --tags Key=ssh,Value=bastion",
+    ):
+        story.command(line)
+    story.say(
+        f"You play ec2-user as {getpass.getuser()}. The root user's keys are test and test. "
+        f"Logs and the notebook's disk are in {world.emulator.home}. Ctrl-C ends everything."
+    )
+    while world.emulator.alive():
+        time.sleep(1)
+    raise Unexpected("the embedded AWS has ended by itself")
+
+
+def _interrupted(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(words: list[str]) -> int:
+    """The command line described at the top of this file."""
+    parser = argparse.ArgumentParser(description="notebook-ssh on this machine")
+    parser.add_argument("--stay", action="store_true", help="stay up after the story's first half, until Ctrl-C")
+    arguments = parser.parse_args(words)
+    missing = missing_programs()
+    if missing:
+        print(f"install {', '.join(missing)} first (Debian, Ubuntu: apt install openssh-server openssh-client curl)")
+        return 1
+    signal.signal(signal.SIGTERM, _interrupted)
+    story = Story()
+    story.title("notebook-ssh on this machine")
+    story.say("Only SageMaker, EC2, ngrok's cloud and the computers are played; all else is real and on 127.0.0.1.")
+    world = World()
+    try:
+        (stay if arguments.stay else tell_everything)(Demo(world, story))
+    except KeyboardInterrupt:
+        world.close()
+        story.end("Ended; nothing is left running, and nothing on the disk.")
+        return 0 if arguments.stay else 130
+    except (Unexpected, NotReached, NotDeployed, DidNotStart) as problem:
+        return _fail(world, story, str(problem))
+    except Exception as problem:
+        return _fail(world, story, f"{type(problem).__name__}: {problem}")
+    world.close()
+    story.end(f"Told in {time.monotonic() - story.began:.0f} s. Nothing is left running, and nothing on the disk.")
+    return 0
+
+
+def _fail(world: World, story: Story, sentence: str) -> int:
+    logs: Path | None = world.close(keep_logs=True)
+    story.failed(f"It stopped here: {sentence}. The logs are in {logs}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
