@@ -5,7 +5,7 @@ Fed by a FIFO queue with one group, so that only one run is under way at any tim
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from time import time
 from typing import Any
@@ -18,15 +18,15 @@ from notebook_ssh.aws.notices import tell_status
 from notebook_ssh.aws.table import Table
 from notebook_ssh.errors import Permanent, Transient
 from notebook_ssh.rules.bastion import (
+    Desired,
     Outcome,
     Plan,
     already_seen,
     changed_ways,
     concerns_bastion,
     desired_rules,
-    is_admitted,
-    is_wished,
     plan,
+    where_to_look,
 )
 from notebook_ssh.rules.record import Record, Way
 from notebook_ssh.rules.status import status_of
@@ -55,31 +55,16 @@ def reconcile(settings: Settings, table: Table, now: int) -> None:
     Permanent when a rule of ours cannot be taken away, so that somebody hears of it.
     """
     fleet, complete = _read_fleet(table)
-    bastion = settings.bastion
-    wished = [record for record in fleet if is_wished(record, now)]
-    around = security_groups.observe(
-        settings.stack,
-        groups=[
-            *(group for record in wished for group in record.network.security_groups),
-            *([bastion.security_group] if bastion else ()),
-        ],
-        interfaces=[
-            record.network.interface for record in wished if record.network.interface and is_admitted(record, now)
-        ],
-    )
-    desired = desired_rules(fleet, bastion, around, settings.stack, now)
+    around = security_groups.observe(settings.stack, where_to_look(fleet, settings.bastion, now))
+    desired = desired_rules(fleet, settings.bastion, around, settings.stack, now)
     changes = plan(desired, around.rules, settings.stack, complete=complete)
-    _log(changes)
-    outcome = (
-        Outcome(standing=changes.satisfied) if settings.dry_run else security_groups.apply(changes, settings.stack)
-    )
-    ways = changed_ways(fleet, desired, outcome, around, now)
-    for record in fleet:
-        if record.name in ways:
-            table.save_way(record.name, ways[record.name])
-            _tell_status(record, ways[record.name], settings, now)
-    for problem in [*outcome.refused.values(), *([desired.trouble] if desired.trouble else ())]:
-        logger.warning(problem.message, extra={"code": problem.code})
+    _log_changes(changes)
+    if settings.dry_run:
+        outcome = Outcome(standing=changes.satisfied)
+    else:
+        outcome = security_groups.apply(changes, settings.stack)
+    _save(changed_ways(fleet, desired, outcome, around, now), fleet, settings, table, now)
+    _log_problems(desired, outcome)
     if not complete:
         raise Transient("the fleet could not be read whole: nothing was revoked")
     for problem in outcome.stuck.values():
@@ -99,6 +84,13 @@ def _read_fleet(table: Table) -> tuple[list[Record], bool]:
     return fleet, True
 
 
+def _save(ways: Mapping[str, Way], fleet: Iterable[Record], settings: Settings, table: Table, now: int) -> None:
+    for record in fleet:
+        if record.name in ways:
+            table.save_way(record.name, ways[record.name])
+            _tell_status(record, ways[record.name], settings, now)
+
+
 def _tell_status(record: Record, way: Way, settings: Settings, now: int) -> None:
     """Make a change of status known. Nothing depends on it: the sweep finds what is not told here."""
     before = status_of(record, now, settings.sync_seconds, settings.tag_key)
@@ -111,10 +103,16 @@ def _tell_status(record: Record, way: Way, settings: Settings, now: int) -> None
         logger.exception("a change of status of %s was not told", record.name)
 
 
-def _log(changes: Plan) -> None:
+def _log_changes(changes: Plan) -> None:
     for grant in changes.grants:
         logger.info("grant", extra={"rule": str(grant.rule), "reason": grant.reason})
     for revoke in changes.revokes:
         logger.info(
             "revoke", extra={"rule": str(revoke.found.rule), "rule_id": revoke.found.id, "reason": revoke.reason}
         )
+
+
+def _log_problems(desired: Desired, outcome: Outcome) -> None:
+    for problem in (*outcome.refused.values(), desired.trouble):
+        if problem:
+            logger.warning(problem.message, extra={"code": problem.code})

@@ -19,6 +19,7 @@ from notebook_ssh.rules.bastion import (
     Direction,
     FoundRule,
     Grant,
+    Look,
     Outcome,
     Plan,
     Revoke,
@@ -42,15 +43,15 @@ TOO_MANY_RULES = "RulesPerSecurityGroupLimitExceeded"
 RULE_GONE = frozenset({"InvalidPermission.NotFound", "InvalidSecurityGroupRuleId.NotFound", GROUP_GONE})
 
 
-def observe(stack: str, groups: Iterable[str], interfaces: Iterable[str]) -> Surroundings:
-    """The groups, their rules, every rule tagged with `stack`, and the addresses of the interfaces.
+def observe(stack: str, look: Look) -> Surroundings:
+    """Everything in `look`, the rules of its groups, and every rule tagged with `stack`.
 
     Raises Transient when any read fails: an answer that is not complete is none.
     """
-    vpc_of = _vpcs(sorted(set(groups)))
+    vpc_of = _vpcs(look.groups)
     found = {each.id: each for each in _rules(f"tag:{OWNER_TAG}", [stack])}
     found |= {each.id: each for each in _rules("group-id", sorted(vpc_of))}
-    return Surroundings(vpc_of, _addresses(sorted(set(interfaces))), tuple(found.values()))
+    return Surroundings(vpc_of, _addresses(look.interfaces), tuple(found.values()))
 
 
 def apply(plan: Plan, stack: str) -> Outcome:

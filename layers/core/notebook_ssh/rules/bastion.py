@@ -66,6 +66,14 @@ class FoundRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What to ask EC2 about: ids of security groups and of network interfaces, each sorted and once."""
+
+    groups: tuple[str, ...] = ()
+    interfaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What EC2 answered. Made only when every read succeeded, so what is missing here does not exist.
 
@@ -159,6 +167,19 @@ def is_wished(record: Record, now: int) -> bool:
 def is_admitted(record: Record, now: int) -> bool:
     """Whether the bastion is to be let in at `now`: wished, and the notebook is starting or running."""
     return is_wished(record, now) and record.state in _ADMITTED
+
+
+def where_to_look(fleet: Iterable[Record], bastion: Bastion | None, now: int) -> Look:
+    """All that the rules of `fleet` hang on: the groups at both ends, and where the running notebooks are."""
+    groups, interfaces = set(), set()
+    if bastion:
+        groups.add(bastion.security_group)
+    for record in fleet:
+        if is_wished(record, now):
+            groups.update(record.network.security_groups)
+        if record.network.interface and is_admitted(record, now):
+            interfaces.add(record.network.interface)
+    return Look(tuple(sorted(groups)), tuple(sorted(interfaces)))
 
 
 def canonical_peer(text: str) -> str:
