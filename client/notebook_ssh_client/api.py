@@ -37,8 +37,8 @@ from notebook_ssh_client.stacks import Stack
 ADDRESS_VARIABLE = "AWS_ENDPOINT_URL_EXECUTE_API"
 """Names the API's address with its stage, in place of the one that `setup` found."""
 
-ANSWER_SECONDS = 30
-"""To connect, and to answer: API Gateway itself gives up after 29 seconds."""
+PATIENCE = (5, 30)
+"""Seconds to connect, and to answer: API Gateway itself gives up after 29."""
 
 TRIES = 3
 PAUSE_SECONDS = 0.3
@@ -129,7 +129,11 @@ class Api:
     @cached_property
     def _http(self) -> URLLib3Session:
         verify = self._session.get_config_variable("ca_bundle") or True
-        return URLLib3Session(verify=verify, proxies=get_environ_proxies(self._address), timeout=ANSWER_SECONDS)
+        return URLLib3Session(
+            verify=verify,
+            proxies=get_environ_proxies(self._address),
+            timeout=PATIENCE,  # type: ignore[arg-type]  # the pair is understood; its stubs know one number alone
+        )
 
     @cached_property
     def _session(self) -> botocore.session.Session:

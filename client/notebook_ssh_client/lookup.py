@@ -64,21 +64,18 @@ class Found:
 def ask(home: str, host: str) -> Found:
     """What the stacks know of the notebook that `host` means.
 
-    Raises Failure: nobody knows it, this identity may not ask, or no answer came. One stack that fails does not
-    hide another's answer, and is never taken for "unknown".
+    Raises Failure: nobody knows it, this identity may not ask, or no answer came. A stack that fails is never taken
+    for one that does not know the notebook: the next stack's notebook of that name is another machine.
     """
     name, candidates = stacks.meant_by(host, stacks.load(home).stacks)
-    failed: Failure | None = None
     for stack in candidates:
         api = Api(stack)
         try:
             return Found(stack, api, name, read_notebook(api, name))
         except Refused as refused:
             if refused.status != 404 or not refused.code:
-                failed = failed or explain(refused, stack)
-        except Failure as failure:
-            failed = failed or failure
-    raise failed or _unknown(home, name, candidates)
+                raise explain(refused, stack) from refused
+    raise _unknown(home, name, candidates)
 
 
 def read_notebook(api: Api, name: str) -> dict[str, Any]:
@@ -187,7 +184,6 @@ def place_in(found: Found) -> Place:
     return Place(
         host=_checked(found, "host", HOST, answer.get("host")),
         port=_port(found, answer.get("port")),
-        user=_checked(found, "user", USER, answer.get("user")),
         host_keys=tuple(keys),
         bastion=_bastion(found, answer.get("jump")),
         looked_up=int(time.time()),

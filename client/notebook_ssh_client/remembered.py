@@ -21,29 +21,27 @@ SUFFIX = ".notebook"
 
 
 class Place:
-    """Where and as what a notebook is reached.
+    """Where a notebook is reached, and how it is verified.
 
-    host, port: where TCP goes; with a bastion, as seen from it. user: the login name on the notebook.
+    host, port: where TCP goes; with a bastion, as seen from it.
     host_keys: the notebook's public host keys, `type base64`.
     bastion: (host, login name, port) of the machine to go through, or None.
     looked_up: when the stack said so, epoch seconds.
     """
 
     # Not a dataclass: importing `dataclasses` takes longer than everything else this file does.
-    __slots__ = ("bastion", "host", "host_keys", "looked_up", "port", "user")
+    __slots__ = ("bastion", "host", "host_keys", "looked_up", "port")
 
     def __init__(
         self,
         host: str,
         port: int,
-        user: str,
         host_keys: tuple[str, ...],
         bastion: tuple[str, str, int] | None,
         looked_up: int,
     ) -> None:
         self.host = host
         self.port = port
-        self.user = user
         self.host_keys = host_keys
         self.bastion = bastion
         self.looked_up = looked_up
@@ -60,7 +58,7 @@ class Place:
 
 def render(place: Place) -> str:
     """`place` as text, one fact a line."""
-    lines = [FORMAT, f"looked-up {place.looked_up}", f"address {place.host} {place.port}", f"user {place.user}"]
+    lines = [FORMAT, f"looked-up {place.looked_up}", f"address {place.host} {place.port}"]
     if place.bastion:
         lines.append("bastion {} {} {}".format(*place.bastion))
     lines += [f"key {key}" for key in place.host_keys]
@@ -77,7 +75,6 @@ def parse(text: str) -> Place | None:
         place = Place(
             host=host,
             port=int(port),
-            user=facts["user"],
             host_keys=tuple(line[len("key ") :] for line in lines if line.startswith("key ")),
             bastion=(bastion[0], bastion[1], int(bastion[2])) if bastion else None,
             looked_up=int(facts["looked-up"]),

@@ -185,7 +185,6 @@ def test_doctor_adds_the_way_from_here(laptop: Any, api: Any, sshd: Any) -> None
         {"host": "a b"},
         {"port": 0},
         {"port": "22; x"},
-        {"user": "me\nHost *"},
         {"host_keys": ["ssh-ed25519 AAAA\n* ssh-rsa BBBB"]},
         {"host_keys": ["@cert-authority * ssh-rsa AAAA"]},
         {"jump": "me@-x"},

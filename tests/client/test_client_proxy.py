@@ -58,7 +58,6 @@ def place(port: int, **more: Any) -> Place:
     fields: dict[str, Any] = {
         "host": "127.0.0.1",
         "port": port,
-        "user": "ec2-user",
         "host_keys": ("ssh-ed25519 AAAA",),
         "bastion": None,
         "looked_up": int(time.time()),
@@ -190,7 +189,6 @@ PLACES = st.builds(
     Place,
     host=WORDS,
     port=st.integers(1, 65535),
-    user=WORDS,
     host_keys=st.lists(st.builds("ssh-ed25519 {}".format, WORDS)).map(tuple),
     bastion=st.none() | st.tuples(WORDS, WORDS, st.integers(1, 65535)),
     looked_up=st.integers(0, 2**40),

@@ -122,6 +122,15 @@ def test_several_stacks(laptop: Any, api: Any, other_api: Any) -> None:
     assert "two" in listed
 
 
+def test_a_stack_that_fails_does_not_lend_its_names_to_the_next(laptop: Any, api: Any, other_api: Any) -> None:
+    other_api.notebooks["demo"] = described("demo", host="2.example.com", port=1002, host_keys=["ssh-ed25519 AAAA"])
+    laptop.set_up(api, "one")
+    laptop.set_up(other_api, "two")
+    api.refusals.append((403, {"message": "Forbidden"}))
+    assert laptop.client("address", "demo").returncode == 3
+    assert laptop.client("address", "demo").stdout == "2.example.com 1002\n"
+
+
 def test_a_stack_that_fails_keeps_its_names(laptop: Any, api: Any, other_api: Any) -> None:
     api.notebooks["here"] = described("here")
     other_api.notebooks["there"] = described("there")
