@@ -112,7 +112,9 @@ def pack(program: bytes) -> str:
 
     The old .lzma format: its short header names the filter, so that `lzma.decompress` needs no words.
     """
-    filters = [{"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "lc": 3, "lp": 0, "pb": 0}]
+    # The dictionary is small because the preset's own, 64 MB, would cost a Lambda function its memory.
+    preset = 9 | lzma.PRESET_EXTREME
+    filters = [{"id": lzma.FILTER_LZMA1, "preset": preset, "dict_size": 1 << 16, "lc": 3, "lp": 0, "pb": 0}]
     return base64.b85encode(lzma.compress(program, lzma.FORMAT_ALONE, filters=filters)).decode()
 
 

@@ -1,0 +1,217 @@
+"""The block's body: what goes in comes out, nothing else can get in, and it leaves the owner more than half the room."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import hashlib
+import lzma
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from notebook_ssh.rules.block import BUDGET, BlockSettings, pack, render_block, render_body, squeeze
+from notebook_ssh.rules.script import Original
+
+LAYER = Path(__file__).resolve().parents[2] / "layers" / "notebook_agent"
+FRAME, BOOT, AGENT = ((LAYER / name).read_text() for name in ("block.sh", "boot.py", "agent.py"))
+USUAL = BlockSettings(
+    stack="notebook-ssh",
+    version="1.0.0",
+    region="ap-southeast-1",
+    api_url="https://a1b2c3d4e5.execute-api.ap-southeast-1.amazonaws.com/prod",
+    tag_key="ssh",
+    worker_sha256="0123456789abcdef" * 4,
+)
+EVERYTHING = replace(
+    USUAL,
+    stack="notebook-ssh-of-team-research",
+    ngrok_download="https://downloads.example.com/tools/ngrok-v3-stable-linux-amd64.tgz",
+    ngrok_sha256="fedcba9876543210" * 4,
+)
+
+
+def unpacked(body: bytes) -> tuple[str, str]:
+    """The two programs in `body`, by the steps that stand in the block itself."""
+    found = re.search(rb"P='([^']+)'", body)
+    assert found
+    boot, agent = lzma.decompress(base64.b85decode(found[1])).split(b"\0")
+    return boot.decode(), agent.decode()
+
+
+# --- room -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chosen", [USUAL, EVERYTHING], ids=["usual settings", "all settings"])
+def test_the_block_keeps_to_its_budget(chosen: BlockSettings) -> None:
+    size = max(len(render_block(FRAME, BOOT, AGENT, chosen).render(original)) for original in Original)
+    assert size <= BUDGET, f"the block takes {size} bytes, {size - BUDGET} more than its {BUDGET}"
+
+
+# --- what goes in comes out -------------------------------------------------------------------------------------
+
+
+def test_both_programs_come_out_as_they_were_squeezed() -> None:
+    assert unpacked(render_body(FRAME, BOOT, AGENT, USUAL)) == (squeeze(BOOT), squeeze(AGENT))
+
+
+def test_the_sum_in_the_body_is_of_the_unpacked_bytes() -> None:
+    body = render_body(FRAME, BOOT, AGENT, USUAL).decode()
+    told = re.search(r'!="([0-9a-f]{16})"', body)
+    assert told
+    assert hashlib.sha256("\0".join(unpacked(body.encode())).encode()).hexdigest()[:16] == told[1]
+
+
+@given(st.binary(max_size=500))
+@settings(deadline=None)
+def test_packed_bytes_can_stand_between_single_quotes(program: bytes) -> None:
+    packed = pack(program)
+    assert not set(packed) & set("'\\\n\r\t ")
+    assert packed.isascii()
+    assert lzma.decompress(base64.b85decode(packed)) == program
+
+
+def test_no_comment_of_the_frame_is_carried() -> None:
+    body = render_body(FRAME, BOOT, AGENT, USUAL).decode()
+    assert not [line for line in body.splitlines() if line.startswith("#")]
+
+
+@pytest.mark.parametrize("frame", ["P='@payload@' @sum@\n", FRAME + "echo @other@\n", FRAME + "echo @sum@\n"])
+def test_a_frame_with_other_places_is_refused(frame: str) -> None:
+    with pytest.raises(ValueError, match="places"):
+        render_body(frame, BOOT, AGENT, USUAL)
+
+
+def test_at_signs_in_what_is_put_in_stay() -> None:
+    body = render_body(FRAME, BOOT, AGENT, replace(USUAL, tag_key="@sum@"))
+    assert b"'TAG_KEY=@sum@'" in body
+
+
+# --- the id -----------------------------------------------------------------------------------------------------
+
+
+def test_the_id_tells_every_source_and_setting_apart() -> None:
+    blocks = [
+        render_block(FRAME, BOOT, AGENT, USUAL),
+        render_block(FRAME + "\n", BOOT, AGENT, USUAL),
+        render_block(FRAME, BOOT + "pass\n", AGENT, USUAL),
+        render_block(FRAME, BOOT, AGENT + "pass\n", USUAL),
+        render_block(FRAME, BOOT, AGENT, replace(USUAL, version="1.0.1")),
+        render_block(FRAME, BOOT, AGENT, replace(USUAL, worker_sha256="")),
+    ]
+    assert len({block.id for block in blocks}) == len(blocks)
+    assert render_block(FRAME, BOOT, AGENT, USUAL) == blocks[0]
+
+
+# --- settings ---------------------------------------------------------------------------------------------------
+
+
+def test_settings_are_quoted_words_and_empty_ones_are_left_out() -> None:
+    assert replace(USUAL, worker_sha256="", tag_key="team:ssh access").words() == (
+        "'STACK=notebook-ssh' 'VERSION=1.0.0' 'REGION=ap-southeast-1' "
+        "'API=https://a1b2c3d4e5.execute-api.ap-southeast-1.amazonaws.com/prod' 'TAG_KEY=team:ssh access'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("stack", "a'b"), ("version", "1.0\n"), ("region", "eu"), ("region", ""), ("api_url", "https://x/'; reboot '"),
+        ("api_url", "ftp://x"), ("api_url", ""), ("tag_key", "ssh'"), ("tag_key", "ssh\n"), ("tag_key", ""),
+        ("ngrok_download", "https://x/$(id) "), ("ngrok_sha256", "abc"), ("worker_sha256", "A" * 64),
+    ],
+)  # fmt: skip
+def test_a_setting_that_could_leave_its_quotes_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"the block's {name} is "):
+        replace(USUAL, **{name: value})
+
+
+@given(st.text(max_size=30))
+@settings(deadline=None)
+def test_whatever_is_accepted_is_one_word_for_a_shell(value: str) -> None:
+    try:
+        words = replace(USUAL, tag_key=value).words()
+    except ValueError:
+        return
+    heard = subprocess.run(["sh", "-c", f"printf '%s\\n' {words}"], capture_output=True, check=True).stdout.decode()
+    assert f"TAG_KEY={value}" in heard.split("\n")
+
+
+# --- squeezing --------------------------------------------------------------------------------------------------
+
+READABLE = '''"""Module."""
+
+import os  # why
+
+
+class Kept:
+    """Only a docstring."""
+
+
+def said(name, *more, when=None):
+    """What is said.
+
+    With more lines.
+    """
+    # a comment
+    text = (
+        f"{name!r:>{len(name) + 1}} # no comment {'in' if more else 'out'}"
+        "a  b"
+    )
+    if not more or -1 < 2 and 3 in more:
+        return [x for x in (1, 2) if x]
+
+    def inner():
+        """Alone."""
+
+    return text, lambda: 0.5 .real, b"\\x00", {**{}}, more[1:-1], os.environ.get("A", "# b")
+'''
+
+
+def test_squeezing_leaves_what_the_program_needs() -> None:
+    squeezed = squeeze(READABLE)
+    assert squeezed.splitlines()[:5] == ["import os", "class Kept:", " 0", "def said(name,*more,when=None):", (
+        ' text=(f"{name!r:>{len(name) + 1}} # no comment {\'in\' if more else \'out\'}""a  b")'
+    )]  # fmt: skip
+    assert " if not more or-1<2 and 3 in more:\n" in squeezed
+    assert '"""' not in squeezed
+    assert "# why" not in squeezed
+
+
+@pytest.mark.parametrize("path", sorted(Path(ast.__file__).parent.glob("[a-e]*.py")), ids=lambda path: path.name)
+def test_squeezed_modules_of_the_standard_library_are_the_same_programs(path: Path) -> None:
+    # Compiled without docstrings both are the same code; `squeeze` itself raises when the trees differ.
+    squeezed = squeeze(path.read_text(encoding="utf-8"))
+    compile(squeezed, path.name, "exec")
+    assert len(squeezed) < path.stat().st_size
+
+
+def test_the_agent_and_the_boot_are_squeezed_to_the_same_on_every_supported_python() -> None:
+    # The positions inside of f-strings and the tokens they are made of changed in Python 3.12.
+    assert 'f"' not in re.sub(r'f"(?:[^"\\]|\\.)*"', "", squeeze(AGENT))
+    ast.parse(squeeze(AGENT), feature_version=(3, 9))
+    ast.parse(squeeze(BOOT), feature_version=(3, 9))
+
+
+def test_what_is_no_python_is_refused() -> None:
+    with pytest.raises(SyntaxError):
+        squeeze("def:\n")
+
+
+# --- the text as a shell reads it -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", ["sh", "bash", "dash", "ksh"])
+def test_shellcheck_finds_nothing_in_a_rendered_block(dialect: str) -> None:
+    body = render_body(FRAME, BOOT, AGENT, EVERYTHING)
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    # 2016: the payload may hold a `$`, and is not meant to be expanded.
+    checked = subprocess.run(
+        [shellcheck, f"--shell={dialect}", "--exclude=SC2016", "-"], input=body, capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout.decode()) == (0, "")
