@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -229,6 +230,16 @@ def test_the_local_run_alone_may_be_on_this_machine(world: World) -> None:
 def test_a_name_that_cannot_be(world: World) -> None:
     assert world.report(name="a_b").status == 400
     assert not world.since()
+
+
+def test_the_worker_is_sent_to_whoever_asks_and_is_wished_something(world: World, tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text("print('größer')\n", "utf-8")
+    world.patch.setenv("NOTEBOOK_AGENT", str(tmp_path))
+    world.knows(a_record())
+    assert "worker" not in world.report().json
+    assert world.report({"sequence": 6, "wants_worker": True}).json["worker"] == "print('größer')\n"
+    world.knows(a_record(wish=Wish(), observed_at=NOW))
+    assert "worker" not in world.report({"sequence": 7, "wants_worker": True}).json
 
 
 # ---- at the same time

@@ -49,7 +49,7 @@ REAL_FAILURES: list[tuple[str, Record, str, Verdict, str]] = [
     ),
     ("configuration to be written", a_record(block_since=None), "configuration", WAITING, "Wait"),
     ("token missing", a_record(report=failing("ngrok-token-missing")), "tunnel", FAILED, "secret"),
-    ("token refused", a_record(report=failing("ngrok-token-refused")), "tunnel", FAILED, "secret"),
+    ("token refused", a_record(report=failing("ngrok-token-invalid")), "tunnel", FAILED, "secret"),
     ("card required", a_record(report=failing("ngrok-card-required")), "tunnel", FAILED, "card"),
     ("agent silent from the start", a_record(started_at=NOW - 1000), "agent", FAILED, "LifecycleConfigOnStart"),
     ("agent silent since", a_record(report=a_report(received_at=NOW - 5000)), "agent", FAILED, "notebook-ssh.log"),

@@ -217,7 +217,7 @@ def _hop_of(problem: Problem, otherwise: str) -> str:
         return "rule"
     if code == "no-keys" or code.startswith(("keys-", "central-key-")):
         return "keys"
-    if code.startswith(("agent-", "sshd-", "clock-", "api-")):
+    if code == "files" or code.startswith(("agent-", "sshd-", "api-")):
         return "agent"
     return otherwise
 

@@ -327,7 +327,7 @@ REMEDIES = {
     "not-in-vpc": "Use ngrok for this notebook, or create it in the bastion's VPC.",
     "no-bastion": "Use ngrok, or give the stack a bastion.",
     "ngrok-token-missing": "Put the ngrok token into the stack's secret; the agent picks it up at its next report.",
-    "ngrok-token-refused": "Put a valid ngrok token into the stack's secret; the agent picks it up at its next report.",
+    "ngrok-token-invalid": "Put a valid ngrok token into the stack's secret; the agent picks it up at its next report.",
     "ngrok-card-required": "Add a card to the ngrok account (https://dashboard.ngrok.com/settings#id-verification); nothing is charged for it.",
 }
 """What to do about a problem whose message cannot say it as well. Any other code's message does."""

@@ -1,0 +1,164 @@
+"""docs/openapi.yaml says what template.yaml deploys and what the functions answer. Nothing more, nothing less."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+from api_world import Said, World, api_world
+from builders import NOW, a_record, a_report
+from jsonschema import Draft202012Validator, FormatChecker
+from stack import PROJECT, source
+
+from lookup_api.handler import ROUTES
+from notebook_ssh.errors import Problem
+from notebook_ssh.rules.record import Mode, NotebookState, Phase, RejectedKey, Way, Wish
+from notebook_ssh.rules.report import LARGEST_BODY
+from notebook_ssh.rules.status import Code
+
+METHODS = {"get", "post", "put", "delete", "patch"}
+DESCRIPTION: dict[str, Any] = yaml.safe_load((PROJECT / "docs" / "openapi.yaml").read_text("utf-8"))
+OPERATIONS = {
+    (method.upper(), path): operation
+    for path, item in DESCRIPTION["paths"].items()
+    for method, operation in item.items()
+    if method in METHODS
+}
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with api_world(monkeypatch) as world:
+        yield world
+
+
+def test_the_template_deploys_what_is_described() -> None:
+    deployed = {
+        (event["Properties"]["Method"], event["Properties"]["Path"])
+        for resource in source()["Resources"].values()
+        for event in resource.get("Properties", {}).get("Events", {}).values()
+        if event["Type"] == "Api"
+    }
+    assert deployed == set(OPERATIONS)
+
+
+def test_the_lookup_answers_what_is_described() -> None:
+    assert set(ROUTES) == {operation for operation in OPERATIONS if operation[0] == "GET"}
+
+
+def test_every_operation_has_a_name_of_its_own() -> None:
+    names = [operation["operationId"] for operation in OPERATIONS.values()]
+    assert len(set(names)) == len(names) == len(OPERATIONS)
+
+
+def test_the_words_are_the_same() -> None:
+    schemas = DESCRIPTION["components"]["schemas"]
+    assert set(schemas["Code"]["enum"]) == set(Code)
+    assert set(schemas["Mode"]["enum"]) == set(Mode)
+    assert set(schemas["Report"]["properties"]["phase"]["enum"]) == set(Phase)
+    documented = set(
+        re.findall(r"^\| `([a-z-]+)` \|", (PROJECT / "docs" / "statuses.md").read_text("utf-8"), re.MULTILINE)
+    )
+    assert set(Code) <= documented
+
+
+def test_every_problem_code_is_documented() -> None:
+    documented = set(re.findall(r"`([a-z-]+)`", (PROJECT / "docs" / "statuses.md").read_text("utf-8")))
+    given = set(problem_codes("layers/core/notebook_ssh", "functions"))
+    worker = (PROJECT / "layers" / "notebook_agent" / "worker.py").read_text("utf-8")
+    given |= set(re.findall(r'"((?:ngrok|api|sshd)-[a-z-]+)"', worker))
+    assert {"config-too-large", "ngrok-card-required", "sshd-down"} <= given
+    assert given <= documented
+
+
+def problem_codes(*folders: str) -> Iterator[str]:
+    """The first argument of each `Problem(…)` in the sources, where it is written out."""
+    for folder in folders:
+        for path in (PROJECT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                match node:
+                    case ast.Call(func=ast.Name(id="Problem"), args=[ast.Constant(value=str(code)), *_]):
+                        yield code
+
+
+MAY = Wish(mode=Mode.NGROK, wake=True)
+FULL = a_report(
+    rejected=(RejectedKey(2, "cut"),),
+    sessions=1,
+    active_at=NOW - 3,
+    problem=Problem("ngrok-x", "limit"),
+    phase=Phase.FAILED,
+)
+RECORDS = {
+    "connected": a_record(report=a_report()),
+    "not heard of": a_record(),
+    "nothing known": a_record(state_since=0, started_at=None, configuration=None, block_since=None),
+    "failed": a_record(report=FULL, wish=replace(MAY, until=NOW + 9, users=("mario",))),
+    "asleep": a_record(wish=MAY, state=NotebookState.STOPPED, started_at=None),
+    "behind the bastion": a_record(
+        wish=Wish(mode=Mode.BASTION),
+        way=Way(open=True, private_ip="10.0.1.5"),
+        report=a_report(mode=Mode.BASTION, host=None, port=None),
+    ),
+    "off": a_record(wish=Wish()),
+    "tag misspelt": a_record(wish=Wish(problem=Problem("invalid-tag", "x"))),
+}
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
+def test_every_answer_is_as_described(world: World, record: Any) -> None:
+    world.knows(record)
+    world.patch.setattr("notebook_ssh.aws.secrets.ngrok_token", lambda secret: None)
+    for route in (path for method, path in ROUTES if method == "GET"):
+        for name in ("demo", "unknown", "a_b"):
+            assert_as_described(("GET", route), world.get(route, name))
+    doctor = "/notebooks/{name}/doctor"
+    assert_as_described(("GET", doctor), world.get(doctor, headers={"Accept": "application/json"}))
+    report, start = ("POST", "/notebooks/{name}/report"), ("POST", "/notebooks/{name}/start")
+    for body in (
+        {"sequence": 6},
+        {"sequence": 6, "host": None, "port": None, "phase": "connecting"},
+        {"sequence": 0},
+        "{",
+    ):
+        assert_as_described(report, world.report(body))
+    assert_as_described(report, world.report("x" * (LARGEST_BODY + 1)))
+    assert_as_described(report, world.report(name="unknown"))
+    for name in ("demo", "unknown", "a_b"):
+        world.patch.setattr("start_notebook.handler._started", lambda *_: True)
+        assert_as_described(start, world.start(name))
+
+
+def assert_as_described(operation: tuple[str, str], said: Said) -> None:
+    described = resolved(OPERATIONS[operation]["responses"][str(said.status)])
+    content_type = said.headers["Content-Type"].partition(";")[0]
+    assert content_type in described["content"], (operation, said)
+    if content_type == "application/json":
+        schema = in_json_schema(described["content"][content_type]["schema"])
+        Draft202012Validator(schema, format_checker=FormatChecker()).validate(said.json)
+
+
+def resolved(part: dict[str, Any]) -> Any:
+    found: Any = part
+    while "$ref" in found:
+        place: Any = DESCRIPTION
+        for name in found["$ref"].removeprefix("#/").split("/"):
+            place = place[name]
+        found = place
+    return found
+
+
+def in_json_schema(part: Any) -> Any:
+    """A schema of OpenAPI 3.0 as JSON Schema has it: without references, and null as a type of its own."""
+    if isinstance(part, list):
+        return [in_json_schema(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    part = resolved(part)
+    schema = {name: in_json_schema(value) for name, value in part.items() if name != "nullable"}
+    return {"anyOf": [schema, {"type": "null"}]} if part.get("nullable") is True else schema
