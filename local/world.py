@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import processes
-from emulator.process import ACCOUNT, REGION, Emulator
+from emulator.process import ACCOUNT, PYTHON, REGION, Emulator
 from emulator.stack import Stack, deploy
 from notebook.ngrok_cloud import NgrokCloud
 
@@ -106,7 +106,7 @@ class World:
         self.emulator.start()
         cloud = self.emulator.home / "ngrok"
         cloud.mkdir()
-        self.cloud = NgrokCloud(cloud)
+        self.cloud = NgrokCloud(cloud, str(PYTHON))
         return self
 
     def deploy(self) -> Stack:

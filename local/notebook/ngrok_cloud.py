@@ -10,7 +10,6 @@ import hashlib
 import io
 import secrets
 import shlex
-import sys
 import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +26,7 @@ class NgrokCloud:
     download: the archive's address; the stand-in runs on any processor. token: the one that is accepted.
     """
 
-    def __init__(self, home: Path, python: str = sys.executable) -> None:
+    def __init__(self, home: Path, python: str) -> None:
         self.home = home
         self.token = f"{secrets.token_hex(12)}_{secrets.token_hex(10)}"  # the shape of a real one
         (home / "token").write_text(self.token)

@@ -1,0 +1,114 @@
+"""The local run reaches into ministack and moto. Whatever it uses there must be there, with the same parameters.
+
+The names are read from the source of local/emulator, so none can be forgotten; they are looked up by the emulator's
+own Python, since ministack is in no other environment.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+
+import pytest
+
+from emulator.process import LOCAL, PYTHON
+
+SOURCES = sorted((LOCAL / "emulator").glob("*.py"))
+UPSTREAM = ("ministack", "moto")
+
+LOOK_UP = """
+import importlib, json, sys
+missing = []
+for dotted in json.load(sys.stdin):
+    module, _, rest = dotted.partition(":")
+    try:
+        thing = importlib.import_module(module)
+    except ImportError:
+        missing.append(dotted)
+        continue
+    for name in filter(None, rest.split(".")):
+        if hasattr(thing, name):
+            thing = getattr(thing, name)
+            continue
+        try:
+            thing = importlib.import_module(f"{thing.__name__}.{name}")
+        except (ImportError, AttributeError):
+            missing.append(dotted)
+            break
+print(json.dumps(missing))
+"""
+
+PARAMETERS = {
+    "ministack.core.iam_actions:extract_resource_arn": (
+        "service method path headers body query_params region account_id"
+    ),
+    "ministack.core.iam_actions:verified_access_resource_arns": "query_params region account_id",
+    "ministack.core.iam_actions:request_tag_context": "service iam_action body params",
+    "ministack.services.apigateway_v1:_import_rest_api": "spec base_data",
+    "ministack.services.eventbridge:_put_events": "data allow_aws_source",
+    "ministack.services.dynamodb:_update_ttl": "data",
+    "ministack.services.dynamodb:_remove_item": "table pk_val sk_val",
+    "ministack.services.sts:register_session": "access_key session",
+    "moto.core.botocore_stubber:BotocoreStubber.process_request": "self request",
+    "moto.sagemaker.models:SageMakerModelBackend._get_resource_from_arn": "self arn",
+    "moto.moto_api._internal.managed_state_model:ManagedState.__init__": "self model_name transitions",
+}
+"""What is wrapped or called by name, and the parameters that are counted on."""
+
+SIGNATURES = """
+import importlib, inspect, json, sys
+told = {}
+for dotted in json.load(sys.stdin):
+    module, _, rest = dotted.partition(":")
+    thing = importlib.import_module(module)
+    for name in rest.split("."):
+        thing = getattr(thing, name)
+    told[dotted] = " ".join(inspect.signature(thing).parameters)
+print(json.dumps(told))
+"""
+
+
+def names_used(source: str) -> set[str]:
+    """`module:attribute` for each import from upstream, and for each attribute taken from such an import."""
+    tree = ast.parse(source)
+    bound: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(UPSTREAM):
+            bound |= {each.asname or each.name: f"{node.module}:{each.name}" for each in node.names}
+        elif isinstance(node, ast.Import):
+            bound |= {
+                each.asname: f"{each.name}:" for each in node.names if each.asname and each.name.startswith(UPSTREAM)
+            }
+    used = set(bound.values())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in bound:
+            head = bound[node.value.id]
+            used.add(f"{head}{'' if head.endswith(':') else '.'}{node.attr}")
+    return used
+
+
+def ask(program: str, question: object) -> object:
+    done = subprocess.run(
+        [str(PYTHON), "-c", program], input=json.dumps(question), capture_output=True, text=True, check=True, cwd="/"
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_name_used_of_upstream_is_there() -> None:
+    used = sorted(set().union(*(names_used(source.read_text()) for source in SOURCES)))
+    assert "ministack.services.eventbridge:_put_events" in [
+        name.replace(":eventbridge.", ".eventbridge:") for name in used
+    ]
+    assert ask(LOOK_UP, used) == []
+
+
+def test_a_renamed_name_would_be_noticed() -> None:
+    source = "from ministack.services import sts\nsts.register_session_renamed({})\n"
+    used = sorted(names_used(source))
+    assert ask(LOOK_UP, used) == ["ministack.services:sts.register_session_renamed"]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_what_is_wrapped_has_the_parameters_counted_on(name: str) -> None:
+    assert ask(SIGNATURES, [name]) == {name: PARAMETERS[name]}

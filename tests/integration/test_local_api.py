@@ -1,0 +1,105 @@
+"""Who may ask the deployed API what, over HTTP, with IAM and the resource policy enforced."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from world import STACK, World
+
+OUTSIDER = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Deny", "Action": "execute-api:*", "Resource": "*"}],
+}
+
+
+def http_status(url: str) -> int:
+    """Without any signature."""
+    done = subprocess.run(
+        ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", url], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+def test_a_user_without_any_policy_may_look_up(world: World) -> None:
+    keys = world.make_user("nobody-special")
+    answer = world.curl("/notebooks", keys)
+    assert (answer.status, isinstance(json.loads(answer.body), list | dict)) == (200, True)
+
+
+def test_an_unsigned_request_is_refused(world: World) -> None:
+    assert http_status(f"{world.stack.api}/notebooks") == 403
+
+
+def test_a_wrong_secret_is_refused(world: World) -> None:
+    keys = {**world.person.keys, "AWS_SECRET_ACCESS_KEY": "not-the-secret"}
+    assert world.curl("/notebooks", keys).status == 403
+
+
+def test_an_explicit_deny_is_stronger_than_the_resource_policy(world: World) -> None:
+    keys = world.make_user("kept-out", OUTSIDER)
+    assert world.curl("/notebooks", keys).status == 403
+
+
+def test_an_unknown_notebook_is_told_as_such(world: World) -> None:
+    answer = world.curl("/notebooks/there-is-no-such-notebook")
+    assert (answer.status, "error" in json.loads(answer.body)) == (404, True)
+
+
+def report(world: World, name: str, keys: dict[str, str]) -> int:
+    body: dict[str, Any] = {
+        "agent": "1.0.0",
+        "boot": "0b5e0c4e-8f6b-4a52-9c5e-1f6a2f1d0a55",
+        "booted_at": 1,
+        "sequence": 1,
+        "mode": "off",
+        "phase": "off",
+        "host": None,
+        "port": None,
+        "host_keys": [],
+        "keys": {"own": 0, "central": 0, "rejected": []},
+        "sessions": {"open": 0, "active_at": None},
+        "problem": None,
+        "token_version": None,
+    }
+    done = subprocess.run(
+        [
+            *("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}"),
+            *("--aws-sigv4", "aws:amz:us-east-1:execute-api"),
+            *("--user", f"{keys['AWS_ACCESS_KEY_ID']}:{keys['AWS_SECRET_ACCESS_KEY']}"),
+            *("-H", "Content-Type: application/json", "--data", json.dumps(body)),
+            f"{world.stack.api}/notebooks/{name}/report",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+def test_nobody_but_the_notebooks_own_role_may_report(world: World, wished: str) -> None:
+    assert report(world, wished, world.person.keys) == 403
+
+
+def test_the_table_keeps_what_the_template_says(world: World) -> None:
+    table = world.stack.outputs["TableName"]
+    client = world.emulator.client("dynamodb")
+    lifetime = client.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
+    backups = client.describe_continuous_backups(TableName=table)["ContinuousBackupsDescription"]
+    assert (lifetime["TimeToLiveStatus"], lifetime["AttributeName"]) == ("ENABLED", "expires")
+    assert backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
+
+
+@pytest.fixture(scope="module")
+def wished(world: World) -> str:
+    """A notebook that the stack knows to be wished for."""
+    import processes
+
+    name = "api-wished"
+    world.create_notebook(name)
+    world.tag(name, ssh="ngrok")
+    processes.wait_until(f"{STACK} knows {name}", lambda: world.curl(f"/notebooks/{name}").status == 200, 60)
+    return name

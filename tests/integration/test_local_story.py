@@ -1,0 +1,110 @@
+"""`make demo` itself: told to its end, stopped in the middle, and side by side."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import processes
+from emulator.process import PROJECT, PYTHON
+
+DEMO = [str(PYTHON), str(PROJECT / "local" / "demo.py")]
+
+
+def begin(temporary: Path, *words: str, path: str = os.environ["PATH"]) -> subprocess.Popen[str]:
+    """The demo as a process group of its own, with a temporary folder of its own to look for leftovers in."""
+    temporary.mkdir(exist_ok=True)
+    environment = {"PATH": path, "HOME": os.environ["HOME"], "TMPDIR": str(temporary)}
+    return subprocess.Popen(
+        [*DEMO, *words],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def naming(folder: Path) -> list[int]:
+    """Processes whose command line or environment names `folder`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                told = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if str(folder).encode() in told:
+                found.append(int(entry.name))
+    return found
+
+
+def short_folder(tmp_path: Path, name: str) -> Path:
+    """Below /tmp, since the agent's socket needs a short path; removed with nothing in it by `nothing_is_left`."""
+    return Path("/tmp") / f"{name}{tmp_path.name[-1]}{os.getpid()}"
+
+
+def nothing_is_left(folder: Path) -> None:
+    left = sorted(path.name for path in folder.iterdir())
+    shutil.rmtree(folder)
+    assert left == []
+    processes.wait_until("no process is left", lambda: not naming(folder), 10)
+
+
+def test_the_whole_story_in_a_folder_with_a_space(tmp_path: Path) -> None:
+    folder = short_folder(tmp_path, "a b")
+    demo = begin(folder)
+    told, _ = demo.communicate(timeout=300)
+    assert demo.returncode == 0, told
+    assert re.search(r"ssh -p \d+ ec2-user@127\.0\.0\.1", told)
+    assert "prepared on" in told
+    assert "through the bastion" in told
+    assert "Compared byte for byte: 246 of 246" in told
+    nothing_is_left(folder)
+
+
+def test_an_interrupted_story_leaves_nothing(tmp_path: Path) -> None:
+    folder = short_folder(tmp_path, "int")
+    demo = begin(folder, "--stay")
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "runs its owner" in line:
+            break
+    assert naming(folder)
+    demo.send_signal(signal.SIGINT)
+    told, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 0, told
+    assert "nothing is left" in told
+    nothing_is_left(folder)
+
+
+def test_even_a_killed_story_leaves_no_process(tmp_path: Path) -> None:
+    folder = short_folder(tmp_path, "kil")
+    demo = begin(folder, "--stay")
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "runs its owner" in line:
+            break
+    demo.kill()
+    demo.wait()
+    processes.wait_until("no process is left", lambda: not naming(folder), 30)
+    shutil.rmtree(folder)
+
+
+def test_a_missing_program_is_named_before_anything_begins(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("ssh", "ssh-keygen", "bash"):
+        (programs / name).symlink_to(shutil.which(name) or name)
+    folder = short_folder(tmp_path, "mis")
+    demo = begin(folder, path=str(programs))
+    told, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 1
+    assert "install curl" in told.replace("sshd, ", "")
+    assert told.count("\n") == 1
+    nothing_is_left(folder)
