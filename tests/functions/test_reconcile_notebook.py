@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
+from dataclasses import fields
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
-from notebook_world import FALLBACK, OWNERS, World, a_world
+from botocore.exceptions import ClientError
+from notebook_world import FALLBACK, OWNERS, World, a_block, a_world
 
-from notebook_ssh.rules.record import Mode
+from notebook_ssh.aws import notebooks
+from notebook_ssh.aws.clients import client
+from notebook_ssh.aws.pacing import Turns
+from notebook_ssh.aws.table import OBSERVED
+from notebook_ssh.errors import Problem, Transient
+from notebook_ssh.rules.notebook import PLAIN
+from notebook_ssh.rules.record import Mode, Network, NotebookState, Record, Restart, RestartStep, Wish
 from notebook_ssh.settings import read_settings
 from reconcile_notebook.terms import read_terms
 
@@ -75,3 +87,478 @@ def test_the_block_comes_from_the_agents_layer(monkeypatch: pytest.MonkeyPatch) 
     terms = read_terms(read_settings())
     assert (terms.tag_key, terms.fallback) == ("ssh", "better-sagemaker")
     assert b"https://abc.execute-api.eu-west-1.amazonaws.com/v1" in terms.block.body
+
+
+# ---- what a look costs -------------------------------------------------------------------------
+
+
+def test_a_look_with_nothing_to_do_costs_three_reads(world: World) -> None:
+    world.configuration("team")
+    world.notebook("box", "team", ssh="ngrok")
+    world.settle()
+    world.calls.clear()
+    world.look("box")
+    world.settle()
+    assert world.calls == {
+        "describe_notebook_instance": 1,
+        "list_tags": 1,
+        "describe_notebook_instance_lifecycle_config": 1,
+    }
+
+
+def test_a_burst_is_looked_at_once_and_what_is_older_than_the_look_not_at_all(world: World) -> None:
+    world.configuration("team")
+    for number in range(20):
+        world.notebook(f"box-{number}", "team", ssh="ngrok")
+    world.settle()
+    world.calls.clear()
+    world.messages.clear()
+    for number in range(1_000):
+        world.look(f"Box-{number % 20}" if number % 2 else f"box-{number % 20}")
+    sent = list(world.messages)
+    world.settle(finish=False)
+    assert world.calls["describe_notebook_instance"] <= 2 * 20
+    world.calls.clear()
+    world.messages += sent  # delivered once more, late
+    world.settle(finish=False)
+    assert not world.calls
+
+
+def test_a_message_that_failed_is_looked_at_however_old_it_is(world: World) -> None:
+    world.notebook("box", ssh="ngrok")
+    world.settle()
+    world.look("box")
+    world.now += 100
+    world.settle()
+    world.calls.clear()
+    world.messages.append((world.now, world.now - 1000, '{"look_at": {"notebook": "box"}}'))
+    world.deliver(receives=2)
+    assert world.calls["describe_notebook_instance"] == 1
+
+
+def test_our_own_writes_cause_no_loop(world: World) -> None:
+    world.configuration("team")
+    world.notebook("box", "team", ssh="ngrok")
+    world.settle(rounds=4)
+    writes = world.calls["update_notebook_instance_lifecycle_config"]
+    assert writes == 1
+
+
+# ---- failures ----------------------------------------------------------------------------------
+
+
+def failing(world: World, operation: str, error: Exception, times: int = 1) -> None:
+    """The next calls of `operation` fail."""
+    left = [times]
+
+    def before(name: str, given: dict[str, Any]) -> None:
+        if name == operation and left[0]:
+            left[0] -= 1
+            raise error
+
+    world.before_call = before
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "describe_notebook_instance",
+        "list_tags",
+        "describe_notebook_instance_lifecycle_config",
+        "list_notebook_instances",
+        "update_notebook_instance_lifecycle_config",
+    ],
+)
+def test_a_failed_call_fails_its_message_alone_and_takes_nothing_away(world: World, operation: str) -> None:
+    world.configuration("team")
+    world.configuration("other")
+    world.notebook("box", "team", ssh="ngrok")
+    world.notebook("another", "other", ssh="ngrok")
+    world.settle()
+    world.untag("box")
+    failing(world, operation, Transient("Rate exceeded"))
+    world.look("another")
+    answer = world.deliver()
+    assert len(answer["batchItemFailures"]) == 1
+    assert world.has_block("team")
+    assert world.table.record("another") is not None
+    world.settle()
+    assert world.on_start("team") == OWNERS
+
+
+def test_an_error_that_nobody_foresaw_fails_its_message_alone(world: World) -> None:
+    world.configuration("team")
+    world.notebook("bad", "team", ssh="ngrok")
+    world.notebook("good", "team", ssh="ngrok")
+    world.messages.clear()
+    failing(world, "describe_notebook_instance", KeyError("surprise"))
+    world.look("bad")
+    world.look("good")
+    assert world.deliver()["batchItemFailures"] == [{"itemIdentifier": "0"}]
+    assert world.record("good").seen
+
+
+def test_an_owner_who_writes_while_we_do_is_not_overwritten(world: World) -> None:
+    world.configuration("team")
+    world.notebook("box", "team")
+    world.settle()
+    world.tag("box", ssh="ngrok")
+    theirs = b"#!/bin/bash\necho written at the very moment\n"
+    reads: list[str] = []
+
+    def before(name: str, given: dict[str, Any]) -> None:
+        # One read for the plan, one in our turn, and the last one right before the write.
+        if name == "describe_notebook_instance_lifecycle_config":
+            reads.append(name)
+            if len(reads) == 3:
+                world.before_call = lambda name, given: None
+                world.edit("team", theirs)
+
+    world.before_call = before
+    assert world.deliver()["batchItemFailures"]
+    assert world.on_start("team") == theirs
+    world.settle()
+    assert world.has_block("team")
+    world.untag("box")
+    world.settle()
+    assert world.on_start("team") == theirs
+
+
+def test_a_write_that_did_not_last_is_noticed(world: World) -> None:
+    world.configuration("team")
+    world.notebook("box", "team", ssh="ngrok")
+    theirs = b"#!/bin/bash\necho a moment after\n"
+    written: list[str] = []
+
+    def before(name: str, given: dict[str, Any]) -> None:
+        if name == "update_notebook_instance_lifecycle_config":
+            written.append(name)
+        elif name == "describe_notebook_instance_lifecycle_config" and len(written) == 1:
+            world.before_call = lambda name, given: None
+            world.edit("team", theirs)
+
+    world.before_call = before
+    assert world.deliver()["batchItemFailures"]
+    world.settle()
+    assert world.has_block("team")
+    assert b"a moment after" in (world.on_start("team") or b"")
+
+
+@pytest.mark.parametrize("answer", ["clears", "refuses", "ignores"])
+def test_a_script_that_was_absent_is_absent_again_or_does_nothing(world: World, answer: str) -> None:
+    world.configuration("team", None, on_create=PLAIN)
+    world.notebook("box", "team", ssh="ngrok")
+    world.settle()
+    assert world.has_block("team")
+
+    def before(name: str, given: dict[str, Any]) -> None:
+        if name == "update_notebook_instance_lifecycle_config" and given["OnStart"] == []:
+            if answer == "refuses":
+                raise ClientError({"Error": {"Code": "ValidationException", "Message": "at least 1"}}, name)
+            if answer == "ignores":
+                on_start = world.on_start("team") or b""
+                given["OnStart"] = [{"Content": base64.b64encode(on_start).decode()}]
+
+    world.before_call = before
+    world.untag("box")
+    world.settle()
+    assert world.scripts("team") == (PLAIN, None if answer == "clears" else b"#!/bin/sh\n")
+
+
+def test_a_status_that_does_not_allow_the_call_is_waited_out(world: World) -> None:
+    world.notebook("box", running=False)
+    world.settle()
+    world.tag("box", ssh="ngrok")
+    failing(world, "update_notebook_instance", notebooks.WrongStatus("Unable to transition to (Updating)"))
+    assert world.deliver()["batchItemFailures"] == []
+    assert world.attached("box") is None
+    world.now += 60
+    world.settle()
+    assert world.attached("box") == FALLBACK
+
+
+# ---- turns -------------------------------------------------------------------------------------
+
+
+def test_writes_are_a_second_apart_and_what_does_not_fit_waits_in_the_queue(world: World) -> None:
+    for number in range(12):
+        world.configuration(f"team-{number}")
+        world.notebook(f"box-{number}", f"team-{number}", ssh="ngrok")
+    world.messages.clear()
+    writes: list[int] = []
+
+    def before(name: str, given: dict[str, Any]) -> None:
+        if name == "update_notebook_instance_lifecycle_config":
+            writes.append(world.now)
+
+    world.before_call = before
+    for number in range(12):
+        world.look(f"box-{number}")
+    world.remaining = 15_000
+    assert world.deliver()["batchItemFailures"] == []
+    assert 3 <= len(writes) <= 6
+    assert world.messages
+    for _ in range(30):
+        world.now += 3
+        if world.due():
+            world.deliver()
+    assert len(writes) == 12
+    assert min(later - earlier for earlier, later in pairwise(writes)) >= 1
+    assert all(world.has_block(f"team-{number}") for number in range(12))
+
+
+def test_a_configuration_that_another_worker_holds_is_left_to_it(world: World) -> None:
+    world.configuration("team")
+    world.notebook("box", "team", ssh="ngrok")
+    other = Turns(world.table, lambda: 60_000, lambda: world.now * 1000, lambda seconds: None)
+    with other.alone("configuration/team"):
+        assert world.deliver()["batchItemFailures"] == []
+        assert not world.has_block("team")
+        assert world.messages
+    world.now += 10
+    world.settle()
+    assert world.has_block("team")
+
+
+def test_a_worker_that_was_killed_blocks_nobody_for_longer_than_it_could_have_run(world: World) -> None:
+    world.configuration("team")
+    world.notebook("box", "team", ssh="ngrok")
+    killed = Turns(world.table, lambda: 60_000, lambda: world.now * 1000, lambda seconds: None)
+    never_let_go = killed.alone("configuration/team")
+    never_let_go.__enter__()
+    world.deliver()
+    assert not world.has_block("team")
+    world.now += 61
+    world.settle()
+    assert world.has_block("team")
+
+
+# ---- time --------------------------------------------------------------------------------------
+
+
+def test_access_ends_at_its_time_and_the_rules_are_told(world: World) -> None:
+    until = world.now + 500
+    world.configuration("team")
+    world.notebook(
+        "box", "team", ssh="bastion", ssh_until=datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    )
+    world.settle()
+    assert world.has_block("team")
+    world.bastion = 0
+    world.now = until - 30
+    world.settle(finish=False)
+    assert world.bastion == 0
+    world.now = until
+    world.settle(finish=False)
+    assert world.now <= until + 60
+    assert world.bastion == 1
+    assert world.on_start("team") == OWNERS
+
+
+# ---- the bastion -------------------------------------------------------------------------------
+
+
+def test_the_bastion_is_told_of_what_its_rules_hang_on_and_of_nothing_else(world: World) -> None:
+    world.notebook("box", ssh="ngrok")
+    world.settle()
+    assert world.bastion == 0
+    world.tag("box", ssh="bastion")
+    world.settle()
+    assert world.bastion == 1
+    world.tag("box", ssh_users="ana")
+    world.settle()
+    assert world.bastion == 1
+    world.stop("box")
+    world.settle()
+    assert world.bastion > 1
+    told = world.bastion
+    world.untag("box")
+    world.settle()
+    assert world.bastion == told + 1
+
+
+# ---- restart -----------------------------------------------------------------------------------
+
+
+def test_an_opted_in_restart_happens_once(world: World) -> None:
+    world.notebook("box")
+    world.settle()
+    world.calls.clear()
+    world.now += 2000
+    world.tag("box", ssh="ngrok", ssh_restart="now")
+    world.settle()
+    assert world.status("box") == "InService"
+    assert world.attached("box") == FALLBACK
+    assert world.tags("box") == {"ssh": "ngrok"}
+    assert (world.calls["stop_notebook_instance"], world.calls["start_notebook_instance"]) == (1, 1)
+
+
+# ---- upgrade, dry run --------------------------------------------------------------------------
+
+
+def test_a_new_version_of_the_stack_rewrites_the_block(world: World) -> None:
+    world.configuration("team")
+    world.notebook("box", "team", ssh="ngrok")
+    world.settle()
+    since = world.record("box").block_since
+    world.block = a_block("1.1.0")
+    world.look("box")
+    world.settle()
+    assert b"the block of 1.1.0" in (world.on_start("team") or b"")
+    assert world.record("box").block_since == since
+
+
+def test_a_dry_run_writes_nothing_outside_the_table_and_lists_what_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    with a_world(monkeypatch, DRY_RUN="true", STATUS_TAGS="true") as world:
+        world.configuration("team")
+        world.notebook("box", "team", ssh="ngrok")
+        world.notebook("alone", running=False, ssh="ngrok", ssh_restart="now")
+        world.settle()
+        assert not {name for name in world.calls if not name.startswith(("describe", "list"))}
+        assert world.on_start("team") == OWNERS
+        assert [sentence.partition(":")[0] for sentence in world.record("box").planned] == [
+            "keep the back-ups of team",
+            "back up the on-start script of team",
+            "write the on-start script of team (50 bytes to 242)",
+        ]
+        assert any("attach better-sagemaker to alone: " in sentence for sentence in world.record("alone").planned)
+        assert world.record("box").block_since is None
+
+
+# ---- back-ups ----------------------------------------------------------------------------------
+
+
+def backups_of(world: World, configuration: str) -> list[dict[str, Any]]:
+    return list(world.table.items(f"backup#{configuration}"))
+
+
+def test_every_version_that_we_changed_is_kept_and_ends_90_days_after_the_last_tag(world: World) -> None:
+    world.configuration("team")
+    world.notebook("box", "team", ssh="ngrok")
+    world.settle()
+    (first,) = backups_of(world, "team")
+    assert base64.b64decode(first["content"]) == OWNERS
+    assert first["because"] == "a notebook that uses this configuration asks for SSH"
+    assert first["sk"].startswith("20")
+    assert "expires" not in first
+
+    world.edit("team", b"#!/bin/bash\necho another\n")
+    world.settle()
+    world.untag("box")
+    world.settle()
+    kept = backups_of(world, "team")
+    assert OWNERS in [base64.b64decode(copy["content"]) for copy in kept]
+    assert b"#!/bin/bash\necho another\n" in [base64.b64decode(copy["content"]) for copy in kept]
+    assert all(89 * 86_400 < copy["expires"] - world.now <= 90 * 86_400 for copy in kept)
+
+    world.tag("box", ssh="ngrok")
+    world.settle()
+    assert not any("expires" in copy for copy in backups_of(world, "team"))
+
+
+def test_an_absent_script_is_kept_as_absent(world: World) -> None:
+    world.configuration("team", None, on_create=PLAIN)
+    world.notebook("box", "team", ssh="ngrok")
+    world.settle()
+    assert [copy["content"] for copy in backups_of(world, "team")] == [None]
+
+
+# ---- what the console shows --------------------------------------------------------------------
+
+
+def test_the_status_is_shown_as_tags_and_goes_with_the_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    with a_world(monkeypatch, STATUS_TAGS="true") as world:
+        world.configuration("team")
+        world.notebook("box", "team", running=False, ssh="ngrok", Env="research")
+        world.settle()
+        assert world.tags("box") == {"ssh": "ngrok", "Env": "research", "ssh-status": "stopped"}
+        world.start("box")
+        world.now += 120
+        world.settle()
+        assert world.tags("box")["ssh-status"] == "starting"
+        world.untag("box")
+        world.settle()
+        assert world.tags("box") == {"Env": "research"}
+
+
+def test_a_status_that_flaps_is_written_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    with a_world(monkeypatch, STATUS_TAGS="true") as world:
+        world.configuration("team", b"#!/usr/bin/python3\n")
+        world.notebook("box", "team", ssh="ngrok")
+        world.settle()
+        world.now += 200
+        world.settle()
+        world.calls.clear()
+        begin = world.now
+        for number in range(20):
+            world.tag("box", ssh="ngrok" if number % 2 else "ngork")
+            world.settle(finish=False)
+        assert world.now - begin < 60
+        assert world.calls["add_tags"] <= 1
+        world.now += 61
+        world.settle(finish=False)
+        assert world.tags("box")["ssh-status"] == "error: config-not-shell"
+
+
+# ---- deletion ----------------------------------------------------------------------------------
+
+
+OTHERS_WRITE = ("way", "report", "wake_at")
+
+
+def test_every_part_of_a_record_is_kept_and_read_back(world: World) -> None:
+    assert {part.name for part in fields(Record)} == {*OBSERVED, *OTHERS_WRITE}
+    whole = Record(
+        "Box",
+        arn="arn",
+        role="role",
+        wish=Wish(Mode.NGROK, "tcp://a.b:1", ("ana",), 5, True, True, Problem("a", "b")),
+        state=NotebookState.FAILED,
+        state_since=1,
+        configuration="team",
+        block_since=2,
+        network=Network("subnet", ("sg",), "eni"),
+        problem=Problem("c", "d"),
+        seen="seen",
+        observed_at=3,
+        started_at=4,
+        attached="team",
+        attached_as="0123",
+        restart=Restart(RestartStep.START, 5),
+        planned=("a", "b"),
+        shown_at=6,
+        wished_since=7,
+    )
+    assert not [
+        part.name
+        for part in fields(Record)
+        if getattr(whole, part.name) in ("", None, 0, ()) and part.name not in OTHERS_WRITE
+    ]
+    world.table.save_observed(whole)
+    assert world.table.record("box") == whole
+
+
+def test_a_deleted_notebook_is_forgotten(world: World) -> None:
+    world.configuration("team")
+    world.notebook("Box", "team", running=False, ssh="ngrok")
+    world.settle()
+    client("sagemaker").delete_notebook_instance(NotebookInstanceName="Box")
+    world.settle()
+    world.look("box")
+    world.settle()
+    assert world.table.record("Box") is None
+    assert world.on_start("team") == OWNERS
+    assert list(world.table.items("configuration")) == []
+
+
+def test_the_record_of_an_untagged_notebook_says_off_for_a_day(world: World) -> None:
+    world.notebook("box", ssh="ngrok")
+    world.settle()
+    world.untag("box")
+    world.settle()
+    item = world.table.item("notebook", "box")
+    assert item is not None
+    assert 0 < item["expires"] - world.now <= 86_400
+    world.tag("box", ssh="ngrok")
+    world.settle()
+    assert "expires" not in (world.table.item("notebook", "box") or {})

@@ -194,6 +194,7 @@ OBSERVED = (
     "attached_as",
     "restart",
     "planned",
+    "shown_at",
     "wished_since",
 )
 """The attributes that the notebook reconciler owns."""
