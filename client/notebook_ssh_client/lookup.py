@@ -193,6 +193,8 @@ def place_in(found: Found) -> Place:
 def explain(refused: Refused, stack: Stack) -> Failure:
     """A refusal as one sentence with the remedy."""
     message = refused.message.rstrip(".")
+    if refused.status == 409 or refused.code == "not-wakeable":
+        return Failure(refused.message, NOT_CONNECTABLE)
     if refused.status in (401, 403):
         lowered = message.lower()
         login = login_command(stack.profile)
@@ -209,8 +211,6 @@ def explain(refused: Refused, stack: Stack) -> Failure:
         )
     if refused.status == 404 and not refused.code:
         return Failure(f"{stack.api} is not the API of a notebook-ssh stack ({message}); run: notebook-ssh setup")
-    if refused.status == 409:
-        return Failure(refused.message, NOT_CONNECTABLE)
     return Failure(f"stack {stack.name} says: {refused.message}", FAILED)
 
 

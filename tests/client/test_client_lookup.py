@@ -280,5 +280,13 @@ def test_start_waits_and_says_how_to_go_on(laptop: Any, api: Any) -> None:
     assert api.asked("/notebooks/demo/start") == 1
 
 
+def test_a_notebook_that_may_not_be_woken_is_said_in_the_stacks_words(laptop: Any, api: Any) -> None:
+    laptop.set_up(api)
+    refusal = {"error": "not-wakeable", "message": "demo has no tag ssh-wake=yes."}
+    api.refusals += [(200, described("demo", "stopped")), (403, refusal)]
+    done = laptop.client("start", "demo")
+    assert (done.returncode, done.stderr) == (5, "notebook-ssh: demo has no tag ssh-wake=yes.\n")
+
+
 def found(answer: dict[str, Any]) -> Found:
     return Found(STACK, None, "demo", answer)  # type: ignore[arg-type]
