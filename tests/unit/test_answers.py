@@ -128,7 +128,9 @@ def test_the_fleet_has_one_key_for_each_and_the_strongest() -> None:
     assert list(fleet_known_hosts(fleet)) == [f"demo {HOST_KEY}", f"inner {P521}"]
 
 
-@pytest.mark.parametrize("host", ["-oProxyCommand=x", "a b", "a\nb", "", "$(id)", "a;b", "ä.example", "a%h"])
+@pytest.mark.parametrize(
+    "host", ["-oProxyCommand=x", "-evil", "evil-", ".a", "a b", "a\nb", "", "$(id)", "a;b", "ä.example", "a%h"]
+)
 def test_a_host_that_is_not_a_word_is_no_connection(host: str) -> None:
     assert connection_of(a_record(report=a_report(host=host)), NOW, SETTINGS) is None
 

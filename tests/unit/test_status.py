@@ -192,6 +192,20 @@ CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
         None,
     ),
     (
+        "booted in the second of its start",
+        a_record(report=a_report(booted_at=NOW - 600, received_at=NOW - 600)),
+        Code.CONNECTED,
+        NOW - 400,
+        None,
+    ),
+    (
+        "the last word of the run before, in the second of its end",
+        a_record(**STOPPED, report=a_report(booted_at=NOW - 9000, received_at=NOW - 500)),
+        Code.STOPPED,
+        NOW - 500,
+        None,
+    ),
+    (
         "a run that was seen only when it was ready",
         a_record(started_at=NOW - 500, report=a_report(booted_at=NOW - 600, received_at=NOW - 510)),
         Code.CONNECTED,
@@ -246,6 +260,14 @@ def test_times_are_readable_whatever_the_number() -> None:
         (a_record(**STOPPED, wish=replace(NGROK, wake=True), wake_at=NOW - 501), Wake.START),
         (a_record(**STOPPED, wish=replace(NGROK, wake=True), wake_at=NOW - 100), Wake.NOT_NEEDED),
         (a_record(**STOPPED, wish=replace(NGROK, wake=True), wake_at=NOW - WAKE_AGAIN_SECONDS - 1), Wake.START),
+        (
+            a_record(**STOPPED | {"state_since": NOW - 100}, wish=replace(NGROK, wake=True), wake_at=NOW - 101),
+            Wake.START,
+        ),
+        (
+            a_record(**STOPPED | {"state_since": NOW - 100}, wish=replace(NGROK, wake=True), wake_at=NOW - 100),
+            Wake.NOT_NEEDED,
+        ),
         (a_record(state=NotebookState.PENDING, wish=replace(NGROK, wake=True)), Wake.NOT_NEEDED),
         (a_record(wish=replace(NGROK, wake=True)), Wake.NOT_NEEDED),
         (a_record(state=NotebookState.STOPPING, wish=replace(NGROK, wake=True)), Wake.NOT_STOPPED),

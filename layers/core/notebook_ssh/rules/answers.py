@@ -18,7 +18,7 @@ from notebook_ssh.rules.status import Code, Status, iso_time, last_address, stat
 USER = "ec2-user"
 """The login of every SageMaker notebook."""
 
-_WORD = re.compile(r"[A-Za-z0-9_:](?:[A-Za-z0-9._:-]*[A-Za-z0-9_:-])?")
+_WORD = re.compile(r"[A-Za-z0-9_:](?:[A-Za-z0-9._:-]*[A-Za-z0-9_:])?")
 _HOST_KEY = re.compile(r"[a-z0-9-]+ [A-Za-z0-9+/]+={0,2}")
 _STRENGTH = ("ssh-ed25519", "ecdsa-sha2-nistp521", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp256", "ssh-rsa")
 
