@@ -13,8 +13,10 @@ from notebook_ssh.aws.table import Table
 from notebook_ssh.rules.fleet import Fleet, who_needs_attention
 from notebook_ssh.rules.record import Mode
 from notebook_ssh.rules.signals import to_message
+from notebook_ssh.rules.tally import tally
 from notebook_ssh.settings import read_settings
 from reconcile_notebook.terms import read_terms
+from sweep.gauges import show
 
 logger = Logger()
 
@@ -35,6 +37,7 @@ def handle(event: Mapping[str, Any], context: object) -> dict[str, int]:
     queues.send(settings.notebook_queue, (to_message(look, now) for look in looks))
     if settings.bastion and any(record.way or record.wish.mode is Mode.BASTION for record in fleet.records):
         queues.tell_bastion(settings.bastion_queue, "sweep")
+    show(tally(fleet.records, now, settings.sync_seconds, settings.tag_key))
     found = {"notebooks": len(fleet.notebooks), "known": len(fleet.records), "looks": len(looks)}
     logger.info("swept", extra=found)
     return found

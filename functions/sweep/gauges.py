@@ -1,0 +1,24 @@
+"""The fleet's numbers as CloudWatch metrics: five in all, whatever the fleet's size, because each costs by the month."""
+
+from __future__ import annotations
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
+
+from notebook_ssh.rules.status import Code
+from notebook_ssh.rules.tally import Tally
+
+logger = Logger(child=True)
+
+
+def show(tally: Tally) -> None:
+    """Print the metrics (CloudWatch embedded metric format), and log the rest, which the dashboard reads from the log."""
+    with single_metric(name="Wished", unit=MetricUnit.Count, value=tally.wished, namespace="notebook-ssh") as metric:
+        metric.add_metric(name="Connected", unit=MetricUnit.Count, value=tally.count(Code.CONNECTED))
+        metric.add_metric(name="Stale", unit=MetricUnit.Count, value=tally.count(Code.STALE))
+        metric.add_metric(name="Failing", unit=MetricUnit.Count, value=tally.count(Code.ERROR, Code.INVALID_TAG))
+        metric.add_metric(name="TokenRefused", unit=MetricUnit.Count, value=tally.token_refused)
+    for code, number in sorted(tally.statuses.items()):
+        logger.info("fleet by status", extra={"status": str(code), "notebooks": number})
+    for problem, number in sorted(tally.problems.items()):
+        logger.info("fleet by problem", extra={"problem": problem, "notebooks": number})
