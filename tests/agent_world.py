@@ -5,6 +5,7 @@ Nothing here knows how the agent works; it knows docs/protocol.md, OpenSSH and n
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -59,6 +60,12 @@ def an_answer(mode: str = "ngrok", **changes: Any) -> dict[str, Any]:
     if mode == "bastion":
         answer["bastion"] = {"host": "bastion.example.com", "user": "jump", "private_ip": "10.0.3.7"}
     return answer | changes
+
+
+def a_key(comment: str) -> str:
+    """A fresh Ed25519 public key, as a line."""
+    data = b"\0\0\0\x0bssh-ed25519\0\0\0 " + os.urandom(32)
+    return f"ssh-ed25519 {base64.b64encode(data).decode()} {comment}\n"
 
 
 class Server:
@@ -136,7 +143,7 @@ class Stack(Server):
         self.received.append(time.monotonic())
         told = json.loads(body)
         self.reports.append(told)
-        if self.status != 200:
+        if self.status != 200 or "mode" not in self.answers:
             return self.status, self.refusal
         answer = self.answers | {"server_time": int(time.time() + self.ahead)}
         if told.get("wants_worker") and answer["mode"] != "off":

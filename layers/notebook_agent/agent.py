@@ -206,7 +206,7 @@ class Exchange:
         ask = {"url": f"{base}/notebooks/{self.name}/report", "body": json.dumps(report), "ahead": self.ahead}
         reply = self.errand(OPT + "agent.py", "courier", ask)
         try:
-            ahead = calendar.timegm(time.strptime(reply["date"], "%a, %d %b %Y %T GMT")) - time.time()
+            ahead = calendar.timegm(time.strptime(reply["date"], "%a, %d %b %Y %H:%M:%S GMT")) - time.time()
             self.ahead = ahead if abs(ahead) > 2 else 0
         except (KeyError, TypeError, ValueError):
             pass

@@ -209,11 +209,10 @@ def edit_item(text, line, rest, change, pad):
 
 
 def free_address(old):
-    """An address on the loopback for ngrok's local API: the port in `old`, or the first free one from 4040."""
+    """An address on the loopback for ngrok's local API: the port in `old` if it is free, else one that nobody uses."""
     wished = re.search(r":(\d{1,5})\b", old or "")
-    for port in (int(wished[1]) if wished else 4040, *range(4040, 4060), 0):
+    for port in (int(wished[1]), 0) if wished else (0,):
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
                 return f"127.0.0.1:{probe.getsockname()[1]}"
@@ -436,7 +435,8 @@ class Tunnel:
     def blame(self, code, message):
         """Note what stands in the way; the token is cut out, in case ngrok repeats it."""
         token = self.wish[0]
-        message = (message.replace(token, "…") if token else message)[:400]
+        message = " ".join(message.split())[:400]
+        message = message.replace(token, "…") if token else message
         if (code, message) != self.trouble:
             self.trouble = code, message
             log(f"{code}: {message}")
@@ -542,9 +542,9 @@ class Worker:
         self.credit, self.credit_at = 5.0, time.monotonic()
         if os.path.lexists(WAKE):
             os.unlink(WAKE)
-        self.ears = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.ears.bind(WAKE)
-        os.chmod(WAKE, 0o600)
+        os.mkfifo(WAKE, 0o600)
+        # For writing too, so that it stays open when a command has closed its end.
+        self.ears = os.open(WAKE, os.O_RDWR | os.O_NONBLOCK)
 
     def run(self):
         """Act, tell, wait; returns when the mode is off, with everything of ours undone."""
@@ -710,7 +710,7 @@ class Worker:
         heard = select.select(ears, [], [], max(0, min(times) - time.monotonic()))[0]
         if self.ears in heard:
             self.files_at = 0
-            if self.ears.recv(32) == b"restart":
+            if b"restart" in os.read(self.ears, 4096):
                 self.tunnel.stop()
         if self.tunnel.child and self.tunnel.child.stdout in heard:
             self.tunnel.hear()
@@ -940,12 +940,12 @@ def await_tunnel():
 
 def nudge(word):
     """Tell the running worker one word; False when none runs."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mouth:
-        try:
-            mouth.sendto(word, WAKE)
-            return True
-        except OSError:
-            return False
+    try:
+        pipe = os.open(WAKE, os.O_WRONLY | os.O_NONBLOCK)  # fails when nobody reads (fifo(7))
+        os.write(pipe, word)
+        return True
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":

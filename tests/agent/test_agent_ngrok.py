@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import subprocess
@@ -11,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from agent_world import NAME, STAND_IN, TOKEN, Notebook, Stack, an_answer, free_port, ngrok_archive, until
+from agent_world import NAME, STAND_IN, TOKEN, Notebook, Stack, a_key, an_answer, free_port, ngrok_archive, until
 
 
 def test_from_boot_to_sshd(notebook: Notebook, stack: Stack) -> None:
@@ -74,7 +73,7 @@ def test_off_undoes_everything_and_on_again_works(notebook: Notebook, stack: Sta
     until(lambda: stack.last()["mode"] == "off", "off is reported", notebook)
     assert "SSH to this notebook is off" in notebook.instructions.read_text()
     assert notebook.authorized.read_text() == "ssh-rsa kept-as-it-was\n"
-    assert not [line for line in commands_of(notebook) if "ngrok" in line]
+    assert not [line for line in commands_of(notebook) if "start --all" in line]
     assert notebook.run("ssh-status").returncode == 1
     stack.reports.clear()
     stack.answers = an_answer("ngrok")
@@ -98,7 +97,7 @@ def test_access_ends_by_the_stacks_clock(notebook: Notebook, stack: Stack) -> No
     notebook.start()
     notebook.connected()
     until(lambda: "is off" in notebook.instructions.read_text(), "off at the end time", notebook)
-    assert not [line for line in commands_of(notebook) if "ngrok" in line]
+    assert not [line for line in commands_of(notebook) if "start --all" in line]
 
 
 def test_a_clock_that_is_wrong_by_hours_is_allowed_for(notebook: Notebook, stack: Stack) -> None:
@@ -197,7 +196,7 @@ class TestTheTunnel:
         assert notebook.connected()["port"] == port
 
     def test_its_local_api_avoids_a_taken_port(self, notebook: Notebook, stack: Stack) -> None:
-        """Every notebook of these tests shares one loopback, so 4040 is often taken already; both must connect."""
+        """The stack's own port stands for whatever else a person runs."""
         notebook.config.parent.mkdir()
         notebook.config.write_text(f"version: 3\nagent:\n  web_addr: 127.0.0.1:{stack.port}\n")
         stack.answers = an_answer("ngrok")
@@ -261,12 +260,6 @@ def key_shown_at(port: int) -> str:
     """What ssh-keyscan sees at a port of 127.0.0.1."""
     command = ["ssh-keyscan", "-p", str(port), "-t", "ed25519", "127.0.0.1"]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
-
-
-def a_key(comment: str) -> str:
-    """A fresh Ed25519 public key, as a line."""
-    data = b"\0\0\0\x0bssh-ed25519\0\0\0 " + os.urandom(32)
-    return f"ssh-ed25519 {base64.b64encode(data).decode()} {comment}\n"
 
 
 def stand_in_call() -> str:

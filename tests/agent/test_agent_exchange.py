@@ -1,0 +1,275 @@
+"""The exchange, the keeper and people's commands, by the real program."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from agent_world import Notebook, Stack, a_key, an_answer, until
+
+
+class TestWhenTheStackIsAway:
+    @pytest.mark.parametrize(
+        ("status", "body", "said"),
+        [
+            (403, b'{"message": "Forbidden"}', "VPC endpoint"),
+            (403, b'{"error": "other-role", "message": "Research-1 reports with its execution role a"}', "role a"),
+            (404, b"<html>no such page</html>", "404"),
+            (429, b'{"message": "Too Many Requests"}', "Too Many Requests"),
+            (500, b"", "500"),
+            (200, b"<html>please log in to the proxy</html>", "(200)"),
+        ],
+    )
+    def test_the_tunnel_stays_and_the_reason_is_told(
+        self, notebook: Notebook, stack: Stack, status: int, body: bytes, said: str
+    ) -> None:
+        stack.answers = an_answer("ngrok", sync_after=1)
+        notebook.start()
+        port = notebook.connected()["port"]
+        stack.status, stack.refusal = status, body
+        if status == 200:
+            stack.answers = {"html": True}
+        until(lambda: said in notebook.instructions.read_text(), "the reason stands in SSH_INSTRUCTIONS", notebook)
+        assert f"ssh -p {port} " in notebook.instructions.read_text()
+        stack.status, stack.answers = 200, an_answer("ngrok", sync_after=1)
+        until(lambda: said not in notebook.instructions.read_text(), "the reason goes with its cause", notebook)
+        assert stack.last()["port"] == port
+
+    def test_it_is_asked_ever_less_often(self, notebook: Notebook, stack: Stack) -> None:
+        stack.status = 500
+        notebook.start()
+        until(lambda: len(stack.received) >= 4, "four attempts", notebook)
+        gaps = [later - sooner for sooner, later in zip(stack.received, stack.received[1:], strict=False)]
+        assert gaps[0] > 0.9
+        assert gaps[2] > 3.5
+
+    def test_the_next_boot_goes_by_what_was_kept_and_by_the_tags(self, notebook: Notebook, stack: Stack) -> None:
+        """The token is in config.yml, the program on the volume, the wish in the tags."""
+        stack.answers = an_answer("ngrok", authorized_keys=[{"user": "ana", "keys": [a_key("ana").strip()]}])
+        notebook.start()
+        notebook.connected()
+        notebook.stop()
+        notebook.boot()
+        stack.status, stack.tags = 503, {"ssh": " NGROK "}
+        notebook.start()
+        until(lambda: notebook.status().get("phase") == "connected", "connected without the stack", notebook)
+        assert "# ana\n" in notebook.authorized.read_text()
+        stack.tags = {"ssh": "off"}
+        until(lambda: "is off" in notebook.instructions.read_text(), "the tags say off", notebook)
+
+    def test_a_kept_program_that_was_changed_is_not_run(self, notebook: Notebook, stack: Stack) -> None:
+        stack.answers = an_answer("ngrok")
+        notebook.start()
+        notebook.connected()
+        notebook.stop()
+        notebook.boot()
+        kept = notebook.volume / ".notebook-ssh" / "worker.py"
+        kept.write_text(f"open({str(notebook.root / 'proof')!r}, 'w')")
+        stack.reports.clear()
+        notebook.start()
+        notebook.connected()
+        assert not (notebook.root / "proof").exists()
+        assert stack.reports[0]["wants_worker"] is True
+
+    def test_a_program_that_the_block_does_not_vouch_for_is_not_run(self, notebook: Notebook, stack: Stack) -> None:
+        stack.worker = f"open({str(notebook.root / 'proof')!r}, 'w')"
+        stack.answers = an_answer("ngrok", sync_after=1)
+        notebook.start()
+        told = until(lambda: stack.last().get("problem"), "a problem is told", notebook)
+        assert told["code"] == "agent-outdated"
+        assert not (notebook.root / "proof").exists()
+
+    def test_a_clock_that_was_ahead_is_forgiven(self, notebook: Notebook, stack: Stack) -> None:
+        """A 409 names a report of a boot that began later: this boot begins anew."""
+        stack.status, stack.refusal = 409, b'{"error": "older-report", "message": "a newer one is known"}'
+        stack.answers = an_answer("ngrok")
+        notebook.start()
+        first = until(stack.last, "a report", notebook)["boot"]
+        until(lambda: stack.last()["boot"] != first, "another name for this boot", notebook)
+        stack.status = 200
+        notebook.connected()
+
+
+class TestReports:
+    def test_one_boot_has_one_name_and_a_growing_sequence(self, notebook: Notebook, stack: Stack) -> None:
+        stack.answers = an_answer("ngrok", sync_after=1)
+        notebook.start()
+        notebook.connected()
+        notebook.stop()
+        notebook.start()
+        count = len(stack.reports)
+        until(lambda: len(stack.reports) > count + 3, "more reports after a restart of the agent", notebook)
+        assert len({report["boot"] for report in stack.reports}) == 1
+        sequence = [report["sequence"] for report in stack.reports]
+        assert sequence == sorted(set(sequence))
+        notebook.stop()
+        notebook.boot()
+        count = len(stack.reports)
+        notebook.start()
+        until(lambda: len(stack.reports) > count, "a report of the next boot", notebook)
+        assert stack.last()["boot"] != stack.reports[0]["boot"]
+
+    def test_a_slow_stack_holds_nothing_up(self, notebook: Notebook, stack: Stack) -> None:
+        """A report that nobody answers ends by itself; the tunnel and the commands do without."""
+        stack.answers = an_answer("ngrok", sync_after=1)
+        notebook.start()
+        notebook.connected()
+        stack.slow = threading.Event()
+        shown = notebook.run("ssh-status")
+        assert shown.returncode == 0
+        stack.slow.set()
+        stack.slow = None
+
+
+class TestTheKeeper:
+    def test_a_second_agent_takes_over(self, notebook: Notebook, stack: Stack) -> None:
+        stack.answers = an_answer("ngrok", sync_after=1)
+        first = notebook.start()
+        notebook.connected()
+        second = notebook.start()
+        assert first.wait(20) is not None
+        stack.reports.clear()
+        notebook.connected()
+        assert second.poll() is None
+        assert tunnels_of(notebook) == 1
+
+    def test_nothing_is_left_when_it_is_killed(self, notebook: Notebook, stack: Stack) -> None:
+        stack.answers = an_answer("ngrok")
+        agent = notebook.start()
+        notebook.connected()
+        agent.kill()
+        until(lambda: not processes_of(notebook), "everything ends with the keeper", notebook)
+
+    def test_a_worker_that_falls_is_started_again(self, notebook: Notebook, stack: Stack) -> None:
+        stack.answers = an_answer("ngrok", sync_after=1)
+        notebook.start()
+        port = notebook.connected()["port"]
+        worker = next(pid for pid, line in processes_of(notebook).items() if line.endswith("worker.py work "))
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: stack.last().get("port") not in (None, port), "connected anew", notebook)
+        assert tunnels_of(notebook) == 1
+        assert "off" not in [report["mode"] for report in stack.reports[2:]]
+
+    def test_logs_are_bounded(self, notebook: Notebook, stack: Stack) -> None:
+        notebook.log.parent.mkdir(parents=True)
+        notebook.log.write_text("x" * (1 << 20) + "\n")
+        notebook.ngrok_log.write_text("y" * (1 << 20) + "the end\n")
+        stack.answers = an_answer("ngrok")
+        notebook.start()
+        notebook.connected()
+        assert notebook.log.stat().st_size < 1 << 16
+        assert 1 << 18 < notebook.ngrok_log.stat().st_size < 1 << 20
+        assert "the end" in notebook.ngrok_log.read_text()
+
+    def test_it_is_small(self, notebook: Notebook, stack: Stack) -> None:
+        """At most 50 MB resident for what of ours stays, ngrok itself not counted."""
+        stack.answers = an_answer("ngrok")
+        notebook.start()
+        notebook.connected()
+        until(lambda: len(processes_of(notebook)) <= 3, "couriers have gone", notebook)
+        ours = [pid for pid, line in processes_of(notebook).items() if "/opt/notebook-ssh/" in line]
+        assert sum(resident(pid) for pid in ours) < 50 << 20
+
+
+class TestBastion:
+    def test_the_way_is_told(self, notebook: Notebook, stack: Stack) -> None:
+        stack.answers = an_answer("bastion")
+        notebook.own_keys.write_text(a_key("mine"))
+        notebook.start()
+        report = notebook.connected()
+        assert (report["mode"], report["host"], report["keys"]["own"]) == ("bastion", None, 1)
+        assert "    ssh -J jump@bastion.example.com ec2-user@10.0.3.7\n" in notebook.instructions.read_text()
+        assert not (notebook.volume / ".ngrok").exists()
+
+    def test_from_ngrok_without_a_restart(self, notebook: Notebook, stack: Stack) -> None:
+        stack.answers = an_answer("ngrok", sync_after=1)
+        notebook.start()
+        notebook.connected()
+        stack.answers = an_answer("bastion", sync_after=1)
+        until(lambda: (stack.last()["mode"], stack.last()["phase"]) == ("bastion", "connected"), "bastion", notebook)
+        assert tunnels_of(notebook) == 0
+
+    def test_without_sshd_the_reason_is_told(self, notebook: Notebook, stack: Stack) -> None:
+        notebook.settings["PORT"] = "1"
+        stack.answers = an_answer("bastion", sync_after=1)
+        notebook.start()
+        told = until(lambda: stack.last().get("problem"), "a problem is told", notebook)
+        assert told["code"] == "sshd-down"
+        assert stack.last()["phase"] == "failed"
+
+
+class TestCommands:
+    def test_of_the_guide_and_ours(self, notebook: Notebook, stack: Stack) -> None:
+        stack.answers = an_answer("ngrok", sync_after=60)
+        notebook.start()
+        port = notebook.connected()["port"]
+        notebook.own_keys.write_text(a_key("mario") + a_key("ana"))
+        copied = notebook.run("copy-ssh-keys")
+        assert (copied.returncode, copied.stdout) == (0, "Copying 2 SSH keys...\n")
+        until(lambda: stack.last()["keys"]["own"] == 2, "the count is told", notebook)
+        shown = notebook.run("ssh-status")
+        assert (shown.returncode, shown.stdout) == (0, f"ssh -p {port} ec2-user@127.0.0.1\n")
+        for name in "start-ssh-ngrok", "start-ngrok-ssh":
+            again = notebook.run(name)
+            assert again.returncode == 0, again.stdout + notebook.told()
+            assert again.stdout.startswith("ssh -p ")
+        assert tunnels_of(notebook) == 1
+
+    def test_say_what_is_wrong_and_end_so(self, notebook: Notebook, stack: Stack) -> None:
+        notebook.refuse(8013)
+        stack.answers = an_answer("ngrok")
+        notebook.start()
+        until(lambda: notebook.status().get("phase") == "failed", "refused", notebook)
+        shown = notebook.run("ssh-status")
+        assert shown.returncode == 1
+        assert "ngrok-card-required" in shown.stdout
+        again = notebook.run("start-ssh-ngrok")
+        assert again.returncode == 1
+        assert "ERR_NGROK_8013" in again.stdout
+
+    def test_explain_themselves(self, notebook: Notebook, stack: Stack) -> None:
+        stack.answers = an_answer("bastion")
+        notebook.start()
+        notebook.connected()
+        for name in "ssh-status", "copy-ssh-keys", "start-ssh-ngrok", "start-ngrok-ssh":
+            assert notebook.run(name, "--help").returncode == 0
+            assert notebook.run(name, "--nonsense").returncode == 2
+            assert "Exit status" in notebook.run(name, "--help").stdout
+        assert notebook.run("start-ssh-ngrok").returncode == 1
+
+    def test_say_when_no_agent_runs(self, notebook: Notebook, stack: Stack) -> None:
+        stack.answers = an_answer("ngrok")
+        notebook.start()
+        notebook.connected()
+        notebook.stop()
+        shown = notebook.run("ssh-status")
+        assert (shown.returncode, "not running" in shown.stdout) == (1, True)
+
+
+def processes_of(notebook: Notebook) -> dict[int, str]:
+    """The processes, by id, whose command line names this notebook's folder; couriers and zombies left out."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(notebook.root) in line and not line.endswith("courier "):
+            found[int(entry.parent.name)] = line
+    return found
+
+
+def tunnels_of(notebook: Notebook) -> int:
+    """How many ngrok agents run for this notebook."""
+    return sum("start --all" in line for line in processes_of(notebook).values())
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds (proc(5), VmRSS)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) << 10
+    return 0
