@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from laptop import described, wait_until
+from laptop import WAIT_SECONDS, described, wait_until
 
 from notebook_ssh_client import known_hosts, lookup, proxy, remembered
 from notebook_ssh_client.failures import Failure
@@ -37,6 +37,7 @@ def serve() -> Iterator[Serve]:
                 except OSError:
                     return
                 with connection:
+                    connection.settimeout(WAIT_SECONDS)
                     behave(connection)
 
         threading.Thread(target=accept, daemon=True).start()
