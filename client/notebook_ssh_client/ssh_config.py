@@ -163,7 +163,7 @@ def spoken_of(name: str, configuration: Iterable[Sequence[str]]) -> bool:
     configuration: the patterns of each `Host` line. A pattern of nothing but wildcards speaks of nobody.
     """
     return any(
-        any(_matches(name, pattern) for pattern in patterns if pattern.strip("*?") and pattern[0] != "!")
+        any(_matches(name, pattern) for pattern in patterns if pattern.strip("*?"))
         and not any(_matches(name, pattern[1:]) for pattern in patterns if pattern[0] == "!")
         for patterns in configuration
     )
