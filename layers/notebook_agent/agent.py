@@ -47,8 +47,8 @@ MODES = "ngrok", "bastion", "off"
 def read(path):
     """The file's text, at most 1 MB of it, or "" where there is none. Never waits: a pipe in its place is empty."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with open(file, encoding="utf8", errors="surrogateescape", newline="") as file:
+        opener = lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
+        with open(path, encoding="utf8", errors="surrogateescape", newline="", opener=opener) as file:
             return file.read(1 << 20)
     except FileNotFoundError:
         return ""

@@ -198,7 +198,7 @@ def edit_item(text, line, rest, change, pad):
     """`edit` in the item of a list that has `line`; the item is made when there is none."""
     key, _, value = line.partition(": ")
     items = re.split(rf"(?m)^(?={pad}- )", text)
-    mark = re.compile(rf"(?m)^{pad}[- ] {key}: *[\"']?{value}[\"']?[ \t]*(?:#.*)?$")
+    mark = re.compile(rf"(?m)^{pad}[- ] {key}: *[\"']?{value}[\"']?[ \t\r]*(?:#.*)?$")
     spot = next((number for number, item in enumerate(items) if mark.search(item)), None)
     if spot is None:
         spot = 1
