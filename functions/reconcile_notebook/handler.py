@@ -42,6 +42,9 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
         ),
         clock=lambda: int(time.time()),
     )
+    if desk.turns.closed():
+        logger.info("the stack is being deleted: nothing is looked at any more")
+        return {"batchItemFailures": []}
     failed: set[str] = set()
     for look, messages in collapse(event["Records"], settings.tag_key, context.function_name).items():
         if isinstance(look, LookAtNotebook) and _is_known(look, messages, table):

@@ -10,12 +10,16 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from notebook_ssh.aws.clients import client, code_of, transient
 from notebook_ssh.aws.table import Table, key, to_attribute
 from notebook_ssh.errors import Transient
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 CLOCK = "clock"
 SLOTS = "sagemaker-writes"
@@ -41,12 +45,27 @@ class Turns:
 
     remaining: milliseconds left of it (the Lambda context's own method).
     clock: milliseconds since the epoch. sleep: takes seconds.
+    last: these are the turns of the stack's own end, which are given although all others are closed.
     """
 
     table: Table
     remaining: Callable[[], int]
     clock: Callable[[], int]
     sleep: Callable[[float], None]
+    last: bool = False
+
+    def close(self) -> None:
+        """From now on nobody gets a turn to write but the stack's own end."""
+        self._mark("SET #closed = :true", {":true": to_attribute(True)})
+
+    def reopen(self) -> None:
+        """Everybody gets turns again."""
+        self._mark("REMOVE #closed", {})
+
+    def closed(self) -> bool:
+        """Whether the stack is being deleted."""
+        item = self.table.item(CLOCK, SLOTS, consistent=True)
+        return bool(item and item.get("closed"))
 
     def wait_for_write(self) -> None:
         """Wait for the next free slot and take it. NoTurn, with no slot taken, when it comes too late for us."""
@@ -69,8 +88,9 @@ class Turns:
         while True:
             now = self.clock()
             latest = now + self.remaining() - LAST_WORDS
-            free_now = "attribute_not_exists(#next) OR #next <= :now"
-            queue_fits = "#next > :now AND #next <= :latest"
+            open_to_us = "" if self.last else "attribute_not_exists(#closed) AND "
+            free_now = open_to_us + "(attribute_not_exists(#next) OR #next <= :now)"
+            queue_fits = open_to_us + "#next > :now AND #next <= :latest"
             if latest < now:
                 raise NoTurn("a write", after=1)
             if self._advance(free_now, now=now, to=now + BETWEEN) is not None:
@@ -79,7 +99,9 @@ class Turns:
             if before is not None:
                 return before
             item = self.table.item(CLOCK, SLOTS, consistent=True)
-            next_free = int(item["next"]) if item else now
+            if item and item.get("closed") and not self.last:
+                raise NoTurn("a write, because the stack is being deleted", after=900)
+            next_free = int(item.get("next", now)) if item else now
             if next_free > latest:
                 raise NoTurn("a write", after=max(1, (next_free - now) // 1000))
 
@@ -94,7 +116,7 @@ class Turns:
                 Key=key(CLOCK, SLOTS),
                 UpdateExpression="SET #next = :to" if to is not None else "SET #next = #next + :between",
                 ConditionExpression=condition,
-                ExpressionAttributeNames={"#next": "next"},
+                ExpressionAttributeNames={"#next": "next"} | ({} if self.last else {"#closed": "closed"}),
                 ExpressionAttributeValues=values,
                 ReturnValues="UPDATED_OLD",
             )
@@ -103,6 +125,19 @@ class Turns:
                 return None
             raise (transient(error) or error) from error
         return int(answer.get("Attributes", {}).get("next", {"N": "0"})["N"])
+
+    def _mark(self, update: str, values: dict[str, AttributeValueTypeDef]) -> None:
+        given: dict[str, Any] = {"ExpressionAttributeValues": values} if values else {}
+        try:
+            client("dynamodb").update_item(
+                TableName=self.table.name,
+                Key=key(CLOCK, SLOTS),
+                UpdateExpression=update,
+                ExpressionAttributeNames={"#closed": "closed"},
+                **given,
+            )
+        except ClientError as error:
+            raise (transient(error) or error) from error
 
     @contextmanager
     def _hold(self, name: str) -> Iterator[None]:

@@ -381,6 +381,43 @@ def settled_off(record: Record) -> bool:
     return record.wish == Wish() and record.attached is None and record.restart is None and record.problem is None
 
 
+# ---- the stack's own end -----------------------------------------------------------------------
+
+
+def plan_last_script(seen: SeenConfiguration, terms: Terms) -> tuple[Action, ...] | Problem:
+    """What gives the owner's script back, whoever still asks for SSH; or why a person must do it."""
+    configuration, because = seen.configuration, "the stack is being deleted"
+    if configuration is None:
+        return ()
+    match inspect(configuration.on_start, terms.block.stack):
+        case Present(owner=owner):
+            write = WriteScript(configuration, owner, because)
+            return BackUp(configuration, because), write, EndBackUps(configuration.name, because)
+        case Damaged(problem=problem):
+            return problem
+        case NoBlock():
+            unused = seen.ours and seen.users is not None and seen.users.complete and not seen.users.names
+            gone = unused and _pristine(configuration, terms)
+            return (DeleteConfiguration(configuration, because),) if gone else ()
+
+
+def plan_last_attachment(seen: Seen, terms: Terms) -> tuple[Action, ...] | Problem:
+    """What detaches the configuration that we attached; or what stays until the notebook stops."""
+    notebook, record = seen.notebook, seen.record
+    if notebook is None or record is None or record.attached is None or record.attached != notebook.configuration:
+        return ()
+    if seen.configuration is None or _content(seen.configuration, terms) != record.attached_as:
+        return ()
+    if notebook.state in AT_REST:
+        return (Detach(notebook.name, "the stack is being deleted"),)
+    return Problem(
+        "not-detached",
+        f"{notebook.name} is {notebook.state} and keeps the configuration {record.attached}, whose script does nothing. "
+        f"When it is stopped: aws sagemaker update-notebook-instance --notebook-instance-name {notebook.name} "
+        "--disassociate-lifecycle-config",
+    )
+
+
 # ---- the script --------------------------------------------------------------------------------
 
 
