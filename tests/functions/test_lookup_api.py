@@ -89,6 +89,7 @@ def test_everything_known_as_json(world: World) -> None:
         "instance": {"state": "InService", "since": "2027-01-15T07:51:40Z"},
         "configuration": "demo-configuration",
         "block_since": "2027-01-15T06:36:40Z",
+        "planned": [],
     }
 
 

@@ -48,6 +48,13 @@ REAL_FAILURES: list[tuple[str, Record, str, Verdict, str]] = [
         "Stop it",
     ),
     ("configuration to be written", a_record(block_since=None), "configuration", WAITING, "Wait"),
+    (
+        "a stack that only plans",
+        a_record(block_since=None, planned=("write the block into demo-configuration",)),
+        "configuration",
+        WAITING,
+        "DryRun=false",
+    ),
     ("token missing", a_record(report=failing("ngrok-token-missing")), "tunnel", FAILED, "secret"),
     ("token refused", a_record(report=failing("ngrok-token-invalid")), "tunnel", FAILED, "secret"),
     ("card required", a_record(report=failing("ngrok-card-required")), "tunnel", FAILED, "card"),

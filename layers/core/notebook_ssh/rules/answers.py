@@ -196,6 +196,7 @@ def details(record: Record, now: int, stack: Stack) -> dict[str, Any]:
         "instance": {"state": str(record.state), "since": _iso(record.state_since or None)},
         "configuration": record.configuration,
         "block_since": _iso(record.block_since),
+        "planned": list(record.planned),
     }
 
 

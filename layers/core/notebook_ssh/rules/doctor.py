@@ -128,6 +128,11 @@ def _configuration(case: _Case) -> Hop:
     name, problem = "configuration", record.problem
     if problem and _hop_of(problem, "configuration") == name:
         return _failed(name, problem)
+    if record.planned:
+        plan = "; ".join(record.planned)
+        return Hop(
+            name, Verdict.WAITING, f"the stack only plans: {plan}", "Deploy it with DryRun=false to have it done."
+        )
     if record.block_since is not None:
         return Hop(name, Verdict.OK, f"the set-up is in {record.configuration}", since=record.block_since)
     if record.configuration is None and case.status.code is Code.PENDING_STOP:
