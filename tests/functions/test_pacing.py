@@ -1,0 +1,160 @@
+"""Turns through the table, for several workers at once, on a clock of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+from notebook_world import World, a_world
+
+from notebook_ssh.aws import clients, queues, tagging
+from notebook_ssh.aws.clients import client
+from notebook_ssh.aws.pacing import BETWEEN, LAST_WORDS, NoTurn, Turns
+from notebook_ssh.errors import Transient
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with a_world(monkeypatch) as world:
+        yield world
+
+
+class Worker:
+    """One worker's clock, in milliseconds, and the moments at which it wrote."""
+
+    def __init__(self, world: World, starts: int, lasts: int = 120_000) -> None:
+        self.clock, self.end = starts, starts + lasts
+        self.writes: list[int] = []
+        self.turns = Turns(world.table, lambda: self.end - self.clock, lambda: self.clock, self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.clock += round(seconds * 1000)
+
+    def write(self) -> None:
+        self.turns.wait_for_write()
+        self.writes.append(self.clock)
+
+
+@given(starts=st.lists(st.integers(0, 5_000), min_size=1, max_size=3), order=st.lists(st.integers(0, 2), max_size=25))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_all_workers_together_write_once_a_second(world: World, starts: list[int], order: list[int]) -> None:
+    world.table.forget("clock", "sagemaker-writes")
+    workers = [Worker(world, 1_000_000 + start) for start in starts]
+    for number in order:
+        workers[number % len(workers)].write()
+    writes = sorted(moment for worker in workers for moment in worker.writes)
+    assert all(later - earlier >= BETWEEN for earlier, later in pairwise(writes))
+    # Nor is a slot wasted while somebody waits.
+    assert len(writes) < 2 or writes[-1] <= max(starts) + 1_000_000 + BETWEEN * len(writes)
+
+
+def test_a_slot_that_comes_too_late_is_not_taken(world: World) -> None:
+    patient, hasty = Worker(world, 0), Worker(world, 0, lasts=LAST_WORDS + 2_500)
+    for _ in range(5):
+        patient.turns._take_slot()
+    with pytest.raises(NoTurn) as refused:
+        hasty.write()
+    assert refused.value.after == 5
+    assert patient.turns._take_slot() == 5 * BETWEEN
+
+
+def test_at_the_end_of_an_invocation_nothing_is_begun(world: World) -> None:
+    with pytest.raises(NoTurn):
+        Worker(world, 0, lasts=LAST_WORDS - 1).write()
+
+
+def test_a_closed_stack_gives_turns_to_its_end_alone(world: World) -> None:
+    worker = Worker(world, 0)
+    last = Turns(world.table, lambda: 60_000, lambda: 0, lambda seconds: None, last=True)
+    last.close()
+    assert worker.turns.closed()
+    with pytest.raises(NoTurn):
+        worker.write()
+    last.wait_for_write()
+    last.reopen()
+    worker.write()
+    assert len(worker.writes) == 1
+
+
+def test_what_one_holds_nobody_else_gets_until_it_lets_go(world: World) -> None:
+    one, other = Worker(world, 0), Worker(world, 0)
+    with one.turns.alone("configuration/a", "notebook/b"):
+        with pytest.raises(NoTurn), other.turns.alone("notebook/b"):
+            raise AssertionError("held twice")
+        with other.turns.alone("configuration/c"):
+            pass
+    with other.turns.alone("configuration/a", "notebook/b"):
+        pass
+
+
+def test_a_holder_that_was_late_does_not_let_go_of_anothers(world: World) -> None:
+    late, next_one, third = Worker(world, 0, lasts=100), Worker(world, 200), Worker(world, 300)
+    with late.turns.alone("configuration/a"):
+        held = next_one.turns.alone("configuration/a")
+        held.__enter__()
+    with pytest.raises(NoTurn), third.turns.alone("configuration/a"):
+        raise AssertionError("held twice")
+    held.__exit__(None, None, None)
+
+
+# ---- the queue and the tagging API -------------------------------------------------------------
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch, world: World) -> str:
+    monkeypatch.undo()
+    for name, value in {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    return client("sqs").create_queue(QueueName="notebooks")["QueueUrl"]
+
+
+def test_messages_go_by_tens(account: str) -> None:
+    assert queues.send(account, (({"number": number}, 0) for number in range(23))) == 23
+    found = client("sqs").get_queue_attributes(QueueUrl=account, AttributeNames=["ApproximateNumberOfMessages"])
+    assert found["Attributes"]["ApproximateNumberOfMessages"] == "23"
+    assert queues.send(account, []) == 0
+
+
+def test_a_delay_longer_than_the_queue_allows_is_the_longest(account: str) -> None:
+    assert queues.send(account, [({"number": 1}, 5_000), ({"number": 2}, -3)]) == 2
+
+
+def test_a_message_that_was_not_taken_is_a_failure(account: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing:
+        def send_message_batch(self, **given: object) -> dict[str, object]:
+            return {"Failed": [{"Code": "InternalError"}]}
+
+    with monkeypatch.context() as patch, pytest.raises(Transient):
+        patch.setattr(clients, "_client", lambda service: Refusing())
+        queues.send(account, [({}, 0)])
+
+
+def test_the_bastion_hears_every_change(account: str) -> None:
+    fifo = client("sqs").create_queue(QueueName="bastion.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
+    queues.tell_bastion(fifo, "box")
+    queues.tell_bastion(fifo, "box")
+    found = client("sqs").get_queue_attributes(QueueUrl=fifo, AttributeNames=["ApproximateNumberOfMessages"])
+    assert found["Attributes"]["ApproximateNumberOfMessages"] == "2"
+
+
+def test_only_an_empty_token_ends_the_list_of_tags(monkeypatch: pytest.MonkeyPatch) -> None:
+    box = {
+        "ResourceARN": "arn:aws:sagemaker:eu-west-1:1:notebook-instance/Box",
+        "Tags": [{"Key": "ssh", "Value": "ngrok"}],
+    }
+    pages = {
+        "": {"ResourceTagMappingList": [], "PaginationToken": "1"},
+        "1": {"ResourceTagMappingList": [box], "PaginationToken": "2"},
+        "2": {"ResourceTagMappingList": [], "PaginationToken": ""},
+    }
+
+    class Paged:
+        def get_resources(self, **given: str) -> dict[str, object]:
+            return pages[given["PaginationToken"]]
+
+    monkeypatch.setattr(clients, "_client", lambda service: Paged())
+    found = dict(tagging.tagged_notebooks("ssh"))
+    assert found == {"arn:aws:sagemaker:eu-west-1:1:notebook-instance/box": {"ssh": "ngrok"}}
