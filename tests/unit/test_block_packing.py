@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from notebook_ssh.rules.block import BUDGET, BlockSettings, pack, render_block, render_body, squeeze
-from notebook_ssh.rules.script import Original
+from notebook_ssh.rules.script import Original, Spliced, splice
 
 LAYER = Path(__file__).resolve().parents[2] / "layers" / "notebook_agent"
 FRAME, BOOT, AGENT = ((LAYER / name).read_text() for name in ("block.sh", "boot.py", "agent.py"))
@@ -215,3 +215,43 @@ def test_shellcheck_finds_nothing_in_a_rendered_block(dialect: str) -> None:
         [shellcheck, f"--shell={dialect}", "--exclude=SC2016", "-"], input=body, capture_output=True, check=False
     )
     assert (checked.returncode, checked.stdout.decode()) == (0, "")
+
+
+# --- what docs/block.md tells people to type ----------------------------------------------------------------------
+
+ROOT = LAYER.parents[1]
+GUIDE = (ROOT / "docs/block.md").read_text()
+
+
+def commands(language: str) -> list[str]:
+    """The code that stands in the guide in `language`, in order."""
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE, flags=re.DOTALL)
+
+
+def test_the_guide_takes_the_block_out_by_hand(tmp_path: Path) -> None:
+    owners = b"#!/bin/bash\r\nset -e\n# <<< notebook-ssh is mentioned\necho \xff"
+    block = render_block(FRAME, BOOT, AGENT, replace(USUAL, stack="team-ssh"))
+    other = render_block(FRAME, BOOT, AGENT, replace(USUAL, stack="team-ssh-2"))
+    with_other = splice(owners, other)
+    assert isinstance(with_other, Spliced)
+    with_both = splice(with_other.script, block)
+    assert isinstance(with_both, Spliced)
+    (tmp_path / "with-block.sh").write_bytes(with_both.script)
+    (command,) = commands("sh")
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    assert (tmp_path / "without-block.sh").read_bytes() == with_other.script
+
+
+def test_the_guide_prints_the_packed_programs_and_what_they_are_compared_with(tmp_path: Path) -> None:
+    script = splice(b"#!/bin/bash\n", render_block(FRAME, BOOT, AGENT, USUAL))
+    assert isinstance(script, Spliced)
+    (tmp_path / "script.sh").write_bytes(script.script)
+    reads, compares = (
+        subprocess.run(
+            [sys.executable, "-c", code, tmp_path / "script.sh"],
+            cwd=ROOT, env={"PYTHONPATH": "layers/core"}, capture_output=True, check=True,
+        ).stdout
+        for code in commands("python")
+    )  # fmt: skip
+    assert reads == compares
+    assert b"# --- agent.py ---\nimport " in reads
