@@ -127,9 +127,10 @@ def test_a_message_that_was_not_taken_is_a_failure(account: str, monkeypatch: py
         def send_message_batch(self, **given: object) -> dict[str, object]:
             return {"Failed": [{"Code": "InternalError"}]}
 
-    with monkeypatch.context() as patch, pytest.raises(Transient):
+    with monkeypatch.context() as patch:
         patch.setattr(clients, "_client", lambda service: Refusing())
-        queues.send(account, [({}, 0)])
+        with pytest.raises(Transient):
+            queues.send(account, [({}, 0)])
 
 
 def test_the_bastion_hears_every_change(account: str) -> None:
