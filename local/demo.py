@@ -16,6 +16,7 @@ import getpass
 import json
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -277,7 +278,8 @@ def main(words: list[str]) -> int:
 
 def _fail(world: World, story: Story, sentence: str) -> int:
     logs: Path | None = world.close(keep_logs=True)
-    story.failed(f"It stopped here: {sentence}. The logs are in {logs}")
+    short = textwrap.shorten(sentence, 300, placeholder=" …").rstrip(".")
+    story.failed(f"It stopped here: {short}. The logs are in {logs}")
     return 1
 
 

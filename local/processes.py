@@ -90,6 +90,21 @@ def when_abandoned(then: Callable[[], object]) -> None:
     threading.Thread(target=watch, name="when-abandoned", daemon=True).start()
 
 
+def start_bound(command: list[str]) -> subprocess.Popen[bytes]:
+    """Start a program that cannot watch its standard input by itself: a shell does, and ends it when we are gone.
+
+    `dismiss` ends it.
+    """
+    watch = '"$@" & child=$!; cat; kill $child; wait $child'
+    return subprocess.Popen(
+        ["/bin/sh", "-c", watch, "bound", *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
 def dismiss(child: subprocess.Popen[bytes], patience: float) -> None:
     """End a `child` that watches its standard input (`when_abandoned`): close it, wait, and after `patience` kill."""
     if child.stdin:

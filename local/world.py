@@ -139,8 +139,7 @@ class World:
     def close(self, *, keep_logs: bool = False) -> Path | None:
         """End everything. The logs' new place, when they are kept."""
         if self.bastion is not None:
-            self.bastion.terminate()
-            self.bastion.wait()
+            processes.dismiss(self.bastion, patience=5)
         if hasattr(self, "cloud"):
             self.cloud.close()
         return self.emulator.close(keep_logs=keep_logs)
@@ -283,30 +282,39 @@ class World:
         return str(told.get("status") or told.get("error"))
 
     def save_ssh_config(self, name: str) -> Path:
-        """Save the API's ssh-config and known-hosts for `name`, as the API's own answer says. The file for `ssh -F`."""
+        """Save what the API answers for `name`, as its first line says. The file for `ssh -F`.
+
+        Three things are added to the answer: whoever runs this plays ec2-user; where that person may not listen on
+        port 22 the private address has another; and the person's own key and known hosts are not in the system's
+        idea of a home, which is where ssh looks for `~`.
+        """
         folder = self.person.home / ".ssh"
+        known_hosts = f"~/.ssh/{STACK}.known_hosts"
         (folder / f"{STACK}.known_hosts").write_text(self.curl(f"/notebooks/{name}/known-hosts").body)
         told = self.curl(f"/notebooks/{name}/ssh-config").body
-        # The two lines before it are all that is different here: whoever runs this plays ec2-user, and where
-        # that person may not listen on port 22 the private address has another.
+        first = [f"Host {name}", f"  User {getpass.getuser()}"]
         port = self.emulator.notebook_home(name) / "port"
-        through_bastion = "ProxyJump" in told and port.exists()
-        stand_ins = [f"Host {name}", f"  User {getpass.getuser()}"]
-        stand_ins += [f"  Port {port.read_text()}"] if through_bastion else []
-        own = f"Host *\n  IdentityFile {self.person.identity}\n  IdentitiesOnly yes\n"
+        if "ProxyJump" in told and port.exists():
+            first.append(f"  Port {port.read_text()}")
+        last = [
+            "Host *",
+            f'  IdentityFile "{self.person.identity}"',
+            "  IdentitiesOnly yes",
+            f'  UserKnownHostsFile "{folder}/known_hosts"',
+            "  StrictHostKeyChecking yes",
+        ]
+        lines = [*first, "", told.replace(known_hosts, f'"{folder}/{STACK}.known_hosts"'), *last, ""]
         config = folder / "config"
-        text = "\n".join(stand_ins) + f"\n\n{told}\n{own}{self._bastion_known_hosts()}"
-        config.write_text(text.replace("~/.ssh/", f"{folder}/"))
+        config.write_text("\n".join(lines))
         config.chmod(0o600)
         return config
-
-    def _bastion_known_hosts(self) -> str:
-        return f"  UserKnownHostsFile {self.person.home}/.ssh/known_hosts\n  StrictHostKeyChecking yes\n"
 
     def ssh(self, name: str, command: str) -> subprocess.CompletedProcess[str]:
         """Real ssh, with the configuration saved before and the host key checked."""
         return subprocess.run(
-            ["ssh", "-F", str(self.person.home / ".ssh/config"), "-o", "BatchMode=yes", name, command],
+            # By its relative name, because ssh repeats it without quotes when it starts itself for ProxyJump.
+            ["ssh", "-F", "config", "-o", "BatchMode=yes", name, command],
+            cwd=self.person.home / ".ssh",
             env={"PATH": os.environ["PATH"], "HOME": str(self.person.home)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -336,11 +344,8 @@ class World:
         ]
         (home / "sshd_config").write_text("\n".join(lines) + "\n")
         program = shutil.which("sshd") or "/usr/sbin/sshd"
-        self.bastion = subprocess.Popen(
-            [program, "-D", "-f", str(home / "sshd_config"), "-E", str(home / "sshd.log")],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        log, config = str(home / "sshd.log"), str(home / "sshd_config")
+        self.bastion = processes.start_bound([program, "-D", "-f", config, "-E", log])
         kind, key = (home / "host_key.pub").read_text().split()[:2]
         known = self.person.home / ".ssh/known_hosts"
         known.write_text(f"[127.0.0.1]:{self.bastion_port} {kind} {key}\n")

@@ -28,6 +28,9 @@ RULES_OF_GROUPS = {
     "RevokeSecurityGroupEgress",
 }
 
+BATCHES = {"sqs:SendMessageBatch", "sqs:DeleteMessageBatch", "sqs:ChangeMessageVisibilityBatch"}
+"""Calls that IAM knows only by the action for one message (Amazon SQS Developer Guide, "API permissions")."""
+
 
 def teach_access() -> None:
     """Make ministack check requests to SageMaker and EC2 as it checks its own."""
@@ -39,6 +42,16 @@ def teach_access() -> None:
     iam_actions._TAG_OPERATIONS["ec2"] = frozenset({*RULES_OF_GROUPS, "CreateTags", "CreateSecurityGroup"})
     for service in ("sagemaker", "ec2"):
         iam_actions._UNSIGNED_OPERATIONS[service] = frozenset()
+
+    action_of = iam_actions.extract_iam_action
+
+    def extract_iam_action(
+        service: str, method: str, path: str, headers: dict[str, str], body: bytes, query_params: dict[str, Any]
+    ) -> str | None:
+        action: str | None = action_of(service, method, path, headers, body, query_params)
+        return action.removesuffix("Batch") if action in BATCHES else action
+
+    iam_actions.extract_iam_action = extract_iam_action
 
     resource_of = iam_actions.extract_resource_arn
 

@@ -67,3 +67,21 @@ def _expire_for_ever(account: str, region: str, table_name: str, attribute: str)
                             dynamodb._remove_item(table, pk, sk)
 
     threading.Thread(target=reap, name=f"expire-{table_name}", daemon=True).start()
+
+
+SHOWN_ONLY = ("AWS::Logs::QueryDefinition", "AWS::CloudWatch::Alarm")
+"""Resource types that only people look at, and that ministack does not know or, without metrics, cannot act on."""
+
+
+def accept_what_is_only_shown() -> None:
+    """Let a stack have resources of the types `SHOWN_ONLY`. They are accepted, and do nothing."""
+
+    def create(logical_id: str, _props: dict[str, Any], stack_name: str) -> tuple[str, dict[str, str]]:
+        made = f"{stack_name}-{logical_id}"
+        return made, {"QueryDefinitionId": made, "Arn": made}
+
+    def delete(_physical_id: str, _props: dict[str, Any]) -> None:
+        """Nothing was made."""
+
+    for kind in SHOWN_ONLY:
+        provisioners._RESOURCE_HANDLERS[kind] = {"create": create, "delete": delete}

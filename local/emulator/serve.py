@@ -139,6 +139,7 @@ def main() -> None:
     corrections.route_sagemaker()
     corrections.keep_resource_policies()
     corrections.keep_table_settings()
+    corrections.accept_what_is_only_shown()
     access.teach_access()
 
     machines = settings.home / "notebooks"

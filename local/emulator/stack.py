@@ -35,6 +35,9 @@ ONLY_IN_PRODUCTION = {
 PATIENCE = {("BastionQueue", "DelaySeconds"): 1}
 """Properties that make the real stack cheaper by waiting, and what a short run has instead."""
 
+UNKNOWN_HERE = {"AWS::Logs::QueryDefinition"}
+"""Types of resources that the emulator does not know and that nothing here misses."""
+
 ALLOW_LOOPBACK = "ALLOW_LOOPBACK_ADDRESSES"
 """Lets notebooks report addresses of this machine. No parameter of the template sets it: only this file does."""
 
@@ -110,6 +113,8 @@ def local_template(agent: Path) -> dict[str, Any]:
     function["Environment"]["Variables"] |= {ALLOW_LOOPBACK: "true", "NOTEBOOK_AGENT": str(agent)}
     for (resource, name), value in PATIENCE.items():
         template["Resources"][resource]["Properties"][name] = value
+    resources = template["Resources"]
+    template["Resources"] = {name: it for name, it in resources.items() if it["Type"] not in UNKNOWN_HERE}
     for resource in template["Resources"].values():
         place = resource.get("Properties", {}).get("ContentUri")
         if place:
@@ -128,10 +133,13 @@ def deploy(emulator: Emulator, name: str, **parameters: str) -> Stack:
     layers = emulator.home / "opt"
     with zipfile.ZipFile(archives["notebook_agent"]) as zipped:
         zipped.extractall(layers)
+    # Larger than the 51,200 bytes that a request may carry, so it goes the way of `sam deploy`.
+    template = json.dumps(local_template(layers / "notebook_agent"))
+    storage.put_object(Bucket=BUCKET, Key="template.json", Body=template.encode())
     formation = emulator.client("cloudformation")
     formation.create_stack(
         StackName=name,
-        TemplateBody=json.dumps(local_template(layers / "notebook_agent")),
+        TemplateURL=f"{emulator.endpoint}/{BUCKET}/template.json",
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
     )

@@ -40,6 +40,7 @@ print(json.dumps(missing))
 """
 
 PARAMETERS = {
+    "ministack.core.iam_actions:extract_iam_action": "service method path headers body query_params",
     "ministack.core.iam_actions:extract_resource_arn": (
         "service method path headers body query_params region account_id"
     ),
