@@ -237,8 +237,9 @@ def _free(port: int) -> bool:
 class Notebook:
     """A notebook whose root directory is a folder. Its files have people's names: `home`, `volume`, `instructions`."""
 
-    def __init__(self, root: Path, stack: Stack, sshd: Sshd) -> None:
-        self.root, self.stack, self.sshd = root, stack, sshd
+    def __init__(self, root: Path, stack: Stack, sshd: Sshd, aside: Path | None = None) -> None:
+        """aside: a folder for what is no part of the notebook; the root itself, if none is named."""
+        self.root, self.stack, self.sshd, self.aside = root, stack, sshd, aside or root
         self.home = root / "home" / "ec2-user"
         self.volume = self.home / "SageMaker"
         self.instructions = self.volume / "SSH_INSTRUCTIONS"
@@ -247,7 +248,7 @@ class Notebook:
         self.own_keys = self.volume / "ssh" / "authorized_keys"
         self.log = root / "var" / "log" / "notebook-ssh.log"
         self.ngrok_log = root / "var" / "log" / "ngrok.log"
-        self.clouds = root / "ngrok's cloud"
+        self.clouds = self.aside / "ngrok's cloud"
         self.clouds.mkdir(parents=True)
         self.download = Download()
         self.environment: dict[str, str] = {}
@@ -266,8 +267,11 @@ class Notebook:
         shutil.copy(self.sshd.folder / "ssh_host_ed25519_key.pub", self.root / "etc/ssh")
         shutil.copy(PROGRAMS / "agent.py", self.root / "opt/notebook-ssh")
 
-    def start(self, python: str = sys.executable) -> subprocess.Popen[bytes]:
-        """Start the agent as the block does; it keeps running until the test ends."""
+    def start(self, python: str = os.environ.get("AGENT_PYTHON") or sys.executable) -> subprocess.Popen[bytes]:
+        """Start the agent as the block does; it keeps running until the test ends.
+
+        $AGENT_PYTHON names another interpreter that has botocore, to try the agent with an older Python.
+        """
         settings = {
             "STACK": "notebook-ssh",
             "API": f"{self.stack.url}/v1",
@@ -294,7 +298,7 @@ class Notebook:
         }
         program = self.root / "opt/notebook-ssh/agent.py"
         words = [f"NOTEBOOK_SSH_{name}={value}" for name, value in settings.items()]
-        with (self.root / "stderr").open("ab") as errors:
+        with (self.aside / "stderr").open("ab") as errors:
             agent = subprocess.Popen([python, "-I", program, *words], env=environment, stderr=errors, cwd="/")
         self.agents.append(agent)
         return agent
@@ -342,7 +346,7 @@ class Notebook:
 
     def told(self) -> str:
         """Everything that was logged, for a failing test's message."""
-        files = [self.root / "stderr", self.log, self.ngrok_log]
+        files = [self.aside / "stderr", self.log, self.ngrok_log]
         return "\n".join(f"--- {file.name}\n{file.read_text()}" for file in files if file.exists())
 
     def __enter__(self) -> Notebook:

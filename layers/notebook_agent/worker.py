@@ -58,6 +58,11 @@ COMMANDS = "ssh-status", "copy-ssh-keys", "start-ssh-ngrok", "start-ngrok-ssh"
 YEAR = 365 * 86400
 
 
+def blocked(why, place):
+    """The sentence for a file that could not be read or written. place: where, when the error does not say."""
+    return f"{why.filename2 or why.filename or place}: {why.strerror}; make room, or move it away"
+
+
 class Trouble(Exception):
     """What stands in the way: `Trouble(code, message)`, for a person. Never holds a secret."""
 
@@ -332,7 +337,7 @@ def tunnel(ask):
         say("starting web service", addr=re.search(r"(?m)^ *web_addr: *(\S+)", text)[1])
         os.execv(program, ["ngrok", "start", "--all", "--config", path, "--log=stdout", "--log-format=json"])
     except OSError as why:
-        say("trouble", trouble=["files", f"{why.filename}: {why.strerror}; make room, or move it away"])
+        say("trouble", trouble=["files", blocked(why, NGROK)])
     except Trouble as why:
         say("trouble", trouble=why.args)
 
@@ -592,7 +597,8 @@ class Worker:
         return value if re.fullmatch(pattern, value) else None
 
     def tend_files(self):
-        """Keys, the editors' folders, and that sshd answers."""
+        """Keys, the editors' folders, SSH_INSTRUCTIONS, and that sshd answers."""
+        self.shown = None
         try:
             self.troubles.pop("files", None)
             os.makedirs(VOLUME + "ssh", exist_ok=True)
@@ -600,7 +606,7 @@ class Worker:
             keep_editors()
             remember(self.exchange.answer)
         except OSError as why:
-            self.blame("files", f"{why.filename}: {why.strerror}; make room, or move it away")
+            self.blame("files", blocked(why, HOME))
         if sshd_answers():
             self.troubles.pop("sshd-down", None)
             return
@@ -696,7 +702,7 @@ class Worker:
                 write(INSTRUCTIONS, text)
             self.troubles.pop("instructions", None)
         except OSError as why:
-            self.blame("instructions", f"{why.filename2 or why.filename}: {why.strerror}; make room, or move it away")
+            self.blame("instructions", blocked(why, INSTRUCTIONS))
 
     def wait(self):
         """Sleep until something is due or somebody speaks: ngrok, or a person's command."""

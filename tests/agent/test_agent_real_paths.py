@@ -1,0 +1,26 @@
+"""The agent on a machine laid out as a notebook is: real paths, a real ec2-user without sudo, a real sshd on port 22."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from agent_world import PROJECT
+
+
+@pytest.mark.needs_root
+@pytest.mark.skipif(os.getuid() != 0, reason="makes namespaces and a user of its own")
+def test_root_and_ec2_user_each_do_their_part() -> None:
+    """The story is in agent_real_paths.py; what it prints explains a failure."""
+    command = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    ended = subprocess.run(
+        [*command, sys.executable, PROJECT / "tests" / "agent_real_paths.py"],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+        env={**os.environ, "PYTHONPATH": f"{PROJECT / 'tests'}:{PROJECT / 'local'}"},
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
