@@ -540,7 +540,7 @@ class Worker:
         self.exchange = Exchange()
         self.exchange.answer = load(MINE + "answer.json")
         self.tunnel = Tunnel()
-        self.troubles = {}
+        self.troubles = {}  # (code, message) by what is not well
         self.keys = {"own": 0, "central": 0, "rejected": []}
         self.told = self.shown = None
         self.sync_at, self.files_at = time.monotonic() + 10, 0.0
@@ -606,18 +606,18 @@ class Worker:
             keep_editors()
             remember(self.exchange.answer)
         except OSError as why:
-            self.blame("files", blocked(why, HOME))
+            self.blame("files", "files", blocked(why, HOME))
         if sshd_answers():
-            self.troubles.pop("sshd-down", None)
+            self.troubles.pop("sshd", None)
             return
         os.write(1, b"!")  # asks the keeper for `set_up`
         self.files_at = time.monotonic() + 5
-        self.blame("sshd-down", f"sshd does not answer on port {PORT}; `systemctl status sshd` tells why")
+        self.blame("sshd", "sshd-down", f"sshd does not answer on port {PORT}; `systemctl status sshd` tells why")
 
-    def blame(self, code, message):
-        """Note what stands in the way."""
-        if self.troubles.get(code) != message:
-            self.troubles[code] = message
+    def blame(self, source, code, message):
+        """Note what stands in the way of `source`, until that is well again."""
+        if self.troubles.get(source) != (code, message):
+            self.troubles[source] = code, message
             log(f"{code}: {message}")
 
     # telling the stack
@@ -626,11 +626,11 @@ class Worker:
         """How far we are, in the protocol's words."""
         if self.exchange.mode() == "ngrok":
             return self.tunnel.phase if self.tunnel.phase != "off" else "connecting"
-        return "failed" if "sshd-down" in self.troubles else "connected"
+        return "failed" if "sshd" in self.troubles else "connected"
 
     def problem(self):
         """What the stack should know of, or None."""
-        found = [self.tunnel.trouble, *self.troubles.items()]
+        found = [self.tunnel.trouble, *self.troubles.values()]
         return next(({"code": each[0], "message": each[1]} for each in found if each), None)
 
     def facts(self):
@@ -688,7 +688,7 @@ class Worker:
     def show(self):
         """Bring SSH_INSTRUCTIONS and what `ssh-status` shows up to date."""
         stack, failed = self.exchange.answer.get("problem"), self.exchange.failed
-        wrong = [*([self.tunnel.trouble] if self.tunnel.trouble else []), *self.troubles.items()]
+        wrong = [*([self.tunnel.trouble] if self.tunnel.trouble else []), *self.troubles.values()]
         wrong += [(stack["code"], stack["message"])] if stack else []
         wrong += [explain(*failed)] if failed else []
         status = {**self.facts(), "notebook": self.exchange.name, "line": self.line(), "wrong": wrong}
@@ -702,7 +702,7 @@ class Worker:
                 write(INSTRUCTIONS, text)
             self.troubles.pop("instructions", None)
         except OSError as why:
-            self.blame("instructions", blocked(why, INSTRUCTIONS))
+            self.blame("instructions", "files", blocked(why, INSTRUCTIONS))
 
     def wait(self):
         """Sleep until something is due or somebody speaks: ngrok, or a person's command."""
@@ -856,7 +856,7 @@ def set_up():
         os.makedirs(folder, exist_ok=True)
     for name in COMMANDS:
         settings = f"NOTEBOOK_SSH_ROOT='{ROOT}' NOTEBOOK_SSH_PORT={PORT}"
-        text = f"#!/bin/sh\n{settings} exec {sys.executable} -I '{OPT}worker.py' {name} \"$@\"\n"
+        text = f"#!/bin/sh\n{settings} exec '{sys.executable}' -I '{OPT}worker.py' {name} \"$@\"\n"
         write(f"{ROOT}/usr/local/bin/{name}", text, 0o755)
     write(ROOT + "/etc/profile.d/notebook-ssh.sh", PROFILE.format(home=HOME, region=REGION))
     owner = os.stat(HOME)
