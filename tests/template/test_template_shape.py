@@ -69,7 +69,7 @@ def test_nothing_in_the_template_can_allow_loopback_addresses() -> None:
 def test_those_who_write_the_block_know_the_address_of_the_api() -> None:
     variables = environments(Stack())
     knowing = {name for name in variables if "API_URL" in variables[name]}
-    assert knowing == {"ReconcileNotebook", "Sweep"}
+    assert knowing == {"ReconcileNotebook", "Sweep", "Uninstall"}
     assert variables["Sweep"]["API_URL"] == variables["ReconcileNotebook"]["API_URL"]
     assert variables["Sweep"]["API_URL"] == "https://<Api>.execute-api.eu-central-1.amazonaws.com/v1"
     own = environments(Stack(ApiUrl="https://ssh.example.com/v1"))
@@ -78,7 +78,12 @@ def test_those_who_write_the_block_know_the_address_of_the_api() -> None:
 
 def test_those_who_send_the_agent_carry_it() -> None:
     layers = {name: len(function["Layers"]) for name, function in Stack().of_type("AWS::Lambda::Function").items()}
-    assert {name for name, count in layers.items() if count == 2} == {"ReconcileNotebook", "Sweep", "RecordAddress"}
+    assert {name for name, count in layers.items() if count == 2} == {
+        "ReconcileNotebook",
+        "Sweep",
+        "RecordAddress",
+        "Uninstall",
+    }
 
 
 def test_every_function_has_a_handler_in_the_tree() -> None:
@@ -285,6 +290,14 @@ def test_every_queue_is_encrypted_and_gives_up_into_another() -> None:
     for name in ("NotebookQueue", "BastionQueue"):
         consumer = Stack().of_type("AWS::Lambda::Function")["Reconcile" + name.removesuffix("Queue")]
         assert queues[name]["VisibilityTimeout"] > consumer["Timeout"], name
+
+
+def test_the_farewell_is_said_after_the_signals_have_ended_and_before_anything_else_goes() -> None:
+    """CloudFormation deletes in the reverse order of dependency."""
+    resources = source()["Resources"]
+    dependents = {name for name, resource in resources.items() if resource.get("DependsOn") == "Farewell"}
+    assert dependents == {"ReconcileNotebookSignals", "ReconcileBastionSignals", "SweepSchedule"}
+    assert resources["Farewell"]["Properties"]["ServiceToken"] == {"Fn::GetAtt": ["Uninstall", "Arn"]}
 
 
 def test_the_template_holds_no_secret() -> None:
