@@ -277,6 +277,27 @@ def test_a_status_that_does_not_allow_the_call_is_waited_out(world: World) -> No
     assert world.attached("box") == FALLBACK
 
 
+def test_an_attachment_whose_answer_was_lost_is_known_as_ours(world: World) -> None:
+    world.notebook("box", running=False)
+    world.settle()
+    world.tag("box", ssh="ngrok")
+
+    def before(name: str, given: dict[str, Any]) -> None:
+        if name == "update_notebook_instance":
+            world.before_call = lambda name, given: None
+            world.attach("box", FALLBACK)
+            raise Transient("no answer from AWS")
+
+    world.before_call = before
+    assert world.deliver()["batchItemFailures"]
+    world.settle()
+    assert world.record("box").attached == FALLBACK
+    world.untag("box")
+    world.settle()
+    assert world.attached("box") is None
+    assert FALLBACK not in world.configurations()
+
+
 # ---- turns -------------------------------------------------------------------------------------
 
 
