@@ -114,8 +114,10 @@ def _tell(old: Record, new: Record, settings: Settings, now: int) -> None:
     logger.info("status", extra={"notebook": new.name, "before": before.code, "status": status.code})
     with single_metric(name="StatusChanges", unit=MetricUnit.Count, value=1, namespace="notebook-ssh") as metric:
         metric.add_dimension(name="status", value=str(status.code))
-        if before.code is Code.STARTING and status.code is Code.CONNECTED and before.since is not None:
-            metric.add_metric(name="SecondsToConnect", unit=MetricUnit.Seconds, value=max(0, now - before.since))
+    if before.code is Code.STARTING and status.code is Code.CONNECTED and before.since is not None:
+        waited = max(0, now - before.since)
+        with single_metric(name="SecondsToConnect", unit=MetricUnit.Seconds, value=waited, namespace="notebook-ssh"):
+            pass  # printed at the end of the block
     try:
         tell_status(settings.stack, new.name, new.arn, before, status)
         queues.send(settings.notebook_queue, [to_message(LookAtNotebook(new.name, "status"), now)])

@@ -13,12 +13,17 @@ logger = Logger(child=True)
 
 def show(tally: Tally) -> None:
     """Print the metrics (CloudWatch embedded metric format), and log the rest, which the dashboard reads from the log."""
-    with single_metric(name="Wished", unit=MetricUnit.Count, value=tally.wished, namespace="notebook-ssh") as metric:
-        metric.add_metric(name="Connected", unit=MetricUnit.Count, value=tally.count(Code.CONNECTED))
-        metric.add_metric(name="Stale", unit=MetricUnit.Count, value=tally.count(Code.STALE))
-        metric.add_metric(name="Failing", unit=MetricUnit.Count, value=tally.count(Code.ERROR, Code.INVALID_TAG))
-        metric.add_metric(name="TokenRefused", unit=MetricUnit.Count, value=tally.token_refused)
+    _gauge(name="Wished", value=tally.wished)
+    _gauge(name="Connected", value=tally.count(Code.CONNECTED))
+    _gauge(name="Stale", value=tally.count(Code.STALE))
+    _gauge(name="Failing", value=tally.count(Code.ERROR, Code.INVALID_TAG))
+    _gauge(name="TokenRefused", value=tally.token_refused)
     for code, number in sorted(tally.statuses.items()):
         logger.info("fleet by status", extra={"status": str(code), "notebooks": number})
     for problem, number in sorted(tally.problems.items()):
         logger.info("fleet by problem", extra={"problem": problem, "notebooks": number})
+
+
+def _gauge(name: str, value: int) -> None:
+    with single_metric(name=name, unit=MetricUnit.Count, value=value, namespace="notebook-ssh"):
+        pass  # printed at the end of the block

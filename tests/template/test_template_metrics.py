@@ -1,0 +1,158 @@
+"""What the dashboard and the alarms look at exists: our own metrics are emitted, AWS's are among those documented."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import Any
+
+import pytest
+from stack import PROJECT, Stack, source
+
+NAMESPACE = "notebook-ssh"
+
+OF_AWS = {
+    # Each from the service's page "… metrics" in its developer guide.
+    "AWS/SQS": {"ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible"},
+    "AWS/Lambda": {"Errors", "Throttles", "Duration", "Invocations"},
+    "AWS/ApiGateway": {"Count", "4XXError", "5XXError", "Latency"},
+    "AWS/DynamoDB": {"ConsumedReadCapacityUnits", "ConsumedWriteCapacityUnits"},
+    "AWS/Logs": {"IncomingBytes"},
+}
+
+
+def emitted() -> set[str]:
+    """The names of the metrics that the functions print."""
+    names: set[str] = set()
+    for path in (PROJECT / "functions").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Call(func=ast.Name(id="single_metric" | "_gauge"), keywords=keywords):
+                    given = {keyword.arg: keyword.value for keyword in keywords}
+                    if isinstance(given.get("name"), ast.Constant):
+                        names.add(given["name"].value)
+    return names
+
+
+def widgets() -> list[dict[str, Any]]:
+    (dashboard,) = Stack().of_type("AWS::CloudWatch::Dashboard").values()
+    return list(json.loads(dashboard["DashboardBody"])["widgets"])
+
+
+def shown() -> set[tuple[str, str]]:
+    """(namespace, metric) of every line of every graph; `...` repeats what the line above says (dashboard syntax)."""
+    found: set[tuple[str, str]] = set()
+    for widget in widgets():
+        for line in widget["properties"].get("metrics", []):
+            if isinstance(line[0], dict):
+                found |= {(NAMESPACE, name) for name in re.findall(r'MetricName="(\w+)"', line[0]["expression"])}
+            elif line[0] != "...":
+                found.add((line[0], line[1]))
+    return found
+
+
+def watched() -> set[tuple[str, str]]:
+    alarms = Stack().of_type("AWS::CloudWatch::Alarm").values()
+    return {(alarm["Namespace"], alarm["MetricName"]) for alarm in alarms}
+
+
+def test_every_metric_of_ours_that_is_looked_at_is_emitted_and_every_one_emitted_is_looked_at() -> None:
+    looked_at = {name for namespace, name in shown() | watched() if namespace == NAMESPACE}
+    assert looked_at == emitted()
+
+
+def test_every_metric_of_aws_that_is_looked_at_is_documented() -> None:
+    for namespace, name in shown() | watched():
+        assert namespace == NAMESPACE or name in OF_AWS[namespace], (namespace, name)
+
+
+def test_our_metrics_are_looked_at_under_the_dimensions_that_they_are_emitted_with(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from notebook_ssh.rules.tally import tally
+    from sweep.gauges import show
+
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "notebook-ssh")
+    show(tally([], 0, 300, "ssh"))
+    blobs = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "_aws" in line]
+    names = set()
+    for blob in blobs:
+        (metrics,) = blob["_aws"]["CloudWatchMetrics"]
+        assert metrics["Namespace"] == NAMESPACE
+        assert metrics["Dimensions"] == [["service"]]
+        assert blob["service"] == "notebook-ssh"
+        names |= {metric["Name"] for metric in metrics["Metrics"]}
+    assert names == {"Wished", "Connected", "Stale", "Failing", "TokenRefused"}
+    for name, alarm in Stack().of_type("AWS::CloudWatch::Alarm").items():
+        if alarm["Namespace"] == NAMESPACE:
+            assert alarm["Dimensions"] == [{"Name": "service", "Value": "notebook-ssh"}], name
+
+
+def test_no_metric_has_a_notebook_for_a_dimension() -> None:
+    """Each combination costs by the month: a metric for each notebook would cost more than all else together."""
+    for path in (PROJECT / "functions").rglob("*.py"):
+        for found in re.findall(r"add_dimension\(name=\"(\w+)\"", path.read_text("utf-8")):
+            assert found in {"status"}, path
+
+
+def test_the_dashboard_fits_the_grid() -> None:
+    for widget in widgets():
+        assert widget["x"] + widget["width"] <= 24, widget
+    taken = [
+        (row, column)
+        for widget in widgets()
+        for row in range(widget["y"], widget["y"] + widget["height"])
+        for column in range(widget["x"], widget["x"] + widget["width"])
+    ]
+    assert len(taken) == len(set(taken))
+
+
+def test_every_alarm_tells_the_topic_that_it_rings_and_that_it_ends() -> None:
+    alarms = Stack().of_type("AWS::CloudWatch::Alarm")
+    for name, alarm in alarms.items():
+        assert alarm["AlarmActions"] == alarm["OKActions"] == ["<AlarmTopic>"], name
+        assert alarm["AlarmDescription"], name
+    assert alarms["SweepAlarm"]["TreatMissingData"] == "breaching"
+
+
+def test_every_dead_letter_queue_has_its_alarm() -> None:
+    watched_queues = {
+        alarm["Dimensions"][0]["Value"]
+        for alarm in Stack().of_type("AWS::CloudWatch::Alarm").values()
+        if alarm["MetricName"] == "ApproximateNumberOfMessagesVisible"
+    }
+    queues = {name for name in Stack().of_type("AWS::SQS::Queue") if name.endswith("DeadLetters")}
+    assert watched_queues == {f"<{name}.QueueName>" for name in queues}
+
+
+def test_mail_is_sent_to_whoever_asked_for_it() -> None:
+    (topic,) = Stack(AlarmEmail="admin@example.com").of_type("AWS::SNS::Topic").values()
+    assert topic["Subscription"] == [{"Protocol": "email", "Endpoint": "admin@example.com"}]
+    (topic,) = Stack().of_type("AWS::SNS::Topic").values()
+    assert "Subscription" not in topic
+
+
+def test_a_problem_is_mailed_and_good_news_is_not() -> None:
+    from moto.events.models import EventPattern
+
+    from notebook_ssh.aws.notices import DETAIL_TYPE, SOURCE
+
+    pattern = EventPattern(None, Stack().of_type("AWS::Events::Rule")["ProblemMails"]["EventPattern"])
+    news = {"source": SOURCE, "detail-type": DETAIL_TYPE, "detail": {"stack": "notebook-ssh", "status": "error"}}
+    assert pattern.matches_event(news)  # type: ignore[arg-type]
+    for change in ({"status": "connected"}, {"stack": "another"}):
+        assert not pattern.matches_event({**news, "detail": {**news["detail"], **change}})  # type: ignore[dict-item, arg-type]
+
+
+def test_without_a_dashboard_there_are_no_alarms_and_no_saved_queries() -> None:
+    stack = Stack(Dashboard="false")
+    for kind in ("AWS::CloudWatch::Dashboard", "AWS::CloudWatch::Alarm", "AWS::Logs::QueryDefinition"):
+        assert not stack.of_type(kind)
+        assert Stack().of_type(kind)
+
+
+def test_saved_queries_and_alarms_name_documents_that_exist() -> None:
+    named = set(re.findall(r"docs/[a-z-]+\.md", json.dumps(source())))
+    assert named
+    assert not [name for name in named if not (PROJECT / name).is_file()]
