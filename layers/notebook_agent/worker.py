@@ -539,6 +539,7 @@ class Worker:
     def __init__(self):
         self.exchange = Exchange()
         self.exchange.answer = load(MINE + "answer.json")
+        self.exchange.ahead = self.exchange.answer.get("ahead", 0)
         self.tunnel = Tunnel()
         self.troubles = {}  # (code, message) by what is not well
         self.keys = {"own": 0, "central": 0, "rejected": []}
@@ -656,7 +657,7 @@ class Worker:
             new, old = self.exchange.answer.get("ngrok") or {}, before.get("ngrok") or {}
             if not new.get("token") and new.get("token_version") == old.get("token_version"):
                 new["token"] = old.get("token")
-            write(MINE + "answer.json", json.dumps(self.exchange.answer), 0o600)
+            self.exchange.keep()
         elif "sync_after" not in before:
             # Not from the stack but kept from the last boot: the notebook's own tags know better.
             tags = self.exchange.errand(OPT + "worker.py", "tags", {"arn": self.exchange.arn}).get("tags")

@@ -93,7 +93,7 @@ def test_an_untagged_notebook_is_left_alone(notebook: Notebook, stack: Stack) ->
 def test_access_ends_by_the_stacks_clock(notebook: Notebook, stack: Stack) -> None:
     """`until` passes without another word from the stack, whose clock is not the notebook's."""
     stack.ahead = 7200
-    stack.answers = an_answer("ngrok", until=int(time.time()) + 7200 + 6, sync_after=60)
+    stack.answers = an_answer("ngrok", until=int(time.time()) + 7200 + 12, sync_after=60)
     notebook.start()
     notebook.connected()
     until(lambda: "is off" in notebook.instructions.read_text(), "off at the end time", notebook)
