@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import processes
-from emulator.process import ACCOUNT, PYTHON, REGION, Emulator
+from emulator.process import ACCOUNT, PROJECT, PYTHON, REGION, Emulator
 from emulator.stack import Stack, deploy
 from notebook.ngrok_cloud import NgrokCloud
 
@@ -323,6 +323,45 @@ class World:
             check=False,
         )
 
+    def set_up_client(self) -> str:
+        """Install the client on the laptop and run its `notebook-ssh setup`; what that says."""
+        python = _environment_with_client(self.person.home / ".client")
+        config = self.person.home / ".ssh/config-of-client"
+        config.write_text(f'Host *\n  IdentityFile "{self.person.identity}"\n  IdentitiesOnly yes\n')
+        words = ["setup", "--api", self.stack.api, "--region", REGION, "--ssh-config", str(config)]
+        done = subprocess.run(
+            [str(python), "-I", "-m", "notebook_ssh_client", *words],
+            env=self._client_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
+    def ssh_by_client(self, name: str, command: str) -> subprocess.CompletedProcess[str]:
+        """Real ssh after `set_up_client`: the client finds the address and vouches for the host key."""
+        return subprocess.run(
+            ["ssh", "-F", "config-of-client", "-o", "BatchMode=yes", "-l", getpass.getuser(), name, command],
+            cwd=self.person.home / ".ssh",
+            env=self._client_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def _client_environment(self) -> dict[str, str]:
+        home = str(self.person.home)
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": home,
+            "NOTEBOOK_SSH_HOME": f"{home}/.notebook-ssh",
+            **self.person.keys,
+        }
+
     # ---- the bastion ---------------------------------------------------------------------------
 
     def start_bastion(self) -> None:
@@ -349,6 +388,18 @@ class World:
         kind, key = (home / "host_key.pub").read_text().split()[:2]
         known = self.person.home / ".ssh/known_hosts"
         known.write_text(f"[127.0.0.1]:{self.bastion_port} {kind} {key}\n")
+
+
+def _environment_with_client(home: Path) -> Path:
+    """The Python of a new virtual environment that sees the client, and botocore from the emulator's environment.
+
+    It stands in for `pipx install notebook-ssh`, which would need a network.
+    """
+    subprocess.run([str(PYTHON), "-m", "venv", "--without-pip", str(home)], check=True)
+    (own,) = home.glob("lib/python3*/site-packages")
+    (emulators,) = PYTHON.parent.parent.glob("lib/python3*/site-packages")
+    (own / "client.pth").write_text(f"{PROJECT / 'client'}\n{emulators}\n")
+    return home / "bin/python"
 
 
 def _make_key(path: Path, comment: str) -> None:
