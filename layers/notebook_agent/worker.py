@@ -717,6 +717,8 @@ class Worker:
         heard = select.select(ears, [], [], max(0, min(times) - time.monotonic()))[0]
         if self.ears in heard:
             self.files_at = 0
+            if not self.line():
+                self.sync_at = 0  # somebody waits for an address that the stack may know by now
             if b"restart" in os.read(self.ears, 4096):
                 self.tunnel.stop()
         if self.tunnel.child and self.tunnel.child.stdout in heard:
@@ -800,12 +802,19 @@ def remember(answer):
             write(KEPT + name, text, 0o600)
 
 
+def missing(status):
+    """What is said in the place of an address that is not there."""
+    if status["mode"] == "bastion" and status["phase"] == "connected":
+        return "The notebook is ready; its private address is not known yet. Look again in a few seconds."
+    return f"There is no address yet: {status['phase']}."
+
+
 def instructions(status):
     """The text of SSH_INSTRUCTIONS for a status as `ssh-status` knows it."""
     if status["mode"] == "off":
         return "SSH to this notebook is off. To turn it on, tag the notebook instance ssh=ngrok or ssh=bastion.\n"
     line, lines = status["line"], [f"SSH to {status['notebook']}: {status['phase']}", ""]
-    lines += [f"    {line}" if line else "    There is no address yet; it will stand here.", ""]
+    lines += [f"    {line or missing(status)}", ""]
     for code, message in status["wrong"]:
         lines += [f"What is wrong: {message} [{code}]", ""]
     for key in status["host_keys"]:
@@ -915,7 +924,7 @@ def command(name, *arguments):
         return 1
     if name == "start-ssh-ngrok":
         status = await_tunnel()
-    print(status["line"] or f"There is no address: {status['phase']}.")
+    print(status["line"] or missing(status))
     for code, message in status["wrong"]:
         print(f"What is wrong: {message} [{code}]")
     if name == "start-ssh-ngrok" and status["phase"] != "connected":
