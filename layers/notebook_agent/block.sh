@@ -11,7 +11,7 @@
 # rules/block.py drops these lines and fills in the words between @ signs. The settings are words such as
 # REGION=eu-west-1; boot.py passes them on as arguments, NOTEBOOK_SSH_REGION=eu-west-1.
 ( (
-set +euxvC
+set +eu
 cd /
 umask 022
 export PATH="$PATH:/usr/bin:/bin"

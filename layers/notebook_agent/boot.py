@@ -15,7 +15,7 @@ for fd in os.listdir("/proc/self/fd"):
         os.closerange(int(fd), int(fd) + 1)
 os.setsid()
 
-# 0o700, and root-only all the way up: nobody else can put another program in its place.
+# Root's alone, all the way up: nobody else can put another program in its place.
 root = os.environ.get("NOTEBOOK_SSH_ROOT", "")
 home = root + "/opt/notebook-ssh"
 agent = home + "/agent.py"

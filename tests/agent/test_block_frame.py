@@ -410,12 +410,40 @@ def test_an_unwritable_log_does_not_keep_the_agent_from_running(shell: str, mach
     assert sorted(machine.seen()[0]["fds"]) == ["/dev/null"] * 3
 
 
-@pytest.mark.parametrize("variable", ["HOME", "PATH", "TMPDIR"])
-def test_the_environment_may_be_bare(variable: str, machine: Machine) -> None:
-    environment = {name: value for name, value in machine.environment().items() if name != variable}
-    done = machine.run(machine.spliced(b"#!/bin/sh\n:\n"), env=environment)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+@pytest.mark.parametrize("shell", SHELLS)
+def test_without_a_place_for_the_log_the_agent_runs_all_the_same(shell: str, machine: Machine) -> None:
+    (machine.root / "var").write_text("a file")
+    machine.run(machine.spliced(f"#!{shell}\n".encode()))
+    assert machine.seen()[0]["fds"] == ["/dev/null"] * 3
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_environment_may_be_bare(shell: str, machine: Machine) -> None:
+    environment = {name: value for name, value in machine.environment().items() if name.startswith("NOTEBOOK")}
+    script = f"#!{shell}\n:\n".encode()
+    done, without = (machine.run(content, env=environment) for content in (machine.spliced(script), script))
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr == without.stderr or " -v" in shell
     machine.seen()
+
+
+def test_programs_are_found_where_the_path_names_none(machine: Machine) -> None:
+    machine.extra["PATH"] = "/nowhere"
+    machine.run(machine.spliced(b"#!/bin/sh\n"))
+    log = f"{machine.root}/var/log/notebook-ssh.log"
+    assert sorted(machine.seen()[0]["fds"]) == ["/dev/null", log, log]
+
+
+def test_pythons_own_variables_have_no_say(machine: Machine) -> None:
+    (machine.home / "base64.py").write_text("raise SystemExit('not the standard library')\n")
+    machine.extra["PYTHONPATH"] = str(machine.home)
+    machine.run(machine.spliced(b"#!/bin/sh\n"))
+    machine.seen()
+
+
+def test_a_shell_that_forbids_redirections_goes_on_with_the_owners_script(machine: Machine) -> None:
+    done = machine.run(machine.spliced(b"#!/bin/bash -re\n" + HELLO))
+    assert (done.returncode, done.stdout) == (0, b"hello 0\n")
 
 
 def damaged(script: bytes, how: str) -> bytes:
