@@ -36,7 +36,7 @@ def _settings() -> argparse.Namespace:
 
 def _prepare_environment(port: int, home: Path) -> None:
     """ministack reads its settings once, when it is imported. Nothing of the person's own AWS set-up stays."""
-    for name in [name for name in os.environ if name.startswith(("AWS_", "MINISTACK_", "LOCALSTACK_"))]:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "MINISTACK_", "LOCALSTACK_", "PYTHON"))]:
         del os.environ[name]
     scratch = home / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)

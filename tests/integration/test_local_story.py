@@ -91,7 +91,7 @@ def test_even_a_killed_story_leaves_no_process(tmp_path: Path) -> None:
         if "runs its owner" in line:
             break
     demo.kill()
-    demo.wait()
+    demo.communicate(timeout=60)
     processes.wait_until("no process is left", lambda: not naming(folder), 30)
     shutil.rmtree(folder)
 
