@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.aws.clients import client, code_of, transient
 from notebook_ssh.aws.table import Table, key, to_attribute
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 CLOCK = "clock"
 SLOTS = "sagemaker-writes"
 
-BETWEEN = 1_000
-"""Milliseconds between two writes."""
+BETWEEN = 1_080
+"""Milliseconds between two writes: the second, and a margin for one whose last look took longer than the next one's."""
 
 LAST_WORDS = 10_000
 """Milliseconds kept free at the end of an invocation, to finish a write, verify it and save the record."""
@@ -120,7 +120,7 @@ class Turns:
                 ExpressionAttributeValues=values,
                 ReturnValues="UPDATED_OLD",
             )
-        except ClientError as error:
+        except (ClientError, BotoCoreError) as error:
             if code_of(error) == "ConditionalCheckFailedException":
                 return None
             raise (transient(error) or error) from error
@@ -136,7 +136,7 @@ class Turns:
                 ExpressionAttributeNames={"#closed": "closed"},
                 **given,
             )
-        except ClientError as error:
+        except (ClientError, BotoCoreError) as error:
             raise (transient(error) or error) from error
 
     @contextmanager
@@ -159,7 +159,7 @@ class Turns:
                     ":expires": to_attribute(until // 1000 + 3_600),
                 },
             )
-        except ClientError as error:
+        except (ClientError, BotoCoreError) as error:
             if code_of(error) == "ConditionalCheckFailedException":
                 raise NoTurn(name, after=5) from None
             raise (transient(error) or error) from error
@@ -178,6 +178,6 @@ class Turns:
                 ExpressionAttributeNames={"#holder": "holder"},
                 ExpressionAttributeValues={":holder": to_attribute(holder)},
             )
-        except ClientError as error:
+        except (ClientError, BotoCoreError) as error:
             if code_of(error) != "ConditionalCheckFailedException":
                 raise (transient(error) or error) from error

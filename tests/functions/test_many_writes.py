@@ -1,0 +1,67 @@
+"""Many configurations change at once: SageMaker takes one write a second, and is asked for no more."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+from notebook_world import World, a_world
+
+from emulator import sagemaker
+from notebook_ssh.aws.clients import client
+from reconcile_notebook import handler
+
+CONFIGURATIONS = 60
+
+
+class Clock:
+    """Time that passes by itself only in requests. now: epoch seconds, with fractions."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.now = world, float(world.now)
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+        self.world.now = int(self.now)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with a_world(monkeypatch) as world:
+        yield world
+        sagemaker.throttle_writes(0)
+
+
+def test_as_many_configurations_as_seconds_and_next_to_nothing_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(CONFIGURATIONS):
+        world.configuration(f"team-{number}")
+        world.notebook(f"box-{number}", f"team-{number}", ssh="ngrok")
+    world.messages.clear()
+
+    clock, chance = Clock(world), random.Random(1)
+    monkeypatch.setattr(handler, "time", SimpleNamespace(time=lambda: clock.now, sleep=clock.pass_by))
+    sagemaker.throttle_writes(1, clock=lambda: clock.now)
+    world.before_call = lambda operation, given: clock.pass_by(chance.uniform(0.02, 0.06))
+    answers: list[int] = []
+    client("sagemaker").meta.events.register(
+        "after-call.sagemaker.UpdateNotebookInstanceLifecycleConfig",
+        lambda http_response, **_: answers.append(http_response.status_code),
+    )
+
+    began = clock.now
+    for number in range(CONFIGURATIONS):
+        world.look(f"box-{number}")
+    for _ in range(CONFIGURATIONS * 20):
+        if all(world.has_block(f"team-{number}") for number in range(CONFIGURATIONS)):
+            break
+        world.deliver() if world.due() else clock.pass_by(1)
+    took = clock.now - began
+
+    assert answers.count(200) == CONFIGURATIONS
+    assert len(answers) - CONFIGURATIONS <= CONFIGURATIONS * 0.02
+    first_look = 2
+    assert took <= first_look + CONFIGURATIONS * 1.1, f"{CONFIGURATIONS} writes took {took:.0f} s"
