@@ -382,7 +382,7 @@ class Tunnel:
     """
 
     def __init__(self):
-        self.child = self.web = self.place = self.trouble = None
+        self.child = self.web = self.place = self.trouble = self.began = None
         self.phase, self.since, self.due, self.starts, self.lost, self.rest = "off", 0.0, 0.0, 0, False, b""
         self.wish = None, None
 
@@ -408,7 +408,7 @@ class Tunnel:
         self.child = start(sys.executable, OPT + "worker.py", "tunnel")
         self.child.stdin.write(json.dumps(ask).encode())
         self.child.stdin.close()
-        self.web, self.rest, self.lost, self.starts = None, b"", False, self.starts + 1
+        self.web, self.rest, self.lost, self.starts, self.began = None, b"", False, self.starts + 1, time.time()
         self.due = time.monotonic() + 60
         self.be("connecting")
 
@@ -693,6 +693,7 @@ class Worker:
         wrong += [(stack["code"], stack["message"])] if stack else []
         wrong += [explain(*failed)] if failed else []
         status = {**self.facts(), "notebook": self.exchange.name, "line": self.line(), "wrong": wrong}
+        status["began"] = self.tunnel.began
         if status == self.shown:
             return
         self.shown = status
@@ -923,7 +924,7 @@ def command(name, *arguments):
         print("The agent is not running; restart the notebook, or ask your admin.")
         return 1
     if name == "start-ssh-ngrok":
-        status = await_tunnel()
+        status = await_tunnel(status["began"])
     print(status["line"] or missing(status))
     for code, message in status["wrong"]:
         print(f"What is wrong: {message} [{code}]")
@@ -942,14 +943,12 @@ def copy_keys():
     return 0
 
 
-def await_tunnel():
-    """The status once the tunnel has been restarted, or after 30 seconds as it then is."""
-    gone = False
+def await_tunnel(before):
+    """The status once a tunnel that began after `before` is up or has failed, or after 30 seconds as it then is."""
     for _ in range(300):
         time.sleep(0.1)
         status = load(STATUS)
-        gone = gone or status["phase"] != "connected"
-        if gone and status["phase"] != "connecting":
+        if status["began"] != before and status["phase"] != "connecting":
             break
     return status
 
