@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
+import sysconfig
 import threading
 import time
+import venv
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -178,6 +183,47 @@ class Laptop:
             "setup", "--ssh-config", str(self.config), "--stack", stack, "--region", REGION, "--api", api.url
         )
         assert done.returncode == 0, done.stderr
+
+
+def make_client_environment(folder: Path) -> Path:
+    """An environment that holds the client and botocore, as pipx and uv make one; its interpreter.
+
+    CLIENT_PYTHON names one in which the client is installed, to try another version of Python or botocore.
+    """
+    if "CLIENT_PYTHON" in os.environ:
+        return Path(os.environ["CLIENT_PYTHON"])
+    venv.create(folder, symlinks=True)
+    packages = sysconfig.get_path("purelib", vars={"base": str(folder)})
+    Path(packages, "client.pth").write_text(f"{CLIENT}\n{sysconfig.get_path('purelib')}\n")
+    return folder / "bin" / Path(sys.executable).name
+
+
+def make_laptop(folder: Path, python: Path, variables: dict[str, str]) -> Laptop:
+    """A person's machine below `folder`, with a key and a configuration of ssh, and `variables` in its environment."""
+    home = folder / "home of a person"
+    (home / ".ssh").mkdir(parents=True, mode=0o700)
+    programs = folder / "bin"
+    programs.mkdir()
+    ssh = programs / "ssh"
+    ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F "{home}/.ssh/config" "$@"\n')
+    ssh.chmod(0o755)
+    kept = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "USER", "LOGNAME", "SHELL")}
+    laptop = Laptop(
+        home,
+        python,
+        {
+            **kept,
+            "PATH": f"{programs}{os.pathsep}{kept['PATH']}",
+            "HOME": str(home),
+            "NOTEBOOK_SSH_HOME": str(home / ".ssh" / "notebook-ssh"),
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            **variables,
+        },
+    )
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", laptop.key], check=True)
+    laptop.config.write_text(f'IdentityFile "{laptop.key}"\nIdentitiesOnly yes\nUser {getpass.getuser()}\n')
+    return laptop
 
 
 def serve_api() -> FakeApi:

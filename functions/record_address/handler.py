@@ -131,9 +131,10 @@ def _face(status: Status) -> tuple[str, str]:
 
 def _answer(record: Record, told: Told, settings: Settings, now: int) -> dict[str, Any]:
     mode = record.wish.mode_at(now)
-    token = secrets.ngrok_token(settings.ngrok_secret) if mode is Mode.NGROK else None
+    pace = settings.sync_seconds
+    token = secrets.ngrok_token(settings.ngrok_secret, pace) if mode is Mode.NGROK else None
     users = record.wish.users if mode is not Mode.OFF else ()
-    keys = admitted(users, secrets.central_keys(settings.keys_path) if users else {}, settings.keys_path)
+    keys = admitted(users, secrets.central_keys(settings.keys_path, pace) if users else {}, settings.keys_path)
     problem = missing_token(settings.ngrok_secret) if mode is Mode.NGROK and token is None else keys.problem
     return answer(
         record,

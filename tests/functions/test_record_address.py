@@ -61,7 +61,7 @@ def test_the_first_report_is_kept_and_answered(world: World) -> None:
 def test_steady_state_is_one_write_and_nothing_else(world: World) -> None:
     version = world.token("2abc_DEF")
     world.knows(a_record(report=a_report()))
-    secrets.ngrok_token("ngrok-token")
+    secrets.ngrok_token("ngrok-token", 300)
     world.since()
     for minute in range(1, 4):
         world.now = NOW + minute * 300

@@ -1,6 +1,6 @@
 """The ngrok token (Secrets Manager) and the central public keys (SSM parameters), each kept for at most a minute.
 
-So a fleet that reports all the time costs a few calls a minute, and a revoked key is gone within a sync and a minute.
+So a fleet that reports all the time costs a few calls a minute, and a revoked key is gone soon after the next sync.
 Only the process's memory holds the token; it is in no log, no table and no error.
 """
 
@@ -17,26 +17,29 @@ from notebook_ssh.aws.clients import client, code_of, transient
 from notebook_ssh.rules.report import Token
 
 KEPT_SECONDS = 60
+KEPT_SHARE = 5
+"""What was read is kept for a fifth of the time between two reports, and never longer than KEPT_SECONDS."""
 
 T = TypeVar("T")
 
 _kept: dict[tuple[str, str], tuple[float, Any]] = {}
 
 
-def ngrok_token(secret: str) -> Token | None:
+def ngrok_token(secret: str, sync_seconds: int) -> Token | None:
     """The token in `secret` (name or ARN), or None when nobody has put one there.
 
-    The value is the token itself, or JSON with a member `token` or `authtoken`. Transient when it cannot be read now.
+    The value is the token itself, or JSON with a member `token` or `authtoken`. sync_seconds: between two reports of
+    a notebook. Transient when it cannot be read now.
     """
-    return _fresh(("secret", secret), lambda: _read_token(secret))
+    return _fresh(("secret", secret), sync_seconds, lambda: _read_token(secret))
 
 
-def central_keys(path: str) -> Mapping[str, str]:
+def central_keys(path: str, sync_seconds: int) -> Mapping[str, str]:
     """The text of each parameter directly under `path`, by the last part of its name: public keys by user.
 
-    Transient when they cannot be read now: never a shorter list.
+    sync_seconds: between two reports of a notebook. Transient when they cannot be read now: never a shorter list.
     """
-    return _fresh(("keys", path), lambda: _read_keys(path))
+    return _fresh(("keys", path), sync_seconds, lambda: _read_keys(path))
 
 
 def forget() -> None:
@@ -44,9 +47,9 @@ def forget() -> None:
     _kept.clear()
 
 
-def _fresh(what: tuple[str, str], read: Callable[[], T]) -> T:
+def _fresh(what: tuple[str, str], sync_seconds: int, read: Callable[[], T]) -> T:
     kept = _kept.get(what)
-    if kept is None or time.monotonic() - kept[0] > KEPT_SECONDS:
+    if kept is None or time.monotonic() - kept[0] > min(KEPT_SECONDS, sync_seconds / KEPT_SHARE):
         kept = _kept[what] = (time.monotonic(), read())
     value: T = kept[1]
     return value
