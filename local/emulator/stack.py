@@ -23,6 +23,8 @@ BUCKET = "artifacts"
 PARTS = {"functions": "functions/", "core": "layers/core", "notebook_agent": "layers/notebook_agent"}
 """What packaging/artifact.py builds, and where template.yaml says that it lies."""
 
+DAY = 86_400
+
 SOURCES = ("functions", "layers", "packaging", "requirements/functions.txt")
 
 ONLY_IN_PRODUCTION = {
@@ -66,8 +68,9 @@ def build() -> dict[str, Path]:
     for part, archive in archives.items():
         if not archive.exists():
             _build(part, archive)
+    # Not the younger ones: another run may be about to upload them.
     for old in BUILT.glob("*.zip"):
-        if old not in archives.values():
+        if old not in archives.values() and time.time() - old.stat().st_mtime > DAY:
             old.unlink(missing_ok=True)
     return archives
 
