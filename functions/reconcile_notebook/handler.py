@@ -14,7 +14,7 @@ from notebook_ssh.aws import queues
 from notebook_ssh.aws.notebooks import WrongStatus
 from notebook_ssh.aws.pacing import NoTurn, Turns
 from notebook_ssh.aws.table import Table
-from notebook_ssh.errors import Transient
+from notebook_ssh.errors import Absent, Transient
 from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook, read_signals, to_message
 from notebook_ssh.settings import read_settings
 from reconcile_notebook.reconcile import Desk, reconcile_configuration, reconcile_notebook
@@ -23,7 +23,7 @@ from reconcile_notebook.terms import read_terms
 logger = Logger()
 
 AGAIN = 30
-"""Seconds after which to look again when the notebook is in a status that allows nothing."""
+"""Seconds after which to look again when the notebook is in a status that allows nothing, or just went away."""
 
 
 def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
@@ -104,8 +104,8 @@ def _look_at(look: LookAtNotebook | LookAtConfiguration, desk: Desk) -> bool:
     except NoTurn as later:
         logger.info("later", extra={"reason": str(later)})
         _again(look, later.after, desk)
-    except WrongStatus as later:
-        logger.info("not in this status", extra={"reason": str(later)})
+    except (WrongStatus, Absent) as later:
+        logger.info("it changed since it was looked at", extra={"reason": str(later)})
         _again(look, AGAIN, desk)
     except Transient as error:
         logger.warning("failed for now", extra={"reason": str(error)})

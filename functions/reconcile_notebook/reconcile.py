@@ -126,8 +126,9 @@ def _carry_out_configuration(
     name: str, before: Kept | None, plan: ConfigurationPlan, desk: Desk, now: int, *, slot: bool
 ) -> None:
     written = apply(plan.actions, Hands(desk.table, desk.turns, desk.settings.stack, now, slot))
-    _keep(before, plan.kept, written, desk.table)
+    # Told first: once it is kept, no later look would find that there is something to tell.
     _send(plan.look_next, desk, now)
+    _keep(before, plan.kept, written, desk.table)
 
 
 def _only_record(seen: Seen, tags: dict[str, str], plan: Plan, desk: Desk, now: int) -> None:

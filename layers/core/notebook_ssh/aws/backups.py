@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.aws.clients import client, transient
 from notebook_ssh.aws.table import CONFIGURATION, Table, key, to_attribute
@@ -88,7 +88,7 @@ def _update_expiry(table: Table, pk: str, sk: str, at: int | None) -> None:
         client("dynamodb").update_item(
             TableName=table.name, Key=key(pk, sk), ExpressionAttributeNames={"#expires": "expires"}, **change
         )
-    except ClientError as error:
+    except (ClientError, BotoCoreError) as error:
         raise (transient(error) or error) from error
 
 
@@ -99,5 +99,5 @@ def _partition(configuration: str) -> str:
 def _put(table: Table, item: dict[str, Any]) -> None:
     try:
         client("dynamodb").put_item(TableName=table.name, Item=item)
-    except ClientError as error:
+    except (ClientError, BotoCoreError) as error:
         raise (transient(error) or error) from error

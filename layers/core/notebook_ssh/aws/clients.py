@@ -84,9 +84,9 @@ def _client(service: str) -> Any:
     return cast(Any, _session().create_client(service, config=config))
 
 
-def code_of(error: ClientError) -> str:
-    """The service's error code, for example `ThrottlingException`."""
-    return error.response.get("Error", {}).get("Code", "")
+def code_of(error: Exception) -> str:
+    """The service's error code, for example `ThrottlingException`; empty when the error is none of the service's."""
+    return error.response.get("Error", {}).get("Code", "") if isinstance(error, ClientError) else ""
 
 
 def message_of(error: ClientError) -> str:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.aws.clients import client, code_of, transient
 from notebook_ssh.errors import Problem
@@ -272,7 +272,7 @@ class Table:
                 ExpressionAttributeNames=names,
                 ExpressionAttributeValues=values,
             )
-        except ClientError as error:
+        except (ClientError, BotoCoreError) as error:
             if code_of(error) != "ConditionalCheckFailedException":
                 raise (transient(error) or error) from error
 
@@ -383,7 +383,7 @@ class Table:
                 ExpressionAttributeNames={"#way": "way"},
                 ExpressionAttributeValues={":way": to_attribute(asdict(way))},
             )
-        except ClientError as error:
+        except (ClientError, BotoCoreError) as error:
             if code_of(error) != "ConditionalCheckFailedException":
                 raise (transient(error) or error) from error
 
@@ -401,14 +401,14 @@ class Table:
                 UpdateExpression="SET observed_from = :observed_from",
                 ExpressionAttributeValues={":observed_from": to_attribute(observed_from)},
             )
-        except ClientError as error:
+        except (ClientError, BotoCoreError) as error:
             raise (transient(error) or error) from error
 
     def forget(self, pk: str, sk: str) -> None:
         """Delete one item; deleting what is not there is fine."""
         try:
             client("dynamodb").delete_item(TableName=self.name, Key=key(pk, sk))
-        except ClientError as error:
+        except (ClientError, BotoCoreError) as error:
             raise (transient(error) or error) from error
 
     def item(self, pk: str, sk: str, *, consistent: bool = False) -> dict[str, Any] | None:

@@ -1,0 +1,498 @@
+"""An AWS account in memory: what SageMaker, EC2, the tagging API and the small services answer, and what happens there.
+
+Answers have the fields that this project reads. Refusals are in the services' own words (docs of the actions, and
+tests/integration/test_simulated_sagemaker.py). Statuses move on when the run says so; nothing here knows a clock of its
+own or draws a number.
+"""
+
+# ruff: noqa: N803  parameters are named as AWS names them
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from simulation.dynamo import Dynamo
+from simulation.errors import refusal
+
+REGION, NUMBER = "eu-west-1", "123456789012"
+LIMIT = 16_384
+"""Characters of base64 in one hook (NotebookInstanceLifecycleHook, `Content`)."""
+RULES_OF_A_GROUP = 60
+BASTION_GROUP, BASTION_VPC = "sg-0000000000000000b", "vpc-1"
+
+AT_REST = ("Stopped", "Failed")
+ARRIVES = {"Pending": "InService", "Stopping": "Stopped", "Updating": "Stopped"}
+
+
+@dataclass
+class Notebook:
+    """changed: epoch milliseconds of the last change of status. booted: which script the present run started with."""
+
+    name: str
+    role: str
+    changed: int
+    status: str = "InService"
+    configuration: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+    booted: str | None = None
+    boots: int = 0
+
+    @property
+    def arn(self) -> str:
+        return f"arn:aws:sagemaker:{REGION}:{NUMBER}:notebook-instance/{self.name.lower()}"
+
+
+@dataclass
+class Configuration:
+    """Scripts in base64, as the service keeps them; None: no such hook. by_stack: who wrote the on-start script last."""
+
+    name: str
+    changed: int
+    on_create: str | None = None
+    on_start: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    by_stack: bool = False
+
+    @property
+    def arn(self) -> str:
+        return f"arn:aws:sagemaker:{REGION}:{NUMBER}:notebook-instance-lifecycle-config/{self.name.lower()}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A security-group rule. stack: the value of the owner's tag."""
+
+    id: str
+    group: str
+    egress: bool
+    protocol: str
+    ports: tuple[int, int]
+    peer: str
+    stack: str | None = None
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        return self.group, self.egress, self.protocol, self.ports, self.peer
+
+
+class Watcher:
+    """Whom the account tells what is done there, before it takes effect. Each may raise BrokenPromise."""
+
+    def script(self, configuration: Configuration, before: str | None, after: str | None) -> None: ...
+    def created(self, configuration: Configuration) -> None: ...
+    def removed(self, configuration: Configuration) -> None: ...
+    def starts(self, notebook: Notebook) -> None: ...
+    def stops(self, notebook: Notebook) -> None: ...
+    def attaches(self, notebook: Notebook, configuration: str | None) -> None: ...
+    def revokes(self, rule: Rule) -> None: ...
+    def tags(self, notebook: Notebook, after: Mapping[str, str]) -> None: ...
+
+
+@dataclass
+class Account:
+    """clock: epoch milliseconds. tell: what happened, to which resource. person: whether a person is at work, or we.
+
+    stale: reads that make no promise of freshness answer from `old`. page: items of one page.
+    """
+
+    clock: Callable[[], int]
+    tell: Callable[[str, Any], None]
+    watcher: Watcher = field(default_factory=Watcher)
+    person: bool = True
+    stale: bool = False
+    page: int = 100
+    notebooks: dict[str, Notebook] = field(default_factory=dict)
+    configurations: dict[str, Configuration] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+    rules: dict[str, Rule] = field(default_factory=dict)
+    indexed: dict[str, dict[str, str]] = field(default_factory=dict)
+    table: Dynamo = field(default_factory=Dynamo)
+    queued: list[tuple[str, str, int]] = field(default_factory=list)
+    keys: dict[str, str] = field(default_factory=dict)
+    made: int = 0
+    old: tuple[int, list[dict[str, Any]], list[Rule]] = (0, [], [])
+
+    # ---- SageMaker: notebooks
+
+    def describe_notebook_instance(self, *, NotebookInstanceName: str) -> dict[str, Any]:
+        return (
+            self._line(self._notebook(NotebookInstanceName))
+            | {"SecurityGroups": [], "x": 0}
+            | self._more(self.notebooks[NotebookInstanceName])
+        )
+
+    def list_notebook_instances(self, **filters: Any) -> dict[str, Any]:
+        if self.stale and self.clock() - self.old[0] <= 2_000:
+            lines = self.old[1]
+        else:
+            lines = [self._line(each) for _, each in sorted(self.notebooks.items())]
+            self.old = (self.clock(), lines, list(self.rules.values()))
+        part, used = filters.get("NameContains", ""), filters.get("NotebookInstanceLifecycleConfigNameContains", "")
+        found = [
+            line
+            for line in lines
+            if part.lower() in line["NotebookInstanceName"].lower()
+            and used in (line.get("NotebookInstanceLifecycleConfigName") or "")
+            and (not used or "NotebookInstanceLifecycleConfigName" in line)
+        ]
+        return self._paged("NotebookInstances", "NotebookInstanceName", found, filters)
+
+    def update_notebook_instance(
+        self,
+        *,
+        NotebookInstanceName: str,
+        LifecycleConfigName: str | None = None,
+        DisassociateLifecycleConfig: bool = False,
+    ) -> dict[str, Any]:
+        notebook = self._notebook(NotebookInstanceName)
+        if LifecycleConfigName:
+            self._configuration(LifecycleConfigName)
+        self._may_move(notebook, "Updating", AT_REST)
+        self.watcher.attaches(notebook, LifecycleConfigName)
+        notebook.configuration = LifecycleConfigName
+        self._move(notebook, "Updating")
+        return {}
+
+    def start_notebook_instance(self, *, NotebookInstanceName: str) -> dict[str, Any]:
+        notebook = self._notebook(NotebookInstanceName)
+        self._may_move(notebook, "Pending", AT_REST)
+        self.watcher.starts(notebook)
+        script = self.configurations[notebook.configuration].on_start if notebook.configuration else None
+        notebook.booted = script
+        notebook.boots += 1
+        self._move(notebook, "Pending")
+        return {}
+
+    def stop_notebook_instance(self, *, NotebookInstanceName: str) -> dict[str, Any]:
+        notebook = self._notebook(NotebookInstanceName)
+        self._may_move(notebook, "Stopping", ("InService",))
+        self.watcher.stops(notebook)
+        self._move(notebook, "Stopping")
+        return {}
+
+    # ---- SageMaker: tags
+
+    def list_tags(self, *, ResourceArn: str, **_: Any) -> dict[str, Any]:
+        return {"Tags": _as_list(self._tagged(ResourceArn).tags)}
+
+    def add_tags(self, *, ResourceArn: str, Tags: list[dict[str, str]]) -> dict[str, Any]:
+        self._set_tags(ResourceArn, lambda tags: tags | {tag["Key"]: tag["Value"] for tag in Tags})
+        return {}
+
+    def delete_tags(self, *, ResourceArn: str, TagKeys: list[str]) -> dict[str, Any]:
+        self._set_tags(ResourceArn, lambda tags: {key: tags[key] for key in tags if key not in TagKeys})
+        return {}
+
+    # ---- SageMaker: lifecycle configurations
+
+    def describe_notebook_instance_lifecycle_config(
+        self, *, NotebookInstanceLifecycleConfigName: str
+    ) -> dict[str, Any]:
+        found = self._configuration(NotebookInstanceLifecycleConfigName)
+        hooks = {"OnCreate": found.on_create, "OnStart": found.on_start}
+        return _configuration_line(found) | {
+            hook: [{"Content": script}] for hook, script in hooks.items() if script is not None
+        }
+
+    def list_notebook_instance_lifecycle_configs(self, **filters: Any) -> dict[str, Any]:
+        part = filters.get("NameContains", "").lower()
+        lines = [
+            _configuration_line(each) for name, each in sorted(self.configurations.items()) if part in name.lower()
+        ]
+        return self._paged("NotebookInstanceLifecycleConfigs", "NotebookInstanceLifecycleConfigName", lines, filters)
+
+    def create_notebook_instance_lifecycle_config(
+        self, *, NotebookInstanceLifecycleConfigName: str, Tags: Iterable[Mapping[str, str]] = (), **hooks: Any
+    ) -> dict[str, Any]:
+        name = NotebookInstanceLifecycleConfigName
+        if name in self.configurations:
+            raise refusal("ValidationException", "Notebook Instance Lifecycle Config already exists.")
+        made = Configuration(name, self.clock(), _script(hooks, "OnCreate"), _script(hooks, "OnStart"))
+        made.tags = {tag["Key"]: tag["Value"] for tag in Tags}
+        made.by_stack = not self.person
+        self.watcher.created(made)
+        self.configurations[name] = made
+        self.tell("configuration", made)
+        return {}
+
+    def update_notebook_instance_lifecycle_config(
+        self, *, NotebookInstanceLifecycleConfigName: str, **hooks: Any
+    ) -> dict[str, Any]:
+        """A hook that is not given is cleared: the strictest thing that the service might do (UNCONFIRMED)."""
+        found = self._configuration(NotebookInstanceLifecycleConfigName)
+        on_create, on_start = _script(hooks, "OnCreate"), _script(hooks, "OnStart")
+        self.watcher.script(found, found.on_start, on_start)
+        found.on_create, found.on_start = on_create, on_start
+        found.changed, found.by_stack = self.clock(), not self.person
+        self.tell("configuration", found)
+        return {}
+
+    def delete_notebook_instance_lifecycle_config(self, *, NotebookInstanceLifecycleConfigName: str) -> dict[str, Any]:
+        found = self._configuration(NotebookInstanceLifecycleConfigName)
+        if any(each.configuration == found.name for each in self.notebooks.values()):
+            raise refusal("ValidationException", "Notebook Instance Lifecycle Config is in use.")
+        self.watcher.removed(found)
+        del self.configurations[found.name]
+        self.tell("configuration", found)
+        return {}
+
+    # ---- the tagging API
+
+    def get_resources(self, *, TagFilters: list[dict[str, str]], PaginationToken: str, **_: Any) -> dict[str, Any]:
+        (key,) = (each["Key"] for each in TagFilters)
+        arns = [arn for arn, tags in sorted(self.indexed.items()) if key in tags and arn > PaginationToken]
+        chosen = arns[: self.page]
+        return {
+            "ResourceTagMappingList": [{"ResourceARN": arn, "Tags": _as_list(self.indexed[arn])} for arn in chosen],
+            "PaginationToken": chosen[-1] if len(arns) > len(chosen) else "",
+        }
+
+    # ---- EC2
+
+    def describe_security_groups(
+        self, *, Filters: Iterable[Mapping[str, Any]] = (), GroupIds: Iterable[str] = (), **_: Any
+    ) -> dict[str, Any]:
+        asked = [value for each in Filters for value in each["Values"]]
+        for group in GroupIds:
+            if group not in self.groups:
+                raise refusal("InvalidGroup.NotFound", f"The security group '{group}' does not exist")
+            asked.append(group)
+        return {
+            "SecurityGroups": [{"GroupId": each, "VpcId": self.groups[each]} for each in asked if each in self.groups]
+        }
+
+    def describe_security_group_rules(self, *, Filters: Iterable[Mapping[str, Any]], **_: Any) -> dict[str, Any]:
+        stale = self.stale and self.clock() - self.old[0] <= 2_000
+        rules = self.old[2] if stale else list(self.rules.values())
+        for each in Filters:
+            wanted = set(each["Values"])
+            read = _RULE_FILTERS[each["Name"]]
+            rules = [rule for rule in rules if read(rule) in wanted]
+        return {"SecurityGroupRules": [_rule_line(rule) for rule in rules]}
+
+    def describe_network_interfaces(self, *, Filters: Iterable[Mapping[str, Any]], **_: Any) -> dict[str, Any]:
+        wanted = {value for each in Filters for value in each["Values"]}
+        return {
+            "NetworkInterfaces": [
+                {"NetworkInterfaceId": line, "PrivateIpAddress": f"10.0.0.{number + 10}"}
+                for number, each in enumerate(self.notebooks.values())
+                if (line := _interface(each)) in wanted
+            ]
+        }
+
+    def authorize_security_group_ingress(self, **given: Any) -> dict[str, Any]:
+        return self._authorize(given, egress=False)
+
+    def authorize_security_group_egress(self, **given: Any) -> dict[str, Any]:
+        return self._authorize(given, egress=True)
+
+    def revoke_security_group_ingress(self, *, GroupId: str, SecurityGroupRuleIds: list[str]) -> dict[str, Any]:
+        return self._revoke(GroupId, SecurityGroupRuleIds)
+
+    def revoke_security_group_egress(self, *, GroupId: str, SecurityGroupRuleIds: list[str]) -> dict[str, Any]:
+        return self._revoke(GroupId, SecurityGroupRuleIds)
+
+    # ---- queues, events, secrets
+
+    def send_message(self, *, QueueUrl: str, MessageBody: str, **_: Any) -> dict[str, Any]:
+        self.queued.append((QueueUrl, MessageBody, 0))
+        return {}
+
+    def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:
+        self.queued += [(QueueUrl, entry["MessageBody"], entry["DelaySeconds"]) for entry in Entries]
+        return {"Successful": []}
+
+    def put_events(self, *, Entries: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"FailedEntryCount": 0, "Entries": [{} for _ in Entries]}
+
+    def get_secret_value(self, *, SecretId: str) -> dict[str, Any]:
+        return {"SecretString": "token-of-the-simulation", "VersionId": "1"}
+
+    def get_parameters_by_path(self, *, Path: str, **_: Any) -> dict[str, Any]:
+        return {"Parameters": [{"Name": f"{Path}/{name}", "Value": value} for name, value in self.keys.items()]}
+
+    # ---- what only people do, and what happens by itself
+
+    def create_notebook(self, notebook: Notebook) -> None:
+        self.notebooks[notebook.name] = notebook
+        self.tell("status", notebook)
+        self.tell("tags", notebook)
+
+    def delete_notebook(self, name: str) -> None:
+        self._may_move(self._notebook(name), "Deleting", AT_REST)
+        self._move(self.notebooks[name], "Deleting")
+
+    def arrive(self, notebook: Notebook) -> None:
+        """What is on its way is there."""
+        if notebook.status == "Deleting":
+            self.notebooks.pop(notebook.name, None)
+        elif notebook.status in ARRIVES:
+            self._move(notebook, ARRIVES[notebook.status])
+
+    def index(self, arn: str, tags: Mapping[str, str]) -> None:
+        """The tagging API hears of tags, sooner or later."""
+        self.indexed[arn] = dict(tags)
+
+    def write_rule(self, group: str, peer: str, *, egress: bool = False, stack: str | None = None) -> None:
+        protocol, ports = ("-1", (-1, -1)) if peer == "0.0.0.0/0" and egress else ("tcp", (22, 22))
+        self._add_rule(group, egress, protocol, ports, peer, stack)
+
+    # ---- how it is done
+
+    def _line(self, notebook: Notebook) -> dict[str, Any]:
+        line = {
+            "NotebookInstanceName": notebook.name,
+            "NotebookInstanceArn": notebook.arn,
+            "NotebookInstanceStatus": notebook.status,
+            "LastModifiedTime": _moment(notebook.changed),
+        }
+        return line | (
+            {"NotebookInstanceLifecycleConfigName": notebook.configuration} if notebook.configuration else {}
+        )
+
+    def _more(self, notebook: Notebook) -> dict[str, Any]:
+        more: dict[str, Any] = {"RoleArn": f"arn:aws:iam::{NUMBER}:role/{notebook.role}"}
+        if notebook.groups:
+            more |= {
+                "SubnetId": "subnet-1",
+                "SecurityGroups": list(notebook.groups),
+                "NetworkInterfaceId": _interface(notebook),
+            }
+        return more
+
+    def _paged(self, field: str, name: str, lines: list[dict[str, Any]], given: Mapping[str, Any]) -> dict[str, Any]:
+        after = given.get("NextToken", "")
+        rest = [line for line in lines if line[name] > after]
+        chosen = rest[: self.page]
+        return {field: chosen} | ({"NextToken": chosen[-1][name]} if len(rest) > len(chosen) else {})
+
+    def _notebook(self, name: str) -> Notebook:
+        if name not in self.notebooks:
+            raise refusal("ValidationException", "RecordNotFound")
+        return self.notebooks[name]
+
+    def _configuration(self, name: str) -> Configuration:
+        if name not in self.configurations:
+            raise refusal("ValidationException", f"Notebook Instance Lifecycle Config {name} does not exist.")
+        return self.configurations[name]
+
+    def _tagged(self, arn: str) -> Notebook | Configuration:
+        resources: tuple[Notebook | Configuration, ...] = (*self.notebooks.values(), *self.configurations.values())
+        for each in resources:
+            if each.arn == arn.lower():
+                return each
+        raise refusal("ValidationException", f"RecordNotFound: {arn}")
+
+    def _set_tags(self, arn: str, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+        found = self._tagged(arn)
+        after = change(found.tags)
+        if after != found.tags and isinstance(found, Notebook):
+            self.watcher.tags(found, after)
+            found.tags = after
+            self.tell("tags", found)
+        found.tags = after
+
+    def _may_move(self, notebook: Notebook, to: str, only_from: tuple[str, ...]) -> None:
+        if notebook.status not in only_from:
+            raise refusal(
+                "ValidationException",
+                f"Status ({notebook.status}) not in ([{', '.join(only_from)}]). Unable to transition to ({to}) "
+                f"for Notebook Instance ({notebook.arn})",
+            )
+
+    def _move(self, notebook: Notebook, to: str) -> None:
+        notebook.status, notebook.changed = to, self.clock()
+        self.tell("status", notebook)
+
+    def _authorize(self, given: Mapping[str, Any], *, egress: bool) -> dict[str, Any]:
+        (permission,) = given["IpPermissions"]
+        (stack,) = (tag["Value"] for spec in given["TagSpecifications"] for tag in spec["Tags"])
+        ports = (permission["FromPort"], permission["ToPort"])
+        self._add_rule(given["GroupId"], egress, permission["IpProtocol"], ports, _peer(permission), stack)
+        return {}
+
+    def _add_rule(
+        self, group: str, egress: bool, protocol: str, ports: tuple[int, int], peer: str, stack: str | None
+    ) -> None:
+        for each in (group, peer):
+            if each.startswith("sg-") and each not in self.groups:
+                raise refusal("InvalidGroup.NotFound", f"The security group '{each}' does not exist")
+        rule = Rule(f"sgr-{self.made:017x}", group, egress, protocol, ports, peer, stack)
+        here = [each for each in self.rules.values() if each.group == group]
+        if any(each.identity == rule.identity for each in here):
+            raise refusal("InvalidPermission.Duplicate", "the specified rule already exists")
+        if len([each for each in here if each.egress is egress]) >= RULES_OF_A_GROUP:
+            raise refusal("RulesPerSecurityGroupLimitExceeded", "The maximum number of rules has been reached.")
+        self.made += 1
+        self.rules[rule.id] = rule
+
+    def _revoke(self, group: str, ids: Iterable[str]) -> dict[str, Any]:
+        for each in ids:
+            if each not in self.rules or self.rules[each].group != group:
+                raise refusal("InvalidSecurityGroupRuleId.NotFound", f"The security group rule '{each}' does not exist")
+            self.watcher.revokes(self.rules[each])
+            del self.rules[each]
+        return {}
+
+
+def _interface(notebook: Notebook) -> str:
+    return f"eni-{notebook.name.lower()}"
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _as_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def _configuration_line(configuration: Configuration) -> dict[str, Any]:
+    return {
+        "NotebookInstanceLifecycleConfigName": configuration.name,
+        "NotebookInstanceLifecycleConfigArn": configuration.arn,
+        "LastModifiedTime": _moment(configuration.changed),
+    }
+
+
+def _script(hooks: Mapping[str, Any], hook: str) -> str | None:
+    given = hooks.get(hook) or []
+    if not given:
+        return None
+    content: str = given[0]["Content"]
+    if not 1 <= len(content) <= LIMIT:
+        raise refusal("ValidationException", f"{hook}.1.member.content: Member must have length between 1 and {LIMIT}")
+    return content
+
+
+def _peer(permission: Mapping[str, Any]) -> str:
+    fields = (("UserIdGroupPairs", "GroupId"), ("PrefixListIds", "PrefixListId"), ("IpRanges", "CidrIp"))
+    return str(next(permission[kind][0][name] for kind, name in fields if kind in permission))
+
+
+_RULE_FILTERS: dict[str, Callable[[Rule], str | None]] = {
+    "group-id": lambda rule: rule.group,
+    "tag:notebook-ssh:stack": lambda rule: rule.stack,
+    "security-group-rule-id": lambda rule: rule.id,
+}
+
+
+def _rule_line(rule: Rule) -> dict[str, Any]:
+    peer = {"ReferencedGroupInfo": {"GroupId": rule.peer}} if rule.peer.startswith("sg-") else {"CidrIpv4": rule.peer}
+    return {
+        "SecurityGroupRuleId": rule.id,
+        "GroupId": rule.group,
+        "IsEgress": rule.egress,
+        "IpProtocol": rule.protocol,
+        "FromPort": rule.ports[0],
+        "ToPort": rule.ports[1],
+        "Tags": [{"Key": "notebook-ssh:stack", "Value": rule.stack}] if rule.stack else [],
+    } | peer
+
+
+def pages(operation: Callable[..., Any], given: Mapping[str, Any]) -> Iterator[Any]:
+    """What a paginator of botocore's yields; one page is all there is."""
+    yield operation(**{key: value for key, value in given.items() if key != "PaginationConfig"})

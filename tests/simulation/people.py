@@ -1,0 +1,336 @@
+"""What people do to the account, at any moment and without asking: users, owners of scripts, admins, another stack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+from simulation.account import AT_REST, BASTION_GROUP, Configuration, Notebook
+from simulation.promises import FALLBACK, NOT_OURS, OTHER_STACK, STACK, Truth, blocks, decoded, encoded, without_blocks
+
+from notebook_ssh.rules.script import Block, Refused, fingerprint, inspect, splice, strip
+
+if TYPE_CHECKING:
+    from simulation.run import Run
+
+OTHER_BODY = b": the other team's block\n" * 20
+OTHER_BLOCK = Block(OTHER_STACK, "3.1.4", fingerprint(OTHER_BODY), OTHER_BODY)
+
+SCRIPTS: tuple[bytes | None, ...] = (
+    b"#!/bin/bash\nset -e\necho the owner was here\nexit 0\n",
+    None,
+    b"#!/bin/bash",
+    b"#!/bin/bash\r\nset -e\r\necho crlf\r\n",
+    b"\xef\xbb\xbf#!/bin/bash\necho after a byte order mark\n",
+    b"echo no shebang and no end of line",
+    b"#!/usr/bin/env python3\nprint('no shell')\n",
+    b"#!/bin/sh\ncat <<'END'\n# >>> notebook-ssh stack=team-ssh and not a block\nEND\n",
+    b"#!/bin/bash\nprintf '\xff\xfe not UTF-8'\n",
+    b"#!/bin/bash\n" + b"# a comment that takes room\n" * 220,
+    b"#!/bin/bash\n" + b"# a comment that takes all of the room\n" * 310,
+)
+NAMES = ("alpha", "Beta-1", "gamma-Delta", "notebook", "Notebook-2", "zeta", "a", "team-X", "omega", "last")
+MODES = ("ngrok", "bastion", "ngrok", "bastion", "NGROK ", "off", "tunnel", "", "$(reboot)")
+
+
+@dataclass
+class Draft:
+    """A script that somebody has open in an editor, with what the owner's part of it was when it was opened."""
+
+    configuration: str
+    script: bytes | None
+    truth: Truth
+
+
+@dataclass
+class People:
+    """Everybody who may do something, and what they have in hand."""
+
+    run: Run
+    drafts: list[Draft] = field(default_factory=list)
+    made: int = 0
+    about: str = ""
+
+    def found(self) -> None:
+        """The account as it is before the stack is deployed: a fleet that owes us nothing."""
+        account = self.run.account
+        for group in ("sg-1", "sg-2", "sg-3", BASTION_GROUP):
+            account.groups[group] = "vpc-1"
+        account.groups["sg-elsewhere"] = "vpc-2"
+        account.write_rule(BASTION_GROUP, "0.0.0.0/0", egress=True)
+        for _ in range(self.run.chance.between(2, 4)):
+            self.make_configuration()
+        for _ in range(self.run.chance.between(3, 7)):
+            self.make_notebook()
+
+    def act(self) -> str:
+        """Somebody does something; what it was."""
+        pick = self.run.chance.pick
+        what = pick(_HABITS)
+        self.about = ""
+        self.run.account.person = True
+        try:
+            what(self)
+        except ClientError as error:  # a person hears of it and leaves it
+            return f"{what.__name__} {self.about}: {error.response['Error']['Message'][:30]}"
+        finally:
+            self.run.account.person = False
+        return f"{what.__name__} {self.about}"
+
+    # ---- tags
+
+    def ask(self) -> None:
+        self._tag(ssh=self.run.chance.pick(MODES))
+
+    def ask_no_more(self) -> None:
+        notebook = self._notebook()
+        keys = [key for key in notebook.tags if key.startswith("ssh") and key not in ("ssh-status", "ssh-address")]
+        self.run.account.delete_tags(ResourceArn=notebook.arn, TagKeys=keys)
+
+    def ask_for_a_restart(self) -> None:
+        self._tag(ssh=self.run.chance.pick(("ngrok", "bastion")), ssh_restart="now")
+
+    def ask_until(self) -> None:
+        ends = self.run.now // 1000 + self.run.chance.pick((-60, 40, 300, 1_200, 90_000))
+        self._tag(ssh="ngrok", ssh_until=datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+    def allow_waking(self) -> None:
+        self._tag(ssh="ngrok", ssh_wake=self.run.chance.pick(("yes", "no")))
+
+    def tag_otherwise(self) -> None:
+        self._tag(Team=self.run.chance.pick(("a", "b")), ssh_status=NOT_OURS)
+
+    # ---- notebooks
+
+    def start(self) -> None:
+        self.run.account.start_notebook_instance(NotebookInstanceName=self._notebook().name)
+
+    def stop(self) -> None:
+        self.run.account.stop_notebook_instance(NotebookInstanceName=self._notebook().name)
+
+    def wake(self) -> None:
+        notebook = self._notebook()
+        self.run.promises.asked_wake[notebook.name] = self.run.now
+        self.run.wake(notebook.name)
+
+    def make_notebook(self) -> None:
+        account, chance = self.run.account, self.run.chance
+        taken = {name.lower() for name in account.notebooks}
+        free = [name for name in NAMES if name.lower() not in taken]
+        if not free:
+            return
+        groups = chance.pick(((), ("sg-1",), ("sg-1", "sg-2"), ("sg-3",), ("sg-elsewhere",)))
+        notebook = Notebook(chance.pick(free), f"role-{chance.pick(('a', 'b'))}", self.run.now, groups=groups)
+        notebook.configuration = chance.pick((*account.configurations, None))
+        notebook.status = chance.pick(("InService", "Stopped"))
+        self.run.promises.attached.pop(notebook.name, None)
+        account.create_notebook(notebook)
+
+    def delete_notebook(self) -> None:
+        self.run.account.delete_notebook(self._notebook().name)
+
+    def switch_configuration(self) -> None:
+        account = self.run.account
+        notebook, name = self._notebook(), self.run.chance.pick((*account.configurations, ""))
+        if notebook.status in AT_REST and self.run.in_the_window("update_notebook_instance", notebook.name):
+            return
+        if name:
+            account.update_notebook_instance(NotebookInstanceName=notebook.name, LifecycleConfigName=name)
+        else:
+            account.update_notebook_instance(NotebookInstanceName=notebook.name, DisassociateLifecycleConfig=True)
+
+    # ---- scripts
+
+    def make_configuration(self, name: str = "") -> None:
+        self.made += 1
+        name = name or f"Scripts-{self.made}"
+        script = self.run.chance.pick(SCRIPTS)
+        hooks = {"OnStart": script, "OnCreate": self.run.chance.pick((None, b"#!/bin/bash\necho created\n"))}
+        self.run.promises.truths[name] = Truth(script)
+        self.run.account.create_notebook_instance_lifecycle_config(
+            NotebookInstanceLifecycleConfigName=name,
+            Tags=(),
+            **{hook: [{"Content": encoded(content)}] for hook, content in hooks.items() if content},
+        )
+
+    def make_the_fallback_themselves(self) -> None:
+        if FALLBACK not in self.run.account.configurations:
+            self.make_configuration(FALLBACK)
+
+    def delete_configuration(self) -> None:
+        name = self._configuration().name
+        self.run.account.delete_notebook_instance_lifecycle_config(NotebookInstanceLifecycleConfigName=name)
+
+    def open_a_script(self) -> None:
+        configuration = self._configuration()
+        truth = self.run.promises.truths[configuration.name]
+        self.drafts.append(Draft(configuration.name, decoded(configuration.on_start), Truth(truth.text, truth.damaged)))
+
+    def save_below(self) -> None:
+        self._save(lambda script: script + b"\necho one line more\n")
+
+    def save_on_top(self) -> None:
+        def above(script: bytes) -> bytes:
+            shebang, end, rest = script.partition(b"\n") if script.startswith(b"#!") else (b"", b"", script)
+            return shebang + end + b"echo first of all\n" + rest
+
+        self._save(above)
+
+    def save_anew(self) -> None:
+        script = self.run.chance.pick(SCRIPTS)
+        self._save(lambda _: script or b"#!/bin/bash\necho all new\n")
+
+    def edit_inside_the_markers(self) -> None:
+        def inside(script: bytes) -> bytes:
+            ours = [each for each in blocks(script) if each.stack == STACK]
+            if not ours:
+                return script
+            place = ours[0].end - 60
+            return script[:place] + b"#" + script[place:]
+
+        self._save(inside)
+
+    def break_a_marker(self) -> None:
+        self._save(lambda script: script.replace(b"# <<< notebook-ssh stack=team-ssh <<<\n", b"", 1))
+
+    def copy_a_script(self) -> None:
+        origin, copy = self._configuration(), self._configuration()
+        if origin is copy or self.run.in_the_window("update_notebook_instance_lifecycle_config", copy.name):
+            return
+        truth = self.run.promises.truths[origin.name]
+        self._write(copy, decoded(origin.on_start), Truth(truth.text, truth.damaged))
+
+    def another_stack_comes_or_goes(self) -> None:
+        configuration = self._configuration()
+        script, truth = decoded(configuration.on_start), self.run.promises.truths[configuration.name]
+        if truth.damaged or self.run.in_the_window("update_notebook_instance_lifecycle_config", configuration.name):
+            return
+        if any(each.stack == OTHER_STACK for each in blocks(script)):
+            self._write(configuration, strip(script, OTHER_STACK), truth)
+            return
+        made = splice(script, OTHER_BLOCK)
+        if not isinstance(made, Refused):
+            self._write(configuration, made.script, truth)
+
+    # ---- security groups, and the stack itself
+
+    def add_a_rule(self) -> None:
+        pick = self.run.chance.pick
+        group, peer = pick(("sg-1", "sg-2", "sg-3")), pick((BASTION_GROUP, "10.1.0.0/16", "sg-2"))
+        self.run.account.write_rule(group, peer, stack=pick((None, None, "other-stack")))
+
+    def take_a_rule_away(self) -> None:
+        rules = [*self.run.account.rules.values()]
+        if rules:
+            rule = self.run.chance.pick(rules)
+            self.run.account.revoke_security_group_ingress(GroupId=rule.group, SecurityGroupRuleIds=[rule.id])
+
+    def close_or_open_the_bastion(self) -> None:
+        self.run.account.write_rule(BASTION_GROUP, "0.0.0.0/0", egress=True)
+
+    def bring_another_version(self) -> None:
+        self.run.next_block()
+
+    # ---- afterwards
+
+    def go_home(self) -> None:
+        """Everybody repairs what they broke, stops what runs and asks for nothing more."""
+        account = self.run.account
+        account.person = True
+        for configuration in account.configurations.values():
+            truth = self.run.promises.truths[configuration.name]
+            script = decoded(configuration.on_start)
+            if truth.damaged:
+                self._write(configuration, b"#!/bin/bash\necho repaired\n", Truth(b"#!/bin/bash\necho repaired\n"))
+            elif any(each.stack == OTHER_STACK for each in blocks(script)):
+                self._write(configuration, strip(script, OTHER_STACK), truth)
+        for notebook in account.notebooks.values():
+            mine = [key for key in notebook.tags if key not in ("ssh-status", "ssh-address")]
+            account.delete_tags(ResourceArn=notebook.arn, TagKeys=mine)
+            if notebook.status == "InService":
+                account.stop_notebook_instance(NotebookInstanceName=notebook.name)
+        account.person = False
+
+    # ---- how it is done
+
+    def _tag(self, **tags: str) -> None:
+        written = [{"Key": key.replace("_", "-"), "Value": value} for key, value in tags.items()]
+        self.run.account.add_tags(ResourceArn=self._notebook().arn, Tags=written)
+
+    def _notebook(self) -> Notebook:
+        found = self.run.chance.pick([*self.run.account.notebooks.values()])
+        self.about += f" {found.name}"
+        return found
+
+    def _configuration(self) -> Configuration:
+        found = self.run.chance.pick([*self.run.account.configurations.values()])
+        self.about += f" {found.name}"
+        return found
+
+    def _save(self, edit: Callable[[bytes], bytes]) -> None:
+        """Save the oldest draft, edited; what somebody else wrote meanwhile is overwritten, as consoles do."""
+        if not self.drafts:
+            self.open_a_script()
+        draft = self.drafts.pop(0)
+        configuration = self.run.account.configurations.get(draft.configuration)
+        if configuration is None:
+            return
+        if self.run.in_the_window("update_notebook_instance_lifecycle_config", configuration.name):
+            self.drafts.insert(0, draft)
+            return
+        before = draft.script or b""
+        after = edit(before)
+        same = without_blocks(before) == without_blocks(after)
+        self._write(configuration, after, draft.truth if same else Truth(without_blocks(after)))
+
+    def _write(self, configuration: Configuration, script: bytes | None, truth: Truth) -> None:
+        account = self.run.account
+        hooks = {"OnStart": encoded(script), "OnCreate": configuration.on_create}
+        known = any(each.stack == STACK for each in blocks(decoded(configuration.on_start)))
+        torn = script is not None and STACK.encode() in script and type(inspect(script, STACK)).__name__ == "Damaged"
+        brought = any(each.stack == STACK for each in blocks(script)) and not known
+        account.update_notebook_instance_lifecycle_config(
+            NotebookInstanceLifecycleConfigName=configuration.name,
+            **{hook: [{"Content": content}] for hook, content in hooks.items() if content},
+        )
+        put_back = brought or (self.run.promises.truths[configuration.name].put_back and known)
+        self.run.promises.truths[configuration.name] = Truth(truth.text, torn, put_back)
+
+
+_HABITS: tuple[Callable[[People], None], ...] = tuple(
+    habit
+    for habit, weight in {
+        People.ask: 24,
+        People.ask_no_more: 10,
+        People.ask_for_a_restart: 8,
+        People.ask_until: 4,
+        People.allow_waking: 3,
+        People.tag_otherwise: 3,
+        People.start: 12,
+        People.stop: 12,
+        People.wake: 4,
+        People.make_notebook: 3,
+        People.delete_notebook: 4,
+        People.switch_configuration: 7,
+        People.make_configuration: 2,
+        People.make_the_fallback_themselves: 1,
+        People.delete_configuration: 2,
+        People.open_a_script: 6,
+        People.save_below: 4,
+        People.save_on_top: 3,
+        People.save_anew: 2,
+        People.edit_inside_the_markers: 4,
+        People.break_a_marker: 1,
+        People.copy_a_script: 1,
+        People.another_stack_comes_or_goes: 3,
+        People.add_a_rule: 3,
+        People.take_a_rule_away: 4,
+        People.close_or_open_the_bastion: 1,
+        People.bring_another_version: 1,
+    }.items()
+    for _ in range(weight)
+)
+"""Who does what how often."""

@@ -1,0 +1,315 @@
+"""What must never happen, checked at the moment when it would; and what must be so once everything is calm.
+
+Nothing here asks the code under test how it did: an owner's script is taken apart by its marker lines, and what a person
+wrote is remembered, not derived.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from simulation.account import AT_REST, BASTION_GROUP, BASTION_VPC, Configuration, Notebook, Rule, Watcher
+from simulation.errors import BrokenPromise
+
+from notebook_ssh.rules.notebook import PLAIN, shows, tags_to_show
+from notebook_ssh.rules.record import Mode
+from notebook_ssh.rules.script import LIMIT, SHEBANG, Refused, fingerprint, splice
+from notebook_ssh.rules.tags import read_wish
+
+if TYPE_CHECKING:
+    from simulation.run import Run
+
+STACK, OTHER_STACK = "team-ssh", "other-team"
+OWNER_TAG = "notebook-ssh:stack"
+FALLBACK = "better-sagemaker"
+RECENTLY = 90_000
+"""Milliseconds for which a look at a notebook's tags can be in the making: the calls of one look, each timed out."""
+
+NOT_OURS = "I write this myself"
+"""What a person writes where our status stands; on a notebook that never asked for SSH it is theirs to keep."""
+
+ANNOUNCED = 3_600_000
+"""Milliseconds for which a restart that was asked for may come, functions that die on the way included."""
+
+_OPENING = re.compile(rb"^# >>> notebook-ssh stack=(\S+) version=\S+ id=\S+ sum=(\S+) original=\S+ >>> .*\n", re.M)
+
+
+def decoded(script: str | None) -> bytes | None:
+    """A hook's script as bytes."""
+    return None if script is None else base64.b64decode(script)
+
+
+def encoded(script: bytes | None) -> str | None:
+    """A script as a hook holds it; one without a byte is no script there."""
+    return base64.b64encode(script).decode() if script else None
+
+
+@dataclass(frozen=True)
+class Found:
+    """One block in a script. intact: its body has the sum that its first line names."""
+
+    stack: str
+    start: int
+    end: int
+    intact: bool
+
+
+def blocks(script: bytes | None) -> list[Found]:
+    """Every block between an opening line and its closing line, by these lines alone."""
+    found = []
+    for opening in _OPENING.finditer(script or b""):
+        closing = b"# <<< notebook-ssh stack=" + opening[1] + b" <<<\n"
+        end = (script or b"").find(closing, opening.end())
+        if end >= 0:
+            body = (script or b"")[opening.end() : end]
+            intact = fingerprint(body).encode() == opening[2]
+            found.append(Found(opening[1].decode(), opening.start(), end + len(closing), intact))
+    return found
+
+
+def without_blocks(script: bytes | None) -> bytes | None:
+    """The lines that are nobody's block."""
+    for each in reversed(blocks(script)):
+        script = (script or b"")[: each.start] + (script or b"")[each.end :]
+    return script
+
+
+def as_seen_beside_a_block(truth: bytes | None) -> bytes:
+    """An owner's script as it reads while a block is in it: a block needs a whole line above it."""
+    if not truth:
+        return SHEBANG
+    return truth if b"\n" in truth or not truth.startswith(b"#!") else truth + b"\n"
+
+
+@dataclass
+class Truth:
+    """An owner's script as the owner left it. damaged: somebody broke a marker line, and nobody may touch it until the
+    owner has. put_back: a person brought a block to where the stack may not know of it."""
+
+    text: bytes | None
+    damaged: bool = False
+    put_back: bool = False
+
+
+@dataclass
+class Promises(Watcher):
+    """Every promise, with what is needed to judge it."""
+
+    run: Run
+    truths: dict[str, Truth] = field(default_factory=dict)
+    asked: dict[str, int] = field(default_factory=dict)
+    asked_restart: dict[str, int] = field(default_factory=dict)
+    asked_wake: dict[str, int] = field(default_factory=dict)
+    owed: set[str] = field(default_factory=set)
+    attached: dict[str, str] = field(default_factory=dict)
+    writes: Counter[str] = field(default_factory=Counter)
+    checked: Counter[str] = field(default_factory=Counter)
+
+    # ---- at each deed
+
+    def script(self, configuration: Configuration, before: str | None, after: str | None) -> None:
+        if self.run.account.person:
+            return
+        self.writes["script"] += 1
+        truth, script = self.truths[configuration.name], decoded(after)
+        self._hold(not truth.damaged, f"{configuration.name} was written although its markers are damaged")
+        self._hold(script is None or len(script) <= LIMIT, f"{configuration.name} was made too large")
+        if blocks(script):
+            kept = without_blocks(script) == as_seen_beside_a_block(truth.text)
+        else:
+            kept = (script or b"") == (truth.text or b"")
+        self._hold(
+            kept, f"{configuration.name}: an owner's byte was lost: {without_blocks(script)!r} was {truth.text!r}"
+        )
+        truth.put_back = False
+
+    def created(self, configuration: Configuration) -> None:
+        if not self.run.account.person:
+            self.writes["create"] += 1
+            self.truths[configuration.name] = Truth(without_blocks(decoded(configuration.on_start)))
+
+    def removed(self, configuration: Configuration) -> None:
+        if self.run.account.person:
+            return
+        self.writes["delete"] += 1
+        self._hold(configuration.tags.get(OWNER_TAG) == STACK, f"{configuration.name} was deleted and is not ours")
+        truth = self.truths[configuration.name]
+        self._hold(truth.text == PLAIN, f"{configuration.name} was deleted with a person's script in it")
+
+    def starts(self, notebook: Notebook) -> None:
+        configuration = self.run.account.configurations.get(notebook.configuration or "")
+        if configuration is not None and configuration.by_stack:
+            script = decoded(configuration.on_start) or b""
+            ours = [each for each in blocks(script) if each.stack == STACK]
+            broken = [each for each in ours if not each.intact]
+            self._hold(not broken and len(ours) <= 1, f"{notebook.name} starts with a broken block")
+            opened = [each for each in _OPENING.finditer(script) if each[1] == STACK.encode()]
+            self._hold(len(opened) == len(ours), f"{notebook.name} starts with a torn block")
+            self._hold(len(script) <= LIMIT, f"{notebook.name} starts with a script that is too large")
+        if self.run.account.person:
+            self.owed.discard(notebook.name)
+            return
+        self.writes["start"] += 1
+        mine = notebook.name in self.owed or self._recently(self.asked_wake, notebook)
+        if not mine and self.asked_restart.get(notebook.name, 0) >= self.run.now - ANNOUNCED:
+            # We had written down that we stop it, and died; then a person stopped it who had asked for a restart.
+            self.checked["restarts in which a person was faster"] += 1
+            mine = True
+        self._hold(mine, f"{notebook.name} was started, and nobody asked for it")
+        self.owed.discard(notebook.name)
+
+    def stops(self, notebook: Notebook) -> None:
+        if self.run.account.person:
+            return
+        self.writes["stop"] += 1
+        self._hold(
+            self._recently(self.asked_restart, notebook), f"{notebook.name} was stopped, and nobody asked for it"
+        )
+        self.owed.add(notebook.name)
+
+    def attaches(self, notebook: Notebook, configuration: str | None) -> None:
+        if self.run.account.person:
+            return
+        self.writes["attach"] += 1
+        if configuration is None:
+            ours = self.attached.get(notebook.name) == notebook.configuration
+            self._hold(ours, f"{notebook.configuration} was detached from {notebook.name}, and was not our doing")
+            return
+        free = notebook.configuration is None or self.attached.get(notebook.name) == notebook.configuration
+        self._hold(free, f"{notebook.configuration} of {notebook.name} was replaced by {configuration}")
+        self._hold(self._recently(self.asked, notebook), f"{configuration} was attached to {notebook.name}, untagged")
+        self.attached[notebook.name] = configuration
+
+    def revokes(self, rule: Rule) -> None:
+        if not self.run.account.person:
+            self.writes["revoke"] += 1
+            self._hold(rule.stack == STACK, f"{rule} was revoked and is not ours")
+
+    def tags(self, notebook: Notebook, after: Mapping[str, str]) -> None:
+        changed = {key for key in notebook.tags.keys() | after.keys() if notebook.tags.get(key) != after.get(key)}
+        if not self.run.account.person:
+            self.writes["tags"] += 1
+            self._hold(changed <= {"ssh-status", "ssh-address", "ssh-restart"}, f"we wrote the tags {sorted(changed)}")
+            self._hold("ssh-restart" not in after or "ssh-restart" not in changed, "we asked ourselves for a restart")
+        self.remember(notebook)
+
+    def remember(self, notebook: Notebook) -> None:
+        """What the notebook's tags have asked for until this moment."""
+        now, wish = self.run.now, read_wish(notebook.tags, "ssh")
+        if wish.mode_at(now // 1000) is not Mode.OFF:
+            self.asked[notebook.name] = now
+            if wish.restart:
+                self.asked_restart[notebook.name] = now
+
+    # ---- once it is calm
+
+    def settled(self) -> None:
+        """Everything is as the tags ask, and as its people left it."""
+        account = self.run.account
+        for notebook in account.notebooks.values():
+            if notebook.status != "Deleting":
+                self._notebook_is_settled(notebook)
+        for configuration in account.configurations.values():
+            self._configuration_is_settled(configuration)
+        self._bastion_is_settled()
+
+    def as_it_was(self) -> None:
+        """Nobody asks for anything: every script is its owner's to the byte, and nothing of ours is left."""
+        account = self.run.account
+        for name, configuration in account.configurations.items():
+            truth = self.truths[name]
+            if truth.put_back:
+                self.checked["blocks that a person put where nobody knows of them"] += 1
+                continue
+            script = decoded(configuration.on_start) or b""
+            self._hold(script == (truth.text or b""), f"{name} is {script!r} and was {truth.text!r}")
+            self.checked["scripts back to the byte"] += 1
+        fallback = account.configurations.get(FALLBACK)
+        used = any(each.configuration == FALLBACK for each in account.notebooks.values())
+        if fallback and not used and fallback.tags.get(OWNER_TAG) == STACK:
+            self._hold(self.truths[FALLBACK].text != PLAIN, "our unused configuration is still there")
+        self._hold(not [rule for rule in account.rules.values() if rule.stack == STACK], "rules of ours are left")
+        for notebook in account.notebooks.values():
+            shown = shows(notebook.tags, "ssh")
+            self._hold(not shown or shown == {"ssh-status": NOT_OURS}, f"{notebook.name} still shows {shown}")
+
+    def _notebook_is_settled(self, notebook: Notebook) -> None:
+        account, now = self.run.account, self.run.now // 1000
+        name, wish = notebook.name, read_wish(notebook.tags, "ssh")
+        record = self.run.table.record(name)
+        asks = wish.mode_at(now) is not Mode.OFF
+        if not asks:
+            settled = record is None or record.wish == wish
+            self._hold(settled, f"{name} asks for nothing, and is known to ask {record and record.wish}")
+            return
+        if record is None:
+            raise BrokenPromise(f"{name} asks for SSH and is not known")
+        self._hold(record.wish == wish, f"{name} asks for {wish}, and is known to ask for {record.wish}")
+        self._hold(record.state == notebook.status, f"{name} is {notebook.status}, and known as {record.state}")
+        self._hold(record.configuration == notebook.configuration, f"{name}: known with {record.configuration}")
+        self._hold(bool(record.seen), f"the last look at {name} did not end")
+        shown, right = shows(notebook.tags, "ssh"), tags_to_show(record, now, self.run.sync, "ssh")
+        self._hold(shown == right, f"{name} shows {shown} and should show {right}")
+        if notebook.configuration is None:
+            waits = notebook.status not in AT_REST or record.problem is not None
+            self._hold(waits, f"{name} is {notebook.status} and was given no configuration")
+            return
+        script = decoded(account.configurations[notebook.configuration].on_start)
+        made = splice(script, self.run.block)
+        if isinstance(made, Refused):
+            self._hold(record.problem == made.problem, f"{name} does not say {made.problem}: {record.problem}")
+            self.checked["refusals said"] += 1
+        else:
+            self._hold(not made.changed, f"the configuration {notebook.configuration} of {name} lacks the block")
+            self._hold(record.problem is None, f"{name} still says {record.problem}")
+            self.checked["notebooks with the block in place"] += 1
+
+    def _configuration_is_settled(self, configuration: Configuration) -> None:
+        now, truth = self.run.now // 1000, self.truths[configuration.name]
+        wishes = [
+            read_wish(each.tags, "ssh")
+            for each in self.run.account.notebooks.values()
+            if each.configuration == configuration.name
+        ]
+        wanted = any(wish.mode_at(now) is not Mode.OFF or wish.problem for wish in wishes)
+        if wanted or truth.damaged or truth.put_back:
+            return
+        here = [each for each in blocks(decoded(configuration.on_start)) if each.stack == STACK]
+        self._hold(not here, f"nobody asks for SSH in {configuration.name}, and the block is there")
+        self.checked["configurations without the block"] += 1
+
+    def _bastion_is_settled(self) -> None:
+        account, now = self.run.account, self.run.now // 1000
+        if BASTION_GROUP not in account.groups:
+            return
+        admitted = [
+            each
+            for each in account.notebooks.values()
+            if read_wish(each.tags, "ssh").mode_at(now) is Mode.BASTION and each.status in ("Pending", "InService")
+        ]
+        reachable = [each for each in admitted if any(account.groups[group] == BASTION_VPC for group in each.groups)]
+        entrances = {
+            rule.group
+            for rule in account.rules.values()
+            if not rule.egress and rule.peer == BASTION_GROUP and rule.ports == (22, 22)
+        }
+        for notebook in reachable:
+            self._hold(bool(entrances & set(notebook.groups)), f"the bastion does not reach {notebook.name}")
+            self.checked["ways through the bastion"] += 1
+        needed = {group for each in reachable for group in each.groups} | {BASTION_GROUP}
+        for rule in account.rules.values():
+            if rule.stack == STACK:
+                self._hold(bool(reachable) and rule.group in needed, f"{rule} is of no use to anybody")
+
+    def _recently(self, asked: Mapping[str, int], notebook: Notebook) -> bool:
+        self.remember(notebook)
+        return asked.get(notebook.name, 0) >= self.run.now - RECENTLY
+
+    def _hold(self, held: bool, otherwise: str) -> None:
+        if not held:
+            raise BrokenPromise(otherwise)

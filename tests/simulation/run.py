@@ -1,0 +1,601 @@
+"""One run: an account, its people, the real handlers, and a scheduler that decides at every step who moves and what fails.
+
+A run is given by a seed and a number of steps. A step is one move: a call to AWS, something that a person does, the
+beginning of an invocation, or time passing. The handlers are the deployed ones; what stands in is `clients._client`,
+the clock, and what is only told to people (logs, metrics).
+"""
+
+from __future__ import annotations
+
+import heapq
+import io
+import itertools
+import json
+import logging
+import os
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Set as AbstractSet
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+from botocore.exceptions import ClientError
+from builders import a_body, an_api_event
+from simulation.account import BASTION_GROUP, BASTION_VPC, NUMBER, REGION, Account, Configuration, Notebook, pages
+from simulation.chance import Chance
+from simulation.errors import BrokenPromise, Killed, no_answer, refusal
+from simulation.people import People
+from simulation.promises import FALLBACK, STACK, Promises, blocks, decoded
+from simulation.workers import Baton, Worker
+
+from notebook_ssh.aws import clients, secrets
+from notebook_ssh.aws.table import Table
+from notebook_ssh.errors import Transient
+from notebook_ssh.rules.notebook import Terms
+from notebook_ssh.rules.script import Block, fingerprint
+from reconcile_bastion import handler as bastion_function
+from reconcile_notebook import handler as notebook_function
+from record_address import handler as report_function
+from start_notebook import handler as start_function
+from sweep import handler as sweep_function
+
+BEGIN = 1_800_000_000_000
+FUNCTION = f"{STACK}-ReconcileNotebook"
+SYNC = 300
+SWEEP_EVERY = 900_000
+VISIBILITY, RECEIVES = 130_000, 5
+"""As in template.yaml."""
+
+SECONDS = {"notebooks": 120, "bastion": 120, "sweep": 300, "report": 30, "start": 30}
+MOST = {"notebooks": 3, "bastion": 1, "sweep": 1, "report": 2, "start": 1}
+"""Time and concurrency of each function."""
+
+ENVIRONMENT = {
+    "AWS_REGION": REGION,
+    "STACK_NAME": STACK,
+    "TABLE_NAME": "records",
+    "NOTEBOOK_QUEUE": "notebooks",
+    "BASTION_QUEUE": "bastion",
+    "FALLBACK_CONFIGURATION": FALLBACK,
+    "NGROK_SECRET": "token",
+    "KEYS_PATH": "/keys",
+    "SYNC_SECONDS": str(SYNC),
+    "BASTION_HOST": "bastion.example.com",
+    "BASTION_SECURITY_GROUP": BASTION_GROUP,
+    "BASTION_VPC": BASTION_VPC,
+    "BASTION_CLIENT_CIDRS": "198.51.100.0/24",
+}
+MOVES = {
+    "Pending": (60_000, 300_000),
+    "Stopping": (20_000, 120_000),
+    "Updating": (5_000, 40_000),
+    "Deleting": (5_000, 60_000),
+}
+
+
+def a_block(version: str) -> Block:
+    """A block as large as the budget allows (docs/block.md)."""
+    body = f": {version}\n".encode() + b"".join(b": line %03d of a block that fills its room\n" % i for i in range(135))
+    return Block(STACK, version, fingerprint(body), body)
+
+
+BLOCKS = (a_block("1.0.0"), a_block("1.1.0"))
+
+
+@dataclass
+class Message:
+    """visible: epoch milliseconds from which on it is delivered. held: an invocation has it."""
+
+    body: str
+    sent: int
+    visible: int
+    receives: int = 0
+    held: bool = False
+
+
+class Run:
+    """The whole of it."""
+
+    def __init__(self, seed: int, steps: int, only: AbstractSet[int] | None = None) -> None:
+        """only: the steps that may do mischief; None: all up to `steps`."""
+        self.seed, self.steps, self.sync = seed, steps, SYNC
+        self.mischief = True
+        self.chance = Chance(seed, lambda step: self.mischief and (only is None or step < 0 or step in only))
+        self.now = BEGIN
+        self.step = 0
+        self.block = BLOCKS[0]
+        self.table = Table("records")
+        self.promises = Promises(self)
+        self.account = Account(lambda: self.now, self.tell, self.promises)
+        self.people = People(self)
+        self.queues: dict[str, list[Message]] = {"notebooks": [], "bastion": []}
+        self.dead: list[Message] = []
+        self.jobs: list[tuple[str, Callable[[], Any]]] = []
+        self.workers: list[Worker] = []
+        self.last: Worker | None = None
+        self.baton = Baton()
+        self.timers: list[tuple[int, int, Callable[[], None]]] = []
+        self.order = itertools.count()
+        self.counts: Counter[str] = Counter()
+        self.story: list[str] = []
+        self.reports: dict[str, int] = {}
+        self.deaf = False
+        self.calm_since = sys.maxsize
+
+    # ---- from beginning to end
+
+    def play(self) -> None:
+        """Mischief for `steps` steps; then calm, one sweep, everything settled; then everybody goes home.
+
+        Raises AssertionError when a promise is broken.
+        """
+        with bound(self):
+            try:
+                self._play()
+            except BrokenPromise as broken:
+                raise AssertionError(f"seed {self.seed}, step {self.step}: {broken}") from None
+            finally:
+                self._end()
+
+    def _play(self) -> None:
+        self.chance.turn(-1)
+        self.people.found()
+        self.account.person = False
+        self.at(self.now + 60_000, self._sweep)
+        for _ in range(self.steps):
+            self._step()
+        self.mischief = False
+        self.calm_since = self.now
+        self.story.append(f"{self.step}: calm")
+        self.chance.turn(self.step)
+        for notebook in self.account.notebooks.values():  # the index catches up
+            self.account.index(notebook.arn, notebook.tags)
+        self.account.old = (0, [], [])
+        self._drain()
+        self._sweep_once("after the mischief")
+        self.promises.settled()
+        self._nothing_moves()
+        self.deaf = bool(self.seed % 2)
+        self.people.go_home()
+        self._drain()
+        for _ in range(4 if self.deaf else 2):
+            self._sweep_once("after everybody went home")
+        self.promises.as_it_was()
+
+    def _sweep_once(self, when: str) -> None:
+        self.story.append(f"one sweep {when}")
+        self.at(self.now, self._sweep_now)
+        self._drain()
+
+    def _nothing_moves(self) -> None:
+        """In an hour of calm nothing is written: not by us, not because of us."""
+        for _ in range(8):  # notebooks whose agents fell silent are said to be so, for the last time
+            self.now += SWEEP_EVERY
+            self._sweep_once("as agents fall silent")
+        before = self.promises.writes.copy()
+        for _ in range(4):
+            self.now += SWEEP_EVERY
+            self._sweep_once("in the calm")
+        after = self.promises.writes - before
+        self.hold(not after, f"written in an hour of calm: {dict(after)}")
+
+    def _drain(self, most: int = 20_000) -> None:
+        """Go on until nothing is under way: no invocation, no message, nothing that arrives by itself."""
+        for _ in range(most):
+            waiting = any(self.queues.values()) or self.workers or self.jobs
+            if not waiting and not self.timers:
+                return
+            self._step()
+        raise BrokenPromise(f"it does not come to rest: {self.story[-12:]}")
+
+    def _end(self) -> None:
+        for worker in self.workers:
+            worker.doomed = True
+            self.baton.resume(worker)
+        self.baton.end()
+
+    # ---- one step
+
+    def _step(self) -> None:
+        self.step += 1
+        self.counts["steps"] += 1
+        self.chance.turn(self.step)
+        self._time_comes()
+        chance = self.chance.roll()
+        if chance < 0.06:
+            did = self.people.act()
+            self.counts["deeds of people"] += 1
+            self.story.append(f"{self.step}: somebody: {did}")
+        elif chance < 0.075:
+            self.now += self.chance.between(1_000, 120_000)
+        elif chance < 0.08:
+            self.account.table.expire(self.now // 1000)
+        else:
+            self._move()
+
+    def _time_comes(self) -> None:
+        while self.timers and self.timers[0][0] <= self.now:
+            heapq.heappop(self.timers)[2]()
+
+    def _move(self) -> None:
+        ready = [worker for worker in self.workers if worker.wake <= self.now]
+        if self.last in ready and not self.chance.odds(0.4):
+            self._resume(self.last)
+            return
+        begin: list[Worker | Callable[..., bool]] = [
+            start for start in (self._next_job, self._next_batch, self._next_bastion) if start(begin=False)
+        ]
+        if not ready and not begin:
+            self._time_passes()
+            return
+        choice = self.chance.pick([*ready, *begin])
+        if isinstance(choice, Worker):
+            self._resume(choice)
+        else:
+            choice(begin=True)
+
+    def _time_passes(self) -> None:
+        moments = [worker.wake for worker in self.workers] + [each[0] for each in self.timers[:1]]
+        moments += [m.visible for queue in self.queues.values() for m in queue if not m.held]
+        self.now = min((each for each in moments if each > self.now), default=self.now + 1_000)
+
+    def _resume(self, worker: Worker | None) -> None:
+        assert worker is not None
+        self.last = worker
+        if self.now > worker.deadline:
+            worker.doomed = True
+            self.counts["invocations out of time"] += 1
+        self.baton.resume(worker)
+        if worker.done:
+            self._finished(worker)
+
+    # ---- invocations
+
+    def _busy(self, kind: str) -> bool:
+        return sum(worker.kind == kind for worker in self.workers) >= MOST[kind]
+
+    def _next_job(self, *, begin: bool) -> bool:
+        for place, (kind, job) in enumerate(self.jobs):
+            if not self._busy(kind):
+                if begin:
+                    del self.jobs[place]
+                    self._begin(kind, job, [])
+                return True
+        return False
+
+    def _next_batch(self, *, begin: bool) -> bool:
+        return self._next_of("notebooks", 100, notebook_function.handle, begin=begin)
+
+    def _next_bastion(self, *, begin: bool) -> bool:
+        if any(message.held for message in self.queues["bastion"]):
+            return False
+        return self._next_of("bastion", 10, bastion_function.handle, begin=begin)
+
+    def _next_of(self, queue: str, most: int, handle: Callable[..., Any], *, begin: bool) -> bool:
+        waiting = [m for m in self.queues[queue] if not m.held and m.visible <= self.now]
+        if not waiting or self._busy(queue):
+            return False
+        if begin:
+            batch = waiting[: self.chance.pick((most, 1, 3))]
+            for message in batch:
+                message.held = True
+                message.receives += 1
+            event = {"Records": [_delivered(number, message) for number, message in enumerate(batch)]}
+            self._begin(queue, lambda: handle(event, self._context(worker_of())), batch)
+            worker = self.workers[-1]
+
+            def worker_of() -> Worker:
+                return worker
+
+        return True
+
+    def _begin(self, kind: str, job: Callable[[], Any], batch: list[Message]) -> None:
+        self.counts[f"invocations of {kind}"] += 1
+        self.workers.append(Worker(kind, job, self.now + SECONDS[kind] * 1000, batch))
+        self.last = self.workers[-1]
+
+    def _context(self, worker: Worker) -> Any:
+        return SimpleNamespace(
+            function_name=FUNCTION,
+            aws_request_id="request",
+            get_remaining_time_in_millis=lambda: worker.deadline - self.now,
+        )
+
+    def _finished(self, worker: Worker) -> None:
+        self.workers.remove(worker)
+        error = worker.error
+        if isinstance(error, BrokenPromise):
+            raise error
+        if error is not None and not isinstance(error, Killed | Transient):
+            raise BrokenPromise(f"{worker.kind}: unforeseen {_told(error)}") from error
+        failed = (
+            {each["itemIdentifier"] for each in (worker.result or {}).get("batchItemFailures", ())}
+            if (error is None and worker.kind == "notebooks")
+            else set()
+        )
+        for number, message in enumerate(worker.messages):
+            message.held = False
+            if error is None and str(number) not in failed and not self.chance.odds(0.02):
+                self.queues[worker.kind].remove(message)
+            elif message.receives >= RECEIVES:
+                self.queues[worker.kind].remove(message)
+                self.dead.append(message)
+                self.hold(message.sent < self.calm_since, f"a message ended among the dead letters: {message.body}")
+                self.counts["dead letters"] += 1
+            else:
+                message.visible = self.now + VISIBILITY
+
+    # ---- calls to AWS
+
+    def call(self, service: str, operation: str, **given: Any) -> Any:
+        """What a client's method does: stop here until it is this worker's turn, and then meet its fate."""
+        worker = self.baton.current
+        if worker is None:  # the run itself looks
+            return self._obey(operation, given)
+        worker.pending = (operation, given)
+        worker = self.baton.wait()
+        worker.pending = ("", {})
+        self.counts["calls"] += 1
+        self.now += self.chance.between(5, 60)
+        fate = self.chance.roll()
+        if fate < 0.025:
+            raise self._fault("throttled", refusal("ThrottlingException", "Rate exceeded"))
+        if fate < 0.03:
+            raise self._fault("failed by the service", refusal("InternalFailure", "", 500))
+        if fate < 0.04:
+            return self._lost(worker, None, operation, given)
+        if fate < 0.055:
+            return self._lost(worker, partial(self._obey, operation), operation, given)
+        if fate < 0.065:
+            raise self._fault("killed before a call", Killed())
+        answer = self._obey(operation, given)
+        if fate < 0.08:
+            raise self._fault("killed after a call", Killed())
+        if fate < 0.095:
+            self._fault("obeyed twice", None)  # botocore tried again, because the first answer was lost
+            answer = self._obey(operation, given)
+        return answer
+
+    def _fault(self, name: str, error: Any) -> Any:
+        self.counts[f"calls {name}"] += 1
+        self.story.append(f"{self.step}: {name}")
+        return error
+
+    def _lost(self, worker: Worker, obey: Callable[..., Any] | None, operation: str, given: dict[str, Any]) -> Any:
+        self._fault("obeyed, and the answer lost" if obey else "lost", None)
+        if obey:
+            try:
+                obey(given)
+            except ClientError:
+                self.counts["refusals lost"] += 1
+        worker.wake = self.now + 10_000
+        self.baton.wait()
+        raise no_answer()
+
+    def _obey(self, operation: str, given: dict[str, Any]) -> Any:
+        account = self.account
+        account.stale = account.table.stale = self.chance.odds(0.08)
+        account.page = account.table.page = 2 if self.chance.odds(0.3) else 100
+        if account.stale:
+            self.counts["reads that were perhaps stale"] += 1
+        home = account.table if operation in _OF_THE_TABLE else account
+        answer = getattr(home, operation)(**given)
+        if operation in _WRITES:
+            self.counts["writes"] += 1
+            self.story.append(f"{self.step}: we: {operation} {_named(given)}")
+        for queue, body, delay in account.queued:
+            self.put(queue, body, delay * 1000)
+        account.queued.clear()
+        return answer
+
+    def in_the_window(self, operation: str, name: str) -> bool:
+        """Whether one of our writes to `name` is on its way: no look can see what a person does now."""
+        names = ("NotebookInstanceLifecycleConfigName", "NotebookInstanceName")
+        hit = any(
+            worker.pending[0] == operation and any(worker.pending[1].get(key) == name for key in names)
+            for worker in self.workers
+        )
+        if hit:
+            self.counts["deeds put off: a write of ours was on its way"] += 1
+        return hit
+
+    # ---- time, signals, queues
+
+    def sleep(self, seconds: float) -> None:
+        worker = self.baton.current
+        assert worker is not None
+        worker.wake = self.now + int(seconds * 1000 + 0.999)
+        worker.pending = ("", {})
+        self.baton.wait()
+
+    def at(self, moment: int, job: Callable[[], None]) -> None:
+        heapq.heappush(self.timers, (moment, next(self.order), job))
+
+    def put(self, queue: str, body: str, delay: int) -> None:
+        copies = 2 if self.chance.odds(0.04) else 1
+        self.counts["messages delivered twice"] += copies - 1
+        for _ in range(copies):
+            self.queues[queue].append(Message(body, self.now, self.now + delay))
+
+    def tell(self, kind: str, resource: Any) -> None:
+        """Something happened: statuses move on in time, the index hears of tags, and events go out as they please."""
+        if kind == "status" and resource.status in MOVES:
+            self.at(self.now + self.chance.between(*MOVES[resource.status]), partial(self.account.arrive, resource))
+        if kind == "status" and resource.status == "InService":
+            self._boot(resource)
+        if kind == "tags":
+            tags = dict(resource.tags)
+            lag = self.chance.pick((0, 30_000, 300_000, 1_200_000))
+            self.at(self.now + lag, partial(self.account.index, resource.arn, tags))
+        if self.deaf or self.chance.odds(0.25):
+            self.counts["signals dropped"] += 1
+            return
+        delay = 0 if not self.chance.odds(0.3) else self.chance.between(1_000, 600_000)
+        self.counts["signals late, and so out of order"] += bool(delay)
+        copies = 2 if self.chance.odds(0.15) else 1
+        self.counts["signals doubled"] += copies - 1
+        for _ in range(copies):
+            self.at(self.now + delay, partial(self._signal, json.dumps(_event(kind, resource))))
+
+    def _signal(self, body: str) -> None:
+        self.put("notebooks", body, 0)
+
+    def _sweep(self) -> None:
+        self._sweep_now()
+        if self.mischief:
+            self.at(self.now + SWEEP_EVERY, self._sweep)
+
+    def _sweep_now(self) -> None:
+        self.jobs.append(("sweep", lambda: sweep_function.handle({}, None)))
+
+    # ---- agents, and people at the API
+
+    def _boot(self, notebook: Notebook) -> None:
+        ours = [each for each in blocks(decoded(notebook.booted)) if each.stack == STACK and each.intact]
+        if ours:
+            self.reports[notebook.name] = 0
+            self.at(self.now + 1_000, partial(self._report, notebook, notebook.boots))
+
+    def _report(self, notebook: Notebook, boot: int) -> None:
+        alive = self.account.notebooks.get(notebook.name) is notebook and notebook.boots == boot
+        if not alive or notebook.status != "InService" or not self.mischief:
+            return
+        self.reports[notebook.name] += 1
+        body = a_body(
+            boot=f"boot-{boot}",
+            booted_at=notebook.changed // 1000,
+            sequence=self.reports[notebook.name],
+            mode=self.chance.pick(("ngrok", "off")),
+        )
+        caller = {"accountId": NUMBER, "userArn": f"arn:aws:sts::{NUMBER}:assumed-role/{notebook.role}/SageMaker"}
+        event = an_api_event("POST", "/notebooks/{name}/report", notebook.name.lower(), body=json.dumps(body))
+        event["requestContext"]["identity"] = caller
+        self.jobs.append(("report", lambda: report_function.handle(event, None)))
+        self.at(self.now + SYNC * 1000, partial(self._report, notebook, boot))
+
+    def wake(self, name: str) -> None:
+        event = an_api_event("POST", "/notebooks/{name}/start", name)
+        self.jobs.append(("start", lambda: start_function.handle(event, None)))
+
+    def next_block(self) -> None:
+        self.block = BLOCKS[1 - BLOCKS.index(self.block)]
+
+    def terms(self) -> Terms:
+        return Terms("ssh", FALLBACK, self.block)
+
+    def hold(self, held: bool, otherwise: str) -> None:
+        if not held:
+            raise BrokenPromise(otherwise)
+
+    def unforeseen(self, *_: Any, **__: Any) -> None:
+        """A handler met an error that nobody foresaw, and logged it."""
+        error = sys.exc_info()[1]
+        if isinstance(error, Transient) or (isinstance(error, ClientError) and clients.transient(error)):
+            return
+        self.story.append(f"unforeseen: {_told(error)}")
+        raise BrokenPromise(f"unforeseen: {_told(error)}")
+
+
+_OF_THE_TABLE = {"get_item", "query", "put_item", "update_item", "delete_item"}
+_WRITES = {
+    "update_notebook_instance",
+    "start_notebook_instance",
+    "stop_notebook_instance",
+    "create_notebook_instance_lifecycle_config",
+    "update_notebook_instance_lifecycle_config",
+    "delete_notebook_instance_lifecycle_config",
+    "add_tags",
+    "delete_tags",
+    "authorize_security_group_ingress",
+    "authorize_security_group_egress",
+    "revoke_security_group_ingress",
+    "revoke_security_group_egress",
+}
+
+
+def _told(error: BaseException | None) -> str:
+    lines = traceback.format_exception(error)
+    return "".join(lines)[-1500:]
+
+
+def _named(given: dict[str, Any]) -> str:
+    keys = ("NotebookInstanceName", "NotebookInstanceLifecycleConfigName", "ResourceArn", "GroupId")
+    return " ".join(str(given[key]).rpartition("/")[2] for key in keys if key in given)
+
+
+def _delivered(number: int, message: Message) -> dict[str, Any]:
+    return {
+        "messageId": str(number),
+        "body": message.body,
+        "attributes": {"SentTimestamp": str(message.sent), "ApproximateReceiveCount": str(message.receives)},
+    }
+
+
+def _event(kind: str, resource: Notebook | Configuration) -> dict[str, Any]:
+    """As in events/*.json, with what the handlers may read."""
+    match kind, resource:
+        case "status", Notebook():
+            return {
+                "detail-type": "SageMaker Notebook Instance State Change",
+                "resources": [resource.arn],
+                "detail": {"NotebookInstanceName": resource.name, "NotebookInstanceStatus": resource.status},
+            }
+        case "tags", Notebook():
+            return {
+                "detail-type": "Tag Change on Resource",
+                "resources": [resource.arn],
+                "detail": {"changed-tag-keys": [], "tags": {}, "version": 3.0},
+            }
+    return {
+        "detail-type": "SageMaker Notebook Lifecycle Config State Change",
+        "resources": [resource.arn],
+        "detail": {"NotebookInstanceLifecycleConfigName": resource.name},
+    }
+
+
+class _Client:
+    """A botocore client whose methods are the run's calls."""
+
+    def __init__(self, run: Run, service: str) -> None:
+        self._run, self._service = run, service
+
+    def __getattr__(self, operation: str) -> Any:
+        method = partial(self._run.call, self._service, operation)
+        setattr(self, operation, method)
+        return method
+
+    def get_paginator(self, operation: str) -> Any:
+        return SimpleNamespace(paginate=lambda **given: pages(getattr(self, operation), given))
+
+
+class _Nowhere(io.TextIOBase):
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+@contextmanager
+def bound(run: Run) -> Iterator[None]:
+    """The handlers' world is `run` for this long."""
+    made: dict[str, _Client] = {}
+    clock = SimpleNamespace(time=lambda: run.now / 1000, monotonic=lambda: run.now / 1000, sleep=run.sleep)
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        enter(patch.dict(os.environ, ENVIRONMENT))
+        enter(patch.object(clients, "_client", lambda service: made.setdefault(service, _Client(run, service))))
+        for module in (notebook_function, sweep_function, report_function, start_function, secrets):
+            enter(patch.object(module, "time", clock))
+        enter(patch.object(bastion_function, "time", clock.time))
+        enter(patch.object(notebook_function, "read_terms", lambda settings: run.terms()))
+        enter(patch.object(sweep_function, "read_terms", lambda settings: run.terms()))
+        enter(redirect_stdout(_Nowhere()))  # metrics are printed
+        for module in (notebook_function, report_function, start_function, bastion_function):
+            enter(patch.object(module.logger, "exception", run.unforeseen))
+        secrets.forget()
+        logging.disable(logging.CRITICAL)
+        stack.callback(logging.disable, logging.NOTSET)
+        yield

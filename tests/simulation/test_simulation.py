@@ -1,0 +1,38 @@
+"""The control plane against mischief: 100,000 steps and more, each of them the same on every machine.
+
+docs/reliability.md says what is simulated, and how to run more of it.
+"""
+
+from __future__ import annotations
+
+import pytest
+from simulation.explore import broken, explore, smallest
+
+FAILED_ONCE = (1, 3_000, 6_004)
+"""Seeds that broke a promise until the code was mended."""
+
+
+@pytest.mark.parametrize("seed", range(1_000, 9_000, 1_000))
+def test_every_promise_holds_through_mischief_and_calm(seed: int) -> None:
+    counts = explore(14_000, seed)
+    assert counts["steps"] >= 14_000
+    for fault in (
+        "throttled",
+        "lost",
+        "obeyed, and the answer lost",
+        "obeyed twice",
+        "killed before a call",
+        "killed after a call",
+    ):
+        assert counts[f"calls {fault}"] > 0, fault
+    for signal in ("dropped", "doubled", "late, and so out of order"):
+        assert counts[f"signals {signal}"] > 0, signal
+
+
+@pytest.mark.parametrize("seed", FAILED_ONCE)
+def test_what_failed_once_holds(seed: int) -> None:
+    assert broken(seed) is None
+
+
+def test_a_failure_shrinks_to_what_causes_it() -> None:
+    assert smallest(frozenset(range(200)), lambda steps: {17, 140} <= steps, tries=200) == {17, 140}
