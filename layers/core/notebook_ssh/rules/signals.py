@@ -1,4 +1,4 @@
-"""What an event says we should look at. An event is never believed beyond that (docs/decisions.md).
+"""What an event says we should look at. An event is never believed beyond that (docs/architecture.md, "Level-triggered").
 
 Events come best effort: repeated, late, out of order or not at all. So nothing is read from them but names.
 Shapes: events/*.json, each with where it is documented.
