@@ -31,7 +31,7 @@ USUAL = BlockSettings(
 EVERYTHING = replace(
     USUAL,
     stack="notebook-ssh-of-team-research",
-    ngrok_download="https://downloads.example.com/tools/ngrok-v3-stable-linux-amd64.tgz",
+    ngrok_download="https://downloads.example.com/tools/ngrok-v3-stable-linux-{arch}.tgz",
     ngrok_sha256="fedcba9876543210" * 4,
 )
 

@@ -60,7 +60,8 @@ _ALLOWED = {
     "api_url": _URL,
     # Tag keys allow letters, digits, blanks and + - = . _ : / @ (Tag, `Key`).
     "tag_key": r"[\w +=.:/@-]{1,100}",
-    "ngrok_download": rf"({_URL})?",
+    # `{arch}` stands for the machine's, amd64 or arm64; the agent puts it in.
+    "ngrok_download": r"(https?://[A-Za-z0-9._~:/@%+=,{}-]+)?",
     "ngrok_sha256": _SHA256,
     "worker_sha256": _SHA256,
 }
