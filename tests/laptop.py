@@ -167,10 +167,9 @@ class Laptop:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=60,
             check=False,
             start_new_session=True,
-            **{"stdin": subprocess.DEVNULL, "cwd": self.folder, **options},
+            **{"stdin": subprocess.DEVNULL, "cwd": self.folder, "timeout": 60, **options},
         )
 
     def client(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:

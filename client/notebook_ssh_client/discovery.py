@@ -25,7 +25,8 @@ def discover(name: str | None, region: str | None, profile: str | None, api: str
     profile = profile or os.environ.get("AWS_PROFILE")
     made = session(profile)
     name = name or DEFAULT_NAME
-    region = region or _region_in(api) or made.get_config_variable("region")
+    # AWS_REGION as all AWS tools but botocore read it: before AWS_DEFAULT_REGION and the profile.
+    region = region or _region_in(api) or os.environ.get("AWS_REGION") or made.get_config_variable("region")
     if not region:
         raise Failure("no AWS region is set; say it with --region, for example --region eu-west-1", USAGE)
     if api is None:
