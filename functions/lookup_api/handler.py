@@ -6,25 +6,27 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from aws_lambda_powertools import Logger
-
 from notebook_ssh.aws.table import STATUS, Table
 from notebook_ssh.http import JSON, TEXT, Answer, Refused, header, json_text, notebook_name, serve
 from notebook_ssh.rules import answers
 from notebook_ssh.rules.answers import Connection
-from notebook_ssh.rules.doctor import doctor_json, doctor_text, examine
 from notebook_ssh.rules.record import Record
 from notebook_ssh.rules.status import status_of
 from notebook_ssh.settings import Settings, read_settings
 
 Event = Mapping[str, Any]
 
-logger = Logger()
-
 
 def handle(event: Event, context: Any) -> dict[str, Any]:
     """An API Gateway proxy event → its answer."""
-    return serve(event, context, _dispatch, logger)
+    return serve(event, context, _dispatch, _logger)
+
+
+def _logger() -> Any:
+    """Powertools' logger, loaded when something failed: 35 million instructions that no other answer needs."""
+    from aws_lambda_powertools import Logger
+
+    return Logger()
 
 
 def _dispatch(event: Event) -> Answer:
@@ -70,6 +72,8 @@ def _known_hosts(event: Event, settings: Settings, now: int) -> Answer:
 
 def _doctor(event: Event, settings: Settings, now: int) -> Answer:
     """Text for people; JSON for whoever asks for it by `Accept`, since there are no query strings (they break signing)."""
+    from notebook_ssh.rules.doctor import doctor_json, doctor_text, examine  # no other answer needs it
+
     diagnosis = examine(_record(event, settings), now, settings)
     if JSON in header(event, "Accept"):
         return Answer(json_text(doctor_json(diagnosis)))

@@ -45,7 +45,7 @@ logger = Logger()
 
 def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """An API Gateway proxy event of `POST /notebooks/{name}/report` → its answer."""
-    return serve(event, context, _report, logger)
+    return serve(event, context, _report, lambda: logger)
 
 
 def _report(event: Mapping[str, Any]) -> Answer:

@@ -25,7 +25,7 @@ logger = Logger()
 
 def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """An API Gateway proxy event of `POST /notebooks/{name}/start` → its answer."""
-    return serve(event, context, _start, logger)
+    return serve(event, context, _start, lambda: logger)
 
 
 def _start(event: Mapping[str, Any]) -> Answer:

@@ -10,22 +10,19 @@ import pytest
 from builders import BASTION, HOST_KEY, NOW, RSA_KEY, SETTINGS, a_body, a_record, a_report, wire
 from hypothesis import given, strategies as st
 
-from notebook_ssh.errors import Problem
+from notebook_ssh.errors import BadReport, Problem, TooLarge
 from notebook_ssh.rules.answers import connection_of, details, fleet_known_hosts, known_hosts, ssh_command, ssh_config
 from notebook_ssh.rules.doctor import doctor_text, examine
-from notebook_ssh.rules.record import Mode, Phase, Record, RejectedKey, Report, Way, Wish
+from notebook_ssh.rules.record import Mode, Phase, Record, RejectedKey, Report, Way, Wish, is_notebook_name
 from notebook_ssh.rules.report import (
     CLOCK_SKEW,
     LARGEST_BODY,
-    BadReport,
     Change,
     Older,
     OtherRole,
     Token,
-    TooLarge,
     Unknown,
     answer,
-    is_notebook_name,
     printable,
     read_report,
     role_of_caller,

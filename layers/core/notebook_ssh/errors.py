@@ -1,4 +1,4 @@
-"""The two kinds of failure, and nothing else: what passes if tried again, and what needs a person.
+"""What goes wrong, by what is to be done about it: it passes if tried again, it needs a person, or nobody need act.
 
 Transient failures are raised through the handler so that the queue tries again. Permanent ones become
 a `Problem` on the notebook's record, with the remedy, and are not retried until something changes.
@@ -35,3 +35,15 @@ class Permanent(Exception):
 
 class Absent(Exception):
     """The service answered, and the thing does not exist. Never raised for a read that failed."""
+
+
+class BadReport(Exception):
+    """A report that is refused. field: what is wrong, as in docs/protocol.md. The text is for the agent's log."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+class TooLarge(BadReport):
+    """A report whose body is larger than any that an agent sends."""

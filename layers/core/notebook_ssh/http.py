@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from notebook_ssh.errors import Transient
-from notebook_ssh.rules.report import BadReport, TooLarge, is_notebook_name
+from notebook_ssh.errors import BadReport, TooLarge, Transient
+from notebook_ssh.rules.record import is_notebook_name
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -75,9 +75,15 @@ def body_of(event: Mapping[str, Any]) -> bytes:
 
 
 def serve(
-    event: Mapping[str, Any], context: Any, answer: Callable[[Mapping[str, Any]], Answer], log: logging.Logger | Any
+    event: Mapping[str, Any],
+    context: Any,
+    answer: Callable[[Mapping[str, Any]], Answer],
+    log: Callable[[], logging.Logger | Any],
 ) -> dict[str, Any]:
-    """What `answer` says to `event`, as API Gateway wants it; whatever it raises becomes an error answer."""
+    """What `answer` says to `event`, as API Gateway wants it; whatever it raises becomes an error answer.
+
+    log: gives the logger, and is asked for it only when there is something to tell.
+    """
     request = (event.get("requestContext") or {}).get("requestId") or getattr(context, "aws_request_id", "")
     try:
         said = answer(event)
@@ -89,11 +95,11 @@ def serve(
         status = 413 if isinstance(bad, TooLarge) else 400
         said = Refused(status, "too-large" if status == 413 else "bad-report", str(bad), field=bad.field).answer
     except Transient as later:
-        log.warning("try again later: %s", later)
+        log().warning("try again later: %s", later)
         said = Refused(503, "later", f"AWS is busy: try again in some seconds (request {request}).").answer
         said = Answer(said.body, said.status, said.content_type, {"Retry-After": "5"})
     except Exception:
-        log.exception("request %s failed", request)
+        log().exception("request %s failed", request)
         said = Refused(
             500, "internal", f"This should not happen. The log of the function has the cause, under request {request}."
         ).answer

@@ -9,10 +9,18 @@ digits and hyphens, no hyphen at either end (CreateNotebookInstance, `NotebookIn
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from notebook_ssh.errors import Problem
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+
+
+def is_notebook_name(name: str) -> bool:
+    """Whether SageMaker allows `name` (CreateNotebookInstance, `NotebookInstanceName`)."""
+    return _NAME.fullmatch(name) is not None
 
 
 class Mode(StrEnum):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Any, NoReturn, TypeVar
 
-from notebook_ssh.errors import Problem
+from notebook_ssh.errors import BadReport, Problem, TooLarge
 from notebook_ssh.rules.keys import NotAKey, host_key
 from notebook_ssh.rules.record import Bastion, Mode, Phase, Record, RejectedKey, Report
 from notebook_ssh.rules.status import silent_after
@@ -27,7 +27,6 @@ FASTER_SYNC_SECONDS = 15
 CLOCK_SKEW = 300
 """Seconds by which a notebook's clock may be ahead: as many as SigV4 itself allows."""
 
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _BOOT = re.compile(r"[A-Za-z0-9-]{1,64}")
 _CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+){0,9}")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -36,18 +35,6 @@ _MANY = 10_000
 _YEAR_2242 = 2**33
 
 E = TypeVar("E", Mode, Phase)
-
-
-class BadReport(Exception):
-    """A report that is refused. field: what is wrong, as in docs/protocol.md. The text is for the agent's log."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}")
-        self.field = field
-
-
-class TooLarge(BadReport):
-    """A body of more than `LARGEST_BODY` bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +89,6 @@ class Change:
 
 
 Verdict = Unknown | OtherRole | Older | Change
-
-
-def is_notebook_name(name: str) -> bool:
-    """Whether SageMaker allows `name` (CreateNotebookInstance, `NotebookInstanceName`)."""
-    return _NAME.fullmatch(name) is not None
 
 
 def role_of_caller(user_arn: str) -> str | None:

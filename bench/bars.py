@@ -1,0 +1,227 @@
+"""What is to be reached, and what is measured for it. docs/performance.md is the page for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from math import ceil
+from pathlib import Path
+
+import size
+from ground import Ground
+from measure import Cost, cost, counter, output, per_turn
+from stand_in import self_signed, standing_in
+
+FEW, MANY = 5, 45
+"""Turns of a warm function: the difference between two processes is free of their start."""
+
+UNWANTED = ("boto3", "s3transfer", "pydantic", "aws_xray_sdk")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table.
+
+    group, what: which bar. value, unit: what was measured. bar: what it may be at most, None for a figure that is only
+    told. beside: the absolute figures behind it, as text.
+    """
+
+    group: str
+    what: str
+    value: float
+    unit: str
+    bar: float | None = None
+    beside: str = ""
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the bar holds; None when there is none."""
+        return None if self.bar is None else self.value <= self.bar
+
+
+Bars = Callable[[Ground], Iterator[Figure]]
+
+STEADY = {
+    "lookup_api": ("dynamodb",),
+    "record_address": ("dynamodb",),
+    "reconcile_notebook": ("dynamodb", "sagemaker"),
+    "reconcile_bastion": ("dynamodb", "sagemaker", "ec2"),
+    "sweep": ("dynamodb", "sagemaker", "resourcegroupstaggingapi"),
+}
+"""The clients that each function makes when nothing is to be changed."""
+
+
+def _ratio(group: str, what: str, ours: Cost, theirs: Cost, bar: float | None) -> Figure:
+    beside = f"{_told(ours)} against {_told(theirs)}"
+    return Figure(group, what, ours.value / theirs.value, "×", bar, beside)
+
+
+def _told(cost: Cost) -> str:
+    spread = f" ± {cost.spread / 2:.1f}" if cost.spread else ""
+    return f"{cost.value:,.{0 if cost.value >= 100 else 2}f}{spread} {cost.unit}"
+
+
+@cache
+def _bare(ground: Ground) -> Cost:
+    return cost(ground.baselines("nothing"), ground.environment())
+
+
+@cache
+def _boto3(ground: Ground) -> Cost:
+    return cost(ground.baselines("boto3_alone"), ground.environment())
+
+
+def start(ground: Ground) -> Iterator[Figure]:
+    """Fresh processes until a function is ready, and until its first answer over TLS."""
+    boto3 = _boto3(ground)
+    yield Figure("start", "bare Python", _bare(ground).value, boto3.unit)
+    yield Figure(
+        "start",
+        "import boto3",
+        boto3.value,
+        boto3.unit,
+        beside=f"{boto3.value / _bare(ground).value:.1f} × bare Python",
+    )
+    for function, services in STEADY.items():
+        bar = 1.15 if function == "lookup_api" else 1.6
+        ready = cost(ground.ours("ready", function, *services), ground.environment())
+        yield _ratio("start", f"{function}, ready; against import boto3", ready, boto3, bar)
+    yield from _first_answers(ground, boto3)
+
+
+def _first_answers(ground: Ground, boto3: Cost) -> Iterator[Figure]:
+    certificate = self_signed(ground.build)
+    # As long a list of authorities as botocore's own, since reading it is most of what the first connection costs.
+    trusted = ground.build / "trusted.pem"
+    trusted.write_bytes((ground.baseline / "botocore/cacert.pem").read_bytes() + certificate.read_bytes())
+    with standing_in(certificate=certificate) as (address, _):
+        environment = ground.environment(AWS_ENDPOINT_URL=address, AWS_CA_BUNDLE=str(trusted))
+        ours = cost(ground.ours("calls", "lookup_api", "1"), environment)
+        yield _ratio("start", "lookup_api, first answer with HTTPS GetItem; against import boto3", ours, boto3, 1.45)
+        theirs = cost(ground.baselines("idiomatic_lookup", "1"), environment)
+        yield _ratio("start", "the idiomatic lookup's first answer; against import boto3", theirs, boto3, None)
+
+
+def warm(ground: Ground) -> Iterator[Figure]:
+    """One more answer of a function that is warm, against one request of botocore."""
+    with standing_in() as (address, calls):
+        environment = ground.environment(AWS_ENDPOINT_URL=address)
+
+        def each(command: list[str]) -> Cost:
+            return per_turn(command, environment, FEW, MANY)
+
+        get = each(ground.baselines("one_request", "get_item"))
+        yield Figure("warm", "one botocore GetItem", get.value, get.unit)
+        lookup = each(ground.ours("calls", "lookup_api"))
+        yield _ratio("warm", "lookup; against a GetItem", lookup, get, 1.10)
+        yield _ratio(
+            "warm", "the idiomatic lookup; against a GetItem", each(ground.baselines("idiomatic_lookup")), get, None
+        )
+        update = each(ground.baselines("one_request", "update_item"))
+        calls()
+        report = each(ground.ours("calls", "record_address"))
+        yield _ratio("warm", "report; against an UpdateItem", report, update, 1.3)
+        made = calls()
+        turns = FEW + MANY
+        yield Figure("warm", "report, calls to AWS", sum(made.values()) / turns, "calls", 1, _counted(made))
+
+
+def _counted(calls: dict[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in sorted(calls.items()))
+
+
+def contents(ground: Ground) -> Iterator[Figure]:
+    """What is deployed, and what of it a lookup loads."""
+    with standing_in() as (address, _):
+        environment = ground.environment(AWS_ENDPOINT_URL=address)
+        loaded = json.loads(output(ground.ours("loaded", "lookup_api"), environment))
+    unwanted = [name for name in loaded["modules"] if name.partition(".")[0] in UNWANTED]
+    yield Figure(
+        "contents", f"lookup, modules of {', '.join(UNWANTED)}", len(unwanted), "modules", 0, ", ".join(unwanted[:3])
+    )
+    yield Figure("contents", "lookup, clients made", len(loaded["clients"]), "clients", 1, ", ".join(loaded["clients"]))
+    modules, checked = _bytecode(ground.build)
+    yield Figure("contents", "modules without unchecked-hash bytecode", checked, "modules", 0, f"of {modules}")
+    parts = {part: len(size.zipped(ground.build / part)) for part in ("core", "functions", "notebook_agent")}
+    beside = ", ".join(f"{name} {weight / 2**20:.2f}" for name, weight in parts.items())
+    yield Figure(
+        "contents", "functions and layers, zipped", sum(parts.values()) / 2**20, "MiB", size.LIMIT / 2**20, beside
+    )
+
+
+def _bytecode(build: Path) -> tuple[int, int]:
+    """How many modules there are, and how many of them lack bytecode that is never checked (PEP 552)."""
+    sources = [path for part in ("core", "functions") for path in (build / part).rglob("*.py")]
+    good = 0
+    for source in sources:
+        for compiled in (source.parent / "__pycache__").glob(f"{source.stem}.cpython-*.pyc"):
+            good += int.from_bytes(compiled.read_bytes()[4:8], "little") == 0b01
+    return len(sources), len(sources) - good
+
+
+def fleet(ground: Ground) -> Iterator[Figure]:
+    """The sweep of a fleet in the steady state."""
+    mark = _mark(ground)
+    per_notebook: dict[str, Cost] = {}
+    small, large = 200, 1_000
+    costs = []
+    for notebooks in (small, large):
+        with standing_in(notebooks, mark) as (address, calls):
+            environment = ground.environment(AWS_ENDPOINT_URL=address)
+            costs.append(cost(ground.ours("sweeping", "quietly"), environment))
+            yield _calls(notebooks, calls())
+    per_notebook["ours"] = Cost((costs[1].value - costs[0].value) / (large - small), costs[0].unit)
+    few, many = 10, 60
+    costs = []
+    for notebooks in (few, many):
+        with standing_in(notebooks, mark) as (address, _):
+            environment = ground.environment(AWS_ENDPOINT_URL=address)
+            costs.append(cost(ground.baselines("naive_sweep"), environment))
+    per_notebook["naive"] = Cost((costs[1].value - costs[0].value) / (many - few), costs[0].unit)
+    with standing_in() as (address, _):
+        environment = ground.environment(AWS_ENDPOINT_URL=address)
+        get = per_turn(ground.baselines("one_request", "get_item"), environment, FEW, MANY)
+    yield _ratio("fleet", "sweep, each notebook; against a GetItem", per_notebook["ours"], get, 0.25)
+    yield _ratio("fleet", "the naive sweep, each notebook; against a GetItem", per_notebook["naive"], get, None)
+    with standing_in(10_000, mark) as (address, calls):
+        environment = ground.environment(AWS_ENDPOINT_URL=address)
+        told = json.loads(output(ground.ours("sweeping", "tell"), environment))
+        counted = calls()
+    yield _calls(10_000, counted)
+    # SageMaker's lists are read at 2 pages a second at most (service quotas); the stand-in answers at once.
+    lists = counted["ListNotebookInstances"] + counted["ListNotebookInstanceLifecycleConfigs"]
+    yield Figure(
+        "fleet",
+        "sweep of 10,000, CPU and SageMaker's pace",
+        told["cpu_s"] + lists / 2,
+        "s",
+        300,
+        f"CPU {told['cpu_s']:.1f} s, {lists} list pages at 2 a second",
+    )
+    yield Figure("fleet", "sweep of 10,000, peak memory", told["peak_mib"], "MiB", 1024)
+
+
+def _calls(notebooks: int, counted: dict[str, int]) -> Figure:
+    pages = 3 * ceil(notebooks / 100) + ceil(notebooks / 800)
+    allowed = pages + 4
+    return Figure("fleet", f"sweep of {notebooks:,}, calls", sum(counted.values()), "calls", allowed, _counted(counted))
+
+
+def _mark(ground: Ground) -> str:
+    """Which block the stack of the measured environment has."""
+    return output(ground.ours("mark"), ground.environment()).strip()
+
+
+ALL: dict[str, Bars] = {"contents": contents, "start": start, "warm": warm, "fleet": fleet}
+"""The groups, in the order of the table."""
+
+
+def method() -> str:
+    """How costs were counted here, in a few words."""
+    return {
+        "valgrind": "instructions (valgrind, cachegrind)",
+        "perf": "instructions in user space (perf)",
+        "time": "CPU time, medians of fresh processes",
+    }[counter()]

@@ -1,0 +1,66 @@
+"""One of our functions, asked the same thing again and again."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from typing import Any
+
+CALLER = "arn:aws:sts::123456789012:assumed-role/demo-role/SageMaker"
+SLOWED = "BENCH_SLOWED"
+"""Makes the handler slower on purpose, to see that the suite notices: loops of this many turns in each answer."""
+
+PATHS = {"lookup_api": ("GET", "/notebooks/{name}/ssh"), "record_address": ("POST", "/notebooks/{name}/report")}
+
+
+def main(function: str, times: str) -> None:
+    """function: `lookup_api` or `record_address`. times: how often it is asked."""
+    import os
+
+    slowed = int(os.environ.get(SLOWED, "0"))
+    handler = importlib.import_module(f"{function}.handler")
+    if hasattr(handler, "secrets"):
+        from notebook_ssh.rules.report import Token
+
+        # As in a process that read the token less than a minute ago.
+        handler.secrets.ngrok_token = lambda *_: Token("v1", "token")
+    for turn in range(int(times)):
+        for _ in range(slowed):
+            pass
+        answer = handler.handle(_event(function, turn), None)
+        if answer["statusCode"] != 200:
+            raise SystemExit(f"{function} answered {answer}")
+
+
+def _event(function: str, turn: int) -> dict[str, Any]:
+    method, resource = PATHS[function]
+    return {
+        "resource": resource,
+        "path": resource.replace("{name}", "demo"),
+        "httpMethod": method,
+        "headers": {"Accept": "*/*"},
+        "pathParameters": {"name": "demo"},
+        "requestContext": {"requestId": "1", "identity": {"userArn": CALLER}},
+        "body": json.dumps(_report(turn)) if method == "POST" else None,
+        "isBase64Encoded": False,
+    }
+
+
+def _report(turn: int) -> dict[str, Any]:
+    import time
+
+    return {
+        "agent": "1.0",
+        "boot": "boot-1",
+        "booted_at": int(time.time()) - 550,
+        "sequence": turn + 6,
+        "mode": "ngrok",
+        "phase": "connected",
+        "host": "0.tcp.ngrok.io",
+        "port": 17887,
+        "host_keys": [],
+        "keys": {"own": 1, "central": 0, "rejected": []},
+        "sessions": {"open": 0, "active_at": None},
+        "problem": None,
+        "token_version": "v1",
+    }

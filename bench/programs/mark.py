@@ -1,0 +1,11 @@
+"""Which block a stack with this environment puts into scripts."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Print its mark."""
+    from notebook_ssh.settings import read_settings
+    from reconcile_notebook.terms import read_terms
+
+    print(read_terms(read_settings()).mark)

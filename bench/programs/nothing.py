@@ -1,0 +1,5 @@
+"""Bare Python."""
+
+
+def main() -> None:
+    """Nothing."""
