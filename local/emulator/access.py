@@ -1,4 +1,4 @@
-"""IAM for the services that moto answers: which action and which resource a request to SageMaker or EC2 is.
+"""IAM where ministack knows too little: which action and which resource a request is, and in whose account.
 
 ministack enforces policies for its own services. These additions let the policies of the stack be enforced for
 SageMaker and for security groups as well: actions, resource ARNs, request tags and resource tags
@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
+from ministack import app
 from ministack.core import iam_actions, iam_evaluator
-from ministack.core.responses import get_account_id, get_region
+from ministack.core.responses import get_account_id, get_region, request_scope
 from ministack.core.router import extract_access_key_id
-from ministack.services import tagging
+from ministack.services import apigateway_v1, tagging
 from moto.ec2.models import ec2_backends
 
 from emulator import sagemaker
@@ -69,6 +70,8 @@ def teach_access() -> None:
             return _sagemaker_resource(headers, body, region, account_id)
         if service == "ec2" and (found := _ec2_resources(query_params, region, account_id)):
             return found[0]
+        if service == "ssm" and (below := _parameter_path(headers, body, region, account_id)):
+            return below
         return str(resource_of(service, method, path, headers, body, query_params, region, account_id))
 
     iam_actions.extract_resource_arn = extract_resource_arn
@@ -89,6 +92,8 @@ def teach_access() -> None:
         return context
 
     iam_actions.request_tag_context = request_tag_context
+
+    check_apis_in_their_own_account()
 
     tagging._COLLECTORS["sagemaker"] = sagemaker_tags
     tagging._COLLECTORS["ec2"] = ec2_tags
@@ -122,6 +127,42 @@ def sagemaker_tags() -> Iterator[tuple[str, list[dict[str, str]]]]:
     """ARN and tags of every notebook and lifecycle configuration of the request's account and region."""
     for resource in sagemaker.resources(get_account_id(), get_region()):
         yield resource.arn, list(resource.tags)
+
+
+# ---- Systems Manager ---------------------------------------------------------------------------
+
+
+def _parameter_path(headers: dict[str, str], body: bytes, region: str, account: str) -> str | None:
+    """What GetParametersByPath is checked on: the path, written as a parameter's ARN.
+
+    (Systems Manager User Guide, "Restricting access to Parameter Store parameters using IAM policies".)
+    """
+    if headers.get("x-amz-target", "").partition(".")[2] != "GetParametersByPath":
+        return None
+    try:
+        path = str(json.loads(body)["Path"])
+    except (ValueError, KeyError):
+        return None
+    return f"arn:aws:ssm:{region}:{account}:parameter/{path.strip('/')}"
+
+
+# ---- APIs --------------------------------------------------------------------------------------
+
+
+def check_apis_in_their_own_account() -> None:
+    """Look for an API in every account, and check a call of it in the one that owns it, whoever calls.
+
+    ministack looks in the caller's account alone, so that an API's policy would never meet a stranger.
+    """
+    handle = app._handle_execute_api_request
+
+    async def handle_in_owners_account(host: str, path: str, *rest: Any, **more: Any) -> Any:
+        asked = app._parse_execute_api_url(host, path)
+        owners = [account for (account, _, api), _ in apigateway_v1._rest_apis.all_items() if asked and api == asked[0]]
+        with request_scope(owners[0] if owners else get_account_id(), get_region()):
+            return await handle(host, path, *rest, **more)
+
+    app._handle_execute_api_request = handle_in_owners_account
 
 
 # ---- EC2 ---------------------------------------------------------------------------------------

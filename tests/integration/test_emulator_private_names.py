@@ -46,6 +46,10 @@ PARAMETERS = {
     ),
     "ministack.core.iam_actions:verified_access_resource_arns": "query_params region account_id",
     "ministack.core.iam_actions:request_tag_context": "service iam_action body params",
+    "ministack.app:_parse_execute_api_url": "host path",
+    "ministack.app:_handle_execute_api_request": (
+        "host path method headers body query_params raw_path raw_query_string"
+    ),
     "ministack.services.apigateway_v1:_import_rest_api": "spec base_data",
     "ministack.services.eventbridge:_put_events": "data allow_aws_source",
     "ministack.services.dynamodb:_update_ttl": "data",
