@@ -6,20 +6,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
+from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.aws import backups, notebooks, queues
+from notebook_ssh.aws.notices import tell_status
 from notebook_ssh.aws.pacing import Turns
 from notebook_ssh.aws.table import CONFIGURATION, NOTEBOOK, Table
+from notebook_ssh.errors import Transient
 from notebook_ssh.rules.fleet import LONGEST_DELAY, NotebookLine, fingerprint
 from notebook_ssh.rules.notebook import (
     KEEP_OFF,
     SHOW_EVERY,
+    Action,
     Configuration,
     ConfigurationPlan,
     Kept,
     Plan,
     Seen,
     Terms,
+    news,
     plan_configuration,
     plan_notebook,
     reasons,
@@ -29,6 +35,7 @@ from notebook_ssh.rules.notebook import (
 )
 from notebook_ssh.rules.record import Mode, Record
 from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook, to_message
+from notebook_ssh.rules.status import Code, headline
 from notebook_ssh.settings import Settings
 from reconcile_notebook.apply import Hands, apply, needs_turn
 from reconcile_notebook.observe import observe_configuration, observe_notebook
@@ -93,12 +100,14 @@ def _look(name: str, desk: Desk) -> tuple[Seen, dict[str, str], Plan, int]:
 def _carry_out(seen: Seen, tags: dict[str, str], plan: Plan, desk: Desk, now: int, *, slot: bool) -> None:
     """The actions between two savings of the record: the first says what is begun, the second that it is done."""
     hands = Hands(desk.table, desk.turns, desk.settings.stack, now, slot)
-    if plan.actions and plan.record:
+    if plan.record and (plan.actions or seen.record is None):
         desk.table.save_observed(replace(plan.record, seen=""))
+    _note_first(seen.kept, plan.kept, plan.actions, desk.table)
     written = apply(plan.actions, hands)
     _keep(seen.kept, plan.kept, written, desk.table)
     if plan.record:
         record = _show(replace(plan.record, seen=_fingerprint(seen, tags, desk.settings)), tags, desk, now)
+        record = _tell_people(record, desk, now)
         desk.table.save_observed(record, expires=now + KEEP_OFF if settled_off(record) else None)
     elif seen.record:
         desk.table.forget(NOTEBOOK, seen.record.name.lower())
@@ -122,9 +131,32 @@ def _show(record: Record, tags: Mapping[str, str], desk: Desk, now: int) -> Reco
     return replace(record, shown_at=now)
 
 
+def _tell_people(record: Record, desk: Desk, now: int) -> Record:
+    """Tell a change of status once, whoever caused it: a report, a rule, a tag or the clock; the record, with what was told.
+
+    Told before it is noted, so that a crash in between tells twice rather than never. News that could not be told are
+    still news at the next sweep, and no reason to fail.
+    """
+    settings = desk.settings
+    status = news(record, now, settings.sync_seconds, settings.tag_key)
+    if status is None:
+        return record
+    before = record.told.partition(":")[0] or str(Code.OFF)
+    try:
+        tell_status(settings.stack, record.name, record.arn, before, status)
+    except (Transient, ClientError, BotoCoreError):
+        logger.exception("a change of status was not told", extra={"notebook": record.name})
+        return record
+    logger.info("status", extra={"notebook": record.name, "before": before, "status": str(status.code)})
+    with single_metric(name="StatusChanges", unit=MetricUnit.Count, value=1, namespace="notebook-ssh") as metric:
+        metric.add_dimension(name="status", value=str(status.code))
+    return replace(record, told=headline(status))
+
+
 def _carry_out_configuration(
     name: str, before: Kept | None, plan: ConfigurationPlan, desk: Desk, now: int, *, slot: bool
 ) -> None:
+    _note_first(before, plan.kept, plan.actions, desk.table)
     written = apply(plan.actions, Hands(desk.table, desk.turns, desk.settings.stack, now, slot))
     # Told first: once it is kept, no later look would find that there is something to tell.
     _send(plan.look_next, desk, now)
@@ -140,6 +172,12 @@ def _only_record(seen: Seen, tags: dict[str, str], plan: Plan, desk: Desk, now: 
         desk.table.save_observed(record, expires=now + KEEP_OFF if settled_off(record) else None)
     elif seen.record:
         desk.table.forget(NOTEBOOK, seen.record.name.lower())
+
+
+def _note_first(before: Kept | None, after: Kept | None, actions: tuple[Action, ...], table: Table) -> None:
+    """Note that we have to do with a configuration before we touch it: should we die, the sweep finds it."""
+    if before is None and after is not None and actions:
+        backups.keep(table, Kept(after.name))
 
 
 def _keep(before: Kept | None, after: Kept | None, written: Configuration | None, table: Table) -> None:

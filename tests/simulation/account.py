@@ -332,9 +332,9 @@ class Account:
         elif notebook.status in ARRIVES:
             self._move(notebook, ARRIVES[notebook.status])
 
-    def index(self, arn: str, tags: Mapping[str, str]) -> None:
-        """The tagging API hears of tags, sooner or later."""
-        self.indexed[arn] = dict(tags)
+    def index(self, notebook: Notebook) -> None:
+        """The tagging API hears of a notebook's tags, sooner or later."""
+        self.indexed[notebook.arn] = dict(notebook.tags)
 
     def write_rule(self, group: str, peer: str, *, egress: bool = False, stack: str | None = None) -> None:
         protocol, ports = ("-1", (-1, -1)) if peer == "0.0.0.0/0" and egress else ("tcp", (22, 22))

@@ -275,6 +275,7 @@ class People:
         if not self.drafts:
             self.open_a_script()
         draft = self.drafts.pop(0)
+        self.about += f" {draft.configuration}"
         configuration = self.run.account.configurations.get(draft.configuration)
         if configuration is None:
             return

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 STACK, OTHER_STACK = "team-ssh", "other-team"
 OWNER_TAG = "notebook-ssh:stack"
 FALLBACK = "better-sagemaker"
-RECENTLY = 90_000
-"""Milliseconds for which a look at a notebook's tags can be in the making: the calls of one look, each timed out."""
+RECENTLY = 250_000
+"""Milliseconds for which a look at a notebook's tags can be in the making: an invocation, and the longest leap of time."""
 
 NOT_OURS = "I write this myself"
 """What a person writes where our status stands; on a notebook that never asked for SSH it is theirs to keep."""
@@ -155,7 +155,9 @@ class Promises(Watcher):
             self.owed.discard(notebook.name)
             return
         self.writes["start"] += 1
-        mine = notebook.name in self.owed or self._recently(self.asked_wake, notebook)
+        self.remember(notebook)
+        woken = self.asked_wake.get(notebook.name, 0) >= self.run.now - ANNOUNCED
+        mine = notebook.name in self.owed or woken
         if not mine and self.asked_restart.get(notebook.name, 0) >= self.run.now - ANNOUNCED:
             # We had written down that we stop it, and died; then a person stopped it who had asked for a restart.
             self.checked["restarts in which a person was faster"] += 1
@@ -218,6 +220,13 @@ class Promises(Watcher):
             self._configuration_is_settled(configuration)
         self._bastion_is_settled()
 
+    def shown(self) -> None:
+        """Every notebook's tags say its status."""
+        for name, notebook in self.run.account.notebooks.items():
+            record, now = self.run.table.record(name), self.run.now // 1000
+            shown, right = shows(notebook.tags, "ssh"), tags_to_show(record, now, self.run.sync, "ssh")
+            self._hold(shown in (right, {"ssh-status": NOT_OURS}), f"{name} shows {shown} and should show {right}")
+
     def as_it_was(self) -> None:
         """Nobody asks for anything: every script is its owner's to the byte, and nothing of ours is left."""
         account = self.run.account
@@ -253,8 +262,6 @@ class Promises(Watcher):
         self._hold(record.state == notebook.status, f"{name} is {notebook.status}, and known as {record.state}")
         self._hold(record.configuration == notebook.configuration, f"{name}: known with {record.configuration}")
         self._hold(bool(record.seen), f"the last look at {name} did not end")
-        shown, right = shows(notebook.tags, "ssh"), tags_to_show(record, now, self.run.sync, "ssh")
-        self._hold(shown == right, f"{name} shows {shown} and should show {right}")
         if notebook.configuration is None:
             waits = notebook.status not in AT_REST or record.problem is not None
             self._hold(waits, f"{name} is {notebook.status} and was given no configuration")

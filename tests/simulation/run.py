@@ -154,7 +154,7 @@ class Run:
         self.story.append(f"{self.step}: calm")
         self.chance.turn(self.step)
         for notebook in self.account.notebooks.values():  # the index catches up
-            self.account.index(notebook.arn, notebook.tags)
+            self.account.index(notebook)
         self.account.old = (0, [], [])
         self._drain()
         self._sweep_once("after the mischief")
@@ -183,6 +183,7 @@ class Run:
             self._sweep_once("in the calm")
         after = self.promises.writes - before
         self.hold(not after, f"written in an hour of calm: {dict(after)}")
+        self.promises.shown()
 
     def _drain(self, most: int = 20_000) -> None:
         """Go on until nothing is under way: no invocation, no message, nothing that arrives by itself."""
@@ -429,9 +430,8 @@ class Run:
         if kind == "status" and resource.status == "InService":
             self._boot(resource)
         if kind == "tags":
-            tags = dict(resource.tags)
             lag = self.chance.pick((0, 30_000, 300_000, 1_200_000))
-            self.at(self.now + lag, partial(self.account.index, resource.arn, tags))
+            self.at(self.now + lag, partial(self.account.index, resource))
         if self.deaf or self.chance.odds(0.25):
             self.counts["signals dropped"] += 1
             return

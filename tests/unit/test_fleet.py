@@ -138,7 +138,14 @@ def test_a_configuration_out_of_line_is_looked_at(parts: dict[str, object], why:
 
 def test_a_configuration_that_cannot_take_the_block_is_not_tried_again_until_something_changes() -> None:
     refused = replace(KEPT, block="", block_since=None, problem=Problem("config-not-shell", "…"))
-    assert looks(a_fleet(kept=(refused,))) == []
+    said = replace(a_known(), block_since=None, problem=refused.problem)
+    assert looks(a_fleet(kept=(refused,), records=(said,))) == []
+
+
+@pytest.mark.parametrize("parts", [{"problem": Problem("config-too-large", "…")}, {"block_since": None}])
+def test_a_user_of_a_configuration_that_another_users_look_changed_is_looked_at(parts: dict[str, object]) -> None:
+    overtaken = replace(a_known(), **parts)  # type: ignore[arg-type]
+    assert looks(a_fleet(records=(overtaken,))) == [("Demo", "its configuration changed")]
 
 
 def test_an_upgrade_looks_at_each_configuration_once_and_at_no_notebook() -> None:
@@ -148,7 +155,7 @@ def test_an_upgrade_looks_at_each_configuration_once_and_at_no_notebook() -> Non
         tuple(ConfigurationLine(f"c{i}", "", 1) for i in range(5)),
         {line.arn: TAGS for line in lines},
         tuple(a_known(line) for line in lines),
-        tuple(Kept(f"c{i}", 1, MARK, MARK, 1) for i in range(5)),
+        tuple(Kept(f"c{i}", 1, MARK, MARK, NOW - 5000) for i in range(5)),
     )
     found = who_needs_attention(fleet, "ssh", "2.0.0:0123456789ab", NOW, dry_run=False)
     assert found == tuple(LookAtConfiguration(f"c{i}", "the stack has another block now") for i in range(5))

@@ -216,11 +216,18 @@ def create_configuration(name: str, on_create: bytes, on_start: bytes, stack: st
 
 
 def delete_configuration(name: str) -> None:
-    """Delete the configuration; one that isn't there is fine."""
+    """Delete the configuration; one that isn't there is fine. ChangedMeanwhile when the service does not let it go.
+
+    UNCONFIRMED whether one that is attached can be deleted, and how that is refused.
+    """
     try:
         _ask(client("sagemaker").delete_notebook_instance_lifecycle_config, NotebookInstanceLifecycleConfigName=name)
     except Absent:
         return
+    except ClientError as error:
+        if code_of(error) != "ValidationException":
+            raise
+        raise ChangedMeanwhile(f"the configuration {name} was not deleted: {message_of(error)}") from error
 
 
 def write_script(seen: Configuration, on_start: bytes | None) -> Configuration:

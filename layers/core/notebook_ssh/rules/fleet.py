@@ -59,17 +59,18 @@ def fingerprint(line: NotebookLine, tags: Mapping[str, str], tag_key: str, *, dr
 
 
 def who_needs_attention(
-    fleet: Fleet, tag_key: str, mark: str, now: int, *, dry_run: bool, sync_seconds: int | None = None
+    fleet: Fleet, tag_key: str, mark: str, now: int, *, dry_run: bool, status_tags: bool, sync_seconds: int
 ) -> tuple[LookAtNotebook | LookAtConfiguration, ...]:
     """Everyone about whom the lists and the table disagree, or whose time has come. Empty in the steady state.
 
-    mark: which block is to be in the scripts (`Terms.mark`). sync_seconds: time between two reports of an agent, when
-    the notebooks' tags show their status; None when they don't.
+    mark: which block is to be in the scripts (`Terms.mark`). status_tags: the notebooks' tags show their status.
+    sync_seconds: time between two reports of an agent.
     """
     records = {record.name.lower(): record for record in fleet.records}
     there = {line.name.lower() for line in fleet.notebooks}
     looks: list[LookAtNotebook | LookAtConfiguration] = []
     attached = {line.configuration for line in fleet.notebooks}
+    kept_of = {kept.name: kept for kept in fleet.kept}
     used: set[str] = set()
     for line in fleet.notebooks:
         tags = fleet.tags.get(line.arn.lower(), {})
@@ -80,11 +81,16 @@ def who_needs_attention(
         if record is None:
             because = "tagged, and not known yet" if wish_holds else None
         elif settled_off(record) and not wish_holds:
-            because = None
+            # A look that was overtaken may have written our tags once more.
+            because = "status" if sync_seconds and shows(tags, tag_key) else None
         else:
             because = _changed(record, fingerprint(line, tags, tag_key, dry_run=dry_run), now)
-            if sync_seconds and tags_to_show(record, now, sync_seconds, tag_key) != shows(tags, tag_key):
-                because = because or "status"
+            if not dry_run:
+                because = because or _script_is_other_than_recorded(record, kept_of.get(line.configuration or ""), now)
+                if status_tags and tags_to_show(record, now, sync_seconds, tag_key) != shows(tags, tag_key):
+                    because = because or "status"
+                if news(record, now, sync_seconds, tag_key):
+                    because = because or "status"
         if because:
             looks.append(LookAtNotebook(line.name, because))
         elif record and record.wish.until and now < record.wish.until <= now + LONGEST_DELAY:
@@ -106,6 +112,15 @@ def _changed(record: Record, seen: str, now: int) -> str | None:
     if record.wish.mode is not Mode.OFF and record.wish.until and record.observed_at < record.wish.until <= now:
         return "its time is over"
     return None
+
+
+def _script_is_other_than_recorded(record: Record, kept: Kept | None, now: int) -> str | None:
+    """A look at one user of a configuration can change what is so for all of its users."""
+    if kept is None or record.wish.mode_at(now) is Mode.OFF:
+        return None
+    if (record.block_since, record.problem) == (kept.block_since, kept.problem):
+        return None
+    return "its configuration changed"
 
 
 def _out_of_line(kept: Kept, modified: int | None, mark: str, *, used: bool, attached: bool) -> str | None:

@@ -452,7 +452,11 @@ def _script(seen: Seen, terms: Terms, now: int) -> _Script:
     else:
         turn = _turn(seen.users)
         turn = _Block.AS_IT_IS if turn is _Block.IN else turn  # the others' own turn will see to it
-    return _plan_script(seen.configuration, turn, seen.kept, terms, now)
+    script = _plan_script(seen.configuration, turn, seen.kept, terms, now)
+    if turn is _Block.AS_IT_IS and seen.kept:
+        # What became of the script is for those to see who may change it, so it is not noted as seen.
+        return replace(script, kept=seen.kept)
+    return script
 
 
 def _turn(users: Users) -> _Block:
@@ -716,6 +720,12 @@ def tags_to_show(record: Record | None, now: int, sync_seconds: int, tag_key: st
 def shows(tags: Mapping[str, str], tag_key: str) -> dict[str, str]:
     """Our tags as they are."""
     return {key: tags[key] for key in status_keys(tag_key) if key in tags}
+
+
+def news(record: Record, now: int, sync_seconds: int, tag_key: str) -> Status | None:
+    """The status, when another one was told last; None when everybody knows. Before anything was told, SSH was off."""
+    status = status_of(record, now, sync_seconds, tag_key)
+    return None if headline(status) == (record.told or Code.OFF) else status
 
 
 def reasons(actions: Iterable[Action]) -> tuple[str, ...]:
