@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,24 @@ def test_every_operation_that_the_code_calls_is_packed_whole_and_no_other(built:
         assert set(found[service]) == expected
         for name in expected:
             assert found[service][name] == whole[name], (service, name)
+
+
+def test_the_layer_trusts_whom_aws_names_and_few_others(built: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(built / "core/python/botocore/cacert.pem")
+    names = {dict(part[0] for part in root["subject"])["commonName"] for root in context.get_ca_certs()}
+    assert {f"Amazon Root CA {number}" for number in (1, 2, 3, 4)} <= names
+    assert "Starfield Services Root Certificate Authority - G2" in names
+    assert all(name.startswith(("Amazon", "Starfield", "DigiCert")) for name in names), names
+
+
+@pytest.mark.parametrize("bundle", ["", "# Issuer: CN=Amazon Root CA 1 O=Amazon\n"])
+def test_a_bundle_without_these_roots_fails_the_build(tmp_path: Path, bundle: str) -> None:
+    path = tmp_path / "cacert.pem"
+    path.write_text(bundle)
+    with pytest.raises(artifact.BuildError, match="Amazon Root CA 2"):
+        artifact._trim_authorities(path)
+    assert path.read_text() == bundle
 
 
 def test_an_operation_that_botocore_does_not_know_fails_the_build(
