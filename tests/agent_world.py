@@ -24,6 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -116,6 +117,8 @@ class Stack(Server):
 
     answers: what is told from now on. status: another HTTP status than 200, with `refusal` as its body.
     reports: what was told to it, oldest first. tags: what ListTags says, or None when it is away too.
+    slow: nothing is answered until it is set; waiting: how many reports have been kept waiting. address: what
+    callers know it by, when that is not its own.
     """
 
     def __init__(self) -> None:
@@ -123,11 +126,13 @@ class Stack(Server):
         self.status, self.refusal = 200, b'{"error": "later", "message": "later"}'
         self.reports: list[dict[str, Any]] = []
         self.received: list[float] = []
+        self.waiting = 0
         self.raw: list[bytes] = []
         self.tags: dict[str, str] | None = None
         self.slow: threading.Event | None = None
         self.worker = (PROGRAMS / "worker.py").read_text()
         super().__init__()
+        self.address = self.url
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
         if headers.get("X-Amz-Target") == "SageMaker.ListTags":
@@ -138,7 +143,8 @@ class Stack(Server):
         if not self._signed(path, headers, body):
             return 403, b'{"message": "The request signature we calculated does not match"}'
         if self.slow:
-            self.slow.wait(LIMIT)
+            self.waiting += 1
+            self.slow.wait(2 * LIMIT)
         self.raw.append(body)
         self.received.append(time.monotonic())
         told = json.loads(body)
@@ -157,7 +163,7 @@ class Stack(Server):
         moment = time.mktime(time.strptime(at, "%Y%m%dT%H%M%SZ")) - time.timezone
         if abs(moment - time.time() - self.ahead) > 300:
             return False
-        request = AWSRequest("POST", self.url + path, data=body, headers={"Content-Type": headers["Content-Type"]})
+        request = AWSRequest("POST", self.address + path, data=body, headers={"Content-Type": headers["Content-Type"]})
         request.context["timestamp"] = at
         signer = SigV4Auth(Credentials(ACCESS, SECRET, SESSION), "execute-api", "eu-west-1")
         request.headers["X-Amz-Date"] = at
@@ -182,15 +188,33 @@ class Download(Server):
         return (200, self.content) if self.content else (404, b"no such page")
 
 
+class Proxy(Server):
+    """An HTTP proxy. seen: the hosts that were asked for through it, which are the servers `behind` it alone."""
+
+    def __init__(self, behind: dict[str, Server]) -> None:
+        self.behind, self.seen = behind, list[str]()
+        super().__init__()
+
+    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        address = urlsplit(path)
+        self.seen.append(address.netloc)
+        return self.behind[address.netloc].answer(method, address.path, headers, body)
+
+
 def ngrok_archive(program: str | None = None) -> bytes:
     """A .tgz as ngrok ships it, with the stand-in (or `program`) as `ngrok`."""
-    text = (program or f"#!/bin/sh\nexec '{sys.executable}' '{STAND_IN}' \"$@\"\n").encode()
+    text = (program or "#!/bin/sh\n" + stand_in_call()).encode()
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         entry = tarfile.TarInfo("ngrok")
         entry.size, entry.mode = len(text), 0o755
         archive.addfile(entry, io.BytesIO(text))
     return packed.getvalue()
+
+
+def stand_in_call() -> str:
+    """The shell line that becomes the stand-in."""
+    return f"exec '{sys.executable}' '{STAND_IN}' \"$@\"\n"
 
 
 class Sshd:
@@ -219,6 +243,12 @@ class Sshd:
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.wait(LIMIT)
+
+
+def key_shown_at(port: int) -> str:
+    """What ssh-keyscan sees at a port of 127.0.0.1."""
+    command = ["ssh-keyscan", "-p", str(port), "-t", "ed25519", "127.0.0.1"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
 
 
 def free_port() -> int:

@@ -241,16 +241,17 @@ def vouched(data):
 def idle():
     """Ask until something is wished of this notebook; then leave the worker's text on standard output."""
     exchange = Exchange()
-    # A worker that fell has left its answer behind.
-    fell = load(MINE + "answer.json").get("mode", "off")
+    # A worker that fell has left its answer behind, and what it did: only a worker can undo that.
+    left = load(MINE + "answer.json")
+    fell = left.get("mode", "off")
     report = {"mode": fell, "phase": "off" if fell == "off" else "connecting"}
-    data = read(KEPT + "worker.py").encode(errors="replace")
+    data = (read(OPT + "worker.py") or read(KEPT + "worker.py")).encode(errors="replace")
     while True:
         exchange.sync({**report, "wants_worker": not vouched(data)})
         if not exchange.answer:
-            exchange.answer = load(KEPT + "answer.json")
+            exchange.answer = left or load(KEPT + "answer.json")
         data = exchange.answer.pop("worker", "").encode() or data
-        if exchange.mode() != "off" and vouched(data):
+        if {fell, exchange.mode()} != {"off"} and vouched(data):
             exchange.keep()
             sys.stdout.buffer.write(data)
             return

@@ -10,7 +10,7 @@ Standard library only, Python 3.9 or later; agent.py lies in the same folder.
 
 import base64
 import binascii
-import calendar
+import datetime
 import glob
 import hashlib
 import json
@@ -32,7 +32,6 @@ from agent import (
     HOME,
     KEPT,
     MINE,
-    MODES,
     OPT,
     REGION,
     ROOT,
@@ -662,7 +661,8 @@ class Worker:
             # Not from the stack but kept from the last boot: the notebook's own tags know better.
             tags = self.exchange.errand(OPT + "worker.py", "tags", {"arn": self.exchange.arn}).get("tags")
             if tags is not None:
-                self.exchange.answer = {**before, **wish(tags, time.time() + self.exchange.ahead)}
+                self.exchange.answer = by_tags(before, tags)
+                self.files_at = 0
         self.sync_at = time.monotonic() + self.exchange.delay
 
     def has_news(self):
@@ -726,15 +726,60 @@ class Worker:
             self.tunnel.hear()
 
 
-def wish(tags, now):
-    """What the notebook's own tags ask for, in the shape of the stack's answer (docs/tags.md)."""
+# As the stack reads the same tags (rules/tags.py, docs/tags.md).
+TAG_URL = re.compile(
+    r"tcp://(?=[^:]{1,253}:)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+:([1-9][0-9]{0,4})"
+)
+TAG_TIME = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2})(:[0-9]{2})?(?:Z|([+-][0-9]{2}):?([0-9]{2}))?", re.I
+)
+
+
+def wish(tags):
+    """What the notebook's own tags ask for: {"mode", "until", "ngrok": {"url"}, "users"}.
+
+    One tag that cannot be understood turns everything off: with no stack to say what is wrong, less is given, not more.
+    """
     key = os.environ.get("NOTEBOOK_SSH_TAG_KEY") or "ssh"
-    mode, until = tags.get(key, "").strip().lower(), tags.get(key + "-until", "").strip()
+    value = {
+        part: tags.get(key + part, "").strip() for part in ("", "-ngrok-url", "-users", "-until", "-restart", "-wake")
+    }
+    off = {"mode": "off", "until": None, "ngrok": {"url": None}, "users": []}
+    mode, url, users = value[""].lower(), value["-ngrok-url"].lower(), value["-users"].split()
+    found = TAG_URL.fullmatch(url)
+    clear = (
+        mode in ("ngrok", "bastion")
+        and (not url or mode == "bastion" or (found and int(found[1]) <= 65535))
+        and all(re.fullmatch(r"[A-Za-z0-9._@-]{1,64}", name) for name in users)
+        and value["-restart"].lower() in ("", "now")
+        and value["-wake"].lower() in ("", "yes")
+    )
+    if not clear:
+        return off
     try:
-        until = calendar.timegm(time.strptime(until.rstrip("Zz"), "%Y-%m-%dT%H:%M:%S")) if until else None
+        until = moment(value["-until"]) if value["-until"] else None
     except ValueError:
-        until = now  # a time that cannot be read ends access rather than leaving it open
-    return {"mode": mode if mode in MODES else "off", "until": until, "ngrok": {"url": tags.get(key + "-ngrok-url")}}
+        return off
+    users = list(dict.fromkeys(users))
+    return {"mode": mode, "until": until, "ngrok": {"url": url or None if mode == "ngrok" else None}, "users": users}
+
+
+def moment(text):
+    """Epoch seconds of a date and time in ISO 8601; without a zone it is UTC. ValueError for anything else."""
+    found = TAG_TIME.fullmatch(text)
+    if not found:
+        raise ValueError(text)
+    day, minute, second, hours, minutes = found.groups()
+    zone = f"{hours}:{minutes}" if hours else "+00:00"
+    return int(datetime.datetime.fromisoformat(f"{day}T{minute}{second or ':00'}{zone}").timestamp())
+
+
+def by_tags(answer, tags):
+    """The answer that was kept, as far as the tags still ask for it. A person they do not name is not admitted."""
+    asked = wish(tags)
+    users = asked.pop("users")
+    admitted = [person for person in answer.get("authorized_keys") or [] if person["user"] in users]
+    return {**answer, **asked, "authorized_keys": admitted}
 
 
 def read_tags(ask):
@@ -874,15 +919,23 @@ def set_up():
     file = os.open(NGROK_LOG, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     os.fchown(file, owner.st_uid, owner.st_gid)
     if not ROOT and not sshd_answers():
-        write(RUN + "sshd", "started by us\n")
-        subprocess.run(["systemctl", "enable", "--now", "sshd"], stdin=subprocess.DEVNULL, timeout=60)
+        # One that is on its way up, or that somebody else enabled, is theirs to stop. /etc is new at every start, so
+        # that enabling it would serve nothing.
+        if systemctl("is-enabled") and systemctl("is-active"):
+            write(RUN + "sshd", "started by us\n")
+        systemctl("start")
 
 
 def put_back():
     """As root: stop sshd if it was we who started it. The commands stay until the next start, to say that SSH is off."""
     if read(RUN + "sshd"):
-        subprocess.run(["systemctl", "disable", "--now", "sshd"], stdin=subprocess.DEVNULL, timeout=60)
+        systemctl("stop")
         os.unlink(RUN + "sshd")
+
+
+def systemctl(verb):
+    """The exit status of `systemctl verb sshd`; 0 is yes, or done."""
+    return subprocess.run(["systemctl", "--quiet", verb, "sshd"], stdin=subprocess.DEVNULL, timeout=60).returncode
 
 
 # --- people's commands ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from agent_world import Notebook, Stack, a_key, an_answer, until
+from agent_world import Notebook, Proxy, Stack, a_key, an_answer, key_shown_at, ngrok_archive, stand_in_call, until
 
 
 class TestWhenTheStackIsAway:
@@ -16,9 +16,6 @@ class TestWhenTheStackIsAway:
         ("status", "body", "said"),
         [
             (403, b'{"message": "Forbidden"}', "VPC endpoint"),
-            (403, b'{"error": "other-role", "message": "Research-1 reports with its execution role a"}', "role a"),
-            (404, b"<html>no such page</html>", "404"),
-            (429, b'{"message": "Too Many Requests"}', "Too Many Requests"),
             (500, b"", "500"),
             (200, b"<html>please log in to the proxy</html>", "(200)"),
         ],
@@ -38,24 +35,18 @@ class TestWhenTheStackIsAway:
         until(lambda: said not in notebook.instructions.read_text(), "the reason goes with its cause", notebook)
         assert stack.last()["port"] == port
 
-    def test_it_is_asked_ever_less_often(self, notebook: Notebook, stack: Stack) -> None:
-        stack.status = 500
-        notebook.start()
-        until(lambda: len(stack.received) >= 4, "four attempts", notebook)
-        gaps = [later - sooner for sooner, later in zip(stack.received, stack.received[1:], strict=False)]
-        assert gaps[0] > 0.9
-        assert gaps[2] > 3.5
-
     def test_the_next_boot_goes_by_what_was_kept_and_by_the_tags(self, notebook: Notebook, stack: Stack) -> None:
         """The token is in config.yml, the program on the volume, the wish in the tags."""
-        stack.answers = an_answer("ngrok", authorized_keys=[{"user": "ana", "keys": [a_key("ana").strip()]}])
+        people = [{"user": name, "keys": [a_key(name).strip()]} for name in ("ana", "eve")]
+        stack.answers = an_answer("ngrok", authorized_keys=people)
         notebook.start()
         notebook.connected()
         notebook.stop()
         notebook.boot()
-        stack.status, stack.tags = 503, {"ssh": " NGROK "}
+        stack.status, stack.tags = 503, {"ssh": " NGROK ", "ssh-users": "ana mario"}
         notebook.start()
         until(lambda: notebook.status().get("phase") == "connected", "connected without the stack", notebook)
+        until(lambda: "# eve\n" not in notebook.authorized.read_text(), "who is no longer named is out", notebook)
         assert "# ana\n" in notebook.authorized.read_text()
         stack.tags = {"ssh": "off"}
         until(lambda: "is off" in notebook.instructions.read_text(), "the tags say off", notebook)
@@ -116,12 +107,18 @@ class TestReports:
         """A report that nobody answers ends by itself; the tunnel and the commands do without."""
         stack.answers = an_answer("ngrok", sync_after=1)
         notebook.start()
-        notebook.connected()
-        stack.slow = threading.Event()
+        port = notebook.connected()["port"]
+        waiting, stack.slow = stack.waiting, threading.Event()
+        until(lambda: stack.waiting > waiting, "a report is being made", notebook)
         shown = notebook.run("ssh-status")
-        assert shown.returncode == 0
+        assert (shown.returncode, shown.stdout) == (0, f"ssh -p {port} ec2-user@127.0.0.1\n")
+        assert notebook.sshd.host_key in key_shown_at(port)
+        # The courier gives up by itself, with the stack still silent.
+        until(lambda: "cannot be reached" in notebook.instructions.read_text(), "the reason is told", notebook)
         stack.slow.set()
         stack.slow = None
+        until(lambda: "cannot be reached" not in notebook.instructions.read_text(), "it goes with its cause", notebook)
+        assert stack.last()["port"] == port
 
 
 class TestTheKeeper:
@@ -152,6 +149,34 @@ class TestTheKeeper:
         until(lambda: stack.last().get("port") not in (None, port), "connected anew", notebook)
         assert tunnels_of(notebook) == 1
         assert "off" not in [report["mode"] for report in stack.reports[2:]]
+
+    def test_off_that_comes_while_no_worker_runs_is_still_undone(self, notebook: Notebook, stack: Stack) -> None:
+        """The agent falls, and the tag goes before it is back: what the worker before did is not left behind."""
+        stack.answers = an_answer("ngrok", sync_after=1)
+        notebook.own_keys.write_text(a_key("mine"))
+        agent = notebook.start()
+        notebook.connected()
+        agent.kill()
+        until(lambda: not processes_of(notebook), "everything ends with the keeper", notebook)
+        assert "begin" in notebook.authorized.read_text()
+        stack.answers = an_answer("off", sync_after=1)
+        notebook.start()
+        until(lambda: "begin" not in notebook.authorized.read_text(), "our section is gone", notebook)
+        until(lambda: stack.last()["mode"] == "off", "off is reported", notebook)
+        assert "is off" in notebook.instructions.read_text()
+
+    def test_a_worker_that_fell_goes_on_without_the_stack(self, notebook: Notebook, stack: Stack) -> None:
+        """No answer is not `off`: nothing is taken away."""
+        stack.answers = an_answer("ngrok", sync_after=1)
+        notebook.own_keys.write_text(a_key("mine"))
+        agent = notebook.start()
+        port = notebook.connected()["port"]
+        agent.kill()
+        until(lambda: not processes_of(notebook), "everything ends with the keeper", notebook)
+        stack.status = 500
+        notebook.start()
+        until(lambda: notebook.status().get("port") not in (None, port), "connected anew", notebook)
+        assert "begin" in notebook.authorized.read_text()
 
     def test_logs_are_bounded(self, notebook: Notebook, stack: Stack) -> None:
         notebook.log.parent.mkdir(parents=True)
@@ -257,6 +282,37 @@ class TestCommands:
         notebook.stop()
         shown = notebook.run("ssh-status")
         assert (shown.returncode, "not running" in shown.stdout) == (1, True)
+
+
+class TestProxies:
+    def test_of_the_environment_carry_everything_that_goes_out(
+        self, notebook: Notebook, stack: Stack, tmp_path: Path
+    ) -> None:
+        """The report, ngrok's download, and ngrok itself; nothing that stays on the notebook."""
+        program = f"#!/bin/sh\n[ $1 = start ] && env >'{tmp_path}/environment'\n" + stand_in_call()
+        notebook.download.content = ngrok_archive(program)
+        with Proxy({"stack.example.com": stack, "download.example.com": notebook.download}) as proxy:
+            notebook.settings["API"] = "http://stack.example.com/v1"
+            notebook.settings["NGROK_DOWNLOAD"] = "http://download.example.com/ngrok.tgz"
+            notebook.environment = {"http_proxy": proxy.url, "HTTPS_PROXY": proxy.url, "NO_PROXY": "inside.example.com"}
+            stack.address = "http://stack.example.com"
+            stack.answers = an_answer("ngrok")
+            notebook.start()
+            notebook.connected()
+        assert set(proxy.seen) == {"stack.example.com", "download.example.com"}
+        ngroks = dict(line.partition("=")[::2] for line in (tmp_path / "environment").read_text().splitlines())
+        assert (ngroks["http_proxy"], ngroks["HTTPS_PROXY"]) == (proxy.url, proxy.url)
+        assert ngroks["no_proxy"].split(",") == ["inside.example.com", "127.0.0.1", "169.254.169.254"]
+
+    def test_are_not_used_for_what_the_person_excepted(self, notebook: Notebook, stack: Stack) -> None:
+        stack.address = f"http://localhost:{stack.port}"
+        notebook.settings["API"] = f"{stack.address}/v1"
+        stack.answers = an_answer("bastion")
+        with Proxy({}) as proxy:
+            notebook.environment = {"HTTP_PROXY": proxy.url, "NO_PROXY": "localhost"}
+            notebook.start()
+            notebook.connected()
+        assert proxy.seen == []
 
 
 def processes_of(notebook: Notebook) -> dict[int, str]:

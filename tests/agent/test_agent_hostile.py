@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -104,18 +103,3 @@ def test_other_tunnels_of_the_person_run_too(notebook: Notebook, stack: Stack) -
     notebook.start()
     notebook.connected()
     until(lambda: '"name": "web"' in notebook.ngrok_log.read_text(), "the other one runs", notebook)
-
-
-def test_an_ngrok_of_last_year_is_renewed(notebook: Notebook, stack: Stack) -> None:
-    stack.answers = an_answer("ngrok")
-    notebook.start()
-    notebook.connected()
-    notebook.stop()
-    program = notebook.volume / ".ngrok" / "ngrok"
-    old = time.time() - 400 * 86400
-    os.utime(program, (old, old))
-    notebook.boot()
-    stack.reports.clear()
-    notebook.start()
-    notebook.connected()
-    assert program.stat().st_mtime > old + 86400
