@@ -13,8 +13,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from notebook_ssh.aws import security_groups
-from notebook_ssh.aws.notices import tell_status
+from notebook_ssh.aws import queues, security_groups
 from notebook_ssh.aws.table import Table
 from notebook_ssh.errors import Permanent, Transient
 from notebook_ssh.rules.bastion import (
@@ -29,7 +28,8 @@ from notebook_ssh.rules.bastion import (
     where_to_look,
 )
 from notebook_ssh.rules.record import Record, Way
-from notebook_ssh.rules.status import status_of
+from notebook_ssh.rules.signals import LookAtNotebook, to_message
+from notebook_ssh.rules.status import headline, status_of
 from notebook_ssh.settings import Settings, read_settings
 
 logger = Logger()
@@ -85,22 +85,23 @@ def _read_fleet(table: Table) -> tuple[list[Record], bool]:
 
 
 def _save(ways: Mapping[str, Way], fleet: Iterable[Record], settings: Settings, table: Table, now: int) -> None:
+    changed: list[str] = []
     for record in fleet:
         if record.name in ways:
             table.save_way(record.name, ways[record.name])
-            _tell_status(record, ways[record.name], settings, now)
-
-
-def _tell_status(record: Record, way: Way, settings: Settings, now: int) -> None:
-    """Make a change of status known. Nothing depends on it: the sweep finds what is not told here."""
-    before = status_of(record, now, settings.sync_seconds, settings.tag_key)
-    status = status_of(replace(record, way=way), now, settings.sync_seconds, settings.tag_key)
-    if (before.code, before.problem) == (status.code, status.problem):
-        return
+            after = replace(record, way=ways[record.name])
+            if _headline(record, settings, now) != _headline(after, settings, now):
+                changed.append(record.name)
+    looks = [to_message(LookAtNotebook(name, "status"), now) for name in changed]
     try:
-        tell_status(settings.stack, record.name, record.arn, before, status)
+        queues.send(settings.notebook_queue, looks)
     except (Transient, ClientError, BotoCoreError):
-        logger.exception("a change of status of %s was not told", record.name)
+        # Nothing depends on it: the sweep finds a status that was not told.
+        logger.exception("nobody was asked to look at a new status", extra={"notebooks": changed})
+
+
+def _headline(record: Record, settings: Settings, now: int) -> str:
+    return headline(status_of(record, now, settings.sync_seconds, settings.tag_key))
 
 
 def _log_changes(changes: Plan) -> None:

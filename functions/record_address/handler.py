@@ -13,7 +13,6 @@ from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.aws import queues, secrets
-from notebook_ssh.aws.notices import tell_status
 from notebook_ssh.aws.table import Table
 from notebook_ssh.errors import Transient
 from notebook_ssh.http import Answer, Refused, body_of, json_text, notebook_name, serve
@@ -34,7 +33,7 @@ from notebook_ssh.rules.report import (
     weigh,
 )
 from notebook_ssh.rules.signals import LookAtNotebook, to_message
-from notebook_ssh.rules.status import Code, Status, status_of
+from notebook_ssh.rules.status import Code, headline, status_of
 from notebook_ssh.settings import Settings, read_settings
 
 TRIES = 3
@@ -96,37 +95,30 @@ def _keep(name: str, role: str, report: Report, settings: Settings, now: int) ->
                 old = known.record
                 known = table.replace_report(name, role, changed, before)
                 if known.kept and known.record and old:
-                    _tell(old, known.record, settings, now)
+                    _note_change(old, known.record, settings, now)
             case verdict:
                 assert_never(verdict)
     raise Transient(f"the reports of {name} overtake each other")
 
 
-def _tell(old: Record, new: Record, settings: Settings, now: int) -> None:
-    """Make a change of status known. Nothing depends on it: the sweep finds what is not told here."""
+def _note_change(old: Record, new: Record, settings: Settings, now: int) -> None:
+    """Have a change of status told and shown. Nothing depends on it: the sweep finds what is lost here."""
     heard_at = old.report.received_at if old.report else now
     # What was true when it last spoke, unless it was silent for so long that this was true no more.
     silent = heard_at <= more_of_the_same_after(now, settings.sync_seconds)
     before = status_of(old, now if silent else heard_at, settings.sync_seconds, settings.tag_key)
     status = status_of(new, now, settings.sync_seconds, settings.tag_key)
-    if _face(before) == _face(status):
+    if headline(before) == headline(status):
         return
-    logger.info("status", extra={"notebook": new.name, "before": before.code, "status": status.code})
-    with single_metric(name="StatusChanges", unit=MetricUnit.Count, value=1, namespace="notebook-ssh") as metric:
-        metric.add_dimension(name="status", value=str(status.code))
+    logger.info("reported", extra={"notebook": new.name, "before": before.code, "status": status.code})
     if before.code is Code.STARTING and status.code is Code.CONNECTED and before.since is not None:
         waited = max(0, now - before.since)
         with single_metric(name="SecondsToConnect", unit=MetricUnit.Seconds, value=waited, namespace="notebook-ssh"):
             pass  # printed at the end of the block
     try:
-        tell_status(settings.stack, new.name, new.arn, before, status)
         queues.send(settings.notebook_queue, [to_message(LookAtNotebook(new.name, "status"), now)])
     except (Transient, ClientError, BotoCoreError):
-        logger.exception("a change of status of %s was not told", new.name)
-
-
-def _face(status: Status) -> tuple[str, str]:
-    return status.code, status.problem.code if status.problem else ""
+        logger.exception("nobody was asked to look at the new status of %s", new.name)
 
 
 def _answer(record: Record, told: Told, settings: Settings, now: int) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from aws_lambda_powertools import Logger
 from notebook_ssh.aws import backups, notebooks, queues, tagging
 from notebook_ssh.aws.table import Table
 from notebook_ssh.rules.fleet import Fleet, who_needs_attention
-from notebook_ssh.rules.record import Mode
 from notebook_ssh.rules.signals import to_message
 from notebook_ssh.rules.tally import tally
 from notebook_ssh.settings import read_settings
@@ -32,10 +31,12 @@ def handle(event: Mapping[str, Any], context: object) -> dict[str, int]:
         read_terms(settings).mark,
         now,
         dry_run=settings.dry_run,
-        sync_seconds=settings.sync_seconds if settings.status_tags and not settings.dry_run else None,
+        status_tags=settings.status_tags,
+        sync_seconds=settings.sync_seconds,
     )
     queues.send(settings.notebook_queue, (to_message(look, now) for look in looks))
-    if settings.bastion and any(record.way or record.wish.mode is Mode.BASTION for record in fleet.records):
+    if settings.bastion:
+        # Even if nobody uses it: a rule of ours that was left behind is found by looking, and by nothing else.
         queues.tell_bastion(settings.bastion_queue, "sweep")
     show(tally(fleet.records, now, settings.sync_seconds, settings.tag_key))
     found = {"notebooks": len(fleet.notebooks), "known": len(fleet.records), "looks": len(looks)}

@@ -425,12 +425,11 @@ def test_a_way_that_opens_under_a_waiting_agent_is_news(bench: Bench) -> None:
     record = bench.notebook("nb", bench.group("notebooks"))
     report = Report("boot-1", NOW - 60, 1, NOW - 5, Mode.BASTION, Phase.CONNECTED, keys_own=1, connected_since=NOW - 5)
     bench.table.replace_report("nb", record.role, report, None)
-    news: list[Any] = []
-    bench.monkeypatch.setattr(handler, "tell_status", lambda *told: news.append(told))
+    sent: list[Any] = []
+    bench.monkeypatch.setattr(handler.queues, "send", lambda queue, messages: sent.extend(messages))
     bench.run()
     bench.run()
-    ((stack, name, _, before, status),) = news
-    assert (stack, name, before.code, status.code) == (STACK, "nb", "starting", "connected")
+    assert sent == [({"look_at": {"notebook": "nb"}, "because": "status"}, 0)]
 
 
 def test_a_client_that_was_not_admitted_shuts_out_nobody_else(bench: Bench) -> None:

@@ -33,7 +33,7 @@ def caller(arn: str | None) -> dict[str, Any]:
 
 def unchanged(world: World) -> bool:
     """Nothing was written, nobody was told."""
-    return world.report_of("demo") == a_report() and not world.messages() and not world.messages(world.events)
+    return world.report_of("demo") == a_report() and not world.messages()
 
 
 # ---- in order
@@ -82,49 +82,34 @@ def test_sessions_come_and_go_without_more_than_a_write(world: World) -> None:
     assert (report.sessions, report.active_at) == (2, NOW - 1)
 
 
-def test_a_change_is_told_to_whoever_listens_and_shown_on_the_notebook(world: World) -> None:
+def test_a_change_is_looked_at_once_to_be_told_and_shown(world: World) -> None:
     world.knows(a_record(report=a_report(phase=Phase.CONNECTING, host=None, port=None, connected_since=None)))
     world.report({"sequence": 6})
     assert world.messages() == [{"look_at": {"notebook": "demo"}, "because": "status"}]
-    (event,) = world.messages(world.events)
-    assert (event["source"], event["detail-type"]) == ("notebook-ssh", "Notebook SSH Status Change")
-    assert event["resources"] == ["arn:aws:sagemaker:us-east-1:123456789012:notebook-instance/demo"]
-    assert event["detail"] == {
-        "stack": "team-ssh",
-        "notebook": "demo",
-        "before": "starting",
-        "status": "connected",
-        "since": "2027-01-15T08:00:00Z",
-        "code": None,
-        "message": "demo can be reached.",
-    }
     world.report({"sequence": 7})
-    assert not world.messages(world.events)
+    assert not world.messages()
 
 
 @pytest.mark.parametrize(
-    ("wish", "before", "body", "seen"),
+    ("wish", "before", "body"),
     [
-        (Wish(mode=Mode.NGROK), a_report(), {"phase": "failed", "host": None, "port": None, "problem": {"code": "ngrok-card-required", "message": "x"}}, ("connected", "error", "ngrok-card-required")),
-        (Wish(mode=Mode.NGROK), a_report(), {"phase": "connecting", "host": None, "port": None}, ("connected", "reconnecting", None)),
-        (Wish(mode=Mode.NGROK, until=NOW - 1), a_report(), {"mode": "off", "phase": "off", "host": None, "port": None}, ("connected", "expired", None)),
-        (Wish(mode=Mode.NGROK), a_report(received_at=NOW - 9000), {}, ("stale", "connected", None)),
+        (Wish(mode=Mode.NGROK), a_report(), {"phase": "failed", "host": None, "port": None, "problem": {"code": "ngrok-card-required", "message": "x"}}),
+        (Wish(mode=Mode.NGROK), a_report(), {"phase": "connecting", "host": None, "port": None}),
+        (Wish(mode=Mode.NGROK, until=NOW - 1), a_report(), {"mode": "off", "phase": "off", "host": None, "port": None}),
+        (Wish(mode=Mode.NGROK), a_report(received_at=NOW - 9000), {}),
     ],
 )  # fmt: skip
-def test_every_turn_is_told(
-    world: World, wish: Wish, before: Any, body: dict[str, Any], seen: tuple[str, str, str | None]
-) -> None:
+def test_every_turn_is_looked_at(world: World, wish: Wish, before: Any, body: dict[str, Any]) -> None:
     world.knows(a_record(wish=wish, report=before))
     world.report({"sequence": 6, **body})
-    (event,) = world.messages(world.events)
-    assert (event["detail"]["before"], event["detail"]["status"], event["detail"]["code"]) == seen
+    assert world.messages() == [{"look_at": {"notebook": "demo"}, "because": "status"}]
 
 
-def test_news_that_cannot_be_told_do_not_refuse_a_report(world: World) -> None:
+def test_a_look_that_cannot_be_asked_for_does_not_refuse_a_report(world: World) -> None:
     def refuse(**_: object) -> None:
-        raise ClientError({"Error": {"Code": "AccessDenied", "Message": ""}}, "PutEvents")
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": ""}}, "SendMessageBatch")
 
-    world.patch.setattr(client("events"), "put_events", refuse)
+    world.patch.setattr(client("sqs"), "send_message_batch", refuse)
     world.knows(a_record())
     assert world.report().status == 200
 
@@ -332,7 +317,7 @@ def test_the_token_is_in_no_log_and_no_table(world: World, capsys: pytest.Captur
     assert "2abc_SECRET" in world.report().text
     world.report({"sequence": 4})
     told = capsys.readouterr()
-    assert "StatusChanges" in told.out
+    assert "SecondsToConnect" in told.out
     assert "2abc_SECRET" not in told.out + told.err
     assert "2abc_SECRET" not in json.dumps(world.table.item("notebook", "demo"))
 

@@ -23,6 +23,8 @@ from notebook_ssh.errors import Transient
 from notebook_ssh.rules.fleet import NotebookLine, fingerprint
 from notebook_ssh.rules.notebook import Kept
 from notebook_ssh.rules.record import Mode, NotebookState, Wish
+from notebook_ssh.rules.status import Status
+from reconcile_notebook import reconcile
 from sweep import handler
 
 PAGE = 100
@@ -101,7 +103,10 @@ class Account:
         if not self.known:
             return []
         seen = {line.name: fingerprint(line, {"ssh": "ngrok"}, "ssh", dry_run=False) for line in self.lines}
-        records = [a_record(name=line.name, wish=Wish(Mode.NGROK), seen=seen[line.name]) for line in self.lines]
+        records = [
+            a_record(name=line.name, wish=Wish(Mode.NGROK), seen=seen[line.name], told="starting")
+            for line in self.lines
+        ]
         return [{name: to_attribute(value) for name, value in asdict(record).items()} for record in records]
 
     @cached_property
@@ -250,10 +255,53 @@ def test_the_bastion_is_told_once_for_a_sweep(world: World) -> None:
     world.bastion = 0
     sweep(world)
     assert world.bastion == 1
-    world.untag("one")
-    world.untag("two")
+
+
+def test_the_bastion_is_told_also_when_nobody_uses_it_and_never_without_one(world: World) -> None:
     sweep(world)
+    assert world.bastion == 1
+    world.patch.setenv("BASTION_SECURITY_GROUP", "")
     sweep(world)
-    world.bastion = 0
-    sweep(world)
-    assert world.bastion == 0
+    assert world.bastion == 1
+
+
+def test_a_status_is_told_once_for_each_change_and_not_once_for_each_sweep(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str, str, str]] = []
+
+    def tell(stack: str, notebook: str, arn: str, before: str, status: Status) -> None:
+        told.append((notebook, before, status.code, status.problem.code if status.problem else ""))
+
+    def news() -> list[tuple[str, str, str, str]]:
+        for _ in range(3):
+            sweep(world)
+        found, told[:] = list(told), []
+        return found
+
+    monkeypatch.setattr(reconcile, "tell_status", tell)
+    world.configuration("large", b"#!/bin/bash\n" + b"#" * 12_270)
+    world.notebook("box", "large", running=False, ssh="ngrok")
+    world.notebook("odd", "large", running=False, ssh="ngork")
+    assert sorted(news()) == [("box", "off", "error", "config-too-large"), ("odd", "off", "invalid-tag", "invalid-tag")]
+    world.edit("large", b"#!/bin/bash\n")
+    world.tag("odd", ssh="off")
+    assert sorted(news()) == [("box", "error", "stopped", ""), ("odd", "invalid-tag", "off", "")]
+    world.tag("box", ssh_until=datetime.fromtimestamp(world.now + 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    assert news() == [("box", "stopped", "expired", "")]
+
+
+def test_news_that_could_not_be_told_are_told_at_the_next_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def tell(stack: str, notebook: str, arn: str, before: str, status: Status) -> None:
+        told.append(notebook)
+        if len(told) == 1:
+            raise Transient("PutEvents: throttled")
+
+    monkeypatch.setattr(reconcile, "tell_status", tell)
+    world.notebook("box", running=False, ssh="ngork")
+    for _ in range(3):
+        sweep(world)
+    assert told == ["box", "box"]
+    assert world.record("box").told == "invalid-tag: invalid-tag"

@@ -101,23 +101,11 @@ def test_every_target_has_somewhere_for_what_it_cannot_deliver(rule: str) -> Non
     assert {target["Arn"] for target in targets} | {stack.arn("SignalDeadLetters")} <= set(statement["Resource"])
 
 
-def test_the_bastion_hears_of_notebooks_but_not_of_configurations_and_only_when_there_is_one() -> None:
-    def heard(stack: Stack) -> set[str]:
-        rules = stack.of_type("AWS::Events::Rule")
-        return {
-            name for name in RULES for target in rules[name]["Targets"] if target["Arn"] == stack.arn("BastionQueue")
-        }
-
-    assert heard(Stack(**WITH_BASTION)) == {"StateSignals", "TagSignals", "CallSignals"}
-    assert heard(Stack()) == set()
-
-
-def test_the_bastion_queue_gets_one_group_so_that_its_consumer_is_serial() -> None:
+def test_the_bastion_hears_of_a_change_from_the_notebooks_reconciler_alone_once_it_is_recorded() -> None:
+    """Earlier it would only see the fleet as it was."""
     stack = Stack(**WITH_BASTION)
-    groups = {
-        json.dumps(target.get("SqsParameters"))
-        for rule in stack.of_type("AWS::Events::Rule").values()
-        for target in rule["Targets"]
-        if target["Arn"] == stack.arn("BastionQueue")
-    }
-    assert groups == {'{"MessageGroupId": "bastion"}'}
+    bastion = stack.arn("BastionQueue")
+    rules = stack.of_type("AWS::Events::Rule").values()
+    assert not [target for rule in rules for target in rule["Targets"] if target["Arn"] == bastion]
+    (policy,) = stack.of_type("AWS::SQS::QueuePolicy").values()
+    assert bastion not in json.dumps(policy)

@@ -20,6 +20,7 @@ REVIEWED = {
         "dynamodb:PutItem",
         "dynamodb:Query",
         "dynamodb:UpdateItem",
+        "events:PutEvents",
         "sagemaker:AddTags",
         "sagemaker:CreateNotebookInstanceLifecycleConfig",
         "sagemaker:DeleteNotebookInstanceLifecycleConfig",
@@ -47,7 +48,7 @@ REVIEWED = {
         "ec2:DescribeSecurityGroups",
         "ec2:RevokeSecurityGroupEgress",
         "ec2:RevokeSecurityGroupIngress",
-        "events:PutEvents",
+        "sqs:SendMessage",
     },
     "Sweep": {
         "dynamodb:Query",
@@ -59,7 +60,6 @@ REVIEWED = {
     "RecordAddress": {
         "dynamodb:GetItem",
         "dynamodb:UpdateItem",
-        "events:PutEvents",
         "secretsmanager:GetSecretValue",
         "sqs:SendMessage",
         "ssm:GetParametersByPath",

@@ -12,6 +12,7 @@ from notebook_ssh.rules.fleet import ConfigurationLine, Fleet, NotebookLine, fin
 from notebook_ssh.rules.notebook import Kept, tags_to_show
 from notebook_ssh.rules.record import Mode, NotebookState, Record, Wish
 from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook
+from notebook_ssh.rules.status import headline, status_of
 
 MARK, SYNC = "1.0.0:0123456789ab", 300
 ARN = "arn:aws:sagemaker:us-east-1:123456789012:notebook-instance/demo"
@@ -23,7 +24,8 @@ TAGS = {"ssh": "ngrok"}
 
 def a_known(line: NotebookLine = LINE, tags: dict[str, str] = TAGS, wish: Wish | None = None) -> Record:
     seen = fingerprint(line, tags, "ssh", dry_run=False)
-    return a_record(name=line.name, wish=wish or Wish(Mode.NGROK), seen=seen, report=a_report())
+    record = a_record(name=line.name, wish=wish or Wish(Mode.NGROK), seen=seen, report=a_report())
+    return replace(record, told=headline(status_of(record, NOW, SYNC)))
 
 
 def a_fleet(**parts: object) -> Fleet:
@@ -32,8 +34,11 @@ def a_fleet(**parts: object) -> Fleet:
     return replace(steady, **parts)  # type: ignore[arg-type]
 
 
+USUAL = {"dry_run": False, "status_tags": False, "sync_seconds": SYNC}
+
+
 def looks(fleet: Fleet, now: int = NOW, mark: str = MARK, **more: object) -> list[tuple[str, str]]:
-    found = who_needs_attention(fleet, "ssh", mark, now, **({"dry_run": False} | more))  # type: ignore[arg-type]
+    found = who_needs_attention(fleet, "ssh", mark, now, **(USUAL | more))  # type: ignore[arg-type]
     return [(look.name, look.because) for look in found]
 
 
@@ -113,10 +118,10 @@ def test_an_end_that_passed_is_looked_at_once() -> None:
 def test_an_end_before_the_next_sweep_is_announced_for_its_very_second() -> None:
     tags = TAGS | {"ssh-until": "2027-01-15T08:10Z"}
     fleet = a_fleet(tags={ARN: tags}, records=(a_known(tags=tags, wish=Wish(Mode.NGROK, until=NOW + 600)),))
-    assert who_needs_attention(fleet, "ssh", MARK, NOW, dry_run=False) == (
+    assert who_needs_attention(fleet, "ssh", MARK, NOW, **USUAL) == (
         LookAtNotebook("Demo", "its time ends", at=NOW + 600),
     )
-    assert who_needs_attention(fleet, "ssh", MARK, NOW - 301, dry_run=False) == ()
+    assert who_needs_attention(fleet, "ssh", MARK, NOW - 301, **USUAL) == ()
 
 
 # ---- configurations ------------------------------------------------------------------------
@@ -138,7 +143,7 @@ def test_a_configuration_out_of_line_is_looked_at(parts: dict[str, object], why:
 
 def test_a_configuration_that_cannot_take_the_block_is_not_tried_again_until_something_changes() -> None:
     refused = replace(KEPT, block="", block_since=None, problem=Problem("config-not-shell", "…"))
-    said = replace(a_known(), block_since=None, problem=refused.problem)
+    said = replace(a_known(), block_since=None, problem=refused.problem, told="connected: config-not-shell")
     assert looks(a_fleet(kept=(refused,), records=(said,))) == []
 
 
@@ -157,7 +162,7 @@ def test_an_upgrade_looks_at_each_configuration_once_and_at_no_notebook() -> Non
         tuple(a_known(line) for line in lines),
         tuple(Kept(f"c{i}", 1, MARK, MARK, NOW - 5000) for i in range(5)),
     )
-    found = who_needs_attention(fleet, "ssh", "2.0.0:0123456789ab", NOW, dry_run=False)
+    found = who_needs_attention(fleet, "ssh", "2.0.0:0123456789ab", NOW, **USUAL)
     assert found == tuple(LookAtConfiguration(f"c{i}", "the stack has another block now") for i in range(5))
 
 
@@ -167,9 +172,16 @@ def test_an_upgrade_looks_at_each_configuration_once_and_at_no_notebook() -> Non
 def test_a_status_that_is_not_shown_is_looked_at() -> None:
     shown = {"ssh-status": "connected", "ssh-address": "0.tcp.ngrok.io:17887"}
     assert tags_to_show(a_known(), NOW, SYNC, "ssh") == shown
-    assert looks(a_fleet(tags={ARN: TAGS | shown}), sync_seconds=SYNC) == []
-    assert looks(a_fleet(), sync_seconds=SYNC) == [("Demo", "status")]
-    assert looks(a_fleet(tags={ARN: TAGS | shown}), now=NOW + 3000, sync_seconds=SYNC) == [("Demo", "status")]
+    assert looks(a_fleet(tags={ARN: TAGS | shown}), status_tags=True) == []
+    assert looks(a_fleet(), status_tags=True) == [("Demo", "status")]
+    assert looks(a_fleet(tags={ARN: TAGS | shown}), now=NOW + 3000, status_tags=True) == [("Demo", "status")]
+
+
+def test_a_status_that_comes_with_time_alone_is_found_by_the_sweep_until_it_is_told() -> None:
+    assert looks(a_fleet(), now=NOW + 3000) == [("Demo", "status")]
+    silent = replace(a_known(), told="stale: agent-silent")
+    assert looks(a_fleet(records=(silent,)), now=NOW + 3000) == []
+    assert looks(a_fleet(), now=NOW + 3000, dry_run=True) == [("Demo", "changed since it was looked at")]
 
 
 def test_nothing_is_shown_of_a_notebook_whose_ssh_is_off() -> None:

@@ -14,15 +14,15 @@ SOURCE = "notebook-ssh"
 DETAIL_TYPE = "Notebook SSH Status Change"
 
 
-def tell_status(stack: str, notebook: str, arn: str, before: Status, status: Status) -> None:
-    """Put the news that `notebook` went from `before` to `status` on the account's default bus.
+def tell_status(stack: str, notebook: str, arn: str, before: str, status: Status) -> None:
+    """Put the news that `notebook` went from the status code `before` to `status` on the account's default bus.
 
     Transient when the bus did not take it.
     """
     detail = {
         "stack": stack,
         "notebook": notebook,
-        "before": str(before.code),
+        "before": before,
         "status": str(status.code),
         "since": None if status.since is None else iso_time(status.since),
         "code": status.problem.code if status.problem else None,

@@ -162,6 +162,7 @@ def record_of(item: Mapping[str, Any]) -> Record:
         restart=Restart(step=RestartStep(restart["step"]), since=restart["since"]) if restart else None,
         planned=tuple(item.get("planned") or ()),
         shown_at=item.get("shown_at", 0),
+        told=item.get("told", ""),
         wished_since=item.get("wished_since"),
         wake_at=item.get("wake_at"),
         way=Way(
@@ -195,6 +196,7 @@ OBSERVED = (
     "restart",
     "planned",
     "shown_at",
+    "told",
     "wished_since",
 )
 """The attributes that the notebook reconciler owns."""

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from notebook_ssh.rules.notebook import Kept, holds, settled_off, shows, tags_to_show
+from notebook_ssh.rules.notebook import Kept, holds, news, settled_off, shows, tags_to_show
 from notebook_ssh.rules.record import Mode, NotebookState, Record
 from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook
 from notebook_ssh.rules.tags import read_wish, wish_keys

@@ -36,7 +36,7 @@ from notebook_ssh.rules.script import (
     splice,
 )
 from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook
-from notebook_ssh.rules.status import Code, address_of, status_of
+from notebook_ssh.rules.status import Code, Status, address_of, headline, status_of
 from notebook_ssh.rules.tags import restart_key, status_keys
 
 PLAIN = b"#!/usr/bin/env bash\n"

@@ -196,6 +196,7 @@ class Record:
     restart: how far an opted-in restart is, or None.
     planned: what a dry run would have done, one sentence each; empty otherwise.
     shown_at: when the status was last written into the notebook's tags.
+    told: headline of the status that was last told as an event; empty: none yet.
     """
 
     name: str
@@ -216,6 +217,7 @@ class Record:
     restart: Restart | None = None
     planned: tuple[str, ...] = ()
     shown_at: int = 0
+    told: str = ""
     wished_since: int | None = None
     wake_at: int | None = None
     way: Way | None = None

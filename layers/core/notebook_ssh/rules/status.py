@@ -87,6 +87,11 @@ def status_of(record: Record, now: int, sync_seconds: int, tag_key: str = "ssh")
     return _silent(record, now)
 
 
+def headline(status: Status) -> str:
+    """What of a status is news: its code, and its problem's. A new moment or another sentence is none."""
+    return f"{status.code}: {status.problem.code}" if status.problem else str(status.code)
+
+
 def address_of(record: Record, now: int, sync_seconds: int) -> tuple[str, int] | None:
     """The host and port that people connect to, or None unless they are believed to work at `now`."""
     if status_of(record, now, sync_seconds).code is not Code.CONNECTED:
