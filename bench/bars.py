@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -10,12 +11,16 @@ from math import ceil
 from pathlib import Path
 
 import size
-from ground import Ground
-from measure import Cost, cost, counter, output, per_turn
+import worlds
+from ground import PROGRAMS, Ground
+from measure import Cost, cost, counter, output, per_turn, seconds
 from stand_in import self_signed, standing_in
 
 FEW, MANY = 5, 45
 """Turns of a warm function: the difference between two processes is free of their start."""
+
+IDLE_SECONDS, IDLE_SYNC = 30, 10
+"""How long an idle agent is watched, and how often it syncs meanwhile: thirty times as often as it usually does."""
 
 UNWANTED = ("boto3", "s3transfer", "pydantic", "aws_xray_sdk")
 
@@ -93,14 +98,17 @@ def start(ground: Ground) -> Iterator[Figure]:
 
 def _first_answers(ground: Ground, boto3: Cost) -> Iterator[Figure]:
     certificate = self_signed(ground.build)
-    # As long a list of authorities as botocore's own, since reading it is most of what the first connection costs.
-    trusted = ground.build / "trusted.pem"
-    trusted.write_bytes((ground.baseline / "botocore/cacert.pem").read_bytes() + certificate.read_bytes())
     with standing_in(certificate=certificate) as (address, _):
-        environment = ground.environment(AWS_ENDPOINT_URL=address, AWS_CA_BUNDLE=str(trusted))
-        ours = cost(ground.ours("calls", "lookup_api", "1"), environment)
+
+        def environment(site: Path) -> dict[str, str]:
+            # Whom `site` trusts, and the stand-in: reading the list is much of what a first connection costs.
+            trusted = site / "trusted.pem"
+            trusted.write_bytes((site / "botocore/cacert.pem").read_bytes() + certificate.read_bytes())
+            return ground.environment(AWS_ENDPOINT_URL=address, AWS_CA_BUNDLE=str(trusted))
+
+        ours = cost(ground.ours("calls", "lookup_api", "1"), environment(ground.build / "core/python"))
         yield _ratio("start", "lookup_api, first answer with HTTPS GetItem; against import boto3", ours, boto3, 1.45)
-        theirs = cost(ground.baselines("idiomatic_lookup", "1"), environment)
+        theirs = cost(ground.baselines("idiomatic_lookup", "1"), environment(ground.baseline))
         yield _ratio("start", "the idiomatic lookup's first answer; against import boto3", theirs, boto3, None)
 
 
@@ -214,7 +222,48 @@ def _mark(ground: Ground) -> str:
     return output(ground.ours("mark"), ground.environment()).strip()
 
 
-ALL: dict[str, Bars] = {"contents": contents, "start": start, "warm": warm, "fleet": fleet}
+def events(ground: Ground) -> Iterator[Figure]:
+    """What signals cause, counted through the real reconciler in a simulated account."""
+    block, shared, nothing = worlds.one_tag()
+    yield Figure("events", "a tag that puts the block in, calls", block.total(), "calls", 6, _counted(block))
+    yield Figure("events", "a tag where the block is in already, calls", shared.total(), "calls", 6, _counted(shared))
+    yield Figure("events", "a signal with nothing to do, calls", nothing.total(), "calls", 3, _counted(nothing))
+    yield Figure("events", "1,000 events for 200 notebooks, looks at each", worlds.burst(200, 1_000), "looks", 2)
+    changed = 60
+    taken, same = worlds.many_configurations(changed)
+    beside = f"{taken} s of the simulated clock for {changed}"
+    yield Figure("events", "changed configurations, seconds for each", taken / changed, "s", 1.1, beside)
+    yield Figure("events", "changed configurations, writes in one second", 100 * same, "%", 2)
+
+
+def notebook(ground: Ground) -> Iterator[Figure]:
+    """On the notebook: how long on-start waits, and what the agent takes while nothing happens."""
+    with worlds.on_start() as script:
+        blocked, spread = seconds(lambda: worlds.run_on_start(script))
+    yield Figure("notebook", "on-start with our block", blocked, "s", 0.3, f"± {spread / 2:.3f}")
+    old, _ = seconds(lambda: subprocess.run(["sh", PROGRAMS / "old_on_start.sh"], check=True, capture_output=True), 1)
+    yield Figure("notebook", "on-start with the scripts replaced, downloads not counted", old, "s")
+    memory, share, requests = worlds.idle_agent(IDLE_SECONDS, IDLE_SYNC)
+    yield Figure("notebook", "idle agent, memory", memory, "MiB", 50)
+    yield Figure(
+        "notebook",
+        "idle agent, share of a core",
+        100 * share,
+        "%",
+        0.5,
+        f"over {IDLE_SECONDS} s with a sync every {IDLE_SYNC} s",
+    )
+    yield Figure("notebook", "idle agent, requests for each sync (5 minutes)", requests, "requests", 1.01)
+
+
+ALL: dict[str, Bars] = {
+    "contents": contents,
+    "start": start,
+    "warm": warm,
+    "fleet": fleet,
+    "events": events,
+    "notebook": notebook,
+}
 """The groups, in the order of the table."""
 
 

@@ -34,6 +34,7 @@ LIKE_LAMBDA = {
     "AWS_EC2_METADATA_DISABLED": "true",
     "STACK_NAME": "team-ssh",
     "TABLE_NAME": "records",
+    "API_URL": "https://abc.execute-api.us-east-1.amazonaws.com/v1",
     "NGROK_SECRET": "ngrok-token",
     "KEYS_PATH": "/team-ssh/authorized-keys",
     "NOTEBOOK_QUEUE": "https://sqs.us-east-1.amazonaws.com/123456789012/notebooks",

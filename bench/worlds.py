@@ -1,0 +1,195 @@
+"""What is counted rather than timed: the real handlers in the small accounts of the tests, and the block and agent run for real."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agent_world import Notebook, Sshd, Stack, an_answer, until
+from notebook_world import World, a_world
+
+from notebook_ssh.aws.clients import client
+from notebook_ssh.rules.block import BlockSettings, render_block
+from notebook_ssh.rules.script import Spliced, splice
+from reconcile_notebook import handler
+
+PROJECT = Path(__file__).resolve().parent.parent
+LAYER = PROJECT / "layers" / "notebook_agent"
+OWNERS = b"#!/bin/sh\nexit 0\n"
+
+
+@contextmanager
+def _counted() -> Iterator[tuple[World, Counter[str]]]:
+    """An account, and the requests that the reconciler makes in it, by operation; other people's are not counted."""
+    counts: Counter[str] = Counter()
+    with pytest.MonkeyPatch.context() as patch, a_world(patch) as world:
+        within = [False]
+
+        def note(model: Any, **_: Any) -> None:
+            if within[0]:
+                counts[model.name] += 1
+
+        client("dynamodb").meta.events.register("before-call", note)
+        client("sagemaker").meta.events.register("before-call", note)
+        handle = handler.handle
+
+        def watched(*given: Any) -> Any:
+            within[0] = True
+            try:
+                with redirect_stdout(io.StringIO()):  # its metrics
+                    return handle(*given)
+            finally:
+                within[0] = False
+
+        patch.setattr(handler, "handle", watched)
+        yield world, counts
+
+
+def one_tag() -> tuple[Counter[str], Counter[str], Counter[str]]:
+    """Requests for a tag that puts the block in, for one on a notebook whose configuration has it, and for no change."""
+    with _counted() as (world, counts):
+        world.configuration("team")
+        world.notebook("box", "team")
+        world.notebook("other", "team")
+        world.settle()
+        counts.clear()
+        world.tag("box", ssh="ngrok")
+        world.settle(finish=False)
+        block = Counter(counts)
+        counts.clear()
+        world.tag("other", ssh="ngrok")
+        world.settle(finish=False)
+        shared = Counter(counts)
+        world.settle()
+        counts.clear()
+        world.look("box")
+        world.settle(finish=False)
+        return block, shared, Counter(counts)
+
+
+def burst(notebooks: int, signals: int) -> float:
+    """How often each notebook is looked at when `signals` events arrive for `notebooks` notebooks."""
+    with _counted() as (world, counts):
+        world.configuration("team")
+        for number in range(notebooks):
+            world.notebook(f"box-{number}", "team", ssh="ngrok")
+        world.settle(rounds=60)
+        counts.clear()
+        world.messages.clear()
+        for number in range(signals):
+            world.look(f"box-{number % notebooks}")
+        world.settle(rounds=60, finish=False)
+        return counts["DescribeNotebookInstance"] / notebooks
+
+
+def many_configurations(changed: int) -> tuple[int, float]:
+    """Seconds of the world's clock until the block is in `changed` configurations, and the share of writes in one second."""
+    with _counted() as (world, _):
+        for number in range(changed):
+            world.configuration(f"team-{number}")
+            world.notebook(f"box-{number}", f"team-{number}")
+        world.settle(rounds=60)
+        writes: list[int] = []
+
+        def before(operation: str, given: dict[str, Any]) -> None:
+            if operation == "update_notebook_instance_lifecycle_config":
+                writes.append(world.now)
+
+        world.before_call = before
+        begun = world.now
+        for number in range(changed):
+            world.tag(f"box-{number}", ssh="ngrok")
+        for _ in range(20 * changed):
+            if len(set(writes)) >= changed or len(writes) >= changed:
+                break
+            world.deliver()
+        same = len(writes) - len(set(writes))
+        return max(writes) - begun, same / len(writes)
+
+
+# ---- on the notebook ---------------------------------------------------------------------------
+
+
+@contextmanager
+def on_start() -> Iterator[Path]:
+    """An owner's script with our block in it, as the kernel would run it, in a folder that plays `/`."""
+    agent = (LAYER / "agent.py").read_text()
+    # It ends at once, and weighs what the real one weighs.
+    ending = f"import sys\nsys.exit(0)\nTEXT = {agent!r}\n"
+    settings = BlockSettings(
+        "team-ssh", "1.0.0", "us-east-1", "https://a.execute-api.us-east-1.amazonaws.com/v1", "ssh"
+    )
+    block = render_block((LAYER / "block.sh").read_text(), (LAYER / "boot.py").read_text(), ending, settings)
+    outcome = splice(OWNERS, block)
+    if not isinstance(outcome, Spliced):
+        raise SystemExit(f"the block does not fit: {outcome}")
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
+        script = Path(folder) / "OnStart"
+        script.write_bytes(outcome.script)
+        script.chmod(0o700)
+        try:
+            yield script
+        finally:
+            _end_those_with(f"NOTEBOOK_SSH_ROOT={folder}\0".encode())
+
+
+def run_on_start(script: Path) -> None:
+    """Return when the script has ended, as SageMaker waits for it."""
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "NOTEBOOK_SSH_ROOT": str(script.parent),
+        "NOTEBOOK_SSH_PYTHON": sys.executable,
+    }
+    subprocess.run([script], env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=True, cwd="/")
+
+
+def _end_those_with(marker: bytes) -> None:
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if marker in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def idle_agent(seconds: float, sync_after: int) -> tuple[float, float, float]:
+    """An agent with a standing tunnel: its memory in MiB, its share of a core, its requests for each sync."""
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "sshd").mkdir()
+        with Stack() as stack, Sshd(Path(folder) / "sshd") as sshd:
+            stack.answers = an_answer("ngrok", sync_after=sync_after)
+            with Notebook(Path(folder) / "notebook", stack, sshd) as notebook:
+                agent = notebook.start()
+                notebook.connected()
+                already = len(stack.received)
+                until(
+                    lambda: len(stack.received) >= already + 2,
+                    "it reports twice more",
+                    notebook,
+                    limit=10 + 3 * sync_after,
+                )
+                cpu, asked, began = _cpu_of(agent.pid), len(stack.received), time.monotonic()
+                time.sleep(seconds)
+                passed = time.monotonic() - began
+                share = (_cpu_of(agent.pid) - cpu) / passed
+                requests = (len(stack.received) - asked) / (passed / sync_after)
+                return _memory_of(agent.pid), share, requests
+
+
+def _cpu_of(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # utime, stime and those of ended children: proc(5)
+
+
+def _memory_of(process: int) -> float:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
