@@ -6,18 +6,38 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from agent_world import PROGRAMS, STAND_IN, Download, Notebook, Stack, an_answer, ngrok_archive, until
+from agent_world import (
+    ACCESS,
+    PROGRAMS,
+    PROJECT,
+    SECRET,
+    SESSION,
+    STAND_IN,
+    Download,
+    Notebook,
+    Stack,
+    an_answer,
+    ngrok_archive,
+    until,
+)
+
+from notebook_ssh.rules.block import BlockSettings, render_block
 
 UID = 54321
 HOME = Path("/home/ec2-user")
 PYTHON = HOME / "anaconda3/envs/JupyterSystemEnv/bin/python"
 SYSTEM = "/usr/bin/python3"
+SYSTEMD = Path("/mnt/systemd")
+AGENT = "/opt/notebook-ssh/agent.py"
 
 
 class RealNotebook(Notebook):
@@ -25,6 +45,10 @@ class RealNotebook(Notebook):
 
     def boot(self) -> None:
         """The namespaces are the boot: `prepare` has made the files."""
+        self.environs = {
+            "AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": SESSION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }  # fmt: skip
 
 
 class RealSshd:
@@ -76,8 +100,12 @@ def prepare() -> None:
     shutil.copy(PROGRAMS / "agent.py", "/opt/notebook-ssh")
     Path("/run/sshd").mkdir()
     sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/etc/ssh/ssh_host_ed25519_key")
-    Path("/etc/ssh/sshd_config").write_text("Port 22\nListenAddress 127.0.0.1\nUsePAM no\nStrictModes yes\n")
-    sh(shutil.which("sshd", path="/usr/sbin:/usr/bin") or "sshd", "-f", "/etc/ssh/sshd_config")
+    text = "Port 22\nListenAddress 127.0.0.1\nUsePAM no\nStrictModes yes\n"
+    Path("/etc/ssh/sshd_config").write_text(f"{text}PidFile {SYSTEMD}/sshd.pid\n")
+    SYSTEMD.mkdir()
+    for name in ("systemctl", "systemd-run"):
+        (SYSTEMD / name).write_text(f"#!{SYSTEM}\n" + (PROJECT / "tests/agent_systemd.py").read_text())
+        (SYSTEMD / name).chmod(0o755)
 
 
 def _python_with_botocore() -> None:
@@ -166,9 +194,104 @@ def tell(notebook: RealNotebook, stack: Stack) -> None:
     assert (HOME / ".ssh/authorized_keys").stat().st_uid == UID
 
 
-def main() -> int:
+def tell_of_systemd(notebook: RealNotebook, stack: Stack) -> None:
+    """The block itself, where systemd runs: a unit, a second start, falls, and an sshd that is ours to stop or not."""
+    Path("/run/systemd/system").mkdir(parents=True)
+    proxies = SYSTEMD / "environment"
+    proxies.write_text("NO_PROXY=inside.example.com\n" + "".join(f"{k}={v}\n" for k, v in notebook.environs.items()))
+    sh("touch", "/etc/environment")
+    sh("mount", "--bind", proxies, "/etc/environment")
+    stack.answers = an_answer("bastion", sync_after=1)
+
+    on_start(notebook)
+    notebook.connected()
+    stop, run, *_ = calls()
+    assert stop == ["systemctl", "stop", "notebook-ssh"]
+    options = run[: run.index(SYSTEM)]
+    assert options[:3] == ["systemd-run", "--unit=notebook-ssh", "--collect"]
+    assert {"-pRestart=always", "-pRestartSec=9", "-pRestartPreventExitStatus=64"} < set(options)
+    assert run[len(options) :][:3] == [SYSTEM, "-I", AGENT]
+    assert f"NOTEBOOK_SSH_TAG_KEY={TAG_KEY}" in run, "a blank and a quotation mark arrive as they are"
+    first = keeper()
+    environment = Path(f"/proc/{first}/environ").read_bytes().split(b"\0")
+    assert b"NO_PROXY=inside.example.com" in environment, "proxies of the machine reach the unit"
+    assert "sshd" in " ".join(calls()[-1]), "sshd was not running"
+    assert calls()[-1] == ["systemctl", "--quiet", "start", "sshd"]
+
+    os.kill(first, signal.SIGKILL)
+    second = until(lambda: keeper() not in (None, first) and keeper(), "systemd starts it again", notebook)
+    count = len(stack.reports)
+    until(lambda: len(stack.reports) > count, "and it reports", notebook)
+
+    on_start(notebook)
+    third = until(lambda: keeper() not in (None, first, second) and keeper(), "a second start takes over", notebook)
+    assert calls()[-2][1:] == ["stop", "notebook-ssh"]
+    assert calls()[-1][0] == "systemd-run"
+    assert not Path("/opt/notebook-ssh/loop").exists(), "no loop beside the unit"
+    assert third == keeper()
+
+    stack.answers = an_answer("off", sync_after=1)
+    until(lambda: calls()[-1] == ["systemctl", "--quiet", "stop", "sshd"], "our sshd is stopped", notebook)
+    until(lambda: not Path("/run/notebook-ssh/sshd").exists(), "and forgotten", notebook)
+
+    (SYSTEMD / "enabled").touch()
+    stack.answers = an_answer("bastion", sync_after=1)
+    until(lambda: calls()[-1] == ["systemctl", "--quiet", "start", "sshd"], "an enabled one is started", notebook)
+    stack.answers = an_answer("off", sync_after=1)
+    until(lambda: "is off" in notebook.instructions.read_text(), "off once more", notebook)
+    count = len(stack.reports)
+    until(lambda: len(stack.reports) > count + 1, "off for good", notebook)
+    assert calls()[-1] == ["systemctl", "--quiet", "start", "sshd"], "but not stopped: it was not ours"
+    sh(SYSTEMD / "systemctl", "stop", "notebook-ssh")
+    sh(SYSTEMD / "systemctl", "stop", "sshd")
+
+
+TAG_KEY = "team's ssh"
+
+
+def on_start(notebook: RealNotebook) -> None:
+    """Run the block as a notebook does at its start; it ends with 0."""
+    folder = PROGRAMS
+    frame, boot, agent = ((folder / name).read_text() for name in ("block.sh", "boot.py", "agent.py"))
+    worker = hashlib.sha256((folder / "worker.py").read_bytes()).hexdigest()
+    settings = BlockSettings(
+        "team-ssh", "1.0.0", "eu-west-1", f"{notebook.stack.url}/v1", "team ssh", worker_sha256=worker
+    )
+    body = render_block(frame, boot, agent, settings).body.replace(b"team ssh'", b"team'\\''s ssh'")
+    script = Path("/mnt/on-start")
+    script.write_bytes(b"#!/bin/sh\n" + body)
+    subprocess.run(
+        ["sh", script],
+        check=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+        env={"PATH": f"{SYSTEMD}:/usr/sbin:/usr/bin:/bin"},
+    )
+
+
+def calls() -> list[list[str]]:
+    """What systemd was asked, oldest first."""
+    return [json.loads(line) for line in (SYSTEMD / "calls").read_text().splitlines()]
+
+
+def keeper() -> int | None:
+    """The id of the keeper's process that runs now."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if words[:3] == [SYSTEM.encode(), b"-I", AGENT.encode()] and words[3].startswith(b"NOTEBOOK_SSH_"):
+                return int(entry.name)
+    return None
+
+
+STORIES = {"users": tell, "systemd": tell_of_systemd}
+
+
+def main(story: str) -> int:
     """Prepare, tell the story, end everything."""
     prepare()
+    if story == "users":
+        sh("/usr/sbin/sshd", "-f", "/etc/ssh/sshd_config")
     program = f'#!/bin/sh\nexec {PYTHON} /home/stand_in.py "$@"\n'
     shutil.copy(STAND_IN, "/home/stand_in.py")
     Path("/home/stand_in.py").chmod(0o644)
@@ -178,7 +301,7 @@ def main() -> int:
         notebook.settings["ROOT"] = ""
         notebook.download.content = download.content
         try:
-            tell(notebook, stack)
+            STORIES[story](notebook, stack)
         except AssertionError:
             print(notebook.told(), file=sys.stderr)
             raise
@@ -188,4 +311,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))

@@ -12,15 +12,16 @@ from agent_world import PROJECT
 
 @pytest.mark.needs_root
 @pytest.mark.skipif(os.getuid() != 0, reason="makes namespaces and a user of its own")
-def test_root_and_ec2_user_each_do_their_part() -> None:
+@pytest.mark.parametrize("story", ["users", "systemd"])
+def test_root_and_ec2_user_each_do_their_part(story: str) -> None:
     """The story is in agent_real_paths.py; what it prints explains a failure."""
     command = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
     ended = subprocess.run(
-        [*command, sys.executable, PROJECT / "tests" / "agent_real_paths.py"],
+        [*command, sys.executable, PROJECT / "tests" / "agent_real_paths.py", story],
         capture_output=True,
         text=True,
         timeout=180,
         check=False,
-        env={**os.environ, "PYTHONPATH": f"{PROJECT / 'tests'}:{PROJECT / 'local'}"},
+        env={**os.environ, "PYTHONPATH": f"{PROJECT / 'tests'}:{PROJECT / 'local'}:{PROJECT / 'layers/core'}"},
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr

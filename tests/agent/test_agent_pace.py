@@ -1,0 +1,126 @@
+"""How often the stack is asked: as it says, and ever less often while it does not answer. No process, no waiting."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from agent_world import ARN, NAME, PROGRAMS
+
+Reply = dict[str, Any]
+
+
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The program, its folders below a temporary one."""
+    spec = importlib.util.spec_from_file_location("agent_alone", PROGRAMS / "agent.py")
+    assert spec
+    assert spec.loader
+    agent = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(agent)
+    identity = tmp_path / "opt/ml/metadata/resource-metadata.json"
+    identity.parent.mkdir(parents=True)
+    identity.write_text(json.dumps({"ResourceArn": ARN, "ResourceName": NAME}))
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(agent, "ROOT", str(tmp_path))
+    monkeypatch.setattr(agent, "MINE", f"{tmp_path}/run/")
+    monkeypatch.setattr(agent, "log", lambda text: None)
+    return agent
+
+
+@pytest.fixture
+def exchange(agent: ModuleType) -> Callable[[Reply], Any]:
+    """Makes an exchange that gets this reply to every report."""
+
+    def make(reply: Reply) -> Any:
+        made = agent.Exchange()
+        made.errand = lambda program, verb, ask: reply
+        return made
+
+    return make
+
+
+def good(**more: Any) -> Reply:
+    return {"status": 200, "text": json.dumps({"mode": "ngrok", "sync_after": 300} | more)}
+
+
+def test_the_stack_sets_the_pace_and_no_two_notebooks_keep_step(exchange: Callable[[Reply], Any]) -> None:
+    asking = exchange(good())
+    delays = set()
+    for _ in range(50):
+        assert asking.sync({})
+        delays.add(asking.delay)
+    assert 270 <= min(delays) < max(delays) <= 330
+    assert len(delays) > 40
+
+
+@pytest.mark.parametrize(("told", "least", "most"), [(0, 0.9, 1.1), (-5, 0.9, 1.1), (10**9, 3240, 3960)])
+def test_a_pace_beyond_reason_is_not_taken(
+    exchange: Callable[[Reply], Any], told: int, least: float, most: float
+) -> None:
+    asking = exchange(good(sync_after=told))
+    asking.sync({})
+    assert least <= asking.delay <= most
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"status": 0, "text": "no answer"},
+        {"status": 500, "text": ""},
+        {"status": 200, "text": "<html>"},
+        {"status": 200, "text": "[]"},
+        good(mode="nonsense"),
+        good(sync_after="soon"),
+    ],
+)
+def test_it_is_asked_ever_less_often_up_to_two_minutes(exchange: Callable[[Reply], Any], reply: Reply) -> None:
+    asking = exchange(reply)
+    asking.answer = {"mode": "bastion"}
+    for attempt in range(1, 12):
+        assert not asking.sync({})
+        assert 0.5 * min(2**attempt, 120) <= asking.delay <= min(2**attempt, 120)
+    assert asking.answer == {"mode": "bastion"}, "what was known stays"
+    assert asking.failed[1] == ("unreadable" if reply["status"] == 200 else reply["text"]), "it could hold the token"
+
+
+def test_the_first_answer_after_failures_ends_the_back_off(exchange: Callable[[Reply], Any]) -> None:
+    asking = exchange({"status": 503, "text": ""})
+    for _ in range(5):
+        asking.sync({})
+    asking.errand = exchange(good()).errand
+    assert asking.sync({})
+    assert (asking.failures, asking.failed) == (0, None)
+
+
+@pytest.mark.parametrize(("ahead", "kept"), [(0, 0), (1, 0), (7200, 7200), (-10800, -10800)])
+def test_the_stacks_clock_counts_where_they_differ(
+    agent: ModuleType, exchange: Callable[[Reply], Any], monkeypatch: pytest.MonkeyPatch, ahead: int, kept: int
+) -> None:
+    now = 1_800_000_000
+    clock = SimpleNamespace(**{name: getattr(agent.time, name) for name in dir(agent.time) if name[0] != "_"})
+    clock.time = lambda: now
+    monkeypatch.setattr(agent, "time", clock)
+    date = agent.time.strftime("%a, %d %b %Y %H:%M:%S GMT", agent.time.gmtime(now + ahead))
+    asking = exchange(good(until=now + kept + 60) | {"date": date})
+    asking.sync({})
+    assert asking.ahead == kept
+    assert asking.mode() == "ngrok"
+    clock.time = lambda: now + 60
+    assert asking.mode() == "off"
+
+
+def test_each_report_is_newer_than_the_last_also_after_a_restart_of_the_agent(exchange: Callable[[Reply], Any]) -> None:
+    sequence = []
+    for _ in range(2):
+        asking = exchange(good())
+        for _ in range(3):
+            asking.sync({})
+            sequence.append(asking.sequence)
+    assert sequence[:3] == sorted(set(sequence[:3]))
+    assert sequence[3] >= sequence[0], "it grows with the time since boot"
