@@ -1,0 +1,139 @@
+"""docs/openapi.yaml against the deployed API over HTTP: requests made up from the description, answers held to it.
+
+tests/template/test_openapi.py compares the description with template.yaml and with answers of every kind of record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import schemathesis
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from hypothesis import HealthCheck, Phase, given, settings
+from requests import PreparedRequest
+from requests.auth import AuthBase
+from schemathesis import GenerationMode, Response
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+import processes
+from emulator.process import ACCOUNT, PROJECT, REGION
+from world import World
+
+LIMIT = 60
+DESCRIPTION = schemathesis.openapi.from_path(PROJECT / "docs" / "openapi.yaml")
+OPERATIONS = [found.ok() for found in DESCRIPTION.get_all_operations()]
+OPERATION_NAMES = [f"{operation.method.upper()} {operation.path}" for operation in OPERATIONS]
+CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+class Signed(AuthBase):
+    """Signs what schemathesis sends with a role's session; headers that it makes up are sent and not signed."""
+
+    def __init__(self, keys: Mapping[str, str]) -> None:
+        credentials = Credentials(
+            keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"], keys.get("AWS_SESSION_TOKEN")
+        )
+        self._signer = SigV4Auth(credentials, "execute-api", REGION)
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        signed = AWSRequest(method=request.method, url=request.url, data=request.body or b"")
+        self._signer.add_auth(signed)
+        request.headers.update(dict(signed.headers))
+        return request
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A notebook that the stack knows, and its own role as the one who asks."""
+
+    world: World
+    name: str
+    auth: Signed
+
+
+@pytest.fixture(scope="module")
+def asked(world: World) -> Asked:
+    iam = world.emulator.client("iam")
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
+        ],
+    }
+    made = iam.create_role(RoleName="described", AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+    session = world.emulator.client("sts").assume_role(RoleArn=made["Arn"], RoleSessionName="SageMaker")["Credentials"]
+    world.create_notebook("described", role="described")
+    world.tag("described", ssh="ngrok", ssh_wake="yes")
+    processes.wait_until("it is known", lambda: world.curl("/notebooks/described").status == 200, LIMIT)
+    keys = {
+        "AWS_ACCESS_KEY_ID": session["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": session["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": session["SessionToken"],
+    }
+    return Asked(world, "described", Signed(keys))
+
+
+def bounded(examples: int) -> Any:
+    """The same requests at every run, and no clock."""
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def hold_to_description(case: Any, asked: Asked) -> Response:
+    """Send `case`; fail unless the answer is one that the description has for it. The gateway's refusals are its own."""
+    response: Response = case.call(base_url=asked.world.stack.api, auth=asked.auth)
+    if response.headers.get("cache-control") == ["no-store"]:
+        case.validate_response(response, checks=CHECKS)
+        assert response.status_code < 500, response.content
+    else:
+        assert response.status_code in (400, 403, 404, 415), response.content
+        assert case.meta.generation.mode is GenerationMode.NEGATIVE, "a good request did not reach the function"
+    return response
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=OPERATION_NAMES)
+def test_what_is_described_is_answered_as_described(asked: Asked, operation: Any) -> None:
+    """About names that nobody knows, and about a notebook that is there."""
+    statuses = set()
+
+    @bounded(5)
+    @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
+    def strangers(case: Any) -> None:
+        statuses.add(hold_to_description(case, asked).status_code)
+
+    @bounded(5)
+    @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
+    def its_own(case: Any) -> None:
+        case.path_parameters["name"] = asked.name
+        statuses.add(hold_to_description(case, asked).status_code)
+
+    strangers()
+    if "{name}" in operation.path:
+        its_own()
+        assert statuses != {404}, "only strangers were asked about"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=OPERATION_NAMES)
+def test_what_is_not_described_does_no_harm(asked: Asked, operation: Any) -> None:
+    @bounded(8)
+    @given(case=operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
+    def anything(case: Any) -> None:
+        hold_to_description(case, asked)
+
+    anything()
