@@ -28,7 +28,7 @@ local: ## the same, and it stays up for you to try things; Ctrl-C ends it
 	@$(LOCAL) local/demo.py --stay
 
 test: ## every check there is
-	@packaging/tools.sh sshd ssh curl $$([ "$$(id -u)" != 0 ] || echo ip nft) # the last two for network namespaces
+	@packaging/tools.sh sshd ssh curl git rsync $$([ "$$(id -u)" != 0 ] || echo ip nft) # the last two for network namespaces
 	@packaging/environments.sh dev emulator sam
 	@echo "Lint"
 	@packaging/lint.sh
