@@ -10,6 +10,7 @@ from functools import cache
 from math import ceil
 from pathlib import Path
 
+import news
 import size
 import worlds
 from ground import PROGRAMS, Ground
@@ -236,6 +237,9 @@ def events(ground: Ground) -> Iterator[Figure]:
     yield Figure("events", "changed configurations, writes in one second", 100 * same, "%", 2)
 
 
+BOOTS = 5
+
+
 def notebook(ground: Ground) -> Iterator[Figure]:
     """On the notebook: how long on-start waits, and what the agent takes while nothing happens."""
     with worlds.on_start() as script:
@@ -243,6 +247,9 @@ def notebook(ground: Ground) -> Iterator[Figure]:
     yield Figure("notebook", "on-start with our block", blocked, "s", 0.3, f"± {spread / 2:.3f}")
     old, _ = seconds(lambda: subprocess.run(["sh", PROGRAMS / "old_on_start.sh"], check=True, capture_output=True), 1)
     yield Figure("notebook", "on-start with the scripts replaced, downloads not counted", old, "s")
+    times = news.told_after(BOOTS)
+    beside = f"{times[0]:.2f} to {times[-1]:.2f} in {BOOTS} boots"
+    yield Figure("notebook", "from the tunnel's open port to the reported address", times[BOOTS // 2], "s", 1, beside)
     memory, share, requests = worlds.idle_agent(IDLE_SECONDS, IDLE_SYNC)
     yield Figure("notebook", "idle agent, memory", memory, "MiB", 50)
     yield Figure(
