@@ -49,6 +49,12 @@ build: ## what `sam deploy` uploads, in .aws-sam/build
 	@packaging/environments.sh sam
 	@$(SAM) build
 
+bench: ## every bar of docs/performance.md with its figure: make bench GROUPS="start warm" JSON=figures.json
+	@packaging/environments.sh dev
+	@packaging/tools.sh sshd openssl
+	@packaging/tools.sh valgrind || echo "bench: without valgrind it goes on with perf or CPU times"
+	@$(DEV)/python bench/run.py $(if $(JSON),--json "$(JSON)") $(GROUPS)
+
 size: build ## how large that is, zipped
 	@$(PYTHON) packaging/size.py .aws-sam/build
 

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import ssl
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ from notebook_ssh.rules.record import Mode, NotebookState, Record, Report, Wish
 PAGE = 100
 RECORDS_A_PAGE = 800
 """A page of a Query holds 1 MB; a notebook's record has about 1.2 KB."""
+
+BLOCK_SINCE = int(time.time()) - 5000
+"""When the block was put in, in this machine's epoch seconds."""
 
 ROLE = "arn:aws:iam::123456789012:role/demo-role"
 
@@ -81,7 +85,7 @@ class Account:
 
     @cached_property
     def kept(self) -> list[dict[str, Any]]:
-        entries = [Kept(name, NOW, self.mark, self.mark, NOW) for name in self.configurations]
+        entries = [Kept(name, NOW, self.mark, self.mark, BLOCK_SINCE) for name in self.configurations]
         return [_item(entry.name, entry) for entry in entries]
 
     @cached_property
@@ -165,8 +169,8 @@ def _fresh() -> Report:
 def _record(**parts: Any) -> Record:
     """A connected notebook by this machine's clock."""
     now = int(datetime.now(UTC).timestamp())
-    times = {"state_since": now - 500, "started_at": now - 600, "block_since": now - 5000, "observed_at": now - 500}
-    return a_record(wish=Wish(Mode.NGROK), report=_fresh(), **times, **parts)
+    times = {"state_since": now - 500, "started_at": now - 600, "block_since": BLOCK_SINCE, "observed_at": now - 500}
+    return a_record(wish=Wish(Mode.NGROK), report=_fresh(), told="connected", **times, **parts)
 
 
 class _Server:
