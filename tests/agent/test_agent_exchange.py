@@ -16,7 +16,7 @@ class TestWhenTheStackIsAway:
         ("status", "body", "said"),
         [
             (403, b'{"message": "Forbidden"}', "VPC endpoint"),
-            (500, b"", "500"),
+            (500, b"", "(500)"),
             (200, b"<html>please log in to the proxy</html>", "(200)"),
         ],
     )
