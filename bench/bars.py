@@ -196,7 +196,7 @@ def fleet(ground: Ground) -> Iterator[Figure]:
     yield _ratio("fleet", "the naive sweep, each notebook; against a GetItem", per_notebook["naive"], get, None)
     with standing_in(10_000, mark) as (address, calls):
         environment = ground.environment(AWS_ENDPOINT_URL=address)
-        told = json.loads(output(ground.ours("sweeping", "tell"), environment))
+        told = json.loads(output(ground.ours("sweeping", "tell"), environment).splitlines()[-1])  # after its metrics
         counted = calls()
     yield _calls(10_000, counted)
     # SageMaker's lists are read at 2 pages a second at most (service quotas); the stand-in answers at once.

@@ -9,7 +9,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from notebook_ssh.aws import backups, notebooks, queues, tagging
-from notebook_ssh.aws.table import Table
+from notebook_ssh.aws.table import STATUS, Table
 from notebook_ssh.rules.fleet import Fleet, who_needs_attention
 from notebook_ssh.rules.signals import to_message
 from notebook_ssh.rules.tally import tally
@@ -18,6 +18,9 @@ from reconcile_notebook.terms import read_terms
 from sweep.gauges import show
 
 logger = Logger()
+
+SWEPT = (*STATUS, "seen", "observed_at", "attached", "restart", "told")
+"""What of each record the sweep asks about. Unpacking whole records was most of its time (docs/performance.md)."""
 
 
 def handle(event: Mapping[str, Any], context: object) -> dict[str, int]:
@@ -48,7 +51,7 @@ def read_fleet(tag_key: str, table: Table) -> Fleet:
     """The whole fleet, by pages: no request is for a single notebook."""
     return Fleet(
         # The table first: what is recorded meanwhile then looks older than the lists, and never the other way round.
-        records=tuple(table.records()),
+        records=tuple(table.records(only=SWEPT)),
         kept=tuple(backups.all_kept(table)),
         notebooks=tuple(notebooks.list_notebooks()),
         configurations=tuple(notebooks.list_configurations()),

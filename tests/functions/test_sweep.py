@@ -13,17 +13,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import NOW, a_record
+from builders import NOW, a_record, a_report
 from model_of_sagemaker import TERMS
 from notebook_world import World, a_world
 
 from notebook_ssh.aws import clients, tagging
 from notebook_ssh.aws.table import to_attribute
 from notebook_ssh.errors import Transient
-from notebook_ssh.rules.fleet import NotebookLine, fingerprint
+from notebook_ssh.rules.fleet import Fleet, NotebookLine, fingerprint, who_needs_attention
 from notebook_ssh.rules.notebook import Kept
-from notebook_ssh.rules.record import Mode, NotebookState, Wish
+from notebook_ssh.rules.record import Mode, NotebookState, Phase, Report, Wish
 from notebook_ssh.rules.status import Status
+from notebook_ssh.rules.tally import tally
 from reconcile_notebook import reconcile
 from sweep import handler
 
@@ -305,3 +306,37 @@ def test_news_that_could_not_be_told_are_told_at_the_next_sweep(world: World, mo
         sweep(world)
     assert told == ["box", "box"]
     assert world.record("box").told == "invalid-tag: invalid-tag"
+
+
+# ---- what is read of a record ------------------------------------------------------------------
+
+
+class Read:
+    """A part of a record that lets be read only what the sweep asks the table for."""
+
+    def __init__(self, whole: Any, path: str = "") -> None:
+        self.whole, self.path = whole, path
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.whole, name)
+        path = f"{self.path}.{name}".lstrip(".")
+        if callable(value) or path in handler.SWEPT:
+            return value
+        if value is not None and any(swept.startswith(f"{path}.") for swept in handler.SWEPT):
+            return Read(value, path)
+        if value is None and path == "report":
+            return None
+        raise AssertionError(f"the sweep reads {path}, and does not ask the table for it")
+
+
+@pytest.mark.parametrize("report", [None, a_report(), a_report(received_at=NOW - 9000), a_report(phase=Phase.FAILED)])
+@pytest.mark.parametrize("wish", [Wish(), Wish(Mode.NGROK), Wish(Mode.BASTION), Wish(Mode.NGROK, until=NOW - 1)])
+@pytest.mark.parametrize("state", list(NotebookState))
+def test_nothing_else_of_a_record_matters(state: NotebookState, wish: Wish, report: Report | None) -> None:
+    line = NotebookLine("demo", "arn:demo", state, NOW, "team")
+    seen = fingerprint(line, {"ssh": "ngrok"}, "ssh", dry_run=False)
+    record: Any = Read(a_record(wish=wish, state=state, report=report, seen=seen, told="connected"))
+    for tags in ({}, {"ssh": "ngrok"}):
+        fleet = Fleet(notebooks=(line,), tags={"arn:demo": tags}, records=(record,), kept=(Kept("team"),))
+        who_needs_attention(fleet, "ssh", "mark", NOW, dry_run=False, status_tags=True, sync_seconds=300)
+    tally((record,), NOW, 300, "ssh")
