@@ -56,7 +56,7 @@ def read(path):
 
 def write(path, text, mode=0o644):
     """Replace the file by `text` in one step; a link in its place is replaced, not followed."""
-    new = path + ".new"
+    new = path + "~"
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         with open(os.open(new, flags, mode), "w", encoding="utf8", errors="surrogateescape", newline="") as file:
@@ -199,7 +199,7 @@ class Exchange:
                             return json.loads(reply)
                     except (subprocess.TimeoutExpired, ValueError):
                         child.kill()
-        return {"status": 0, "text": "no Python with botocore answered"}
+        return {"status": 0, "text": "no Python has botocore"}
 
     def sync(self, report):
         """Tell what is, learn what should be. True when the stack answered."""
@@ -226,7 +226,7 @@ class Exchange:
         self.delay = min(2**self.failures, 120) * random.uniform(0.5, 1)
         # An answer of 200 could hold the token.
         self.failed = reply["status"], "unreadable" if reply["status"] == 200 else reply["text"][:300]
-        log(f"the stack did not answer: {self.failed}")
+        log(f"no answer: {self.failed}")
         if reply["status"] == 409:
             # A clock was ahead when the last report was sent: this boot begins anew.
             self.boot = self.new_boot()
@@ -256,11 +256,8 @@ def idle():
             sys.stdout.buffer.write(data)
             return
         if exchange.mode() != "off" and not exchange.failed:
-            problem = {
-                "code": "agent-outdated",
-                "message": "the block is not of the stack's version: restart the notebook",
-            }
-            report = {"mode": exchange.mode(), "phase": "failed", "problem": problem}
+            why = "restart the notebook: its block is outdated"
+            report.update(mode=exchange.mode(), phase="failed", problem={"code": "agent-outdated", "message": why})
         time.sleep(exchange.delay)
 
 
@@ -275,13 +272,13 @@ def take_over():
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return lock
         except BlockingIOError:
-            # The kernel names the holder (fcntl(2), F_GETLK): a stale or recycled process id cannot be met.
-            asked = fcntl.fcntl(lock, fcntl.F_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+            # The kernel names the holder (fcntl(2), F_GETLK; 1 is F_WRLCK): a stale or recycled process id cannot be met.
+            asked = fcntl.fcntl(lock, fcntl.F_GETLK, struct.pack("hhqqi4x", 1, 0, 0, 0, 0))
             holder = struct.unpack("hhqqi4x", asked)[4]
             if holder and attempt % 100 == 0:
                 os.kill(holder, signal.SIGKILL if attempt == 200 else signal.SIGTERM)
             time.sleep(0.1)
-    sys.exit("another agent does not leave")
+    sys.exit("another agent stays")
 
 
 def keeper():
@@ -296,7 +293,6 @@ def keeper():
     os.chmod(__file__, 0o644)
     owner = os.stat(HOME)
     os.chown(MINE, owner.st_uid, owner.st_gid)
-    lock = take_over()
     program = OPT + "worker.py"
 
     def root(verb):
@@ -304,6 +300,7 @@ def keeper():
         subprocess.run([sys.executable, "-I", program, verb], stdin=subprocess.DEVNULL, timeout=120)
 
     nap = 1
+    lock = take_over()
     while lock:
         began = time.monotonic()
         with start(sys.executable, __file__, "idle") as child:
