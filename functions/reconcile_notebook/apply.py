@@ -73,7 +73,7 @@ def _do(action: Action, hands: Hands) -> Configuration | None:
         case CreateConfiguration(name, on_create, on_start):
             notebooks.create_configuration(name, on_create, on_start, hands.stack)
         case DeleteConfiguration(configuration):
-            notebooks.delete_configuration(configuration.name)
+            notebooks.delete_configuration(configuration)
         case KeepBackUps(name):
             backups.let_backups_end(hands.table, name, None)
         case EndBackUps(name):

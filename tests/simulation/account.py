@@ -20,6 +20,8 @@ REGION, NUMBER = "eu-west-1", "123456789012"
 LIMIT = 16_384
 """Characters of base64 in one hook (NotebookInstanceLifecycleHook, `Content`)."""
 RULES_OF_A_GROUP = 60
+TOKEN = "token-of-the-simulation"
+"""ngrok's token; it is looked for afterwards wherever it must not be."""
 BASTION_GROUP, BASTION_VPC = "sg-0000000000000000b", "vpc-1"
 
 AT_REST = ("Stopped", "Failed")
@@ -112,6 +114,7 @@ class Account:
     table: Dynamo = field(default_factory=Dynamo)
     queued: list[tuple[str, str, int]] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
+    news: list[str] = field(default_factory=list)
     made: int = 0
     old: tuple[int, list[dict[str, Any]], list[Rule]] = (0, [], [])
 
@@ -306,10 +309,11 @@ class Account:
         return {"Successful": []}
 
     def put_events(self, *, Entries: list[dict[str, Any]]) -> dict[str, Any]:
+        self.news += [entry["Detail"] for entry in Entries]
         return {"FailedEntryCount": 0, "Entries": [{} for _ in Entries]}
 
     def get_secret_value(self, *, SecretId: str) -> dict[str, Any]:
-        return {"SecretString": "token-of-the-simulation", "VersionId": "1"}
+        return {"SecretString": TOKEN, "VersionId": "1"}
 
     def get_parameters_by_path(self, *, Path: str, **_: Any) -> dict[str, Any]:
         return {"Parameters": [{"Name": f"{Path}/{name}", "Value": value} for name, value in self.keys.items()]}

@@ -14,41 +14,46 @@ T = TypeVar("T")
 
 
 class Chance:
-    """wild: which steps may do mischief; the others take the first, the smallest and the likeliest of everything."""
+    """calm: whether nothing is left to chance now: the first, the smallest and the likeliest of everything.
 
-    def __init__(self, seed: int, wild: Callable[[int], bool]) -> None:
+    may: which steps may do mischief. The others draw the same numbers, and the mischief is left out.
+    """
+
+    def __init__(self, seed: int, may: Callable[[int], bool]) -> None:
         self._seed = seed
-        self._wild = wild
+        self._may = may
         self._random = Random()
         self.step = -1
-        self.used: set[int] = set()
-        self.quiet = True
+        self.used: set[int] = set()  # the steps in which mischief was drawn
+        self.calm = False
 
     def turn(self, step: int) -> None:
         """From now on the draws of `step`."""
         self.step = step
-        self.quiet = not self._wild(step)
-        if not self.quiet:
+        if not self.calm:
             self._random.seed(self._seed * 1_000_003 + step)
+
+    def mischief(self, probability: float = 1.0) -> bool:
+        """True in `probability` of all cases, and never in a step that may do none."""
+        if self.roll() >= probability:
+            return False
+        self.used.add(self.step)
+        return self._may(self.step)
 
     def odds(self, probability: float) -> bool:
         """True in `probability` of all cases."""
         return self.roll() < probability
 
     def roll(self) -> float:
-        """A number from 0 to 1; 1 in a quiet step, so that nothing rare happens there."""
-        if self.quiet:
-            return 1.0
-        self.used.add(self.step)
-        return self._random.random()
+        """A number from 0 to 1; 1 when it is calm, so that nothing rare happens then."""
+        return 1.0 if self.calm else self._random.random()
 
     def pick(self, options: Sequence[T]) -> T:
-        """One of them; the first in a quiet step."""
-        if self.quiet or len(options) == 1:
+        """One of them; the first when it is calm."""
+        if self.calm or len(options) == 1:
             return options[0]
-        self.used.add(self.step)
         return options[int(self._random.random() * len(options))]
 
     def between(self, low: int, high: int) -> int:
-        """A whole number, both ends included; `low` in a quiet step."""
-        return low if self.quiet else low + int(self._random.random() * (high - low + 1))
+        """A whole number, both ends included; `low` when it is calm."""
+        return low if self.calm else low + int(self._random.random() * (high - low + 1))

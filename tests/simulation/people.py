@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
+from builders import HOST_KEY
 from simulation.account import AT_REST, BASTION_GROUP, Configuration, Notebook
 from simulation.promises import FALLBACK, NOT_OURS, OTHER_STACK, STACK, Truth, blocks, decoded, encoded, without_blocks
 
@@ -31,6 +32,14 @@ SCRIPTS: tuple[bytes | None, ...] = (
     b"#!/bin/bash\nprintf '\xff\xfe not UTF-8'\n",
     b"#!/bin/bash\n" + b"# a comment that takes room\n" * 220,
     b"#!/bin/bash\n" + b"# a comment that takes all of the room\n" * 310,
+)
+ROUTES = (
+    "/notebooks",
+    "/ssh-config",
+    "/known-hosts",
+    "/notebooks/{name}",
+    "/notebooks/{name}/ssh",
+    "/notebooks/{name}/doctor",
 )
 NAMES = ("alpha", "Beta-1", "gamma-Delta", "notebook", "Notebook-2", "zeta", "a", "team-X", "omega", "last")
 MODES = ("ngrok", "bastion", "ngrok", "bastion", "NGROK ", "off", "tunnel", "", "$(reboot)")
@@ -61,6 +70,7 @@ class People:
             account.groups[group] = "vpc-1"
         account.groups["sg-elsewhere"] = "vpc-2"
         account.write_rule(BASTION_GROUP, "0.0.0.0/0", egress=True)
+        account.keys["ana"] = HOST_KEY
         for _ in range(self.run.chance.between(2, 4)):
             self.make_configuration()
         for _ in range(self.run.chance.between(3, 7)):
@@ -100,21 +110,28 @@ class People:
     def allow_waking(self) -> None:
         self._tag(ssh="ngrok", ssh_wake=self.run.chance.pick(("yes", "no")))
 
+    def name_users(self) -> None:
+        self._tag(ssh=self.run.chance.pick(("ngrok", "bastion")), ssh_users=self.run.chance.pick(("ana", "ana bob")))
+
     def tag_otherwise(self) -> None:
         self._tag(Team=self.run.chance.pick(("a", "b")), ssh_status=NOT_OURS)
 
     # ---- notebooks
 
     def start(self) -> None:
-        self.run.account.start_notebook_instance(NotebookInstanceName=self._notebook().name)
+        self.run.account.start_notebook_instance(NotebookInstanceName=self._notebook("Stopped").name)
 
     def stop(self) -> None:
-        self.run.account.stop_notebook_instance(NotebookInstanceName=self._notebook().name)
+        self.run.account.stop_notebook_instance(NotebookInstanceName=self._notebook("InService").name)
 
     def wake(self) -> None:
-        notebook = self._notebook()
+        willing = [each for each in self.run.account.notebooks.values() if each.tags.get("ssh-wake") == "yes"]
+        notebook = self.run.chance.pick(willing) if willing else self._notebook()
         self.run.promises.asked_wake[notebook.name] = self.run.now
         self.run.wake(notebook.name)
+
+    def look_up(self) -> None:
+        self.run.look_up(self.run.chance.pick(ROUTES), self._notebook().name)
 
     def make_notebook(self) -> None:
         account, chance = self.run.account, self.run.chance
@@ -130,11 +147,11 @@ class People:
         account.create_notebook(notebook)
 
     def delete_notebook(self) -> None:
-        self.run.account.delete_notebook(self._notebook().name)
+        self.run.account.delete_notebook(self._notebook("Stopped").name)
 
     def switch_configuration(self) -> None:
         account = self.run.account
-        notebook, name = self._notebook(), self.run.chance.pick((*account.configurations, ""))
+        notebook, name = self._notebook("Stopped"), self.run.chance.pick((*account.configurations, ""))
         if notebook.status in AT_REST and self.run.in_the_window("update_notebook_instance", notebook.name):
             return
         if name:
@@ -198,7 +215,7 @@ class People:
 
     def copy_a_script(self) -> None:
         origin, copy = self._configuration(), self._configuration()
-        if origin is copy or self.run.in_the_window("update_notebook_instance_lifecycle_config", copy.name):
+        if origin is copy or self.run.script_in_the_window(copy.name):
             return
         truth = self.run.promises.truths[origin.name]
         self._write(copy, decoded(origin.on_start), Truth(truth.text, truth.damaged))
@@ -206,7 +223,7 @@ class People:
     def another_stack_comes_or_goes(self) -> None:
         configuration = self._configuration()
         script, truth = decoded(configuration.on_start), self.run.promises.truths[configuration.name]
-        if truth.damaged or self.run.in_the_window("update_notebook_instance_lifecycle_config", configuration.name):
+        if truth.damaged or self.run.script_in_the_window(configuration.name):
             return
         if any(each.stack == OTHER_STACK for each in blocks(script)):
             self._write(configuration, strip(script, OTHER_STACK), truth)
@@ -260,12 +277,18 @@ class People:
         written = [{"Key": key.replace("_", "-"), "Value": value} for key, value in tags.items()]
         self.run.account.add_tags(ResourceArn=self._notebook().arn, Tags=written)
 
-    def _notebook(self) -> Notebook:
-        found = self.run.chance.pick([*self.run.account.notebooks.values()])
+    def _notebook(self, status: str = "") -> Notebook:
+        """Any notebook, rather one in `status`."""
+        if not self.run.account.notebooks:
+            self.make_notebook()
+        everyone = [*self.run.account.notebooks.values()]
+        found = self.run.chance.pick([each for each in everyone if each.status == status] or everyone)
         self.about += f" {found.name}"
         return found
 
     def _configuration(self) -> Configuration:
+        if not self.run.account.configurations:
+            self.make_configuration()
         found = self.run.chance.pick([*self.run.account.configurations.values()])
         self.about += f" {found.name}"
         return found
@@ -279,7 +302,7 @@ class People:
         configuration = self.run.account.configurations.get(draft.configuration)
         if configuration is None:
             return
-        if self.run.in_the_window("update_notebook_instance_lifecycle_config", configuration.name):
+        if self.run.script_in_the_window(configuration.name):
             self.drafts.insert(0, draft)
             return
         before = draft.script or b""
@@ -308,14 +331,16 @@ _HABITS: tuple[Callable[[People], None], ...] = tuple(
         People.ask_no_more: 10,
         People.ask_for_a_restart: 8,
         People.ask_until: 4,
-        People.allow_waking: 3,
+        People.allow_waking: 6,
+        People.name_users: 3,
         People.tag_otherwise: 3,
         People.start: 12,
         People.stop: 12,
-        People.wake: 4,
+        People.wake: 6,
+        People.look_up: 4,
         People.make_notebook: 3,
-        People.delete_notebook: 4,
-        People.switch_configuration: 7,
+        People.delete_notebook: 2,
+        People.switch_configuration: 4,
         People.make_configuration: 2,
         People.make_the_fallback_themselves: 1,
         People.delete_configuration: 2,

@@ -17,7 +17,7 @@ from simulation.account import AT_REST, BASTION_GROUP, BASTION_VPC, Configuratio
 from simulation.errors import BrokenPromise
 
 from notebook_ssh.rules.notebook import PLAIN, shows, tags_to_show
-from notebook_ssh.rules.record import Mode
+from notebook_ssh.rules.record import Mode, Wish
 from notebook_ssh.rules.script import LIMIT, SHEBANG, Refused, fingerprint, splice
 from notebook_ssh.rules.tags import read_wish
 
@@ -207,6 +207,8 @@ class Promises(Watcher):
             self.asked[notebook.name] = now
             if wish.restart:
                 self.asked_restart[notebook.name] = now
+        elif wish.until is not None:
+            self.asked[notebook.name] = max(self.asked.get(notebook.name, 0), wish.until * 1000)
 
     # ---- once it is calm
 
@@ -253,7 +255,7 @@ class Promises(Watcher):
         record = self.run.table.record(name)
         asks = wish.mode_at(now) is not Mode.OFF
         if not asks:
-            settled = record is None or record.wish == wish
+            settled = record is None or record.wish in (wish, Wish())
             self._hold(settled, f"{name} asks for nothing, and is known to ask {record and record.wish}")
             return
         if record is None:

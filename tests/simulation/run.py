@@ -24,6 +24,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 from builders import a_body, an_api_event
 from simulation.account import BASTION_GROUP, BASTION_VPC, NUMBER, REGION, Account, Configuration, Notebook, pages
@@ -33,6 +34,7 @@ from simulation.people import People
 from simulation.promises import FALLBACK, STACK, Promises, blocks, decoded
 from simulation.workers import Baton, Worker
 
+from lookup_api import handler as lookup_function
 from notebook_ssh.aws import clients, secrets
 from notebook_ssh.aws.table import Table
 from notebook_ssh.errors import Transient
@@ -51,9 +53,12 @@ SWEEP_EVERY = 900_000
 VISIBILITY, RECEIVES = 130_000, 5
 """As in template.yaml."""
 
-SECONDS = {"notebooks": 120, "bastion": 120, "sweep": 300, "report": 30, "start": 30}
-MOST = {"notebooks": 3, "bastion": 1, "sweep": 1, "report": 2, "start": 1}
+SECONDS = {"notebooks": 120, "bastion": 120, "sweep": 300, "report": 30, "start": 30, "lookup": 30}
+MOST = {"notebooks": 3, "bastion": 1, "sweep": 1, "report": 2, "start": 1, "lookup": 2}
 """Time and concurrency of each function."""
+
+ANSWERS = ("report", "start", "lookup")
+"""The functions behind the API."""
 
 ENVIRONMENT = {
     "AWS_REGION": REGION,
@@ -105,7 +110,7 @@ class Run:
         """only: the steps that may do mischief; None: all up to `steps`."""
         self.seed, self.steps, self.sync = seed, steps, SYNC
         self.mischief = True
-        self.chance = Chance(seed, lambda step: self.mischief and (only is None or step < 0 or step in only))
+        self.chance = Chance(seed, lambda step: only is None or step in only)
         self.now = BEGIN
         self.step = 0
         self.block = BLOCKS[0]
@@ -124,6 +129,9 @@ class Run:
         self.counts: Counter[str] = Counter()
         self.story: list[str] = []
         self.reports: dict[str, int] = {}
+        self.calls: set[tuple[str, str, str]] = set()
+        self.said: list[tuple[str, str]] = []
+        self.posted: list[str] = []
         self.deaf = False
         self.calm_since = sys.maxsize
 
@@ -142,6 +150,19 @@ class Run:
             finally:
                 self._end()
 
+    def follow(self, begin: Callable[[], None]) -> None:
+        """Leave nothing to chance: people `begin` something in an empty account, and everything that follows happens."""
+        with bound(self):
+            try:
+                self.chance.calm = True
+                self.account.person = True
+                begin()
+                self.account.person = False
+                self._drain()
+                self._sweep_once("afterwards")
+            finally:
+                self._end()
+
     def _play(self) -> None:
         self.chance.turn(-1)
         self.people.found()
@@ -149,7 +170,7 @@ class Run:
         self.at(self.now + 60_000, self._sweep)
         for _ in range(self.steps):
             self._step()
-        self.mischief = False
+        self.mischief, self.chance.calm = False, True
         self.calm_since = self.now
         self.story.append(f"{self.step}: calm")
         self.chance.turn(self.step)
@@ -208,16 +229,18 @@ class Run:
         self.chance.turn(self.step)
         self._time_comes()
         chance = self.chance.roll()
-        if chance < 0.06:
+        if chance >= 0.095:
+            self._move()
+        elif not self.chance.mischief():
+            return
+        elif chance < 0.065:
             did = self.people.act()
             self.counts["deeds of people"] += 1
             self.story.append(f"{self.step}: somebody: {did}")
-        elif chance < 0.075:
+        elif chance < 0.09:
             self.now += self.chance.between(1_000, 120_000)
-        elif chance < 0.08:
-            self.account.table.expire(self.now // 1000)
         else:
-            self._move()
+            self.account.table.expire(self.now // 1000)
 
     def _time_comes(self) -> None:
         while self.timers and self.timers[0][0] <= self.now:
@@ -314,6 +337,8 @@ class Run:
             raise error
         if error is not None and not isinstance(error, Killed | Transient):
             raise BrokenPromise(f"{worker.kind}: unforeseen {_told(error)}") from error
+        if worker.kind in ANSWERS and error is None:
+            self.said.append((worker.kind, worker.result["body"]))
         failed = (
             {each["itemIdentifier"] for each in (worker.result or {}).get("batchItemFailures", ())}
             if (error is None and worker.kind == "notebooks")
@@ -321,7 +346,7 @@ class Run:
         )
         for number, message in enumerate(worker.messages):
             message.held = False
-            if error is None and str(number) not in failed and not self.chance.odds(0.02):
+            if error is None and str(number) not in failed and not self.chance.mischief(0.02):
                 self.queues[worker.kind].remove(message)
             elif message.receives >= RECEIVES:
                 self.queues[worker.kind].remove(message)
@@ -341,9 +366,12 @@ class Run:
         worker.pending = (operation, given)
         worker = self.baton.wait()
         worker.pending = ("", {})
+        self.calls.add((worker.kind, service, operation))
         self.counts["calls"] += 1
         self.now += self.chance.between(5, 60)
         fate = self.chance.roll()
+        if fate >= 0.095 or not self.chance.mischief():
+            return self._obey(operation, given)
         if fate < 0.025:
             raise self._fault("throttled", refusal("ThrottlingException", "Rate exceeded"))
         if fate < 0.03:
@@ -354,13 +382,11 @@ class Run:
             return self._lost(worker, partial(self._obey, operation), operation, given)
         if fate < 0.065:
             raise self._fault("killed before a call", Killed())
-        answer = self._obey(operation, given)
+        self._obey(operation, given)
         if fate < 0.08:
             raise self._fault("killed after a call", Killed())
-        if fate < 0.095:
-            self._fault("obeyed twice", None)  # botocore tried again, because the first answer was lost
-            answer = self._obey(operation, given)
-        return answer
+        self._fault("obeyed twice", None)  # botocore tried again, because the first answer was lost
+        return self._obey(operation, given)
 
     def _fault(self, name: str, error: Any) -> Any:
         self.counts[f"calls {name}"] += 1
@@ -380,7 +406,7 @@ class Run:
 
     def _obey(self, operation: str, given: dict[str, Any]) -> Any:
         account = self.account
-        account.stale = account.table.stale = self.chance.odds(0.08)
+        account.stale = account.table.stale = self.chance.mischief(0.08)
         account.page = account.table.page = 2 if self.chance.odds(0.3) else 100
         if account.stale:
             self.counts["reads that were perhaps stale"] += 1
@@ -393,6 +419,11 @@ class Run:
             self.put(queue, body, delay * 1000)
         account.queued.clear()
         return answer
+
+    def script_in_the_window(self, name: str) -> bool:
+        """As `in_the_window`, for every write that concerns a script."""
+        writes = ("update_notebook_instance_lifecycle_config", "delete_notebook_instance_lifecycle_config")
+        return any(self.in_the_window(operation, name) for operation in writes)
 
     def in_the_window(self, operation: str, name: str) -> bool:
         """Whether one of our writes to `name` is on its way: no look can see what a person does now."""
@@ -418,8 +449,9 @@ class Run:
         heapq.heappush(self.timers, (moment, next(self.order), job))
 
     def put(self, queue: str, body: str, delay: int) -> None:
-        copies = 2 if self.chance.odds(0.04) else 1
+        copies = 2 if self.chance.mischief(0.04) else 1
         self.counts["messages delivered twice"] += copies - 1
+        self.posted.append(body)
         for _ in range(copies):
             self.queues[queue].append(Message(body, self.now, self.now + delay))
 
@@ -430,14 +462,14 @@ class Run:
         if kind == "status" and resource.status == "InService":
             self._boot(resource)
         if kind == "tags":
-            lag = self.chance.pick((0, 30_000, 300_000, 1_200_000))
+            lag = self.chance.pick((30_000, 300_000, 1_200_000)) if self.chance.mischief(0.7) else 0
             self.at(self.now + lag, partial(self.account.index, resource))
-        if self.deaf or self.chance.odds(0.25):
+        if self.deaf or self.chance.mischief(0.25):
             self.counts["signals dropped"] += 1
             return
-        delay = 0 if not self.chance.odds(0.3) else self.chance.between(1_000, 600_000)
+        delay = 0 if not self.chance.mischief(0.3) else self.chance.between(1_000, 600_000)
         self.counts["signals late, and so out of order"] += bool(delay)
-        copies = 2 if self.chance.odds(0.15) else 1
+        copies = 2 if self.chance.mischief(0.15) else 1
         self.counts["signals doubled"] += copies - 1
         for _ in range(copies):
             self.at(self.now + delay, partial(self._signal, json.dumps(_event(kind, resource))))
@@ -470,7 +502,7 @@ class Run:
             boot=f"boot-{boot}",
             booted_at=notebook.changed // 1000,
             sequence=self.reports[notebook.name],
-            mode=self.chance.pick(("ngrok", "off")),
+            **self.chance.pick(_MODES),
         )
         caller = {"accountId": NUMBER, "userArn": f"arn:aws:sts::{NUMBER}:assumed-role/{notebook.role}/SageMaker"}
         event = an_api_event("POST", "/notebooks/{name}/report", notebook.name.lower(), body=json.dumps(body))
@@ -481,6 +513,10 @@ class Run:
     def wake(self, name: str) -> None:
         event = an_api_event("POST", "/notebooks/{name}/start", name)
         self.jobs.append(("start", lambda: start_function.handle(event, None)))
+
+    def look_up(self, route: str, name: str) -> None:
+        event = an_api_event("GET", route, name)
+        self.jobs.append(("lookup", lambda: lookup_function.handle(event, None)))
 
     def next_block(self) -> None:
         self.block = BLOCKS[1 - BLOCKS.index(self.block)]
@@ -516,6 +552,14 @@ _WRITES = {
     "revoke_security_group_ingress",
     "revoke_security_group_egress",
 }
+
+
+_MODES: tuple[dict[str, Any], ...] = (
+    {"mode": "ngrok"},
+    {"mode": "bastion", "host": None, "port": None},
+    {"mode": "off", "phase": "off", "host": None, "port": None},
+)
+"""What an agent may be doing, whatever it was told."""
 
 
 def _told(error: BaseException | None) -> str:
@@ -587,14 +631,13 @@ def bound(run: Run) -> Iterator[None]:
         enter = stack.enter_context
         enter(patch.dict(os.environ, ENVIRONMENT))
         enter(patch.object(clients, "_client", lambda service: made.setdefault(service, _Client(run, service))))
-        for module in (notebook_function, sweep_function, report_function, start_function, secrets):
+        for module in (notebook_function, sweep_function, report_function, start_function, lookup_function, secrets):
             enter(patch.object(module, "time", clock))
         enter(patch.object(bastion_function, "time", clock.time))
         enter(patch.object(notebook_function, "read_terms", lambda settings: run.terms()))
         enter(patch.object(sweep_function, "read_terms", lambda settings: run.terms()))
         enter(redirect_stdout(_Nowhere()))  # metrics are printed
-        for module in (notebook_function, report_function, start_function, bastion_function):
-            enter(patch.object(module.logger, "exception", run.unforeseen))
+        enter(patch.object(Logger, "exception", run.unforeseen))
         secrets.forget()
         logging.disable(logging.CRITICAL)
         stack.callback(logging.disable, logging.NOTSET)

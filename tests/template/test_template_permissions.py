@@ -58,7 +58,6 @@ REVIEWED = {
         "tag:GetResources",
     },
     "RecordAddress": {
-        "dynamodb:GetItem",
         "dynamodb:UpdateItem",
         "secretsmanager:GetSecretValue",
         "sqs:SendMessage",

@@ -215,12 +215,16 @@ def create_configuration(name: str, on_create: bytes, on_start: bytes, stack: st
             raise
 
 
-def delete_configuration(name: str) -> None:
-    """Delete the configuration; one that isn't there is fine. ChangedMeanwhile when the service does not let it go.
+def delete_configuration(seen: Configuration) -> None:
+    """Delete a configuration that still is as `seen`; one that isn't there is fine.
 
-    UNCONFIRMED whether one that is attached can be deleted, and how that is refused.
+    ChangedMeanwhile when somebody wrote into it, or when the service does not let it go. UNCONFIRMED whether one that
+    is attached can be deleted, and how that is refused.
     """
+    name = seen.name
     try:
+        if _scripts(describe_configuration(name)) != _scripts(seen):
+            raise ChangedMeanwhile(f"the configuration {name} was changed since it was read")
         _ask(client("sagemaker").delete_notebook_instance_lifecycle_config, NotebookInstanceLifecycleConfigName=name)
     except Absent:
         return
