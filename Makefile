@@ -12,7 +12,7 @@ DEV := .venv/dev/bin
 SAM := AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} SAM_CLI_TELEMETRY=0 .venv/sam/bin/sam
 LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 
-.PHONY: help demo local test quick lint bench build size deploy environments clean
+.PHONY: help demo local test quick simulate lint bench build size deploy environments clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,11 @@ test: ## every check there is
 quick: ## the tests that need no emulator: make quick TESTS=tests/unit/test_x.py for one file
 	@packaging/environments.sh dev
 	@$(DEV)/pytest -q -n 2 $(or $(TESTS),tests/unit tests/functions)
+
+simulate: ## the control plane against people and faults: make simulate STEPS=1000000 SEED=1, or REPLAY=seed ONLY=steps
+	@packaging/environments.sh dev
+	@PYTHONPATH=layers/core:functions:tests $(DEV)/python -m simulation.explore --steps $(or $(STEPS),1000000) \
+		--seed $(or $(SEED),1) $(if $(REPLAY),--replay $(REPLAY)) $(if $(ONLY),--only $(ONLY))
 
 lint: ## style, types, layers, shell and template
 	@packaging/environments.sh dev sam

@@ -208,7 +208,10 @@ class Promises(Watcher):
             if wish.restart:
                 self.asked_restart[notebook.name] = now
         elif wish.until is not None:
-            self.asked[notebook.name] = max(self.asked.get(notebook.name, 0), wish.until * 1000)
+            over = wish.until * 1000
+            self.asked[notebook.name] = max(self.asked.get(notebook.name, 0), over)
+            if wish.restart:
+                self.asked_restart[notebook.name] = max(self.asked_restart.get(notebook.name, 0), over)
 
     # ---- once it is calm
 

@@ -127,6 +127,16 @@ def test_a_new_version_rewrites_the_block_and_counts_as_in_place_all_along() -> 
 # ---- sharing -----------------------------------------------------------------------------------
 
 
+def test_a_look_that_may_not_change_a_script_does_not_note_it_as_seen() -> None:
+    model = a_team("a", "b", tags={"ssh": "ngrok"})
+    model.settle()
+    model.tags["b"] = {}
+    noted = model.kept["team"]
+    model.now += 100
+    model.configure("team", OWNERS)  # the block is gone, and the event with it
+    assert plan_notebook(model.see("b"), model.terms, model.now).kept == noted
+
+
 def test_the_block_stays_while_one_of_many_is_tagged() -> None:
     model = a_team("a", "b", "c", tags={"ssh": "ngrok"})
     model.tags["b"] = {"ssh": "bastion"}

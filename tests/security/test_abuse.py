@@ -1,0 +1,187 @@
+"""People who mean harm, at the real handlers. docs/security.md lists every abuse with the test that tries it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from api_world import World, api_world
+from builders import HOST_KEY, a_record, a_report
+from simulation.account import TOKEN, Notebook
+from simulation.promises import Truth, decoded, encoded
+from simulation.run import Run
+
+from reconcile_notebook import handler as notebook_function
+
+ROUTES = (
+    *("/notebooks", "/ssh-config", "/known-hosts", "/notebooks/{name}", "/notebooks/{name}/ssh"),
+    *("/notebooks/{name}/address", "/notebooks/{name}/ssh-config", "/notebooks/{name}/known-hosts"),
+    "/notebooks/{name}/doctor",
+)
+INJECTIONS = (
+    "$(reboot)",
+    "`reboot`",
+    "a\nHost *\n  ProxyCommand reboot",
+    "a\r\nX-Header: 1",
+    "\x1b[2Jcleared",
+    "%h %p %r",
+    "'; reboot; '",
+    '"}]',
+    "&& reboot",
+    "# >>> notebook-ssh stack=team-ssh >>>",
+    "{{ key: !!python/object }}",
+    "\u202egnp.exe",
+    "ngrok" * 60,
+)
+OPERATIVE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What a terminal obeys; line ends are judged by the lines they make."""
+OWNERS = b"#!/bin/bash\necho the owner was here\n"
+LINES = {
+    "/notebooks/{name}/ssh": re.compile(r"ssh [-\w.@ ]+"),
+    "/notebooks/{name}/address": re.compile(r"[-\w.]+ \d+"),
+    "/notebooks/{name}/ssh-config": re.compile(r"(#.*|Host [-\w. ]+|\s+[A-Z]\w+ [-\w./~@ ]+|)"),
+    "/notebooks/{name}/known-hosts": re.compile(r"(#.*|[-\w.,\[\]:]+ [-\w@.]+ [A-Za-z0-9+/=]+)"),
+}
+"""What a line of an answer may be that a program reads."""
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with api_world(monkeypatch) as world:
+        yield world
+
+
+def assert_harmless(world: World) -> None:
+    for route in ROUTES:
+        said = world.get(route)
+        assert said.status < 500, route
+        assert not OPERATIVE.search(said.text), route
+        if route in LINES and said.status == 200:
+            for line in said.text.splitlines():
+                assert LINES[route].fullmatch(line), (route, line)
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+@pytest.mark.parametrize("place", ["host", "host_keys", "agent", "boot", "problem", "rejected"])
+def test_whatever_a_notebook_reports_is_refused_or_harmless(world: World, place: str, text: str) -> None:
+    hostile: dict[str, dict[str, Any]] = {
+        "host": {"host": text},
+        "host_keys": {"host_keys": [f"{HOST_KEY} {text}", text]},
+        "agent": {"agent": text},
+        "boot": {"boot": text},
+        "problem": {"problem": {"code": "ngrok-x", "message": text}, "phase": "failed"},
+        "rejected": {"keys": {"own": 0, "central": 0, "rejected": [{"line": 1, "reason": text}]}},
+    }
+    world.knows(a_record())
+    said = world.report(hostile[place])
+    assert said.status in (200, 400)
+    if said.status == 400:
+        assert world.report_of("demo") is None
+    assert_harmless(world)
+
+
+@pytest.mark.parametrize("name", INJECTIONS[:-1])
+def test_a_name_in_the_path_is_no_way_in(world: World, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    world.knows(a_record())
+    for said in (world.report({}, name=name), world.start(name), world.get("/notebooks/{name}/ssh", name)):
+        assert said.status == 400
+        assert not OPERATIVE.search(said.text)
+    assert not any(name in record.getMessage() for record in caplog.records)
+
+
+def test_a_report_for_another_notebook_is_refused_in_any_capitals_and_changes_nothing(world: World) -> None:
+    world.knows(a_record(report=a_report()))
+    other = world.knows(a_record(name="Other", role="other-role"))
+    for name in ("Other", "other", "OTHER"):
+        said = world.report({"host": "8.tcp.ngrok.io"}, name=name)
+        assert (said.status, said.json["error"]) == (403, "other-role")
+    assert world.report_of(other.name) is None
+
+
+def test_a_report_that_was_overheard_cannot_be_sent_again(world: World) -> None:
+    world.knows(a_record())
+    overheard = {"sequence": 3, "host": "1.tcp.ngrok.io"}
+    assert world.report(overheard).status == 200
+    assert world.report({"sequence": 4, "host": "2.tcp.ngrok.io"}).status == 200
+    said = world.report(overheard)
+    assert (said.status, said.json["error"]) == (409, "older-report")
+    kept = world.report_of("demo")
+    assert kept is not None
+    assert kept.host == "2.tcp.ngrok.io"
+
+
+@pytest.mark.parametrize("value", INJECTIONS)
+@pytest.mark.parametrize("key", ["ssh", "ssh-ngrok-url", "ssh-users", "ssh-until", "ssh-restart", "ssh-wake"])
+def test_no_tag_gets_into_a_script_or_past_the_status(key: str, value: str) -> None:
+    """The whole control plane looks at it: the script is the one that any other tag gives, or the owner's own."""
+    script, shown, answers = after_tags({"ssh": "ngrok", key: value})
+    assert script in (OWNERS, after_tags({"ssh": "ngrok"})[0])
+    assert re.fullmatch(r"[a-z-]*(: [a-z-]+)?", shown)
+    assert not OPERATIVE.search(answers)
+    assert value not in answers or value.isalnum()
+
+
+def after_tags(tags: dict[str, str]) -> tuple[bytes | None, str, str]:
+    """The script, our status tag and what doctor says of a notebook with these tags, once everything has settled."""
+    run = Run(1, 0)
+
+    def begin() -> None:
+        run.promises.truths["scripts"] = Truth(OWNERS)
+        run.account.create_notebook_instance_lifecycle_config(
+            NotebookInstanceLifecycleConfigName="scripts", OnStart=[{"Content": encoded(OWNERS)}]
+        )
+        run.account.create_notebook(Notebook("demo", "demo-role", run.now, configuration="scripts", tags=dict(tags)))
+
+    run.follow(begin)
+    run.look_up("/notebooks/{name}/doctor", "demo")
+    run.follow(lambda: None)
+    ((_, answer),) = run.said
+    script = decoded(run.account.configurations["scripts"].on_start)
+    return script, run.account.notebooks["demo"].tags.get("ssh-status", ""), answer
+
+
+def test_the_token_is_nowhere_but_in_the_answer_to_the_notebook() -> None:
+    """After a whole run with all its faults: the table, the queues, the tags, the scripts, the logs, people's answers."""
+    heard = Heard()
+    for seed in range(11, 60):
+        run = Run(seed, 1_500)
+        with heard.everything():
+            run.play()
+        if any(TOKEN in answer for kind, answer in run.said if kind == "report"):
+            break
+    else:
+        pytest.fail("no notebook was told its token, so nothing is shown here")
+    assert TOKEN not in json.dumps([answer for kind, answer in run.said if kind != "report"])
+    account = run.account
+    places = (account.table.items, account.table.before, run.posted, account.news, account.indexed, heard.lines)
+    assert heard.lines
+    assert not any(TOKEN in repr(place) for place in places)
+    assert not any(TOKEN in repr(each) for each in (*account.notebooks.values(), *account.rules.values()))
+    scripts = (decoded(each.on_start) or b"" for each in account.configurations.values())
+    assert not any(TOKEN.encode() in script for script in scripts)
+
+
+class Heard(logging.Handler):
+    """Everything that the functions log, whatever its level."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"{record.getMessage()} {record.__dict__}")
+
+    @contextmanager
+    def everything(self) -> Iterator[None]:
+        """Listen to the functions' loggers, which the simulation otherwise leaves off."""
+        logger = logging.getLogger(notebook_function.logger.name)
+        logger.addHandler(self)
+        with patch.object(logging, "disable", lambda level=logging.CRITICAL: None):
+            yield
+        logger.removeHandler(self)
