@@ -129,6 +129,7 @@ def test_a_new_version_rewrites_the_block_and_counts_as_in_place_all_along() -> 
 
 def test_a_look_that_may_not_change_a_script_does_not_note_it_as_seen() -> None:
     model = a_team("a", "b", tags={"ssh": "ngrok"})
+    model.tags["b"] = {"ssh": "ngrok"}
     model.settle()
     model.tags["b"] = {}
     noted = model.kept["team"]
