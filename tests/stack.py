@@ -27,6 +27,19 @@ WITH_BASTION = {
     "BastionClientCidrs": "198.51.100.0/24",
 }
 
+ARNS = {
+    "AWS::DynamoDB::Table": ("dynamodb", "table/{}"),
+    "AWS::Events::Rule": ("events", "rule/{}"),
+    "AWS::IAM::ManagedPolicy": ("iam", "policy/{}"),
+    "AWS::IAM::Role": ("iam", "role/{}"),
+    "AWS::Lambda::Function": ("lambda", "function:{}"),
+    "AWS::Logs::LogGroup": ("logs", "log-group:{}:*"),
+    "AWS::SNS::Topic": ("sns", "{}"),
+    "AWS::SQS::Queue": ("sqs", "{}"),
+    "AWS::SecretsManager::Secret": ("secretsmanager", "secret:{}-AbCdEf"),
+}
+"""By type, the service and the last part of an ARN (Service Authorization Reference, "Resource types")."""
+
 
 class _Loader(yaml.SafeLoader):
     """YAML with CloudFormation's short forms: `!Ref x` is `{"Ref": "x"}`."""
@@ -41,8 +54,10 @@ def _short_form(loader: yaml.Loader, suffix: str, node: yaml.Node) -> dict[str, 
                 value = value.split(".")
         case yaml.SequenceNode():
             value = loader.construct_sequence(node, deep=True)
-        case _:
+        case yaml.MappingNode():
             value = loader.construct_mapping(node, deep=True)
+        case _:
+            raise TypeError(f"!{suffix} of a {type(node).__name__}")
     return {name: value}
 
 
@@ -118,10 +133,10 @@ class Stack:
         }
 
     def arn(self, name: str) -> str:
-        """What stands for the ARN of the resource `name` here."""
-        if self._types[name] == "AWS::IAM::Role":
-            return f"arn:{self._partition}:iam::{ACCOUNT}:role/notebook-ssh-{name}"
-        return f"arn:{self._partition}:made-up:{self._region}:{ACCOUNT}:{name}"
+        """The ARN that AWS would give the resource `name`, with a made-up name where CloudFormation makes one up."""
+        service, rest = ARNS[self._types[name]]
+        region = "" if service == "iam" else self._region
+        return f"arn:{self._partition}:{service}:{region}:{ACCOUNT}:{rest.format(f'notebook-ssh-{name}')}"
 
     def work_out(self, value: Any) -> Any:
         """`value` with every function of CloudFormation in it worked out."""

@@ -174,6 +174,9 @@ def test_a_private_api_is_reached_through_its_endpoints_alone() -> None:
     assert api["EndpointConfiguration"] == {"Types": ["PRIVATE"], "VpcEndpointIds": ["vpce-0a1b2c3d", "vpce-1a2b3c4d"]}
     (api,) = Stack().of_type("AWS::ApiGateway::RestApi").values()
     assert api["EndpointConfiguration"] == {"Types": ["REGIONAL"]}
+    denied = policy_of_the_api(Stack(ApiVpcEndpoints="vpce-0a1b2c3d,vpce-1a2b3c4d"))["OnlyThroughTheEndpoints"]
+    assert (denied["Effect"], denied["Resource"]) == ("Deny", "execute-api:/*")
+    assert denied["Condition"] == {"StringNotEquals": {"aws:SourceVpce": ["vpce-0a1b2c3d", "vpce-1a2b3c4d"]}}
 
 
 def test_every_parameter_is_described_labelled_grouped_once_and_has_a_default() -> None:
@@ -270,16 +273,50 @@ def test_the_table_outlives_the_stack_and_can_be_set_back() -> None:
     assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
 
 
-def test_a_key_of_your_own_covers_table_and_secret() -> None:
-    key = "arn:aws:kms:eu-central-1:111122223333:key/1"
-    stack = Stack(KeyArn=key)
-    (table,) = stack.of_type("AWS::DynamoDB::Table").values()
-    (secret,) = stack.of_type("AWS::SecretsManager::Secret").values()
-    assert table["SSESpecification"]["KMSMasterKeyId"] == key
-    assert secret["KmsKeyId"] == key
-    lambdas = {function["Role"] for function in stack.of_type("AWS::Lambda::Function").values()}
+KEY = "arn:aws:kms:eu-central-1:111122223333:key/1"
+KEY_MEMBERS = {
+    "AWS::DynamoDB::Table": lambda table: table.get("SSESpecification", {}).get("KMSMasterKeyId"),
+    "AWS::SecretsManager::Secret": lambda secret: secret.get("KmsKeyId"),
+    "AWS::SQS::Queue": lambda queue: queue.get("KmsMasterKeyId"),
+    "AWS::Logs::LogGroup": lambda group: group.get("KmsKeyId"),
+    "AWS::SNS::Topic": lambda topic: topic.get("KmsMasterKeyId"),
+}
+
+
+@pytest.mark.parametrize("kind", KEY_MEMBERS)
+def test_a_key_of_your_own_covers_everything_that_keeps_data(kind: str) -> None:
+    with_key, without = Stack(KeyArn=KEY, AccessLogs="true").of_type(kind), Stack(AccessLogs="true").of_type(kind)
+    assert with_key
+    assert {KEY_MEMBERS[kind](each) for each in with_key.values()} == {KEY}
+    assert {KEY_MEMBERS[kind](each) for each in without.values()} == {None}
+    # SQS takes one kind of encryption or the other.
+    assert not any("SqsManagedSseEnabled" in each for each in with_key.values())
+
+
+def test_each_role_may_use_the_key_for_what_it_reads_and_writes_and_for_nothing_else() -> None:
+    stack = Stack(KeyArn=KEY)
+    lambdas = {function["Role"]: name for name, function in stack.of_type("AWS::Lambda::Function").items()}
+    policies = stack.of_type("AWS::IAM::ManagedPolicy")
+    used = {}
     for name, role in stack.of_type("AWS::IAM::Role").items():
-        assert (role.get("ManagedPolicyArns") == ["<KeyUse>"]) == (stack.arn(name) in lambdas), name
+        given = [policies[each.strip("<>")] for each in role.get("ManagedPolicyArns", [])]
+        used[lambdas.get(stack.arn(name), "")] = {
+            (action, statement["Condition"]["StringEquals"]["kms:ViaService"].split(".")[0])
+            for policy in given
+            for statement in policy["PolicyDocument"]["Statement"]
+            for action in statement["Action"]
+            if statement["Resource"] == KEY
+        }
+    table = {("kms:Decrypt", "dynamodb"), ("kms:DescribeKey", "dynamodb")}
+    queues = {("kms:Decrypt", "sqs"), ("kms:GenerateDataKey", "sqs")}
+    assert used == {
+        **dict.fromkeys(("LookupApi", "StartNotebook", "Uninstall"), table),
+        **dict.fromkeys(("ReconcileNotebook", "ReconcileBastion", "Sweep"), table | queues),
+        "RecordAddress": table | queues | {("kms:Decrypt", "secretsmanager")},
+        "": set(),  # the schedule's role
+    }
+    assert not Stack().of_type("AWS::IAM::ManagedPolicy")
+    assert not any(role.get("ManagedPolicyArns") for role in Stack().of_type("AWS::IAM::Role").values())
 
 
 def test_every_queue_is_encrypted_and_gives_up_into_another() -> None:
