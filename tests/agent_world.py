@@ -42,7 +42,7 @@ LIMIT = 20.0
 T = TypeVar("T")
 
 
-def until(what: Callable[[], T], said: str, notebook: Notebook | None = None, limit: float = LIMIT) -> T:
+def until(what: Callable[[], T | None], said: str, notebook: Notebook | None = None, limit: float = LIMIT) -> T:
     """The first true value of `what`; after `limit` seconds fails with `said` and what was logged on `notebook`."""
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
@@ -290,6 +290,11 @@ class Notebook:
         """Start the instance: all but the volume is new, the host keys too."""
         for folder in ("opt", "run", "etc", "var", "usr"):
             shutil.rmtree(self.root / folder, ignore_errors=True)
+        for path in self.home.glob("*"):
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+            elif path != self.volume:
+                shutil.rmtree(path)
         for folder in ("opt/ml/metadata", "opt/notebook-ssh", "run", "etc/ssh", "home/ec2-user/SageMaker/ssh"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         identity = {"ResourceArn": ARN, "ResourceName": NAME}
@@ -351,11 +356,11 @@ class Notebook:
         for agent in self.agents:
             agent.wait(LIMIT)
 
-    def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run one of people's commands as they do, from a directory of theirs."""
+    def run(self, command: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run one of people's commands as they do, from a directory of theirs, or from `cwd`."""
         program = self.root / "usr/local/bin" / command
         return subprocess.run(
-            [program, *arguments], capture_output=True, text=True, cwd=self.home, timeout=60, check=False
+            [program, *arguments], capture_output=True, text=True, cwd=cwd or self.home, timeout=60, check=False
         )
 
     def status(self) -> dict[str, Any]:

@@ -55,11 +55,12 @@ def read(path):
 
 
 def write(path, text, mode=0o644):
-    """Replace the file by `text` in one step; a link in its place is replaced, not followed."""
+    """Replace the file by `text` in one step; a link or a pipe in its place is replaced, not followed and not waited for."""
     new = path + "~"
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        with open(os.open(new, flags, mode), "w", encoding="utf8", errors="surrogateescape", newline="") as file:
+        if os.path.lexists(new):
+            os.unlink(new)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf8", errors="surrogateescape", newline="") as file:
             os.fchmod(file.fileno(), mode)
             file.write(text)
         os.replace(new, path)

@@ -11,6 +11,7 @@ Standard library only, Python 3.9 or later; agent.py lies in the same folder.
 import base64
 import binascii
 import datetime
+import errno
 import glob
 import hashlib
 import json
@@ -55,11 +56,29 @@ WAKE = MINE + "wake"
 PORT = int(os.environ.get("NOTEBOOK_SSH_PORT") or 22)
 COMMANDS = "ssh-status", "copy-ssh-keys", "start-ssh-ngrok", "start-ngrok-ssh"
 YEAR = 365 * 86400
+PATIENCE = 5  # seconds for a child that should end
+# VS Code, Cursor, and of JetBrains: servers, their plugins, and what PyCharm puts there for an SSH interpreter.
+EDITORS = ".vscode-server", ".cursor-server", ".cache/JetBrains", ".local/share/JetBrains", ".pycharm_helpers"
 
 
 def blocked(why, place):
     """The sentence for a file that could not be read or written. place: where, when the error does not say."""
     return f"{why.filename2 or why.filename or place}: {why.strerror}; make room, or move it away"
+
+
+def whole(path):
+    """The text of a file of the person's, to be written again. What `read` would cut short is refused, so that none is lost."""
+    text = read(path)
+    if len(text) == 1 << 20:
+        raise OSError(errno.EFBIG, "larger than 1 MB", path)
+    return text
+
+
+def anew(path):
+    """An empty file at `path`, open for bytes; a link or a pipe in its place is taken away, not followed."""
+    if os.path.lexists(path):
+        os.unlink(path)
+    return open(path, "xb")
 
 
 class Trouble(Exception):
@@ -118,7 +137,7 @@ def put_keys(central):
     """
     folder = HOME + "/.ssh"
     path = os.path.realpath(folder + "/authorized_keys")
-    before = read(path)
+    before = whole(path)
     rest = re.sub(rf"(?ms)^{BEGIN}\n(?:(?!{BEGIN}).)*?^{END}\n", "", before)
     if central is None:
         if rest != before:
@@ -291,15 +310,16 @@ def download(url, wanted, path):
     archive, new = path + ".tgz", path + ".new"
     digest, limit = hashlib.sha256(), time.monotonic() + 300
     try:
-        with urllib.request.urlopen(url, timeout=20) as answer, open(archive, "wb") as file:
-            for chunk in iter(lambda: answer.read(1 << 16), b""):
+        with urllib.request.urlopen(url, timeout=20) as answer, anew(archive) as file:
+            # read1 returns after each piece, so that one that trickles meets the limit too.
+            for chunk in iter(lambda: answer.read1(1 << 16), b""):
                 digest.update(chunk)
                 file.write(chunk)
                 if file.tell() > 1 << 27 or time.monotonic() > limit:
                     raise ValueError("it is larger than 128 MB or takes longer than 5 minutes")
         if wanted and digest.hexdigest() != wanted:
             raise ValueError(f"its SHA-256 is {digest.hexdigest()}, not the {wanted} that the stack names")
-        with tarfile.open(archive) as pack, open(new, "wb") as file:
+        with tarfile.open(archive) as pack, anew(new) as file:
             file.write(pack.extractfile("ngrok").read())
         os.chmod(new, 0o755)
         shown = subprocess.run([new, "version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=20)
@@ -325,7 +345,7 @@ def tunnel(ask):
         os.makedirs(NGROK, 0o700, exist_ok=True)
         program = install(ask["renew"])
         path = NGROK + "config.yml"
-        before = read(path)
+        before = whole(path)
         text = configure(before, ask["token"], ask["url"])
         if not re.search(r"(?m)^ *authtoken: *\S", text):
             raise Trouble(
@@ -412,23 +432,23 @@ class Tunnel:
         self.be("connecting")
 
     def stop(self):
-        """End the child, if there is one, by force after 5 seconds; forget its failures."""
+        """End the child, if there is one; forget its failures."""
         if self.child:
             self.child.terminate()
-            try:
-                self.child.wait(5)
-            except subprocess.TimeoutExpired:
-                self.child.kill()
             self.reap()
         self.due = self.starts = 0
         self.trouble = None
         self.be("off")
 
     def reap(self):
-        """Take leave of a child that has ended."""
-        self.child.stdout.close()
-        code, self.child = self.child.wait(), None
-        return code
+        """Take leave of a child that ends, by force when it takes too long; its exit status."""
+        child, self.child = self.child, None
+        child.stdout.close()
+        try:
+            return child.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            return child.wait()
 
     def be(self, phase, place=None):
         """Note how far we are and since when."""
@@ -830,12 +850,13 @@ def sshd_answers():
 
 def keep_editors():
     """Let the editors' servers live on the volume, so that they are not installed anew at each start."""
-    for name in ".vscode-server", ".cursor-server", ".cache/JetBrains":
-        link, place = f"{HOME}/{name}", f"{KEPT}editors/{os.path.basename(name)}"
+    for name in EDITORS:
+        link, place = f"{HOME}/{name}", f"{KEPT}editors/{name}"
         if not os.path.lexists(link):
-            os.makedirs(place, exist_ok=True)
             os.makedirs(os.path.dirname(link), exist_ok=True)
             os.symlink(place, link)
+        if os.path.realpath(link) == os.path.realpath(place):
+            os.makedirs(place, exist_ok=True)
 
 
 def remember(answer):
@@ -898,6 +919,7 @@ def instructions(status):
 PROFILE = """\
 case $-:$SSH_CONNECTION in *i*:?*) if [ -O {home}/SageMaker ]; then
   export AWS_DEFAULT_REGION="${{AWS_DEFAULT_REGION:-{region}}}"
+  export AWS_REGION="${{AWS_REGION:-$AWS_DEFAULT_REGION}}"
   if [ -r {home}/anaconda3/etc/profile.d/conda.sh ]; then
     . {home}/anaconda3/etc/profile.d/conda.sh
     case :$PATH: in *:{home}/anaconda3/bin:*) ;; *) PATH={home}/anaconda3/bin:$PATH ;; esac

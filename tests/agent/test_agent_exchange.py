@@ -7,36 +7,55 @@ import signal
 import threading
 from pathlib import Path
 
-import pytest
-from agent_world import Notebook, Proxy, Stack, a_key, an_answer, key_shown_at, ngrok_archive, stand_in_call, until
+from agent_world import (
+    Notebook,
+    Proxy,
+    Stack,
+    a_key,
+    an_answer,
+    free_port,
+    key_shown_at,
+    ngrok_archive,
+    stand_in_call,
+    until,
+)
 
 
 class TestWhenTheStackIsAway:
-    @pytest.mark.parametrize(
-        ("status", "body", "said"),
-        [
-            (403, b'{"message": "Forbidden"}', "VPC endpoint"),
-            (500, b"", "(500)"),
-            (200, b"<html>please log in to the proxy</html>", "(200)"),
-        ],
-    )
-    def test_the_tunnel_stays_and_the_reason_is_told(
-        self, notebook: Notebook, stack: Stack, status: int, body: bytes, said: str
-    ) -> None:
+    def test_the_tunnel_stays_and_the_reason_is_told(self, notebook: Notebook, stack: Stack) -> None:
         stack.answers = an_answer("ngrok", sync_after=1)
         notebook.start()
         port = notebook.connected()["port"]
-        stack.status, stack.refusal = status, body
-        if status == 200:
-            stack.answers = {"html": True}
-        until(lambda: said in notebook.instructions.read_text(), "the reason stands in SSH_INSTRUCTIONS", notebook)
-        assert f"ssh -p {port} " in notebook.instructions.read_text()
-        stack.status, stack.answers = 200, an_answer("ngrok", sync_after=1)
-        until(lambda: said not in notebook.instructions.read_text(), "the reason goes with its cause", notebook)
+        for status, body, said in (
+            (403, b'{"message": "Forbidden"}', "VPC endpoint"),
+            (404, b'{"message": "Not Found"}', "(404): Not Found"),
+            (500, b"", "(500)"),
+            (200, b"<html>please log in to the proxy</html>", "(200)"),
+        ):
+            stack.status, stack.refusal = status, body
+            if status == 200:
+                stack.answers = {"html": True}
+            until(lambda said=said: said in notebook.instructions.read_text(), f"the reason: {said}", notebook)  # type: ignore[misc]
+            assert f"ssh -p {port} " in notebook.instructions.read_text()
+            stack.status, stack.answers = 200, an_answer("ngrok", sync_after=1)
+            until(lambda said=said: said not in notebook.instructions.read_text(), "it goes with its cause", notebook)  # type: ignore[misc]
         assert stack.last()["port"] == port
+
+    def test_a_first_boot_without_a_network_does_nothing_and_asks_on(self, notebook: Notebook, stack: Stack) -> None:
+        before = sorted(notebook.home.rglob("*"))
+        notebook.settings["API"] = f"http://127.0.0.1:{free_port()}/v1"
+        notebook.start()
+        until(lambda: notebook.told().count("no answer: ") > 1, "it is tried again", notebook)
+        assert "Connection refused" in notebook.told()
+        assert sorted(notebook.home.rglob("*")) == before
+        assert stack.reports == []
 
     def test_the_next_boot_goes_by_what_was_kept_and_by_the_tags(self, notebook: Notebook, stack: Stack) -> None:
         """The token is in config.yml, the program on the volume, the wish in the tags."""
+
+        def keys() -> str:
+            return notebook.authorized.read_text() if notebook.authorized.exists() else ""
+
         people = [{"user": name, "keys": [a_key(name).strip()]} for name in ("ana", "eve")]
         stack.answers = an_answer("ngrok", authorized_keys=people)
         notebook.start()
@@ -46,8 +65,9 @@ class TestWhenTheStackIsAway:
         stack.status, stack.tags = 503, {"ssh": " NGROK ", "ssh-users": "ana mario"}
         notebook.start()
         until(lambda: notebook.status().get("phase") == "connected", "connected without the stack", notebook)
-        until(lambda: "# eve\n" not in notebook.authorized.read_text(), "who is no longer named is out", notebook)
-        assert "# ana\n" in notebook.authorized.read_text()
+        until(
+            lambda: "# ana\n" in keys() and "# eve\n" not in keys(), "who is no longer named is not admitted", notebook
+        )
         stack.tags = {"ssh": "off"}
         until(lambda: "is off" in notebook.instructions.read_text(), "the tags say off", notebook)
 
@@ -190,13 +210,20 @@ class TestTheKeeper:
         assert "the end" in notebook.ngrok_log.read_text()
 
     def test_it_is_small(self, notebook: Notebook, stack: Stack) -> None:
-        """At most 50 MB resident for what of ours stays, ngrok itself not counted."""
-        stack.answers = an_answer("ngrok")
+        """At most 50 MB resident for both programs together, off and on, ngrok itself not counted."""
+
+        def ours(last: str) -> int:
+            programs = [pid for pid, line in processes_of(notebook).items() if "/opt/notebook-ssh/" in line]
+            words = " ".join(processes_of(notebook).values())
+            return sum(resident(pid) for pid in programs) if len(programs) == 2 and last in words else 0
+
+        stack.answers = an_answer("off", sync_after=1)
         notebook.start()
+        until(stack.last, "a report", notebook)
+        assert until(lambda: ours("agent.py idle"), "the keeper and idle alone", notebook) < 50 << 20
+        stack.answers = an_answer("ngrok")
         notebook.connected()
-        until(lambda: len(processes_of(notebook)) <= 3, "couriers have gone", notebook)
-        ours = [pid for pid, line in processes_of(notebook).items() if "/opt/notebook-ssh/" in line]
-        assert sum(resident(pid) for pid in ours) < 50 << 20
+        assert until(lambda: ours("worker.py work"), "the keeper and the worker alone", notebook) < 50 << 20
 
 
 class TestBastion:
@@ -245,6 +272,9 @@ class TestCommands:
         copied = notebook.run("copy-ssh-keys")
         assert (copied.returncode, copied.stdout) == (0, "Copying 2 SSH keys...\n")
         until(lambda: stack.last()["keys"]["own"] == 2, "the count is told", notebook)
+        admitted = notebook.authorized.read_text()
+        assert notebook.run("copy-ssh-keys", cwd=Path("/")).stdout == copied.stdout
+        assert notebook.authorized.read_text() == admitted, "as often as one likes"
         shown = notebook.run("ssh-status")
         assert (shown.returncode, shown.stdout) == (0, f"ssh -p {port} ec2-user@127.0.0.1\n")
         for name in "start-ssh-ngrok", "start-ngrok-ssh":

@@ -24,15 +24,58 @@ def test_a_directory_in_the_place_of_a_file(notebook: Notebook, stack: Stack, pl
     until(notebook.authorized.is_file, "the keys are in place", notebook)
 
 
-def test_a_pipe_or_an_endless_file_in_the_place_of_the_keys(notebook: Notebook, stack: Stack) -> None:
-    os.mkfifo(notebook.own_keys)
-    stack.answers = an_answer("ngrok", sync_after=1)
+FILES = [".ssh/authorized_keys", "SageMaker/SSH_INSTRUCTIONS", "SageMaker/.ngrok/config.yml"]
+"""What is written below the home directory whenever it changes."""
+
+
+def in_the_way(notebook: Notebook) -> list[Path]:
+    """The places of what is written: the files, what they are before they are whole, and what is being downloaded."""
+    names = [name + end for name in FILES for end in ("", "~")] + [
+        f"SageMaker/.ngrok/ngrok.{end}" for end in ("tgz", "new")
+    ]
+    places = [notebook.home / name for name in names]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    return places
+
+
+def test_pipes_in_the_place_of_files_are_not_waited_for(notebook: Notebook, stack: Stack) -> None:
+    for place in [*in_the_way(notebook), notebook.own_keys]:
+        os.mkfifo(place)
+    stack.answers = an_answer("ngrok")
     notebook.start()
     notebook.connected()
+    until(lambda: all((notebook.home / name).is_file() for name in FILES), "files stand in their place", notebook)
     notebook.own_keys.unlink()
     notebook.own_keys.symlink_to("/dev/zero")
-    count = len(stack.reports)
-    until(lambda: len(stack.reports) > count + 3, "it goes on", notebook)
+    copied = notebook.run("copy-ssh-keys")
+    assert copied.stdout.splitlines()[0] == "Copying 0 SSH keys...", "an endless file is read to a limit"
+
+
+def test_hard_links_in_the_place_of_files_are_not_written_through(notebook: Notebook, stack: Stack) -> None:
+    precious = notebook.root / "precious"
+    precious.write_text("# untouched\n")
+    for place in in_the_way(notebook):
+        place.hardlink_to(precious)
+    stack.answers = an_answer("ngrok")
+    notebook.start()
+    notebook.connected()
+    until(lambda: not notebook.instructions.samefile(precious), "a file of its own", notebook)
+    assert precious.read_text() == "# untouched\n"
+    assert not any((notebook.home / name).samefile(precious) for name in FILES)
+
+
+@pytest.mark.parametrize("name", [".ssh/authorized_keys", "SageMaker/.ngrok/config.yml"])
+def test_a_file_too_large_to_be_read_whole_is_told_and_not_written(notebook: Notebook, stack: Stack, name: str) -> None:
+    """Reading has a limit; what lies beyond it must not be lost in writing."""
+    large = notebook.home / name
+    large.parent.mkdir(parents=True)
+    large.write_text("# mine\n" * 150_000)
+    stack.answers = an_answer("ngrok")
+    notebook.start()
+    told = until(lambda: stack.last().get("problem"), "a problem is told", notebook)
+    assert f"{name}: larger than 1 MB" in told["message"]
+    assert large.read_text() == "# mine\n" * 150_000
 
 
 def test_a_link_in_the_place_of_the_instructions_is_not_followed(
@@ -49,18 +92,20 @@ def test_a_link_in_the_place_of_the_instructions_is_not_followed(
 
 
 def test_lines_that_are_no_keys_are_told_by_number_and_not_copied(notebook: Notebook, stack: Stack) -> None:
-    good = a_key("mine")
-    notebook.own_keys.write_text(f"# people\n{good}oops, not a key\n-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    good, secret = a_key("mine"), "b3BlbnNzaC1rZXktdjEAAAAABG5vbmU"
+    notebook.own_keys.write_text(f"# people\n{good}oops, not a key\n-----BEGIN OPENSSH PRIVATE KEY-----\n{secret}\n")
     stack.answers = an_answer("ngrok", authorized_keys=[{"user": "ana", "keys": [a_key("ana").strip()]}])
     notebook.start()
     keys = notebook.connected()["keys"]
     assert (keys["own"], keys["central"]) == (1, 1)
-    assert [each["line"] for each in keys["rejected"]] == [3, 4]
+    assert [each["line"] for each in keys["rejected"]] == [3, 4, 5]
     admitted = notebook.authorized.read_text()
     assert good in admitted
     assert "oops" not in admitted + "".join(each["reason"] for each in keys["rejected"])
     assert notebook.authorized.stat().st_mode & 0o777 == 0o600
     assert "Line 4 of that file was left out" in notebook.instructions.read_text()
+    assert secret not in admitted + notebook.told() + notebook.instructions.read_text()
+    assert not any(secret.encode() in report for report in stack.raw)
 
 
 def test_a_revoked_key_goes_with_the_next_sync(notebook: Notebook, stack: Stack) -> None:
@@ -81,8 +126,17 @@ def test_editors_servers_live_on_the_volume_unless_they_are_there_already(notebo
     notebook.start()
     notebook.connected()
     (notebook.home / ".vscode-server" / "bin").mkdir()
-    assert (notebook.volume / ".notebook-ssh/editors/.vscode-server/bin").is_dir()
+    (notebook.home / ".cache/JetBrains/RemoteDev").mkdir()
     assert not (notebook.home / ".cursor-server").is_symlink()
+    notebook.stop()
+    notebook.boot()
+    assert not (notebook.home / ".vscode-server").exists()
+    stack.reports.clear()
+    notebook.start()
+    notebook.connected()
+    assert (notebook.home / ".vscode-server" / "bin").is_dir(), "it is there at the next start"
+    assert (notebook.home / ".cache/JetBrains/RemoteDev").is_dir()
+    assert (notebook.home / ".cursor-server").is_symlink(), "and so is what was the person's for one start"
 
 
 def test_a_configuration_that_ngrok_refuses_is_told(notebook: Notebook, stack: Stack) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -21,13 +24,18 @@ def test_from_boot_to_sshd(notebook: Notebook, stack: Stack) -> None:
     assert f"ssh -p {report['port']} ec2-user@127.0.0.1" in notebook.instructions.read_text()
     assert f"SSH to {NAME}: connected" in notebook.instructions.read_text()
     assert notebook.sshd.host_key in key_shown_at(report["port"])
+    shown = subprocess.run(
+        ["ssh-keygen", "-l", "-f", notebook.sshd.folder / "ssh_host_ed25519_key.pub"], capture_output=True, text=True
+    )
+    assert f"Host key: {shown.stdout.split()[1]} (ssh-ed25519)\n" in notebook.instructions.read_text()
 
 
 def test_token_stays_where_only_its_owner_reads(notebook: Notebook, stack: Stack) -> None:
     stack.answers = an_answer("ngrok", sync_after=1)
     notebook.start()
     notebook.connected()
-    until(lambda: len(stack.reports) > 4, "further reports")
+    count = len(stack.reports)
+    until(lambda: len(stack.reports) > count, "a further report")
     assert f"authtoken: {TOKEN}" in notebook.config.read_text()
     holders = [
         path for path in notebook.root.rglob("*") if path.is_file() and TOKEN in path.read_text(errors="replace")
@@ -43,9 +51,13 @@ def test_an_address_is_told_when_it_comes_and_not_when_a_report_is_due(notebook:
     stack.answers = an_answer("ngrok", sync_after=3600)
     notebook.start()
     first = notebook.connected()["port"]
+    until(lambda: f"ssh -p {first} " in notebook.instructions.read_text(), "people read it", notebook)
+    being_read, whole = notebook.root / "being read", notebook.instructions.read_text()
+    being_read.hardlink_to(notebook.instructions)
     notebook.cloud(port=free_port())
     until(lambda: stack.last()["port"] != first and stack.last()["phase"] == "connected", "the new address", notebook)
     assert f"ssh -p {stack.last()['port']} " in notebook.instructions.read_text(), "people could read it before"
+    assert being_read.read_text() == whole, "who reads while it is written gets one text or the other"
 
 
 @pytest.mark.parametrize("api", ["tunnels", "none"])
@@ -96,6 +108,24 @@ def test_access_ends_by_the_stacks_clock(notebook: Notebook, stack: Stack) -> No
     assert not [line for line in commands_of(notebook) if "start --all" in line]
 
 
+def test_a_sleep_of_hours_is_got_over(notebook: Notebook, stack: Stack) -> None:
+    """Everything stands still, as with a laptop's lid shut; meanwhile the stack's clock goes on and the tunnel moves."""
+    stack.answers = an_answer("ngrok", sync_after=3600)
+    notebook.start()
+    notebook.connected()
+    until(lambda: couriers_of(notebook) == [], "nothing is under way", notebook)
+    asleep = [agent.pid for agent in notebook.agents] + descendants([agent.pid for agent in notebook.agents])
+    for pid in asleep:
+        os.kill(pid, signal.SIGSTOP)
+    port = free_port()
+    notebook.cloud(port=port)
+    stack.ahead = 8 * 3600
+    for pid in asleep:
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: (stack.last()["port"], stack.last()["phase"]) == (port, "connected"), "the new address", notebook)
+    assert f"ssh -p {port} " in notebook.instructions.read_text()
+
+
 def test_a_clock_that_is_wrong_by_hours_is_allowed_for(notebook: Notebook, stack: Stack) -> None:
     stack.ahead = -3 * 3600
     stack.answers = an_answer("ngrok")
@@ -140,6 +170,7 @@ class TestTheTunnel:
         [
             (4018, "ngrok-token-invalid"),
             (8013, "ngrok-card-required"),
+            (307, "ngrok-address-refused"),
         ],
     )
     def test_what_a_person_must_clear_is_said(self, notebook: Notebook, stack: Stack, number: int, code: str) -> None:
@@ -161,6 +192,10 @@ class TestTheTunnel:
         notebook.connected()
 
     def test_a_new_token_takes_effect(self, notebook: Notebook, stack: Stack) -> None:
+        """Also in a configuration of version 2, of which the person's own lines stay."""
+        notebook.config.parent.mkdir()
+        own = ["version: '2'  # mine", "tunnels:", "  web:", "    proto: http", "    addr: 8888"]
+        notebook.config.write_text("\n".join(own))
         stack.answers = an_answer("ngrok", sync_after=1)
         notebook.start()
         notebook.connected()
@@ -170,6 +205,7 @@ class TestTheTunnel:
         until(lambda: f"authtoken: {rotated}" in notebook.config.read_text(), "config.yml has the new token")
         until(lambda: stack.last()["phase"] == "connected", "connected with it")
         assert TOKEN not in notebook.config.read_text()
+        assert [line for line in notebook.config.read_text().splitlines() if line in own] == own
 
     def test_without_a_token_the_reason_is_told(self, notebook: Notebook, stack: Stack) -> None:
         stack.answers = an_answer("ngrok", ngrok={"url": None, "token_version": None}, sync_after=2)
@@ -177,12 +213,15 @@ class TestTheTunnel:
         told = until(lambda: stack.last().get("problem"), "a problem is told", notebook)
         assert told["code"] == "ngrok-token-missing"
 
-    def test_a_reserved_address_from_the_tag(self, notebook: Notebook, stack: Stack) -> None:
-        port = free_port()
-        stack.answers = an_answer("ngrok")
-        stack.answers["ngrok"]["url"] = f"tcp://127.0.0.1:{port}"
+    def test_a_reserved_address_from_the_tag_takes_effect_without_a_restart(
+        self, notebook: Notebook, stack: Stack
+    ) -> None:
+        stack.answers = an_answer("ngrok", sync_after=1)
         notebook.start()
-        assert notebook.connected()["port"] == port
+        notebook.connected()
+        port = free_port()
+        stack.answers["ngrok"]["url"] = f"tcp://127.0.0.1:{port}"
+        until(lambda: stack.last()["port"] == port, "the reserved address is told", notebook)
 
     def test_its_local_api_avoids_a_taken_port(self, notebook: Notebook, stack: Stack) -> None:
         """The stack's own port stands for whatever else a person runs."""
@@ -197,6 +236,7 @@ class TestTheTunnel:
 
 class TestItsProgram:
     def test_is_kept_and_not_fetched_again(self, notebook: Notebook, stack: Stack) -> None:
+        notebook.settings["NGROK_SHA256"] = hashlib.sha256(notebook.download.content).hexdigest().upper()
         stack.answers = an_answer("ngrok")
         notebook.start()
         notebook.connected()
@@ -251,6 +291,17 @@ class TestItsProgram:
         told = until(lambda: stack.last().get("problem"), "a problem is told", notebook)
         assert "SHA-256" in told["message"]
         assert not (notebook.volume / ".ngrok/ngrok").exists()
+
+
+def descendants(pids: list[int]) -> list[int]:
+    """The processes below these, parents first."""
+    children = [int(c) for pid in pids for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + descendants(children) if children else []
+
+
+def couriers_of(notebook: Notebook) -> list[str]:
+    """The reports that are being carried now."""
+    return [line for line in commands_of(notebook) if line.endswith("courier ")]
 
 
 def commands_of(notebook: Notebook) -> list[str]:

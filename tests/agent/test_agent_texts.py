@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import ast
 import base64
+import contextlib
 import importlib.util
+import itertools
 import os
+import re
+import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +22,7 @@ from typing import Any
 
 import pytest
 import yaml
-from agent_world import PROGRAMS, TOKEN, a_key
+from agent_world import PROGRAMS, TOKEN, Download, a_key
 from hypothesis import given, strategies as st
 from unit import test_tags
 
@@ -114,7 +119,7 @@ class TestConfiguration:
     )
     def test_an_address_by_hand_counts_unless_the_tag_names_one(self, text: str, own: str) -> None:
         def address(configuration: str) -> str:
-            return next(e for e in read_configuration(configuration).endpoints if e.name == "ssh").wish
+            return str(next(e for e in read_configuration(configuration).endpoints if e.name == "ssh").wish)
 
         by_hand = worker.configure(text, TOKEN, None)
         assert address(by_hand) == own
@@ -145,21 +150,30 @@ class TestKeys:
 
     @pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
     def test_what_ssh_keygen_makes(self, tmp_path: Path, kind: str) -> None:
-        command = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", tmp_path / "key"]
-        subprocess.run(command, check=True, timeout=60)
-        ca = ["ssh-keygen", "-q", "-s", tmp_path / "key", "-I", "x", tmp_path / "key.pub"]
-        subprocess.run(ca, check=True, timeout=60)
+        for words in (["-t", kind, "-N", "", "-f", "key"], ["-s", "key", "-I", "x", "key.pub"]):
+            subprocess.run(["ssh-keygen", "-q", *words], cwd=tmp_path, check=True, timeout=60)
         lines = (tmp_path / "key.pub").read_text() + (tmp_path / "key-cert.pub").read_text()
         good, bad = worker.parse_keys(lines)
         assert (len(good), bad) == (2, [])
+        assert list(good.values()) == lines.splitlines()
         _, private = worker.parse_keys((tmp_path / "key").read_text())
         assert private[0] == {"line": 1, "reason": "part of a private key: remove it from this file"}
 
-    def test_of_security_keys(self) -> None:
-        kind = b"sk-ssh-ed25519@openssh.com"
-        parts = [kind, bytes(32), b"ssh:"]
-        data = base64.b64encode(b"".join(struct.pack(">I", len(part)) + part for part in parts)).decode()
-        assert worker.parse_keys(f"{kind.decode()} {data} me\n")[1] == []
+    @pytest.mark.parametrize(
+        ("kind", "parts"),
+        [
+            (b"sk-ssh-ed25519@openssh.com", [bytes(32), b"ssh:"]),
+            (b"sk-ecdsa-sha2-nistp256@openssh.com", [b"nistp256", bytes(65), b"ssh:"]),
+            (b"sk-ssh-ed25519-cert-v01@openssh.com", [bytes(32), bytes(32), b"ssh:"]),
+        ],
+    )
+    def test_of_security_keys(self, kind: bytes, parts: list[bytes]) -> None:
+        """OpenSSH, PROTOCOL.u2f; a certificate goes on with numbers that are no lengths (PROTOCOL.certkeys)."""
+        data = b"".join(struct.pack(">I", len(part)) + part for part in [kind, *parts])
+        data += struct.pack(">Q", 1 << 40) if b"-cert-" in kind else b""
+        line = f"no-touch-required {kind.decode()} {base64.b64encode(data).decode()} me"
+        good, bad = worker.parse_keys(line + "\n")
+        assert (list(good.values()), bad) == ([line], [])
 
     @pytest.mark.parametrize(
         "line",
@@ -358,6 +372,100 @@ class TestWhereNgrokComesFrom:
         assert len(asked) == times
 
 
+class TestADownload:
+    """What it does where the one who sends, or the disk, does not play along. With a server that is real."""
+
+    @pytest.fixture
+    def ngrok(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """The program on the volume, which is to be renewed."""
+        program = tmp_path / "ngrok"
+        program.write_text("the one that works")
+        program.chmod(0o755)
+        monkeypatch.setattr(worker, "NGROK", f"{tmp_path}/")
+        return program
+
+    def test_that_trickles_ends_at_its_limit(self, ngrok: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A byte now and then keeps a connection alive for ever; each look at the clock here is 100 s after the last."""
+        clock = SimpleNamespace(**{name: getattr(time, name) for name in dir(time) if name[0] != "_"})
+        clock.monotonic = itertools.count(0, 100).__next__
+        monkeypatch.setattr(worker, "time", clock)
+        over = threading.Event()
+
+        def trickle() -> None:
+            with door, door.accept()[0] as visitor, contextlib.suppress(OSError):
+                visitor.recv(4096)
+                visitor.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+                while not over.wait(0.01):
+                    visitor.sendall(b"x")
+
+        with socket.create_server(("127.0.0.1", 0)) as door:
+            sending = threading.Thread(target=trickle, daemon=True)
+            sending.start()
+            monkeypatch.setenv("NOTEBOOK_SSH_NGROK_DOWNLOAD", f"http://127.0.0.1:{door.getsockname()[1]}/ngrok.tgz")
+            said: list[str] = []
+            monkeypatch.setattr(worker, "say", said.append)
+            renewal = threading.Thread(target=worker.install, args=(True,), daemon=True)
+            renewal.start()
+            renewal.join(20)
+            ended = not renewal.is_alive()
+            over.set()
+            sending.join(20)
+        assert ended
+        assert "longer than 5 minutes" in said[0]
+        assert ngrok.read_text() == "the one that works"
+        assert [path.name for path in ngrok.parent.iterdir()] == ["ngrok"]
+
+    def test_that_finds_the_disk_full_leaves_the_one_that_works(
+        self, ngrok: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(worker, "anew", lambda path: Path("/dev/full").open("wb"))  # noqa: SIM115
+        said: list[str] = []
+        monkeypatch.setattr(worker, "say", said.append)
+        with Download() as download:
+            monkeypatch.setenv("NOTEBOOK_SSH_NGROK_DOWNLOAD", f"{download.url}/ngrok.tgz")
+            assert worker.install(renew=True) == str(ngrok)
+            ngrok.unlink()
+            with pytest.raises(worker.Trouble, match="No space left"):
+                worker.install(renew=True)
+        assert "No space left" in said[0]
+        assert list(ngrok.parent.iterdir()) == []
+
+
+def test_a_child_that_says_no_more_and_does_not_end_is_ended(agents_log: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the place of ngrok may close its output and stay."""
+    monkeypatch.setattr(worker, "PATIENCE", 0.1)
+    tunnel = worker.Tunnel()
+    tunnel.wish = None, None
+    stays = ["sh", "-c", "exec >&-; exec sleep 1000"]
+    with subprocess.Popen(stays, stdout=subprocess.PIPE) as tunnel.child:
+        tunnel.starts = 1
+        while tunnel.child:
+            tunnel.hear()
+    assert tunnel.trouble == ("ngrok-ended", f"ngrok ended with status -9; its log is {worker.NGROK_LOG}")
+
+
+def test_an_end_that_passed_while_everything_slept_is_met_within_a_minute(
+    agents_log: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock by which the worker waits stands still in a sleep (clock_gettime(2)); the calendar's goes on."""
+    waits: list[float] = []
+
+    def select(*ears_and_limit: Any) -> tuple[list[Any], list[Any], list[Any]]:
+        waits.append(ears_and_limit[-1])
+        return [], [], []
+
+    monkeypatch.setattr(worker, "select", SimpleNamespace(select=select))
+    asleep = worker.Worker.__new__(worker.Worker)
+    asleep.exchange = SimpleNamespace(answer={"until": time.time() + 8 * 3600}, ahead=0, mode=lambda: "bastion")
+    asleep.tunnel, asleep.troubles, asleep.ears = worker.Tunnel(), {}, None
+    asleep.sync_at = asleep.files_at = time.monotonic() + 9 * 3600
+    asleep.wait()
+    asleep.exchange.answer["until"] = time.time() - 1
+    asleep.wait()
+    assert 59 < waits[0] <= 60
+    assert waits[1] == 0
+
+
 def test_what_a_login_without_a_terminal_prints_is_nothing(tmp_path: Path) -> None:
     """scp, sftp, rsync and an editor's server run shells that are not interactive; `/etc/profile` reads this file in each."""
     home = tmp_path / "home"
@@ -368,18 +476,99 @@ def test_what_a_login_without_a_terminal_prints_is_nothing(tmp_path: Path) -> No
     profile.write_text(worker.PROFILE.format(home=home, region="eu-west-1"))
 
     def told(options: str, **environment: str) -> str:
-        words = ["bash", "--norc", "--noprofile", options, f'. "{profile}"; echo "$AWS_DEFAULT_REGION $PATH"']
+        words = [
+            "bash",
+            "--norc",
+            "--noprofile",
+            options,
+            f'. "{profile}"; echo "$AWS_DEFAULT_REGION $AWS_REGION $PATH"',
+        ]
         there = {"PATH": "/usr/bin:/bin"} | environment
         return subprocess.run(words, env=there, capture_output=True, text=True, check=True, timeout=20).stdout
 
-    plain = " /usr/bin:/bin\n"
+    plain = "  /usr/bin:/bin\n"
     assert told("-c", SSH_CONNECTION="1 2 3 4") == plain
     assert told("-ic") == plain, "Jupyter's own terminal"
-    assert told("-ic", SSH_CONNECTION="1 2 3 4") == f"conda was read\neu-west-1 {home}/anaconda3/bin:/usr/bin:/bin\n"
-    assert "mine" in told("-ic", SSH_CONNECTION="1 2 3 4", AWS_DEFAULT_REGION="mine")
+    assert (
+        told("-ic", SSH_CONNECTION="1 2 3 4")
+        == f"conda was read\neu-west-1 eu-west-1 {home}/anaconda3/bin:/usr/bin:/bin\n"
+    )
+    assert "mine mine" in told("-ic", SSH_CONNECTION="1 2 3 4", AWS_DEFAULT_REGION="mine")
 
 
-@pytest.mark.parametrize("name", ["agent", "worker", "boot"])
-def test_programs_are_python_3_9(name: str) -> None:
-    """The system's Python on notebook-al2023-v1."""
-    ast.parse((PROGRAMS / f"{name}.py").read_text(), feature_version=(3, 9))
+class TestOfThePrograms:
+    """The texts themselves, read and not run."""
+
+    @pytest.mark.parametrize("name", ["agent", "worker", "boot"])
+    def test_the_language_is_python_3_9(self, name: str) -> None:
+        """The system's Python on notebook-al2023-v1."""
+        text = (PROGRAMS / f"{name}.py").read_text()
+        ast.parse(text, feature_version=(3, 9))
+        assert not re.findall(NEW_IN_3_10, text)
+
+    def test_nothing_is_newer_than_python_3_10(self) -> None:
+        """mypy knows since when the standard library has a name; 3.10 is the oldest that it still judges."""
+        programs = [PROGRAMS / f"{name}.py" for name in ("agent", "worker", "boot")]
+        options = ["--config-file=", "--python-version=3.10", "--check-untyped-defs", "--ignore-missing-imports"]
+        words: list[str | Path] = [sys.executable, "-m", "mypy", *options, "--cache-dir=/dev/null", *programs]
+        told = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=PROGRAMS)
+        assert "error:" in told.stdout, f"they have no annotations, so mypy has much to say: {told.stdout}{told.stderr}"
+        lacking = (
+            r"Module has no attribute|Unexpected keyword|No overload variant|\"(?:str|bytes|int|dict\[.*)\" has no attr"
+        )
+        assert not [line for line in told.stdout.splitlines() if re.search(lacking, line)]
+
+    @pytest.mark.parametrize("name", ["agent", "worker"])
+    def test_every_wait_has_an_end(self, name: str) -> None:
+        """Each call that can wait names its limit; those of `ENDLESS` wait for what must be waited for, and say why."""
+        text = (PROGRAMS / f"{name}.py").read_text()
+        calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+        waiting = {ast.unparse(call) for call in calls if _last_word(call.func) in LIMITS and not _is_limited(call)}
+        assert waiting == ENDLESS[name].keys()
+
+
+NEW_IN_3_10 = (
+    r"\b(?:aiter|anext|pairwise|aclosing|bit_count|orig_argv|stdlib_module_names|hardlink_to|eventfd|splice|NoneType"
+    r"|root_dir|ignore_cleanup_errors|strict=|get_annotations|b32hex)\b"
+)
+"""Names that came with Python 3.10 (docs.python.org/3/whatsnew/3.10.html), as far as one could want them here."""
+
+LIMITS = {
+    "run": 9, "communicate": 2, "wait": 1, "urlopen": 3, "create_connection": 2, "select": 4, "open": 9, "acquire": 2,
+    "lockf": 9, "join": 1, "recv": 9, "accept": 9, "stdout.read": 9,
+}  # fmt: skip
+"""Calls that can wait, and with how many arguments by place a limit is among them. Opening waits for a pipe's other end."""
+
+ENDLESS = {
+    "agent": {
+        "child.stdout.read(1 << 20)": "the keeper waits for its children: that is its work",
+        "child.stdout.read(1)": "the same",
+        "open(RUN + 'lock', 'a')": "below a folder of root's",
+        "os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)": "below a folder of root's",
+    },
+    "worker": {
+        "child.wait()": "it was killed just before",
+        "open(path, 'xb')": "it makes the file",
+        "open(NGROK_LOG, 'r+b')": "below a folder of root's",
+        "os.open(NGROK_LOG, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 420)": "below a folder of root's",
+        "tarfile.open(archive)": "a file that we just wrote",
+        "probe.recv(4)": "the connection has its limit",
+        "Worker().run()": "it is what must go on",
+        "self.wait()": "the worker's own, which has limits",
+    },
+}
+
+
+def _last_word(function: ast.expr) -> str:
+    words = ast.unparse(function).split(".")
+    return ".".join(words[-2:] if words[-2:] == ["stdout", "read"] else words[-1:])
+
+
+def _is_limited(call: ast.Call) -> bool:
+    """Whether a limit is among the arguments; or the call waits for nothing (O_NONBLOCK, O_EXCL, LOCK_NB)."""
+    named = {word.arg for word in call.keywords} & {"timeout", "opener"}
+    return (
+        bool(named)
+        or len(call.args) >= LIMITS[_last_word(call.func)]
+        or bool(re.search("O_NONBLOCK|O_EXCL|LOCK_NB", ast.unparse(call)))
+    )
