@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import unused
 from calls import all_calls
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -37,15 +38,6 @@ PLATFORM = "manylinux2014_aarch64"
 
 OF_EVERY_SERVICE = ("_retry.json", "endpoints.json", "partitions.json", "sdk-default-configuration.json")
 """botocore's data that every client reads (botocore/loaders.py, botocore/session.py)."""
-
-ROOTS_OF_AWS = (
-    *(f"CN=Amazon Root CA {number} O=Amazon" for number in (1, 2, 3, 4)),
-    "CN=Starfield Services Root Certificate Authority - G2 O=Starfield Technologies, Inc.",
-)
-"""The authorities that AWS asks a trust store of one's own to hold (https://www.amazontrust.com/repository/)."""
-
-OTHER_ROOTS = "O=DigiCert Inc"
-"""Who signed for AWS before it did so itself. UNCONFIRMED that no endpoint in any region still depends on it."""
 
 EARLIEST = 315532800
 """1980-01-01T00:00:00Z: the earliest time that a zip can hold."""
@@ -87,7 +79,7 @@ def _dependencies() -> Path:
     for service, method in all_calls():
         used.setdefault(service, set()).add(method)
     called = json.dumps({service: sorted(used[service]) for service in sorted(used)}).encode()
-    recipe = REQUIREMENTS.read_bytes() + Path(__file__).read_bytes() + called
+    recipe = REQUIREMENTS.read_bytes() + Path(__file__).read_bytes() + Path(unused.__file__).read_bytes() + called
     ready = CACHE / hashlib.sha256(recipe).hexdigest()[:16]
     if not ready.is_dir():
         fresh = CACHE / f"unfinished-{os.getpid()}"
@@ -121,7 +113,7 @@ def _python_with_pip() -> str:
 
 
 def _prune(site: Path, used: Mapping[str, set[str]]) -> None:
-    """Take away what no function reads: models of what is not called, scripts, and pip's own notes."""
+    """Take away what no function reads: models of what is not called, unused parts, scripts, and pip's own notes."""
     data = site / "botocore" / "data"
     for entry in data.iterdir():
         if entry.is_dir() and entry.name not in used:
@@ -133,7 +125,10 @@ def _prune(site: Path, used: Mapping[str, set[str]]) -> None:
         raise BuildError(f"botocore has no data for {', '.join(sorted(missing))}")
     prefixes = {_trim_service(data / service, used[service]) for service in used}
     _trim_endpoints(data / "endpoints.json", prefixes)
-    _trim_authorities(site / "botocore" / "cacert.pem")
+    try:
+        unused.empty(site)
+    except unused.StillNamed as named:
+        raise BuildError(str(named)) from named
     shutil.rmtree(site / "bin", ignore_errors=True)
     for note in [*site.glob("*.dist-info/RECORD"), *site.glob("*.dist-info/INSTALLER")]:
         note.unlink()
@@ -202,20 +197,6 @@ def _trim_endpoints(path: Path, prefixes: set[str]) -> None:
     for partition in endpoints["partitions"]:
         partition["services"] = {name: value for name, value in partition["services"].items() if name in prefixes}
     path.write_text(json.dumps(endpoints, separators=(",", ":"), sort_keys=True), encoding="utf-8")
-
-
-def _trim_authorities(path: Path) -> None:
-    """Keep the roots that AWS's certificates lead to: all of them are read for each first connection.
-
-    A fifth of a lookup's first answer (docs/performance.md). They are botocore's own copies, and change with its version.
-    """
-    start, end = "# Issuer: ", "-----END CERTIFICATE-----\n"
-    blocks = [start + block for block in path.read_text("utf-8").split(start)[1:]]
-    kept = [block for block in blocks if OTHER_ROOTS in block or block[len(start) :].startswith(ROOTS_OF_AWS)]
-    missing = [root for root in ROOTS_OF_AWS if not any(block[len(start) :].startswith(root) for block in kept)]
-    if missing or not all(block.rstrip().endswith(end.strip()) for block in kept):
-        raise BuildError(f"botocore's cacert.pem is not as expected: missing {'; '.join(missing) or 'an end'}")
-    path.write_text("".join(kept), encoding="utf-8")
 
 
 def _compile(target: Path, *, shown_as: str) -> None:

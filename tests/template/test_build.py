@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import shutil
-import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ import botocore.session
 import calls
 import pytest
 import size
+import unused
 from stack import PROJECT, source
 
 MAKE = """
@@ -113,22 +113,52 @@ def test_every_operation_that_the_code_calls_is_packed_whole_and_no_other(built:
             assert found[service][name] == whole[name], (service, name)
 
 
-def test_the_layer_trusts_whom_aws_names_and_few_others(built: Path) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(built / "core/python/botocore/cacert.pem")
-    names = {dict(part[0] for part in root["subject"])["commonName"] for root in context.get_ca_certs()}
-    assert {f"Amazon Root CA {number}" for number in (1, 2, 3, 4)} <= names
-    assert "Starfield Services Root Certificate Authority - G2" in names
-    assert all(name.startswith(("Amazon", "Starfield", "DigiCert")) for name in names), names
+def test_the_layer_trusts_whom_botocore_trusts(built: Path) -> None:
+    own = Path(botocore.session.__file__).parent / "cacert.pem"
+    assert (built / "core/python/botocore/cacert.pem").read_bytes() == own.read_bytes()
 
 
-@pytest.mark.parametrize("bundle", ["", "# Issuer: CN=Amazon Root CA 1 O=Amazon\n"])
-def test_a_bundle_without_these_roots_fails_the_build(tmp_path: Path, bundle: str) -> None:
-    path = tmp_path / "cacert.pem"
-    path.write_text(bundle)
-    with pytest.raises(artifact.BuildError, match="Amazon Root CA 2"):
-        artifact._trim_authorities(path)
-    assert path.read_text() == bundle
+def test_what_is_emptied_is_not_missed(built: Path) -> None:
+    """Whatever would write documentation is made, and asked for its text; whatever would ask for HTTP/2 is loaded."""
+    found = in_lambda(
+        built,
+        f"{MAKE}import urllib3.connection\n"
+        "sagemaker = make('sagemaker', 'eu-central-1')\n"
+        "pages = sagemaker.get_paginator('list_notebook_instances')\n"
+        "waiter = sagemaker.get_waiter('notebook_instance_in_service')\n"
+        "texts = [m.__doc__ for m in (sagemaker.list_tags, pages.paginate, waiter.wait)]\n"
+        "unwanted = [m for m in sys.modules if m in ('html.parser', 'botocore.docs.service', 'urllib3.http2.connection')]\n"
+        "print(json.dumps([texts, unwanted]))",
+    )
+    assert found == [["", "", ""], []]
+
+
+def libraries(folder: Path) -> Path:
+    """The libraries that the layer packs, whole."""
+    for library in ("botocore", "urllib3"):
+        package = Path(str(importlib.util.find_spec(library).origin)).parent  # type: ignore[union-attr]
+        shutil.copytree(package, folder / library, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("botocore/client.py", "from botocore.docs.docstring import LazyLoadedDocstring"),
+        ("botocore/docs/utils.py", "import botocore.docs.bcdoc.style"),
+        ("botocore/args.py", "from .docs import service"),
+        ("urllib3/util/retry.py", "def retry():\n    from ..http2 import connection"),
+        ("urllib3/__init__.py", "from .http2 import inject_into_urllib3"),
+    ],
+)
+def test_a_version_that_names_more_of_what_is_emptied_fails_the_build(tmp_path: Path, module: str, line: str) -> None:
+    site = libraries(tmp_path)
+    with open(site / module, "a") as file:
+        file.write(f"\n{line}\n")
+    before = files(site)
+    with pytest.raises(unused.StillNamed, match=r"imports .*(docs|http2)"):
+        unused.empty(site)
+    assert files(site) == before
 
 
 def test_an_operation_that_botocore_does_not_know_fails_the_build(
