@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import json
 import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -90,6 +93,27 @@ class Emulator:
             aws_session_token=keys.get("AWS_SESSION_TOKEN"),
             config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
         )
+
+    @contextmanager
+    def faults(self, *faults: dict[str, Any]) -> Iterator[None]:
+        """Let calls fail, or kill their callers, while inside; `faults` are the fields of `emulator.faults.Fault`."""
+        self._ask_for(faults)
+        try:
+            yield
+        finally:
+            self._ask_for(())
+
+    def faults_met(self) -> list[int]:
+        """How often each of the faults asked for was met."""
+        return [fault["met"] for fault in self._ask_for(None)]
+
+    def _ask_for(self, faults: tuple[dict[str, Any], ...] | None) -> Any:
+        asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            asked.request("GET" if faults is None else "PUT", "/_faults", json.dumps(faults or ()))
+            return json.load(asked.getresponse())
+        finally:
+            asked.close()
 
     def notebook_home(self, name: str) -> Path:
         """Where the simulated notebook `name` has its disk and its logs."""

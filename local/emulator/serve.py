@@ -72,6 +72,7 @@ def main() -> None:
     from ministack.services import eventbridge, sts
 
     from emulator import access, corrections, events, moto_services, sagemaker
+    from emulator.faults import Faults
     from emulator.hardware import Hardware
     from notebook.machine import Credentials
 
@@ -99,6 +100,10 @@ def main() -> None:
         ):
             key = app.extract_access_key_id(headers)
             emit(events.cloudtrail_entry(operation, json.loads(body), _identity(key)))
+
+    def arn_of(key: str) -> str:
+        with request_scope(ACCOUNT, REGION):
+            return str((iam_evaluator.resolve_caller_identity(key) or {}).get("userArn", ""))
 
     def _identity(key: str) -> dict[str, Any]:
         caller = iam_evaluator.resolve_caller_identity(key) or {}
@@ -147,7 +152,7 @@ def main() -> None:
     hardware = Hardware(ACCOUNT, REGION, machines, f"http://127.0.0.1:{settings.port}", credentials)
     hardware.start()
     try:
-        asyncio.run(_serve(app.app, settings.port))
+        asyncio.run(_serve(Faults(app.app, settings.port, arn_of), settings.port))
     finally:
         processes.end_all(patience=1)
         shutil.rmtree(settings.home / "tmp", ignore_errors=True)

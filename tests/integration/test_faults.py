@@ -1,0 +1,190 @@
+"""The deployed stack against faults: poison, functions that are killed, services that say "later", clocks that are wrong."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import processes
+from world import OWNERS_SCRIPT, World
+
+LIMIT = 90
+RECONCILER = "-ReconcileNotebook"
+
+
+def queue_url(world: World, name: str) -> str:
+    """The address of the stack's queue whose name holds `name`."""
+    return next(url for url in world.emulator.client("sqs").list_queues()["QueueUrls"] if f"-{name}-" in url)
+
+
+@pytest.fixture
+def impatient(world: World) -> Iterator[str]:
+    """The notebooks' queue, which gives a failed message out again after a second instead of after two minutes."""
+    sqs, url = world.emulator.client("sqs"), queue_url(world, "NotebookQueue")
+    before = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "1"})
+    yield url
+    sqs.set_queue_attributes(QueueUrl=url, Attributes=before)
+
+
+def waiting(world: World, url: str) -> int:
+    """Messages in the queue, visible or not."""
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    told = world.emulator.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    return sum(int(told[name]) for name in names)
+
+
+def look_at(name: str) -> str:
+    return json.dumps({"look_at": {"notebook": name}, "because": "asked by hand"})
+
+
+def known(world: World, name: str) -> bool:
+    return world.curl(f"/notebooks/{name}").status == 200
+
+
+def holds_the_block(world: World, configuration: str) -> bool:
+    return b">>> notebook-ssh stack=" in world.on_start(configuration)
+
+
+def clean(world: World, name: str, configuration: str) -> None:
+    """The user has enough, and the owner's script must be the owner's again."""
+    world.untag(name, "ssh")
+    processes.wait_until("the script is back", lambda: world.on_start(configuration) == OWNERS_SCRIPT, LIMIT)
+
+
+# ---- a poison message
+
+
+@pytest.fixture
+def poison(world: World) -> Iterator[Callable[[], None]]:
+    """A notebook that the reconciler may not read the tags of: somebody's guardrail denies it. Calling it mends that."""
+    iam = world.emulator.client("iam")
+    (role,) = (each["RoleName"] for each in iam.list_roles()["Roles"] if "ReconcileNotebookRole" in each["RoleName"])
+    statement = {"Effect": "Deny", "Action": "sagemaker:ListTags", "Resource": world.arn("Poisoned")}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.put_role_policy(RoleName=role, PolicyName="guardrail", PolicyDocument=policy)
+
+    def mend() -> None:
+        iam.delete_role_policy(RoleName=role, PolicyName="guardrail")
+
+    yield mend
+    if "guardrail" in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        mend()
+
+
+def test_a_poison_message_harms_no_other_and_works_once_it_is_moved_back(
+    world: World, impatient: str, poison: Callable[[], None]
+) -> None:
+    sqs, functions = world.emulator.client("sqs"), world.emulator.client("lambda")
+    dead = world.stack.outputs["NotebookDeadLetters"]
+    names = ("Poisoned", "beside-one", "beside-two")
+    for name in names:
+        world.create_notebook(name)
+        world.emulator.client("sagemaker").add_tags(
+            ResourceArn=world.arn(name), Tags=[{"Key": "ssh", "Value": "ngrok"}]
+        )
+    (mapping,) = (
+        each["UUID"]
+        for each in functions.list_event_source_mappings()["EventSourceMappings"]
+        if each["EventSourceArn"].endswith(impatient.rpartition("/")[2])
+    )
+    functions.update_event_source_mapping(UUID=mapping, Enabled=False)
+    for name in names:  # while nobody fetches, so that one batch holds them all
+        sqs.send_message(QueueUrl=impatient, MessageBody=look_at(name))
+    functions.update_event_source_mapping(UUID=mapping, Enabled=True)
+    processes.wait_until("the others are known", lambda: known(world, names[1]) and known(world, names[2]), LIMIT)
+    processes.wait_until("the dead letter", lambda: waiting(world, dead) > 0, LIMIT)
+    processes.wait_until("the queue is empty", lambda: waiting(world, impatient) == 0, LIMIT)
+    assert not known(world, "Poisoned")
+    letters = sqs.receive_message(QueueUrl=dead, MaxNumberOfMessages=10, VisibilityTimeout=0)["Messages"]
+    assert not [each["Body"] for each in letters if "beside-" in each["Body"]]
+
+    poison()  # the cause is mended; then as docs/operations.md says
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sqs.start_message_move_task(SourceArn=arn)
+    processes.wait_until("what was poisoned is known", lambda: known(world, "Poisoned"), LIMIT)
+    processes.wait_until("both queues are empty", lambda: waiting(world, impatient) + waiting(world, dead) == 0, LIMIT)
+
+
+# ---- functions that are killed
+
+
+@pytest.fixture
+def short_turns(world: World, impatient: str) -> Iterator[None]:
+    """The reconciler has 15 seconds instead of two minutes, and so has whatever a killed one still holds."""
+    functions = world.emulator.client("lambda")
+    (name,) = (
+        each["FunctionName"]
+        for each in functions.list_functions()["Functions"]
+        if RECONCILER + "-" in each["FunctionName"]
+    )
+    functions.update_function_configuration(FunctionName=name, Timeout=15)
+    yield
+    functions.update_function_configuration(FunctionName=name, Timeout=120)
+
+
+def test_a_reconciler_that_is_killed_between_two_calls_leaves_nothing_half_done(
+    world: World, short_turns: None
+) -> None:
+    """Killed before and after the write of a script: SIGKILL to the function's process, as a crash would."""
+    write, by = "SageMaker.UpdateNotebookInstanceLifecycleConfig", RECONCILER
+    names = {"cut-before": "kill before", "cut-after": "kill after"}
+    for name in names:
+        world.create_configuration(name, OWNERS_SCRIPT)
+        world.create_notebook(name, name)
+    faults = [{"call": write, "by": by, "about": f'"{name}"', "effect": effect} for name, effect in names.items()]
+    with world.emulator.faults(*faults):
+        for name in names:
+            world.tag(name, ssh="ngrok")
+        processes.wait_until("both were met", lambda: world.emulator.faults_met() == [1, 1], LIMIT)
+        for name in names:
+            processes.wait_until(f"{name} is known", lambda name=name: known(world, name), LIMIT)
+            processes.wait_until("the block is in", lambda name=name: holds_the_block(world, name), LIMIT)
+    for name in names:
+        assert set(backups(world, name)) == {OWNERS_SCRIPT}, "copied before the first write, and nothing else ever"
+        assert world.on_start(name).count(b">>> notebook-ssh stack=") == 1
+        clean(world, name, name)
+
+
+def backups(world: World, configuration: str) -> list[bytes]:
+    """The copies of the configuration's script, read as docs/operations.md says."""
+    items = world.emulator.client("dynamodb").query(
+        TableName=world.stack.outputs["TableName"],
+        KeyConditionExpression="pk = :pk",
+        ExpressionAttributeValues={":pk": {"S": f"backup#{configuration}"}},
+    )["Items"]
+    return [base64.b64decode(item["content"]["S"]) for item in items if "content" in item]
+
+
+# ---- services that say "later"
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [("DynamoDB.", "ProvisionedThroughputExceededException"), ("SageMaker.", "ThrottlingException")],
+)
+def test_a_service_that_throttles_for_a_while_only_costs_time(
+    world: World, impatient: str, call: str, code: str
+) -> None:
+    name = f"throttled-by-{call[:-1].lower()}"
+    world.create_configuration(name, OWNERS_SCRIPT)
+    world.create_notebook(name, name)
+    processes.wait_until("it runs", lambda: world.state(name) == "InService", LIMIT)
+    fault = {"call": call, "by": RECONCILER, "effect": "refuse", "code": code, "times": 10}
+    with world.emulator.faults(fault):
+        world.tag(name, ssh="ngrok")
+        processes.wait_until("ten calls were refused", lambda: world.emulator.faults_met() == [10], LIMIT)
+        processes.wait_until("it is known all the same", lambda: known(world, name), LIMIT)
+        processes.wait_until("the block is in", lambda: holds_the_block(world, name), LIMIT)
+    clean(world, name, name)
+
+
+def test_people_are_told_to_try_again_while_the_table_says_later(world: World) -> None:
+    fault = {"call": "DynamoDB.", "by": "LookupApi", "effect": "refuse", "times": 3}
+    with world.emulator.faults(fault | {"code": "ProvisionedThroughputExceededException"}):
+        answer = world.curl("/notebooks/whatever")
+    assert (answer.status, json.loads(answer.body)["error"]) == (503, "later")
+    assert world.curl("/notebooks/whatever").status == 404
