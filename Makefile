@@ -12,7 +12,7 @@ DEV := .venv/dev/bin
 SAM := AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} SAM_CLI_TELEMETRY=0 .venv/sam/bin/sam
 LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 
-.PHONY: help demo local test quick simulate lint bench build size deploy environments clean
+.PHONY: help demo local aws test quick simulate lint bench build size deploy environments clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,11 @@ local: ## the same, and it stays up for you to try things; Ctrl-C ends it
 	@packaging/tools.sh sshd ssh curl
 	@packaging/environments.sh emulator
 	@$(LOCAL) local/demo.py --stay
+
+aws: ## an AWS account on this machine, to try docs/deploy.md in; Ctrl-C ends it
+	@packaging/tools.sh sshd ssh curl
+	@packaging/environments.sh emulator sam
+	@$(LOCAL) local/account.py
 
 test: ## every check there is
 	@packaging/tools.sh sshd ssh curl git rsync $$([ "$$(id -u)" != 0 ] || echo ip nft) # the last two for network namespaces

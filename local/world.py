@@ -111,7 +111,7 @@ class World:
 
     def deploy(self) -> Stack:
         """What an admin does: a network with a bastion is there already, then the stack, then ngrok's token."""
-        self.network = self._make_network()
+        self.make_network()
         self.stack = deploy(
             self.emulator,
             STACK,
@@ -144,7 +144,8 @@ class World:
             self.cloud.close()
         return self.emulator.close(keep_logs=keep_logs)
 
-    def _make_network(self) -> Network:
+    def make_network(self) -> None:
+        """A VPC with the security groups of a bastion and of notebooks."""
         ec2 = self.emulator.client("ec2")
         # A network of its own for each run, so that runs side by side do not meet.
         second = random.SystemRandom().randrange(16, 250)
@@ -154,7 +155,7 @@ class World:
             ec2.create_security_group(GroupName=name, Description=name, VpcId=vpc)["GroupId"]
             for name in ("bastion", "notebook")
         ]
-        return Network(vpc, subnet, *groups)
+        self.network = Network(vpc, subnet, *groups)
 
     def make_role(self, name: str, service: str, policy: dict[str, Any] | None = None) -> str:
         """A role that `service` may assume; its ARN."""
@@ -177,6 +178,16 @@ class World:
         key = iam.create_access_key(UserName=name)["AccessKey"]
         return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
 
+    def make_session(self, name: str, policy: dict[str, Any]) -> dict[str, str]:
+        """Keys of a session of a new role, as people have after they signed in; as environment variables."""
+        role = self.make_role(name, "ec2.amazonaws.com", policy)
+        keys = self.emulator.client("sts").assume_role(RoleArn=role, RoleSessionName=name)["Credentials"]
+        return {
+            "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": keys["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": keys["SessionToken"],
+        }
+
     # ---- what people do with the AWS API -------------------------------------------------------
 
     @property
@@ -184,10 +195,12 @@ class World:
         """SageMaker as the admin calls it."""
         return self.emulator.client("sagemaker")
 
-    def create_configuration(self, name: str, script: bytes) -> None:
+    def create_configuration(self, name: str, script: bytes, on_create: bytes | None = None) -> None:
         """The owner's lifecycle configuration."""
+        hooks = {"OnStart": script, "OnCreate": on_create}
         self.sagemaker.create_notebook_instance_lifecycle_config(
-            NotebookInstanceLifecycleConfigName=name, OnStart=[{"Content": base64.b64encode(script).decode()}]
+            NotebookInstanceLifecycleConfigName=name,
+            **{hook: [{"Content": base64.b64encode(text).decode()}] for hook, text in hooks.items() if text},
         )
 
     def on_start(self, name: str) -> bytes:

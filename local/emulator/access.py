@@ -104,6 +104,15 @@ def teach_access() -> None:
 # ---- SageMaker ---------------------------------------------------------------------------------
 
 
+def trust_the_loopback() -> None:
+    """Take a request for one over TLS: policies that demand TLS, as those of SAM's buckets, mean to keep out listeners.
+
+    On the loopback there are none, and the emulator speaks plain HTTP.
+    """
+    pin = app.pin_request_origin
+    app.pin_request_origin = lambda source_ip, secure_transport: pin(source_ip, True)
+
+
 def _sagemaker_resource(headers: dict[str, str], body: bytes, region: str, account: str) -> str:
     try:
         asked = json.loads(body or b"{}")

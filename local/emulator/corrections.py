@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 import time
+import zipfile
+from pathlib import Path
 from typing import Any
 
 from ministack.core import router
+from ministack.core.concurrency import esm_wake
 from ministack.core.responses import get_account_id, get_region, request_scope
-from ministack.services import apigateway_v1, dynamodb
-from ministack.services.cloudformation import provisioners
+from ministack.services import apigateway_v1, dynamodb, sqs
+from ministack.services.cloudformation import engine, provisioners
 
 REAPER_SECONDS = 1
 """How often expired items are looked for. DynamoDB itself takes up to days."""
@@ -85,3 +89,56 @@ def accept_what_is_only_shown() -> None:
 
     for kind in SHOWN_ONLY:
         provisioners._RESOURCE_HANDLERS[kind] = {"create": create, "delete": delete}
+
+
+ONLY_IN_PRODUCTION = {"SyncSeconds", "SweepMinutes", "NgrokDownload"}
+"""Parameters whose limits a real deployment is held to and a short run on one machine cannot live with."""
+
+
+def lift_limits() -> None:
+    """Take any value for the parameters `ONLY_IN_PRODUCTION`; all others keep their limits."""
+    check = engine._check_parameter_constraints
+
+    def lifted(name: str, defn: dict[str, Any], ptype: str, value: str) -> None:
+        if name not in ONLY_IN_PRODUCTION:
+            check(name, defn, ptype, value)
+
+    engine._check_parameter_constraints = lifted
+
+
+def unpack_layers(place: Path) -> None:
+    """Lay what a layer holds into `place`, which stands for /opt; ministack mounts nothing there."""
+    make = provisioners._RESOURCE_HANDLERS["AWS::Lambda::LayerVersion"]["create"]
+
+    def create(logical_id: str, props: dict[str, Any], stack_name: str) -> Any:
+        archive = provisioners._s3._get_object_data(props["Content"]["S3Bucket"], props["Content"]["S3Key"])
+        with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
+            zipped.extractall(place)
+        return make(logical_id, props, stack_name)
+
+    provisioners._RESOURCE_HANDLERS["AWS::Lambda::LayerVersion"]["create"] = create
+
+
+def move_dead_letters() -> None:
+    """Know StartMessageMoveTask: dead letters go back to the queue that they came from, and count as new there."""
+
+    def start(data: dict[str, Any], _url: str) -> dict[str, str]:
+        source = str(data.get("SourceArn", ""))
+        dead = sqs._queue_by_arn(source)
+        if dead is None:
+            raise sqs._Err("ResourceNotFoundException", f"There is no queue {source}.")
+        for queue in list(sqs._queues.values()):
+            policy = json.loads(queue["attributes"].get("RedrivePolicy", "{}"))
+            if policy.get("deadLetterTargetArn") == source:
+                _move_all(dead, queue)
+                esm_wake.set()
+                return {"TaskHandle": source}
+        raise sqs._Err("InvalidParameterValue", f"No queue sends its dead letters to {source}.")
+
+    sqs._HANDLERS["StartMessageMoveTask"] = start
+
+
+def _move_all(dead: dict[str, Any], queue: dict[str, Any]) -> None:
+    for message in dead["messages"]:
+        queue["messages"].append(message | {"receive_count": 0, "receipt_handle": None, "visible_at": time.time()})
+    dead["messages"] = []

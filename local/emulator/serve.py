@@ -3,7 +3,7 @@
     python -m emulator.serve --port PORT --home DIRECTORY [--tag-events aws.tag|cloudtrail|both|none]
 
 It ends, and everything it started with it, when its standard input closes or on SIGTERM. `process.py` starts it.
-IAM is enforced. `--api-stage` is the stage of the deployed API, which notebooks are told the local address of.
+IAM is enforced.
 """
 
 from __future__ import annotations
@@ -57,6 +57,10 @@ def _prepare_environment(port: int, home: Path) -> None:
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        # Functions inherit these two, whoever deploys them. The first lets notebooks report addresses of this machine;
+        # no parameter of the template sets it. The second says where the layer with the agent's text is unpacked.
+        "ALLOW_LOOPBACK_ADDRESSES": "true",
+        "NOTEBOOK_AGENT": str(home / "opt" / "notebook_agent"),
     }
 
 
@@ -145,7 +149,11 @@ def main() -> None:
     corrections.keep_resource_policies()
     corrections.keep_table_settings()
     corrections.accept_what_is_only_shown()
+    corrections.lift_limits()
+    corrections.unpack_layers(settings.home / "opt")
+    corrections.move_dead_letters()
     access.teach_access()
+    access.trust_the_loopback()
 
     machines = settings.home / "notebooks"
     machines.mkdir(exist_ok=True)

@@ -27,21 +27,8 @@ DAY = 86_400
 
 SOURCES = ("functions", "layers", "packaging", "requirements/functions.txt")
 
-ONLY_IN_PRODUCTION = {
-    "SyncSeconds": ("MinValue",),
-    "SweepMinutes": ("MinValue",),
-    "NgrokDownload": ("AllowedPattern",),
-}
-"""Limits that a real deployment is held to and a short local run cannot live with."""
-
 PATIENCE = {("BastionQueue", "DelaySeconds"): 1}
 """Properties that make the real stack cheaper by waiting, and what a short run has instead."""
-
-UNKNOWN_HERE = {"AWS::Logs::QueryDefinition"}
-"""Types of resources that the emulator does not know and that nothing here misses."""
-
-ALLOW_LOOPBACK = "ALLOW_LOOPBACK_ADDRESSES"
-"""Lets notebooks report addresses of this machine. No parameter of the template sets it: only this file does."""
 
 
 class NotDeployed(Exception):
@@ -102,22 +89,12 @@ def _build(part: str, archive: Path) -> None:
     subprocess.run(["rm", "-rf", str(unpacked)], check=True)
 
 
-def local_template(agent: Path) -> dict[str, Any]:
-    """template.yaml as it is deployed here: the code comes from the bucket, and a few limits do not apply.
-
-    agent: where the layer with the agent's text is unpacked, since the emulator does not mount layers at /opt.
-    """
+def local_template() -> dict[str, Any]:
+    """template.yaml as it is deployed here: the code comes from the bucket, and a queue waits for less long."""
     template: dict[str, Any] = yaml_parse((PROJECT / "template.yaml").read_text())
-    for parameter, limits in ONLY_IN_PRODUCTION.items():
-        for limit in limits:
-            del template["Parameters"][parameter][limit]
-    function = template["Globals"]["Function"]
-    function["CodeUri"] = {"Bucket": BUCKET, "Key": "functions.zip"}
-    function["Environment"]["Variables"] |= {ALLOW_LOOPBACK: "true", "NOTEBOOK_AGENT": str(agent)}
+    template["Globals"]["Function"]["CodeUri"] = {"Bucket": BUCKET, "Key": "functions.zip"}
     for (resource, name), value in PATIENCE.items():
         template["Resources"][resource]["Properties"][name] = value
-    resources = template["Resources"]
-    template["Resources"] = {name: it for name, it in resources.items() if it["Type"] not in UNKNOWN_HERE}
     for resource in template["Resources"].values():
         place = resource.get("Properties", {}).get("ContentUri")
         if place:
@@ -130,14 +107,10 @@ def deploy(emulator: Emulator, name: str, **parameters: str) -> Stack:
     """Build, upload and create the stack `name`; return when it is complete. Raises NotDeployed."""
     storage = emulator.client("s3")
     storage.create_bucket(Bucket=BUCKET)
-    archives = build()
-    for part, archive in archives.items():
+    for part, archive in build().items():
         storage.put_object(Bucket=BUCKET, Key=f"{part}.zip", Body=archive.read_bytes())
-    layers = emulator.home / "opt"
-    with zipfile.ZipFile(archives["notebook_agent"]) as zipped:
-        zipped.extractall(layers)
     # Larger than the 51,200 bytes that a request may carry, so it goes the way of `sam deploy`.
-    template = json.dumps(local_template(layers / "notebook_agent"))
+    template = json.dumps(local_template())
     storage.put_object(Bucket=BUCKET, Key="template.json", Body=template.encode())
     formation = emulator.client("cloudformation")
     formation.create_stack(
