@@ -11,8 +11,10 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from agent_world import (
@@ -30,6 +32,7 @@ from agent_world import (
     until,
 )
 
+from notebook.metadata_service import MetadataService
 from notebook_ssh.rules.block import BlockSettings, render_block
 
 UID = 54321
@@ -37,6 +40,11 @@ HOME = Path("/home/ec2-user")
 PYTHON = HOME / "anaconda3/envs/JupyterSystemEnv/bin/python"
 SYSTEM = "/usr/bin/python3"
 SYSTEMD = Path("/mnt/systemd")
+LESS = "-dac_override,-dac_read_search,-fowner"
+POWERLESS = "setpriv", f"--bounding-set={LESS}", f"--inh-caps={LESS}"
+"""Runs a command as a root that may read and write what is root's, and no more (capabilities(7))."""
+POWERLESS_SYSTEM = "/mnt/python3"
+"""The system's Python, so run."""
 AGENT = "/opt/notebook-ssh/agent.py"
 
 
@@ -58,9 +66,9 @@ class RealSshd:
     folder = Path("/etc/ssh")
 
 
-def sh(*command: str | Path) -> str:
+def sh(*command: str | Path, input: str | None = None) -> str:  # noqa: A002  (as subprocess names it)
     """Run as root; the output."""
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, input=input).stdout
 
 
 def as_user(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -74,6 +82,7 @@ def as_user(*command: str | Path) -> subprocess.CompletedProcess[str]:
 def prepare() -> None:
     """Lay out the machine: nothing of it is seen outside of the namespaces."""
     sh("ip", "link", "set", "lo", "up")
+    sh("ip", "address", "add", "169.254.169.254/32", "dev", "lo")
     sh("mount", "--make-rprivate", "/")
     scratch = Path("/mnt")
     sh("mount", "-t", "tmpfs", "none", scratch)
@@ -91,6 +100,7 @@ def prepare() -> None:
     (HOME / "SageMaker").mkdir(parents=True)
     sh("mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", HOME / "SageMaker")
     _python_with_botocore()
+    _conda()
     (HOME / "SageMaker/ssh").mkdir()
     sh("chown", "-R", f"{UID}:{UID}", HOME)
     Path("/opt/ml/metadata").mkdir(parents=True)
@@ -101,11 +111,28 @@ def prepare() -> None:
     Path("/run/sshd").mkdir()
     sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/etc/ssh/ssh_host_ed25519_key")
     text = "Port 22\nListenAddress 127.0.0.1\nUsePAM no\nStrictModes yes\n"
-    Path("/etc/ssh/sshd_config").write_text(f"{text}PidFile {SYSTEMD}/sshd.pid\n")
+    sftp = next(path for path in SFTP if os.path.exists(path))
+    Path("/etc/ssh/sshd_config").write_text(f"{text}PidFile {SYSTEMD}/sshd.pid\nSubsystem sftp {sftp}\n")
+    Path(POWERLESS_SYSTEM).write_text(f'#!/bin/sh\nexec {" ".join(POWERLESS)} {SYSTEM} "$@"\n')
+    Path(POWERLESS_SYSTEM).chmod(0o755)
     SYSTEMD.mkdir()
     for name in ("systemctl", "systemd-run"):
         (SYSTEMD / name).write_text(f"#!{SYSTEM}\n" + (PROJECT / "tests/agent_systemd.py").read_text())
         (SYSTEMD / name).chmod(0o755)
+
+
+SFTP = "/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server"
+
+
+def _conda() -> None:
+    """The notebook's conda, which speaks when it is read; and a .bashrc that reads /etc/profile.d, as Amazon Linux's does."""
+    conda = HOME / "anaconda3"
+    (conda / "etc/profile.d").mkdir(parents=True)
+    (conda / "bin").mkdir()
+    (conda / "etc/profile.d/conda.sh").write_text('echo conda speaks; conda() { echo "the notebook\'s conda"; }\n')
+    (conda / "bin/python").write_text(f'#!/bin/sh\nexec {PYTHON} "$@"\n')
+    (conda / "bin/python").chmod(0o755)
+    (HOME / ".bashrc").write_text("for file in /etc/profile.d/*.sh; do . $file; done\n")
 
 
 def _python_with_botocore() -> None:
@@ -141,57 +168,172 @@ def owners() -> dict[str, int]:
 
 
 def tell(notebook: RealNotebook, stack: Stack) -> None:
-    """The story."""
-    traps = {
-        HOME / "SageMaker/SSH_INSTRUCTIONS": "/etc/passwd",
-        HOME / ".vscode-server": "/etc",
-        HOME / ".ssh": "/etc/ssh",
-    }
-    for link, target in traps.items():
+    """Root's part and ec2-user's, from a full disk to a shell; root has no power to look below the home directory."""
+    for link, target in (
+        (HOME / "SageMaker/SSH_INSTRUCTIONS", "/etc/passwd"),
+        (HOME / ".vscode-server", "/etc"),
+        (HOME / ".ssh", "/etc/ssh"),
+    ):
         link.symlink_to(target)
         os.lchown(link, UID, UID)
-    before = {path: Path(path).read_bytes() for path in ("/etc/passwd", "/etc/ssh/sshd_config")}
+    HOME.chmod(0o770)  # which sshd refuses
+    before = roots_files()
     filler = HOME / "SageMaker/large.bin"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4096))
 
     stack.answers = an_answer("ngrok", sync_after=1)
-    notebook.start(SYSTEM)
+    notebook.start(POWERLESS_SYSTEM)
     told = until(lambda: stack.last().get("problem"), "a full disk is told", notebook)
     assert told["code"] in ("files", "ngrok-download"), told
     filler.unlink()
-    (HOME / ".ssh").unlink()
+    hard_links = link_roots_files()
     assert as_user("start-ssh-ngrok").returncode == 0, notebook.told()
     port = notebook.connected()["port"]
 
     who = owners()
     assert who["keeper"] == 0, who
     assert {who["work"], who["ngrok"]} == {UID}, who
-    assert all(Path(path).read_bytes() == content for path, content in before.items()), "root followed a link"
     roots = [path for path in HOME.rglob("*") if "anaconda3" not in path.parts and path.lstat().st_uid == 0]
-    assert roots == [], f"root wrote below the home directory: {roots}"
+    assert roots == [HOME / "SageMaker/precious"], f"root wrote below the home directory: {roots}"
     assert Path("/run/notebook-ssh/worker/answer.json").stat().st_mode & 0o077 == 0
+    instructions = (HOME / "SageMaker/SSH_INSTRUCTIONS").lstat()
+    assert (instructions.st_mode, instructions.st_uid) == (0o100644, UID), "Jupyter, which is ec2-user, reads it"
 
     sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/mnt/key")
     (HOME / "SageMaker/ssh/authorized_keys").write_text(Path("/mnt/key.pub").read_text())
     copied = as_user("copy-ssh-keys")
     assert (copied.returncode, copied.stdout) == (0, "Copying 1 SSH keys...\n"), copied
     Path("/mnt/known").write_text(f"[127.0.0.1]:{port} {stack.last()['host_keys'][0]}\n")
-    ssh = ["ssh", "-p", str(port), "-i", "/mnt/key", "-oStrictHostKeyChecking=yes", "-oUserKnownHostsFile=/mnt/known"]
-    assert sh(*ssh, "ec2-user@127.0.0.1", "id -un") == "ec2-user\n", "the first login, the host key checked"
-    assert sh(*ssh, "ec2-user@127.0.0.1", "true") == ""
-    interactive = sh(*ssh, "-tt", "ec2-user@127.0.0.1", "bash -lic 'echo region $AWS_DEFAULT_REGION'")
-    assert "region eu-west-1" in interactive
+    Path("/mnt/config").write_text(
+        "StrictHostKeyChecking yes\nUserKnownHostsFile /mnt/known\nIdentityFile /mnt/key\nBatchMode yes\n"
+    )
+    tell_of_shells(notebook, port)
+    tell_of_use(stack, port)
+    race(notebook, stack)
+    assert all(path.read_text() == text for path, text in hard_links.items()), "what was linked to was written"
+    assert {path: kind for path, kind in roots_files().items() if path in before} == before, "root's files changed"
+    assert Path("/mnt/stderr").read_text() == "", "no program of ours fell, or was refused anything"
 
+
+def ssh(port: int, *words: str) -> list[str]:
+    """The command line to log in; the host key is known, and checked from the first time on."""
+    return ["ssh", "-F", "/mnt/config", "-p", str(port), "ec2-user@127.0.0.1", *words]
+
+
+def tell_of_shells(notebook: RealNotebook, port: int) -> None:
+    """A person at a terminal has the notebook's conda, credentials and region; programs hear nothing."""
+    assert sh(*ssh(port, "id -un")) == "ec2-user\n", "the first login, the host key checked"
+    shell = 'python -c "import botocore.session as b; s = b.Session(); print(s.get_credentials().access_key, '
+    shell += "s.get_config_variable('region'))\"; conda which; exit\n"
+    at_terminal = sh(*ssh(port, "-tt"), input=shell)
+    assert f"{ACCESS} eu-west-1" in at_terminal, at_terminal
+    assert "the notebook's conda" in at_terminal, at_terminal
+    assert "conda speaks" in at_terminal
+
+    assert sh(*ssh(port, "true")) == ""
+    assert sh(*ssh(port, "bash"), input="echo ready\n") == "ready\n", "as an editor starts its server"
+    sent, back = Path("/mnt/sent.ipynb"), HOME / "SageMaker/sent.ipynb"
+    sent.write_text("a notebook\n")
+    line = next(line for line in notebook.instructions.read_text().splitlines() if "scp" in line)
+    copy = line.partition("scp ")[2].replace("FILE", str(sent)).split()
+    for command in (
+        ["scp", "-q", "-F", "/mnt/config", *copy],
+        ["scp", "-q", "-O", "-F", "/mnt/config", *copy],
+        ["rsync", "-e", f"ssh -F /mnt/config -p {port}", str(sent), "ec2-user@127.0.0.1:SageMaker/"],
+        ["sftp", "-q", "-b", "/mnt/batch", "-F", "/mnt/config", "-P", str(port), "ec2-user@127.0.0.1"],
+    ):
+        Path("/mnt/batch").write_text(f"@put {sent} SageMaker/\n")
+        assert sh(*command) == "", command
+        assert back.read_text() == sent.read_text(), command
+        back.unlink()
+
+
+def tell_of_use(stack: Stack, port: int) -> None:
+    """An open session counts, with a terminal and without one."""
     assert as_user("ssh-status", "--in-use").returncode == 1
-    with subprocess.Popen([*ssh, "ec2-user@127.0.0.1", "read x"], stdin=subprocess.PIPE) as session:
-        until(lambda: as_user("ssh-status", "--in-use").returncode == 0, "an open session counts as use")
-        until(lambda: stack.last()["sessions"]["open"] == 1, "the stack hears of it")
-        session.terminate()
-    until(lambda: as_user("ssh-status", "--in-use").returncode == 1, "and no longer when it is closed")
-    assert sh("copy-ssh-keys").startswith("Copying 1"), "with sudo it works too"
+    for words in ((), ("-tt",)):
+        with subprocess.Popen(ssh(port, *words, "read x"), stdin=subprocess.PIPE) as session:
+            until(lambda: as_user("ssh-status", "--in-use").returncode == 0, "an open session counts as use")
+            told = until(lambda: stack.last()["sessions"]["open"] == 1 and stack.last()["sessions"], "the stack hears")
+            assert abs(time.time() - told["active_at"]) < 60, told
+            session.terminate()
+        until(lambda: as_user("ssh-status", "--in-use").returncode == 1, "and no longer when it is closed")
+        until(lambda: stack.last()["sessions"] == {"open": 0, "active_at": None}, "which the stack hears, too")
+
+
+def link_roots_files() -> dict[Path, str]:
+    """Put hard links to root's files where the agent writes; those files and what they hold."""
+    (HOME / ".ssh").unlink()
+    links = {
+        HOME.parent / "precious": HOME / ".ssh/authorized_keys",
+        HOME / "SageMaker/precious": HOME / "SageMaker/.ngrok/config.yml",
+    }
+    for precious, place in links.items():
+        precious.write_text("# root's\n")
+        place.parent.mkdir(exist_ok=True)
+        os.chown(place.parent, UID, UID)
+        place.unlink(missing_ok=True)
+        place.hardlink_to(precious)
+    return dict.fromkeys(links, "# root's\n")
+
+
+SWAP = """
+import contextlib, os, sys
+pairs = [pair.split("=") for pair in sys.argv[1:]]
+while True:
+    for place, target in pairs:
+        with contextlib.suppress(OSError):
+            os.rename(place, place + ".was")
+        with contextlib.suppress(OSError):
+            os.symlink(target, place)
+        with contextlib.suppress(OSError):
+            os.unlink(place)
+        with contextlib.suppress(OSError):
+            os.rename(place + ".was", place)
+"""
+"""What a person without root could run all day: what the agent uses becomes a link to what is root's, and back."""
+
+
+def race(notebook: RealNotebook, stack: Stack) -> None:
+    """Let ec2-user swap folders and files under the agent's hands while it works, and while root runs the commands."""
+    pairs = {
+        HOME / ".ssh": "/etc/ssh",
+        HOME / "SageMaker/SSH_INSTRUCTIONS": "/etc/passwd",
+        HOME / "SageMaker/SSH_INSTRUCTIONS~": "/etc/passwd",
+        HOME / "SageMaker/ssh": "/etc/ssh",
+        HOME / "SageMaker/.ngrok": "/opt/notebook-ssh",
+        HOME / "SageMaker/.notebook-ssh": "/opt/notebook-ssh",
+    }
+    words = [f"{place}={target}" for place, target in pairs.items()]
+    count = len(stack.reports)
+    with subprocess.Popen([SYSTEM, "-c", SWAP, *words], user=UID, group=UID, extra_groups=[]) as swapping:
+        for command in ("copy-ssh-keys", "start-ssh-ngrok", "copy-ssh-keys", "ssh-status"):
+            subprocess.run([*POWERLESS, command], capture_output=True, timeout=60, check=False)
+        until(lambda: len(stack.reports) > count + 2, "the agent goes on", notebook)
+        swapping.kill()
+    for place in pairs:
+        if place.is_symlink():
+            place.unlink()
+        if (was := place.with_name(place.name + ".was")).exists():
+            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+            was.rename(place)
+    until(lambda: as_user("copy-ssh-keys").stdout == "Copying 1 SSH keys...\n", "as if nothing had been", notebook)
+    until(lambda: as_user("start-ssh-ngrok").returncode == 0, "the tunnel too", notebook)
     assert (HOME / ".ssh/authorized_keys").stat().st_uid == UID
+    assert sh(*POWERLESS, "copy-ssh-keys").startswith("Copying 1"), "with sudo it works too"
+
+
+def roots_files() -> dict[Path, tuple[int, int, bytes]]:
+    """(mode, owner, content's sum) of every file of root's in the places that a person's links lead to."""
+    found = {}
+    for top in ("/etc", "/opt", "/usr/local/bin"):
+        for path in Path(top).rglob("*"):
+            kind = path.lstat()
+            if stat.S_ISREG(kind.st_mode):
+                found[path] = kind.st_mode, kind.st_uid, hashlib.sha256(path.read_bytes()).digest()
+    return found
 
 
 def tell_of_systemd(notebook: RealNotebook, stack: Stack) -> None:
@@ -203,7 +345,11 @@ def tell_of_systemd(notebook: RealNotebook, stack: Stack) -> None:
     sh("mount", "--bind", proxies, "/etc/environment")
     stack.answers = an_answer("bastion", sync_after=1)
 
+    stack.status = 500
     on_start(notebook)
+    until(lambda: "(500, " in notebook.told(), "the failure is logged", notebook)
+    assert notebook.log.read_text() == (SYSTEMD / "journal").read_text(), "in the journal as in the log"
+    stack.status = 200
     notebook.connected()
     stop, run, *_ = calls()
     assert stop == ["systemctl", "stop", "notebook-ssh"]
@@ -212,7 +358,7 @@ def tell_of_systemd(notebook: RealNotebook, stack: Stack) -> None:
     assert {"-pRestart=always", "-pRestartSec=9", "-pRestartPreventExitStatus=64"} < set(options)
     assert run[len(options) :][:3] == [SYSTEM, "-I", AGENT]
     assert f"NOTEBOOK_SSH_TAG_KEY={TAG_KEY}" in run, "a blank and a quotation mark arrive as they are"
-    first = keeper()
+    first = until(keeper, "the keeper runs", notebook)
     environment = Path(f"/proc/{first}/environ").read_bytes().split(b"\0")
     assert b"NO_PROXY=inside.example.com" in environment, "proxies of the machine reach the unit"
     assert "sshd" in " ".join(calls()[-1]), "sshd was not running"
@@ -295,6 +441,8 @@ def main(story: str) -> int:
     program = f'#!/bin/sh\nexec {PYTHON} /home/stand_in.py "$@"\n'
     shutil.copy(STAND_IN, "/home/stand_in.py")
     Path("/home/stand_in.py").chmod(0o644)
+    role = {"key": ACCESS, "secret": SECRET, "token": SESSION, "expires": time.time() + 3600}
+    MetadataService("role", role, ("169.254.169.254", 80)).start()
     with Stack() as stack, Download() as download:
         download.content = ngrok_archive(program)
         notebook = RealNotebook(Path("/"), stack, RealSshd(), aside=Path("/mnt"))  # type: ignore[arg-type]

@@ -73,6 +73,8 @@ def systemd_run(words: list[str]) -> int:
 def keep(words: list[str], environment: dict[str, str], properties: dict[str, str]) -> None:
     """Run the command again and again, until the unit is stopped or the command ends for good."""
     with (HERE / "journal").open("ab") as journal:
+        there = os.fstat(journal.fileno())
+        environment |= {"JOURNAL_STREAM": f"{there.st_dev}:{there.st_ino}"}
         for descriptor in (1, 2):
             os.dup2(journal.fileno(), descriptor)
     child: subprocess.Popen[bytes] | None = None

@@ -60,7 +60,8 @@ def write(path, text, mode=0o644):
     try:
         if os.path.lexists(new):
             os.unlink(new)
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf8", errors="surrogateescape", newline="") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with open(os.open(new, flags, mode), "w", encoding="utf8", errors="surrogateescape", newline="") as file:
             os.fchmod(file.fileno(), mode)
             file.write(text)
         os.replace(new, path)

@@ -425,8 +425,11 @@ class Tunnel:
         token, url = self.wish
         ask = {"token": token, "url": url, "renew": bool(self.trouble and self.trouble[0] == "ngrok-agent-old")}
         self.child = start(sys.executable, OPT + "worker.py", "tunnel")
-        self.child.stdin.write(json.dumps(ask).encode())
-        self.child.stdin.close()
+        try:
+            with self.child.stdin as question:
+                question.write(json.dumps(ask).encode())
+        except OSError:
+            pass  # it has fallen already, as `hear` will find
         self.web, self.rest, self.lost, self.starts, self.began = None, b"", False, self.starts + 1, time.time()
         self.due = time.monotonic() + 60
         self.be("connecting")
@@ -969,7 +972,7 @@ ssh-status --in-use   prints nothing; tells by its exit status whether an SSH se
 Exit status: 0 connected (or in use), 1 not, 2 wrong usage.""",
     "copy-ssh-keys": """\
 copy-ssh-keys         admits the public keys in ~/SageMaker/ssh/authorized_keys
-Exit status: 0 done, 1 SSH is off, 2 wrong usage.""",
+Exit status: 0 done, 1 SSH is off or a file is in the way, 2 wrong usage.""",
     "start-ssh-ngrok": """\
 start-ssh-ngrok       restarts the tunnel and shows its address; also named start-ngrok-ssh
 Exit status: 0 connected, 1 not, 2 wrong usage.""",
@@ -1010,7 +1013,11 @@ def command(name, *arguments):
 
 def copy_keys():
     """`copy-ssh-keys`, once it is known that SSH is on."""
-    keys = put_keys(load(MINE + "answer.json").get("authorized_keys") or [])
+    try:
+        keys = put_keys(load(MINE + "answer.json").get("authorized_keys") or [])
+    except OSError as why:
+        print(f"What is wrong: {blocked(why, HOME)}")
+        return 1
     print(f"Copying {keys['own'] + keys['central']} SSH keys...")
     for bad in keys["rejected"]:
         print(f"Line {bad['line']} of ~/SageMaker/ssh/authorized_keys was left out: it is {bad['reason']}.")

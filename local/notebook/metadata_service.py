@@ -17,9 +17,9 @@ ROLES = "/latest/meta-data/iam/security-credentials/"
 
 
 class MetadataService:
-    """Serves the `credentials` (`machine.Credentials` as a dict) of the role named `role` on 127.0.0.1."""
+    """Serves the `credentials` (`machine.Credentials` as a dict) of the role named `role`, on a free port of 127.0.0.1 or `at`."""
 
-    def __init__(self, role: str, credentials: dict[str, Any]) -> None:
+    def __init__(self, role: str, credentials: dict[str, Any], at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         token = secrets.token_hex(16)
         answers = {ROLES: role, ROLES + role: json.dumps(_document(credentials))}
 
@@ -44,8 +44,8 @@ class MetadataService:
             def log_message(self, *_: Any) -> None:
                 """Nothing: the requests are of no interest."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = ThreadingHTTPServer(at, Handler)
+        self.address = f"http://{at[0]}:{self._server.server_port}"
 
     def start(self) -> None:
         """Serve from now on, in a thread of its own."""

@@ -19,6 +19,9 @@ def test_a_directory_in_the_place_of_a_file(notebook: Notebook, stack: Stack, pl
     notebook.connected()
     told = until(lambda: stack.last()["problem"], "a problem is told", notebook)
     assert place in told["message"]
+    copied = notebook.run("copy-ssh-keys")
+    assert copied.stderr == ""
+    assert (copied.returncode, place in copied.stdout) == ((1, True) if "keys" in place else (0, False))
     (notebook.home / place).rmdir()
     until(lambda: stack.last()["problem"] is None, "the problem goes with its cause", notebook)
     until(notebook.authorized.is_file, "the keys are in place", notebook)
