@@ -12,7 +12,7 @@ DEV := .venv/dev/bin
 SAM := AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} SAM_CLI_TELEMETRY=0 .venv/sam/bin/sam
 LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 
-.PHONY: help demo local aws test quick simulate lint bench build size deploy environments clean
+.PHONY: help demo local aws test quick simulate lint audit bench build size deploy environments clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -34,7 +34,7 @@ aws: ## an AWS account on this machine, to try docs/deploy.md in; Ctrl-C ends it
 
 test: ## every check there is
 	@packaging/tools.sh sshd ssh curl git rsync $$([ "$$(id -u)" != 0 ] || echo ip nft) # the last two for network namespaces
-	@packaging/environments.sh dev emulator sam
+	@packaging/environments.sh dev emulator sam audit
 	@echo "Lint"
 	@packaging/lint.sh
 	@echo "Tests"
@@ -52,8 +52,12 @@ simulate: ## the control plane against people and faults: make simulate STEPS=10
 		--seed $(or $(SEED),1) $(if $(REPLAY),--replay $(REPLAY)) $(if $(ONLY),--only $(ONLY))
 
 lint: ## style, types, layers, shell and template
-	@packaging/environments.sh dev sam
+	@packaging/environments.sh dev sam audit
 	@packaging/lint.sh
+
+audit: ## known weaknesses of every pinned package; needs a network, or OSV=address of a copy of osv.dev
+	@packaging/environments.sh audit
+	@packaging/audit.sh
 
 build: ## what `sam deploy` uploads, in .aws-sam/build
 	@packaging/environments.sh sam
@@ -72,7 +76,7 @@ deploy: build ## build, and put it into your AWS account (docs/deploy.md)
 	@$(SAM) deploy --guided
 
 environments: ## the virtual environments alone
-	@packaging/environments.sh dev emulator sam
+	@packaging/environments.sh dev emulator sam audit
 
 clean: ## take away everything that was made here
 	rm -rf .venv .build .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the virtual environments named, each from requirements/NAME.txt, and only when something changed since:
-#     packaging/environments.sh dev emulator sam
+#     packaging/environments.sh dev emulator sam audit
 # Exact versions, each with its hash; nothing outside this folder is touched but what apt installs (tools.sh).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -50,7 +50,7 @@ make_environment() {
     echo "$stamp" >"$folder/.stamp"
 }
 
-[ $# -gt 0 ] || fail "name the environments: dev, emulator, sam"
+[ $# -gt 0 ] || fail "name the environments: dev, emulator, sam, audit"
 mkdir -p .venv
 exec 9>.venv/.lock
 flock 9 # two runs side by side make it once

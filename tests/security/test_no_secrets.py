@@ -1,51 +1,79 @@
-"""No secret in the repository: every file that git knows is searched for what keys and tokens look like."""
+"""No secret in the repository: every file that git knows is searched for what keys and tokens look like.
+
+detect-secrets knows the usual ones; ngrok's is added. Its guesses by entropy are left out: every hash looks random.
+"""
 
 from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from detect_secrets import SecretsCollection
+from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+from detect_secrets.settings import transient_settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 
-SHAPES = {
-    # IAM User Guide, "Unique identifiers": long-term and temporary access keys. Documentation's own end in EXAMPLE.
-    "access key": re.compile(rb"\b(?:AKIA|ASIA)(?![A-Z0-9]*EXAMPLE)[A-Z0-9]{16}\b"),
-    "private key": re.compile(rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----\s+[A-Za-z0-9+/]{40}"),
-    # ngrok's authtokens: 27 letters and digits, an underscore, 20 and more.
-    "ngrok token": re.compile(rb"\b[0-9][A-Za-z0-9]{26}_[A-Za-z0-9]{20,24}\b"),
-    "GitHub token": re.compile(rb"\bgh[pousr]_[A-Za-z0-9]{36}\b|\bgithub_pat_[A-Za-z0-9_]{60,}\b"),
-    "secret access key": re.compile(rb"(?i)aws_secret_access_key\W{1,5}[A-Za-z0-9/+]{40}\b"),
+GUESSES = {"Base64HighEntropyString", "HexHighEntropyString", "KeywordDetector", "IPPublicDetector"}
+
+# ngrok's authtokens: 27 letters and digits, an underscore, 20 and more.
+NGROK_TOKEN = re.compile(rb"\b[0-9][A-Za-z0-9]{26}_[A-Za-z0-9]{20,24}\b")
+
+HARMLESS = {
+    ("tests/agent/test_agent_hostile.py", "Private Key"),  # a first line alone, which the agent must not repeat
+    ("tests/unit/test_keys.py", "Private Key"),  # the same, which the stack must refuse
+    ("tests/integration/test_api_contract.py", "AWS Access Key"),  # the one of AWS's documentation, ending in EXAMPLE
 }
+
 EXAMPLES = {
-    "access key": b"AKIA" + b"I23456789ABCDEFG",
-    "private key": b"-----BEGIN OPENSSH " + b"PRIVATE KEY-----\n" + b"b3BlbnNzaC1r" * 4,
-    "ngrok token": b"2" + b"a" * 26 + b"_" + b"B" * 22,
-    "GitHub token": b"ghp_" + b"a" * 36,
-    "secret access key": b"aws_secret_access_key = " + b"a" * 40,
+    "AWS Access Key": "key = 'AKIA" + "I23456789ABCDEFG'",
+    "Private Key": "-----BEGIN OPENSSH " + "PRIVATE KEY-----",
+    "GitHub Token": "ghp_" + "a" * 36,
+    "JSON Web Token": "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0NTY3ODkwIn0." + "c" * 43,
+    "Slack Token": "xoxb-" + "123456789012-123456789012-" + "a" * 24,
+    "Basic Auth Credentials": "https://maria:" + "sesame@example.com/",
 }
 
 
-def known_files() -> list[Path]:
+def known_files() -> list[str]:
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=PROJECT,
         capture_output=True,
         check=True,
     )
-    paths = (PROJECT / name.decode() for name in listed.stdout.split(b"\0") if name)
-    return [path for path in paths if path.is_file()]
+    names = [name.decode() for name in listed.stdout.split(b"\0") if name]
+    return [name for name in names if (PROJECT / name).is_file()]
 
 
-@pytest.mark.parametrize("kind", SHAPES)
-def test_no_file_holds_one(kind: str) -> None:
+@contextmanager
+def detectors() -> Iterator[SecretsCollection]:
+    names = {plugin.__name__ for plugin in get_mapping_from_secret_type_to_class().values()} - GUESSES
+    with transient_settings({"plugins_used": [{"name": name} for name in sorted(names)]}):
+        yield SecretsCollection(root=str(PROJECT))
+
+
+def test_no_file_holds_a_key_or_a_token_of_a_known_kind() -> None:
     files = known_files()
     assert len(files) > 100
-    assert [path for path in files if SHAPES[kind].search(path.read_bytes())] == []
+    with detectors() as found:
+        for name in files:
+            found.scan_file(name)
+    assert {(name, secret.type) for name, secret in found} == HARMLESS
 
 
-@pytest.mark.parametrize("kind", SHAPES)
-def test_one_would_be_found(kind: str) -> None:
-    assert SHAPES[kind].search(b"x = '" + EXAMPLES[kind] + b"'\n")
+def test_no_file_holds_a_token_of_ngrok() -> None:
+    assert [name for name in known_files() if NGROK_TOKEN.search((PROJECT / name).read_bytes())] == []
+    assert NGROK_TOKEN.search(b"authtoken: 2" + b"a" * 26 + b"_" + b"B" * 22 + b"\n")
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_one_would_be_found(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "file.txt").write_text(EXAMPLES[kind] + "\n")
+    with detectors() as found:
+        found.scan_file(str(tmp_path / "file.txt"))
+    assert kind in {secret.type for _, secret in found}
