@@ -1,0 +1,342 @@
+"""What the documents say to type works: typed into bash, with AWS's and SAM's own command lines, and its effect looked at.
+
+The account is the one that `make aws` opens. One story, from nothing to the stack's end, since a deployment takes
+seconds. What is not typed here is listed in docs/operations.md with the reason, and nothing else may be missing.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import pytest
+
+import processes
+from emulator.process import ACCOUNT, PROJECT, PYTHON, REGION
+from world import OWNERS_SCRIPT
+
+LIMIT = 60
+"""Seconds for anything to come about, on a machine that may be busy."""
+
+DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("client/*.md"), *PROJECT.glob("docs/*.md")])
+SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+TYPED = [
+    ("deploy.md", ". .build/aws.sh"),
+    ("deploy.md", "NGROK_TOKEN"),
+    ("deploy.md", "Key=ssh-restart,Value=now"),
+    ("deploy.md", "$LAPTOP/notebooks"),
+    ("deploy.md", "output PutToken\n"),
+    ("deploy.md", "--tags Key=ssh,Value=ngrok \\"),
+    ("README.md", '"$API_URL/notebooks/my-notebook/ssh"'),
+    ("README.md", "REGION:ACCOUNT"),
+    ("api.md", "get() {"),
+    ("api.md", "get /ssh-config"),
+    ("connect.md", "get() {"),
+    ("block.md", "sed "),
+    ("bastion.md", "describe-security-group-rules"),
+    ("keys.md", "KEYS_PATH"),
+    ("operations.md", "resource() {"),
+    ("operations.md", "api /notebooks\n"),
+    ("operations.md", "api /notebooks/my-notebook/doctor"),
+    ("operations.md", "DryRun=true"),
+    ("operations.md", "filter-log-events"),
+    ("operations.md", "DryRun=false"),
+    ("operations.md", "send-message"),
+    ("operations.md", 'lambda invoke --function-name "$(resource Sweep)" /dev/stdout\n```'),
+    ("operations.md", "start-message-move-task"),
+    ("operations.md", "purge-queue"),
+    ("operations.md", 'bash -c "$(output PutToken)"'),
+    ("operations.md", "put-parameter"),
+    ("operations.md", "delete-parameter"),
+    ("operations.md", "read -r COPY"),
+    ("operations.md", "ON_CREATE="),
+    ("operations.md", "put-rule"),
+    ("operations.md", "sam delete"),
+    ("operations.md", "delete-table"),
+]
+"""The blocks that are typed, each by its document and words that are in no other block of it."""
+
+
+def blocks(document: Path) -> list[str]:
+    """The fenced shell commands of a document, each with its closing fence, so that words can name its end."""
+    return [found[1] + "```" for found in SHELL.finditer(document.read_text("utf-8"))]
+
+
+def block(document: str, words: str) -> str:
+    (path,) = (each for each in DOCUMENTS if each.name == document and each.parent.name != "client")
+    (found,) = (each for each in blocks(path) if words in each)
+    return found.removesuffix("```")
+
+
+def commands(text: str) -> list[str]:
+    """The commands of a block, one an entry: lines that go on are joined, comments and blank lines are no commands."""
+    lines = text.removesuffix("```").replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def listed() -> list[str]:
+    """What docs/operations.md says is not typed here: how each of these commands begins."""
+    section = (PROJECT / "docs/operations.md").read_text("utf-8").partition("## What was run")[2]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    return [command for row in rows for command in re.findall(r"`([^`]+)`", row)]
+
+
+def test_every_command_of_the_documents_is_typed_or_listed_with_a_reason() -> None:
+    typed = {block(document, words) for document, words in TYPED}
+    assert len(typed) == len(TYPED)
+    known = {command for text in typed for command in commands(text)}
+    said = [command for document in DOCUMENTS for text in blocks(document) for command in commands(text)]
+    left = [command for command in said if command not in known]
+    excused = listed()
+    assert [command for command in left if not command.startswith(tuple(excused))] == []
+    assert [begin for begin in excused if not any(command.startswith(begin) for command in left)] == []
+
+
+class Terminal:
+    """A person's second terminal beside `make aws`. folder: where files are; AWS is asked about effects with `client`."""
+
+    def __init__(self, environment: Path, folder: Path) -> None:
+        self.environment, self.folder = environment, folder
+        printed = subprocess.run(
+            ["bash", "-c", f". {shlex.quote(str(environment))}; env -0"], capture_output=True, text=True, check=True
+        )
+        self.variables = dict(line.partition("=")[::2] for line in printed.stdout.split("\0"))
+        self.left = list(TYPED)
+
+    def type(self, document: str, words: str, answer: str = "", before: str = "", at: Path | None = None) -> str:
+        """Type a block, with the functions that docs/operations.md defines at its top; what it printed.
+
+        answer: what is typed when a command asks. before: commands that set what the block takes for granted.
+        at: the folder to be in; in any other than the project's, `~` is the terminal's own.
+        """
+        self.left.remove((document, words))
+        text = block(document, words)
+        for written, meant in {
+            ".build/aws.sh": shlex.quote(str(self.environment)),
+            "REGION:ACCOUNT": f"{REGION}:{ACCOUNT}",
+        }.items():
+            text = text.replace(written, meant)
+        lines = [
+            f". {shlex.quote(str(self.environment))}",
+            block("operations.md", "resource() {"),
+            before,
+            text,
+        ]
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
+            cwd=at or self.folder,
+            input=answer,
+            env=os.environ | ({} if at else {"HOME": str(self.folder)}),
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, f"{document}:\n{text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        return done.stdout
+
+    def client(self, service: str) -> Any:
+        """A client of `service` with the admin's session, to look at effects with."""
+        return botocore.session.Session().create_client(
+            service,
+            region_name=self.variables["AWS_REGION"],
+            endpoint_url=self.variables["AWS_ENDPOINT_URL"],
+            aws_access_key_id=self.variables["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.variables["AWS_SECRET_ACCESS_KEY"],
+            aws_session_token=self.variables["AWS_SESSION_TOKEN"],
+        )
+
+    def outputs(self) -> dict[str, str]:
+        (stack,) = self.client("cloudformation").describe_stacks(StackName="notebook-ssh")["Stacks"]
+        return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+    def resource(self, name: str) -> str:
+        """The name that CloudFormation gave the resource `name`."""
+        told = self.client("cloudformation").describe_stack_resource(StackName="notebook-ssh", LogicalResourceId=name)
+        return str(told["StackResourceDetail"]["PhysicalResourceId"])
+
+    def script(self) -> bytes:
+        """The on-start script of the notebook's configuration, as it is now."""
+        told = self.client("sagemaker").describe_notebook_instance_lifecycle_config(
+            NotebookInstanceLifecycleConfigName="gpu-setup"
+        )
+        return base64.b64decode(told["OnStart"][0]["Content"])
+
+    def record(self) -> dict[str, Any]:
+        """The notebook's record in the table, as DynamoDB writes it."""
+        table = self.client("dynamodb")
+        items = table.scan(TableName=self.outputs()["TableName"])["Items"]
+        (found,) = (item for item in items if item.get("sk", {}).get("S") == "my-notebook")
+        return dict(found)
+
+    def letters(self, output: str) -> int:
+        """How many messages lie in the queue that an output names."""
+        told = self.client("sqs").get_queue_attributes(
+            QueueUrl=self.outputs()[output], AttributeNames=["ApproximateNumberOfMessages"]
+        )
+        return int(told["Attributes"]["ApproximateNumberOfMessages"])
+
+    def keys_on_the_notebook(self) -> str:
+        """What sshd on the notebook admits."""
+        disk = Path(self.variables["LAPTOP"]).parent / "notebooks/my-notebook/disk"
+        return (disk / "home/ec2-user/.ssh/authorized_keys").read_text()
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    """The account of `make aws`, with its notebook running, and a terminal that has read its file in."""
+    environment, folder = tmp_path / "aws.sh", tmp_path / "folder"
+    folder.mkdir()
+    with open(tmp_path / "account.log", "wb") as log:
+        account = subprocess.Popen(
+            [str(PYTHON), "local/account.py", "--environment", str(environment)],
+            cwd=PROJECT,
+            env=os.environ | {"PYTHONPATH": "local:layers/core"},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        ready: Callable[[], bool] = lambda: environment.exists() and "ssh()" in environment.read_text()  # noqa: E731
+        processes.wait_until("the account is open", ready, LIMIT, alive=lambda: account.poll() is None)
+        yield Terminal(environment, folder)
+    finally:
+        processes.dismiss(account, patience=30)
+
+
+def test_the_documents_from_nothing_to_the_end_of_the_stack(terminal: Terminal) -> None:
+    deploys_and_connects(terminal)
+    looks_things_up(terminal)
+    operates(terminal)
+    plans_and_puts_back(terminal)
+    uninstalls(terminal)
+    assert terminal.left == []
+
+
+def until(what: str, reached: Callable[[], bool]) -> None:
+    processes.wait_until(what, reached, LIMIT)
+
+
+def deploys_and_connects(terminal: Terminal) -> None:
+    """docs/deploy.md, "Try it first", as it stands there."""
+    terminal.type("deploy.md", ". .build/aws.sh", at=PROJECT)
+    terminal.type("deploy.md", "NGROK_TOKEN")
+    secret = terminal.client("secretsmanager").get_secret_value(SecretId=terminal.outputs()["SecretArn"])
+    assert secret["SecretString"] == terminal.variables["NGROK_TOKEN"]
+    assert "tag            ssh=ngrok" in terminal.type("deploy.md", "Key=ssh-restart,Value=now")
+    until("the tunnel's address is known", lambda: "address" in terminal.record().get("report", {}).get("M", {}))
+    assert re.search(r"^ssh -p \d+ ec2-user@", terminal.type("deploy.md", "$LAPTOP/notebooks"))
+    assert "put-secret-value" in terminal.type("deploy.md", "output PutToken\n")
+
+
+def looks_things_up(terminal: Terminal) -> None:
+    api = "export API=$(output ApiUrl) API_URL=$(output ApiUrl)\nmkdir -p ~/.ssh"
+    for document, words in (("README.md", '"$API_URL/notebooks/my-notebook/ssh"'), ("api.md", "get() {")):
+        assert terminal.type(document, words, before=api).startswith("ssh -p ")
+    get = f"{api}\n{block('api.md', 'get() {').rpartition('get /')[0]}"
+    terminal.type("api.md", "get /ssh-config", before=get)
+    terminal.type("connect.md", "get() {", before=api)
+    assert "Host my-notebook" in (terminal.folder / ".ssh/notebooks").read_text()
+    assert "my-notebook ssh-ed25519 " in (terminal.folder / ".ssh/notebook-ssh.known_hosts").read_text()
+    (listed,) = json.loads(terminal.type("operations.md", "api /notebooks\n"))
+    assert (listed["name"], listed["status"]) == ("my-notebook", "connected")
+    assert "ok      tunnel" in terminal.type("operations.md", "api /notebooks/my-notebook/doctor")
+    (terminal.folder / "with-block.sh").write_bytes(
+        terminal.script().replace(b"stack=notebook-ssh ", b"stack=team-ssh ")
+    )
+    terminal.type("block.md", "sed ")
+    assert (terminal.folder / "without-block.sh").read_bytes() == OWNERS_SCRIPT
+
+
+def operates(terminal: Terminal) -> None:
+    """docs/operations.md, what is done while the stack runs; its first block is at the top of every other."""
+    terminal.type("operations.md", "resource() {")
+    until("nothing is to be done", lambda: terminal.letters("NotebookDeadLetters") == 0)
+    before = int(terminal.record()["observed_at"]["N"])
+    assert "MessageId" in terminal.type("operations.md", "send-message")
+    until("the notebook was looked at", lambda: int(terminal.record()["observed_at"]["N"]) > before)
+    assert '"notebooks": 1' in terminal.type(
+        "operations.md", 'lambda invoke --function-name "$(resource Sweep)" /dev/stdout\n```'
+    )
+
+    message = json.dumps({"look_at": {"notebook": "my-notebook"}, "because": "tried before"})
+    sqs, outputs = terminal.client("sqs"), terminal.outputs()
+    for name in ("NotebookDeadLetters", "BastionDeadLetters", "SignalDeadLetters"):
+        fifo = {"MessageGroupId": "all", "MessageDeduplicationId": "1"} if "Bastion" in name else {}
+        sqs.send_message(QueueUrl=outputs[name], MessageBody=message, **fifo)
+    before = int(terminal.record()["observed_at"]["N"])
+    terminal.type("operations.md", "start-message-move-task")
+    assert terminal.letters("NotebookDeadLetters") == terminal.letters("BastionDeadLetters") == 0
+    until("the dead letter was answered", lambda: int(terminal.record()["observed_at"]["N"]) > before)
+    terminal.type("operations.md", "purge-queue")
+    until("they are thrown away", lambda: terminal.letters("SignalDeadLetters") == 0)
+
+    terminal.type("operations.md", 'bash -c "$(output PutToken)"', answer="another token\n")
+    secrets = terminal.client("secretsmanager")
+    assert secrets.get_secret_value(SecretId=outputs["SecretArn"])["SecretString"] == "another token"
+
+    key = (Path(terminal.variables["LAPTOP"]) / "mario.pub").read_text()
+    (terminal.folder / "mario.pub").write_text(key.replace("mario", "of mario's other laptop"))
+    terminal.type("operations.md", "put-parameter")
+    until("the key is on the notebook", lambda: "other laptop" in terminal.keys_on_the_notebook())
+    terminal.type("operations.md", "delete-parameter")
+    until("the key is gone", lambda: "other laptop" not in terminal.keys_on_the_notebook())
+    arn = terminal.client("sagemaker").describe_notebook_instance(NotebookInstanceName="my-notebook")
+    terminal.type("keys.md", "KEYS_PATH", before=f"NOTEBOOK_ARN={arn['NotebookInstanceArn']}")
+    terminal.type("bastion.md", "describe-security-group-rules")
+    terminal.type("operations.md", "put-rule")
+    assert "connected" in terminal.client("events").describe_rule(Name="ssh-connected")["EventPattern"]
+
+
+def plans_and_puts_back(terminal: Terminal) -> None:
+    """A dry run and the way out of it, and a copy of a script put back by hand."""
+    sagemaker, name = terminal.client("sagemaker"), "gpu-setup"
+    arn = sagemaker.describe_notebook_instance(NotebookInstanceName="my-notebook")["NotebookInstanceArn"]
+    with_block = terminal.script()
+    assert with_block != OWNERS_SCRIPT
+    terminal.type("operations.md", "DryRun=true", at=PROJECT)
+    sagemaker.delete_tags(ResourceArn=arn, TagKeys=["ssh"])
+    until("it is known", lambda: terminal.record()["wish"]["M"]["mode"]["S"] == "off")
+    assert terminal.script() == with_block
+    assert "gpu-setup" in terminal.type("operations.md", "filter-log-events")
+    terminal.type("operations.md", "DryRun=false", at=PROJECT)
+    terminal.client("lambda").invoke(FunctionName=terminal.resource("Sweep"))
+    until("it is done", lambda: terminal.script() == OWNERS_SCRIPT)
+
+    table = terminal.outputs()["TableName"]
+    (copy,) = terminal.client("dynamodb").query(
+        TableName=table,
+        KeyConditionExpression="pk = :pk",
+        ExpressionAttributeValues={":pk": {"S": f"backup#{name}"}},
+    )["Items"]
+    assert copy["sk"]["S"] in terminal.type("operations.md", "read -r COPY", answer=copy["sk"]["S"] + "\n")
+    assert (terminal.folder / "on-start.sh").read_bytes() == OWNERS_SCRIPT
+    described = sagemaker.describe_notebook_instance_lifecycle_config(NotebookInstanceLifecycleConfigName=name)
+    lost = [{"Content": base64.b64encode(b"#!/bin/sh\n").decode()}]
+    sagemaker.update_notebook_instance_lifecycle_config(
+        NotebookInstanceLifecycleConfigName=name, OnStart=lost, OnCreate=described["OnCreate"]
+    )
+    terminal.type("operations.md", "ON_CREATE=")
+    restored = sagemaker.describe_notebook_instance_lifecycle_config(NotebookInstanceLifecycleConfigName=name)
+    assert (restored["OnStart"], restored["OnCreate"]) == (described["OnStart"], described["OnCreate"])
+
+
+def uninstalls(terminal: Terminal) -> None:
+    """Tagged once more, so that there is something to give back."""
+    terminal.type("README.md", "REGION:ACCOUNT")
+    terminal.type("deploy.md", "--tags Key=ssh,Value=ngrok \\")
+    until("the block is in", lambda: terminal.script() != OWNERS_SCRIPT)
+    table = terminal.outputs()["TableName"]
+    terminal.type("operations.md", "sam delete", answer="y\ny\n", at=PROJECT)
+    assert terminal.script() == OWNERS_SCRIPT
+    assert terminal.client("dynamodb").list_tables()["TableNames"] == [table]
+    terminal.type("operations.md", "delete-table", before=f"TABLE={table}")
+    assert terminal.client("dynamodb").list_tables()["TableNames"] == []
