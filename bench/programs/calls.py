@@ -40,7 +40,7 @@ def _event(function: str, turn: int) -> dict[str, Any]:
         "httpMethod": method,
         "headers": {"Accept": "*/*"},
         "pathParameters": {"name": "demo"},
-        "requestContext": {"requestId": "1", "identity": {"userArn": CALLER}},
+        "requestContext": {"requestId": "1", "accountId": CALLER.split(":")[4], "identity": {"userArn": CALLER}},
         "body": json.dumps(_report(turn)) if method == "POST" else None,
         "isBase64Encoded": False,
     }

@@ -59,10 +59,14 @@ def _report(event: Mapping[str, Any]) -> Answer:
 
 
 def _role(event: Mapping[str, Any]) -> str:
-    role = role_of_caller(event["requestContext"]["identity"].get("userArn") or "")
+    context = event["requestContext"]
+    # A policy that somebody changed may let another account's principals this far; a role there may have the same name.
+    role = role_of_caller(context["identity"].get("userArn") or "", context["accountId"])
     if role is None:
         raise Refused(
-            403, "not-a-role", "Only a notebook reports, with its execution role; this caller has assumed none."
+            403,
+            "not-a-role",
+            "Only a notebook reports, with its execution role; this caller has assumed no role of this account.",
         )
     return role
 

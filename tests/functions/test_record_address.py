@@ -28,7 +28,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def caller(arn: str | None) -> dict[str, Any]:
-    return {"requestContext": {"requestId": "r", "identity": {"userArn": arn}}}
+    return {"requestContext": {"requestId": "r", "accountId": "123456789012", "identity": {"userArn": arn}}}
 
 
 def unchanged(world: World) -> bool:
@@ -152,6 +152,7 @@ def test_a_way_alone_makes_no_notebook(world: World) -> None:
     [
         ("arn:aws:sts::123456789012:assumed-role/other-role/SageMaker", "other-role"),
         ("arn:aws:sts::123456789012:assumed-role/Demo-role/SageMaker", "other-role"),
+        ("arn:aws:sts::999999999999:assumed-role/demo-role/SageMaker", "not-a-role"),
         ("arn:aws:iam::123456789012:user/demo-role", "not-a-role"),
         ("arn:aws:iam::123456789012:root", "not-a-role"),
         (None, "not-a-role"),

@@ -353,11 +353,12 @@ def test_text_keeps_what_can_be_printed() -> None:
         ("arn:aws:sts::123456789012:federated-user/demo-role", None),
         ("arn:aws:sts::123456789012:assumed-role/path/demo-role/SageMaker", None),
         ("arn:aws:sts::123456789012:assumed-role/demo-role/", None),
+        ("arn:aws:sts::999999999999:assumed-role/demo-role/SageMaker", None),
         ("", None),
     ],
 )
 def test_the_role_behind_a_caller(arn: str, role: str | None) -> None:
-    assert role_of_caller(arn) == role
+    assert role_of_caller(arn, "123456789012") == role
 
 
 @pytest.mark.parametrize(

@@ -91,13 +91,14 @@ class Change:
 Verdict = Unknown | OtherRole | Older | Change
 
 
-def role_of_caller(user_arn: str) -> str | None:
-    """The role behind `user_arn`, a caller's ARN as API Gateway shows it, or None for any that is no assumed role.
+def role_of_caller(user_arn: str, account: str) -> str | None:
+    """The role of `account` behind `user_arn`, a caller's ARN as API Gateway shows it; None: it is none of its roles.
 
-    `arn:<partition>:sts::<account>:assumed-role/<role>/<session>`: the role's path is not in it, so names are compared.
+    `arn:<partition>:sts::<account>:assumed-role/<role>/<session>`: the role's path is not in it, and need not be, as no
+    two roles of an account have one name, whatever their paths (IAM User Guide, "IAM identifiers").
     """
-    found = re.fullmatch(r"arn:aws[a-z-]*:sts::\d{12}:assumed-role/([^/]+)/[^/]+", user_arn)
-    return found[1] if found else None
+    found = re.fullmatch(r"arn:aws[a-z-]*:sts::(\d{12}):assumed-role/([^/]+)/[^/]+", user_arn)
+    return found[2] if found and found[1] == account else None
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
