@@ -1,0 +1,35 @@
+"""On a build server nothing is skipped: neither a test nor a whole file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFTEST = Path(__file__).resolve().parent.parent / "conftest.py"
+SKIPS = {
+    "a test": "import pytest\n@pytest.mark.skip\ndef test_it() -> None: ...\n",
+    "a test as it runs": "import pytest\ndef test_it() -> None:\n    pytest.skip('not here')\n",
+    "a file": "import pytest\npytest.importorskip('there_is_no_such_module')\ndef test_it() -> None: ...\n",
+}
+
+
+@pytest.mark.parametrize("what", SKIPS)
+@pytest.mark.parametrize(("ci", "word"), [("true", "CI does not allow"), ("false", "1 skipped")])
+def test_what_becomes_of_a_skip(tmp_path: Path, what: str, ci: str, word: str) -> None:
+    shutil.copy(CONFTEST, tmp_path)
+    (tmp_path / "test_skipped.py").write_text(SKIPS[what])
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert word in done.stdout
+    assert (done.returncode == 0) == (ci == "false")
