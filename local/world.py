@@ -10,6 +10,7 @@ import getpass
 import json
 import os
 import random
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass, field
@@ -272,7 +273,7 @@ class World:
             f"--aws-sigv4 aws:amz:{REGION}:execute-api",
             '--user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"',
             *(['-H "x-amz-security-token: $AWS_SESSION_TOKEN"'] if "AWS_SESSION_TOKEN" in keys else []),
-            f"{self.stack.api}{path}",
+            shlex.quote(f"{self.stack.api}{path}"),
         ]
         typed = " ".join(command)
         done = subprocess.run(
