@@ -32,4 +32,4 @@ def test_what_becomes_of_a_skip(tmp_path: Path, what: str, ci: str, word: str) -
         check=False,
     )
     assert word in done.stdout
-    assert (done.returncode == 0) == (ci == "false")
+    assert (done.returncode in (0, 5)) == (ci == "false")  # 5: nothing was left to run
