@@ -51,6 +51,10 @@ simulate: ## the control plane against people and faults: make simulate STEPS=10
 	@PYTHONPATH=layers/core:functions:tests $(DEV)/python -m simulation.explore --steps $(or $(STEPS),1000000) \
 		--seed $(or $(SEED),1) $(if $(REPLAY),--replay $(REPLAY)) $(if $(ONLY),--only $(ONLY))
 
+load: ## a fleet that reports and people who ask, at the local API: make load NOTEBOOKS=1000 LOOKUPS=50 SECONDS=60
+	@packaging/environments.sh emulator
+	@$(LOCAL) local/load.py --notebooks $(or $(NOTEBOOKS),1000) --lookups $(or $(LOOKUPS),50) --seconds $(or $(SECONDS),60)
+
 lint: ## style, types, layers, shell and template
 	@packaging/environments.sh dev sam audit
 	@packaging/lint.sh

@@ -67,6 +67,11 @@ class Emulator:
             raise DidNotStart(f"{error}; its log is {self.log}") from None
         return self
 
+    @property
+    def id(self) -> int:
+        """The id of its process, below which is whatever it started; 0 when there is none."""
+        return self._process.pid if self._process else 0
+
     def alive(self) -> bool:
         """Whether the process still runs."""
         return self._process is not None and self._process.poll() is None
