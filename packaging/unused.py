@@ -1,4 +1,4 @@
-"""Empties the parts of packed libraries that every start loads and no function runs (docs/decisions/0006-….md).
+"""Empties the parts of packed libraries that every start loads and no function runs (docs/decisions/0006).
 
 These are botocore's writer of documentation, with an HTML parser behind it, and urllib3's HTTP/2, which would need a
 package that is not packed. Nothing else may name what goes away: the build fails when a new version does.

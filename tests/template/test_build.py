@@ -19,6 +19,8 @@ import size
 import unused
 from stack import PROJECT, source
 
+from notebook_ssh.aws.table import item_of, to_attribute
+
 MAKE = """
 import botocore.session
 session = botocore.session.get_session()
@@ -29,6 +31,8 @@ DESCRIBE = """
 def members(shape, seen=()):
     if shape is None or shape.name in seen:
         return None
+    if shape.name == "AttributeValue":
+        return "handed through"
     seen = (*seen, shape.name)
     if shape.type_name == "structure":
         return {name: members(part, seen) for name, part in sorted(shape.members.items())}
@@ -111,6 +115,56 @@ def test_every_operation_that_the_code_calls_is_packed_whole_and_no_other(built:
         assert set(found[service]) == expected
         for name in expected:
             assert found[service][name] == whole[name], (service, name)
+
+
+KEPT = {
+    "text": "ä",
+    "none": None,
+    "yes": True,
+    "number": 7,
+    "list": ["a", 1, []],
+    "map": {"deep": {"deeper": [None, {"x": "y"}]}},
+}
+EXCHANGE = """
+import json
+from botocore.awsrequest import AWSResponse
+def exchange(client, item, answer):
+    sent, log = [], client.meta.events
+    class Raw:
+        def stream(self, **_):
+            yield json.dumps(answer).encode()
+    def respond(request, **_):
+        sent.append(json.loads(request.body))
+        return AWSResponse("https://x/", answer.pop("status"), {}, Raw())
+    log.register("before-send", respond)
+    try:
+        got = client.update_item(TableName="t", Key={"pk": item["text"]}, ExpressionAttributeValues=item)
+        got = [got["Attributes"]]
+    except client.exceptions.ConditionalCheckFailedException as refused:
+        got = [refused.response["Item"], refused.response["Error"]["Code"]]
+    return [sent, got]
+"""
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_the_packed_client_sends_and_answers_items_as_all_of_botocore_does(built: Path, status: int) -> None:
+    """Also within the answer to a write that was refused."""
+    item = {name: to_attribute(value) for name, value in KEPT.items()}
+    kind = "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException"
+    answer: dict[str, Any] = {"Attributes": item} if status == 200 else {"__type": kind, "message": "", "Item": item}
+    answer["status"] = status
+    asked = f"{item!r}, {answer!r}"
+    packed = in_lambda(built, f"{MAKE}{EXCHANGE}print(json.dumps(exchange(make('dynamodb', 'eu-central-1'), {asked})))")
+    scope: dict[str, Any] = {}
+    exec(f"{MAKE}{EXCHANGE}whole = exchange(make('dynamodb', 'eu-central-1'), {asked})", scope)
+    assert packed == scope["whole"]
+    assert item_of(packed[1][0]) == KEPT
+
+
+@pytest.mark.parametrize("value", [b"bytes", {"a", "set"}])
+def test_what_the_packed_client_would_not_translate_is_never_kept(value: Any) -> None:
+    with pytest.raises(TypeError, match="cannot be kept"):
+        to_attribute(value)
 
 
 def test_the_layer_trusts_whom_botocore_trusts(built: Path) -> None:

@@ -46,7 +46,10 @@ BASTION_LOOK = "bastion"
 
 
 def to_attribute(value: Any) -> AttributeValueTypeDef:
-    """A plain value (None, bool, int, str, bytes, list, tuple, dict) as DynamoDB writes it."""
+    """A plain value (None, bool, int, str, list, tuple, dict) as DynamoDB writes it.
+
+    No bytes and no sets: the packed client sends and answers attributes as they go over the wire (packaging/artifact.py).
+    """
     match value:
         case None:
             return {"NULL": True}
@@ -58,8 +61,6 @@ def to_attribute(value: Any) -> AttributeValueTypeDef:
             return {"N": str(value)}
         case str():
             return {"S": value}
-        case bytes():
-            return {"B": value}
         case list() | tuple():
             return {"L": [to_attribute(item) for item in value]}
         case dict():
