@@ -37,10 +37,10 @@ def test_token_stays_where_only_its_owner_reads(notebook: Notebook, stack: Stack
     count = len(stack.reports)
     until(lambda: len(stack.reports) > count, "a further report")
     assert f"authtoken: {TOKEN}" in notebook.config.read_text()
-    holders = [
+    holders = sorted(
         path for path in notebook.root.rglob("*") if path.is_file() and TOKEN in path.read_text(errors="replace")
-    ]
-    assert {path.name for path in holders} == {"config.yml", "answer.json"}
+    )
+    assert holders == [notebook.config, notebook.root / "run/notebook-ssh/worker/answer.json"]
     assert all(path.stat().st_mode & 0o077 == 0 for path in holders)
     assert not any(TOKEN in line for line in commands_of(notebook))
     assert not any(TOKEN.encode() in raw for raw in stack.raw)
@@ -91,7 +91,7 @@ def test_an_untagged_notebook_is_left_alone(notebook: Notebook, stack: Stack) ->
     before = sorted(notebook.home.rglob("*"))
     stack.answers = an_answer("off", sync_after=1)
     notebook.start()
-    until(lambda: len(stack.reports) > 2, "several reports")
+    until(lambda: len(stack.reports) > 1, "several reports")
     assert sorted(notebook.home.rglob("*")) == before
     assert not (notebook.root / "usr/local/bin").exists()
     assert all((r["mode"], r["phase"]) == ("off", "off") for r in stack.reports)
@@ -103,7 +103,7 @@ def test_access_ends_by_the_stacks_clock(notebook: Notebook, stack: Stack) -> No
     stack.answers = an_answer("ngrok", sync_after=1)
     notebook.start()
     notebook.connected()
-    stack.answers = an_answer("ngrok", sync_after=3600, until=int(time.time()) + 7200 + 5)
+    stack.answers = an_answer("ngrok", sync_after=3600, until=int(time.time()) + 7200 + 3)
     until(lambda: "is off" in notebook.instructions.read_text(), "off at the end time", notebook)
     assert not [line for line in commands_of(notebook) if "start --all" in line]
 

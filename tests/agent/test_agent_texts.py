@@ -372,6 +372,12 @@ class TestWhereNgrokComesFrom:
         assert len(asked) == times
 
 
+def a_clock(monotonic: Callable[[], float]) -> SimpleNamespace:
+    """The module `time`, but for its monotonic clock."""
+    names = {name: getattr(time, name) for name in dir(time) if name[0] != "_"}
+    return SimpleNamespace(**names | {"monotonic": monotonic})
+
+
 class TestADownload:
     """What it does where the one who sends, or the disk, does not play along. With a server that is real."""
 
@@ -386,9 +392,7 @@ class TestADownload:
 
     def test_that_trickles_ends_at_its_limit(self, ngrok: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A byte now and then keeps a connection alive for ever; each look at the clock here is 100 s after the last."""
-        clock = SimpleNamespace(**{name: getattr(time, name) for name in dir(time) if name[0] != "_"})
-        clock.monotonic = itertools.count(0, 100).__next__
-        monkeypatch.setattr(worker, "time", clock)
+        monkeypatch.setattr(worker, "time", a_clock(itertools.count(0, 100).__next__))
         over = threading.Event()
 
         def trickle() -> None:
@@ -442,6 +446,21 @@ def test_a_child_that_says_no_more_and_does_not_end_is_ended(agents_log: None, m
         while tunnel.child:
             tunnel.hear()
     assert tunnel.trouble == ("ngrok-ended", f"ngrok ended with status -9; its log is {worker.NGROK_LOG}")
+
+
+def test_what_comes_and_goes_is_told_at_once_five_times_and_then_each_20_seconds(
+    agents_log: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tunnel that flutters for an hour, with something new in each second, must not become a storm of reports."""
+    seconds, changes = itertools.count(1000.0), itertools.count()
+    monkeypatch.setattr(worker, "time", a_clock(seconds.__next__))
+    worried = worker.Worker.__new__(worker.Worker)
+    worried.exchange = SimpleNamespace(failures=0, mode=lambda: "bastion")
+    worried.tunnel, worried.troubles, worried.told, worried.facts = worker.Tunnel(), {}, None, changes.__next__
+    worried.credit, worried.credit_at = 5.0, next(seconds)
+    told = [worried.has_news() for _ in range(3600)]
+    assert told[:5] == [True] * 5
+    assert 180 <= sum(told) <= 186
 
 
 def test_an_end_that_passed_while_everything_slept_is_met_within_a_minute(
