@@ -58,9 +58,9 @@ def environment(world: World) -> str:
         "NGROK_DOWNLOAD": world.cloud.download,
         "NGROK_TOKEN": world.cloud.token,
         "LAPTOP": str(world.person.home),
+        "COMMAND_LINES": str(PROJECT / ".venv/sam/bin"),
     }
     lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    lines.append(f'export PATH={shlex.quote(str(PROJECT / ".venv/sam/bin"))}:"$PATH"')
     lines.append("unset AWS_PROFILE")
     return "\n".join(lines) + "\n\n" + (LOCAL / "account.sh").read_text()
 

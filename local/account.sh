@@ -2,9 +2,14 @@
 # What differs for a person's shell when AWS is on this machine. `make aws` writes a file that sets the variables
 # and then holds these functions; docs/deploy.md reads it in. For bash.
 
+# By their places: with their folder in PATH, its python3 would be everybody's.
+sam() {
+    "$COMMAND_LINES/sam" "$@"
+}
+
 # Version 1 of AWS's command line asks the real SQS, whatever AWS_ENDPOINT_URL says; not so with the option.
 aws() {
-    command aws --endpoint-url "$AWS_ENDPOINT_URL" "$@"
+    "$COMMAND_LINES/aws" --endpoint-url "$AWS_ENDPOINT_URL" "$@"
 }
 
 # Addresses of API Gateway lead to this machine, as DNS would.
@@ -23,3 +28,5 @@ curl() {
 ssh() {
     command ssh -F "$LAPTOP/ssh_config" "$@"
 }
+
+export -f sam aws curl ssh
