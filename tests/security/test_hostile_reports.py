@@ -1,0 +1,239 @@
+"""A notebook that lies in its report, all the way to a person's ssh: report, lookup, the files, OpenSSH itself, the client.
+
+Whatever it says, ssh's configuration differs in the address alone, known_hosts has the keys that were accepted and
+nothing for any other host, and the client hands on nothing that is not a plain word.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from api_world import Said, World, api_world
+from builders import HOST_KEY, NOW, RSA_KEY, a_record
+from hypothesis import HealthCheck, example, given, settings, strategies as st
+
+from notebook_ssh_client.api import Api
+from notebook_ssh_client.failures import Failure
+from notebook_ssh_client.lookup import HOST, HOST_KEY as PLAIN_KEY, Found, place_in
+from notebook_ssh_client.stacks import Stack
+
+LIES = (
+    *("\n", "\r\n", "\0", "\t", " ", "\x1b[2J", "\u202e", "\u2028", "\ufeff", "\ud800"),
+    *(
+        "$(reboot)",
+        "`reboot`",
+        "%h",
+        "%r",
+        "%%",
+        "${HOME}",
+        "~",
+        "'",
+        '"',
+        "\\",
+        "#",
+        ";",
+        "|",
+        "&",
+        "*",
+        "?",
+        "!",
+        ",",
+    ),
+    *("\n  ProxyCommand reboot", "\nHost *\n  LocalCommand reboot", " -oProxyCommand=reboot", "\nInclude /etc/passwd"),
+    *("@cert-authority * ", "* ", "github.com ", "|1|aaaa|bbbb ", "\ngithub.com ", "ssh-ed25519 ", "==", "AAAA"),
+    *(
+        "127.0.0.1",
+        "169.254.169.254",
+        "::1",
+        "0x7f.1",
+        "2130706433",
+        "localhost",
+        "[::ffff:127.0.0.1]",
+        "@",
+        ":22",
+        "/",
+    ),
+)
+
+
+def spoilt(good: str) -> st.SearchStrategy[str]:
+    """`good` with a lie somewhere in it, or twice, or a lie alone."""
+    lie = st.one_of(st.sampled_from(LIES), st.text(max_size=6))
+    somewhere = st.integers(0, len(good))
+    within = st.builds(lambda at, lie: good[:at] + lie + good[at:], somewhere, lie)
+    at_an_end = st.builds(lambda lie, first: lie + good if first else good + lie, lie, st.booleans())
+    return st.one_of(st.just(good), within, at_an_end, lie)
+
+
+REPORTS = st.fixed_dictionaries(
+    {
+        "host": st.one_of(spoilt("0.tcp.ngrok.io"), spoilt("203.0.113.7")),
+        "port": st.one_of(st.just(17887), st.integers(), st.sampled_from(["22", 22.0, True, None, "22\nHost *"])),
+        "host_keys": st.lists(st.one_of(spoilt(HOST_KEY), spoilt(RSA_KEY)), max_size=3),
+        "agent": spoilt("1.0"),
+        "problem": st.one_of(st.none(), st.fixed_dictionaries({"code": spoilt("ngrok-x"), "message": spoilt("no")})),
+    }
+)
+
+turn = itertools.count()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with api_world(monkeypatch) as world:
+        world.knows(a_record())
+        yield world
+
+
+def ssh_would(config: Path, host: str) -> dict[str, str]:
+    """Every option that ssh would connect to `host` with (ssh -G)."""
+    done = subprocess.run(["ssh", "-G", "-F", config, host], capture_output=True, text=True, check=True)
+    return dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
+
+
+def keys_of(known_hosts: Path, host: str) -> set[str]:
+    """The keys that known_hosts has for `host` (ssh-keygen -F)."""
+    done = subprocess.run(["ssh-keygen", "-F", host, "-f", known_hosts], capture_output=True, text=True, check=False)
+    return {line.partition(" ")[2] for line in done.stdout.splitlines() if not line.startswith("#")}
+
+
+def saved(said: Said, path: Path) -> Path:
+    path.write_text(said.text if said.status == 200 else "")
+    return path
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example({"host": "0.tcp.ngrok.io", "port": 17887, "host_keys": [HOST_KEY, RSA_KEY], "agent": "", "problem": None})
+@given(lies=REPORTS)
+def test_no_report_reaches_more_of_ssh_than_the_address_and_the_keys(
+    world: World, tmp_path: Path, lies: dict[str, Any]
+) -> None:
+    number = next(turn)
+    told = world.report({**lies, "boot": f"boot-{number}", "booted_at": NOW - 100_000 + number})
+    assert told.status in (200, 400), told.text
+    config = saved(world.get("/notebooks/{name}/ssh-config"), tmp_path / "config")
+    known_hosts = saved(world.get("/notebooks/{name}/known-hosts"), tmp_path / "known_hosts")
+    if told.status == 200:
+        honest = tmp_path / "honest"
+        honest.write_text(config.read_text().replace(lies["host"].lower(), "h.example.com"))
+        would = ssh_would(config, "demo")
+        assert would | {"hostname": "h.example.com"} == ssh_would(honest, "demo")
+        assert (would["hostname"], would["port"]) == (lies["host"].lower(), str(lies["port"]))
+        assert would["stricthostkeychecking"] in ("yes", "true")
+        assert keys_of(known_hosts, "demo") == set(lies["host_keys"])
+    nothing = tmp_path / "nothing"
+    nothing.write_text("")
+    assert ssh_would(config, "github.com") == ssh_would(nothing, "github.com")
+    assert keys_of(known_hosts, "github.com") == set()
+    as_the_client_reads_it(world.get("/notebooks/{name}").json)
+
+
+def as_the_client_reads_it(answer: dict[str, Any]) -> None:
+    stack = Stack("team", "team", "us-east-1", "https://example.com")
+    try:
+        place = place_in(Found(stack, Api(stack), "demo", answer))
+    except Failure:
+        return
+    assert HOST.fullmatch(place.host)
+    assert all(PLAIN_KEY.fullmatch(key) for key in place.host_keys)
+
+
+@settings(max_examples=150, deadline=None)
+@given(host=spoilt("0.tcp.ngrok.io"), key=spoilt(HOST_KEY), jump=spoilt("ec2-user@bastion.example.com:22"))
+def test_the_client_believes_no_stack_that_lies(host: str, key: str, jump: str) -> None:
+    """Were the stack taken over, its answers would still be plain words to ssh: the client looks for itself."""
+    stack = Stack("team", "team", "us-east-1", "https://example.com")
+    answer = {"status": "connected", "host": host, "port": 22, "host_keys": [key], "jump": jump}
+    try:
+        place = place_in(Found(stack, Api(stack), "demo", answer))
+    except Failure:
+        return
+    words = [place.host, *place.host_keys, *((place.bastion or ())[:2])]
+    assert all(word.isascii() and word.isprintable() for word in words)
+    assert not any(character in word for word in words for character in "\n\"'`$\\;|&*?!,#%()<>{}~")
+    assert not any(word.startswith("-") for word in words)
+    assert " " not in place.host
+
+
+BODIES = {
+    "two hosts": ('"host": "0.tcp.ngrok.io", "host": "127.0.0.1"', 400),
+    "a number that is none": ('"port": NaN', 400),
+    "a number without an end": ('"port": Infinity', 400),
+    "a number of ten thousand digits": (f'"port": {"9" * 10_000}', 400),
+    "a deep list": ('"host_keys": ' + "[" * 7_000 + "]" * 7_000, 400),
+    "a key that looks like another": ('"h\u043est": "127.0.0.1"', 200),
+    "a lone half of a character": ('"agent": "\\ud800"', 200),
+    "our own words": ('"received_at": 1, "role": "other", "wish": "off", "pk": "backup#team"', 200),
+}
+
+
+@pytest.mark.parametrize("trick", BODIES)
+def test_json_has_tricks_and_none_of_them_works(trick: str, world: World) -> None:
+    more, status = BODIES[trick]
+    usual = {
+        "boot": '"b"', "booted_at": str(NOW - 500), "sequence": "1", "mode": '"ngrok"', "phase": '"connected"',
+        "host": '"0.tcp.ngrok.io"', "port": "17887",
+    }  # fmt: skip
+    fields = [f'"{name}": {value}' for name, value in usual.items() if f'"{name}"' not in more]
+    said = world.report("{" + ", ".join([*fields, more]) + "}")
+    assert said.status == status, said.text
+    kept = world.table.record("demo")
+    assert kept is not None
+    assert (kept.role, kept.wish) == (a_record().role, a_record().wish)
+    if status == 400:
+        assert kept.report is None
+    else:
+        assert kept.report is not None
+        assert (kept.report.host, kept.report.received_at) == ("0.tcp.ngrok.io", NOW)
+    assert world.table.item("backup#team", "demo") is None
+
+
+NAMES = (
+    "../start",
+    "..%2Fstart",
+    "demo%2Fstart",
+    "demo%00",
+    "demo%0a",
+    "%64emo",
+    "demo;x",
+    "dem\u043e",
+    "demo.",
+    "ｄｅｍｏ",
+)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *(quote(name) for name in NAMES)])
+def test_a_name_is_taken_as_it_stands_or_not_at_all(name: str, world: World) -> None:
+    """However a path was encoded or normalised on its way, what arrives is a name of SageMaker's or is refused."""
+    answers = (world.report({}, name=name), world.start(name), world.get("/notebooks/{name}", name))
+    assert [said.status for said in answers] == [400, 400, 400]
+    assert world.report_of("demo") is None
+
+
+def test_nobody_says_who_they_are_in_a_header(world: World) -> None:
+    owner = "arn:aws:sts::123456789012:assumed-role/demo-role/SageMaker"
+    headers = {
+        "X-Amzn-Iam-Arn": owner,
+        "X-Forwarded-User": owner,
+        "X-Notebook": "demo",
+        "X-HTTP-Method-Override": "GET",
+    }
+    context = {
+        "requestId": "r",
+        "accountId": "123456789012",
+        "identity": {"userArn": owner.replace("demo", "other")},
+    }
+    said = world.report({}, headers=headers, requestContext=context)
+    assert (said.status, said.json["error"]) == (403, "other-role")
+
+
+def test_the_programs_are_there() -> None:
+    assert shutil.which("ssh")
+    assert shutil.which("ssh-keygen")
