@@ -55,7 +55,7 @@ class World:
 
     def knows(self, record: Record) -> Record:
         """Put `record` into the table, each part as its writer does."""
-        self.table.save_observed(record)
+        self.table.save_observed(record, self.table.record(record.name))
         if record.way:
             self.table.save_way(record.name, record.way)
         if record.report:

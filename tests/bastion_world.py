@@ -48,11 +48,11 @@ class Bench:
             network=Network(self.subnet, groups, interface["NetworkInterface"]["NetworkInterfaceId"]),
             observed_at=NOW,
         )
-        self.table.save_observed(record)
+        self.table.save_observed(record, None)
         return record
 
     def change(self, record: Record, **parts: Any) -> None:
-        self.table.save_observed(replace(record, **parts))
+        self.table.save_observed(replace(record, **parts), self.table.record(record.name))
 
     def run(self, *sent_ms: int) -> None:
         self.monkeypatch.setattr(handler, "time", lambda: self.now + 0.5)

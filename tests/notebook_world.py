@@ -313,6 +313,7 @@ def _bind(world: World, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(queues, "send", world.send)
     patch.setattr(queues, "tell_bastion", world.tell_bastion)
     patch.setattr(notebooks, "_ask", world.ask)
+    handler.forget()
 
 
 def _sleep(world: World, seconds: float) -> None:

@@ -43,9 +43,26 @@ class Hands:
     slot: bool = False
 
 
-def needs_turn(actions: Iterable[Action]) -> bool:
-    """Whether any of the actions is a SageMaker write."""
-    return any(isinstance(action, PACED) for action in actions)
+def touched_by(actions: Iterable[Action]) -> frozenset[str]:
+    """What the SageMaker writes among the actions change: nobody else may be at it meanwhile. Empty when there is none."""
+    return frozenset(name for action in actions for name in _touched_by(action))
+
+
+def _touched_by(action: Action) -> tuple[str, ...]:
+    match action:
+        case WriteScript(configuration) | DeleteConfiguration(configuration):
+            return (f"configuration/{configuration.name}",)
+        case CreateConfiguration(name):
+            return (f"configuration/{name}",)
+        case Attach(notebook, configuration):
+            # Held as well, so that nobody finds it unused and deletes it.
+            return f"notebook/{notebook.lower()}", f"configuration/{configuration}"
+        case Detach(notebook) | Stop(notebook) | Start(notebook):
+            return (f"notebook/{notebook.lower()}",)
+        case BackUp() | KeepBackUps() | EndBackUps() | TakeTagAway():
+            return ()
+        case _:
+            assert_never(action)
 
 
 def apply(actions: Iterable[Action], hands: Hands) -> Configuration | None:

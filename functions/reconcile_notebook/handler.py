@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from notebook_ssh.aws import queues
+from notebook_ssh.aws.known import Known
 from notebook_ssh.aws.notebooks import WrongStatus
 from notebook_ssh.aws.pacing import NoTurn, Turns
 from notebook_ssh.aws.table import Table
 from notebook_ssh.errors import Absent, Transient
 from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook, read_signals, to_message
 from notebook_ssh.settings import read_settings
-from reconcile_notebook.reconcile import Desk, reconcile_configuration, reconcile_notebook
+from reconcile_notebook.reconcile import Desk, Overtaken, reconcile_configuration, reconcile_notebook
 from reconcile_notebook.terms import read_terms
 
 logger = Logger()
 
 AGAIN = 30
 """Seconds after which to look again when the notebook is in a status that allows nothing, or just went away."""
+
+
+_looked: dict[str, int] = {}
+"""When this process last began a look at each notebook that came to its end. One that finds nothing new writes nothing."""
+
+
+def forget() -> None:
+    """Remember no look."""
+    _looked.clear()
 
 
 def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
@@ -42,16 +52,27 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
         ),
         clock=lambda: int(time.time()),
     )
-    if desk.turns.closed():
-        logger.info("the stack is being deleted: nothing is looked at any more")
-        return {"batchItemFailures": []}
+    looks = collapse(event["Records"], settings.tag_key, context.function_name)
     failed: set[str] = set()
-    for look, messages in collapse(event["Records"], settings.tag_key, context.function_name).items():
-        if isinstance(look, LookAtNotebook) and _is_known(look, messages, table):
-            continue
-        if not _look_at(look, desk):
+    known: Known | None = None
+    for number, (look, messages) in enumerate(looks.items()):
+        if known is None or known.is_old(desk.clock()):
+            known = _read(list(looks)[number:], desk)
+        if known.closed():
+            logger.info("the stack is being deleted: nothing is looked at any more")
+            break
+        if not _is_known(look, messages, known) and not _look_at(look, desk, known):
             failed |= {message["messageId"] for message in messages}
     return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in sorted(failed)]}
+
+
+def _read(looks: Iterable[LookAtNotebook | LookAtConfiguration], desk: Desk) -> Known:
+    """What the table knows of everything that is to be looked at."""
+    known = Known(desk.table, desk.clock())
+    notebooks = [look.name for look in looks if isinstance(look, LookAtNotebook)]
+    configurations = [look.name for look in looks if isinstance(look, LookAtConfiguration)]
+    known.read_ahead(notebooks, [desk.terms.fallback, *configurations])
+    return known
 
 
 def collapse(
@@ -73,15 +94,16 @@ def _body(message: Mapping[str, Any]) -> object:
         return None
 
 
-def _is_known(look: LookAtNotebook, messages: list[Mapping[str, Any]], table: Table) -> bool:
+def _is_known(look: LookAtNotebook | LookAtConfiguration, messages: list[Mapping[str, Any]], known: Known) -> bool:
     """Whether everything that the messages can tell was there to be seen when the notebook was last looked at.
 
     A message that is delivered again is never known: the look that it asked for did not end.
     """
-    record = table.record(look.name, consistent=True)
-    if record is None or not record.seen:
+    if isinstance(look, LookAtConfiguration):
         return False
-    return all(_moment(message) < record.observed_at for message in messages) and all(
+    record = known.record(look.name)
+    looked_at = max(record.observed_at if record and record.seen else 0, _looked.get(look.name.lower(), 0))
+    return all(_moment(message) < looked_at for message in messages) and all(
         message["attributes"].get("ApproximateReceiveCount", "1") == "1" for message in messages
     )
 
@@ -93,17 +115,21 @@ def _moment(message: Mapping[str, Any]) -> int:
     return max(int(message["attributes"]["SentTimestamp"]) // 1000, at if isinstance(at, int) else 0)
 
 
-def _look_at(look: LookAtNotebook | LookAtConfiguration, desk: Desk) -> bool:
+def _look_at(look: LookAtNotebook | LookAtConfiguration, desk: Desk, known: Known) -> bool:
     """False when the messages shall be delivered again."""
     logger.append_keys(look_at=look.name, because=look.because)
     try:
         if isinstance(look, LookAtNotebook):
-            reconcile_notebook(look.name, desk)
+            reconcile_notebook(look.name, desk, known)
+            _looked[look.name.lower()] = known.at
         else:
-            reconcile_configuration(look.name, desk)
+            reconcile_configuration(look.name, desk, known)
     except NoTurn as later:
         logger.info("later", extra={"reason": str(later)})
         _again(look, later.after, desk)
+    except Overtaken as later:
+        logger.info("later", extra={"reason": str(later)})
+        _again(look, 1, desk)
     except (WrongStatus, Absent) as later:
         logger.info("it changed since it was looked at", extra={"reason": str(later)})
         _again(look, AGAIN, desk)

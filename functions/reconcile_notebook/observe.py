@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from notebook_ssh.aws import backups, notebooks
-from notebook_ssh.aws.table import Table
+from collections.abc import Mapping
+
+from notebook_ssh.aws import notebooks
+from notebook_ssh.aws.known import Known
 from notebook_ssh.errors import Absent
 from notebook_ssh.rules.notebook import (
     Configuration,
@@ -13,14 +15,13 @@ from notebook_ssh.rules.notebook import (
     Users,
     needs_users,
 )
-from notebook_ssh.rules.record import Mode, Record, Wish
+from notebook_ssh.rules.record import Mode, Wish
 from notebook_ssh.rules.tags import read_wish
 
 
-def observe_notebook(
-    name: str, record: Record | None, table: Table, terms: Terms, now: int
-) -> tuple[Seen, dict[str, str]]:
+def observe_notebook(name: str, known: Known, terms: Terms) -> tuple[Seen, dict[str, str]]:
     """What is so about the notebook, and its tags. A read that fails is raised, and never taken for absence."""
+    record, now = known.record(name), known.at
     try:
         notebook = notebooks.describe_notebook(record.name) if record else notebooks.find_notebook(name)
         tags = notebooks.read_tags(notebook.arn)
@@ -34,21 +35,21 @@ def observe_notebook(
         wish=wish,
         configuration=_configuration(attached),
         record=record,
-        kept=backups.kept(table, attached) if attached else None,
+        kept=known.kept(attached) if attached else None,
     )
     if not needs_users(seen, terms, now):
         return seen, tags
-    users = read_users(notebook.configuration or "", terms, now, known={notebook.name: wish})
+    users = read_users(notebook.configuration or "", terms, now, wishes={notebook.name: wish})
     return _with_users(seen, users), tags
 
 
-def observe_configuration(name: str, table: Table, terms: Terms, stack: str, now: int) -> SeenConfiguration:
+def observe_configuration(name: str, known: Known, terms: Terms, stack: str) -> SeenConfiguration:
     """What is so about the configuration, whoever uses it."""
     try:
         configuration = notebooks.find_configuration(name)
     except Absent:
-        return SeenConfiguration(name=name, configuration=None, kept=backups.kept(table, name))
-    users = read_users(configuration.name, terms, now, known={})
+        return SeenConfiguration(name=name, configuration=None, kept=known.kept(name))
+    users = read_users(configuration.name, terms, known.at, wishes={})
     ours = None
     if not users.names and configuration.name == terms.fallback:
         ours = notebooks.read_tags(configuration.arn).get(notebooks.OWNER_TAG) == stack
@@ -57,21 +58,21 @@ def observe_configuration(name: str, table: Table, terms: Terms, stack: str, now
         configuration=configuration,
         users=users,
         ours=ours,
-        kept=backups.kept(table, configuration.name),
+        kept=known.kept(configuration.name),
     )
 
 
-def read_users(configuration: str, terms: Terms, now: int, known: dict[str, Wish]) -> Users:
+def read_users(configuration: str, terms: Terms, now: int, wishes: Mapping[str, Wish]) -> Users:
     """Who uses the configuration, fresh from the service; reading tags ends at the first who asks for SSH.
 
-    known: wishes that were read a moment ago.
+    wishes: those that were read a moment ago.
     """
     lines = notebooks.users_of(configuration)
     names = tuple(line.name for line in lines)
     unclear: list[str] = []
     for line in lines:
         try:
-            wish = known.get(line.name) or read_wish(notebooks.read_tags(line.arn), terms.tag_key)
+            wish = wishes.get(line.name) or read_wish(notebooks.read_tags(line.arn), terms.tag_key)
         except Absent:
             continue  # deleted since it was listed
         if wish.mode_at(now) is not Mode.OFF:

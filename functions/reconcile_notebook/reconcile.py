@@ -9,14 +9,16 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from botocore.exceptions import BotoCoreError, ClientError
 
-from notebook_ssh.aws import backups, notebooks, queues
+from notebook_ssh.aws import notebooks, queues
+from notebook_ssh.aws.known import Known
 from notebook_ssh.aws.notices import tell_status
-from notebook_ssh.aws.pacing import Turns
-from notebook_ssh.aws.table import CONFIGURATION, NOTEBOOK, Table
+from notebook_ssh.aws.pacing import NoTurn, Turns
+from notebook_ssh.aws.table import NOTEBOOK, Table
 from notebook_ssh.errors import Transient
 from notebook_ssh.rules.fleet import LONGEST_DELAY, NotebookLine, fingerprint
 from notebook_ssh.rules.notebook import (
     KEEP_OFF,
+    PACED,
     SHOW_EVERY,
     Action,
     Configuration,
@@ -25,6 +27,8 @@ from notebook_ssh.rules.notebook import (
     Plan,
     Seen,
     Terms,
+    WriteScript,
+    is_news,
     news,
     plan_configuration,
     plan_notebook,
@@ -37,10 +41,13 @@ from notebook_ssh.rules.record import Mode, Record
 from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook, to_message
 from notebook_ssh.rules.status import Code, headline
 from notebook_ssh.settings import Settings
-from reconcile_notebook.apply import Hands, apply, needs_turn
+from reconcile_notebook.apply import Hands, apply, touched_by
 from reconcile_notebook.observe import observe_configuration, observe_notebook
 
 logger = Logger(child=True)
+
+LOOKING = 500
+"""Milliseconds that a look takes: one that comes before a write begins so much earlier, and does not put it off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,64 +61,117 @@ class Desk:
     clock: Callable[[], int]
 
 
-def reconcile_notebook(name: str, desk: Desk) -> None:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen of a notebook, with its tags, beside what is known; and what is to be done about it."""
+
+    known: Known
+    seen: Seen
+    tags: Mapping[str, str]
+    plan: Plan
+
+
+class Overtaken(Transient):
+    """Another look at the same notebook ended first, and this one stood on what was so before it."""
+
+    def __init__(self, notebook: str) -> None:
+        super().__init__(f"another look at {notebook} was faster")
+
+
+def reconcile_notebook(name: str, desk: Desk, known: Known) -> None:
     """Bring one notebook, its configuration and its record in line with its tags."""
-    seen, tags, plan, now = _look(name, desk)
+    look = _look(name, desk, known)
     if desk.settings.dry_run:
-        _only_record(seen, tags, plan, desk, now)
+        _only_record(look, desk)
         return
-    if not needs_turn(plan.actions):
-        _carry_out(seen, tags, plan, desk, now, slot=False)
+    touched = touched_by(look.plan.actions)
+    if not touched:
+        _carry_out(look, desk, slot=False)
         return
-    configuration = seen.configuration.name if seen.configuration else desk.terms.fallback
-    with desk.turns.alone(f"notebook/{seen.name.lower()}", f"configuration/{configuration}"):
-        desk.turns.wait_for_write()
-        seen, tags, plan, now = _look(seen.name, desk)  # what was so before we waited may not be so now
-        _carry_out(seen, tags, plan, desk, now, slot=True)
+    with desk.turns.alone(*touched):
+        again = not _looks_before_it_writes(look)
+        turn = desk.turns.take(ahead=LOOKING if again else 0)
+        if again or look.known.is_old(turn // 1000):
+            desk.turns.wait_until(turn - LOOKING)
+            look = _look_again(look, desk)
+        desk.turns.wait_until(turn)
+        if not touched_by(look.plan.actions) <= touched:
+            raise NoTurn("what is to be done by now", after=1)
+        _carry_out(look, desk, slot=True)
 
 
-def reconcile_configuration(name: str, desk: Desk) -> None:
+def reconcile_configuration(name: str, desk: Desk, known: Known) -> None:
     """Bring one configuration in line with the tags of everybody who uses it."""
-    settings = desk.settings
-    now = desk.clock()
-    seen = observe_configuration(name, desk.table, desk.terms, settings.stack, now)
-    plan = plan_configuration(seen, desk.terms, now)
-    if settings.dry_run:
+    seen = observe_configuration(name, known, desk.terms, desk.settings.stack)
+    plan = plan_configuration(seen, desk.terms, known.at)
+    if desk.settings.dry_run:
         logger.info("dry run", extra={"plan": reasons(plan.actions)})
         return
-    if not needs_turn(plan.actions):
-        _carry_out_configuration(seen.name, seen.kept, plan, desk, now, slot=False)
+    touched = touched_by(plan.actions)
+    if not touched:
+        _carry_out_configuration(seen.kept, plan, desk, known, slot=False)
         return
-    with desk.turns.alone(f"configuration/{seen.name}"):
-        desk.turns.wait_for_write()
-        now = desk.clock()
-        seen = observe_configuration(seen.name, desk.table, desk.terms, settings.stack, now)
-        plan = plan_configuration(seen, desk.terms, now)
-        _carry_out_configuration(seen.name, seen.kept, plan, desk, now, slot=True)
+    with desk.turns.alone(*touched):
+        turn = desk.turns.take(ahead=LOOKING)
+        desk.turns.wait_until(turn - LOOKING)
+        known = Known(desk.table, desk.clock())  # what was so before we waited may not be so now
+        seen = observe_configuration(seen.name, known, desk.terms, desk.settings.stack)
+        plan = plan_configuration(seen, desk.terms, known.at)
+        desk.turns.wait_until(turn)
+        _carry_out_configuration(seen.kept, plan, desk, known, slot=True)
 
 
-def _look(name: str, desk: Desk) -> tuple[Seen, dict[str, str], Plan, int]:
-    now = desk.clock()
-    record = desk.table.record(name, consistent=True)
-    seen, tags = observe_notebook(name, record, desk.table, desk.terms, now)
-    return seen, tags, plan_notebook(seen, desk.terms, now), now
+def _looks_before_it_writes(look: Look) -> bool:
+    """Whether nothing but a script is written, which is compared with what was seen right before that, by one who asks.
+
+    What is taken away, attached, stopped or started hangs on more than that, and nothing holds it still.
+    """
+    writes = (action for action in look.plan.actions if isinstance(action, PACED))
+    return look.seen.users is None and all(isinstance(action, WriteScript) for action in writes)
 
 
-def _carry_out(seen: Seen, tags: dict[str, str], plan: Plan, desk: Desk, now: int, *, slot: bool) -> None:
-    """The actions between two savings of the record: the first says what is begun, the second that it is done."""
-    hands = Hands(desk.table, desk.turns, desk.settings.stack, now, slot)
-    if plan.record and (plan.actions or seen.record is None):
-        desk.table.save_observed(replace(plan.record, seen=""))
-    _note_first(seen.kept, plan.kept, plan.actions, desk.table)
-    written = apply(plan.actions, hands)
-    _keep(seen.kept, plan.kept, written, desk.table)
+def _look_again(look: Look, desk: Desk) -> Look:
+    """What was so before we waited may not be so now."""
+    known = Known(desk.table, desk.clock())
+    known.read_ahead([look.seen.name], [look.seen.configuration.name] if look.seen.configuration else [])
+    return _look(look.seen.name, desk, known)
+
+
+def _look(name: str, desk: Desk, known: Known) -> Look:
+    seen, tags = observe_notebook(name, known, desk.terms)
+    return Look(known, seen, tags, plan_notebook(seen, desk.terms, known.at))
+
+
+def _carry_out(look: Look, desk: Desk, *, slot: bool) -> None:
+    """The actions between two savings of the record: the first says what is begun, the second that it is done.
+
+    What another look saved since this one began stands: nothing is begun then, and what is done is looked at again.
+    """
+    seen, tags, plan, now = look.seen, look.tags, look.plan, look.known.at
+    before, saved = seen.record, True
+    if plan.record and (plan.actions or (before is None and desk.settings.status_tags)):
+        begun = replace(plan.record, seen="")
+        if not desk.table.save_observed(begun, before):
+            raise Overtaken(begun.name)
+        before = begun
+    _note_first(seen.kept, plan.kept, plan.actions, look.known)
+    written = apply(plan.actions, Hands(desk.table, desk.turns, desk.settings.stack, now, slot))
+    _keep(seen.kept, plan.kept, written, look.known)
     if plan.record:
         record = _show(replace(plan.record, seen=_fingerprint(seen, tags, desk.settings)), tags, desk, now)
-        record = _tell_people(record, desk, now)
-        desk.table.save_observed(record, expires=now + KEEP_OFF if settled_off(record) else None)
+        saved = _save(_tell_people(record, desk, now), before, desk.table, now)
     elif seen.record:
         desk.table.forget(NOTEBOOK, seen.record.name.lower())
     _tell_others(seen.record, plan, desk, now)
+    if not saved:
+        raise Overtaken(seen.name)
+
+
+def _save(record: Record, before: Record | None, table: Table, now: int) -> bool:
+    """Save a finished look, if it has anything new to say. False when another look saved one first."""
+    if not is_news(before, record):
+        return True
+    return table.save_observed(record, before, expires=now + KEEP_OFF if settled_off(record) else None)
 
 
 def _show(record: Record, tags: Mapping[str, str], desk: Desk, now: int) -> Record:
@@ -154,39 +214,42 @@ def _tell_people(record: Record, desk: Desk, now: int) -> Record:
 
 
 def _carry_out_configuration(
-    name: str, before: Kept | None, plan: ConfigurationPlan, desk: Desk, now: int, *, slot: bool
+    before: Kept | None, plan: ConfigurationPlan, desk: Desk, known: Known, *, slot: bool
 ) -> None:
-    _note_first(before, plan.kept, plan.actions, desk.table)
+    now = known.at
+    _note_first(before, plan.kept, plan.actions, known)
     written = apply(plan.actions, Hands(desk.table, desk.turns, desk.settings.stack, now, slot))
     # Told first: once it is kept, no later look would find that there is something to tell.
     _send(plan.look_next, desk, now)
-    _keep(before, plan.kept, written, desk.table)
+    _keep(before, plan.kept, written, known)
 
 
-def _only_record(seen: Seen, tags: dict[str, str], plan: Plan, desk: Desk, now: int) -> None:
+def _only_record(look: Look, desk: Desk) -> None:
     """A dry run: the facts and the plan go into the table and the log, and nothing else happens."""
+    seen, plan = look.seen, look.plan
     planned = reasons(plan.actions)
     logger.info("dry run", extra={"plan": planned})
     if plan.facts:
-        record = replace(plan.facts, planned=planned, seen=_fingerprint(seen, tags, desk.settings))
-        desk.table.save_observed(record, expires=now + KEEP_OFF if settled_off(record) else None)
+        record = replace(plan.facts, planned=planned, seen=_fingerprint(seen, look.tags, desk.settings))
+        if not _save(record, seen.record, desk.table, look.known.at):
+            raise Overtaken(record.name)
     elif seen.record:
         desk.table.forget(NOTEBOOK, seen.record.name.lower())
 
 
-def _note_first(before: Kept | None, after: Kept | None, actions: tuple[Action, ...], table: Table) -> None:
+def _note_first(before: Kept | None, after: Kept | None, actions: tuple[Action, ...], known: Known) -> None:
     """Note that we have to do with a configuration before we touch it: should we die, the sweep finds it."""
     if before is None and after is not None and actions:
-        backups.keep(table, Kept(after.name))
+        known.keep(Kept(after.name))
 
 
-def _keep(before: Kept | None, after: Kept | None, written: Configuration | None, table: Table) -> None:
+def _keep(before: Kept | None, after: Kept | None, written: Configuration | None, known: Known) -> None:
     if after and written:
         after = replace(after, modified=written.modified)
     if after is None and before is not None:
-        table.forget(CONFIGURATION, before.name)
+        known.forget(before.name)
     elif after is not None and after != before:
-        backups.keep(table, after)
+        known.keep(after)
 
 
 def _tell_others(before: Record | None, plan: Plan, desk: Desk, now: int) -> None:
@@ -214,7 +277,7 @@ def _send(looks: tuple[LookAtNotebook | LookAtConfiguration, ...], desk: Desk, n
     queues.send(desk.settings.notebook_queue, (to_message(look, now) for look in looks))
 
 
-def _fingerprint(seen: Seen, tags: dict[str, str], settings: Settings) -> str:
+def _fingerprint(seen: Seen, tags: Mapping[str, str], settings: Settings) -> str:
     notebook = seen.notebook
     if notebook is None:
         return ""

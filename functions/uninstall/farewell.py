@@ -10,12 +10,13 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
 from notebook_ssh.aws import backups, notebooks, security_groups
+from notebook_ssh.aws.known import Known
 from notebook_ssh.aws.table import CONFIGURATION, NOTEBOOK
 from notebook_ssh.errors import Absent, Problem, Transient
 from notebook_ssh.rules.bastion import Desired, Look, plan
 from notebook_ssh.rules.notebook import Action, Seen, WriteScript, plan_last_attachment, plan_last_script, shows
 from notebook_ssh.rules.record import Record
-from reconcile_notebook.apply import Hands, apply, needs_turn
+from reconcile_notebook.apply import Hands, apply, touched_by
 from reconcile_notebook.observe import observe_configuration
 from reconcile_notebook.reconcile import Desk
 
@@ -90,15 +91,16 @@ def _name(thing: object) -> str:
 
 def _restore_script(name: str, desk: Desk, left: Left) -> None:
     """The owner's bytes back into the configuration; the configuration away, when it is ours and nobody uses it."""
-    seen = observe_configuration(name, desk.table, desk.terms, desk.settings.stack, desk.clock())
+    seen = observe_configuration(name, Known(desk.table, desk.clock()), desk.terms, desk.settings.stack)
     planned = plan_last_script(seen, desk.terms)
     if isinstance(planned, Problem):
         left.told.append(f"{name}: {planned.message}")
         return
-    if needs_turn(planned):
-        with desk.turns.alone(f"configuration/{seen.name}"):
+    touched = touched_by(planned)
+    if touched:
+        with desk.turns.alone(*touched):
             desk.turns.wait_for_write()
-            seen = observe_configuration(seen.name, desk.table, desk.terms, desk.settings.stack, desk.clock())
+            seen = observe_configuration(seen.name, Known(desk.table, desk.clock()), desk.terms, desk.settings.stack)
             planned = plan_last_script(seen, desk.terms)
             written = () if isinstance(planned, Problem) else _apply(planned, desk, slot=True)
             left.told += [
@@ -127,7 +129,7 @@ def _let_go(record: Record, desk: Desk, left: Left) -> None:
     if isinstance(planned, Problem):
         left.told.append(planned.message)
     elif planned:
-        with desk.turns.alone(f"notebook/{record.name.lower()}", f"configuration/{notebook.configuration}"):
+        with desk.turns.alone(*touched_by(planned)):
             _apply(planned, desk)
     ours = shows(tags, desk.settings.tag_key)
     if ours:

@@ -11,6 +11,7 @@ from notebook_world import World, a_world
 
 from notebook_ssh.aws import clients, queues, tagging
 from notebook_ssh.aws.clients import client
+from notebook_ssh.aws.known import Known
 from notebook_ssh.aws.pacing import BETWEEN, LAST_WORDS, NoTurn, Turns
 from notebook_ssh.errors import Transient
 
@@ -53,11 +54,11 @@ def test_all_workers_together_write_once_a_second(world: World, starts: list[int
 def test_a_slot_that_comes_too_late_is_not_taken(world: World) -> None:
     patient, hasty = Worker(world, 0), Worker(world, 0, lasts=LAST_WORDS + 2_500)
     for _ in range(5):
-        patient.turns._take_slot()
+        patient.turns.take()
     with pytest.raises(NoTurn) as refused:
         hasty.write()
     assert refused.value.after == 5
-    assert patient.turns._take_slot() == 5 * BETWEEN
+    assert patient.turns.take() == 5 * BETWEEN
 
 
 def test_at_the_end_of_an_invocation_nothing_is_begun(world: World) -> None:
@@ -69,7 +70,7 @@ def test_a_closed_stack_gives_turns_to_its_end_alone(world: World) -> None:
     worker = Worker(world, 0)
     last = Turns(world.table, lambda: 60_000, lambda: 0, lambda seconds: None, last=True)
     last.close()
-    assert worker.turns.closed()
+    assert Known(world.table, 0).closed()
     with pytest.raises(NoTurn):
         worker.write()
     last.wait_for_write()

@@ -239,7 +239,7 @@ class TestObstacles:
         self.assert_problem(bench, "nb", "other-vpc", far)
 
     def test_a_notebook_in_no_vpc(self, bench: Bench) -> None:
-        bench.table.save_observed(Record("nb", wish=Wish(Mode.BASTION), state=RUNNING, observed_at=NOW))
+        bench.table.save_observed(Record("nb", wish=Wish(Mode.BASTION), state=RUNNING, observed_at=NOW), None)
         bench.run()
         self.assert_problem(bench, "nb", "not-in-vpc")
 

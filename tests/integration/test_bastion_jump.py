@@ -273,7 +273,7 @@ def _write_ssh_files(site: Site, bastion: Machine, notebooks: list[Notebook]) ->
 
 def tag(bench: Bench, notebook: Notebook, **parts: Any) -> None:
     notebook.record = replace(notebook.record, **parts)
-    bench.table.save_observed(notebook.record)
+    bench.table.save_observed(notebook.record, bench.table.record(notebook.record.name))
 
 
 def test_ssh_comes_through_the_bastion_exactly_while_the_rules_are_there(town: Town) -> None:

@@ -38,6 +38,17 @@ class Dynamo:
         item = self._read(_key(Key), consistent=ConsistentRead)
         return {"Item": item} if item is not None else {}
 
+    def batch_get_item(self, *, RequestItems: Mapping[str, Any]) -> dict[str, Any]:
+        """`page` keys at most are read: the rest is left unprocessed, as DynamoDB may do with any of them."""
+        ((table, asked),) = RequestItems.items()
+        keys, consistent = asked["Keys"], asked.get("ConsistentRead", False)
+        found = [self._read(_key(each), consistent=consistent) for each in keys[: self.page]]
+        left = keys[self.page :]
+        return {
+            "Responses": {table: [item for item in found if item is not None]},
+            "UnprocessedKeys": {table: asked | {"Keys": left}} if left else {},
+        }
+
     def query(
         self,
         *,

@@ -154,6 +154,9 @@ class People:
         notebook, name = self._notebook("Stopped"), self.run.chance.pick((*account.configurations, ""))
         if notebook.status in AT_REST and self.run.in_the_window("update_notebook_instance", notebook.name):
             return
+        if name == FALLBACK and self._we_meant_to_attach_it_to(notebook):
+            self.run.counts["deeds put off: an attachment of ours was on its way"] += 1
+            return
         if name:
             account.update_notebook_instance(NotebookInstanceName=notebook.name, LifecycleConfigName=name)
         else:
@@ -285,6 +288,11 @@ class People:
         found = self.run.chance.pick([each for each in everyone if each.status == status] or everyone)
         self.about += f" {found.name}"
         return found
+
+    def _we_meant_to_attach_it_to(self, notebook: Notebook) -> bool:
+        """It is noted, and not done: should the function have died, nobody could tell a person's attachment from ours."""
+        item = self.run.account.table.items.get(("notebook", notebook.name.lower()), {})
+        return item.get("attached") == {"S": FALLBACK} and notebook.configuration != FALLBACK
 
     def _configuration(self) -> Configuration:
         if not self.run.account.configurations:

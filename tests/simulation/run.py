@@ -537,7 +537,7 @@ class Run:
         raise BrokenPromise(f"unforeseen: {_told(error)}")
 
 
-_OF_THE_TABLE = {"get_item", "query", "put_item", "update_item", "delete_item"}
+_OF_THE_TABLE = {"get_item", "batch_get_item", "query", "put_item", "update_item", "delete_item"}
 _WRITES = {
     "update_notebook_instance",
     "start_notebook_instance",
@@ -639,6 +639,7 @@ def bound(run: Run) -> Iterator[None]:
         enter(redirect_stdout(_Nowhere()))  # metrics are printed
         enter(patch.object(Logger, "exception", run.unforeseen))
         secrets.forget()
+        notebook_function.forget()
         logging.disable(logging.CRITICAL)
         stack.callback(logging.disable, logging.NOTSET)
         yield

@@ -15,6 +15,7 @@ from stack import WITH_BASTION, Stack
 
 REVIEWED = {
     "ReconcileNotebook": {
+        "dynamodb:BatchGetItem",
         "dynamodb:DeleteItem",
         "dynamodb:GetItem",
         "dynamodb:PutItem",

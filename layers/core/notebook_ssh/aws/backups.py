@@ -24,12 +24,6 @@ KEEP_SECONDS = 90 * 86_400
 """How long copies stay after nobody who uses the configuration asks for SSH any more."""
 
 
-def kept(table: Table, configuration: str) -> Kept | None:
-    """What the table keeps about `configuration`, or None."""
-    item = table.item(CONFIGURATION, configuration)
-    return kept_of(item) if item else None
-
-
 def all_kept(table: Table) -> Iterator[Kept]:
     """What the table keeps about every configuration that we look after."""
     for item in table.items(CONFIGURATION):

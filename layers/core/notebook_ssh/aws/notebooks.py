@@ -35,7 +35,7 @@ class WrongStatus(Transient):
 
 
 class ChangedMeanwhile(Transient):
-    """Somebody else wrote the configuration between our reading and our writing."""
+    """Somebody else wrote the configuration, or attached one, between our reading and our writing."""
 
 
 def _ask(call: Callable[..., Any], **given: Any) -> Any:
@@ -119,7 +119,13 @@ def users_of(configuration: str) -> list[NotebookLine]:
 
 
 def attach(notebook: str, configuration: str) -> None:
-    """Attach `configuration`. WrongStatus unless the notebook is at rest."""
+    """Attach `configuration` to a notebook that has none. WrongStatus unless it is at rest.
+
+    ChangedMeanwhile when it has one by now: the last look is taken right before, as for a script.
+    """
+    there = describe_notebook(notebook).configuration
+    if there is not None:
+        raise ChangedMeanwhile(f"{notebook} was given the configuration {there} since it was looked at")
     _ask(client("sagemaker").update_notebook_instance, NotebookInstanceName=notebook, LifecycleConfigName=configuration)
 
 

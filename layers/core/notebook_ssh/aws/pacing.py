@@ -62,15 +62,38 @@ class Turns:
         """Everybody gets turns again."""
         self._mark("REMOVE #closed", {})
 
-    def closed(self) -> bool:
-        """Whether the stack is being deleted."""
-        item = self.table.item(CLOCK, SLOTS, consistent=True)
-        return bool(item and item.get("closed"))
+    def take(self, ahead: int = 0) -> int:
+        """Take the next free slot that is at least `ahead` milliseconds away; its moment, in milliseconds since the epoch.
+
+        NoTurn, with no slot taken, when it comes too late for us.
+        """
+        while True:
+            now = self.clock()
+            soonest, latest = now + ahead, now + self.remaining() - LAST_WORDS
+            open_to_us = "" if self.last else "attribute_not_exists(#closed) AND "
+            free_by_then = open_to_us + "(attribute_not_exists(#next) OR #next <= :soonest)"
+            queue_fits = open_to_us + "#next > :soonest AND #next <= :latest"
+            if latest < soonest:
+                raise NoTurn("a write", after=1)
+            if self._advance(free_by_then, soonest=soonest, to=soonest + BETWEEN) is not None:
+                return soonest
+            before = self._advance(queue_fits, soonest=soonest, latest=latest)
+            if before is not None:
+                return before
+            item = self.table.item(CLOCK, SLOTS, consistent=True)
+            if item and item.get("closed") and not self.last:
+                raise NoTurn("a write, because the stack is being deleted", after=900)
+            next_free = int(item.get("next", now)) if item else now
+            if next_free > latest:
+                raise NoTurn("a write", after=max(1, (next_free - now) // 1000))
+
+    def wait_until(self, moment: int) -> None:
+        """Sleep until `moment`, in milliseconds since the epoch; not at all when it has passed."""
+        self.sleep(max(0, moment - self.clock()) / 1000)
 
     def wait_for_write(self) -> None:
-        """Wait for the next free slot and take it. NoTurn, with no slot taken, when it comes too late for us."""
-        slot = self._take_slot()
-        self.sleep(max(0, slot - self.clock()) / 1000)
+        """Take the next free slot, and wait for it."""
+        self.wait_until(self.take())
 
     @contextmanager
     def alone(self, *names: str) -> Iterator[None]:
@@ -83,31 +106,9 @@ class Turns:
                 held.enter_context(self._hold(f"alone/{name}"))
             yield
 
-    def _take_slot(self) -> int:
-        """The moment of our slot, in milliseconds since the epoch."""
-        while True:
-            now = self.clock()
-            latest = now + self.remaining() - LAST_WORDS
-            open_to_us = "" if self.last else "attribute_not_exists(#closed) AND "
-            free_now = open_to_us + "(attribute_not_exists(#next) OR #next <= :now)"
-            queue_fits = open_to_us + "#next > :now AND #next <= :latest"
-            if latest < now:
-                raise NoTurn("a write", after=1)
-            if self._advance(free_now, now=now, to=now + BETWEEN) is not None:
-                return now
-            before = self._advance(queue_fits, now=now, latest=latest)
-            if before is not None:
-                return before
-            item = self.table.item(CLOCK, SLOTS, consistent=True)
-            if item and item.get("closed") and not self.last:
-                raise NoTurn("a write, because the stack is being deleted", after=900)
-            next_free = int(item.get("next", now)) if item else now
-            if next_free > latest:
-                raise NoTurn("a write", after=max(1, (next_free - now) // 1000))
-
-    def _advance(self, condition: str, *, now: int, to: int | None = None, latest: int | None = None) -> int | None:
+    def _advance(self, condition: str, *, soonest: int, to: int | None = None, latest: int | None = None) -> int | None:
         """Move the next free slot on, `to` there or by one; the slot before, or None when the condition fails."""
-        values = {":now": to_attribute(now)}
+        values = {":soonest": to_attribute(soonest)}
         values |= {":to": to_attribute(to)} if to is not None else {":between": to_attribute(BETWEEN)}
         values |= {":latest": to_attribute(latest)} if latest is not None else {}
         try:

@@ -13,7 +13,7 @@ replaces its own part in one UpdateItem.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.aws.clients import client, code_of, transient
-from notebook_ssh.errors import Problem
+from notebook_ssh.errors import Problem, Transient
 from notebook_ssh.rules.record import (
     Mode,
     Network,
@@ -43,6 +43,11 @@ NOTEBOOK = "notebook"
 CONFIGURATION = "configuration"
 CLOCK = "clock"
 BASTION_LOOK = "bastion"
+
+BATCH = 100
+"""Most keys of one request (BatchGetItem)."""
+TRIES = 3
+"""How often DynamoDB is asked for keys that it left out (BatchGetItem, `UnprocessedKeys`)."""
 
 
 def to_attribute(value: Any) -> AttributeValueTypeDef:
@@ -231,7 +236,7 @@ class KeptReport:
 
 
 class Table:
-    """The table by name. Every method is one request to DynamoDB, except `records`, which pages."""
+    """The table by name. Every method is one request to DynamoDB, except those that page: `records`, `items`, `items_at`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -247,37 +252,43 @@ class Table:
             if "name" in item:
                 yield record_of(item)
 
-    def save_observed(self, record: Record, *, expires: int | None = None) -> None:
+    def save_observed(self, record: Record, before: Record | None, *, expires: int | None = None) -> bool:
         """Write the notebook reconciler's part of `record`, and leave the other writers' parts alone.
 
-        A slower run never overwrites a later observation: older ones are dropped silently, since the
-        later one was made by the same rules from newer facts.
+        before: the record that this one was made from, None when there was none. False, with nothing written, when
+        another look has saved one since: what it did and noted must not be undone by older news.
         """
-        parts = {name: value for name, value in asdict(record).items() if name in OBSERVED}
+        parts = {name: to_attribute(value) for name, value in asdict(record).items() if name in OBSERVED}
         # `name`, `state` and others are reserved words in DynamoDB expressions, so all are aliased.
-        sets = [f"#{name} = :{name}" for name in parts]
-        names = {f"#{name}": name for name in parts}
-        values = {f":{name}": to_attribute(value) for name, value in parts.items()}
-        names["#expires"] = "expires"
-        expression = "SET " + ", ".join(sets)
+        names = {f"#{name}": name for name in parts} | {"#expires": "expires"}
+        values = {f":{name}": value for name, value in parts.items()}
+        expression = "SET " + ", ".join(f"#{name} = :{name}" for name in parts)
         if expires is None:
             expression += " REMOVE #expires"
         else:
             expression += ", #expires = :expires"
             values[":expires"] = to_attribute(expires)
-        no_later_observation = "attribute_not_exists(#observed_at) OR #observed_at <= :observed_at"
+        nobody_looked_since = "attribute_not_exists(#observed_at)"
+        if before is not None:
+            nobody_looked_since = "#observed_at = :at_before AND #seen = :seen_before"
+            values |= {":at_before": to_attribute(before.observed_at), ":seen_before": to_attribute(before.seen)}
         try:
             client("dynamodb").update_item(
                 TableName=self.name,
                 Key=key(NOTEBOOK, record.name.lower()),
                 UpdateExpression=expression,
-                ConditionExpression=no_later_observation,
+                ConditionExpression=nobody_looked_since,
                 ExpressionAttributeNames=names,
                 ExpressionAttributeValues=values,
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
-        except (ClientError, BotoCoreError) as error:
-            if code_of(error) != "ConditionalCheckFailedException":
-                raise (transient(error) or error) from error
+        except Exception as error:
+            if isinstance(error, ClientError) and code_of(error) == "ConditionalCheckFailedException":
+                item = cast(Any, error.response).get("Item") or {}
+                # Our own write, when botocore had to send it twice.
+                return {name: item.get(name) for name in parts} == parts
+            raise (transient(error) or error) from error
+        return True
 
     def refresh_report(self, name: str, role: str, report: Report, *, spoken_after: int) -> KeptReport:
         """Keep `report` when it is more of the same, in one request.
@@ -421,6 +432,31 @@ class Table:
         except Exception as error:
             raise (transient(error) or error) from error
         return item_of(answer["Item"]) if "Item" in answer else None
+
+    def items_at(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any] | None]:
+        """The items with these keys as they are now, None for one that is not there. One request for each 100.
+
+        Transient when DynamoDB leaves some out whenever it is asked: what was not read is not absent.
+        """
+        found: dict[tuple[str, str], dict[str, Any] | None] = dict.fromkeys(keys)
+        waiting = list(found)
+        for start in range(0, len(waiting), BATCH):
+            for item in self._batch(waiting[start : start + BATCH]):
+                found[item["pk"], item["sk"]] = item
+        return found
+
+    def _batch(self, keys: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+        asked: Any = {self.name: {"Keys": [key(pk, sk) for pk, sk in keys], "ConsistentRead": True}}
+        for _ in range(TRIES):
+            try:
+                answer = client("dynamodb").batch_get_item(RequestItems=asked)
+            except Exception as error:
+                raise (transient(error) or error) from error
+            yield from map(item_of, answer["Responses"].get(self.name, ()))
+            asked = answer.get("UnprocessedKeys")
+            if not asked:
+                return
+        raise Transient(f"BatchGetItem: {len(asked[self.name]['Keys'])} of {len(keys)} keys were not read")
 
     def items(self, pk: str, *, consistent: bool = False, only: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
         """All items of one partition, page by page. only: the attributes wanted, `part.attribute` within a part."""

@@ -381,6 +381,14 @@ def settled_off(record: Record) -> bool:
     return record.wish == Wish() and record.attached is None and record.restart is None and record.problem is None
 
 
+def is_news(before: Record | None, after: Record) -> bool:
+    """Whether a look found anything but that it is later now; the end of access is news, though no tag changed."""
+    if before is None or replace(after, observed_at=before.observed_at) != before:
+        return True
+    until = after.wish.until
+    return until is not None and before.observed_at < until <= after.observed_at
+
+
 # ---- the stack's own end -----------------------------------------------------------------------
 
 
