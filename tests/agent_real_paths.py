@@ -176,7 +176,7 @@ def tell(notebook: RealNotebook, stack: Stack) -> None:
     ):
         link.symlink_to(target)
         os.lchown(link, UID, UID)
-    HOME.chmod(0o770)  # which sshd refuses
+    HOME.chmod(0o772)  # which sshd refuses
     before = roots_files()
     filler = HOME / "SageMaker/large.bin"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -194,6 +194,7 @@ def tell(notebook: RealNotebook, stack: Stack) -> None:
 
     who = owners()
     assert who["keeper"] == 0, who
+    assert stat.S_IMODE(HOME.stat().st_mode) == 0o750, "what others may write, sshd does not read"
     assert {who["work"], who["ngrok"]} == {UID}, who
     roots = [path for path in HOME.rglob("*") if "anaconda3" not in path.parts and path.lstat().st_uid == 0]
     assert roots == [HOME / "SageMaker/precious"], f"root wrote below the home directory: {roots}"

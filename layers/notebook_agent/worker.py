@@ -5,6 +5,9 @@ The stack sends this text with its answer, the agent checks it against the SHA-2
 be, nothing is reached that this owner could not reach anyway; only `set_up` and `put_back` run as root, and they
 touch root's own paths alone.
 
+In this order: keys and sessions; ngrok's configuration, program and tunnel; the worker, which brings all together; the
+notebook's own tags; what the worker looks after; what people read; root's part; people's commands.
+
 Standard library only, Python 3.9 or later; agent.py lies in the same folder.
 """
 
@@ -85,7 +88,7 @@ class Trouble(Exception):
     """What stands in the way: `Trouble(code, message)`, for a person. Never holds a secret."""
 
 
-# --- keys ----------------------------------------------------------------------------------------------------
+# --- keys and sessions ---------------------------------------------------------------------------------------
 
 BEGIN, END = "# notebook-ssh: begin, kept by the agent", "# notebook-ssh: end"
 
@@ -360,6 +363,8 @@ def tunnel(ask):
     except Trouble as why:
         say("trouble", trouble=why.args)
 
+
+# --- the tunnel ----------------------------------------------------------------------------------------------
 
 # What ngrok's codes mean to a person (https://ngrok.com/docs/errors).
 CODES = {
@@ -749,6 +754,8 @@ class Worker:
             self.tunnel.hear()
 
 
+# --- the notebook's own tags ---------------------------------------------------------------------------------
+
 # As the stack reads the same tags (rules/tags.py, docs/tags.md).
 TAG_URL = re.compile(
     r"tcp://(?=[^:]{1,253}:)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+:([1-9][0-9]{0,4})"
@@ -822,24 +829,7 @@ def read_tags(ask):
         print(json.dumps({"text": repr(why)}))
 
 
-def explain(status, text):
-    """(code, message) for an exchange that failed."""
-    if not status:
-        hint = "check the way out (proxy, NAT or VPC endpoint)"
-        return "api-unreachable", f"the stack cannot be reached; {hint}: {text[:200]}"
-    try:
-        said = json.loads(text)["message"]
-    except (ValueError, LookupError, TypeError):
-        said = "it is tried again"
-    if status == 403 and said == "Forbidden":
-        # API Gateway's word for a request through an interface endpoint that does not serve this API.
-        said = (
-            "a VPC endpoint for execute-api keeps this notebook from the public API; an admin sets the stack's ApiUrl"
-        )
-    return (
-        "api-refused" if status < 500 else "api-unavailable",
-        f"the stack does not take the report ({status}): {said}",
-    )
+# --- what the worker looks after -----------------------------------------------------------------------------
 
 
 def sshd_answers():
@@ -870,6 +860,29 @@ def remember(answer):
     for name, text in (("answer.json", json.dumps(lasting)), ("worker.py", read(OPT + "worker.py"))):
         if read(KEPT + name) != text:
             write(KEPT + name, text, 0o600)
+
+
+# --- what people read ----------------------------------------------------------------------------------------
+
+
+def explain(status, text):
+    """(code, message) for an exchange that failed."""
+    if not status:
+        hint = "check the way out (proxy, NAT or VPC endpoint)"
+        return "api-unreachable", f"the stack cannot be reached; {hint}: {text[:200]}"
+    try:
+        said = json.loads(text)["message"]
+    except (ValueError, LookupError, TypeError):
+        said = "it is tried again"
+    if status == 403 and said == "Forbidden":
+        # API Gateway's word for a request through an interface endpoint that does not serve this API.
+        said = (
+            "a VPC endpoint for execute-api keeps this notebook from the public API; an admin sets the stack's ApiUrl"
+        )
+    return (
+        "api-refused" if status < 500 else "api-unavailable",
+        f"the stack does not take the report ({status}): {said}",
+    )
 
 
 def missing(status):

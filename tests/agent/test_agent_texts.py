@@ -563,6 +563,7 @@ ENDLESS = {
         "child.stdout.read(1 << 20)": "the keeper waits for its children: that is its work",
         "child.stdout.read(1)": "the same",
         "open(RUN + 'lock', 'a')": "below a folder of root's",
+        "os.open(new, flags, mode)": "it makes the file: O_EXCL",
         "os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)": "below a folder of root's",
     },
     "worker": {
