@@ -256,8 +256,8 @@ class People:
 
     # ---- afterwards
 
-    def go_home(self) -> None:
-        """Everybody repairs what they broke, stops what runs and asks for nothing more."""
+    def go_home(self, *, untag: bool) -> None:
+        """Everybody repairs what they broke, stops what runs and, if so, asks for nothing more."""
         account = self.run.account
         account.person = True
         for configuration in account.configurations.values():
@@ -268,8 +268,9 @@ class People:
             elif any(each.stack == OTHER_STACK for each in blocks(script)):
                 self._write(configuration, strip(script, OTHER_STACK), truth)
         for notebook in account.notebooks.values():
-            mine = [key for key in notebook.tags if key not in ("ssh-status", "ssh-address")]
-            account.delete_tags(ResourceArn=notebook.arn, TagKeys=mine)
+            if untag:
+                mine = [key for key in notebook.tags if key not in ("ssh-status", "ssh-address")]
+                account.delete_tags(ResourceArn=notebook.arn, TagKeys=mine)
             if notebook.status == "InService":
                 account.stop_notebook_instance(NotebookInstanceName=notebook.name)
         account.person = False

@@ -126,7 +126,15 @@ class Promises(Watcher):
         self._hold(
             kept, f"{configuration.name}: an owner's byte was lost: {without_blocks(script)!r} was {truth.text!r}"
         )
+        self._hold(
+            before in (None, after) or self._copied(configuration.name, before), f"{configuration.name}: no copy"
+        )
         truth.put_back = False
+
+    def _copied(self, name: str, script: str | None) -> bool:
+        """Whether the table holds a copy of the configuration's on-start script as it is (base64)."""
+        items = self.run.account.table.items
+        return any(pk == f"backup#{name}" and item["content"] == {"S": script} for (pk, _), item in items.items())
 
     def created(self, configuration: Configuration) -> None:
         if not self.run.account.person:

@@ -45,6 +45,8 @@ from reconcile_notebook import handler as notebook_function
 from record_address import handler as report_function
 from start_notebook import handler as start_function
 from sweep import handler as sweep_function
+from uninstall import handler as uninstall_function
+from uninstall.farewell import Left
 
 BEGIN = 1_800_000_000_000
 FUNCTION = f"{STACK}-ReconcileNotebook"
@@ -53,8 +55,8 @@ SWEEP_EVERY = 900_000
 VISIBILITY, RECEIVES = 130_000, 5
 """As in template.yaml."""
 
-SECONDS = {"notebooks": 120, "bastion": 120, "sweep": 300, "report": 30, "start": 30, "lookup": 30}
-MOST = {"notebooks": 3, "bastion": 1, "sweep": 1, "report": 2, "start": 1, "lookup": 2}
+SECONDS = {"notebooks": 120, "bastion": 120, "sweep": 300, "report": 30, "start": 30, "lookup": 30, "uninstall": 900}
+MOST = {"notebooks": 3, "bastion": 1, "sweep": 1, "report": 2, "start": 1, "lookup": 2, "uninstall": 1}
 """Time and concurrency of each function."""
 
 ANSWERS = ("report", "start", "lookup")
@@ -182,11 +184,27 @@ class Run:
         self.promises.settled()
         self._nothing_moves()
         self.deaf = bool(self.seed % 2)
-        self.people.go_home()
+        uninstalls = self.seed % 3 == 0
+        self.people.go_home(untag=not uninstalls)
         self._drain()
-        for _ in range(4 if self.deaf else 2):
-            self._sweep_once("after everybody went home")
+        if uninstalls:
+            self._uninstall()
+        else:
+            for _ in range(4 if self.deaf else 2):
+                self._sweep_once("after everybody went home")
         self.promises.as_it_was()
+
+    def _uninstall(self) -> None:
+        """The admin deletes the stack, while all tags still ask for SSH. What its function says goes to CloudFormation."""
+        self.story.append("the stack is deleted")
+        event = {"RequestType": "Delete"}
+        said: list[Left] = []
+        with patch.object(uninstall_function, "answer", lambda event, left, log: said.append(left)):
+            self.jobs.append(("uninstall", lambda: uninstall_function.handle(event, self._context(self.baton.current))))
+            self._drain()
+        (left,) = said
+        self.hold(left.done, f"the stack could not be deleted: {left.said}")
+        self.counts["stacks deleted"] += 1
 
     def _sweep_once(self, when: str) -> None:
         self.story.append(f"one sweep {when}")
@@ -327,6 +345,7 @@ class Run:
         return SimpleNamespace(
             function_name=FUNCTION,
             aws_request_id="request",
+            log_stream_name="log",
             get_remaining_time_in_millis=lambda: worker.deadline - self.now,
         )
 
@@ -631,11 +650,20 @@ def bound(run: Run) -> Iterator[None]:
         enter = stack.enter_context
         enter(patch.dict(os.environ, ENVIRONMENT))
         enter(patch.object(clients, "_client", lambda service: made.setdefault(service, _Client(run, service))))
-        for module in (notebook_function, sweep_function, report_function, start_function, lookup_function, secrets):
+        for module in (
+            notebook_function,
+            sweep_function,
+            report_function,
+            start_function,
+            lookup_function,
+            uninstall_function,
+            secrets,
+        ):
             enter(patch.object(module, "time", clock))
         enter(patch.object(bastion_function, "time", clock.time))
         enter(patch.object(notebook_function, "read_terms", lambda settings: run.terms()))
         enter(patch.object(sweep_function, "read_terms", lambda settings: run.terms()))
+        enter(patch.object(uninstall_function, "read_terms", lambda settings: run.terms()))
         enter(redirect_stdout(_Nowhere()))  # metrics are printed
         enter(patch.object(Logger, "exception", run.unforeseen))
         secrets.forget()
