@@ -178,6 +178,10 @@ class Terminal:
         (found,) = (item for item in items if item.get("sk", {}).get("S") == "my-notebook")
         return dict(found)
 
+    def phase(self) -> str:
+        """What the agent said last of its connection."""
+        return str(self.record().get("report", {}).get("M", {}).get("phase", {}).get("S", ""))
+
     def letters(self, output: str) -> int:
         """How many messages lie in the queue that an output names."""
         told = self.client("sqs").get_queue_attributes(
@@ -209,7 +213,8 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
         processes.wait_until("the account is open", ready, LIMIT, alive=lambda: account.poll() is None)
         yield Terminal(environment, folder)
     finally:
-        processes.dismiss(account, patience=30)
+        account.terminate()
+        account.wait(30)
 
 
 def test_the_documents_from_nothing_to_the_end_of_the_stack(terminal: Terminal) -> None:
@@ -232,7 +237,7 @@ def deploys_and_connects(terminal: Terminal) -> None:
     secret = terminal.client("secretsmanager").get_secret_value(SecretId=terminal.outputs()["SecretArn"])
     assert secret["SecretString"] == terminal.variables["NGROK_TOKEN"]
     assert "tag            ssh=ngrok" in terminal.type("deploy.md", "Key=ssh-restart,Value=now")
-    until("the tunnel's address is known", lambda: "address" in terminal.record().get("report", {}).get("M", {}))
+    until("the tunnel's address is known", lambda: terminal.phase() == "connected")
     assert re.search(r"^ssh -p \d+ ec2-user@", terminal.type("deploy.md", "$LAPTOP/notebooks"))
     assert "put-secret-value" in terminal.type("deploy.md", "output PutToken\n")
 
@@ -283,12 +288,13 @@ def operates(terminal: Terminal) -> None:
     secrets = terminal.client("secretsmanager")
     assert secrets.get_secret_value(SecretId=outputs["SecretArn"])["SecretString"] == "another token"
 
-    key = (Path(terminal.variables["LAPTOP"]) / "mario.pub").read_text()
-    (terminal.folder / "mario.pub").write_text(key.replace("mario", "of mario's other laptop"))
+    new_key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(terminal.folder / "mario")]
+    subprocess.run(new_key, check=True)
+    key = (terminal.folder / "mario.pub").read_text().split()[1]
     terminal.type("operations.md", "put-parameter")
-    until("the key is on the notebook", lambda: "other laptop" in terminal.keys_on_the_notebook())
+    until("the key is on the notebook", lambda: key in terminal.keys_on_the_notebook())
     terminal.type("operations.md", "delete-parameter")
-    until("the key is gone", lambda: "other laptop" not in terminal.keys_on_the_notebook())
+    until("the key is gone", lambda: key not in terminal.keys_on_the_notebook())
     arn = terminal.client("sagemaker").describe_notebook_instance(NotebookInstanceName="my-notebook")
     terminal.type("keys.md", "KEYS_PATH", before=f"NOTEBOOK_ARN={arn['NotebookInstanceArn']}")
     terminal.type("bastion.md", "describe-security-group-rules")
@@ -312,7 +318,7 @@ def plans_and_puts_back(terminal: Terminal) -> None:
     until("it is done", lambda: terminal.script() == OWNERS_SCRIPT)
 
     table = terminal.outputs()["TableName"]
-    (copy,) = terminal.client("dynamodb").query(
+    copy, *_later = terminal.client("dynamodb").query(
         TableName=table,
         KeyConditionExpression="pk = :pk",
         ExpressionAttributeValues={":pk": {"S": f"backup#{name}"}},
