@@ -1,0 +1,304 @@
+"""What one signal costs: every request to DynamoDB and SageMaker, story by story, and what is not saved on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from builders import a_record
+from notebook_world import OWNERS, World, a_world
+
+from notebook_ssh.aws import clients
+from notebook_ssh.aws.clients import client
+from notebook_ssh.aws.known import FRESH, Known
+from notebook_ssh.aws.table import Table
+from notebook_ssh.errors import Transient
+from notebook_ssh.rules.notebook import is_news
+from notebook_ssh.rules.record import Mode, Wish
+from reconcile_notebook import handler
+
+
+@dataclass
+class Account:
+    """calls: requests of the reconciler since the last `story`, by operation."""
+
+    world: World
+    calls: Counter[str] = field(default_factory=Counter)
+    within: bool = False
+
+    def settle(self) -> None:
+        self.within = True
+        self.world.settle(finish=False)
+        self.within = False
+
+    def story(self) -> Counter[str]:
+        """Everything that is waiting happens, and is counted alone."""
+        self.calls.clear()
+        self.settle()
+        return Counter(self.calls)
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    with a_world(monkeypatch) as world:
+        account = Account(world)
+
+        def note(model: Any, **_: Any) -> None:
+            account.calls[model.name] += account.within
+
+        for service in ("dynamodb", "sagemaker"):
+            client(service).meta.events.register("before-call", note)
+        yield account
+
+
+def fleet(account: Account, notebooks: int, *, shared: bool = False, **tags: str) -> None:
+    for number in range(notebooks):
+        if number == 0 or not shared:
+            account.world.configuration(f"team-{number}")
+        account.world.notebook(f"box-{number}", "team-0" if shared else f"team-{number}", **tags)
+    account.world.settle(rounds=40)
+
+
+def tag(account: Account, notebooks: int) -> None:
+    for number in range(notebooks):
+        account.world.tag(f"box-{number}", ssh="ngrok")
+
+
+def look(account: Account, notebooks: int) -> None:
+    for number in range(notebooks):
+        account.world.look(f"box-{number}")
+
+
+def test_nothing_to_do_costs_the_three_reads_of_sagemaker_and_two_of_the_table(account: Account) -> None:
+    fleet(account, 1, ssh="ngrok")
+    look(account, 1)
+    assert account.story() == {
+        "BatchGetItem": 2,
+        "DescribeNotebookInstance": 1,
+        "ListTags": 1,
+        "DescribeNotebookInstanceLifecycleConfig": 1,
+    }
+
+
+def test_a_batch_shares_its_reads_of_the_table(account: Account) -> None:
+    fleet(account, 10, ssh="ngrok")
+    look(account, 10)
+    assert account.story() == {
+        "BatchGetItem": 2,
+        "DescribeNotebookInstance": 10,
+        "ListTags": 10,
+        "DescribeNotebookInstanceLifecycleConfig": 10,
+    }
+
+
+def test_a_tag_where_the_block_is_in_already_costs_six(account: Account) -> None:
+    fleet(account, 2, shared=True)
+    tag(account, 1)
+    account.settle()
+    account.world.tag("box-1", ssh="ngrok")
+    assert account.story() == {
+        "BatchGetItem": 1,
+        "GetItem": 1,  # of a notebook without record nobody knows which configuration to read about
+        "DescribeNotebookInstance": 1,
+        "ListTags": 1,
+        "DescribeNotebookInstanceLifecycleConfig": 1,
+        "UpdateItem": 1,
+    }
+
+
+def test_a_tag_that_puts_the_block_in_costs_seventeen_and_the_look_that_it_causes_four(account: Account) -> None:
+    fleet(account, 1)
+    tag(account, 1)
+    assert account.story() == {
+        "BatchGetItem": 2,  # one for each of the two signals
+        "GetItem": 1,
+        "DescribeNotebookInstance": 1,
+        "ListTags": 2,
+        "DescribeNotebookInstanceLifecycleConfig": 4,  # the look, the last look, the one after, and the second signal's
+        "ListNotebookInstances": 1,
+        "UpdateItem": 4,  # the claim, the turn, what is begun, what is done
+        "PutItem": 3,  # the note, the back-up, what was written
+        "Query": 1,
+        "UpdateNotebookInstanceLifecycleConfig": 1,
+        "DeleteItem": 1,
+    }
+
+
+def test_the_block_in_a_script_that_five_share_is_written_once(account: Account) -> None:
+    fleet(account, 5, shared=True)
+    tag(account, 5)
+    calls = account.story()
+    assert calls["UpdateNotebookInstanceLifecycleConfig"] == 1
+    assert calls["PutItem"] == 3  # none writes over what the first one noted
+    assert calls.total() <= 21 + 4 * 5
+
+
+# ---- what is not saved on ----------------------------------------------------------------------
+
+
+def test_what_was_read_for_a_batch_is_read_again_when_it_is_old(account: Account) -> None:
+    fleet(account, 3, ssh="ngrok")
+
+    def slow(operation: str, given: dict[str, Any]) -> None:
+        if operation == "describe_notebook_instance":
+            account.world.now += FRESH + 1
+
+    account.world.before_call = slow
+    look(account, 3)
+    assert account.story()["BatchGetItem"] == 3 * 2
+
+
+def test_a_stack_that_is_closed_while_a_batch_is_looked_at_is_left_alone(account: Account) -> None:
+    fleet(account, 2, ssh="ngrok")
+    described: list[str] = []
+
+    def closing(operation: str, given: dict[str, Any]) -> None:
+        described.append(operation)
+        client("dynamodb").put_item(
+            TableName="records",
+            Item={"pk": {"S": "clock"}, "sk": {"S": "sagemaker-writes"}, "closed": {"BOOL": True}},
+        )
+        account.world.now += FRESH + 1
+
+    account.world.before_call = closing
+    look(account, 2)
+    account.settle()
+    assert described.count("describe_notebook_instance") == 1
+
+
+def test_a_look_that_was_overtaken_undoes_nothing_and_is_taken_again(account: Account) -> None:
+    fleet(account, 1)
+    world = account.world
+    tag(account, 1)
+
+    def another(operation: str, given: dict[str, Any]) -> None:
+        """Another worker's look begins and ends between our reading of the table and our saving."""
+        if operation == "list_tags":
+            world.before_call = lambda operation, given: None
+            theirs = a_record(name="box-0", observed_at=world.now, seen="theirs", attached="by them")
+            assert world.table.save_observed(theirs, None)
+
+    world.before_call = another
+    world.deliver()
+    assert world.record("box-0").attached == "by them"
+    assert world.on_start("team-0") == OWNERS
+    world.now += 5
+    account.settle()
+    assert world.has_block("team-0")
+    assert world.record("box-0").seen not in ("", "theirs")
+
+
+def test_a_record_is_saved_over_the_one_it_was_made_from_and_twice_by_the_same_hand(account: Account) -> None:
+    table = account.world.table
+    first, second = a_record(observed_at=100, seen="a"), a_record(observed_at=100, seen="b")
+    assert table.save_observed(first, None)
+    assert table.save_observed(first, None)  # botocore had lost the answer
+    assert not table.save_observed(second, None)
+    assert not table.save_observed(second, replace(first, seen="c"))
+    assert not table.save_observed(second, replace(first, observed_at=99))
+    assert table.record("demo") == first
+    assert table.save_observed(second, first)
+    assert table.record("demo") == second
+
+
+def test_a_restart_that_another_look_began_is_not_begun_again(account: Account) -> None:
+    """Stopping is looked at twice, and noted only over the record of the second look."""
+    world = account.world
+    world.notebook("box")
+    world.settle()
+    world.now += 2000
+    world.tag("box", ssh="ngrok", ssh_restart="now")
+    looks: list[str] = []
+
+    def before(operation: str, given: dict[str, Any]) -> None:
+        if operation == "describe_notebook_instance":
+            looks.append(operation)
+            if len(looks) == 2:
+                world.table.save_observed(a_record(name="box", observed_at=world.now, seen="x"), None)
+
+    world.before_call = before
+    world.deliver()
+    assert len(looks) == 2
+    assert world.calls["stop_notebook_instance"] == 0
+
+
+def test_a_configuration_that_somebody_attached_meanwhile_is_not_replaced(account: Account) -> None:
+    world = account.world
+    world.configuration("theirs")
+    world.notebook("box", running=False)
+    world.settle()
+    world.tag("box", ssh="ngrok")
+
+    def before(operation: str, given: dict[str, Any]) -> None:
+        if operation == "create_notebook_instance_lifecycle_config":
+            world.before_call = lambda operation, given: None
+            world.attach("box", "theirs")
+            world.finish()
+
+    world.before_call = before
+    world.deliver()
+    assert world.attached("box") == "theirs"
+
+
+def test_a_look_that_found_nothing_new_is_remembered_by_the_process_alone(account: Account) -> None:
+    fleet(account, 1, ssh="ngrok")
+    before = account.world.record("box-0")
+    account.world.now += 100
+    look(account, 1)
+    late = list(account.world.messages)
+    account.settle()
+    assert account.world.record("box-0") == before
+    account.world.now += 1
+    account.world.messages += late
+    assert account.story() == {"BatchGetItem": 2}
+    handler.forget()
+    account.world.messages += late
+    assert account.story()["DescribeNotebookInstance"] == 1
+
+
+def test_the_end_of_access_is_news_once() -> None:
+    before = a_record(wish=Wish(Mode.NGROK, until=1_000), observed_at=900)
+    assert not is_news(before, replace(before, observed_at=999))
+    assert is_news(before, replace(before, observed_at=1_000))
+    assert not is_news(replace(before, observed_at=1_000), replace(before, observed_at=1_001))
+    assert is_news(None, before)
+    assert is_news(before, replace(before, seen="other"))
+
+
+# ---- reading many ------------------------------------------------------------------------------
+
+
+class Forgetful:
+    """DynamoDB that reads `at_once` keys of each request and leaves out the rest."""
+
+    def __init__(self, at_once: int) -> None:
+        self.at_once, self.asked = at_once, 0
+
+    def batch_get_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803
+        self.asked += 1
+        keys = RequestItems["records"]["Keys"]
+        assert RequestItems["records"]["ConsistentRead"]
+        assert len(keys) <= 100
+        left = keys[self.at_once :]
+        return {
+            "Responses": {"records": keys[: self.at_once]},
+            "UnprocessedKeys": {"records": {"Keys": left, "ConsistentRead": True}} if left else {},
+        }
+
+
+def test_keys_that_were_left_out_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Forgetful(60)
+    monkeypatch.setattr(clients, "_client", lambda name: service)
+    keys = [("notebook", f"box-{number}") for number in range(150)]
+    found = Table("records").items_at([*keys, keys[0]])
+    assert {key for key, item in found.items() if item} == set(keys)
+    assert service.asked == 2 + 1
+
+
+def test_what_stays_left_out_is_no_absence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "_client", lambda name: Forgetful(0))
+    with pytest.raises(Transient, match="1 of 1 keys were not read"):
+        Known(Table("records"), 0).read_ahead([], [])
