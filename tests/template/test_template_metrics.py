@@ -156,3 +156,51 @@ def test_saved_queries_and_alarms_name_documents_that_exist() -> None:
     named = set(re.findall(r"docs/[a-z-]+\.md", json.dumps(source())))
     assert named
     assert not [name for name in named if not (PROJECT / name).is_file()]
+
+
+OF_LAMBDA = {"@timestamp", "@message", "@log", "@type", "@duration", "@initDuration", "@maxMemoryUsed"}
+"""Fields that Logs Insights finds in Lambda's own lines (CloudWatch Logs user guide, "Supported logs")."""
+OF_POWERTOOLS = {"level", "message", "exception"}
+"""Fields of every line of the Logger."""
+WORDS = {"fields", "filter", "stats", "sort", "limit", "by", "as", "asc", "desc", "and", "or", "not", "in", "like"}
+CALLS = {"ispresent", "latest", "count", "pct", "max"}
+
+
+def logged() -> set[str]:
+    """The names that the code gives to what it logs: by `extra`, and by `append_keys`."""
+    names: set[str] = set()
+    for path in (PROJECT / "functions").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.keyword(arg="extra", value=ast.Dict(keys=keys)):
+                    names |= {key.value for key in keys if isinstance(key, ast.Constant)}
+                case ast.Call(func=ast.Attribute(attr="append_keys"), keywords=keywords):
+                    names |= {keyword.arg for keyword in keywords if keyword.arg}
+    return names
+
+
+def queries() -> dict[str, str]:
+    """The saved queries and those of the dashboard, by name."""
+    saved = {name: query["QueryString"] for name, query in Stack().of_type("AWS::Logs::QueryDefinition").items()}
+    shown = {
+        each["properties"]["title"]: each["properties"].get("query", "")
+        for each in widgets()
+        if "title" in each["properties"]
+    }
+    return saved | {name: re.sub(r"SOURCE '[^']*' \| ", "", query) for name, query in shown.items() if query}
+
+
+def fields_named(query: str) -> set[str]:
+    """What a query takes for fields: no words of the language, no names that it gives itself, no texts."""
+    bare = re.sub(r"'[^']*'|/[^/\n]*\\b/", "", query)
+    given = set(re.findall(r"\bas (\w+)", bare))
+    return set(re.findall(r"@?[A-Za-z_]\w*", bare)) - WORDS - CALLS - given
+
+
+@pytest.mark.parametrize("name", queries())
+def test_every_field_that_a_query_names_is_logged(name: str) -> None:
+    assert fields_named(queries()[name]) <= logged() | OF_LAMBDA | OF_POWERTOOLS
+
+
+def test_a_field_that_nobody_logs_would_be_seen() -> None:
+    assert "colour" in fields_named("fields @timestamp, colour | filter level = 'x'") - logged() - OF_LAMBDA
