@@ -10,10 +10,11 @@ from functools import cache
 from math import ceil
 from pathlib import Path
 
+import by_name
 import news
 import size
 import worlds
-from ground import PROGRAMS, Ground
+from ground import PROGRAMS, PROJECT, Ground
 from measure import Cost, cost, counter, output, per_turn, seconds
 from stand_in import self_signed, standing_in
 
@@ -22,6 +23,8 @@ FEW, MANY = 5, 45
 
 IDLE_SECONDS, USUAL_SYNC, BUSY_SYNC = 30, 300, 5
 """How long an idle agent is watched, how often it syncs by default, and how often to see what a sync costs."""
+
+MONTHLY, COST = 1_000, PROJECT / "docs" / "cost"
 
 UNWANTED = ("boto3", "s3transfer", "pydantic", "aws_xray_sdk")
 
@@ -230,14 +233,15 @@ def events(ground: Ground) -> Iterator[Figure]:
     yield Figure("events", "a tag where the block is in already, calls", shared.total(), "calls", 6, _counted(shared))
     yield Figure("events", "a signal with nothing to do, calls", nothing.total(), "calls", 3, _counted(nothing))
     yield Figure("events", "1,000 events for 200 notebooks, looks at each", worlds.burst(200, 1_000), "looks", 2)
-    changed = 60
-    taken, same = worlds.many_configurations(changed)
-    beside = f"{taken} s of the simulated clock for {changed}"
-    yield Figure("events", "changed configurations, seconds for each", taken / changed, "s", 1.1, beside)
-    yield Figure("events", "changed configurations, writes in one second", 100 * same, "%", 2)
+    for changed in CHANGED:
+        taken, refused = worlds.many_configurations(changed)
+        beside = f"{taken:.0f} s of the simulated clock"
+        yield Figure("events", f"{changed} changed configurations, seconds for each", taken / changed, "s", 1.1, beside)
+        yield Figure("events", f"{changed} changed configurations, writes refused", 100 * refused, "%", 2)
 
 
 BOOTS = 5
+CHANGED = (60, 300)
 
 
 def notebook(ground: Ground) -> Iterator[Figure]:
@@ -260,6 +264,27 @@ def notebook(ground: Ground) -> Iterator[Figure]:
     yield Figure("notebook", f"idle agent, requests in {IDLE_SECONDS} s of 5 minutes", quiet.syncs, "requests", 1)
 
 
+def laptop(ground: Ground) -> Iterator[Figure]:
+    """On a person's machine: `ssh name` through the client, against bare ssh to the same sshd."""
+    logins = by_name.logins()
+    bare = f"{logins.bare:.2f} s bare"
+    cached = max(0.0, logins.cached - logins.bare)
+    yield Figure("laptop", "ssh by name, remembered address; over bare ssh", cached, "s", 0.35, bare)
+    asked = max(0.0, logins.asked - logins.bare) / logins.botocore
+    beside = f"{logins.asked:.2f} s against {bare}; the import takes {logins.botocore:.2f} s"
+    yield Figure("laptop", "ssh by name, address asked for; over bare ssh, against botocore", asked, "×", 1.5, beside)
+
+
+def month(ground: Ground) -> Iterator[Figure]:
+    """What 1,000 notebooks cost a month by docs/cost/model.py, and its three dearest terms."""
+    program = f"import json, model; print(json.dumps(model.month({MONTHLY}).lines))"
+    command = [ground.python, "-I", "-c", f"import sys; sys.path.insert(0, {str(COST)!r}); {program}"]
+    lines: dict[str, float] = json.loads(output(command, ground.environment()))
+    dearest = sorted(lines, key=lambda name: -lines[name])[:3]
+    beside = ", ".join(f"{name} {lines[name]:.2f}" for name in dearest)
+    yield Figure("month", f"a month for {MONTHLY:,} notebooks", sum(lines.values()), "$", None, beside)
+
+
 ALL: dict[str, Bars] = {
     "contents": contents,
     "start": start,
@@ -267,6 +292,8 @@ ALL: dict[str, Bars] = {
     "fleet": fleet,
     "events": events,
     "notebook": notebook,
+    "laptop": laptop,
+    "month": month,
 }
 """The groups, in the order of the table."""
 

@@ -31,7 +31,8 @@ def _one_boot(root: Path, sshd: Sshd) -> float:
         up = time.monotonic()
         notebook.connected()
         told = next(n for n, report in enumerate(stack.reports) if report["phase"] == "connected")
-        return stack.received[told] - up
+        received: float = stack.received[told]
+        return received - up
 
 
 def _open(port: int) -> bool:
