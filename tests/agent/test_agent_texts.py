@@ -564,6 +564,7 @@ ENDLESS = {
         "child.stdout.read(1)": "the same",
         "open(RUN + 'lock', 'a')": "below a folder of root's",
         "os.open(new, flags, mode)": "it makes the file: O_EXCL",
+        "open(os.open(new, flags, mode), 'w', encoding='utf8', errors='surrogateescape', newline='')": "it is open already",
         "os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)": "below a folder of root's",
     },
     "worker": {
