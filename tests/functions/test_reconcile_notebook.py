@@ -545,7 +545,7 @@ def test_every_part_of_a_record_is_kept_and_read_back(world: World) -> None:
         started_at=4,
         attached="team",
         attached_as="0123",
-        restart=Restart(RestartStep.START, 5),
+        restart=Restart(RestartStep.START, 5, 4),
         planned=("a", "b"),
         shown_at=6,
         told="error: config-too-large",

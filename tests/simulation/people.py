@@ -147,7 +147,9 @@ class People:
         account.create_notebook(notebook)
 
     def delete_notebook(self) -> None:
-        self.run.account.delete_notebook(self._notebook("Stopped").name)
+        notebook = self._notebook("Stopped")
+        self.run.promises.remember(notebook)
+        self.run.account.delete_notebook(notebook.name)
 
     def switch_configuration(self) -> None:
         account = self.run.account

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from simulation.account import AT_REST, BASTION_GROUP, BASTION_VPC, Configuration, Notebook, Rule, Watcher
 from simulation.errors import BrokenPromise
 
-from notebook_ssh.rules.notebook import PLAIN, shows, tags_to_show
+from notebook_ssh.rules.notebook import PLAIN, STOPS_WITHIN, shows, tags_to_show
 from notebook_ssh.rules.record import Mode, Wish
 from notebook_ssh.rules.script import LIMIT, SHEBANG, Refused, fingerprint, splice
 from notebook_ssh.rules.tags import read_wish
@@ -34,7 +34,7 @@ NOT_OURS = "I write this myself"
 """What a person writes where our status stands; on a notebook that never asked for SSH it is theirs to keep."""
 
 ANNOUNCED = 3_600_000
-"""Milliseconds for which a restart that was asked for may come, functions that die on the way included."""
+"""Milliseconds for which a notebook may be woken after it was asked, functions that die on the way included."""
 
 _OPENING = re.compile(rb"^# >>> notebook-ssh stack=(\S+) version=\S+ id=\S+ sum=(\S+) original=\S+ >>> .*\n", re.M)
 
@@ -105,6 +105,7 @@ class Promises(Watcher):
     asked: dict[str, int] = field(default_factory=dict)
     asked_restart: dict[str, int] = field(default_factory=dict)
     asked_wake: dict[str, int] = field(default_factory=dict)
+    stopped_by_people: dict[str, int] = field(default_factory=dict)
     owed: set[str] = field(default_factory=set)
     attached: dict[str, str] = field(default_factory=dict)
     writes: Counter[str] = field(default_factory=Counter)
@@ -166,15 +167,25 @@ class Promises(Watcher):
         self.remember(notebook)
         woken = self.asked_wake.get(notebook.name, 0) >= self.run.now - ANNOUNCED
         mine = notebook.name in self.owed or woken
-        if not mine and self.asked_restart.get(notebook.name, 0) >= self.run.now - ANNOUNCED:
-            # We had written down that we stop it, and died; then a person stopped it who had asked for a restart.
+        if not mine and self._person_was_faster(notebook):
             self.checked["restarts in which a person was faster"] += 1
             mine = True
         self._hold(mine, f"{notebook.name} was started, and nobody asked for it")
         self.owed.discard(notebook.name)
 
+    def _person_was_faster(self, notebook: Notebook) -> bool:
+        """Whether we had written down that we stop it, and died; then a person stopped it, not much later."""
+        item = self.run.account.table.items.get(("notebook", notebook.name.lower()), {})
+        restart = item.get("restart", {}).get("M")
+        if restart is None:
+            return False
+        noted = int(restart["at"]["N"]) * 1000
+        asked, stopped = self.asked_restart.get(notebook.name, 0), self.stopped_by_people.get(notebook.name, 0)
+        return asked >= noted - RECENTLY and noted <= stopped <= noted + STOPS_WITHIN * 1000
+
     def stops(self, notebook: Notebook) -> None:
         if self.run.account.person:
+            self.stopped_by_people[notebook.name] = self.run.now
             return
         self.writes["stop"] += 1
         self._hold(

@@ -433,6 +433,19 @@ def test_a_crash_at_any_step_repeats_none(configured: bool, crashed_look: int, a
     assert model.records["box"].restart is None
 
 
+@pytest.mark.parametrize(("minutes", "starts"), [(28, 1), (29, 0)])
+def test_who_stops_a_notebook_long_after_our_stop_came_to_nothing_wants_it_stopped(minutes: int, starts: int) -> None:
+    model = a_team(tags={"ssh": "ngrok", "ssh-restart": "now"})
+    model.now += 1000
+    model.reconcile("box", crash_after=0)
+    model.now += minutes * 60
+    model.turn("box", STOPPED)
+    model.settle()
+    assert restarted(model) == (0, starts)
+    assert model.tags["box"] == {"ssh": "ngrok"}
+    assert model.records["box"].restart is None
+
+
 def test_the_step_is_written_down_before_the_call() -> None:
     model = a_team(tags={"ssh": "ngrok", "ssh-restart": "now"})
     model.now += 1000

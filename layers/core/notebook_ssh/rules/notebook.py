@@ -48,6 +48,9 @@ AT_REST = frozenset({NotebookState.STOPPED, NotebookState.FAILED})
 LONGEST_START = 900
 """Seconds that a start takes at most: a run that came up later than this after something happened began after it."""
 
+STOPS_WITHIN = 1_800
+"""Seconds after which a stop that we wrote down is not what stopped a notebook: minutes are usual."""
+
 KEEP_OFF = 86_400
 """Seconds for which the record of an untagged notebook stays, so that lookups say `off` and not `unknown`."""
 
@@ -613,13 +616,14 @@ def _restart(
     under_way = facts.restart
     done = _take_away(notebook, seen.wish, terms, "the restart is done")
     same = under_way is not None and under_way.since == notebook.state_since
+    noted = under_way.at if under_way else now
     wanted = seen.wish.mode_at(now) is not Mode.OFF
 
     def stop() -> tuple[tuple[Action, ...], Restart]:
         because = (
             f"the tag {restart_key(terms.tag_key)} asks for one restart, and only a start makes the change effective"
         )
-        return (Stop(notebook.name, because),), Restart(RestartStep.STOP, notebook.state_since)
+        return (Stop(notebook.name, because),), Restart(RestartStep.STOP, notebook.state_since, now)
 
     match (under_way.step if under_way else None), notebook.state:
         case None, NotebookState.IN_SERVICE if wanted and seen.wish.restart:
@@ -635,11 +639,13 @@ def _restart(
         case RestartStep.STOP, NotebookState.IN_SERVICE:
             return stop() if same and wanted and seen.wish.restart else (done, None)
         case RestartStep.STOP, NotebookState.STOPPED | NotebookState.FAILED:
+            if notebook.state_since > noted + STOPS_WITHIN:
+                return done, None  # our call never arrived, and somebody stopped it since, who may want it so
             if wanted and notebook.configuration is None and not script.problem:
                 return (), under_way  # attached first; the change of state brings us back
             # Even when the tags are gone by now: we stopped it, so we owe the start.
             start = Start(notebook.name, "we stopped it for its restart")
-            return (start,), Restart(RestartStep.START, notebook.state_since)
+            return (start,), Restart(RestartStep.START, notebook.state_since, noted)
         case RestartStep.START, NotebookState.STOPPED | NotebookState.FAILED if same:
             return (Start(notebook.name, "we stopped it for its restart"),), under_way
         case RestartStep.START, _:

@@ -117,11 +117,13 @@ class Restart:
     """An opted-in restart under way, written down before the call is made, so that a crash repeats no step.
 
     since: `state_since` of the state that the call ends. While the notebook is still in that very state, the call
-    never arrived and may be made; any other moment means that it did its work.
+    never arrived and may be made; any other moment means that it did its work, or that a person was faster.
+    at: when the stop was last written down, in epoch seconds.
     """
 
     step: RestartStep
     since: int
+    at: int
 
 
 class Phase(StrEnum):
