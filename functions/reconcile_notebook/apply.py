@@ -34,13 +34,13 @@ logger = Logger(child=True)
 
 @dataclass(slots=True)
 class Hands:
-    """What actions are done with. slot: a write's turn was taken already, and the first write may use it."""
+    """What actions are done with. turn: the moment of a slot that was taken already (Turns.take), for the first write."""
 
     table: Table
     turns: Turns
     stack: str
     now: int
-    slot: bool = False
+    turn: int | None = None
 
 
 def touched_by(actions: Iterable[Action]) -> frozenset[str]:
@@ -73,9 +73,8 @@ def apply(actions: Iterable[Action], hands: Hands) -> Configuration | None:
     written = None
     for action in actions:
         if isinstance(action, PACED):
-            if not hands.slot:
-                hands.turns.wait_for_write()
-            hands.slot = False
+            hands.turns.keep(hands.turn)
+            hands.turn = None
         logger.info(describe(action), extra={"reason": action.because})
         written = _do(action, hands) or written
     return written

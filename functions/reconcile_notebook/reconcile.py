@@ -46,8 +46,8 @@ from reconcile_notebook.observe import observe_configuration, observe_notebook
 
 logger = Logger(child=True)
 
-LOOKING = 500
-"""Milliseconds that a look takes: one that comes before a write begins so much earlier, and does not put it off."""
+PREPARING, LOOKING = 300, 500
+"""Milliseconds that noting what is begun takes, and a look: they come so much before a write, and do not put it off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +86,17 @@ def reconcile_notebook(name: str, desk: Desk, known: Known) -> None:
         return
     touched = touched_by(look.plan.actions)
     if not touched:
-        _carry_out(look, desk, slot=False)
+        _carry_out(look, desk)
         return
     with desk.turns.alone(*touched):
         again = not _looks_before_it_writes(look)
-        turn = desk.turns.take(ahead=LOOKING if again else 0)
+        turn = desk.turns.take(ahead=PREPARING + LOOKING if again else PREPARING)
         if again or look.known.is_old(turn // 1000):
-            desk.turns.wait_until(turn - LOOKING)
+            desk.turns.wait_until(turn - PREPARING - LOOKING)
             look = _look_again(look, desk)
-        desk.turns.wait_until(turn)
         if not touched_by(look.plan.actions) <= touched:
             raise NoTurn("what is to be done by now", after=1)
-        _carry_out(look, desk, slot=True)
+        _carry_out(look, desk, turn)
 
 
 def reconcile_configuration(name: str, desk: Desk, known: Known) -> None:
@@ -109,16 +108,15 @@ def reconcile_configuration(name: str, desk: Desk, known: Known) -> None:
         return
     touched = touched_by(plan.actions)
     if not touched:
-        _carry_out_configuration(seen.kept, plan, desk, known, slot=False)
+        _carry_out_configuration(seen.kept, plan, desk, known)
         return
     with desk.turns.alone(*touched):
-        turn = desk.turns.take(ahead=LOOKING)
-        desk.turns.wait_until(turn - LOOKING)
+        turn = desk.turns.take(ahead=PREPARING + LOOKING)
+        desk.turns.wait_until(turn - PREPARING - LOOKING)
         known = Known(desk.table, desk.clock())  # what was so before we waited may not be so now
         seen = observe_configuration(seen.name, known, desk.terms, desk.settings.stack)
         plan = plan_configuration(seen, desk.terms, known.at)
-        desk.turns.wait_until(turn)
-        _carry_out_configuration(seen.kept, plan, desk, known, slot=True)
+        _carry_out_configuration(seen.kept, plan, desk, known, turn)
 
 
 def _looks_before_it_writes(look: Look) -> bool:
@@ -142,7 +140,7 @@ def _look(name: str, desk: Desk, known: Known) -> Look:
     return Look(known, seen, tags, plan_notebook(seen, desk.terms, known.at))
 
 
-def _carry_out(look: Look, desk: Desk, *, slot: bool) -> None:
+def _carry_out(look: Look, desk: Desk, turn: int | None = None) -> None:
     """The actions between two savings of the record: the first says what is begun, the second that it is done.
 
     What another look saved since this one began stands: nothing is begun then, and what is done is looked at again.
@@ -155,7 +153,7 @@ def _carry_out(look: Look, desk: Desk, *, slot: bool) -> None:
             raise Overtaken(begun.name)
         before = begun
     _note_first(seen.kept, plan.kept, plan.actions, look.known)
-    written = apply(plan.actions, Hands(desk.table, desk.turns, desk.settings.stack, now, slot))
+    written = apply(plan.actions, Hands(desk.table, desk.turns, desk.settings.stack, now, turn))
     _keep(seen.kept, plan.kept, written, look.known)
     if plan.record:
         record = _show(replace(plan.record, seen=_fingerprint(seen, tags, desk.settings)), tags, desk, now)
@@ -214,11 +212,11 @@ def _tell_people(record: Record, desk: Desk, now: int) -> Record:
 
 
 def _carry_out_configuration(
-    before: Kept | None, plan: ConfigurationPlan, desk: Desk, known: Known, *, slot: bool
+    before: Kept | None, plan: ConfigurationPlan, desk: Desk, known: Known, turn: int | None = None
 ) -> None:
     now = known.at
     _note_first(before, plan.kept, plan.actions, known)
-    written = apply(plan.actions, Hands(desk.table, desk.turns, desk.settings.stack, now, slot))
+    written = apply(plan.actions, Hands(desk.table, desk.turns, desk.settings.stack, now, turn))
     # Told first: once it is kept, no later look would find that there is something to tell.
     _send(plan.look_next, desk, now)
     _keep(before, plan.kept, written, known)

@@ -18,7 +18,7 @@ from notebook_ssh.rules.notebook import Action, Seen, WriteScript, plan_last_att
 from notebook_ssh.rules.record import Record
 from reconcile_notebook.apply import Hands, apply, touched_by
 from reconcile_notebook.observe import observe_configuration
-from reconcile_notebook.reconcile import Desk
+from reconcile_notebook.reconcile import LOOKING, PREPARING, Desk
 
 logger = Logger(child=True)
 
@@ -99,19 +99,20 @@ def _restore_script(name: str, desk: Desk, left: Left) -> None:
     touched = touched_by(planned)
     if touched:
         with desk.turns.alone(*touched):
-            desk.turns.wait_for_write()
+            turn = desk.turns.take(ahead=PREPARING + LOOKING)
+            desk.turns.wait_until(turn - PREPARING - LOOKING)
             seen = observe_configuration(seen.name, Known(desk.table, desk.clock()), desk.terms, desk.settings.stack)
             planned = plan_last_script(seen, desk.terms)
-            written = () if isinstance(planned, Problem) else _apply(planned, desk, slot=True)
+            written = () if isinstance(planned, Problem) else _apply(planned, desk, turn)
             left.told += [
                 f"{name} had no on-start script; it has one now that does nothing." for each in written if each
             ]
     desk.table.forget(CONFIGURATION, seen.name)
 
 
-def _apply(actions: tuple[Action, ...], desk: Desk, *, slot: bool = False) -> tuple[bool, ...]:
+def _apply(actions: tuple[Action, ...], desk: Desk, turn: int | None = None) -> tuple[bool, ...]:
     """Do the actions. True in the answer: SageMaker did not take an absent script."""
-    written = apply(actions, Hands(desk.table, desk.turns, desk.settings.stack, desk.clock(), slot))
+    written = apply(actions, Hands(desk.table, desk.turns, desk.settings.stack, desk.clock(), turn))
     absent = any(isinstance(action, WriteScript) and action.on_start is None for action in actions)
     return (absent and written is not None and written.on_start is not None,)
 

@@ -34,7 +34,7 @@ class Worker:
         self.clock += round(seconds * 1000)
 
     def write(self) -> None:
-        self.turns.wait_for_write()
+        self.turns.keep(None)
         self.writes.append(self.clock)
 
 
@@ -73,7 +73,7 @@ def test_a_closed_stack_gives_turns_to_its_end_alone(world: World) -> None:
     assert Known(world.table, 0).closed()
     with pytest.raises(NoTurn):
         worker.write()
-    last.wait_for_write()
+    last.keep(None)
     last.reopen()
     worker.write()
     assert len(worker.writes) == 1

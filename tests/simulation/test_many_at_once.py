@@ -153,8 +153,8 @@ def test_writes_are_as_few_as_the_wishes(day: Busy) -> None:
 
 
 def test_writes_keep_their_pace(day: Busy) -> None:
-    """Some looks between a turn and its write take longer than others: what comes too early is taken at the next try."""
+    """A last look that is refused for a while makes its write late, and the next one early: that is rare."""
     refused = sum(day.refused[operation] for operation in PACED)
     made = sum(day.asked[operation] for operation in PACED) - refused
     assert made > 100
-    assert refused < made / 5
+    assert refused <= 0.02 * made

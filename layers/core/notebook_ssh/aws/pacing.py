@@ -27,6 +27,9 @@ SLOTS = "sagemaker-writes"
 BETWEEN = 1_080
 """Milliseconds between two writes: the second, and a margin for one whose last look took longer than the next one's."""
 
+LATE = 80
+"""Milliseconds after its moment for which a slot is good: whoever comes later comes too close to the next."""
+
 LAST_WORDS = 10_000
 """Milliseconds kept free at the end of an invocation, to finish a write, verify it and save the record."""
 
@@ -91,9 +94,11 @@ class Turns:
         """Sleep until `moment`, in milliseconds since the epoch; not at all when it has passed."""
         self.sleep(max(0, moment - self.clock()) / 1000)
 
-    def wait_for_write(self) -> None:
-        """Take the next free slot, and wait for it."""
-        self.wait_until(self.take())
+    def keep(self, turn: int | None) -> None:
+        """Wait for the slot at `turn`; for another one when there is none, or when it has been missed."""
+        if turn is None or self.clock() > turn + LATE:
+            turn = self.take()
+        self.wait_until(turn)
 
     @contextmanager
     def alone(self, *names: str) -> Iterator[None]:
