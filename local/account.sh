@@ -9,7 +9,7 @@ sam() {
 
 # Version 1 of AWS's command line asks the real SQS, whatever AWS_ENDPOINT_URL says; not so with the option.
 aws() {
-    "$COMMAND_LINES/aws" --endpoint-url "$AWS_ENDPOINT_URL" "$@"
+    "$COMMAND_LINES/python" -m awscli --endpoint-url "$AWS_ENDPOINT_URL" "$@"
 }
 
 # Addresses of API Gateway lead to this machine, as DNS would.

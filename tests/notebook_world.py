@@ -49,6 +49,7 @@ class World:
 
     patch: pytest.MonkeyPatch
     now: int = field(default_factory=lambda: int(datetime.now(UTC).timestamp()) + 60)
+    fraction: float = 0.0
     block: Block = field(default_factory=a_block)
     messages: list[tuple[int, int, str]] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
@@ -307,7 +308,9 @@ def a_world(patch: pytest.MonkeyPatch, **environment: str) -> Iterator[World]:
 def _bind(world: World, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sagemaker, "utcnow", lambda: datetime.fromtimestamp(world.now, UTC).replace(tzinfo=None))
     patch.setattr(
-        handler, "time", SimpleNamespace(time=lambda: world.now, sleep=lambda seconds: _sleep(world, seconds))
+        handler,
+        "time",
+        SimpleNamespace(time=lambda: world.now + world.fraction, sleep=lambda seconds: _sleep(world, seconds)),
     )
     patch.setattr(handler, "read_terms", lambda settings: world.terms())
     patch.setattr(queues, "send", world.send)
@@ -317,4 +320,5 @@ def _bind(world: World, patch: pytest.MonkeyPatch) -> None:
 
 
 def _sleep(world: World, seconds: float) -> None:
-    world.now += int(seconds + 0.999)
+    whole, world.fraction = divmod(world.fraction + seconds, 1)
+    world.now += int(whole)

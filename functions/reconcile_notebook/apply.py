@@ -73,11 +73,24 @@ def apply(actions: Iterable[Action], hands: Hands) -> Configuration | None:
     written = None
     for action in actions:
         if isinstance(action, PACED):
-            hands.turns.keep(hands.turn)
-            hands.turn = None
+            _come_to_a_turn(action, hands)
         logger.info(describe(action), extra={"reason": action.because})
         written = _do(action, hands) or written
     return written
+
+
+def _come_to_a_turn(action: Action, hands: Hands) -> None:
+    """Wait for a turn and take the last look; wait for another one when that took so long that the turn is over."""
+    while True:
+        turn = hands.turns.keep(hands.turn)
+        hands.turn = None
+        match action:
+            case WriteScript(configuration):
+                notebooks.look_before_writing(configuration)
+            case Attach(notebook):
+                notebooks.look_before_attaching(notebook)
+        if not hands.turns.missed(turn):
+            return
 
 
 def _do(action: Action, hands: Hands) -> Configuration | None:

@@ -56,6 +56,9 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
     failed: set[str] = set()
     known: Known | None = None
     for number, (look, messages) in enumerate(looks.items()):
+        if desk.turns.over():
+            _again(list(looks)[number:], 1, desk)
+            break
         if known is None or known.is_old(desk.clock()):
             known = _read(list(looks)[number:], desk)
         if known.closed():
@@ -126,13 +129,13 @@ def _look_at(look: LookAtNotebook | LookAtConfiguration, desk: Desk, known: Know
             reconcile_configuration(look.name, desk, known)
     except NoTurn as later:
         logger.info("later", extra={"reason": str(later)})
-        _again(look, later.after, desk)
+        _again([look], later.after, desk)
     except Overtaken as later:
         logger.info("later", extra={"reason": str(later)})
-        _again(look, 1, desk)
+        _again([look], 1, desk)
     except (WrongStatus, Absent) as later:
         logger.info("it changed since it was looked at", extra={"reason": str(later)})
-        _again(look, AGAIN, desk)
+        _again([look], AGAIN, desk)
     except Transient as error:
         logger.warning("failed for now", extra={"reason": str(error)})
         return False
@@ -145,7 +148,7 @@ def _look_at(look: LookAtNotebook | LookAtConfiguration, desk: Desk, known: Know
     return True
 
 
-def _again(look: LookAtNotebook | LookAtConfiguration, after: int, desk: Desk) -> None:
+def _again(looks: Iterable[LookAtNotebook | LookAtConfiguration], after: int, desk: Desk) -> None:
     """Into the queue once more, rather than failing: waiting for a turn is no reason to end among the dead letters."""
-    message, _ = to_message(look, desk.clock())
-    queues.send(desk.settings.notebook_queue, [(message, after)])
+    messages = [to_message(look, desk.clock())[0] for look in looks]
+    queues.send(desk.settings.notebook_queue, [(message, after) for message in messages])

@@ -66,13 +66,13 @@ def looking_at_processes(secret: str) -> Iterator[Looker]:
 def everything_in_aws(world: World, stack: str) -> Iterator[tuple[str, str]]:
     """What is kept in the account, with its place."""
     client = world.emulator.client
-    for page in client("dynamodb").get_paginator("scan").paginate(TableName=world.stack.outputs["TableName"]):
-        yield "table", repr(page["Items"])
+    pages = client("dynamodb").get_paginator("scan").paginate(TableName=world.stack.outputs["TableName"])
+    yield "table", repr([item for page in pages for item in page["Items"]])
     logs = client("logs")
     for group in logs.describe_log_groups()["logGroups"]:
         for stream in logs.describe_log_streams(logGroupName=group["logGroupName"])["logStreams"]:
             where = {"logGroupName": group["logGroupName"], "logStreamName": stream["logStreamName"]}
-            yield f"log {group['logGroupName']}", repr(logs.get_log_events(**where)["events"])
+            yield f"log {where['logGroupName']} {where['logStreamName']}", repr(logs.get_log_events(**where)["events"])
     for queue in client("sqs").list_queues().get("QueueUrls", []):
         waiting = client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=0)
         yield f"queue {queue}", repr(waiting.get("Messages"))

@@ -158,3 +158,35 @@ def test_writes_keep_their_pace(day: Busy) -> None:
     made = sum(day.asked[operation] for operation in PACED) - refused
     assert made > 100
     assert refused <= 0.02 * made
+
+
+class EachItsOwn(Busy):
+    """300 notebooks, each with a configuration of its own."""
+
+    def found(self) -> None:
+        for number in range(300):
+            configuration = Configuration(f"team-{number}", self.now, None, encoded(SCRIPT))
+            self.account.configurations[configuration.name] = configuration
+            self.promises.truths[configuration.name] = Truth(SCRIPT)
+            name = f"box-{number}"
+            self.account.notebooks[name] = Notebook(name, f"role-{number}", self.now, "Stopped", configuration.name)
+
+
+def test_a_turn_that_a_slow_last_look_has_missed_is_not_used() -> None:
+    run = EachItsOwn()
+    run.account.person = False
+    with patch.dict(MOST, notebooks=2), bound(run):
+        try:
+            run.found()
+            for number in range(300):
+                run.at(run.now + number, lambda name=f"box-{number}": run.tag(name))
+            run.at(run.now + 900_000, lambda: setattr(run, "mischief", False))
+            run.rest()
+        finally:
+            run._end()
+    write = "update_notebook_instance_lifecycle_config"
+    assert run.asked[write] - run.refused[write] == 300
+    assert run.refused[write] <= 6
+    assert run.refused["describe_notebook_instance_lifecycle_config"] > 100, (
+        "last looks were quick, and nothing is shown"
+    )

@@ -118,14 +118,15 @@ def users_of(configuration: str) -> list[NotebookLine]:
     return [line for line in lines if line.configuration == configuration]
 
 
-def attach(notebook: str, configuration: str) -> None:
-    """Attach `configuration` to a notebook that has none. WrongStatus unless it is at rest.
-
-    ChangedMeanwhile when it has one by now: the last look is taken right before, as for a script.
-    """
+def look_before_attaching(notebook: str) -> None:
+    """The last look at a notebook that had no configuration: ChangedMeanwhile when it has one by now."""
     there = describe_notebook(notebook).configuration
     if there is not None:
         raise ChangedMeanwhile(f"{notebook} was given the configuration {there} since it was looked at")
+
+
+def attach(notebook: str, configuration: str) -> None:
+    """Attach `configuration`, right after the last look. WrongStatus unless the notebook is at rest."""
     _ask(client("sagemaker").update_notebook_instance, NotebookInstanceName=notebook, LifecycleConfigName=configuration)
 
 
@@ -240,16 +241,19 @@ def delete_configuration(seen: Configuration) -> None:
         raise ChangedMeanwhile(f"the configuration {name} was not deleted: {message_of(error)}") from error
 
 
-def write_script(seen: Configuration, on_start: bytes | None) -> Configuration:
-    """Replace the on-start script of a configuration that still is as `seen`; the other hook goes back as it was.
+def look_before_writing(seen: Configuration) -> None:
+    """The last look at a configuration, since the service has no conditional write: ChangedMeanwhile unless it is as `seen`."""
+    if _scripts(describe_configuration(seen.name)) != _scripts(seen):
+        raise ChangedMeanwhile(f"the configuration {seen.name} was changed since it was read")
 
-    The service has no conditional write, so the last look is taken right before it, and another one after it.
-    Raises ChangedMeanwhile, with nothing written or with somebody else's script in place, when they differ.
+
+def write_script(seen: Configuration, on_start: bytes | None) -> Configuration:
+    """Replace the on-start script, right after the last look; the other hook goes back as it was seen.
+
+    Another look comes after it. Raises ChangedMeanwhile, with somebody else's script in place, when that differs.
     Answers the configuration as it is then. None for `on_start` means that there shall be no script; should the
     service not take that, a script that does nothing is left instead.
     """
-    if _scripts(describe_configuration(seen.name)) != _scripts(seen):
-        raise ChangedMeanwhile(f"the configuration {seen.name} was changed since it was read")
     if on_start is None:
         return _clear_script(seen)
     _update(seen, _hook(on_start))

@@ -27,8 +27,8 @@ SLOTS = "sagemaker-writes"
 BETWEEN = 1_080
 """Milliseconds between two writes: the second, and a margin for one whose last look took longer than the next one's."""
 
-LATE = 80
-"""Milliseconds after its moment for which a slot is good: whoever comes later comes too close to the next."""
+LATE = 150
+"""Milliseconds for which a slot is good, a last look included: whoever comes later comes too close to the next."""
 
 LAST_WORDS = 10_000
 """Milliseconds kept free at the end of an invocation, to finish a write, verify it and save the record."""
@@ -65,6 +65,10 @@ class Turns:
         """Everybody gets turns again."""
         self._mark("REMOVE #closed", {})
 
+    def over(self) -> bool:
+        """Whether there is no time left for a turn: who would need one looks in vain."""
+        return self.remaining() <= LAST_WORDS
+
     def take(self, ahead: int = 0) -> int:
         """Take the next free slot that is at least `ahead` milliseconds away; its moment, in milliseconds since the epoch.
 
@@ -94,11 +98,16 @@ class Turns:
         """Sleep until `moment`, in milliseconds since the epoch; not at all when it has passed."""
         self.sleep(max(0, moment - self.clock()) / 1000)
 
-    def keep(self, turn: int | None) -> None:
-        """Wait for the slot at `turn`; for another one when there is none, or when it has been missed."""
-        if turn is None or self.clock() > turn + LATE:
+    def keep(self, turn: int | None) -> int:
+        """Wait for the slot at `turn`; for another one when there is none, or when it is over. The moment of the slot."""
+        if turn is None or self.missed(turn):
             turn = self.take()
         self.wait_until(turn)
+        return turn
+
+    def missed(self, turn: int) -> bool:
+        """Whether it is too late for the slot at `turn`."""
+        return self.clock() > turn + LATE
 
     @contextmanager
     def alone(self, *names: str) -> Iterator[None]:
