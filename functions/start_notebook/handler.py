@@ -67,6 +67,9 @@ def _started(record: Record, table: Table) -> bool:
             return False
         # The start did not happen, so the next one to ask may have it.
         table.release_wake(record)
+        if isinstance(error, ClientError) and "RecordNotFound" in message_of(error):
+            gone = f"{record.name} was deleted: there is nothing to start."
+            raise Refused(404, "unknown-notebook", gone) from error
         raise (transient(error) or error) from error
     logger.info("started", extra={"notebook": record.name})
     return True

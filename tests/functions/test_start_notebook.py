@@ -121,3 +121,13 @@ def test_a_start_that_was_throttled_can_be_asked_for_again(world: World) -> None
     world.patch.setattr(client("sagemaker"), "start_notebook_instance", ask)
     assert world.start().json["started"] is True
     assert started(world) == ["demo"]
+
+
+def test_one_that_was_deleted_since_it_was_looked_at_is_unknown(world: World) -> None:
+    world.knows(asleep())
+    world.patch.setattr(
+        client("sagemaker"), "start_notebook_instance", refusing("ValidationException", "RecordNotFound")
+    )
+    said = world.start()
+    assert (said.status, said.json["error"]) == (404, "unknown-notebook")
+    assert "deleted" in said.json["message"]
