@@ -165,7 +165,9 @@ def record_of(item: Mapping[str, Any]) -> Record:
         started_at=item.get("started_at"),
         attached=item.get("attached"),
         attached_as=item.get("attached_as", ""),
-        restart=Restart(RestartStep(restart["step"]), restart["since"], restart["at"]) if restart else None,
+        restart=Restart(RestartStep(restart["step"]), restart["since"], restart.get("at", item.get("observed_at", 0)))
+        if restart
+        else None,
         planned=tuple(item.get("planned") or ()),
         shown_at=item.get("shown_at", 0),
         told=item.get("told", ""),
