@@ -28,6 +28,7 @@ from agent_world import (
     Notebook,
     Stack,
     an_answer,
+    lay_identity,
     ngrok_archive,
     until,
 )
@@ -103,9 +104,7 @@ def prepare() -> None:
     _conda()
     (HOME / "SageMaker/ssh").mkdir()
     sh("chown", "-R", f"{UID}:{UID}", HOME)
-    Path("/opt/ml/metadata").mkdir(parents=True)
-    identity = '{"ResourceArn": "arn:aws:sagemaker:eu-west-1:111122223333:notebook-instance/research-1", "ResourceName": "Research-1"}'
-    Path("/opt/ml/metadata/resource-metadata.json").write_text(identity)
+    lay_identity(Path("/"))
     Path("/opt/notebook-ssh").mkdir(mode=0o700)
     shutil.copy(PROGRAMS / "agent.py", "/opt/notebook-ssh")
     Path("/run/sshd").mkdir()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -50,6 +51,23 @@ def until(what: Callable[[], T | None], said: str, notebook: Notebook | None = N
             return value
         time.sleep(0.02)
     raise AssertionError(f"not within {limit} s: {said}\n{notebook.told() if notebook else ''}")
+
+
+def program(name: str) -> ModuleType:
+    """`agent` or `worker` as a module of its own, with the settings of the environment; a worker has the last agent's."""
+    spec = importlib.util.spec_from_file_location(name, PROGRAMS / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def lay_identity(root: Path) -> None:
+    """Write down which notebook this is, as SageMaker does."""
+    path = root / "opt/ml/metadata/resource-metadata.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"ResourceArn": ARN, "ResourceName": NAME}))
 
 
 def an_answer(mode: str = "ngrok", **changes: Any) -> dict[str, Any]:
@@ -295,10 +313,9 @@ class Notebook:
                 path.unlink()
             elif path != self.volume:
                 shutil.rmtree(path)
-        for folder in ("opt/ml/metadata", "opt/notebook-ssh", "run", "etc/ssh", "home/ec2-user/SageMaker/ssh"):
+        for folder in ("opt/notebook-ssh", "run", "etc/ssh", "home/ec2-user/SageMaker/ssh"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
-        identity = {"ResourceArn": ARN, "ResourceName": NAME}
-        (self.root / "opt/ml/metadata/resource-metadata.json").write_text(json.dumps(identity))
+        lay_identity(self.root)
         shutil.copy(self.sshd.folder / "ssh_host_ed25519_key.pub", self.root / "etc/ssh")
         shutil.copy(PROGRAMS / "agent.py", self.root / "opt/notebook-ssh")
 

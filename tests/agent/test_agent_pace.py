@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from agent_world import ARN, NAME, PROGRAMS
 
 Reply = dict[str, Any]
-
-
-@pytest.fixture
-def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The program, its folders below a temporary one."""
-    spec = importlib.util.spec_from_file_location("agent_alone", PROGRAMS / "agent.py")
-    assert spec
-    assert spec.loader
-    agent = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(agent)
-    identity = tmp_path / "opt/ml/metadata/resource-metadata.json"
-    identity.parent.mkdir(parents=True)
-    identity.write_text(json.dumps({"ResourceArn": ARN, "ResourceName": NAME}))
-    (tmp_path / "run").mkdir()
-    monkeypatch.setattr(agent, "ROOT", str(tmp_path))
-    monkeypatch.setattr(agent, "MINE", f"{tmp_path}/run/")
-    monkeypatch.setattr(agent, "log", lambda text: None)
-    return agent
 
 
 @pytest.fixture

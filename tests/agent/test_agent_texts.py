@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import base64
 import contextlib
-import importlib.util
 import itertools
 import os
 import re
@@ -17,31 +16,20 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
-from agent_world import PROGRAMS, TOKEN, Download, a_key
+from agent_world import PROGRAMS, TOKEN, Download, a_key, program
 from hypothesis import given, strategies as st
 from unit import test_tags
 
 from notebook.ngrok_stand_in import read_configuration
 from notebook_ssh.rules.tags import read_wish, wish_keys
 
-
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, PROGRAMS / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-_load("agent")
-worker = _load("worker")
+program("agent")
+worker = program("worker")
 
 
 @pytest.fixture

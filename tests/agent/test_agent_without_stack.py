@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections import Counter
-from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-import pytest
-from agent_world import ARN, NAME, PROGRAMS
 
 HOUR, DAY = 3_600, 86_400
 SYNC = 300
 AWAY = {"status": 0, "text": "no answer"}
 GOOD = {"status": 200, "text": json.dumps({"mode": "ngrok", "sync_after": SYNC})}
-
-
-@pytest.fixture
-def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The program, its folders below a temporary one."""
-    spec = importlib.util.spec_from_file_location("agent_without_stack", PROGRAMS / "agent.py")
-    assert spec
-    assert spec.loader
-    agent = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(agent)
-    identity = tmp_path / "opt/ml/metadata/resource-metadata.json"
-    identity.parent.mkdir(parents=True)
-    identity.write_text(json.dumps({"ResourceArn": ARN, "ResourceName": NAME}))
-    (tmp_path / "run").mkdir()
-    monkeypatch.setattr(agent, "ROOT", str(tmp_path))
-    monkeypatch.setattr(agent, "MINE", f"{tmp_path}/run/")
-    monkeypatch.setattr(agent, "log", lambda text: None)
-    return agent
 
 
 def reports(agent: ModuleType, first: float, away_until: float, until: float) -> tuple[list[float], Any]:
