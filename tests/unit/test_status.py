@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from builders import NOW, SETTINGS, a_record, a_report
@@ -230,6 +231,15 @@ def test_every_code_is_in_the_table() -> None:
 
 def test_the_tag_of_this_stack_is_named() -> None:
     assert "team-ssh=ngrok" in status_of(a_record(wish=Wish()), NOW, SYNC, "team-ssh").next_step
+
+
+@pytest.mark.parametrize("set_up_too_late", [{"block_since": NOW}, {"block_since": None, "configuration": None}])
+def test_a_person_stops_it_only_where_no_tag_asks_the_stack_to(set_up_too_late: dict[str, Any]) -> None:
+    by_hand = status_of(a_record(**set_up_too_late), NOW, SYNC, "team-ssh").next_step
+    assert "or tag it team-ssh-restart=now and the stack does both: aws sagemaker stop-notebook-instance " in by_hand
+    asked_for = a_record(**set_up_too_late, wish=replace(NGROK, restart=True))
+    by_itself = status_of(asked_for, NOW, SYNC, "team-ssh").next_step
+    assert by_itself == "Wait: it is stopped and started once, as its tag team-ssh-restart says."
 
 
 def test_silence_is_told_after_two_missed_syncs() -> None:

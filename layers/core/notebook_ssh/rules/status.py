@@ -84,7 +84,7 @@ def status_of(record: Record, now: int, sync_seconds: int, tag_key: str = "ssh")
         return _running(record, report, now, sync_seconds)
     if record.problem:
         return _error(record.problem, None)
-    return _silent(record, now)
+    return _silent(record, now, tag_key)
 
 
 def headline(status: Status) -> str:
@@ -253,7 +253,7 @@ def _connecting(record: Record, report: Report) -> Status:
     )
 
 
-def _silent(record: Record, now: int) -> Status:
+def _silent(record: Record, now: int, tag_key: str) -> Status:
     """Without a report of this run, and without a known problem: SageMaker's state and the block decide."""
     name, since = record.name, record.state_since or None
     match record.state:
@@ -280,18 +280,22 @@ def _silent(record: Record, now: int) -> Status:
                 Code.ERROR, since, problem.message, f"Clear that, then start it: {_start_command(name)}", problem
             )
         case NotebookState.PENDING | NotebookState.IN_SERVICE:
-            return _awaited(record, now)
+            return _awaited(record, now, tag_key)
 
 
-def _awaited(record: Record, now: int) -> Status:
+def _awaited(record: Record, now: int, tag_key: str) -> Status:
     """Running or on its way there, and not heard of: does the block come with this run, or with the next?"""
     name = record.name
+    by_itself = (
+        f"Wait: it is stopped and started once, as its tag {tag_key}-restart says." if record.wish.restart else ""
+    )
+    or_by_tag = f"or tag it {tag_key}-restart=now and the stack does both"
     if record.block_since is None and record.configuration is None:
         return Status(
             Code.PENDING_STOP,
             record.wished_since,
             f"{name} has no lifecycle configuration, and SageMaker attaches one only to a stopped notebook.",
-            f"Stop it, wait for the status `stopped`, and start it: {_stop_command(name)}",
+            by_itself or f"Stop it, wait for the status `stopped`, and start it, {or_by_tag}: {_stop_command(name)}",
         )
     began = record.started_at if record.started_at is not None else record.state_since
     if record.block_since is None or record.block_since > began:
@@ -299,7 +303,7 @@ def _awaited(record: Record, now: int) -> Status:
             Code.PENDING_RESTART,
             record.block_since,
             f"{name} has been running since before SSH was set up for it.",
-            f"Stop it and start it: {_stop_command(name)}, then {_start_command(name)}",
+            by_itself or f"Stop it and start it, {or_by_tag}: {_stop_command(name)}, then {_start_command(name)}",
         )
     since = max(began, record.block_since, record.wished_since or 0)
     if now - since <= STARTING_SECONDS:
