@@ -657,8 +657,10 @@ class Worker:
         return "failed" if "sshd" in self.troubles else "connected"
 
     def problem(self):
-        """What the stack should know of, or None."""
-        found = [self.tunnel.trouble, *self.troubles.values()]
+        """What the stack should know of, or None. It keeps what we report: so what it said of central keys goes back."""
+        stack = self.exchange.answer.get("problem") or {"code": ""}
+        central = (stack["code"], stack["message"]) if stack["code"].startswith("central-key-") else None
+        found = [self.tunnel.trouble, *self.troubles.values(), central]
         return next(({"code": each[0], "message": each[1]} for each in found if each), None)
 
     def facts(self):

@@ -160,3 +160,14 @@ def test_other_tunnels_of_the_person_run_too(notebook: Notebook, stack: Stack) -
     notebook.start()
     notebook.connected()
     until(lambda: '"name": "web"' in notebook.ngrok_log.read_text(), "the other one runs", notebook)
+
+
+def test_what_the_stack_says_of_central_keys_is_told_back_as_long_as_it_says_so(
+    notebook: Notebook, stack: Stack
+) -> None:
+    missing = {"code": "central-key-missing", "message": "There is no central key of ana."}
+    stack.answers = an_answer("ngrok", problem=missing, sync_after=1)
+    notebook.start()
+    until(lambda: stack.last().get("problem") == missing, "it is told", notebook)
+    stack.answers = an_answer("ngrok", problem={"code": "config-too-large", "message": "The script is too long."})
+    until(lambda: stack.last().get("problem") is None, "another problem of the stack's is its own", notebook)
