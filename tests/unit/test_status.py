@@ -242,6 +242,12 @@ def test_a_person_stops_it_only_where_no_tag_asks_the_stack_to(set_up_too_late: 
     assert by_itself == "Wait: it is stopped and started once, as its tag team-ssh-restart says."
 
 
+def test_the_message_of_a_problem_ends_where_the_next_step_begins() -> None:
+    refused = a_report(phase=Phase.FAILED, problem=Problem("ngrok-token-invalid", "ngrok refuses the token (105)"))
+    assert status_of(a_record(report=refused), NOW, SYNC).message == "ngrok refuses the token (105)."
+    assert status_of(a_record(block_since=None, problem=TOO_LARGE), NOW, SYNC).message == TOO_LARGE.message
+
+
 def test_silence_is_told_after_two_missed_syncs() -> None:
     assert 2 * SYNC < silent_after(SYNC) < 3 * SYNC
     assert silent_after(2) < 12  # a local run with a short sync does not wait for long

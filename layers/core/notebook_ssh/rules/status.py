@@ -216,7 +216,7 @@ def _connected(record: Record, report: Report) -> Status:
         report.connected_since,
         f"{record.name} can be reached."
         if problem is None
-        else f"{record.name} can be reached, but: {problem.message}",
+        else f"{record.name} can be reached, but: {_sentence(problem.message)}",
         f"Connect: `ssh {record.name}` with the client, or the line that /notebooks/{record.name}/ssh answers."
         if problem is None
         else "Connect, and put right what the message says.",
@@ -326,7 +326,13 @@ def _awaited(record: Record, now: int, tag_key: str) -> Status:
 
 
 def _error(problem: Problem, since: int | None) -> Status:
-    return Status(Code.ERROR, since, problem.message, REMEDIES.get(problem.code, "Do what the message says."), problem)
+    remedy = REMEDIES.get(problem.code, "Do what the message says.")
+    return Status(Code.ERROR, since, _sentence(problem.message), remedy, problem)
+
+
+def _sentence(text: str) -> str:
+    """`text` with an end, since another sentence follows it: agents and other programs send some without."""
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
 
 
 REMEDIES = {
