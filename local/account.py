@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from emulator.process import LOCAL, PROJECT, REGION, DidNotStart
 from story import NotReached, Story
-from world import OWNERS_SCRIPT, World, missing_programs
+from world import OWNERS_SCRIPT, World, obstacle
 
 NOTEBOOK, CONFIGURATION = "my-notebook", "gpu-setup"
 ADMIN = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
@@ -92,9 +92,9 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(description="an AWS account on this machine")
     parser.add_argument("--environment", type=Path, default=PROJECT / ".build/aws.sh", help="the file to write")
     file: Path = parser.parse_args(words).environment
-    missing = missing_programs()
-    if missing:
-        print(f"install {', '.join(missing)} first (Debian, Ubuntu: apt install openssh-server openssh-client curl)")
+    hindered = obstacle()
+    if hindered:
+        print(hindered)
         return 1
     signal.signal(signal.SIGTERM, _interrupted)
     story, world = Story(), World()

@@ -20,16 +20,18 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from emulator.process import DidNotStart
 from emulator.stack import NotDeployed, build
 from story import NotReached, Story
-from world import OWNERS_SCRIPT, Answer, World, missing_programs
+from world import OWNERS_SCRIPT, Answer, Person, World, obstacle
 
 NOTEBOOK = "my-notebook"
 CONFIGURATION = "team-setup"
 LOOK_AROUND = "head -n 1 SageMaker/prepared; ssh-status"
+LOOK_EVERY = 2
+"""Seconds between two looks for a new address, while `make local` stays."""
 
 
 class Unexpected(Exception):
@@ -88,7 +90,7 @@ class Demo:
             self._until_status("pending-restart")
         now = world.on_start(CONFIGURATION)
         self._show_block(now)
-        told = json.loads(world.curl(f"/notebooks/{NOTEBOOK}").body)
+        told = self._told()
         story.say(f"{told['message']} {told['next_step']}")
 
     def _show_block(self, now: bytes) -> None:
@@ -134,17 +136,38 @@ class Demo:
 
     def connect_with_the_client(self) -> None:
         """The second way: a small program that ssh asks for the address and the host key, at every connection."""
-        story = self.story
-        story.chapter("With the client, nothing is to be looked up any more")
-        with story.step("Mario runs its set-up, once"):
-            told = self.world.set_up_client()
-        story.command("notebook-ssh setup")
-        story.show(told)
-        with story.step("He logs in"):
-            session = self.world.ssh_by_client(NOTEBOOK, "echo found and verified by the client")
+        self.story.chapter("With the client, nothing is to be looked up any more")
+        self._set_up_client("Mario", self.world.person)
+        self._log_in_by_client("He logs in", self.world.person, "echo found and verified by the client")
+
+    def admit_a_colleague(self) -> None:
+        """A public key that the stack keeps, and a tag that admits it; no file on the notebook is touched."""
+        world, story = self.world, self.story
+        story.chapter("Ana joins: the admin keeps her public key, and Mario tags ssh-users=ana")
+        ana = world.make_person("ana", "laptop-of-ana")
+        with story.step("The agent hears of it"):
+            world.keep_centrally("ana", ana)
+            world.tag(NOTEBOOK, ssh_users="ana")
+            self._until("central keys", lambda: str(self._told()["keys"]["central"]), "1")
+        self._set_up_client("Ana", ana)
+        self._log_in_by_client("She logs in", ana, "echo admitted by the tag")
+
+    def give_a_wrong_token(self) -> None:
+        """ngrok says no: people read why, and what is put right mends itself."""
+        world, story = self.world, self.story
+        story.chapter("Somebody stores a token that ngrok refuses")
+        with story.step("The agent takes it, and the tunnel is gone"):
+            world.store_token("not-a-token-of-ours")
+            self._until_status("error")
+            refused = world.ssh_by_client(world.person, NOTEBOOK, "true")
         story.command(f"ssh {NOTEBOOK}")
-        story.show(session.stdout)
-        expect(session.returncode == 0, f"ssh ended with {session.returncode}: {session.stderr.strip()}")
+        said = refused.stderr.partition("\n")[0]  # ssh's own lines follow
+        story.show("\n".join(textwrap.wrap(said, 88)))
+        expect("ngrok refuses the token" in said, f"ssh does not say that ngrok refuses the token: {refused.stderr}")
+        with story.step("The right one is stored; nobody touches the notebook"):
+            world.store_token(world.cloud.token)
+            self._until_status("connected")
+        self._log_in_by_client("Mario logs in", world.person, "echo back again")
 
     # ---- through a bastion ---------------------------------------------------------------------
 
@@ -156,7 +179,7 @@ class Demo:
         with story.step("A rule lets the bastion's security group in, and the agent has closed the tunnel"):
             world.tag(NOTEBOOK, ssh="bastion")
             self._until("the rules", lambda: str(len(world.bastion_rules())), "1")
-            self._until("the command", lambda: self._ssh_command()[:7], "ssh -J ")
+            self._until("the command", lambda: self.ssh_command()[:7], "ssh -J ")
         rule = world.bastion_rules()[0]
         source = rule["ReferencedGroupInfo"]["GroupId"]
         story.show(f"{rule['SecurityGroupRuleId']}  tcp/{rule['FromPort']} from {source} (the bastion's group)")
@@ -204,7 +227,11 @@ class Demo:
     def _until(self, what: str, look: Callable[[], str], wanted: str) -> None:
         self.story.wait(what, look, lambda seen: seen == wanted)
 
-    def _ssh_command(self) -> str:
+    def _told(self) -> dict[str, Any]:
+        return dict(json.loads(self.world.curl(f"/notebooks/{NOTEBOOK}").body))
+
+    def ssh_command(self) -> str:
+        """The line that connects, or what the API answers instead."""
         return self.world.curl(f"/notebooks/{NOTEBOOK}/ssh").body.strip()
 
     def _look_up(self, route: str) -> Answer:
@@ -223,6 +250,19 @@ class Demo:
         self.story.show(session.stdout)
         expect(session.returncode == 0, f"ssh ended with {session.returncode}: {session.stderr.strip()}")
 
+    def _set_up_client(self, name: str, person: Person) -> None:
+        with self.story.step(f"{name} runs its set-up, once"):
+            told = self.world.set_up_client(person)
+        self.story.command("notebook-ssh setup")
+        self.story.show(told)
+
+    def _log_in_by_client(self, what: str, person: Person, command: str) -> None:
+        with self.story.step(what):
+            session = self.world.ssh_by_client(person, NOTEBOOK, command)
+        self.story.command(f"ssh {NOTEBOOK}")
+        self.story.show(session.stdout)
+        expect(session.returncode == 0, f"ssh ended with {session.returncode}: {session.stderr.strip()}")
+
 
 def tell_everything(demo: Demo) -> None:
     """The whole story."""
@@ -232,6 +272,8 @@ def tell_everything(demo: Demo) -> None:
     address = demo.connect_through_ngrok()
     demo.restart_changes_the_address(address)
     demo.connect_with_the_client()
+    demo.admit_a_colleague()
+    demo.give_a_wrong_token()
     demo.connect_through_the_bastion()
     demo.untag_it()
 
@@ -254,11 +296,17 @@ def stay(demo: Demo) -> NoReturn:
     ):
         story.command(line)
     story.say(
-        f"You play ec2-user as {getpass.getuser()}. The root user's keys are test and test. "
-        f"Logs and the notebook's disk are in {world.emulator.home}. Ctrl-C ends everything."
+        f"You play ec2-user as {getpass.getuser()}; the file that ssh reads here follows every new address. "
+        f"The account's root user has the keys test and test. Logs and the notebook's disk are in "
+        f"{world.emulator.home}. Ctrl-C ends everything."
     )
+    saved = demo.ssh_command()
     while world.emulator.alive():
-        time.sleep(1)
+        time.sleep(LOOK_EVERY)
+        now = demo.ssh_command()
+        if now != saved and now.startswith("ssh "):
+            world.save_ssh_config(NOTEBOOK)
+            saved = now
     raise Unexpected("the embedded AWS has ended by itself")
 
 
@@ -271,14 +319,17 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(description="notebook-ssh on this machine")
     parser.add_argument("--stay", action="store_true", help="stay up after the story's first half, until Ctrl-C")
     arguments = parser.parse_args(words)
-    missing = missing_programs()
-    if missing:
-        print(f"install {', '.join(missing)} first (Debian, Ubuntu: apt install openssh-server openssh-client curl)")
+    hindered = obstacle()
+    if hindered:
+        print(hindered)
         return 1
     signal.signal(signal.SIGTERM, _interrupted)
     story = Story()
     story.title("notebook-ssh on this machine")
-    story.say("Only SageMaker, EC2, ngrok's cloud and the computers are played; all else is real and on 127.0.0.1.")
+    story.say(
+        "AWS is emulated, and so are ngrok's cloud and the computers. The template, the functions, the scripts, "
+        "the agent, sshd, ssh and curl are real, and everything listens on 127.0.0.1."
+    )
     world = World()
     try:
         (stay if arguments.stay else tell_everything)(Demo(world, story))

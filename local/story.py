@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-WIDTH = 96
+WIDTH, MARGIN = 96, "     "
 BOLD, DIM, GREEN, RED, CYAN, PLAIN = "1", "2", "32", "31", "36", "0"
 
 
@@ -55,7 +55,9 @@ class Story:
 
     def say(self, text: str) -> None:
         """A paragraph of explanation below a step."""
-        self._write(textwrap.fill(text, WIDTH - 5, initial_indent="     ", subsequent_indent="     "))
+        # Commands in the text stay as they are typed.
+        wrap = textwrap.TextWrapper(WIDTH - 5, MARGIN, MARGIN, break_on_hyphens=False, break_long_words=False)
+        self._write(wrap.fill(text))
 
     def show(self, text: str) -> None:
         """What a program printed, or a file's lines, as they are."""

@@ -9,6 +9,7 @@ import base64
 import getpass
 import json
 import os
+import pwd
 import random
 import shlex
 import shutil
@@ -125,17 +126,30 @@ class World:
             BastionSecurityGroup=self.network.bastion_group,
             BastionVpc=self.network.vpc,
         )
-        secrets = self.emulator.client("secretsmanager")
-        secrets.put_secret_value(SecretId=self.stack.outputs["SecretArn"], SecretString=self.cloud.token)
+        self.store_token(self.cloud.token)
         return self.stack
 
+    def store_token(self, token: str) -> None:
+        """Put ngrok's token into the stack's secret, as the admin."""
+        secrets = self.emulator.client("secretsmanager")
+        secrets.put_secret_value(SecretId=self.stack.outputs["SecretArn"], SecretString=token)
+
     def move_in(self) -> None:
-        """The people: a notebook's role without any policy, and a user with a laptop and an SSH key."""
+        """A notebook's role without any policy, and its user."""
         self.make_role("notebook", "sagemaker.amazonaws.com")
-        keys = self.make_user("mario", USER_POLICY)
-        self.person = Person(self.emulator.home / "laptop", keys)
-        (self.person.home / ".ssh").mkdir(parents=True, mode=0o700)
-        _make_key(self.person.identity, "mario")
+        self.person = self.make_person("mario", "laptop")
+
+    def make_person(self, name: str, folder: str) -> Person:
+        """Somebody with a laptop, in `folder`, and an SSH key."""
+        person = Person(self.emulator.home / folder, self.make_user(name, USER_POLICY))
+        (person.home / ".ssh").mkdir(parents=True, mode=0o700)
+        _make_key(person.identity, name)
+        return person
+
+    def keep_centrally(self, name: str, person: Person) -> None:
+        """Keep the public key of `person` in the stack under `name`, as the admin."""
+        path = f"{self.stack.outputs['KeysPath']}/{name}"
+        self.emulator.client("ssm").put_parameter(Name=path, Value=person.public_key, Type="String")
 
     def close(self, *, keep_logs: bool = False) -> Path | None:
         """End everything. The logs' new place, when they are kept."""
@@ -337,44 +351,36 @@ class World:
             check=False,
         )
 
-    def set_up_client(self) -> str:
-        """Install the client on the laptop and run its `notebook-ssh setup`; what that says."""
-        python = _environment_with_client(self.person.home / ".client")
-        config = self.person.home / ".ssh/config-of-client"
-        config.write_text(f'Host *\n  IdentityFile "{self.person.identity}"\n  IdentitiesOnly yes\n')
+    def set_up_client(self, person: Person) -> str:
+        """Install the client on a laptop and run its `notebook-ssh setup`; what that says."""
+        python = _environment_with_client(person.home / ".client")
+        config = person.home / ".ssh/config-of-client"
+        config.write_text(f'Host *\n  IdentityFile "{person.identity}"\n  IdentitiesOnly yes\n')
         words = ["setup", "--api", self.stack.api, "--region", REGION, "--ssh-config", str(config)]
-        done = subprocess.run(
-            [str(python), "-I", "-m", "notebook_ssh_client", *words],
-            env=self._client_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = self._on_laptop(person, str(python), "-I", "-m", "notebook_ssh_client", *words)
         return done.stdout + done.stderr
 
-    def ssh_by_client(self, name: str, command: str) -> subprocess.CompletedProcess[str]:
+    def ssh_by_client(self, person: Person, name: str, command: str) -> subprocess.CompletedProcess[str]:
         """Real ssh after `set_up_client`: the client finds the address and vouches for the host key."""
+        options = ["-F", "config-of-client", "-o", "BatchMode=yes", "-l", getpass.getuser()]
+        return self._on_laptop(person, "ssh", *options, name, command)
+
+    def _on_laptop(self, person: Person, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["ssh", "-F", "config-of-client", "-o", "BatchMode=yes", "-l", getpass.getuser(), name, command],
-            cwd=self.person.home / ".ssh",
-            env=self._client_environment(),
+            words,
+            cwd=person.home / ".ssh",
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(person.home),
+                "NOTEBOOK_SSH_HOME": f"{person.home}/.notebook-ssh",
+                **person.keys,
+            },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-
-    def _client_environment(self) -> dict[str, str]:
-        home = str(self.person.home)
-        return {
-            "PATH": os.environ["PATH"],
-            "HOME": home,
-            "NOTEBOOK_SSH_HOME": f"{home}/.notebook-ssh",
-            **self.person.keys,
-        }
 
     # ---- the bastion ---------------------------------------------------------------------------
 
@@ -420,7 +426,21 @@ def _make_key(path: Path, comment: str) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)], check=True)
 
 
-def missing_programs() -> list[str]:
-    """Programs that the local run needs and cannot find."""
+def obstacle() -> str | None:
+    """What keeps the local run from running here, and what to do about it; None when nothing does."""
     path = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
-    return [name for name in ("sshd", "ssh", "ssh-keygen", "curl", "bash") if not shutil.which(name, path=path)]
+    missing = [name for name in ("sshd", "ssh", "ssh-keygen", "curl", "bash") if not shutil.which(name, path=path)]
+    if missing:
+        packages = "apt install openssh-server openssh-client curl"
+        return f"install {', '.join(missing)} first (Debian, Ubuntu: {packages})"
+    try:
+        me = pwd.getpwuid(os.getuid())
+    except KeyError:
+        return (
+            f"user id {os.getuid()} has no entry in /etc/passwd, which ssh and sshd need; run this as a user that has"
+        )
+    if me.pw_shell.endswith(("/nologin", "/false")):
+        return (
+            f"the login shell of {me.pw_name} is {me.pw_shell}, so sshd lets nobody in; run this as a user with a shell"
+        )
+    return None

@@ -78,7 +78,8 @@ def _setup(arguments: argparse.Namespace, home: str) -> int:
     changed = ssh_files.install(home, config)
     _say(f"{config} now includes the notebooks" if changed else f"{config} includes the notebooks already")
     names = [item["name"] for _, items in told if isinstance(items, list) for item in items]
-    _say(f"{len(known.stacks)} stack(s), {len(names)} notebook(s). Try: ssh {names[0] if names else 'NAME'}")
+    count = f"{_counted(len(known.stacks), 'stack')}, {_counted(len(names), 'notebook')}"
+    _say(f"{count}. Try: ssh {names[0]}" if names else f"{count}: tag one ssh=ngrok or ssh=bastion")
     return 0
 
 
@@ -153,6 +154,10 @@ def _table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
     cells += [[str(row.get(column) or "-") for column in columns] for row in rows]
     widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
     return "\n".join("  ".join(word.ljust(width) for word, width in zip(line, widths)).rstrip() for line in cells)
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _say(sentence: str) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 import processes
 from emulator.process import PROJECT, PYTHON
+from world import obstacle
 
 DEMO = [str(PYTHON), str(PROJECT / "local" / "demo.py")]
 
@@ -63,6 +67,8 @@ def test_the_whole_story_in_a_folder_with_a_space(tmp_path: Path) -> None:
     assert demo.returncode == 0, told
     assert re.search(r"ssh -p \d+ ec2-user@127\.0\.0\.1", told)
     assert "prepared on" in told
+    assert "admitted by the tag" in told
+    assert "ngrok refuses the token" in told
     assert "through the bastion" in told
     assert "Compared byte for byte: 246 of 246" in told
     nothing_is_left(folder)
@@ -108,3 +114,15 @@ def test_a_missing_program_is_named_before_anything_begins(tmp_path: Path) -> No
     assert "install curl" in told.replace("sshd, ", "")
     assert told.count("\n") == 1
     nothing_is_left(folder)
+
+
+@pytest.mark.parametrize("shell", ["/usr/sbin/nologin", "/bin/false"])
+def test_an_account_that_sshd_lets_nobody_into_is_named(monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+    me = ["mario", "x", 1, 1, "", "/home/mario", shell]
+    monkeypatch.setattr("pwd.getpwuid", lambda _: pwd.struct_passwd(me))
+    assert f"the login shell of mario is {shell}" in (obstacle() or "")
+
+
+def test_a_user_id_without_a_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 98765)
+    assert "user id 98765 has no entry" in (obstacle() or "")
