@@ -46,10 +46,11 @@ quick: ## the tests that need no emulator: make quick TESTS=tests/unit/test_x.py
 	@packaging/environments.sh dev
 	@$(DEV)/pytest -q -n 2 $(or $(TESTS),tests/unit tests/functions)
 
-simulate: ## the control plane against people and faults: make simulate STEPS=1000000 SEED=1, or REPLAY=seed ONLY=steps
+simulate: ## the control plane against people and faults: make simulate STEPS=1000000 SEED=1, or REPLAY=seed ONLY=steps;
+simulate: ## notebooks without the stack, day after day: make simulate DAYS=100 SEED=1, or DAYS=1 SEED=seed ONLY=deeds
 	@packaging/environments.sh dev
-	@PYTHONPATH=layers/core:functions:tests $(DEV)/python -m simulation.explore --steps $(or $(STEPS),1000000) \
-		--seed $(or $(SEED),1) $(if $(REPLAY),--replay $(REPLAY)) $(if $(ONLY),--only $(ONLY))
+	@PYTHONPATH=layers/core:functions:local:tests $(DEV)/python -m $(if $(DAYS),agent_day --days $(DAYS),simulation.explore \
+		--steps $(or $(STEPS),1000000) $(if $(REPLAY),--replay $(REPLAY))) --seed $(or $(SEED),1) $(if $(ONLY),--only $(ONLY))
 
 load: ## a fleet that reports and people who ask, at the local API: make load NOTEBOOKS=1000 LOOKUPS=50 SECONDS=60
 	@packaging/environments.sh emulator

@@ -31,6 +31,9 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from notebook_ssh.errors import BadReport
+from notebook_ssh.rules.report import read_report
+
 PROJECT = Path(__file__).resolve().parent.parent
 PROGRAMS = PROJECT / "layers" / "notebook_agent"
 STAND_IN = PROJECT / "local" / "notebook" / "ngrok_stand_in.py"
@@ -70,6 +73,22 @@ def lay_identity(root: Path) -> None:
     path.write_text(json.dumps({"ResourceArn": ARN, "ResourceName": NAME}))
 
 
+def lay_out(root: Path) -> None:
+    """The files of a notebook that starts: all but the volume is new. Without host keys."""
+    home = root / "home/ec2-user"
+    for folder in ("opt", "run", "etc", "var", "usr"):
+        shutil.rmtree(root / folder, ignore_errors=True)
+    for path in home.glob("*"):
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        elif path != home / "SageMaker":
+            shutil.rmtree(path)
+    for folder in ("opt/notebook-ssh", "run", "etc/ssh", "home/ec2-user/SageMaker/ssh"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    lay_identity(root)
+    shutil.copy(PROGRAMS / "agent.py", root / "opt/notebook-ssh")
+
+
 def an_answer(mode: str = "ngrok", **changes: Any) -> dict[str, Any]:
     """The stack's answer (docs/protocol.md) to a notebook in `mode`."""
     answer: dict[str, Any] = {"notebook": NAME, "mode": mode, "sync_after": 60, "until": None, "problem": None}
@@ -79,6 +98,16 @@ def an_answer(mode: str = "ngrok", **changes: Any) -> dict[str, Any]:
     if mode == "bastion":
         answer["bastion"] = {"host": "bastion.example.com", "user": "jump", "private_ip": "10.0.3.7"}
     return answer | changes
+
+
+def reply_to(told: dict[str, Any], answer: dict[str, Any], now: float, worker: str) -> dict[str, Any]:
+    """The stack's whole reply to the report `told`: `answer`, the program `worker` when wanted, the token when unknown."""
+    reply = answer | {"server_time": int(now)}
+    if told.get("wants_worker") and reply["mode"] != "off":
+        reply["worker"] = worker
+    if "ngrok" in reply and reply["ngrok"]["token_version"] == told.get("token_version"):
+        reply["ngrok"] = {name: value for name, value in reply["ngrok"].items() if name != "token"}
+    return reply
 
 
 def a_key(comment: str) -> str:
@@ -167,14 +196,13 @@ class Stack(Server):
         self.received.append(time.monotonic())
         told = json.loads(body)
         self.reports.append(told)
+        try:
+            read_report(body, int(time.time() + self.ahead), allow_loopback=True)
+        except BadReport as bad:
+            return 400, json.dumps({"error": bad.field, "message": str(bad)}).encode()
         if self.status != 200 or "mode" not in self.answers:
             return self.status, self.refusal
-        answer = self.answers | {"server_time": int(time.time() + self.ahead)}
-        if told.get("wants_worker") and answer["mode"] != "off":
-            answer["worker"] = self.worker
-        if "ngrok" in answer and answer["ngrok"]["token_version"] == told.get("token_version"):
-            answer["ngrok"] = {k: v for k, v in answer["ngrok"].items() if k != "token"}
-        return 200, json.dumps(answer).encode()
+        return 200, json.dumps(reply_to(told, self.answers, time.time() + self.ahead, self.worker)).encode()
 
     def _signed(self, path: str, headers: dict[str, str], body: bytes) -> bool:
         at = headers["X-Amz-Date"]
@@ -306,18 +334,8 @@ class Notebook:
 
     def boot(self) -> None:
         """Start the instance: all but the volume is new, the host keys too."""
-        for folder in ("opt", "run", "etc", "var", "usr"):
-            shutil.rmtree(self.root / folder, ignore_errors=True)
-        for path in self.home.glob("*"):
-            if path.is_symlink() or path.is_file():
-                path.unlink()
-            elif path != self.volume:
-                shutil.rmtree(path)
-        for folder in ("opt/notebook-ssh", "run", "etc/ssh", "home/ec2-user/SageMaker/ssh"):
-            (self.root / folder).mkdir(parents=True, exist_ok=True)
-        lay_identity(self.root)
+        lay_out(self.root)
         shutil.copy(self.sshd.folder / "ssh_host_ed25519_key.pub", self.root / "etc/ssh")
-        shutil.copy(PROGRAMS / "agent.py", self.root / "opt/notebook-ssh")
 
     def start(self, python: str = os.environ.get("AGENT_PYTHON") or sys.executable) -> subprocess.Popen[bytes]:
         """Start the agent as the block does; it keeps running until the test ends.

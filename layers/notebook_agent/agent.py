@@ -118,16 +118,6 @@ def start(python, program, *arguments):
     return child
 
 
-def fetch(url, body=None, headers={}, timeout=10):
-    """(status, text, headers); proxies come from the environment. OSError when there is no answer."""
-    try:
-        answer = urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=timeout)
-    except urllib.error.HTTPError as refusal:
-        answer = refusal
-    with answer:
-        return answer.status, answer.read(1 << 20).decode(errors="replace"), answer.headers
-
-
 # --- the exchange --------------------------------------------------------------------------------------------
 
 
@@ -152,8 +142,14 @@ def courier(ask):
         signer._modify_request_before_signing(request)
         text = signer.string_to_sign(request, signer.canonical_request(request))
         signer._inject_signature_to_request(request, signer.signature(text, request))
-        reply["status"], reply["text"], headers = fetch(ask["url"], ask["body"].encode(), dict(request.headers))
-        reply["date"] = headers["Date"]
+        signed = urllib.request.Request(ask["url"], ask["body"].encode(), dict(request.headers))
+        try:
+            answer = urllib.request.urlopen(signed, timeout=10)  # proxies come from the environment
+        except urllib.error.HTTPError as refusal:
+            answer = refusal
+        with answer:
+            text = answer.read(1 << 20).decode(errors="replace")
+            reply = {"status": answer.status, "text": text, "date": answer.headers["Date"]}
     except Exception as why:
         reply["text"] = repr(why)
     print(json.dumps(reply))
@@ -213,6 +209,9 @@ class Exchange:
         reply = self.errand(OPT + "agent.py", "courier", ask)
         try:
             ahead = calendar.timegm(time.strptime(reply["date"], "%a, %d %b %Y %H:%M:%S GMT")) - time.time()
+            if abs(ahead - self.ahead) > 99:
+                # The signature was out of its time; now that the time is known, the next one comes soon.
+                self.failures = 0
             self.ahead = ahead if abs(ahead) > 2 else 0
         except (KeyError, TypeError, ValueError):
             pass
@@ -229,8 +228,8 @@ class Exchange:
         # An answer of 200 could hold the token.
         self.failed = reply["status"], "unreadable" if reply["status"] == 200 else reply["text"][:300]
         log(f"no answer: {self.failed}")
-        if reply["status"] == 409:
-            # A clock was ahead when the last report was sent: this boot begins anew.
+        if reply["status"] in (400, 409):
+            # A clock was ahead, when the last report was sent or when this boot was named: it begins anew.
             self.boot = self.new_boot()
         return False
 

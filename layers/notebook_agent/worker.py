@@ -22,6 +22,7 @@ import os
 import pwd
 import re
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -43,7 +44,6 @@ from agent import (
     VOLUME,
     Exchange,
     drop,
-    fetch,
     load,
     log,
     read,
@@ -60,6 +60,7 @@ PORT = int(os.environ.get("NOTEBOOK_SSH_PORT") or 22)
 COMMANDS = "ssh-status", "copy-ssh-keys", "start-ssh-ngrok", "start-ngrok-ssh"
 YEAR = 365 * 86400
 PATIENCE = 5  # seconds for a child that should end
+API_PATIENCE = 2  # seconds for ngrok's local API
 # VS Code, Cursor, and of JetBrains: servers, their plugins, and what PyCharm puts there for an SSH interpreter.
 EDITORS = ".vscode-server", ".cursor-server", ".cache/JetBrains", ".local/share/JetBrains", ".pycharm_helpers"
 
@@ -526,8 +527,7 @@ class Tunnel:
         self.due = time.monotonic() + (0.5 if self.phase == "connecting" else 30)
         for kind in "endpoints", "tunnels":
             try:
-                status, text, _ = fetch(f"http://{self.web}/api/{kind}", timeout=2)
-                for item in json.loads(text)[kind] if status == 200 else ():
+                for item in local_api(self.web, kind):
                     if item.get("name") == "ssh":
                         self.found(item.get("url") or item.get("public_url"))
                         return
@@ -540,6 +540,24 @@ class Tunnel:
         if place and not self.lost:
             self.trouble, self.starts = None, 0
             self.be("connected", (place[1], int(place[2])))
+
+
+def local_api(web, kind):
+    """What ngrok's local API at `web` lists as `kind`. OSError or ValueError unless all of it is there in time.
+
+    urlopen's own timeout is for each read: one who trickles would hold the worker up for ever.
+    """
+
+    def late(*_):
+        raise TimeoutError(f"{web} takes longer than {API_PATIENCE} seconds")
+
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, API_PATIENCE)
+    try:
+        with urllib.request.urlopen(f"http://{web}/api/{kind}", timeout=API_PATIENCE) as answer:
+            return json.loads(answer.read(1 << 20))[kind]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def append_log(data):
@@ -692,6 +710,7 @@ class Worker:
             tags = self.exchange.errand(OPT + "worker.py", "tags", {"arn": self.exchange.arn}).get("tags")
             if tags is not None:
                 self.exchange.answer = by_tags(before, tags)
+                self.exchange.keep()
                 self.files_at = 0
         self.sync_at = time.monotonic() + self.exchange.delay
 
@@ -958,6 +977,7 @@ def set_up():
     owner = os.stat(HOME)
     file = os.open(NGROK_LOG, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     os.fchown(file, owner.st_uid, owner.st_gid)
+    os.close(file)
     if not ROOT and not sshd_answers():
         # One that is on its way up, or that somebody else enabled, is theirs to stop. /etc is new at every start, so
         # that enabling it would serve nothing.
@@ -1055,6 +1075,7 @@ def nudge(word):
     try:
         pipe = os.open(WAKE, os.O_WRONLY | os.O_NONBLOCK)  # fails when nobody reads (fifo(7))
         os.write(pipe, word)
+        os.close(pipe)
         return True
     except OSError:
         return False

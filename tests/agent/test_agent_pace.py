@@ -94,6 +94,27 @@ def test_the_stacks_clock_counts_where_they_differ(
     assert asking.mode() == "off"
 
 
+def test_a_clock_that_is_wrong_is_known_after_one_answer_and_put_right_at_once(
+    agent: ModuleType, exchange: Callable[[Reply], Any]
+) -> None:
+    """Twenty minutes are too many for a signature (SigV4 admits five), and for the stack to believe when a boot began."""
+    asking = exchange({"status": 0, "text": "no answer"})
+    for _ in range(9):
+        asking.sync({})
+    named = asking.boot
+    date = agent.time.strftime("%a, %d %b %Y %H:%M:%S GMT", agent.time.gmtime(agent.time.time() - 1200))
+    refusal = {"text": '{"message": "Signature expired"}', "date": date}
+    asking.errand = exchange(refusal | {"status": 403}).errand
+    asking.sync({})
+    assert asking.delay <= 2, "not after two minutes, as in vain before"
+    asking.errand = exchange(refusal | {"status": 400}).errand
+    asking.sync({})
+    assert asking.boot["boot"] != named["boot"]
+    assert 1198 <= named["booted_at"] - asking.boot["booted_at"] <= 1201
+    asking.sync({})
+    assert asking.delay > 2, "and once only: its clock is known by now"
+
+
 def test_each_report_is_newer_than_the_last_also_after_a_restart_of_the_agent(exchange: Callable[[Reply], Any]) -> None:
     sequence = []
     for _ in range(2):

@@ -14,14 +14,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
-from agent_world import PROGRAMS, TOKEN, Download, a_key, program
+from agent_world import PROGRAMS, TOKEN, Download, Server, a_key, program
 from hypothesis import given, strategies as st
 from unit import test_tags
 
@@ -366,6 +366,33 @@ def a_clock(monotonic: Callable[[], float]) -> SimpleNamespace:
     return SimpleNamespace(**names | {"monotonic": monotonic})
 
 
+@contextlib.contextmanager
+def trickling(head: bytes) -> Iterator[int]:
+    """The port of one who sends `head`, and then a byte each hundredth of a second, to whoever comes."""
+    over = threading.Event()
+
+    def trickle() -> None:
+        with contextlib.suppress(OSError), door.accept()[0] as visitor:
+            visitor.recv(4096)
+            visitor.sendall(head)
+            while not over.wait(0.01):
+                visitor.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        sending = threading.Thread(target=trickle, daemon=True)
+        sending.start()
+        yield door.getsockname()[1]
+        over.set()
+        sending.join(20)
+
+
+class Endless(Server):
+    """A local API whose answer is larger than any that is read."""
+
+    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        return 200, b'{"endpoints": ["' + b"x" * (1 << 21) + b'"]}'
+
+
 class TestADownload:
     """What it does where the one who sends, or the disk, does not play along. With a server that is real."""
 
@@ -381,28 +408,14 @@ class TestADownload:
     def test_that_trickles_ends_at_its_limit(self, ngrok: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A byte now and then keeps a connection alive for ever; each look at the clock here is 100 s after the last."""
         monkeypatch.setattr(worker, "time", a_clock(itertools.count(0, 100).__next__))
-        over = threading.Event()
-
-        def trickle() -> None:
-            with door, door.accept()[0] as visitor, contextlib.suppress(OSError):
-                visitor.recv(4096)
-                visitor.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
-                while not over.wait(0.01):
-                    visitor.sendall(b"x")
-
-        with socket.create_server(("127.0.0.1", 0)) as door:
-            sending = threading.Thread(target=trickle, daemon=True)
-            sending.start()
-            monkeypatch.setenv("NOTEBOOK_SSH_NGROK_DOWNLOAD", f"http://127.0.0.1:{door.getsockname()[1]}/ngrok.tgz")
+        with trickling(b"HTTP/1.0 200 OK\r\n\r\n") as port:
+            monkeypatch.setenv("NOTEBOOK_SSH_NGROK_DOWNLOAD", f"http://127.0.0.1:{port}/ngrok.tgz")
             said: list[str] = []
             monkeypatch.setattr(worker, "say", said.append)
             renewal = threading.Thread(target=worker.install, args=(True,), daemon=True)
             renewal.start()
             renewal.join(20)
-            ended = not renewal.is_alive()
-            over.set()
-            sending.join(20)
-        assert ended
+            assert not renewal.is_alive()
         assert "longer than 5 minutes" in said[0]
         assert ngrok.read_text() == "the one that works"
         assert [path.name for path in ngrok.parent.iterdir()] == ["ngrok"]
@@ -421,6 +434,19 @@ class TestADownload:
                 worker.install(renew=True)
         assert "No space left" in said[0]
         assert list(ngrok.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.0 200 OK\r\n\r\n"], ids=["its head", "its body"])
+def test_a_local_api_that_trickles_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
+    """Each byte comes within the limit of a read; the whole answer would never be there."""
+    monkeypatch.setattr(worker, "API_PATIENCE", 0.3)
+    with trickling(head) as port, pytest.raises(TimeoutError, match=f"{port} takes longer than"):
+        worker.local_api(f"127.0.0.1:{port}", "endpoints")
+
+
+def test_a_local_api_that_sends_without_end_is_read_to_a_limit() -> None:
+    with Endless() as server, pytest.raises(ValueError, match="Unterminated string"):
+        worker.local_api(f"127.0.0.1:{server.port}", "endpoints")
 
 
 def test_a_child_that_says_no_more_and_does_not_end_is_ended(agents_log: None, monkeypatch: pytest.MonkeyPatch) -> None:

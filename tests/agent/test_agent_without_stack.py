@@ -1,13 +1,17 @@
-"""A day without the stack, and its return after an hour, in simulated time: the real exchange, and no waiting."""
+"""Without the stack, in simulated time: days of a notebook, and the return of many after an hour."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-HOUR, DAY = 3_600, 86_400
+import pytest
+from agent_day import Day
+
+HOUR = 3_600
 SYNC = 300
 AWAY = {"status": 0, "text": "no answer"}
 GOOD = {"status": 200, "text": json.dumps({"mode": "ngrok", "sync_after": SYNC})}
@@ -24,10 +28,21 @@ def reports(agent: ModuleType, first: float, away_until: float, until: float) ->
     return moments, asking
 
 
-def test_in_a_day_without_the_stack_the_last_answer_holds(agent: ModuleType) -> None:
-    moments, asking = reports(agent, -1.0, away_until=2 * DAY, until=DAY)
-    assert asking.mode() == "ngrok"
-    assert DAY / 120 <= len(moments) <= DAY / 60 + 10, "asked on, at most once a minute"
+@pytest.mark.parametrize("seed", [1, 4, 8, 14, 16, 42])
+def test_a_day_without_the_stack(seed: int, tmp_path: Path) -> None:
+    """What is promised for it stands in docs/reliability.md; `make simulate DAYS=100` plays more days."""
+    day = Day(seed, tmp_path)
+    day.play()
+    assert day.counts["reports while the stack is away"] > 700, "it was asked all day"
+    assert day.counts["looks that all is as wished"] > 5
+
+
+def test_a_day_is_the_same_each_time(tmp_path: Path) -> None:
+    days = [Day(42, tmp_path / name) for name in "ab"]
+    for day in days:
+        day.play()
+    one, other = (("\n".join(day.story)).replace(str(day.root), "") for day in days)
+    assert one == other
 
 
 def test_after_an_hour_away_all_report_within_two_minutes_and_not_at_once(agent: ModuleType) -> None:
