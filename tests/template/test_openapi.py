@@ -20,6 +20,8 @@ from notebook_ssh.errors import Problem
 from notebook_ssh.rules.record import Mode, NotebookState, Phase, RejectedKey, Way, Wish
 from notebook_ssh.rules.report import LARGEST_BODY
 from notebook_ssh.rules.status import Code
+from notebook_ssh.rules.tags import read_wish
+from notebook_ssh_client.lookup import HAS_ADDRESS, ON_ITS_WAY
 
 METHODS = {"get", "post", "put", "delete", "patch"}
 DESCRIPTION: dict[str, Any] = yaml.safe_load((PROJECT / "docs" / "openapi.yaml").read_text("utf-8"))
@@ -65,6 +67,25 @@ def test_the_words_are_the_same() -> None:
         re.findall(r"^\| `([a-z-]+)` \|", (PROJECT / "docs" / "statuses.md").read_text("utf-8"), re.MULTILINE)
     )
     assert set(Code) <= documented
+    assert set(Code) >= HAS_ADDRESS | ON_ITS_WAY
+
+
+def test_every_mode_is_known_to_the_agent_and_told_to_people() -> None:
+    agent = (PROJECT / "layers" / "notebook_agent" / "agent.py").read_text("utf-8")
+    (modes,) = re.findall(r"^MODES = (.+)$", agent, re.MULTILINE)
+    assert set(ast.literal_eval(modes)) == set(Mode)
+    mistyped = read_wish({"ssh": "ngrock"}, "ssh").problem
+    tags = (PROJECT / "docs" / "tags.md").read_text("utf-8")
+    for mode in Mode:
+        assert mistyped
+        assert re.search(rf"\b{mode}\b", mistyped.message), mode
+        assert re.search(rf"^\| `ssh` \|.*`{mode}`", tags, re.MULTILINE), mode
+
+
+def test_every_route_is_told_to_people() -> None:
+    rows = re.findall(r"^\| (`.+?) \|", (PROJECT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE)
+    told = {tuple(route.split()) for row in rows for route in re.findall(r"`([A-Z]+ \S+)`", row)}
+    assert told == set(OPERATIONS)
 
 
 def test_every_problem_code_is_documented() -> None:
