@@ -13,6 +13,7 @@ from unittest.mock import patch
 import pytest
 from api_world import World, api_world
 from builders import HOST_KEY, a_record, a_report
+from hostile import INJECTIONS, OPERATIVE
 from simulation.account import TOKEN, Notebook
 from simulation.promises import Truth, decoded, encoded
 from simulation.run import Run
@@ -24,23 +25,6 @@ ROUTES = (
     *("/notebooks/{name}/address", "/notebooks/{name}/ssh-config", "/notebooks/{name}/known-hosts"),
     "/notebooks/{name}/doctor",
 )
-INJECTIONS = (
-    "$(reboot)",
-    "`reboot`",
-    "a\nHost *\n  ProxyCommand reboot",
-    "a\r\nX-Header: 1",
-    "\x1b[2Jcleared",
-    "%h %p %r",
-    "'; reboot; '",
-    '"}]',
-    "&& reboot",
-    "# >>> notebook-ssh stack=team-ssh >>>",
-    "{{ key: !!python/object }}",
-    "\u202egnp.exe",
-    "ngrok" * 60,
-)
-OPERATIVE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""What a terminal obeys; line ends are judged by the lines they make."""
 OWNERS = b"#!/bin/bash\necho the owner was here\n"
 LINES = {
     "/notebooks/{name}/ssh": re.compile(r"ssh [-\w.@ ]+"),

@@ -53,6 +53,7 @@ Signal = LookAtNotebook | LookAtConfiguration | LookAtFleet | Ignore
 _ARN = re.compile(
     r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:(notebook-instance|notebook-instance-lifecycle-config)/([A-Za-z0-9-]{1,63})"
 )
+_UNSAYABLE = re.compile(r"[^ -~]")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
@@ -78,7 +79,7 @@ def read_signals(event: object, *, tag_key: str, caller: str = "") -> tuple[Sign
             return _tag_change(event, detail, tag_key)
         case "AWS API Call via CloudTrail":
             return _api_call(detail, tag_key, caller)
-    return (Ignore(f"no event of ours: {kind!s:.60}"),)
+    return (Ignore(f"no event of ours: {_said(kind, 60)}"),)
 
 
 def look_at_notebook(name: str, because: str) -> dict[str, object]:
@@ -97,7 +98,7 @@ def to_message(look: LookAtNotebook | LookAtConfiguration, now: int) -> tuple[di
 
 
 def _own_message(message: Mapping[Any, Any]) -> Signal:
-    what, because, at = message["look_at"], str(message.get("because", ""))[:100], message.get("at", 0)
+    what, because, at = message["look_at"], _said(message.get("because", ""), 100), message.get("at", 0)
     match what:
         case {"notebook": str(name)} if _NAME.fullmatch(name):
             return LookAtNotebook(name, because, at if isinstance(at, int) else 0)
@@ -108,8 +109,13 @@ def _own_message(message: Mapping[Any, Any]) -> Signal:
     return Ignore("a message that names neither notebook nor configuration")
 
 
+def _said(text: object, most: int) -> str:
+    """What an event says, as it can stand in a log: at most so many characters, and none that a terminal obeys."""
+    return _UNSAYABLE.sub("?", str(text)[:most])
+
+
 def _state_change(event: Mapping[Any, Any], detail: Mapping[Any, Any]) -> Signal:
-    because = f"state {detail.get('NotebookInstanceStatus', 'unknown')!s:.20}"
+    because = f"state {_said(detail.get('NotebookInstanceStatus', 'unknown'), 20)}"
     return _named(detail.get("NotebookInstanceName"), LookAtNotebook, because) or _first(event, because)
 
 
@@ -132,9 +138,9 @@ def _api_call(detail: Mapping[Any, Any], tag_key: str, caller: str) -> tuple[Sig
         return (Ignore("the call failed"),)
     if caller and _session_of(detail) == caller:
         return (Ignore("our own call"),)
-    call = str(detail.get("eventName", ""))
+    call = _said(detail.get("eventName", ""), 60)
     given = _lower_camel(detail.get("requestParameters"))
-    because = f"call {call:.60}"
+    because = f"call {call}"
     if call in _TAGGING:
         if _irrelevant(_TAGGING[call](given), tag_key):
             return (Ignore("no tag of ours changed"),)
@@ -143,7 +149,7 @@ def _api_call(detail: Mapping[Any, Any], tag_key: str, caller: str) -> tuple[Sig
         signal = _named(given.get("notebookInstanceLifecycleConfigName"), LookAtConfiguration, because)
     else:
         signal = _named(given.get("notebookInstanceName"), LookAtNotebook, because)
-    return (signal or Ignore(f"the call {call:.60} names nothing of ours"),)
+    return (signal or Ignore(f"the call {call} names nothing of ours"),)
 
 
 def _lower_camel(given: object) -> dict[str, Any]:

@@ -1,0 +1,200 @@
+"""What strangers' texts become in mail, events and logs, which people read without having asked, and in the table.
+
+Strangers are whoever is root on a notebook (its reports), whoever may tag one, and whoever may put events on the bus.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from typing import Any
+
+import notebook_world
+import pytest
+from api_world import World, api_world
+from builders import HOST_KEY, NOW, RSA_KEY, a_body, a_record
+from hostile import INJECTIONS, OPERATIVE
+from stack import Stack
+
+from notebook_ssh.aws import backups
+from notebook_ssh.aws.clients import client
+from notebook_ssh.aws.notices import tell_status
+from notebook_ssh.aws.table import NOTEBOOK, key
+from notebook_ssh.errors import Problem
+from notebook_ssh.rules.notebook import Configuration
+from notebook_ssh.rules.record import Mode, Network, Record, Way
+from notebook_ssh.rules.report import LARGEST_BODY
+from notebook_ssh.rules.script import LIMIT
+from notebook_ssh.rules.status import status_of
+from notebook_ssh.rules.tags import read_wish
+from reconcile_notebook import handler as notebook_function
+
+TEXTS = (*INJECTIONS, "https://evil.example/login", "www.evil.example", "a\x9b2Jb", "\\", "😀" * 500)
+LARGEST_DETAIL = 8_192
+"""Bytes of an event's detail: a small part of the 256 KB that an event may have (PutEvents)."""
+LARGEST_ITEM = 400 * 1024
+"""Bytes of an item, names of attributes included (DynamoDB Developer Guide, "Service, account, and table quotas")."""
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with api_world(monkeypatch) as world:
+        yield world
+
+
+def the_news(world: World, record: Record) -> dict[str, Any]:
+    """The event that tells of the record's status, as the bus delivers it."""
+    tell_status("team-ssh", record.name, record.arn, "off", status_of(record, world.now, 300))
+    (event,) = world.messages(world.events)
+    return dict(event)
+
+
+def reported(world: World, text: str, sequence: int) -> Record:
+    """The record after a report with `text` wherever a notebook may write one."""
+    world.knows(a_record())
+    body = {"sequence": sequence, "problem": {"code": "ngrok-x", "message": text}, "phase": "failed", "agent": text}
+    assert world.report(body).status == 200
+    record = world.table.record("demo")
+    assert record is not None
+    world.messages()
+    return record
+
+
+def mail(event: Mapping[str, Any]) -> str:
+    """What the topic is sent: the rule's template, filled as EventBridge fills it."""
+    transformer = Stack().of_type("AWS::Events::Rule")["ProblemMails"]["Targets"][0]["InputTransformer"]
+    text = str(transformer["InputTemplate"])
+    for name, path in transformer["InputPathsMap"].items():
+        value = reduce(lambda part, step: part[step], path.split(".")[1:], event)
+        text = text.replace(f"<{name}>", value)
+    return text
+
+
+def the_told(world: World) -> Iterator[dict[str, Any]]:
+    """The news of each text, as a notebook's report and as the value of each tag that is read."""
+    for number, text in enumerate(TEXTS):
+        yield the_news(world, reported(world, text, number + 1))
+        for tag in ("ssh", "ssh-users", "ssh-until", "ssh-ngrok-url"):
+            yield the_news(world, a_record(wish=read_wish({"ssh": "ngrok", tag: text}, "ssh")))
+
+
+def test_a_mail_holds_nothing_that_a_stranger_wrote(world: World) -> None:
+    """A name and a code, both of letters, digits and hyphens: no line, no link, no end of the quoted text. And no subject."""
+    sentence = r'"notebook-ssh: demo needs a person: [a-z0-9-]{1,40}\. See: notebook-ssh doctor demo"'
+    mails = [mail(event) for event in the_told(world) if event["detail"]["status"] in ("error", "invalid-tag")]
+    assert len(mails) > 3 * len(TEXTS)
+    assert not [text for text in mails if not re.fullmatch(sentence, text)]
+
+
+def test_an_event_is_one_line_that_nothing_obeys_and_is_small(world: World) -> None:
+    for event in the_told(world):
+        detail = event["detail"]
+        assert not OPERATIVE.search(detail["message"])
+        assert "\n" not in detail["message"]
+        assert len(json.dumps(detail).encode()) <= LARGEST_DETAIL
+        assert detail.keys() == {"stack", "notebook", "before", "status", "since", "code", "message"}
+        assert (detail["stack"], detail["notebook"]) == ("team-ssh", "demo")
+
+
+class Printed(logging.Handler):
+    """The lines that the function prints."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(notebook_function.logger.registered_formatter.format(record))
+
+
+def test_a_log_line_is_one_line_of_json_that_no_terminal_obeys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forged message's reason, and a forged event's words."""
+    printed = Printed()
+    notebook_function.logger.addHandler(printed)
+    try:
+        with notebook_world.a_world(monkeypatch) as world:
+            world.configuration("team")
+            world.notebook("demo", "team")
+            for number, text in enumerate(TEXTS):
+                state = {"NotebookInstanceName": "demo", "NotebookInstanceStatus": text}
+                event = {"detail-type": "SageMaker Notebook Instance State Change", "detail": state}
+                message = {"look_at": {"notebook": "demo"}, "because": text}
+                world.tag("demo", ssh="off" if number % 2 else "ngrok")
+                world.messages.clear()
+                world.send("", [(event if number % 2 else message, 0)])
+                world.settle()
+    finally:
+        notebook_function.logger.removeHandler(printed)
+    said = [str(json.loads(line).get("because")) for line in printed.lines]
+    assert {re.sub(r"[^ -~]", "?", text[:20]) for text in TEXTS} <= {
+        because.removeprefix("state ")[:20] for because in said
+    }
+    assert not [line for line in printed.lines if re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", line)]
+
+
+# ---- how large an item can get
+
+
+def size(value: Any) -> int:
+    """Bytes of a value in DynamoDB's notation, rounded up ("DynamoDB item sizes and formats")."""
+    ((kind, held),) = value.items()
+    match kind:
+        case "S":
+            return len(held.encode())
+        case "N":
+            return 21
+        case "L":
+            return 3 + sum(1 + size(each) for each in held)
+        case "M":
+            return 3 + sum(1 + len(name.encode()) + size(each) for name, each in held.items())
+    return 1
+
+
+def size_of_item(pk: str, sk: str) -> int:
+    item = client("dynamodb").get_item(TableName="records", Key=key(pk, sk))["Item"]
+    return sum(len(name.encode()) + size(value) for name, value in item.items())
+
+
+def test_the_largest_record_is_a_tenth_of_what_an_item_may_be(world: World) -> None:
+    """Everything that a notebook, its tags and its network can say, as long as it is accepted."""
+    wide = "😀" * 500
+    problem = Problem("x" * 40, wide)
+    users = " ".join(f"{number:x}" for number in range(256))[:256]
+    record = a_record(
+        name="n" * 63,
+        wish=read_wish({"ssh": "ngrok", "ssh-users": users, "ssh-ngrok-url": f"tcp://{'a.' * 120}io:65535"}, "ssh"),
+        problem=problem,
+        planned=("p" * 300,) * 12,
+        network=Network("subnet-" + "0" * 17, tuple(f"sg-{number:017}" for number in range(5)), "eni-" + "0" * 17),
+        way=Way(False, "10.0.0.1", NOW, problem),
+    )
+    assert record.wish.mode is Mode.NGROK
+    world.knows(record)
+    body = a_body(
+        host=".".join(["h" * 60] * 4),
+        host_keys=[HOST_KEY, RSA_KEY],
+        keys={"own": 1, "central": 0, "rejected": [{"line": line, "reason": "😀" * 120} for line in range(1, 21)]},
+        problem={"code": "x" * 40, "message": wide},
+        agent="😀" * 32,
+        boot="b" * 64,
+    )
+    text = json.dumps(body, ensure_ascii=False)
+    assert 0.7 * LARGEST_BODY < len(text.encode()) < LARGEST_BODY
+    said = world.report(text, name=record.name)
+    assert said.status == 200, said
+    assert LARGEST_BODY < size_of_item(NOTEBOOK, record.name) < LARGEST_ITEM / 10
+
+
+def test_each_copy_of_a_script_is_an_item_of_its_own(world: World) -> None:
+    for number in range(30):
+        script = bytes([number]) * LIMIT
+        backups.back_up(world.table, Configuration("c" * 63, "arn", 0, None, script), "because", NOW + number)
+    partition = f"backup#{'c' * 63}"
+    copies = client("dynamodb").query(
+        TableName="records", KeyConditionExpression="pk = :pk", ExpressionAttributeValues={":pk": {"S": partition}}
+    )["Items"]
+    assert len(copies) == 30
+    assert max(size_of_item(partition, each["sk"]["S"]) for each in copies) < LARGEST_ITEM / 20
