@@ -30,7 +30,10 @@ ARRIVES = {"Pending": "InService", "Stopping": "Stopped", "Updating": "Stopped"}
 
 @dataclass
 class Notebook:
-    """changed: epoch milliseconds of the last change of status. booted: which script the present run started with."""
+    """changed: epoch milliseconds of the last change of status. booted: which script the present run started with.
+
+    retagged: the keys of its tags that changed last.
+    """
 
     name: str
     role: str
@@ -38,6 +41,7 @@ class Notebook:
     status: str = "InService"
     configuration: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    retagged: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     booted: str | None = None
     boots: int = 0
@@ -323,6 +327,7 @@ class Account:
     def create_notebook(self, notebook: Notebook) -> None:
         self.notebooks[notebook.name] = notebook
         self.tell("status", notebook)
+        notebook.retagged = tuple(notebook.tags)
         self.tell("tags", notebook)
 
     def delete_notebook(self, name: str) -> None:
@@ -395,6 +400,7 @@ class Account:
         after = change(found.tags)
         if after != found.tags and isinstance(found, Notebook):
             self.watcher.tags(found, after)
+            found.retagged = tuple(key for key in found.tags | after if found.tags.get(key) != after.get(key))
             found.tags = after
             self.tell("tags", found)
         found.tags = after

@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 from builders import HOST_KEY
 from simulation.account import AT_REST, BASTION_GROUP, Configuration, Notebook
-from simulation.promises import FALLBACK, NOT_OURS, OTHER_STACK, STACK, Truth, blocks, decoded, encoded, without_blocks
+from simulation.promises import (
+    FALLBACK,
+    NOT_OURS,
+    OTHER_STACK,
+    OWNER_TAG,
+    STACK,
+    Truth,
+    blocks,
+    decoded,
+    encoded,
+    without_blocks,
+)
 
+from notebook_ssh.rules.notebook import PLAIN
 from notebook_ssh.rules.script import Block, Refused, fingerprint, inspect, splice, strip
 
 if TYPE_CHECKING:
@@ -166,21 +178,17 @@ class People:
 
     # ---- scripts
 
-    def make_configuration(self, name: str = "") -> None:
+    def make_configuration(self) -> None:
         self.made += 1
-        name = name or f"Scripts-{self.made}"
-        script = self.run.chance.pick(SCRIPTS)
-        hooks = {"OnStart": script, "OnCreate": self.run.chance.pick((None, b"#!/bin/bash\necho created\n"))}
-        self.run.promises.truths[name] = Truth(script)
-        self.run.account.create_notebook_instance_lifecycle_config(
-            NotebookInstanceLifecycleConfigName=name,
-            Tags=(),
-            **{hook: [{"Content": encoded(content)}] for hook, content in hooks.items() if content},
-        )
+        on_create = self.run.chance.pick((None, b"#!/bin/bash\necho created\n"))
+        self._make_configuration(f"Scripts-{self.made}", on_create, self.run.chance.pick(SCRIPTS))
 
     def make_the_fallback_themselves(self) -> None:
-        if FALLBACK not in self.run.account.configurations:
-            self.make_configuration(FALLBACK)
+        """A configuration with the name of ours: more often than not to the byte like ours, but for whose it is."""
+        pick = self.run.chance.pick
+        if FALLBACK not in self.run.account.configurations and not self.run.script_in_the_window(FALLBACK):
+            script = pick((PLAIN, PLAIN, pick(SCRIPTS)))
+            self._make_configuration(FALLBACK, PLAIN, script, pick((None, None, OTHER_STACK)))
 
     def delete_configuration(self) -> None:
         name = self._configuration().name
@@ -241,8 +249,8 @@ class People:
 
     def add_a_rule(self) -> None:
         pick = self.run.chance.pick
-        group, peer = pick(("sg-1", "sg-2", "sg-3")), pick((BASTION_GROUP, "10.1.0.0/16", "sg-2"))
-        self.run.account.write_rule(group, peer, stack=pick((None, None, "other-stack")))
+        group, peer = pick(("sg-1", "sg-2", "sg-3", BASTION_GROUP)), pick((BASTION_GROUP, "10.1.0.0/16", "sg-2"))
+        self.run.account.write_rule(group, peer, stack=pick((None, None, OTHER_STACK, STACK.upper(), f"{STACK}-2")))
 
     def take_a_rule_away(self) -> None:
         rules = [*self.run.account.rules.values()]
@@ -304,6 +312,17 @@ class People:
         self.about += f" {found.name}"
         return found
 
+    def _make_configuration(
+        self, name: str, on_create: bytes | None, on_start: bytes | None, stack: str | None = None
+    ) -> None:
+        hooks = {"OnStart": on_start, "OnCreate": on_create}
+        self.run.promises.truths[name] = Truth(on_start)
+        self.run.account.create_notebook_instance_lifecycle_config(
+            NotebookInstanceLifecycleConfigName=name,
+            Tags=[{"Key": OWNER_TAG, "Value": stack}] if stack else (),
+            **{hook: [{"Content": encoded(content)}] for hook, content in hooks.items() if content},
+        )
+
     def _save(self, edit: Callable[[bytes], bytes]) -> None:
         """Save the oldest draft, edited; what somebody else wrote meanwhile is overwritten, as consoles do."""
         if not self.drafts:
@@ -353,7 +372,7 @@ _HABITS: tuple[Callable[[People], None], ...] = tuple(
         People.delete_notebook: 2,
         People.switch_configuration: 4,
         People.make_configuration: 2,
-        People.make_the_fallback_themselves: 1,
+        People.make_the_fallback_themselves: 3,
         People.delete_configuration: 2,
         People.open_a_script: 6,
         People.save_below: 4,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from simulation.account import AT_REST, BASTION_GROUP, BASTION_VPC, Configuration, Notebook, Rule, Watcher
 from simulation.errors import BrokenPromise
 
-from notebook_ssh.rules.notebook import PLAIN, STOPS_WITHIN, shows, tags_to_show
+from notebook_ssh.rules.notebook import PLAIN, STOPS_WITHIN, holds, shows, tags_to_show
 from notebook_ssh.rules.record import Mode, Wish
 from notebook_ssh.rules.script import LIMIT, SHEBANG, Refused, fingerprint, splice
 from notebook_ssh.rules.tags import read_wish
@@ -106,6 +106,8 @@ class Promises(Watcher):
     asked_restart: dict[str, int] = field(default_factory=dict)
     asked_wake: dict[str, int] = field(default_factory=dict)
     stopped_by_people: dict[str, int] = field(default_factory=dict)
+    idle: dict[str, int] = field(default_factory=dict)  # when each last asked for nothing of the configuration it has
+    bare: dict[str, int] = field(default_factory=dict)  # when each last had no configuration
     owed: set[str] = field(default_factory=set)
     attached: dict[str, str] = field(default_factory=dict)
     writes: Counter[str] = field(default_factory=Counter)
@@ -130,7 +132,17 @@ class Promises(Watcher):
         self._hold(
             before in (None, after) or self._copied(configuration.name, before), f"{configuration.name}: no copy"
         )
+        if not blocks(script):
+            self._nobody_needs_a_block(configuration)
         truth.put_back = False
+
+    def _nobody_needs_a_block(self, configuration: Configuration) -> None:
+        """A script loses its block when none of its users has asked for SSH for longer than a look takes."""
+        users = [each for each in self.run.account.notebooks.values() if each.configuration == configuration.name]
+        for each in users if not self.run.deleted else ():
+            self.remember(each)
+            overlooked = self.idle.get(each.name, 0) < self.run.now - RECENTLY
+            self._hold(not overlooked, f"{configuration.name} lost its block, and {each.name} asks for SSH there")
 
     def _copied(self, name: str, script: str | None) -> bool:
         """Whether the table holds a copy of the configuration's on-start script as it is (base64)."""
@@ -140,6 +152,11 @@ class Promises(Watcher):
     def created(self, configuration: Configuration) -> None:
         if not self.run.account.person:
             self.writes["create"] += 1
+            for each in self.run.account.notebooks.values():
+                self.remember(each)
+            since = self.run.now - RECENTLY
+            wanted = any(self.asked.get(name, 0) >= since for name, last in self.bare.items() if last >= since)
+            self._hold(wanted, f"{configuration.name} was made, and nobody who asks for SSH lacks a configuration")
             self.truths[configuration.name] = Truth(without_blocks(decoded(configuration.on_start)))
 
     def removed(self, configuration: Configuration) -> None:
@@ -194,6 +211,8 @@ class Promises(Watcher):
         self.owed.add(notebook.name)
 
     def attaches(self, notebook: Notebook, configuration: str | None) -> None:
+        self.remember(notebook)
+        self.idle[notebook.name] = self.run.now
         if self.run.account.person:
             return
         self.writes["attach"] += 1
@@ -220,8 +239,12 @@ class Promises(Watcher):
         self.remember(notebook)
 
     def remember(self, notebook: Notebook) -> None:
-        """What the notebook's tags have asked for until this moment."""
+        """What the notebook has had, and its tags have asked for, until this moment."""
         now, wish = self.run.now, read_wish(notebook.tags, "ssh")
+        if notebook.configuration is None:
+            self.bare[notebook.name] = now
+        if not holds(wish, now // 1000):
+            self.idle[notebook.name] = now
         if wish.mode_at(now // 1000) is not Mode.OFF:
             self.asked[notebook.name] = now
             if wish.restart:

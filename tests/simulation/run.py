@@ -59,6 +59,9 @@ SECONDS = {"notebooks": 120, "bastion": 120, "sweep": 300, "report": 30, "start"
 MOST = {"notebooks": 3, "bastion": 1, "sweep": 1, "report": 2, "start": 1, "lookup": 2, "uninstall": 1}
 """Time and concurrency of each function."""
 
+LAMBDA_TRIES_AGAIN = 60_000
+"""Milliseconds after which Lambda repeats an invocation that died, when nobody waits for its answer."""
+
 ANSWERS = ("report", "start", "lookup")
 """The functions behind the API."""
 
@@ -105,6 +108,21 @@ class Message:
     held: bool = False
 
 
+@dataclass(frozen=True)
+class Weather:
+    """What AWS is like for a while. trouble: what is throttled whenever it is asked: a look and the next one, too.
+
+    until: epoch milliseconds. page: items of one page.
+    """
+
+    until: int
+    trouble: tuple[str, bool] | None
+    page: int
+
+
+FAIR = Weather(0, None, 100)
+
+
 class Run:
     """The whole of it."""
 
@@ -134,7 +152,9 @@ class Run:
         self.calls: set[tuple[str, str, str]] = set()
         self.said: list[tuple[str, str]] = []
         self.posted: list[str] = []
-        self.deaf = False
+        self.weather = FAIR
+        self.deaf = self.deleted = False
+        self.people_are_home = False
         self.calm_since = sys.maxsize
 
     # ---- from beginning to end
@@ -172,7 +192,8 @@ class Run:
         self.at(self.now + 60_000, self._sweep)
         for _ in range(self.steps):
             self._step()
-        self.mischief, self.chance.calm = False, True
+        self.mischief = False
+        self._calm_down()
         self.calm_since = self.now
         self.story.append(f"{self.step}: calm")
         self.chance.turn(self.step)
@@ -186,6 +207,7 @@ class Run:
         self.deaf = bool(self.seed % 2)
         uninstalls = self.seed % 3 == 0
         self.people.go_home(untag=not uninstalls)
+        self.people_are_home = True
         self._drain()
         if uninstalls:
             self._uninstall()
@@ -194,17 +216,29 @@ class Run:
                 self._sweep_once("after everybody went home")
         self.promises.as_it_was()
 
+    def _calm_down(self) -> None:
+        self.chance.calm, self.weather = True, FAIR
+
     def _uninstall(self) -> None:
-        """The admin deletes the stack, while all tags still ask for SSH. What its function says goes to CloudFormation."""
-        self.story.append("the stack is deleted")
+        """The admin deletes the stack, while all tags still ask for SSH: first amid faults, and once more in the calm."""
+        self.deleted = True
+        self.chance.calm = False
+        self._ask_to_delete("the stack is deleted amid faults")
+        self._calm_down()
+        self.now += LAMBDA_TRIES_AGAIN
+        (left,) = self._ask_to_delete("the stack is deleted")
+        self.hold(left.done, f"the stack could not be deleted: {left.said}")
+        self.counts["stacks deleted"] += 1
+
+    def _ask_to_delete(self, told: str) -> list[Left]:
+        """What the stack's own end answers to CloudFormation; nothing when it was killed."""
+        self.story.append(told)
         event = {"RequestType": "Delete"}
         said: list[Left] = []
         with patch.object(uninstall_function, "answer", lambda event, left, log: said.append(left)):
             self.jobs.append(("uninstall", lambda: uninstall_function.handle(event, self._context(self.baton.current))))
             self._drain()
-        (left,) = said
-        self.hold(left.done, f"the stack could not be deleted: {left.said}")
-        self.counts["stacks deleted"] += 1
+        return said
 
     def _sweep_once(self, when: str) -> None:
         self.story.append(f"one sweep {when}")
@@ -252,6 +286,8 @@ class Run:
         elif not self.chance.mischief():
             return
         elif chance < 0.065:
+            if self.people_are_home:
+                return
             did = self.people.act()
             self.counts["deeds of people"] += 1
             self.story.append(f"{self.step}: somebody: {did}")
@@ -388,6 +424,10 @@ class Run:
         self.calls.add((worker.kind, service, operation))
         self.counts["calls"] += 1
         self.now += self.chance.between(5, 60)
+        if self.now >= self.weather.until:
+            self._weather_changes()
+        if self.weather.trouble == (operation, "NextToken" in given):
+            raise self._fault("throttled", refusal("ThrottlingException", "Rate exceeded"))
         fate = self.chance.roll()
         if fate >= 0.095 or not self.chance.mischief():
             return self._obey(operation, given)
@@ -406,6 +446,11 @@ class Run:
             raise self._fault("killed after a call", Killed())
         self._fault("obeyed twice", None)  # botocore tried again, because the first answer was lost
         return self._obey(operation, given)
+
+    def _weather_changes(self) -> None:
+        trouble = self.chance.pick(_HINGES) if self.chance.mischief(0.5) else None
+        page = 1 if trouble and trouble[1] else self.chance.pick((100, 100, 1, 2))
+        self.weather = Weather(self.now + self.chance.between(10_000, 120_000), trouble, page)
 
     def _fault(self, name: str, error: Any) -> Any:
         self.counts[f"calls {name}"] += 1
@@ -426,7 +471,7 @@ class Run:
     def _obey(self, operation: str, given: dict[str, Any]) -> Any:
         account = self.account
         account.stale = account.table.stale = self.chance.mischief(0.08)
-        account.page = account.table.page = 2 if self.chance.odds(0.3) else 100
+        account.page = account.table.page = self.weather.page
         if account.stale:
             self.counts["reads that were perhaps stale"] += 1
         home = account.table if operation in _OF_THE_TABLE else account
@@ -557,13 +602,25 @@ class Run:
 
 
 _OF_THE_TABLE = {"get_item", "batch_get_item", "query", "put_item", "update_item", "delete_item"}
-_WRITES = {
+PACED = {
     "update_notebook_instance",
     "start_notebook_instance",
     "stop_notebook_instance",
     "create_notebook_instance_lifecycle_config",
     "update_notebook_instance_lifecycle_config",
     "delete_notebook_instance_lifecycle_config",
+}
+"""SageMaker's control-plane writes, of which there is one a second for an account."""
+
+_HINGES = (
+    ("list_notebook_instances", False),
+    ("list_notebook_instances", True),
+    ("list_tags", False),
+    ("describe_notebook_instance_lifecycle_config", False),
+)
+"""Reads that taking a block out, or making a configuration, hangs on; whether of a later page."""
+
+_WRITES = PACED | {
     "add_tags",
     "delete_tags",
     "authorize_security_group_ingress",
@@ -612,12 +669,12 @@ def _event(kind: str, resource: Notebook | Configuration) -> dict[str, Any]:
             return {
                 "detail-type": "Tag Change on Resource",
                 "resources": [resource.arn],
-                "detail": {"changed-tag-keys": [], "tags": {}, "version": 3.0},
+                "detail": {"changed-tag-keys": list(resource.retagged), "tags": dict(resource.tags), "version": 3.0},
             }
     return {
         "detail-type": "SageMaker Notebook Lifecycle Config State Change",
         "resources": [resource.arn],
-        "detail": {"NotebookInstanceLifecycleConfigName": resource.name},
+        "detail": {"NotebookInstanceLifecycleConfigName": resource.name, "LastModifiedTime": resource.changed},
     }
 
 

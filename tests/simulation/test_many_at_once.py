@@ -14,7 +14,7 @@ import pytest
 from simulation.account import Configuration, Notebook
 from simulation.errors import refusal
 from simulation.promises import Truth, encoded
-from simulation.run import MOST, Run, bound
+from simulation.run import BEGIN, MOST, PACED, Run, bound
 
 MANY = 1_000
 TO_A_CONFIGURATION = 20
@@ -35,14 +35,8 @@ BUCKETS = {
 }
 """Calls a second, and at once, that docs/reliability.md has a source for; "writes" are all that are slowed by one clock."""
 
-PACED = {
-    "update_notebook_instance",
-    "start_notebook_instance",
-    "stop_notebook_instance",
-    "create_notebook_instance_lifecycle_config",
-    "update_notebook_instance_lifecycle_config",
-    "delete_notebook_instance_lifecycle_config",
-}
+WRITE = "update_notebook_instance_lifecycle_config"
+DESCRIPTION = "describe_notebook_instance_lifecycle_config"
 
 
 class Busy(Run):
@@ -161,32 +155,57 @@ def test_writes_keep_their_pace(day: Busy) -> None:
 
 
 class EachItsOwn(Busy):
-    """300 notebooks, each with a configuration of its own."""
+    """Notebooks that are tagged within a second, each with a configuration of its own. wrote: when, in milliseconds."""
+
+    def __init__(self, many: int) -> None:
+        super().__init__()
+        self.many = many
+        self.wrote: list[int] = []
 
     def found(self) -> None:
-        for number in range(300):
+        for number in range(self.many):
             configuration = Configuration(f"team-{number}", self.now, None, encoded(SCRIPT))
             self.account.configurations[configuration.name] = configuration
             self.promises.truths[configuration.name] = Truth(SCRIPT)
             name = f"box-{number}"
             self.account.notebooks[name] = Notebook(name, f"role-{number}", self.now, "Stopped", configuration.name)
 
+    def play_out(self) -> None:
+        """Everybody tags, and everything that follows happens."""
+        self.account.person = False
+        with patch.dict(MOST, notebooks=2), bound(self):
+            try:
+                self.found()
+                for number in range(self.many):
+                    self.at(self.now + number, lambda name=f"box-{number}": self.tag(name))
+                self.at(self.now + 900_000, lambda: setattr(self, "mischief", False))
+                self.rest()
+            finally:
+                self._end()
+
+    def _allowed(self, operation: str) -> bool:
+        allowed = super()._allowed(operation)
+        if allowed and operation == WRITE:
+            self.wrote.append(self.now)
+        return allowed
+
+
+def test_three_hundred_configurations_take_little_more_than_their_seconds() -> None:
+    """docs/performance.md has the bar: a second each, and a tenth; one in fifty refused."""
+    run = EachItsOwn(300)
+    run.play_out()
+    assert len(run.wrote) == 300
+    assert run.wrote[-1] - BEGIN <= 300 * 1_100
+    assert run.refused[WRITE] <= 6
+    # The look, the last look and the one after: more than that, and the rate of descriptions sets the pace.
+    assert run.asked[DESCRIPTION] <= 3.1 * 300
+
 
 def test_a_turn_that_a_slow_last_look_has_missed_is_not_used() -> None:
-    run = EachItsOwn()
-    run.account.person = False
-    with patch.dict(MOST, notebooks=2), bound(run):
-        try:
-            run.found()
-            for number in range(300):
-                run.at(run.now + number, lambda name=f"box-{number}": run.tag(name))
-            run.at(run.now + 900_000, lambda: setattr(run, "mischief", False))
-            run.rest()
-        finally:
-            run._end()
-    write = "update_notebook_instance_lifecycle_config"
-    assert run.asked[write] - run.refused[write] == 300
-    assert run.refused[write] <= 6
-    assert run.refused["describe_notebook_instance_lifecycle_config"] > 100, (
-        "last looks were quick, and nothing is shown"
-    )
+    """Somebody else describes configurations as well, and leaves us two a second."""
+    run = EachItsOwn(100)
+    with patch.dict(BUCKETS, {DESCRIPTION: (2, 2)}):
+        run.play_out()
+    assert len(run.wrote) == 100
+    assert run.refused[WRITE] <= 2
+    assert run.refused[DESCRIPTION] > 30, "last looks were quick, and nothing is shown"
