@@ -12,7 +12,7 @@ DEV := .venv/dev/bin
 SAM := AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} SAM_CLI_TELEMETRY=0 .venv/sam/bin/sam
 LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 
-.PHONY: help demo local aws test quick simulate lint audit bench build size deploy environments clean
+.PHONY: help demo local aws test quick simulate load starts lint audit bench build size deploy environments clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,10 @@ simulate: ## notebooks without the stack, day after day: make simulate DAYS=100 
 load: ## a fleet that reports and people who ask, at the local API: make load NOTEBOOKS=1000 LOOKUPS=50 SECONDS=60
 	@packaging/environments.sh emulator
 	@$(LOCAL) local/load.py --notebooks $(or $(NOTEBOOKS),1000) --lookups $(or $(LOOKUPS),50) --seconds $(or $(SECONDS),60)
+
+starts: ## a fleet that starts within a minute, at the local account: make starts NOTEBOOKS=1000 SECONDS=60
+	@packaging/environments.sh emulator
+	@$(LOCAL) local/starts.py --notebooks $(or $(NOTEBOOKS),1000) --seconds $(or $(SECONDS),60)
 
 lint: ## style, types, layers, shell and template
 	@packaging/environments.sh dev sam audit

@@ -9,6 +9,7 @@ when they are due, whether or not earlier ones were answered, and their time cou
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import itertools
 import json
@@ -52,13 +53,14 @@ LOOK = 2
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """due: seconds after the beginning."""
+    """due: seconds after the beginning. wanted: what the answer must be; empty: anything."""
 
     due: float
     kind: str
     method: str
     path: str
     body: bytes = b""
+    wanted: bytes = b""
 
 
 @dataclass(slots=True)
@@ -96,12 +98,12 @@ def planned(notebooks: int, lookups: float, seconds: float) -> list[Request]:
     return sorted(requests, key=lambda each: each.due)
 
 
-def a_report(number: int, turn: int) -> bytes:
-    """What an agent tells whose tunnel stands (docs/protocol.md)."""
+def a_report(number: int, turn: int, booted_at: int = BOOTED) -> bytes:
+    """What an agent tells whose tunnel stands (docs/protocol.md). booted_at: epoch seconds."""
     told = {
         "agent": "1.0",
         "boot": f"boot-{number}",
-        "booted_at": BOOTED,
+        "booted_at": booted_at,
         "sequence": turn,
         "mode": "ngrok",
         "phase": "connected",
@@ -117,13 +119,13 @@ def a_report(number: int, turn: int) -> bytes:
 
 
 class Fleet:
-    """The deployed stack, and a table that knows `notebooks` notebooks which connected once."""
+    """The deployed stack, the role of a fleet of notebooks, and a person who asks for them."""
 
-    def __init__(self, notebooks: int) -> None:
-        self.world = World()
+    def __init__(self, emulator: Emulator, **parameters: str) -> None:
+        self.world = World(emulator)
         self.emulator: Emulator = self.world.emulator
         self.emulator.start()
-        self.stack: Stack = deploy(self.emulator, "load", SweepMinutes="60")
+        self.stack: Stack = deploy(self.emulator, "load", SweepMinutes="60", **parameters)
         self.emulator.client("secretsmanager").put_secret_value(
             SecretId=self.stack.outputs["SecretArn"], SecretString="token"
         )
@@ -132,9 +134,9 @@ class Fleet:
         self.notebooks = Credentials(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"])
         person = self.world.make_user("someone")
         self.people = Credentials(person["AWS_ACCESS_KEY_ID"], person["AWS_SECRET_ACCESS_KEY"])
-        self._fill(notebooks + CALLERS)  # the last ones warm up
 
-    def _fill(self, notebooks: int) -> None:
+    def fill(self, notebooks: int) -> None:
+        """Let the table know `notebooks` notebooks, which connected once."""
         now, table = int(time.time()), self.stack.outputs["TableName"]
         put = [{"PutRequest": {"Item": self._item(number, now)}} for number in range(notebooks)]
         client = self.emulator.client("dynamodb")
@@ -189,8 +191,7 @@ class Fleet:
         return outcome
 
     def _call(self, waiting: Iterator[Request], lock: threading.Lock, began: float, outcome: Outcome) -> None:
-        address = urlsplit(self.stack.api)
-        line = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
+        line = self._line()
         while True:
             with lock:
                 request = next(waiting, None)
@@ -206,20 +207,34 @@ class Fleet:
                 else:
                     outcome.seconds[request.kind].append(took)
 
+    def look_up(self, path: str) -> bytes:
+        """What the API answers to a person who asks for `path`; empty when it is not 200."""
+        with contextlib.closing(self._line()) as line:
+            status, told = self._exchange(line, Request(0, "lookup", "GET", path))
+        return told if status == 200 else b""
+
+    def _line(self) -> http.client.HTTPConnection:
+        address = urlsplit(self.stack.api)
+        return http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
+
     def _ask(self, line: http.client.HTTPConnection, request: Request) -> str:
-        """Empty when it was answered with 200, else what happened."""
+        """Empty when it was answered as it should be, else what happened."""
+        try:
+            status, told = self._exchange(line, request)
+        except (OSError, http.client.HTTPException) as error:
+            line.close()
+            return type(error).__name__
+        good = status == 200 and request.wanted in (b"", told.strip())
+        return "" if good else f"{status} {told[:80]!r}"
+
+    def _exchange(self, line: http.client.HTTPConnection, request: Request) -> tuple[int, bytes]:
         url = self.stack.api + request.path
         headers = {"Content-Type": "application/json"} if request.body else {}
         signed = AWSRequest(request.method, url, headers, request.body)
         SigV4Auth(self.people if request.kind == "lookup" else self.notebooks, "execute-api", REGION).add_auth(signed)
-        try:
-            line.request(request.method, urlsplit(url).path, request.body, dict(signed.headers.items()))
-            answer = line.getresponse()
-            told = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            line.close()
-            return type(error).__name__
-        return "" if answer.status == 200 else f"{answer.status} {told[:80]!r}"
+        line.request(request.method, urlsplit(url).path, request.body, dict(signed.headers.items()))
+        answer = line.getresponse()
+        return answer.status, answer.read()
 
     def _memory(self) -> tuple[float, float, int]:
         """MB of the emulator and of the functions below it, and how many those are."""
@@ -264,8 +279,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--most-growth", type=float, default=math.inf, help="MB; more is a failure")
     given = parser.parse_args()
-    fleet = Fleet(given.notebooks)
+    fleet = Fleet(Emulator())
     try:
+        fleet.fill(given.notebooks + CALLERS)  # the last ones warm up
         fleet.warm(given.notebooks)
         began = time.monotonic()
         outcome = fleet.load(planned(given.notebooks, given.lookups, given.seconds), given.seconds)

@@ -1,4 +1,4 @@
-"""Faults on purpose: a test names a call, and the embedded AWS refuses it, or kills whoever makes it.
+"""Faults on purpose: a test names a call, and the embedded AWS refuses it, kills whoever makes it, or counts it.
 
 `PUT /_faults` takes a list of `Fault` as JSON in place of the faults before; `GET /_faults` tells how often each was met.
 `Emulator.faults` in process.py asks for them.
@@ -31,6 +31,7 @@ class Effect(StrEnum):
     REFUSE = "refuse"  # it has no effect, and is answered with the fault's code
     KILL_BEFORE = "kill before"  # the process that makes it dies by SIGKILL, and the call has no effect
     KILL_AFTER = "kill after"  # the call has its effect, and the process dies without hearing the answer
+    COUNT = "count"  # nothing, but that it is counted
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ class Faults:
         receive = _again(body, receive)
         fault = self._fault(scope, body.decode(errors="replace"))
         match fault:
-            case None:
+            case None | Fault(effect=Effect.COUNT):
                 await self._inner(scope, receive, send)
             case Fault(effect=Effect.REFUSE):
                 told = {"__type": fault.code, "message": "Rate exceeded"}

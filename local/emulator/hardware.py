@@ -27,13 +27,21 @@ class Hardware:
 
     home: an existing directory that holds one directory for each notebook.
     endpoint: the emulator's address. credentials: makes a session of a role, given its ARN.
+    boots: whether there is a machine behind a status; without, transitions only take their time.
     """
 
     def __init__(
-        self, account: str, region: str, home: Path, endpoint: str, credentials: Callable[[str], Credentials]
+        self,
+        account: str,
+        region: str,
+        home: Path,
+        endpoint: str,
+        credentials: Callable[[str], Credentials],
+        *,
+        boots: bool = True,
     ) -> None:
         self.account, self.region, self.home, self.endpoint = account, region, home, endpoint
-        self.credentials = credentials
+        self.credentials, self.boots = credentials, boots
         self.machines: dict[str, Machine] = {}
         self.gates: dict[str, Gate] = {}
         self.busy: set[str] = set()
@@ -68,6 +76,8 @@ class Hardware:
             self.busy.discard(notebook.notebook_instance_name)
 
     def _boot(self, notebook: sagemaker.Notebook) -> None:
+        if not self.boots:
+            return
         name = notebook.notebook_instance_name
         machine = self.machines.setdefault(name, Machine(name, notebook.arn, self.home / name.lower()))
         script = self._on_start(notebook)

@@ -37,14 +37,14 @@ class Emulator:
     """An embedded AWS with state of its own, on a free port of 127.0.0.1.
 
     home: everything it writes is below this new directory in the system's temporary folder. `close` removes it,
-    unless told to keep the logs.
+    unless told to keep the logs. machines: whether notebooks boot; without, they have their statuses alone.
     """
 
-    def __init__(self, tag_events: str = "both") -> None:
+    def __init__(self, tag_events: str = "both", *, machines: bool = True) -> None:
         # Short, because a notebook's agent has a socket below it and such a path has at most 107 bytes (unix(7)).
         self.home = Path(tempfile.mkdtemp(prefix="notebook-ssh-"))
         self.log = self.home / "emulator.log"
-        self.tag_events = tag_events
+        self.tag_events, self.machines = tag_events, machines
         self.port = processes.free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,7 +54,7 @@ class Emulator:
         command = [str(PYTHON), "-m", "emulator.serve", "--port", str(self.port), "--home", str(self.home)]
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--tag-events", self.tag_events],
+                [*command, "--tag-events", self.tag_events, *([] if self.machines else ["--no-machines"])],
                 cwd=LOCAL,
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -98,6 +98,11 @@ class Emulator:
             aws_session_token=keys.get("AWS_SESSION_TOKEN"),
             config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
         )
+
+    def waiting(self, queue: str) -> int:
+        """Messages in the queue with the address `queue`: visible, in work or held back."""
+        told = self.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
+        return sum(int(number) for name, number in told.items() if name.startswith("ApproximateNumberOfMessages"))
 
     @contextmanager
     def faults(self, *faults: dict[str, Any]) -> Iterator[None]:

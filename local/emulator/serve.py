@@ -1,6 +1,6 @@
 """The embedded AWS as a program: ministack in this process, corrected and extended, on one port of 127.0.0.1.
 
-    python -m emulator.serve --port PORT --home DIRECTORY [--tag-events aws.tag|cloudtrail|both|none]
+    python -m emulator.serve --port PORT --home DIRECTORY [--tag-events aws.tag|cloudtrail|both|none] [--no-machines]
 
 It ends, and everything it started with it, when its standard input closes or on SIGTERM. `process.py` starts it.
 IAM is enforced.
@@ -31,6 +31,7 @@ def _settings() -> argparse.Namespace:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--tag-events", default="both", choices=["aws.tag", "cloudtrail", "both", "none"])
+    parser.add_argument("--no-machines", action="store_true", help="notebooks have statuses, and nothing behind them")
     return parser.parse_args()
 
 
@@ -157,7 +158,14 @@ def main() -> None:
 
     machines = settings.home / "notebooks"
     machines.mkdir(exist_ok=True)
-    hardware = Hardware(ACCOUNT, REGION, machines, f"http://127.0.0.1:{settings.port}", credentials)
+    hardware = Hardware(
+        ACCOUNT,
+        REGION,
+        machines,
+        f"http://127.0.0.1:{settings.port}",
+        credentials,
+        boots=not settings.no_machines,
+    )
     hardware.start()
     try:
         asyncio.run(_serve(Faults(app.app, settings.port, arn_of), settings.port))

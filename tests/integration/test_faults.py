@@ -30,13 +30,6 @@ def impatient(world: World) -> Iterator[str]:
     sqs.set_queue_attributes(QueueUrl=url, Attributes=before)
 
 
-def waiting(world: World, url: str) -> int:
-    """Messages in the queue, visible or not."""
-    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    told = world.emulator.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-    return sum(int(told[name]) for name in names)
-
-
 def look_at(name: str) -> str:
     return json.dumps({"look_at": {"notebook": name}, "because": "asked by hand"})
 
@@ -96,8 +89,8 @@ def test_a_poison_message_harms_no_other_and_works_once_it_is_moved_back(
         sqs.send_message(QueueUrl=impatient, MessageBody=look_at(name))
     functions.update_event_source_mapping(UUID=mapping, Enabled=True)
     processes.wait_until("the others are known", lambda: known(world, names[1]) and known(world, names[2]), LIMIT)
-    processes.wait_until("the dead letter", lambda: waiting(world, dead) > 0, LIMIT)
-    processes.wait_until("the queue is empty", lambda: waiting(world, impatient) == 0, LIMIT)
+    processes.wait_until("the dead letter", lambda: world.emulator.waiting(dead) > 0, LIMIT)
+    processes.wait_until("the queue is empty", lambda: world.emulator.waiting(impatient) == 0, LIMIT)
     assert not known(world, "Poisoned")
     letters = sqs.receive_message(QueueUrl=dead, MaxNumberOfMessages=10, VisibilityTimeout=0)["Messages"]
     assert not [each["Body"] for each in letters if "beside-" in each["Body"]]
@@ -106,7 +99,9 @@ def test_a_poison_message_harms_no_other_and_works_once_it_is_moved_back(
     arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     sqs.start_message_move_task(SourceArn=arn)
     processes.wait_until("what was poisoned is known", lambda: known(world, "Poisoned"), LIMIT)
-    processes.wait_until("both queues are empty", lambda: waiting(world, impatient) + waiting(world, dead) == 0, LIMIT)
+    processes.wait_until(
+        "both queues are empty", lambda: world.emulator.waiting(impatient) + world.emulator.waiting(dead) == 0, LIMIT
+    )
 
 
 # ---- functions that are killed
