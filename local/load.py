@@ -20,7 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,7 +32,7 @@ from botocore.credentials import Credentials
 import processes
 from emulator.process import REGION, Emulator
 from emulator.stack import Stack, deploy
-from notebook_ssh.aws.table import NOTEBOOK, key, to_attribute
+from notebook_ssh.aws.table import NOTEBOOK, key, lean, to_attribute
 from notebook_ssh.rules.record import Mode, NotebookState, Record, Wish
 from notebook_ssh.rules.report import read_report
 from world import World
@@ -159,8 +159,7 @@ class Fleet:
             observed_at=now,
             report=replace(read_report(a_report(number, 1), now, allow_loopback=False).report, connected_since=now),
         )
-        parts = {part: value for part, value in asdict(record).items() if value is not None}
-        return {**key(NOTEBOOK, name), **{part: to_attribute(value) for part, value in parts.items()}}
+        return {**key(NOTEBOOK, name), **{part: to_attribute(value) for part, value in lean(record).items()}}
 
     def warm(self, first: int) -> None:
         """Let each caller ask both functions something, so that their processes run; with notebooks from `first` on."""

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +17,7 @@ from moto import mock_aws
 from lookup_api import handler as lookup_api
 from notebook_ssh.aws import secrets
 from notebook_ssh.aws.clients import client
-from notebook_ssh.aws.table import NOTEBOOK, Table, key, to_attribute
+from notebook_ssh.aws.table import NOTEBOOK, Table, key, lean, to_attribute
 from notebook_ssh.rules.record import Record, Report
 from record_address import handler as record_address
 from start_notebook import handler as start_notebook
@@ -64,7 +64,7 @@ class World:
                 Key=key(NOTEBOOK, record.name.lower()),
                 UpdateExpression="SET #report = :report",
                 ExpressionAttributeNames={"#report": "report"},
-                ExpressionAttributeValues={":report": to_attribute(asdict(record.report))},
+                ExpressionAttributeValues={":report": to_attribute(lean(record.report))},
             )
         return record
 

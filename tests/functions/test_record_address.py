@@ -264,15 +264,12 @@ def test_reports_that_overtake_each_other_for_ever_are_given_up_and_tried_later(
         client("dynamodb").put_item(TableName="records", Item=item(record))
 
     def item(record: Any) -> dict[str, Any]:
-        from dataclasses import asdict
+        from notebook_ssh.aws.table import lean, to_attribute
 
-        from notebook_ssh.aws.table import to_attribute
-
-        parts = {name: value for name, value in asdict(record).items() if value is not None}
         return {
             "pk": {"S": "notebook"},
             "sk": {"S": "demo"},
-            **{name: to_attribute(value) for name, value in parts.items()},
+            **{name: to_attribute(value) for name, value in lean(record).items()},
         }
 
     world.patch.setattr(world, "knows", knows)

@@ -14,7 +14,7 @@ replaces its own part in one UpdateItem.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
@@ -216,6 +216,35 @@ CHANGING = ("sequence", "received_at", "sessions", "active_at")
 BY_THE_STACK = ("connected_since", "phase_since")
 """What the stack adds to a report; not told by the notebook."""
 
+SAME = tuple(field.name for field in fields(Report) if field.name not in (*CHANGING, *BY_THE_STACK))
+"""What is as it was in a report that is more of the same."""
+
+
+ALWAYS_WRITTEN = frozenset({"mode", "open", "role", "seen", "observed_at"})
+"""What a condition compares, or a version of the stack that wrote all attributes cannot read a record without."""
+
+_DEFAULTS: dict[type, dict[str, Any]] = {
+    Report: {field.name: field.default for field in fields(Report) if field.default is not MISSING},
+    Way: asdict(Way()),
+}
+_DEFAULTS[Record] = asdict(Record(name="")) | {"report": _DEFAULTS[Report], "way": _DEFAULTS[Way]}
+
+
+def lean(part: Record | Report | Way) -> dict[str, Any]:
+    """`part` as plain values, without those at their default, which `record_of` fills in.
+
+    A record of a usual notebook has less than 1 KB so, and a write of it costs one unit (docs/cost.md).
+    """
+    return _lean(asdict(part), _DEFAULTS[type(part)])
+
+
+def _lean(part: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _lean(value, defaults.get(name) or {}) if isinstance(value, dict) else value
+        for name, value in part.items()
+        if value is not None and (name in ALWAYS_WRITTEN or value != defaults.get(name))
+    }
+
 
 _REPORTED = ("boot", "booted_at", "sequence", "received_at", "mode", "phase", "host", "port", "problem")
 STATUS = (
@@ -260,16 +289,15 @@ class Table:
         before: the record that this one was made from, None when there was none. False, with nothing written, when
         another look has saved one since: what it did and noted must not be undone by older news.
         """
-        parts = {name: to_attribute(value) for name, value in asdict(record).items() if name in OBSERVED}
+        observed = {name: to_attribute(value) for name, value in lean(record).items() if name in OBSERVED}
+        written = observed if expires is None else observed | {"expires": to_attribute(expires)}
+        taken_away = [name for name in (*OBSERVED, "expires") if name not in written]
         # `name`, `state` and others are reserved words in DynamoDB expressions, so all are aliased.
-        names = {f"#{name}": name for name in parts} | {"#expires": "expires"}
-        values = {f":{name}": value for name, value in parts.items()}
-        expression = "SET " + ", ".join(f"#{name} = :{name}" for name in parts)
-        if expires is None:
-            expression += " REMOVE #expires"
-        else:
-            expression += ", #expires = :expires"
-            values[":expires"] = to_attribute(expires)
+        names = {f"#{name}": name for name in (*written, *taken_away)}
+        values = {f":{name}": value for name, value in written.items()}
+        expression = "SET " + ", ".join(f"#{name} = :{name}" for name in written)
+        if taken_away:
+            expression += " REMOVE " + ", ".join(f"#{name}" for name in taken_away)
         nobody_looked_since = "attribute_not_exists(#observed_at)"
         if before is not None:
             nobody_looked_since = "#observed_at = :at_before AND #seen = :seen_before"
@@ -288,7 +316,7 @@ class Table:
             if isinstance(error, ClientError) and code_of(error) == "ConditionalCheckFailedException":
                 item = cast(Any, error.response).get("Item") or {}
                 # Our own write, when botocore had to send it twice.
-                return {name: item.get(name) for name in parts} == parts
+                return {name: item[name] for name in OBSERVED if name in item} == observed
             raise (transient(error) or error) from error
         return True
 
@@ -297,29 +325,33 @@ class Table:
 
         spoken_after: epoch seconds after which the last report must have come.
         """
-        told = {field: to_attribute(value) for field, value in asdict(report).items() if field not in BY_THE_STACK}
-        changing = {field: told.pop(field) for field in CHANGING}
+        changing = {field: to_attribute(getattr(report, field)) for field in CHANGING}
+        told = {field: to_attribute(value) for field, value in lean(report).items()}
+        same = {field: told.get(field) for field in SAME}
         conditions = {
             "somebody_tagged_it": "attribute_exists(#name)",
             "the_caller_is_the_notebook": "#role = :role",
             "it_is_newer": "#report.#sequence < :sequence",
             "there_was_no_silence": "#report.#received_at > :spoken_after",
             # `boot` is among these, so that `sequence` counts within one boot.
-            "all_else_is_as_it_was": " AND ".join(f"#report.#{field} = :{field}" for field in told),
+            "all_else_is_as_it_was": " AND ".join(
+                f"#report.#{field} = :{field}" if value else f"attribute_not_exists(#report.#{field})"
+                for field, value in same.items()
+            ),
         }
         return self._keep_report(
             name,
             conditions,
             "SET " + ", ".join(f"#report.#{field} = :{field}" for field in changing),
-            names={"#role": "role", "#name": "name"} | {f"#{field}": field for field in (*told, *changing)},
+            names={"#role": "role", "#name": "name"} | {f"#{field}": field for field in (*same, *changing)},
             values={":role": to_attribute(role), ":spoken_after": to_attribute(spoken_after)}
-            | {f":{field}": value for field, value in (told | changing).items()},
+            | {f":{field}": value for field, value in (same | changing).items() if value},
         )
 
     def replace_report(self, name: str, role: str, report: Report, before: Report | None) -> KeptReport:
         """Keep `report` in the place of `before`, as `refresh_report` does, unless another came in between."""
         names = {"#role": "role", "#name": "name", "#report": "report"}
-        values = {":role": to_attribute(role), ":report": to_attribute(asdict(report))}
+        values = {":role": to_attribute(role), ":report": to_attribute(lean(report))}
         conditions = {
             "somebody_tagged_it": "attribute_exists(#name)",
             "the_caller_is_the_notebook": "#role = :role",
@@ -397,7 +429,7 @@ class Table:
                 UpdateExpression="SET #way = :way",
                 ConditionExpression="attribute_exists(pk)",
                 ExpressionAttributeNames={"#way": "way"},
-                ExpressionAttributeValues={":way": to_attribute(asdict(way))},
+                ExpressionAttributeValues={":way": to_attribute(lean(way))},
             )
         except (ClientError, BotoCoreError) as error:
             if code_of(error) != "ConditionalCheckFailedException":

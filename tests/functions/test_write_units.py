@@ -1,0 +1,108 @@
+"""What a report costs the table: one write unit for a usual notebook, and one replacement after an upgrade."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from api_world import World, api_world
+from builders import HOST_KEY, NOW, a_record, a_report, wire
+
+from notebook_ssh.aws.clients import client
+from notebook_ssh.aws.table import key, to_attribute
+from notebook_ssh.rules.record import Mode, Network, Record, Way, Wish
+
+UNIT = 1024
+"""Bytes of a write unit (DynamoDB developer guide, "DynamoDB read and write operations")."""
+
+ECDSA_KEY = f"ecdsa-sha2-nistp256 {wire(b'ecdsa-sha2-nistp256', b'nistp256', bytes([4]) + bytes(range(64)))}"
+USUAL = {
+    "name": "churn-model-training-2",
+    "arn": "arn:aws:sagemaker:us-east-1:123456789012:notebook-instance/churn-model-training-2",
+    "role": "AmazonSageMaker-ExecutionRole-20260101T120000",
+    "configuration": "data-science-on-start",
+    "network": Network("subnet-0123456789abcdef0", ("sg-0123456789abcdef0",), "eni-0123456789abcdef0"),
+    "seen": "0123456789abcdef",
+    "told": "connected",
+    "wished_since": NOW - 5000,
+}
+"""A notebook with a name and a role as SageMaker's console makes them."""
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with api_world(monkeypatch) as world:
+        yield world
+
+
+def size(attribute: Mapping[str, Any]) -> int:
+    """Bytes of an attribute's value (DynamoDB developer guide, "DynamoDB item sizes and formats")."""
+    ((kind, value),) = attribute.items()
+    match kind:
+        case "NULL" | "BOOL":
+            return 1
+        case "N":
+            return (len(value.strip("-").strip("0")) + 1) // 2 + 1
+        case "S":
+            return len(value.encode())
+        case "L":
+            return 3 + sum(1 + size(each) for each in value)
+        case "M":
+            return 3 + sum(1 + len(name) + size(each) for name, each in value.items())
+    raise AssertionError(kind)
+
+
+def bytes_of(record: Record) -> int:
+    item = client("dynamodb").get_item(TableName="records", Key=key("notebook", record.name))["Item"]
+    return sum(len(name) + size(value) for name, value in item.items())
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"wish": Wish(Mode.NGROK, users=("mario", "ana"))},
+        {"wish": Wish(Mode.BASTION), "way": Way(open=True, private_ip="10.0.12.34", since=NOW - 400)},
+    ],
+    ids=["ngrok", "bastion"],
+)
+def test_a_report_of_a_usual_notebook_is_one_write_unit(world: World, parts: dict[str, Any]) -> None:
+    mode = parts["wish"].mode
+    address = {"host": "0.tcp.eu.ngrok.io", "port": 17887} if mode is Mode.NGROK else {"host": None, "port": None}
+    told = {
+        "mode": str(mode),
+        "boot": "b6c1e1b6-0000-4000-8000-000000000001",
+        # What Amazon Linux 2023 makes (its user guide, "Default SSH server configuration").
+        "host_keys": [HOST_KEY, ECDSA_KEY],
+        "keys": {"own": 2, "central": 2, "rejected": []},
+        "sessions": {"open": 1, "active_at": NOW},
+    } | address
+    record = world.knows(a_record(**USUAL, **parts))
+    caller = {
+        "requestId": "r",
+        "accountId": "123456789012",
+        "identity": {"userArn": f"arn:aws:sts::123456789012:assumed-role/{record.role}/SageMaker"},
+    }
+    for sequence in (1, 2):
+        said = world.report(told | {"sequence": sequence}, name=record.name, requestContext=caller)
+        assert said.status == 200, said.text
+    assert bytes_of(record) <= UNIT
+
+
+def test_a_report_that_an_earlier_version_wrote_whole_is_replaced_once(world: World) -> None:
+    world.knows(a_record())
+    client("dynamodb").update_item(
+        TableName="records",
+        Key=key("notebook", "demo"),
+        UpdateExpression="SET #report = :report",
+        ExpressionAttributeNames={"#report": "report"},
+        ExpressionAttributeValues={":report": to_attribute(asdict(a_report()))},
+    )
+    writes = []
+    for sequence in (6, 7):
+        world.since()
+        assert world.report({"sequence": sequence}).status == 200
+        writes.append(world.since()["UpdateItem"])
+    assert writes == [2, 1]
+    assert world.report_of("demo") == a_report(sequence=7, received_at=NOW)
