@@ -229,6 +229,7 @@ class Day:
         self.now = 0.0
         self.story: list[str] = []
         self.counts: Counter[str] = Counter()
+        self.broke: BrokenPromise | None = None
         self.baton, self.processes, self.turns = Baton(), list[Process](), 0
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.order = itertools.count()
@@ -269,6 +270,9 @@ class Day:
                 self.at(moment, partial(self.do, number, deed, size))
         self.at(BACK, self.come_back)
         self.at(BACK + 2 * MINUTE + 15, self.has_reported)
+        self.at(BACK + 5 * MINUTE, partial(self.be_off, draw.random() < 0.5))
+        self.at(BACK + 7 * MINUTE, self.boot)
+        self.at(END, self.has_told)
         self.at(END, self.stands)
 
     def play(self) -> None:
@@ -595,6 +599,12 @@ class Day:
         self.stop()
         self.after(size * 30 * MINUTE, self.boot)
 
+    def be_off(self, for_good: bool) -> None:
+        """Stop the notebook, the stack being there; for good: and take its tags away meanwhile."""
+        self.stop()
+        self.tags = {} if for_good else self.tags
+        self.tell(f"stopped; tags: {self.tags}")
+
     def lose_sshd(self, size: float) -> None:
         self.sshd_up = False
         self.after(5 * MINUTE + STARTING, self.has_sshd)
@@ -648,6 +658,7 @@ class Day:
         if mode is Mode.OFF:
             self.must(self.key not in admitted, "a key is admitted although SSH is off")
             self.must("SSH to" not in text or "is off" in text, "people are not told that SSH is off")
+            self.must(not self.file("SageMaker/.notebook-ssh/answer.json"), "a wish is kept that is none any more")
             return
         self.must(self.key in admitted, "a central key is not admitted")
         if mode is Mode.NGROK:
@@ -665,8 +676,10 @@ class Day:
         return path.read_text() if path.exists() else ""
 
     def must(self, holds: bool, otherwise: str) -> None:
+        """Break the day unless it holds. What a process that falls of it does next is not another matter."""
         if not holds:
-            raise BrokenPromise(otherwise)
+            self.broke = self.broke or BrokenPromise(otherwise)
+            raise self.broke
 
     def says(self, first: float) -> None:
         """After the first boot: without an answer nothing is done, and the log says why."""

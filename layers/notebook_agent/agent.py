@@ -242,15 +242,15 @@ def vouched(data):
 def idle():
     """Ask until something is wished of this notebook; then leave the worker's text on standard output."""
     exchange = Exchange()
-    # A worker that fell has left its answer behind, and what it did: only a worker can undo that.
-    left = load(MINE + "answer.json")
+    # A worker that fell, or that ran before a stop, has left its answer behind, and what it did: only a worker can undo that.
+    left = load(MINE + "answer.json") or load(KEPT + "answer.json")
     fell = left.get("mode", "off")
     report = {"mode": fell, "phase": "off" if fell == "off" else "connecting"}
     data = (read(OPT + "worker.py") or read(KEPT + "worker.py")).encode(errors="replace")
     while True:
         exchange.sync({**report, "wants_worker": not vouched(data)})
         if not exchange.answer:
-            exchange.answer = left or load(KEPT + "answer.json")
+            exchange.answer = left
         data = exchange.answer.pop("worker", "").encode() or data
         if {fell, exchange.mode()} != {"off"} and vouched(data):
             exchange.keep()
