@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from aws_lambda_powertools import Logger
-from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.aws import notebooks, queues
@@ -206,8 +205,6 @@ def _tell_people(record: Record, desk: Desk, now: int) -> Record:
         logger.exception("a change of status was not told", extra={"notebook": record.name})
         return record
     logger.info("status", extra={"notebook": record.name, "before": before, "status": str(status.code)})
-    with single_metric(name="StatusChanges", unit=MetricUnit.Count, value=1, namespace="notebook-ssh") as metric:
-        metric.add_dimension(name="status", value=str(status.code))
     return replace(record, told=headline(status))
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from aws_lambda_powertools import Logger
-from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.aws import queues, secrets
@@ -117,8 +116,7 @@ def _note_change(old: Record, new: Record, settings: Settings, now: int) -> None
     logger.info("reported", extra={"notebook": new.name, "before": before.code, "status": status.code})
     if before.code is Code.STARTING and status.code is Code.CONNECTED and before.since is not None:
         waited = max(0, now - before.since)
-        with single_metric(name="SecondsToConnect", unit=MetricUnit.Seconds, value=waited, namespace="notebook-ssh"):
-            pass  # printed at the end of the block
+        logger.info("connected", extra={"notebook": new.name, "seconds_to_connect": waited})
     try:
         queues.send(settings.notebook_queue, [to_message(LookAtNotebook(new.name, "status"), now)])
     except (Transient, ClientError, BotoCoreError):

@@ -309,14 +309,17 @@ def test_a_new_token_reaches_the_notebook_within_a_minute_of_the_next_report(wor
     }
 
 
-def test_the_token_is_in_no_log_and_no_table(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_token_is_in_no_log_and_no_table(
+    world: World, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     world.token("2abc_SECRET")
     world.knows(a_record())
     assert "2abc_SECRET" in world.report().text
     world.report({"sequence": 4})
-    told = capsys.readouterr()
-    assert "SecondsToConnect" in told.out
-    assert "2abc_SECRET" not in told.out + told.err
+    printed = capsys.readouterr()
+    logged = str([line.__dict__ for line in caplog.records])
+    assert "'seconds_to_connect': 600" in logged
+    assert "2abc_SECRET" not in printed.out + printed.err + logged
     assert "2abc_SECRET" not in json.dumps(world.table.item("notebook", "demo"))
 
 
