@@ -296,9 +296,9 @@ def stay(demo: Demo) -> NoReturn:
     ):
         story.command(line)
     story.say(
-        f"You play ec2-user as {getpass.getuser()}; the file that ssh reads here follows every new address. "
-        f"The account's root user has the keys test and test. Logs and the notebook's disk are in "
-        f"{world.emulator.home}. Ctrl-C ends everything."
+        f"The last line needs the AWS command line. You play ec2-user as {getpass.getuser()}; the file that ssh reads "
+        "here follows every new address. The account's root user has the keys test and test. Logs and the notebook's "
+        f"disk are in {world.emulator.home}. Ctrl-C ends everything."
     )
     saved = demo.ssh_command()
     while world.emulator.alive():

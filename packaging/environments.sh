@@ -51,7 +51,8 @@ make_environment() {
 }
 
 [ $# -gt 0 ] || fail "name the environments: dev, emulator, sam, audit"
-mkdir -p .venv
+{ mkdir -p .venv && [ -w .venv ]; } 2>/dev/null ||
+    fail "cannot write into this folder, $PWD; clone the project into a folder of your own"
 exec 9>.venv/.lock
 flock 9 # two runs side by side make it once
 python=$(find_python)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 from stack import PROJECT
 
+PICTURES = PROJECT / "docs" / "pictures"
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")])
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -54,6 +58,16 @@ def test_a_dead_link_is_seen(tmp_path: Path) -> None:
 def test_there_are_documents_and_they_are_linked_to_each_other() -> None:
     assert {"README.md", "operations.md", "deploy.md"} <= {path.name for path in DOCUMENTS}
     assert sum(len(LINK.findall(prose(document))) for document in DOCUMENTS) > len(DOCUMENTS)
+
+
+@pytest.mark.parametrize("script", ["draw.py", "dashboard.py"])
+def test_a_picture_is_what_its_script_draws(script: str, tmp_path: Path) -> None:
+    pictures = tmp_path / "docs" / "pictures"
+    shutil.copytree(PICTURES, pictures)
+    shutil.copy(PROJECT / "template.yaml", tmp_path)
+    subprocess.run([sys.executable, str(pictures / script)], check=True)
+    changed = [path.name for path in pictures.glob("*.svg") if path.read_bytes() != (PICTURES / path.name).read_bytes()]
+    assert changed == [], f"run docs/pictures/{script}, and look at the picture"
 
 
 def test_everything_that_the_documents_say_to_make_can_be_made() -> None:
