@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from notebook_ssh.rules.notebook import Kept, holds, news, settled_off, shows, tags_to_show
-from notebook_ssh.rules.record import Mode, NotebookState, Record
+from notebook_ssh.rules.record import Mode, NotebookState, Record, Wish
 from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook
 from notebook_ssh.rules.tags import read_wish, wish_keys
 
@@ -74,12 +74,13 @@ def who_needs_attention(
     used: set[str] = set()
     for line in fleet.notebooks:
         tags = fleet.tags.get(line.arn.lower(), {})
-        wish_holds = holds(read_wish(tags, tag_key), now)
+        wish = read_wish(tags, tag_key)
+        wish_holds = holds(wish, now)
         if wish_holds and line.configuration:
             used.add(line.configuration)
         record = records.get(line.name.lower())
         if record is None:
-            because = "tagged, and not known yet" if wish_holds else None
+            because = "tagged, and not known yet" if wish != Wish() else None
         elif settled_off(record) and not wish_holds:
             # A look that was overtaken may have written our tags once more.
             because = "status" if sync_seconds and shows(tags, tag_key) else None

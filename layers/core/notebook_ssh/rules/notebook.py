@@ -327,11 +327,7 @@ def plan_notebook(seen: Seen, terms: Terms, now: int) -> Plan:
     notebook, record = seen.notebook, seen.record
     if notebook is None:
         return Plan(kept=seen.kept, look_next=_left_behind(record, None))
-    if (
-        record is None
-        and not holds(seen.wish, now)
-        and (seen.configuration is None or not needs_users(seen, terms, now))
-    ):
+    if record is None and seen.wish == Wish() and (seen.configuration is None or not needs_users(seen, terms, now)):
         return Plan(kept=seen.kept)
 
     script = _script(seen, terms, now)
@@ -348,7 +344,8 @@ def plan_notebook(seen: Seen, terms: Terms, now: int) -> Plan:
         restart=restart,
         block_since=script.block_since,
     )
-    known = record is not None or holds(seen.wish, now)
+    # Access that was over before it began is known as well, so that whoever wrote the tag reads `expired`.
+    known = record is not None or seen.wish != Wish()
     return Plan(
         actions=(*script.actions, *attachment.actions, *restarting),
         record=wanted if known else None,
