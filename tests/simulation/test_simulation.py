@@ -8,15 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
-from simulation.account import Configuration, Notebook
 from simulation.explore import broken, explore, smallest
-from simulation.promises import Truth, encoded
-from simulation.run import Run, bound
-
-from notebook_ssh.aws import notebooks
 
 FAILED_ONCE = (
     85,  # tags were written, and the function died before the first record
@@ -67,31 +61,3 @@ def test_a_run_is_the_same_in_every_process() -> None:
     }
     (story,) = stories
     assert story.count("\n") > 50
-
-
-# What needed many runs to be found, each by itself.
-
-
-@pytest.fixture
-def run() -> Iterator[Run]:
-    run = Run(1, 0)
-    run.account.person = False
-    with bound(run):
-        run.account.configurations["ours"] = Configuration("ours", run.now, None, encoded(b"#!/bin/sh\n"))
-        run.promises.truths["ours"] = Truth(b"#!/bin/sh\n")
-        yield run
-
-
-def test_a_configuration_that_somebody_wrote_into_is_not_deleted(run: Run) -> None:
-    seen = notebooks.describe_configuration("ours")
-    run.account.configurations["ours"].on_start = encoded(b"#!/bin/sh\necho mine\n")
-    with pytest.raises(notebooks.ChangedMeanwhile, match="was changed"):
-        notebooks.delete_configuration(seen)
-    assert "ours" in run.account.configurations
-
-
-def test_a_configuration_that_somebody_attached_is_looked_at_again(run: Run) -> None:
-    seen = notebooks.describe_configuration("ours")
-    run.account.notebooks["demo"] = Notebook("demo", "role", run.now, configuration="ours")
-    with pytest.raises(notebooks.ChangedMeanwhile, match="was not deleted"):
-        notebooks.delete_configuration(seen)
