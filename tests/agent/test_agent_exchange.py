@@ -28,8 +28,6 @@ class TestWhenTheStackIsAway:
         port = notebook.connected()["port"]
         for status, body, said in (
             (403, b'{"message": "Forbidden"}', "VPC endpoint"),
-            (404, b'{"message": "Not Found"}', "(404): Not Found"),
-            (500, b"", "(500)"),
             (200, b"<html>please log in to the proxy</html>", "(200)"),
         ):
             stack.status, stack.refusal = status, body
@@ -72,7 +70,7 @@ class TestWhenTheStackIsAway:
         until(lambda: "is off" in notebook.instructions.read_text(), "the tags say off", notebook)
 
     def test_a_kept_program_that_was_changed_is_not_run(self, notebook: Notebook, stack: Stack) -> None:
-        stack.answers = an_answer("ngrok")
+        stack.answers = an_answer("bastion")
         notebook.start()
         notebook.connected()
         notebook.stop()
@@ -87,7 +85,7 @@ class TestWhenTheStackIsAway:
 
     def test_a_program_that_the_block_does_not_vouch_for_is_not_run(self, notebook: Notebook, stack: Stack) -> None:
         stack.worker = f"open({str(notebook.root / 'proof')!r}, 'w')"
-        stack.answers = an_answer("ngrok", sync_after=1)
+        stack.answers = an_answer("bastion", sync_after=1)
         notebook.start()
         told = until(lambda: stack.last().get("problem"), "a problem is told", notebook)
         assert told["code"] == "agent-outdated"
@@ -96,7 +94,7 @@ class TestWhenTheStackIsAway:
     def test_a_clock_that_was_ahead_is_forgiven(self, notebook: Notebook, stack: Stack) -> None:
         """A 409 names a report of a boot that began later: this boot begins anew."""
         stack.status, stack.refusal = 409, b'{"error": "older-report", "message": "a newer one is known"}'
-        stack.answers = an_answer("ngrok")
+        stack.answers = an_answer("bastion")
         notebook.start()
         first = until(stack.last, "a report", notebook)["boot"]
         stack.status = 200
@@ -105,7 +103,7 @@ class TestWhenTheStackIsAway:
 
 class TestReports:
     def test_one_boot_has_one_name_and_a_growing_sequence(self, notebook: Notebook, stack: Stack) -> None:
-        stack.answers = an_answer("ngrok", sync_after=1)
+        stack.answers = an_answer("bastion", sync_after=1)
         notebook.start()
         notebook.connected()
         notebook.stop()
@@ -124,6 +122,9 @@ class TestReports:
 
     def test_a_slow_stack_holds_nothing_up(self, notebook: Notebook, stack: Stack) -> None:
         """A report that nobody answers ends by itself; the tunnel and the commands do without."""
+        program = notebook.root / "opt/notebook-ssh/agent.py"
+        assert program.read_text().count("timeout=10)") == 1
+        program.write_text(program.read_text().replace("timeout=10)", "timeout=2)"))
         stack.answers = an_answer("ngrok", sync_after=1)
         notebook.start()
         port = notebook.connected()["port"]
@@ -171,7 +172,7 @@ class TestTheKeeper:
 
     def test_off_that_comes_while_no_worker_runs_is_still_undone(self, notebook: Notebook, stack: Stack) -> None:
         """The agent falls, and the tag goes before it is back: what the worker before did is not left behind."""
-        stack.answers = an_answer("ngrok", sync_after=1)
+        stack.answers = an_answer("bastion", sync_after=1)
         notebook.own_keys.write_text(a_key("mine"))
         agent = notebook.start()
         notebook.connected()
@@ -284,9 +285,12 @@ class TestCommands:
 
     def test_say_what_is_wrong_and_end_so(self, notebook: Notebook, stack: Stack) -> None:
         notebook.refuse(8013)
-        stack.answers = an_answer("ngrok")
+        stack.answers = an_answer("ngrok", sync_after=2)
         notebook.start()
-        until(lambda: notebook.status().get("phase") == "failed", "refused", notebook)
+        told = until(lambda: stack.last().get("problem"), "a problem is told", notebook)
+        assert told["code"] == "ngrok-card-required"
+        assert "ERR_NGROK_8013" in told["message"]
+        until(lambda: told["message"] in notebook.instructions.read_text(), "the person reads it too", notebook)
         shown = notebook.run("ssh-status")
         assert shown.returncode == 1
         assert "ngrok-card-required" in shown.stdout
@@ -294,20 +298,15 @@ class TestCommands:
         assert again.returncode == 1
         assert "ERR_NGROK_8013" in again.stdout
 
-    def test_explain_themselves(self, notebook: Notebook, stack: Stack) -> None:
+    def test_explain_themselves_and_say_when_no_agent_runs(self, notebook: Notebook, stack: Stack) -> None:
         stack.answers = an_answer("bastion")
         notebook.start()
         notebook.connected()
         for name in "ssh-status", "copy-ssh-keys", "start-ssh-ngrok", "start-ngrok-ssh":
-            assert notebook.run(name, "--help").returncode == 0
+            explained = notebook.run(name, "--help")
+            assert (explained.returncode, "Exit status" in explained.stdout) == (0, True)
             assert notebook.run(name, "--nonsense").returncode == 2
-            assert "Exit status" in notebook.run(name, "--help").stdout
         assert notebook.run("start-ssh-ngrok").returncode == 1
-
-    def test_say_when_no_agent_runs(self, notebook: Notebook, stack: Stack) -> None:
-        stack.answers = an_answer("ngrok")
-        notebook.start()
-        notebook.connected()
         notebook.stop()
         shown = notebook.run("ssh-status")
         assert (shown.returncode, "not running" in shown.stdout) == (1, True)

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import yaml
-from agent_world import PROGRAMS, TOKEN, Download, Server, a_key, program
+from agent_world import PROGRAMS, PROJECT, TOKEN, Download, Server, a_key, ngrok_archive, program
 from hypothesis import given, strategies as st
 from unit import test_tags
 
@@ -420,6 +420,23 @@ class TestADownload:
         assert ngrok.read_text() == "the one that works"
         assert [path.name for path in ngrok.parent.iterdir()] == ["ngrok"]
 
+    @pytest.mark.parametrize(
+        "content", [b"", b"<html>404</html>", ngrok_archive()[:-100], ngrok_archive("#!/bin/sh\necho no\n")]
+    )
+    def test_that_is_broken_leaves_the_one_that_works(
+        self, ngrok: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+    ) -> None:
+        said: list[str] = []
+        monkeypatch.setattr(worker, "say", said.append)
+        with Download() as download:
+            download.content = content
+            monkeypatch.setenv("NOTEBOOK_SSH_NGROK_DOWNLOAD", f"{download.url}/ngrok.tgz")
+            assert worker.install(renew=True) == str(ngrok)
+            assert download.fetched == 1
+        assert "was not renewed" in said[0]
+        assert ngrok.read_text() == "the one that works"
+        assert [path.name for path in ngrok.parent.iterdir()] == ["ngrok"]
+
     def test_that_finds_the_disk_full_leaves_the_one_that_works(
         self, ngrok: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -543,7 +560,14 @@ class TestOfThePrograms:
         """mypy knows since when the standard library has a name; 3.10 is the oldest that it still judges."""
         programs = [PROGRAMS / f"{name}.py" for name in ("agent", "worker", "boot")]
         options = ["--config-file=", "--python-version=3.10", "--check-untyped-defs", "--ignore-missing-imports"]
-        words: list[str | Path] = [sys.executable, "-m", "mypy", *options, "--cache-dir=/dev/null", *programs]
+        words: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "mypy",
+            *options,
+            f"--cache-dir={PROJECT}/.mypy_cache",
+            *programs,
+        ]
         told = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=PROGRAMS)
         assert "error:" in told.stdout, f"they have no annotations, so mypy has much to say: {told.stdout}{told.stderr}"
         lacking = (
