@@ -73,8 +73,8 @@ build: ## what `sam deploy` uploads, in .aws-sam/build
 	@$(SAM) build
 
 bench: ## every bar of docs/performance.md with its figure: make bench GROUPS="start warm" JSON=figures.json
-	@packaging/environments.sh dev
-	@packaging/tools.sh sshd openssl
+	@packaging/environments.sh dev emulator
+	@packaging/tools.sh sshd ssh curl openssl
 	@packaging/tools.sh valgrind || echo "bench: without valgrind it goes on with perf or CPU times"
 	@$(DEV)/python bench/run.py $(if $(JSON),--json "$(JSON)") $(GROUPS)
 

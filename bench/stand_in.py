@@ -22,7 +22,7 @@ from typing import Any
 
 from builders import NOW, a_record, a_report
 
-from notebook_ssh.aws.table import OBSERVED, to_attribute
+from notebook_ssh.aws.table import lean, to_attribute
 from notebook_ssh.rules.fleet import NotebookLine, fingerprint
 from notebook_ssh.rules.notebook import Kept
 from notebook_ssh.rules.record import Mode, NotebookState, Record, Report, Wish
@@ -85,7 +85,7 @@ class Account:
 
     @cached_property
     def kept(self) -> list[dict[str, Any]]:
-        entries = [Kept(name, NOW, self.mark, self.mark, BLOCK_SINCE) for name in self.configurations]
+        entries = [Kept(name, NOW * 1000, self.mark, self.mark, BLOCK_SINCE) for name in self.configurations]
         return [_item(entry.name, entry) for entry in entries]
 
     @cached_property
@@ -156,8 +156,7 @@ def _page(rows: list[dict[str, Any]], given: dict[str, Any], field: str, token: 
 
 
 def _item(name: str, part: Any) -> dict[str, Any]:
-    # Parts that only other writers write are not there until they did; whatever the reconciler knows not is null.
-    parts = {key: value for key, value in asdict(part).items() if value is not None or key in OBSERVED}
+    parts = lean(part) if isinstance(part, Record) else asdict(part)
     attributes = {key: to_attribute(value) for key, value in parts.items()}
     return attributes | {"pk": {"S": "notebook"}, "sk": {"S": name}}
 

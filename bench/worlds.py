@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -15,14 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from agent_world import Notebook, Sshd, Stack, an_answer
 from notebook_world import World, a_world
+from simulation.busy import WRITE, EachItsOwn
+from simulation.run import BEGIN
 
-from emulator import sagemaker
 from notebook_ssh.aws.clients import client
 from notebook_ssh.rules.block import BlockSettings, render_block
 from notebook_ssh.rules.script import Spliced, splice
@@ -103,41 +102,14 @@ def burst(notebooks: int, signals: int) -> float:
 def many_configurations(changed: int) -> tuple[float, float]:
     """Seconds of a simulated clock until the block is in `changed` configurations, and the share of writes refused.
 
-    The service refuses each write that comes less than a second after the last one that it took.
+    With the workers that are deployed, and every rate of SageMaker's enforced.
     """
-    chance = random.Random(1)  # noqa: S311 (how long requests take)
-    with _counted() as (world, _), pytest.MonkeyPatch.context() as patch:
-        for number in range(changed):
-            world.configuration(f"team-{number}")
-            world.notebook(f"box-{number}", f"team-{number}", ssh="ngrok")
-        world.messages.clear()
-        begun = float(world.now)
-        now = [begun]
-
-        def pass_by(seconds: float) -> None:
-            now[0] += seconds
-            world.now = int(now[0])
-
-        world.before_call = lambda *_: pass_by(chance.uniform(0.02, 0.06))
-        patch.setattr(handler, "time", SimpleNamespace(time=lambda: now[0], sleep=pass_by))
-        answers: list[int] = []
-        client("sagemaker").meta.events.register(
-            "after-call.sagemaker.UpdateNotebookInstanceLifecycleConfig",
-            lambda http_response, **_: answers.append(http_response.status_code),
-        )
-        sagemaker.throttle_writes(1, clock=lambda: now[0])
-        try:
-            for number in range(changed):
-                world.look(f"box-{number}")
-            for _ in range(20 * changed):
-                if answers.count(200) >= changed:
-                    break
-                world.deliver() if world.due() else pass_by(1)
-        finally:
-            sagemaker.throttle_writes(0)
-        if answers.count(200) < changed:
-            raise SystemExit(f"only {answers.count(200)} of {changed} configurations have the block")
-        return now[0] - begun, (len(answers) - changed) / len(answers)
+    run = EachItsOwn(changed)
+    run.play_out()
+    if len(run.wrote) < changed:
+        raise SystemExit(f"only {len(run.wrote)} of {changed} configurations have the block")
+    refused = run.refused[WRITE]
+    return (run.wrote[-1] - BEGIN) / 1000, refused / (refused + len(run.wrote))
 
 
 # ---- on the notebook ---------------------------------------------------------------------------
