@@ -264,6 +264,24 @@ class World:
         rules = self.emulator.client("ec2").describe_security_group_rules(Filters=filters)["SecurityGroupRules"]
         return [rule for rule in rules if not rule["IsEgress"]]
 
+    # ---- clocks --------------------------------------------------------------------------------
+
+    def set_functions_clocks(self, ahead: int) -> None:
+        """Put the functions' clocks forward by `ahead` seconds; their processes begin anew."""
+        functions = self.emulator.client("lambda")
+        for function in functions.list_functions()["Functions"]:
+            variables = function["Environment"]["Variables"] | {"CLOCK_AHEAD": str(ahead)}
+            functions.update_function_configuration(
+                FunctionName=function["FunctionName"], Environment={"Variables": variables}
+            )
+
+    def set_clock(self, name: str, ahead: int) -> None:
+        """Put the clock by which the agent of a notebook goes forward by `ahead` seconds, from its next start on."""
+        python = _environment_with(self.emulator.notebook_home(name) / "python")
+        (packages,) = python.parent.parent.glob("lib/python3*/site-packages")
+        (packages / "clock.py").write_text(f"import time\n\ntime.time = lambda now=time.time: now() + {ahead}\n")
+        (packages / "clock.pth").write_text("import clock\n")  # run whenever this Python starts (site)
+
     # ---- what people do on a notebook ----------------------------------------------------------
 
     def volume(self, name: str) -> Path:
@@ -353,7 +371,7 @@ class World:
 
     def set_up_client(self, person: Person) -> str:
         """Install the client on a laptop and run its `notebook-ssh setup`; what that says."""
-        python = _environment_with_client(person.home / ".client")
+        python = _environment_with(person.home / ".client", PROJECT / "client")
         config = person.home / ".ssh/config-of-client"
         config.write_text(f'Host *\n  IdentityFile "{person.identity}"\n  IdentitiesOnly yes\n')
         words = ["setup", "--api", self.stack.api, "--region", REGION, "--ssh-config", str(config)]
@@ -410,15 +428,15 @@ class World:
         known.write_text(f"[127.0.0.1]:{self.bastion_port} {kind} {key}\n")
 
 
-def _environment_with_client(home: Path) -> Path:
-    """The Python of a new virtual environment that sees the client, and botocore from the emulator's environment.
+def _environment_with(home: Path, *sources: Path) -> Path:
+    """The Python of a new virtual environment that sees `sources`, and botocore from the emulator's environment.
 
-    It stands in for `pipx install notebook-ssh`, which would need a network.
+    With the client it stands in for `pipx install notebook-ssh`, which would need a network.
     """
     subprocess.run([str(PYTHON), "-m", "venv", "--without-pip", str(home)], check=True)
     (own,) = home.glob("lib/python3*/site-packages")
     (emulators,) = PYTHON.parent.parent.glob("lib/python3*/site-packages")
-    (own / "client.pth").write_text(f"{PROJECT / 'client'}\n{emulators}\n")
+    (own / "seen.pth").write_text("\n".join(map(str, (*sources, emulators))) + "\n")
     return home / "bin/python"
 
 

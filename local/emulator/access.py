@@ -1,4 +1,4 @@
-"""IAM where ministack knows too little: which action and which resource a request is, and in whose account.
+"""IAM where ministack knows too little: action, resource and condition keys of a request, and in whose account it is.
 
 ministack enforces policies for its own services. These additions let the policies of the stack be enforced for
 SageMaker and for security groups as well: actions, resource ARNs, request tags and resource tags
@@ -8,6 +8,7 @@ SageMaker and for security groups as well: actions, resource ARNs, request tags 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from typing import Any
@@ -89,6 +90,8 @@ def teach_access() -> None:
         context = dict(context_of(service, iam_action, body, params))
         if service == "ec2" and (network := _network_of_group(params)):
             context["ec2:Vpc"] = network
+        if service == "dynamodb" and (keys := _leading_keys(body)):
+            context["dynamodb:LeadingKeys"] = keys
         return context
 
     iam_actions.request_tag_context = request_tag_context
@@ -136,6 +139,26 @@ def sagemaker_tags() -> Iterator[tuple[str, list[dict[str, str]]]]:
     """ARN and tags of every notebook and lifecycle configuration of the request's account and region."""
     for resource in sagemaker.resources(get_account_id(), get_region()):
         yield resource.arn, list(resource.tags)
+
+
+# ---- DynamoDB ----------------------------------------------------------------------------------
+
+
+def _leading_keys(body: bytes) -> list[str]:
+    """The partition keys that a request names, in a table whose partition key is `pk`: the value of LeadingKeys.
+
+    (Amazon DynamoDB Developer Guide, "Using IAM policy conditions for fine-grained access control".)
+    """
+    try:
+        asked = json.loads(body or b"{}")
+    except ValueError:
+        return []
+    named = [asked.get("Key"), asked.get("Item")]
+    named += [key for table in asked.get("RequestItems", {}).values() if "Keys" in table for key in table["Keys"]]
+    queried = re.search(r"(?:^|\s)pk = (:\w+)", asked.get("KeyConditionExpression", ""))
+    if queried:
+        named.append({"pk": asked["ExpressionAttributeValues"][queried[1]]})
+    return [key["pk"]["S"] for key in named if key and "S" in key.get("pk", {})]
 
 
 # ---- Systems Manager ---------------------------------------------------------------------------

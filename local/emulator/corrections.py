@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from ministack.core import router
+from ministack.core import lambda_runtime, router
 from ministack.core.concurrency import esm_wake
 from ministack.core.responses import get_account_id, get_region, request_scope
 from ministack.services import apigateway_v1, dynamodb, sqs
@@ -142,3 +142,19 @@ def _move_all(dead: dict[str, Any], queue: dict[str, Any]) -> None:
     for message in dead["messages"]:
         queue["messages"].append(message | {"receive_count": 0, "receipt_handle": None, "visible_at": time.time()})
     dead["messages"] = []
+
+
+CLOCK = """
+import os, time
+
+def _set_clock(ahead, now=time.time):
+    time.time = lambda: now() + ahead
+
+_set_clock(float(os.environ.get("CLOCK_AHEAD", "0")))
+"""
+"""What a function runs before all else: its clock is ahead by as many seconds as its environment says."""
+
+
+def let_clocks_be_set() -> None:
+    """Let a function's clock be wrong (`World.set_functions_clocks`). Signatures keep the machine's time."""
+    lambda_runtime._PYTHON_WORKER_SCRIPT = CLOCK + lambda_runtime._PYTHON_WORKER_SCRIPT

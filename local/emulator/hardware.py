@@ -26,7 +26,7 @@ class Hardware:
     """All notebooks of one account and region.
 
     home: an existing directory that holds one directory for each notebook.
-    endpoint: the emulator's address. credentials: makes a session of a role, given its ARN.
+    endpoint: the emulator's address. api: where notebooks reach APIs. credentials: makes a session of a role, given its ARN.
     boots: whether there is a machine behind a status; without, transitions only take their time.
     """
 
@@ -36,11 +36,13 @@ class Hardware:
         region: str,
         home: Path,
         endpoint: str,
+        api: str,
         credentials: Callable[[str], Credentials],
         *,
         boots: bool = True,
     ) -> None:
         self.account, self.region, self.home, self.endpoint = account, region, home, endpoint
+        self.api = api
         self.credentials, self.boots = credentials, boots
         self.machines: dict[str, Machine] = {}
         self.gates: dict[str, Gate] = {}
@@ -81,7 +83,7 @@ class Hardware:
         name = notebook.notebook_instance_name
         machine = self.machines.setdefault(name, Machine(name, notebook.arn, self.home / name.lower()))
         script = self._on_start(notebook)
-        machine.boot(script, self.endpoint, self.region, notebook.role_arn, self.credentials)
+        machine.boot(script, self.endpoint, self.api, self.region, notebook.role_arn, self.credentials)
         if notebook.interface:
             self.gates[name] = Gate(self.account, self.region, notebook.interface, machine)
 

@@ -38,14 +38,16 @@ class Emulator:
 
     home: everything it writes is below this new directory in the system's temporary folder. `close` removes it,
     unless told to keep the logs. machines: whether notebooks boot; without, they have their statuses alone.
+    api_port: where notebooks reach the API, when that is not the emulator's own port.
     """
 
-    def __init__(self, tag_events: str = "both", *, machines: bool = True) -> None:
+    def __init__(self, tag_events: str = "both", *, machines: bool = True, api_port: int = 0) -> None:
         # Short, because a notebook's agent has a socket below it and such a path has at most 107 bytes (unix(7)).
         self.home = Path(tempfile.mkdtemp(prefix="notebook-ssh-"))
         self.log = self.home / "emulator.log"
         self.tag_events, self.machines = tag_events, machines
         self.port = processes.free_port()
+        self.api_port = api_port or self.port
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -54,7 +56,11 @@ class Emulator:
         command = [str(PYTHON), "-m", "emulator.serve", "--port", str(self.port), "--home", str(self.home)]
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--tag-events", self.tag_events, *([] if self.machines else ["--no-machines"])],
+                [
+                    *command,
+                    *("--tag-events", self.tag_events, "--api-port", str(self.api_port)),
+                    *([] if self.machines else ["--no-machines"]),
+                ],
                 cwd=LOCAL,
                 stdin=subprocess.PIPE,
                 stdout=log,

@@ -1,6 +1,6 @@
 """The embedded AWS as a program: ministack in this process, corrected and extended, on one port of 127.0.0.1.
 
-    python -m emulator.serve --port PORT --home DIRECTORY [--tag-events aws.tag|cloudtrail|both|none] [--no-machines]
+    python -m emulator.serve --port PORT --home DIRECTORY --api-port PORT [--tag-events aws.tag|cloudtrail|both|none] [--no-machines]
 
 It ends, and everything it started with it, when its standard input closes or on SIGTERM. `process.py` starts it.
 IAM is enforced.
@@ -30,6 +30,7 @@ def _settings() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--api-port", type=int, required=True, help="where notebooks reach the API")
     parser.add_argument("--tag-events", default="both", choices=["aws.tag", "cloudtrail", "both", "none"])
     parser.add_argument("--no-machines", action="store_true", help="notebooks have statuses, and nothing behind them")
     return parser.parse_args()
@@ -153,6 +154,7 @@ def main() -> None:
     corrections.lift_limits()
     corrections.unpack_layers(settings.home / "opt")
     corrections.move_dead_letters()
+    corrections.let_clocks_be_set()
     access.teach_access()
     access.trust_the_loopback()
 
@@ -163,6 +165,7 @@ def main() -> None:
         REGION,
         machines,
         f"http://127.0.0.1:{settings.port}",
+        f"http://127.0.0.1:{settings.api_port}",
         credentials,
         boots=not settings.no_machines,
     )

@@ -61,7 +61,7 @@ def _environment(told: dict[str, Any], metadata: str) -> dict[str, str]:
         "PATH": PATH,
         "NOTEBOOK_SSH_ROOT": told["disk"],
         "NOTEBOOK_SSH_PORT": str(told["port"]),
-        "NOTEBOOK_SSH_PYTHON": sys.executable,
+        "NOTEBOOK_SSH_PYTHON": told["python"],
         "AWS_REGION": told["region"],
         "AWS_DEFAULT_REGION": told["region"],
         "AWS_ENDPOINT_URL": told["endpoint"],

@@ -44,7 +44,7 @@ class Credentials:
 class Boot:
     """What `init.py` is told on its standard input, as one line of JSON.
 
-    disk: the directory that plays `/`. port: sshd's. script: base64 of the on-start script, or None. api: the API's address here.
+    disk: the directory that plays `/`. port: sshd's. python: what the agent runs on. script: base64 of the on-start script, or None. api: the API's address here.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Boot:
     disk: str
     port: int
     log: str
+    python: str
     script: str | None
     endpoint: str
     api: str | None
@@ -71,11 +72,17 @@ class Machine:
         self._init: subprocess.Popen[bytes] | None = None
 
     def boot(
-        self, script: bytes | None, endpoint: str, region: str, role: str, credentials: Callable[[str], Credentials]
+        self,
+        script: bytes | None,
+        endpoint: str,
+        apis: str,
+        region: str,
+        role: str,
+        credentials: Callable[[str], Credentials],
     ) -> None:
         """Start with a fresh disk but for the volume, and run `script` to its end.
 
-        Raises BootFailed when the script fails or takes longer than SageMaker allows.
+        apis: the address before an API's. Raises BootFailed when the script fails or takes longer than SageMaker allows.
         """
         self.shut_down()
         self._renew_disk()
@@ -86,9 +93,10 @@ class Machine:
             disk=str(self.disk),
             port=self.port,
             log=str(self.home / "LifecycleConfigOnStart.log"),
+            python=str(self.python),
             script=base64.b64encode(script).decode() if script is not None else None,
             endpoint=endpoint,
-            api=_api_of(script or b"", endpoint),
+            api=_api_of(script or b"", apis),
             region=region,
             credentials=credentials(role),
         )
@@ -127,6 +135,12 @@ class Machine:
         else:
             volume.mkdir()
 
+    @property
+    def python(self) -> Path:
+        """The interpreter of this notebook: one of its own (`World.set_clock`), or else this one."""
+        own = self.home / "python/bin/python"
+        return own if own.exists() else Path(sys.executable)
+
     def shut_down(self) -> None:
         """End every process of this notebook; returns when none is left."""
         init, self._init = self._init, None
@@ -139,7 +153,7 @@ class Machine:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
-def _api_of(script: bytes, endpoint: str) -> str | None:
+def _api_of(script: bytes, apis: str) -> str | None:
     """The local address of the API that `script` names: this stands in for the DNS of API Gateway's host names."""
     found = API_NAME.search(script)
-    return f"{endpoint}/_aws/execute-api/{found[1].decode()}/{found[2].decode()}" if found else None
+    return f"{apis}/_aws/execute-api/{found[1].decode()}/{found[2].decode()}" if found else None

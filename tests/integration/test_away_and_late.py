@@ -1,0 +1,182 @@
+"""The API away for an hour, and clocks that are wrong: real agents and the deployed functions, in an account of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+import processes
+from emulator.process import Emulator
+from world import OWNERS_SCRIPT, World
+
+LIMIT = 90
+HOUR = 3_600
+
+
+class Line:
+    """The notebooks' way to the API: it carries requests, answers 503 to all, or nobody listens at its end."""
+
+    def __init__(self) -> None:
+        self.port, self.target = processes.free_port(), 0
+        self.busy = False
+        self.carried: Counter[str] = Counter()
+        """Requests that were answered by the API, by path."""
+        self.refused = 0
+        """Requests that were answered with 503."""
+
+    def open(self) -> None:
+        """Listen. Requests are carried to the port `target`."""
+        line = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if line.busy:
+                    line.refused += 1
+                    self.send_error(503)
+                    return
+                further = http.client.HTTPConnection("127.0.0.1", line.target, timeout=30)
+                with contextlib.closing(further):
+                    further.request("POST", self.path, body, dict(self.headers.items()))
+                    answer = further.getresponse()
+                    told = answer.read()
+                line.carried[self.path] += 1
+                self.send_response(answer.status)
+                self.send_header("Content-Length", str(len(told)))
+                self.end_headers()
+                self.wfile.write(told)
+
+            def log_message(self, *_: object) -> None:
+                """Nobody reads it."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """From now on a connection is refused."""
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def line() -> Iterator[Line]:
+    line = Line()
+    line.open()
+    yield line
+    line.close()
+
+
+@pytest.fixture(scope="module")
+def account(line: Line) -> Iterator[World]:
+    world = World(Emulator(api_port=line.port))
+    line.target = world.emulator.port
+    try:
+        world.start()
+        world.deploy()
+        world.move_in()
+        yield world
+    finally:
+        world.close()
+
+
+def connect(world: World, *names: str) -> None:
+    """Notebooks with the user's key: created, tagged, stopped, started once their script has the block, connected."""
+    for name in names:
+        world.create_configuration(name, OWNERS_SCRIPT)
+        world.create_notebook(name, name)
+    for name in names:
+        processes.wait_until(f"{name} runs", lambda name=name: world.state(name) == "InService", LIMIT)
+        world.leave_key(name)
+        world.tag(name, ssh="ngrok")
+        world.sagemaker.stop_notebook_instance(NotebookInstanceName=name)
+    for name in names:
+        processes.wait_until(f"{name} is stopped", lambda name=name: world.state(name) == "Stopped", LIMIT)
+        processes.wait_until("the block is in", lambda name=name: world.on_start(name) != OWNERS_SCRIPT, LIMIT)
+        world.sagemaker.start_notebook_instance(NotebookInstanceName=name)
+    for name in names:
+        wait_for(world, name, "connected")
+
+
+def wait_for(world: World, name: str, status: str) -> None:
+    processes.wait_until(f"{name} is {status}", lambda: world.status(name) == status, LIMIT)
+
+
+def log_of(world: World, name: str) -> str:
+    return (world.emulator.notebook_home(name) / "disk/var/log/notebook-ssh.log").read_text()
+
+
+def test_an_hour_without_the_api(account: World, line: Line) -> None:
+    name = "patient"
+    connect(account, name)
+    before = account.curl(f"/notebooks/{name}/address").body
+    account.save_ssh_config(name)
+
+    line.close()
+    processes.wait_until("the agent is refused", lambda: "refused" in log_of(account, name), LIMIT)
+    account.set_functions_clocks(HOUR)
+    assert account.status(name) == "stale"
+    assert account.curl(f"/notebooks/{name}/address").status == 409
+    assert account.ssh(name, "echo hello").stdout == "hello\n", "whoever knows the way still gets in"
+
+    line.busy = True
+    line.open()
+    processes.wait_until("the agent hears 503", lambda: line.refused > 0, LIMIT)
+    line.busy = False
+    wait_for(account, name, "connected")
+    assert account.curl(f"/notebooks/{name}/address").body == before
+
+
+@pytest.fixture
+def functions_on_time(account: World) -> None:
+    account.set_functions_clocks(0)
+
+
+def test_clocks_of_notebooks_may_be_wrong(account: World, line: Line, functions_on_time: None) -> None:
+    """By twenty minutes, with which no signature is good, and by nearly as much as a signature may be old.
+
+    An end of access comes when it is time, whatever the notebook's clock says.
+    """
+    clocks = {"slow": -1_200, "fast": 1_200, "nearly-right": -290}
+    for name, ahead in clocks.items():
+        account.set_clock(name, ahead)
+    connect(account, *clocks)
+    for name, skewed in {"slow": True, "fast": True, "nearly-right": False}.items():
+        assert ("Signature" in log_of(account, name)) is skewed
+
+    places = {name: account.curl(f"/notebooks/{name}/address").body.split() for name in clocks}
+    end_access(account, 600, *clocks)
+    heard = line.carried.copy()
+    for name in clocks:
+        path = next(path for path in heard if f"/{name}/" in path)
+        processes.wait_until("it has heard of it", lambda path=path: line.carried[path] > heard[path] + 2, LIMIT)
+    assert {account.status(name) for name in clocks} == {"connected"}
+    assert [name for name in clocks if not is_open(*places[name])] == []
+
+    end_access(account, 5, *clocks)
+    for name in clocks:
+        processes.wait_until(f"{name} ends", lambda name=name: not is_open(*places[name]), LIMIT)
+        assert account.status(name) == "expired"
+
+
+def end_access(world: World, seconds: int, *names: str) -> None:
+    """Let access end in so many seconds from now."""
+    end = datetime.fromtimestamp(time.time() + seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    for name in names:
+        world.tag(name, ssh_until=end)
+
+
+def is_open(host: str, port: str) -> bool:
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
