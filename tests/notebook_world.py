@@ -221,7 +221,7 @@ class World:
         if not self.deaf:
             self.messages.append((self.now, self.now, json.dumps(_event(happening), default=str)))
 
-    def tell_bastion(self, queue: str, because: str) -> None:
+    def tell_bastion(self, queue: str, because: str, correlation_id: str) -> None:
         self.bastion += 1
 
     def ask(self, call: Callable[..., Any], **given: Any) -> Any:

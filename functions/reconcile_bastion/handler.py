@@ -27,6 +27,7 @@ from notebook_ssh.rules.bastion import (
     plan,
     where_to_look,
 )
+from notebook_ssh.rules.correlation import correlation_of_messages
 from notebook_ssh.rules.record import Record, Way
 from notebook_ssh.rules.signals import LookAtNotebook, to_message
 from notebook_ssh.rules.status import headline, status_of
@@ -37,18 +38,22 @@ logger = Logger()
 
 def handle(event: Mapping[str, Any], context: object) -> None:
     """Look once for all messages at hand, and not at all when the last look came after they were sent."""
+    messages = event.get("Records", ())
+    ids = correlation_of_messages(messages)
+    logger.append_keys(correlation_id=ids, function_request_id=getattr(context, "aws_request_id", ""))
     settings = read_settings()
     table = Table(settings.table)
-    sent_ms = [int(message["attributes"]["SentTimestamp"]) for message in event.get("Records", ())]
+    sent_ms = [int(message["attributes"]["SentTimestamp"]) for message in messages]
     if already_seen(sent_ms, table.bastion_observed_from()):
         logger.info("already seen", extra={"messages": len(sent_ms)})
         return
     now = int(time())
-    reconcile(settings, table, now)
+    reconcile(settings, table, now, ids)
     table.save_bastion_observed_from(now)
+    logger.info("looked at", extra={"messages": len(messages)})
 
 
-def reconcile(settings: Settings, table: Table, now: int) -> None:
+def reconcile(settings: Settings, table: Table, now: int, correlation_id: str) -> None:
     """Observe the fleet and EC2, plan, apply, and record every notebook's way as it is then.
 
     Raises Transient when the fleet could not be read whole (nothing was revoked then) or EC2 says "later", and
@@ -63,7 +68,8 @@ def reconcile(settings: Settings, table: Table, now: int) -> None:
         outcome = Outcome(standing=changes.satisfied)
     else:
         outcome = security_groups.apply(changes, settings.stack)
-    _save(changed_ways(fleet, desired, outcome, around, now), fleet, settings, table, now)
+    changed = _save(changed_ways(fleet, desired, outcome, around, now), fleet, settings, table, now)
+    _have_them_told(changed, settings, now, correlation_id)
     _log_problems(desired, outcome)
     if not complete:
         raise Transient("the fleet could not be read whole: nothing was revoked")
@@ -84,7 +90,8 @@ def _read_fleet(table: Table) -> tuple[list[Record], bool]:
     return fleet, True
 
 
-def _save(ways: Mapping[str, Way], fleet: Iterable[Record], settings: Settings, table: Table, now: int) -> None:
+def _save(ways: Mapping[str, Way], fleet: Iterable[Record], settings: Settings, table: Table, now: int) -> list[str]:
+    """Record the ways; the names of the notebooks whose status is another one now."""
     changed: list[str] = []
     for record in fleet:
         if record.name in ways:
@@ -92,7 +99,11 @@ def _save(ways: Mapping[str, Way], fleet: Iterable[Record], settings: Settings, 
             after = replace(record, way=ways[record.name])
             if _headline(record, settings, now) != _headline(after, settings, now):
                 changed.append(record.name)
-    looks = [to_message(LookAtNotebook(name, "status"), now) for name in changed]
+    return changed
+
+
+def _have_them_told(changed: list[str], settings: Settings, now: int, correlation_id: str) -> None:
+    looks = [to_message(LookAtNotebook(name, "status"), now, correlation_id) for name in changed]
     try:
         queues.send(settings.notebook_queue, looks)
     except (Transient, ClientError, BotoCoreError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -15,6 +16,7 @@ from notebook_ssh.aws.known import Known
 from notebook_ssh.aws.notebooks import WrongStatus
 from notebook_ssh.aws.pacing import NoTurn, Turns
 from notebook_ssh.aws.table import Table
+from notebook_ssh.rules.correlation import correlation_of_messages
 from notebook_ssh.errors import Absent, Transient
 from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook, read_signals, to_message
 from notebook_ssh.settings import read_settings
@@ -51,20 +53,21 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
             sleep=time.sleep,
         ),
         clock=lambda: int(time.time()),
+    logger.append_keys(function_request_id=context.aws_request_id)
     )
     looks = collapse(event["Records"], settings.tag_key, context.function_name)
     failed: set[str] = set()
     known: Known | None = None
     for number, (look, messages) in enumerate(looks.items()):
         if desk.turns.over():
-            _again(list(looks)[number:], 1, desk)
+            _again(dict(list(looks.items())[number:]), 1, desk)
             break
         if known is None or known.is_old(desk.clock()):
             known = _read(list(looks)[number:], desk)
         if known.closed():
             logger.info("the stack is being deleted: nothing is looked at any more")
             break
-        if not _is_known(look, messages, known) and not _look_at(look, desk, known):
+        if not _answer(look, messages, desk, known):
             failed |= {message["messageId"] for message in messages}
     return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in sorted(failed)]}
 
@@ -118,9 +121,22 @@ def _moment(message: Mapping[str, Any]) -> int:
     return max(int(message["attributes"]["SentTimestamp"]) // 1000, at if isinstance(at, int) else 0)
 
 
-def _look_at(look: LookAtNotebook | LookAtConfiguration, desk: Desk, known: Known) -> bool:
-    """False when the messages shall be delivered again."""
-    logger.append_keys(look_at=look.name, because=look.because)
+def _answer(
+    look: LookAtNotebook | LookAtConfiguration, messages: list[Mapping[str, Any]], desk: Desk, known: Known
+) -> bool:
+    """Look, unless all was seen already. False when the messages shall be delivered again."""
+    ids = correlation_of_messages(messages)
+    with logger.append_context_keys(look_at=look.name, because=look.because, correlation_id=ids):
+        if _is_known(look, messages, known):
+            logger.info("already seen")
+            return True
+        return _look_at(look, messages, replace(desk, correlation_id=ids), known)
+
+
+def _look_at(
+    look: LookAtNotebook | LookAtConfiguration, messages: list[Mapping[str, Any]], desk: Desk, known: Known
+) -> bool:
+    """False when it came to no end and nobody will look again by himself."""
     try:
         if isinstance(look, LookAtNotebook):
             reconcile_notebook(look.name, desk, known)
@@ -129,13 +145,13 @@ def _look_at(look: LookAtNotebook | LookAtConfiguration, desk: Desk, known: Know
             reconcile_configuration(look.name, desk, known)
     except NoTurn as later:
         logger.info("later", extra={"reason": str(later)})
-        _again([look], later.after, desk)
+        _again({look: messages}, later.after, desk)
     except Overtaken as later:
         logger.info("later", extra={"reason": str(later)})
-        _again([look], 1, desk)
+        _again({look: messages}, 1, desk)
     except (WrongStatus, Absent) as later:
         logger.info("it changed since it was looked at", extra={"reason": str(later)})
-        _again([look], AGAIN, desk)
+        _again({look: messages}, AGAIN, desk)
     except Transient as error:
         logger.warning("failed for now", extra={"reason": str(error)})
         return False
@@ -143,12 +159,14 @@ def _look_at(look: LookAtNotebook | LookAtConfiguration, desk: Desk, known: Know
         # One notebook that nobody foresaw must not hold up the others: its messages fail, and end in the alarm.
         logger.exception("failed")
         return False
-    finally:
-        logger.remove_keys(["look_at", "because"])
+    else:
+        logger.info("looked at")
     return True
 
 
-def _again(looks: Iterable[LookAtNotebook | LookAtConfiguration], after: int, desk: Desk) -> None:
+def _again(
+    looks: Mapping[LookAtNotebook | LookAtConfiguration, list[Mapping[str, Any]]], after: int, desk: Desk
+) -> None:
     """Into the queue once more, rather than failing: waiting for a turn is no reason to end among the dead letters."""
-    messages = [to_message(look, desk.clock())[0] for look in looks]
-    queues.send(desk.settings.notebook_queue, [(message, after) for message in messages])
+    again = [to_message(look, desk.clock(), correlation_of_messages(messages)) for look, messages in looks.items()]
+    queues.send(desk.settings.notebook_queue, [(message, after) for message, _ in again])

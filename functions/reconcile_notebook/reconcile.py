@@ -51,13 +51,14 @@ PREPARING, LOOKING = 300, 500
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What every look needs. clock: seconds since the epoch."""
+    """What every look needs. clock: seconds since the epoch. correlation_id: the ids of the signals that it answers."""
 
     settings: Settings
     terms: Terms
     table: Table
     turns: Turns
     clock: Callable[[], int]
+    correlation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +255,8 @@ def _tell_others(before: Record | None, plan: Plan, desk: Desk, now: int) -> Non
     if after and until and now < until <= now + LONGEST_DELAY:
         _send((LookAtNotebook(after.name, "its time ends", at=until),), desk, now)
     if _way_changes(before, after, now) and desk.settings.bastion_queue:
-        queues.tell_bastion(desk.settings.bastion_queue, (after or before or Record("")).name)
+        because = (after or before or Record("")).name
+        queues.tell_bastion(desk.settings.bastion_queue, because, desk.correlation_id)
 
 
 def _way_changes(before: Record | None, after: Record | None, now: int) -> bool:
@@ -269,7 +271,7 @@ def _way_changes(before: Record | None, after: Record | None, now: int) -> bool:
 
 
 def _send(looks: tuple[LookAtNotebook | LookAtConfiguration, ...], desk: Desk, now: int) -> None:
-    queues.send(desk.settings.notebook_queue, (to_message(look, now) for look in looks))
+    queues.send(desk.settings.notebook_queue, (to_message(look, now, desk.correlation_id) for look in looks))
 
 
 def _fingerprint(seen: Seen, tags: Mapping[str, str], settings: Settings) -> str:

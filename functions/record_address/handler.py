@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from notebook_ssh.aws import queues, secrets
 from notebook_ssh.aws.table import Table
 from notebook_ssh.errors import Transient
-from notebook_ssh.http import Answer, Refused, body_of, json_text, notebook_name, serve
+from notebook_ssh.http import Answer, Refused, body_of, json_text, log_keys, notebook_name, serve
 from notebook_ssh.rules.keys import admitted
 from notebook_ssh.rules.record import Mode, Record, Report
 from notebook_ssh.rules.report import (
@@ -43,7 +43,8 @@ logger = Logger()
 
 def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """An API Gateway proxy event of `POST /notebooks/{name}/report` → its answer."""
-    return serve(event, context, _report, lambda: logger)
+    with logger.append_context_keys(**log_keys(event, context)):
+        return serve(event, context, _report, lambda: logger)
 
 
 def _report(event: Mapping[str, Any]) -> Answer:
@@ -117,8 +118,9 @@ def _note_change(old: Record, new: Record, settings: Settings, now: int) -> None
     if before.code is Code.STARTING and status.code is Code.CONNECTED and before.since is not None:
         waited = max(0, now - before.since)
         logger.info("connected", extra={"notebook": new.name, "seconds_to_connect": waited})
+    look = to_message(LookAtNotebook(new.name, "status"), now, logger.get_correlation_id() or "")
     try:
-        queues.send(settings.notebook_queue, [to_message(LookAtNotebook(new.name, "status"), now)])
+        queues.send(settings.notebook_queue, [look])
     except (Transient, ClientError, BotoCoreError):
         logger.exception("nobody was asked to look at the new status of %s", new.name)
 

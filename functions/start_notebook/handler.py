@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.aws.clients import client, message_of, transient
 from notebook_ssh.aws.table import Table
-from notebook_ssh.http import Answer, Refused, json_text, notebook_name, serve
+from notebook_ssh.http import Answer, Refused, json_text, log_keys, notebook_name, serve
 from notebook_ssh.rules.answers import status_json
 from notebook_ssh.rules.record import Record
 from notebook_ssh.rules.status import Wake, status_of, wake
@@ -25,7 +25,8 @@ logger = Logger()
 
 def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """An API Gateway proxy event of `POST /notebooks/{name}/start` → its answer."""
-    return serve(event, context, _start, lambda: logger)
+    with logger.append_context_keys(**log_keys(event, context)):
+        return serve(event, context, _start, lambda: logger)
 
 
 def _start(event: Mapping[str, Any]) -> Answer:

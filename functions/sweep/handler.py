@@ -10,6 +10,7 @@ from aws_lambda_powertools import Logger
 
 from notebook_ssh.aws import backups, notebooks, queues, tagging
 from notebook_ssh.aws.table import STATUS, Table
+from notebook_ssh.rules.correlation import correlation_of
 from notebook_ssh.rules.fleet import Fleet, who_needs_attention
 from notebook_ssh.rules.signals import to_message
 from notebook_ssh.rules.tally import tally
@@ -25,6 +26,9 @@ SWEPT = (*STATUS, "seen", "observed_at", "attached", "restart", "told")
 
 def handle(event: Mapping[str, Any], context: object) -> dict[str, int]:
     """Read the lists, compare, queue. A list that cannot be read whole fails the sweep: half a list is no news."""
+    request = getattr(context, "aws_request_id", "")
+    ids = correlation_of(event.get("id"), request)
+    logger.append_keys(correlation_id=ids, function_request_id=request)
     settings = read_settings()
     now = int(time.time())
     fleet = read_fleet(settings.tag_key, Table(settings.table))
@@ -37,10 +41,10 @@ def handle(event: Mapping[str, Any], context: object) -> dict[str, int]:
         status_tags=settings.status_tags,
         sync_seconds=settings.sync_seconds,
     )
-    queues.send(settings.notebook_queue, (to_message(look, now) for look in looks))
+    queues.send(settings.notebook_queue, (to_message(look, now, ids) for look in looks))
     if settings.bastion:
         # Even if nobody uses it: a rule of ours that was left behind is found by looking, and by nothing else.
-        queues.tell_bastion(settings.bastion_queue, "sweep")
+        queues.tell_bastion(settings.bastion_queue, "sweep", ids)
     show(tally(fleet.records, now, settings.sync_seconds, settings.tag_key))
     found = {"notebooks": len(fleet.notebooks), "known": len(fleet.records), "looks": len(looks)}
     logger.info("swept", extra=found)

@@ -19,6 +19,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from notebook_ssh.aws.pacing import Turns
 from notebook_ssh.aws.table import Table
+from notebook_ssh.rules.correlation import correlation_of
 from notebook_ssh.settings import read_settings
 from reconcile_notebook.reconcile import Desk
 from reconcile_notebook.terms import read_terms
@@ -32,6 +33,9 @@ REASON_LIMIT = 1_000
 
 def handle(event: Mapping[str, Any], context: LambdaContext) -> None:
     """One request of CloudFormation (User Guide, "Custom resource request objects") → its answer."""
+    logger.append_keys(
+        correlation_id=correlation_of(event.get("RequestId")), function_request_id=context.aws_request_id
+    )
     try:
         left = _work(event["RequestType"], context)
     except Exception as error:

@@ -40,7 +40,9 @@ class Bench:
     def ask(self, request: str, seconds: int = 600) -> dict[str, Any]:
         deadline = self.world.now + seconds
         context = SimpleNamespace(
-            get_remaining_time_in_millis=lambda: (deadline - self.world.now) * 1000, log_stream_name="stream"
+            get_remaining_time_in_millis=lambda: (deadline - self.world.now) * 1000,
+            log_stream_name="stream",
+            aws_request_id="request",
         )
         event = {
             "RequestType": request,

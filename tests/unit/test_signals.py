@@ -161,13 +161,13 @@ def test_a_state_event_without_a_name_is_read_from_its_arn() -> None:
     ],
 )
 def test_messages_to_ourselves_come_back_as_they_were(look: LookAtNotebook | LookAtConfiguration) -> None:
-    message, _ = to_message(look, now=1_800_000_000)
+    message, _ = to_message(look, now=1_800_000_000, correlation_id="event-1")
     assert read(json.loads(json.dumps(message))) == (look,)
 
 
 def test_a_message_is_held_back_until_there_is_something_to_see() -> None:
-    assert to_message(LookAtNotebook("box", "its time ends", at=160), now=100)[1] == 60
-    assert to_message(LookAtNotebook("box", "its time ends", at=90), now=100)[1] == 0
+    assert to_message(LookAtNotebook("box", "its time ends", at=160), 100, "event-1")[1] == 60
+    assert to_message(LookAtNotebook("box", "its time ends", at=90), 100, "event-1")[1] == 0
 
 
 JSON = st.recursive(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from notebook_ssh.errors import BadReport, TooLarge, Transient
+from notebook_ssh.rules.correlation import FIELD, correlation_of
 from notebook_ssh.rules.record import is_notebook_name
 
 TEXT = "text/plain; charset=utf-8"
@@ -45,6 +46,15 @@ class Refused(Exception):
     def __init__(self, status: int, code: str, message: str, /, **more: Any) -> None:
         super().__init__(f"{status} {code}")
         self.answer = Answer(json_text({"error": code, "message": message, **more}), status)
+
+
+def log_keys(event: Mapping[str, Any], context: Any) -> dict[str, str]:
+    """What the log lines of a request go by: its id, which an error answer names, Lambda's own, and the notebook's name."""
+    run = getattr(context, "aws_request_id", "")
+    # A caller may choose the id (API Gateway, "$context variables", `requestId`), and writes the path.
+    keys = {FIELD: correlation_of((event.get("requestContext") or {}).get("requestId"), run), "function_request_id": run}
+    name = (event.get("pathParameters") or {}).get("name") or ""
+    return keys | ({"notebook": name} if is_notebook_name(name) else {})
 
 
 def json_text(value: Any) -> str:
@@ -84,7 +94,8 @@ def serve(
 
     log: gives the logger, and is asked for it only when there is something to tell.
     """
-    request = (event.get("requestContext") or {}).get("requestId") or getattr(context, "aws_request_id", "")
+    keys = log_keys(event, context)
+    request = keys[FIELD]
     try:
         said = answer(event)
         if len(said.body) > LARGEST_ANSWER and len(said.body.encode()) > LARGEST_ANSWER:
@@ -95,11 +106,11 @@ def serve(
         status = 413 if isinstance(bad, TooLarge) else 400
         said = Refused(status, "too-large" if status == 413 else "bad-report", str(bad), field=bad.field).answer
     except Transient as later:
-        log().warning("try again later: %s", later)
+        log().warning("try again later: %s", later, extra=keys)
         said = Refused(503, "later", f"AWS is busy: try again in some seconds (request {request}).").answer
         said = Answer(said.body, said.status, said.content_type, {"Retry-After": "5"})
     except Exception:
-        log().exception("request %s failed", request)
+        log().exception("request failed", extra=keys)
         said = Refused(
             500, "internal", f"This should not happen. The log of the function has the cause, under request {request}."
         ).answer

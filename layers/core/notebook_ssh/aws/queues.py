@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.aws.clients import client, transient
 from notebook_ssh.errors import Transient
+from notebook_ssh.rules.correlation import FIELD
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
@@ -48,12 +49,12 @@ def send(queue: str, messages: Iterable[tuple[Mapping[str, object], int]]) -> in
     return count
 
 
-def tell_bastion(queue: str, because: str) -> None:
-    """Ask the bastion reconciler to look at all rules once more."""
+def tell_bastion(queue: str, because: str, correlation_id: str) -> None:
+    """Ask the bastion reconciler to look at all rules once more; what comes of it goes by `correlation_id` in the logs."""
     _ask(
         client("sqs").send_message,
         QueueUrl=queue,
-        MessageBody=json.dumps({"look_at": "bastion", "because": because}),
+        MessageBody=json.dumps({"look_at": "bastion", "because": because, FIELD: correlation_id}),
         MessageGroupId=BASTION,
         # A second message about a second change must not be taken for a repetition of the first.
         MessageDeduplicationId=uuid.uuid4().hex,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from notebook_ssh.rules.correlation import FIELD
 from notebook_ssh.rules.tags import status_keys
 
 
@@ -87,14 +88,19 @@ def look_at_notebook(name: str, because: str) -> dict[str, object]:
     return to_message(LookAtNotebook(name, because), 0)[0]
 
 
-def to_message(look: LookAtNotebook | LookAtConfiguration, now: int) -> tuple[dict[str, object], int]:
-    """The message to ourselves that `read_signals` reads as `look`, and the seconds to hold it back."""
+def to_message(
+    look: LookAtNotebook | LookAtConfiguration, now: int, correlation_id: str
+) -> tuple[dict[str, object], int]:
+    """The message to ourselves that `read_signals` reads as `look`, and the seconds to hold it back.
+
+    correlation_id: the ids of the signals that it is sent because of (rules/correlation.py).
+    """
     match look:
         case LookAtNotebook(name, because, at):
-            message: dict[str, object] = {"look_at": {"notebook": name}, "because": because}
+            message: dict[str, object] = {"look_at": {"notebook": name}, "because": because, FIELD: correlation_id}
             return message | ({"at": at} if at else {}), max(0, at - now)
         case LookAtConfiguration(name, because):
-            return {"look_at": {"configuration": name}, "because": because}, 0
+            return {"look_at": {"configuration": name}, "because": because, FIELD: correlation_id}, 0
 
 
 def _own_message(message: Mapping[Any, Any]) -> Signal:

@@ -1,0 +1,210 @@
+"""One id leads through the logs: from an event through everything that is done and queued because of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from api_world import api_world
+from builders import a_record, a_report, an_api_event
+from hostile import INJECTIONS
+from loglines import logged_by
+from notebook_world import ROLE, World, a_world
+
+from lookup_api import handler as lookup_api
+from notebook_ssh.aws import queues
+from notebook_ssh.aws.clients import client
+from notebook_ssh.http import log_keys
+from notebook_ssh.rules.correlation import FIELD
+from notebook_ssh.rules.record import Mode
+from reconcile_bastion import handler as bastion
+from reconcile_notebook import handler as notebook
+from record_address import handler as record_address
+from start_notebook import handler as start_notebook
+from sweep import handler as sweep
+from uninstall import handler as uninstall
+
+EVENT = "00000000-0000-4000-8000-000000000001"
+REQUEST = "8e2cf1c6-0000-4000-8000-000000000001"
+"""The id of the request in builders.an_api_event."""
+RUN = SimpleNamespace(aws_request_id="run-1")
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with a_world(monkeypatch, BASTION_HOST="bastion.example.com") as world:
+        yield world
+
+
+def in_a_vpc_with_a_bastion(world: World, name: str, **tags: str) -> None:
+    """The notebook `name` in a VPC, and the stack told of a bastion there."""
+    ec2 = client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24")["Subnet"]["SubnetId"]
+    groups = [
+        ec2.create_security_group(GroupName=each, Description=each, VpcId=vpc)["GroupId"]
+        for each in ("bastion", "notebooks")
+    ]
+    world.patch.setenv("BASTION_VPC", vpc)
+    world.patch.setenv("BASTION_SECURITY_GROUP", groups[0])
+    client("sagemaker").create_notebook_instance(
+        NotebookInstanceName=name,
+        InstanceType="ml.t3.medium",
+        RoleArn=ROLE,
+        SubnetId=subnet,
+        SecurityGroupIds=groups[1:],
+        Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+    )
+    world.finish()
+
+
+class Bastion:
+    """The bastion's queue, and its function."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.messages: list[str] = []
+        world.patch.setattr(queues, "tell_bastion", self.tell)
+
+    def tell(self, queue: str, because: str, correlation_id: str) -> None:
+        self.messages.append(json.dumps({"look_at": "bastion", FIELD: correlation_id}))
+
+    def deliver(self) -> None:
+        sent = {"attributes": {"SentTimestamp": str(self.world.now * 1000)}, "messageId": "message-9"}
+        batch, self.messages = self.messages, []
+        self.world.patch.setattr(bastion, "time", lambda: self.world.now + 0.5)
+        bastion.handle({"Records": [{**sent, "body": body} for body in batch]}, RUN)
+
+
+def test_a_tag_is_followed_through_both_reconcilers_to_the_status_that_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways = Bastion(world)
+    in_a_vpc_with_a_bastion(world, "box")
+    world.settle()
+    world.deaf = True  # what SageMaker tells of our own writes are other events
+    world.tag("box")
+    event = {"detail-type": "Tag Change on Resource", "resources": [world.arn("box")], "detail": {}, "id": EVENT}
+    world.tag("box", ssh="bastion")
+    world.send("", [(event, 0)])
+
+    with logged_by(monkeypatch, notebook.logger, bastion.logger) as lines:
+        world.deliver()
+        report = a_report(mode=Mode.BASTION, received_at=world.now, host=None, port=None)
+        assert world.table.replace_report("box", world.record("box").role, report, None).kept
+        world.finish()
+        ways.deliver()
+        world.settle()
+
+    told = [(line["message"], line.get("because")) for line in lines if line["message"] in ("looked at", "grant")]
+    assert told == [("looked at", "tags changed"), ("grant", None), ("looked at", None), ("looked at", "status")]
+    assert {line["correlation_id"] for line in lines} == {EVENT}
+    assert {line["function_request_id"] for line in lines} == {"request", "run-1"}
+
+
+def test_a_look_that_is_put_off_goes_on_under_the_same_id(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.notebook("box")
+    world.settle()
+    world.send("", [({"look_at": {"notebook": "box"}, FIELD: EVENT}, 0)])
+    world.remaining = 0
+    world.deliver()
+    world.remaining = 100_000
+    ((_, _, body),) = world.messages
+    assert json.loads(body)[FIELD] == EVENT
+    with logged_by(monkeypatch, notebook.logger) as lines:
+        world.now += 60
+        world.deliver()
+    assert [(line["message"], line[FIELD]) for line in lines] == [("looked at", EVENT)]
+
+
+def test_a_signal_that_tells_nothing_new_is_found_by_its_id_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.notebook("box")
+    world.settle()
+    sent = world.now - 1000
+    world.messages = [(world.now, sent, json.dumps({"look_at": {"notebook": "box"}, FIELD: EVENT}))]
+    with logged_by(monkeypatch, notebook.logger) as lines:
+        world.deliver()
+    assert [(line["message"], line["look_at"], line[FIELD]) for line in lines] == [("already seen", "box", EVENT)]
+
+
+def test_nothing_of_one_look_is_left_on_the_lines_of_the_next_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.notebook("box", ssh="ngrok")
+    with logged_by(monkeypatch, notebook.logger) as lines:
+        world.deliver()
+        notebook.logger.info("the next run")
+    assert {"look_at", "because", FIELD} & lines[0].keys() == {"look_at", "because", FIELD}
+    assert not {"look_at", "because", FIELD} & lines[-1].keys()
+
+
+def test_what_a_sweep_queues_goes_by_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = Bastion(world)
+    monkeypatch.setattr(sweep, "read_terms", lambda settings: world.terms())
+    monkeypatch.setattr(sweep.tagging, "tagged_notebooks", world.tagged)
+    monkeypatch.setenv("BASTION_SECURITY_GROUP", "sg-0123456789abcdef0")
+    monkeypatch.setenv("BASTION_VPC", "vpc-0123456789abcdef0")
+    world.notebook("box", ssh="ngrok")
+    for event, expected in (({"id": EVENT}, EVENT), ({}, "run-1")):
+        world.messages.clear()
+        with logged_by(monkeypatch, sweep.logger) as lines:
+            sweep.handle(event, RUN)
+        logged = [line for line in lines if "_aws" not in line]
+        assert {(line[FIELD], line["function_request_id"]) for line in logged} == {(expected, "run-1")}
+        assert {json.loads(body)[FIELD] for _, _, body in world.messages} == {expected}
+        assert json.loads(ways.messages.pop())[FIELD] == expected
+
+
+def test_a_report_that_changes_the_status_is_followed_to_who_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with api_world(monkeypatch) as api, logged_by(monkeypatch, record_address.logger) as lines:
+        api.knows(a_record())
+        assert api.report().status == 200
+        (message,) = api.messages()
+    assert message[FIELD] == REQUEST
+    assert {(line["notebook"], line[FIELD], line["function_request_id"]) for line in lines} == {
+        ("demo", REQUEST, "request-1")
+    }
+
+
+@pytest.mark.parametrize("function", [lookup_api, start_notebook, record_address])
+def test_an_answer_that_failed_is_found_by_the_request_and_the_notebook(
+    function: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    route = {
+        lookup_api: ("GET", "/notebooks/{name}/ssh"),
+        start_notebook: ("POST", "/notebooks/{name}/start"),
+        record_address: ("POST", "/notebooks/{name}/report"),
+    }[function]
+    # The lookup makes its logger when something fails; one that is there already can be read.
+    monkeypatch.setattr(lookup_api, "_logger", lambda: record_address.logger)
+    with api_world(monkeypatch), logged_by(monkeypatch, record_address.logger) as lines:
+        monkeypatch.setattr(function, "read_settings", fails)
+        answer = function.handle(an_api_event(*route), SimpleNamespace(aws_request_id="run-1"))
+    assert (answer["statusCode"], REQUEST in answer["body"]) == (500, True)
+    (line,) = lines
+    assert (line["notebook"], line[FIELD], line["function_request_id"]) == ("demo", REQUEST, "run-1")
+    assert line["level"] == "ERROR"
+
+
+@pytest.mark.parametrize("text", [*INJECTIONS, "a b"])
+def test_a_caller_writes_nothing_into_the_log(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request's id is one that the caller may choose, and the name stands in the path."""
+    event = an_api_event("GET", "/notebooks/{name}/ssh")
+    event["requestContext"]["requestId"] = event["pathParameters"]["name"] = text
+    assert log_keys(event, RUN) == {FIELD: "run-1", "function_request_id": "run-1"}
+
+
+def test_what_the_end_of_the_stack_does_goes_by_the_request_of_cloudformation(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uninstall, "answer", lambda *_: None)
+    context = SimpleNamespace(aws_request_id="run-1", log_stream_name="stream", get_remaining_time_in_millis=lambda: 0)
+    with logged_by(monkeypatch, uninstall.logger) as lines:
+        uninstall.handle({"RequestType": "Create", "RequestId": EVENT}, context)  # type: ignore[arg-type]
+    assert {(line[FIELD], line["function_request_id"]) for line in lines} == {(EVENT, "run-1")}
