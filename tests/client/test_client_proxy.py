@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -64,6 +65,21 @@ def place(port: int, **more: Any) -> Place:
         "looked_up": int(time.time()),
     }
     return Place(**{**fields, **more})
+
+
+def test_a_name_that_leads_inwards_gets_a_connection_and_not_a_byte(serve: Serve) -> None:
+    """Names are not looked up before they are believed, since they may change at once; what they lead to hears nothing."""
+    heard = [b""]
+
+    def listen(connection: socket.socket) -> None:
+        connection.settimeout(0.3)
+        with contextlib.suppress(TimeoutError):
+            heard.append(connection.recv(1))
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with pytest.raises(ConnectionError, match="without an SSH greeting"):
+        proxy.reach(place(serve(listen), host="localhost"), WAIT_SECONDS)
+    assert heard == [b""]
 
 
 def test_a_greeting_may_come_in_pieces_and_after_other_lines(serve: Serve) -> None:
