@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -16,8 +16,8 @@ from notebook_ssh.aws.known import Known
 from notebook_ssh.aws.notebooks import WrongStatus
 from notebook_ssh.aws.pacing import NoTurn, Turns
 from notebook_ssh.aws.table import Table
-from notebook_ssh.rules.correlation import correlation_of_messages
 from notebook_ssh.errors import Absent, Transient
+from notebook_ssh.rules.correlation import correlation_of_messages
 from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook, read_signals, to_message
 from notebook_ssh.settings import read_settings
 from reconcile_notebook.reconcile import Desk, Overtaken, reconcile_configuration, reconcile_notebook
@@ -40,6 +40,7 @@ def forget() -> None:
 
 def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Look at everything that the batch's messages name; answer with the messages to deliver again."""
+    logger.append_keys(function_request_id=context.aws_request_id)
     settings = read_settings()
     table = Table(settings.table)
     desk = Desk(
@@ -53,7 +54,6 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
             sleep=time.sleep,
         ),
         clock=lambda: int(time.time()),
-    logger.append_keys(function_request_id=context.aws_request_id)
     )
     looks = collapse(event["Records"], settings.tag_key, context.function_name)
     failed: set[str] = set()
