@@ -61,7 +61,7 @@ class Model:
         self.tags[name] = {}
 
     def configure(self, name: str, on_start: bytes | None, on_create: bytes | None = None) -> None:
-        self.configurations[name] = Configuration(name, f"arn:{name}", self.now, on_create, on_start)
+        self.configurations[name] = Configuration(name, f"arn:{name}", self.now * 1000, on_create, on_start)
 
     def turn(self, name: str, state: NotebookState) -> None:
         self.now += 100
@@ -164,7 +164,9 @@ class Model:
             case WriteScript(configuration, on_start):
                 assert self.configurations[configuration.name] == configuration, "written without having been seen"
                 assert (configuration.name, configuration.on_start) in self.backups, "written without a copy"
-                self.configurations[configuration.name] = replace(configuration, on_start=on_start, modified=self.now)
+                self.configurations[configuration.name] = replace(
+                    configuration, on_start=on_start, modified=self.now * 1000
+                )
             case CreateConfiguration(name, on_create, on_start):
                 assert name not in self.configurations
                 self.configure(name, on_start, on_create)

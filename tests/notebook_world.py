@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,6 +50,7 @@ class World:
     patch: pytest.MonkeyPatch
     now: int = field(default_factory=lambda: int(datetime.now(UTC).timestamp()) + 60)
     fraction: float = 0.0
+    moments: int = 0
     block: Block = field(default_factory=a_block)
     messages: list[tuple[int, int, str]] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
@@ -114,6 +115,12 @@ class World:
         client("sagemaker").update_notebook_instance(NotebookInstanceName=name, LifecycleConfigName=configuration)
 
     # ---- what time does
+
+    def moment(self) -> datetime:
+        """Now, as the service notes it: a millisecond later each time, for no two changes are made in the same one."""
+        self.moments += 1
+        now = datetime.fromtimestamp(self.now, UTC) + timedelta(milliseconds=self.moments % 999 + 1)
+        return now.replace(tzinfo=None)
 
     def finish(self, seconds: int = 30) -> None:
         """Every status moves on."""
@@ -254,11 +261,14 @@ def _event(happening: Any) -> dict[str, Any]:
                 "resources": [arn],
                 "detail": {"changed-tag-keys": list(changed), "tags": dict(tags), "version": 3.0},
             }
-        case sagemaker.ConfigurationChanged(name=name, arn=arn):
+        case sagemaker.ConfigurationChanged(name=name, arn=arn, modified=modified):
             return {
                 "detail-type": "SageMaker Notebook Lifecycle Config State Change",
                 "resources": [arn],
-                "detail": {"NotebookInstanceLifecycleConfigName": name},
+                "detail": {
+                    "NotebookInstanceLifecycleConfigName": name,
+                    "LastModifiedTime": round(modified.replace(tzinfo=UTC).timestamp() * 1000),
+                },
             }
     raise AssertionError(happening)
 
@@ -306,7 +316,7 @@ def a_world(patch: pytest.MonkeyPatch, **environment: str) -> Iterator[World]:
 
 
 def _bind(world: World, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(sagemaker, "utcnow", lambda: datetime.fromtimestamp(world.now, UTC).replace(tzinfo=None))
+    patch.setattr(sagemaker, "utcnow", world.moment)
     patch.setattr(
         handler,
         "time",

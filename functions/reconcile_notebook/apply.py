@@ -48,15 +48,20 @@ def touched_by(actions: Iterable[Action]) -> frozenset[str]:
     return frozenset(name for action in actions for name in _touched_by(action))
 
 
+def a_configuration(name: str) -> str:
+    """What the configuration `name` is held as (`Turns.alone`)."""
+    return f"configuration/{name}"
+
+
 def _touched_by(action: Action) -> tuple[str, ...]:
     match action:
         case WriteScript(configuration) | DeleteConfiguration(configuration):
-            return (f"configuration/{configuration.name}",)
+            return (a_configuration(configuration.name),)
         case CreateConfiguration(name):
-            return (f"configuration/{name}",)
+            return (a_configuration(name),)
         case Attach(notebook, configuration):
             # Held as well, so that nobody finds it unused and deletes it.
-            return f"notebook/{notebook.lower()}", f"configuration/{configuration}"
+            return f"notebook/{notebook.lower()}", a_configuration(configuration)
         case Detach(notebook) | Stop(notebook) | Start(notebook):
             return (f"notebook/{notebook.lower()}",)
         case BackUp() | KeepBackUps() | EndBackUps() | TakeTagAway():

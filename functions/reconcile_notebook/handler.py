@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -18,7 +18,8 @@ from notebook_ssh.aws.pacing import NoTurn, Turns
 from notebook_ssh.aws.table import Table
 from notebook_ssh.errors import Absent, Transient
 from notebook_ssh.rules.correlation import correlation_of_messages
-from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook, read_signals, to_message
+from notebook_ssh.rules.notebook import is_seen
+from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook, read_signals, to_message, together
 from notebook_ssh.settings import read_settings
 from reconcile_notebook.reconcile import Desk, Overtaken, reconcile_configuration, reconcile_notebook
 from reconcile_notebook.terms import read_terms
@@ -29,8 +30,19 @@ AGAIN = 30
 """Seconds after which to look again when the notebook is in a status that allows nothing, or just went away."""
 
 
-_looked: dict[str, int] = {}
-"""When this process last began a look at each notebook that came to its end. One that finds nothing new writes nothing."""
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A look of this process at a notebook, which came to its end.
+
+    at: when it began; one that finds nothing new writes nothing. configuration: what to read about next time at once.
+    """
+
+    at: int
+    configuration: str | None
+
+
+_looked: dict[str, Looked] = {}
+"""The last one at each notebook, by its name in lower case."""
 
 
 def forget() -> None:
@@ -62,7 +74,7 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
         if desk.turns.over():
             _again(dict(list(looks.items())[number:]), 1, desk)
             break
-        if known is None or known.is_old(desk.clock()):
+        if known is None or desk.clock() > known.at:  # or a write that has to wait would find it old, and look again
             known = _read(list(looks)[number:], desk)
         if known.closed():
             logger.info("the stack is being deleted: nothing is looked at any more")
@@ -77,7 +89,8 @@ def _read(looks: Iterable[LookAtNotebook | LookAtConfiguration], desk: Desk) -> 
     known = Known(desk.table, desk.clock())
     notebooks = [look.name for look in looks if isinstance(look, LookAtNotebook)]
     configurations = [look.name for look in looks if isinstance(look, LookAtConfiguration)]
-    known.read_ahead(notebooks, [desk.terms.fallback, *configurations])
+    as_before = (_looked[name.lower()].configuration for name in notebooks if name.lower() in _looked)
+    known.read_ahead(notebooks, [desk.terms.fallback, *configurations, *filter(None, as_before)])
     return known
 
 
@@ -85,12 +98,12 @@ def collapse(
     messages: list[Mapping[str, Any]], tag_key: str, caller: str
 ) -> dict[LookAtNotebook | LookAtConfiguration, list[Mapping[str, Any]]]:
     """What to look at, once for each name in any capitals, with the messages that ask for it."""
-    looks: dict[tuple[type, str], tuple[LookAtNotebook | LookAtConfiguration, list[Mapping[str, Any]]]] = {}
+    asked: dict[tuple[type, str], list[tuple[LookAtNotebook | LookAtConfiguration, Mapping[str, Any]]]] = {}
     for message in messages:
         for signal in read_signals(_body(message), tag_key=tag_key, caller=caller):
             if isinstance(signal, LookAtNotebook | LookAtConfiguration):
-                looks.setdefault((type(signal), signal.name.lower()), (signal, []))[1].append(message)
-    return dict(looks.values())
+                asked.setdefault((type(signal), signal.name.lower()), []).append((signal, message))
+    return {together([look for look, _ in each]): [message for _, message in each] for each in asked.values()}
 
 
 def _body(message: Mapping[str, Any]) -> object:
@@ -101,17 +114,18 @@ def _body(message: Mapping[str, Any]) -> object:
 
 
 def _is_known(look: LookAtNotebook | LookAtConfiguration, messages: list[Mapping[str, Any]], known: Known) -> bool:
-    """Whether everything that the messages can tell was there to be seen when the notebook was last looked at.
+    """Whether everything that the messages can tell was there to be seen when the thing was last looked at.
 
     A message that is delivered again is never known: the look that it asked for did not end.
     """
-    if isinstance(look, LookAtConfiguration):
+    if any(message["attributes"].get("ApproximateReceiveCount", "1") != "1" for message in messages):
         return False
+    if isinstance(look, LookAtConfiguration):
+        return is_seen(look.changed, known.kept(look.name))
     record = known.record(look.name)
-    looked_at = max(record.observed_at if record and record.seen else 0, _looked.get(look.name.lower(), 0))
-    return all(_moment(message) < looked_at for message in messages) and all(
-        message["attributes"].get("ApproximateReceiveCount", "1") == "1" for message in messages
-    )
+    looked = _looked.get(look.name.lower())
+    looked_at = max(record.observed_at if record and record.seen else 0, looked.at if looked else 0)
+    return all(_moment(message) < looked_at for message in messages)
 
 
 def _moment(message: Mapping[str, Any]) -> int:
@@ -139,8 +153,8 @@ def _look_at(
     """False when it came to no end and nobody will look again by himself."""
     try:
         if isinstance(look, LookAtNotebook):
-            reconcile_notebook(look.name, desk, known)
-            _looked[look.name.lower()] = known.at
+            configuration = reconcile_notebook(look.name, desk, known)
+            _looked[look.name.lower()] = Looked(known.at, configuration)
         else:
             reconcile_configuration(look.name, desk, known)
     except NoTurn as later:

@@ -40,7 +40,7 @@ from notebook_ssh.rules.record import Mode, Record
 from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook, to_message
 from notebook_ssh.rules.status import Code, headline
 from notebook_ssh.settings import Settings
-from reconcile_notebook.apply import Hands, apply, touched_by
+from reconcile_notebook.apply import Hands, a_configuration, apply, touched_by
 from reconcile_notebook.observe import observe_configuration, observe_notebook
 
 logger = Logger(child=True)
@@ -78,16 +78,20 @@ class Overtaken(Transient):
         super().__init__(f"another look at {notebook} was faster")
 
 
-def reconcile_notebook(name: str, desk: Desk, known: Known) -> None:
-    """Bring one notebook, its configuration and its record in line with its tags."""
+def reconcile_notebook(name: str, desk: Desk, known: Known) -> str | None:
+    """Bring one notebook, its configuration and its record in line with its tags; the configuration that it uses."""
     look = _look(name, desk, known)
     if desk.settings.dry_run:
         _only_record(look, desk)
-        return
-    touched = touched_by(look.plan.actions)
-    if not touched:
+    elif touched := touched_by(look.plan.actions):
+        _carry_out_in_turn(look, touched, desk)
+    else:
         _carry_out(look, desk)
-        return
+    return look.seen.notebook.configuration if look.seen.notebook else None
+
+
+def _carry_out_in_turn(look: Look, touched: frozenset[str], desk: Desk) -> None:
+    """Holding what is `touched`, with a turn for the first write, and after another look where nothing else comes before it."""
     with desk.turns.alone(*touched):
         again = not _looks_before_it_writes(look)
         turn = desk.turns.take(ahead=PREPARING + LOOKING if again else PREPARING)
@@ -107,6 +111,9 @@ def reconcile_configuration(name: str, desk: Desk, known: Known) -> None:
         logger.info("dry run", extra={"plan": reasons(plan.actions)})
         return
     touched = touched_by(plan.actions)
+    if seen.kept and plan.kept is None:
+        # Whoever holds it may be about to make it, and must find it again should they die.
+        touched |= {a_configuration(seen.name)}
     if not touched:
         _carry_out_configuration(seen.kept, plan, desk, known)
         return

@@ -37,7 +37,7 @@ def entry_of(happening: Happening, tag_events: TagEvents) -> dict[str, Any] | No
             detail = {
                 "NotebookInstanceLifecycleConfigArn": happening.arn,
                 "NotebookInstanceLifecycleConfigName": happening.name,
-                "LastModifiedTime": _milliseconds(datetime.now(UTC)),
+                "LastModifiedTime": _milliseconds(happening.modified),
                 "Tags": {},
             }
             return _entry("aws.sagemaker", "SageMaker Notebook Lifecycle Config State Change", happening.arn, detail)

@@ -87,12 +87,13 @@ class TagsChanged:
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationChanged:
-    """A lifecycle configuration was made or changed."""
+    """A lifecycle configuration was made or changed. modified: `LastModifiedTime`, in UTC without saying so."""
 
     account: str
     region: str
     name: str
     arn: str
+    modified: datetime
 
 
 Happening = StatusChanged | TagsChanged | ConfigurationChanged
@@ -338,8 +339,13 @@ def _create_configuration(backend: Any, name: str, on_create: Any, on_start: Any
     )
     configuration.tags = _merged((), tags or ())  # moto drops them
     backend.notebook_instance_lifecycle_configurations[name] = configuration
-    _tell(ConfigurationChanged(backend.account_id, backend.region_name, name, configuration.arn))
+    _tell_of(configuration, backend)
     return configuration
+
+
+def _tell_of(configuration: Any, backend: Any) -> None:
+    name, modified = configuration.notebook_instance_lifecycle_config_name, configuration.last_modified_time
+    _tell(ConfigurationChanged(backend.account_id, backend.region_name, name, configuration.arn, modified))
 
 
 def _update_configuration(backend: Any, name: str, on_create: Any, on_start: Any) -> None:
@@ -347,7 +353,7 @@ def _update_configuration(backend: Any, name: str, on_create: Any, on_start: Any
     configuration = _configuration(backend, name, "update")
     configuration.on_create, configuration.on_start = on_create, on_start
     configuration.last_modified_time = utcnow()
-    _tell(ConfigurationChanged(backend.account_id, backend.region_name, name, configuration.arn))
+    _tell_of(configuration, backend)
 
 
 def _delete_configuration(backend: Any, notebook_instance_lifecycle_config_name: str) -> None:

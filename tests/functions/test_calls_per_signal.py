@@ -11,12 +11,13 @@ import pytest
 from builders import a_record
 from notebook_world import OWNERS, World, a_world
 
-from notebook_ssh.aws import clients
+from notebook_ssh.aws import backups, clients
 from notebook_ssh.aws.clients import client
 from notebook_ssh.aws.known import FRESH, Known
+from notebook_ssh.aws.pacing import Turns
 from notebook_ssh.aws.table import Table
 from notebook_ssh.errors import Transient
-from notebook_ssh.rules.notebook import is_news
+from notebook_ssh.rules.notebook import Kept, is_news
 from notebook_ssh.rules.record import Mode, Wish
 from reconcile_notebook import handler
 
@@ -72,11 +73,17 @@ def look(account: Account, notebooks: int) -> None:
         account.world.look(f"box-{number}")
 
 
-def test_nothing_to_do_costs_the_three_reads_of_sagemaker_and_two_of_the_table(account: Account) -> None:
+@pytest.mark.parametrize(("new", "reads"), [(False, 1), (True, 2)])
+def test_nothing_to_do_costs_the_three_reads_of_sagemaker_and_one_of_the_table(
+    account: Account, new: bool, reads: int
+) -> None:
+    """Two in a process that has not looked at the notebook before, and so cannot know which configuration it uses."""
     fleet(account, 1, ssh="ngrok")
     look(account, 1)
+    if new:
+        handler.forget()
     assert account.story() == {
-        "BatchGetItem": 2,
+        "BatchGetItem": reads,
         "DescribeNotebookInstance": 1,
         "ListTags": 1,
         "DescribeNotebookInstanceLifecycleConfig": 1,
@@ -87,21 +94,23 @@ def test_a_batch_shares_its_reads_of_the_table(account: Account) -> None:
     fleet(account, 10, ssh="ngrok")
     look(account, 10)
     assert account.story() == {
-        "BatchGetItem": 2,
+        "BatchGetItem": 1,
         "DescribeNotebookInstance": 10,
         "ListTags": 10,
         "DescribeNotebookInstanceLifecycleConfig": 10,
     }
 
 
-def test_a_tag_where_the_block_is_in_already_costs_six(account: Account) -> None:
+@pytest.mark.parametrize(("new", "more"), [(False, {}), (True, {"GetItem": 1})])
+def test_a_tag_where_the_block_is_in_already_costs_five(account: Account, new: bool, more: dict[str, int]) -> None:
     fleet(account, 2, shared=True)
     tag(account, 1)
     account.settle()
     account.world.tag("box-1", ssh="ngrok")
-    assert account.story() == {
+    if new:
+        handler.forget()
+    assert account.story() == more | {
         "BatchGetItem": 1,
-        "GetItem": 1,  # of a notebook without record nobody knows which configuration to read about
         "DescribeNotebookInstance": 1,
         "ListTags": 1,
         "DescribeNotebookInstanceLifecycleConfig": 1,
@@ -109,16 +118,14 @@ def test_a_tag_where_the_block_is_in_already_costs_six(account: Account) -> None
     }
 
 
-def test_a_tag_that_puts_the_block_in_costs_seventeen_and_the_look_that_it_causes_four(account: Account) -> None:
+def test_a_tag_that_puts_the_block_in_costs_sixteen_and_the_event_that_it_causes_one(account: Account) -> None:
     fleet(account, 1)
     tag(account, 1)
     assert account.story() == {
         "BatchGetItem": 2,  # one for each of the two signals
-        "GetItem": 1,
         "DescribeNotebookInstance": 1,
-        "ListTags": 2,
-        "DescribeNotebookInstanceLifecycleConfig": 4,  # the look, the last look, the one after, and the second signal's
-        "ListNotebookInstances": 1,
+        "ListTags": 1,
+        "DescribeNotebookInstanceLifecycleConfig": 3,  # the look, the last look, the one after
         "UpdateItem": 4,  # the claim, the turn, what is begun, what is done
         "PutItem": 3,  # the note, the back-up, what was written
         "Query": 1,
@@ -133,7 +140,7 @@ def test_the_block_in_a_script_that_five_share_is_written_once(account: Account)
     calls = account.story()
     assert calls["UpdateNotebookInstanceLifecycleConfig"] == 1
     assert calls["PutItem"] == 3  # none writes over what the first one noted
-    assert calls.total() <= 21 + 4 * 5
+    assert calls.total() <= 17 + 4 * 5
 
 
 # ---- what is not saved on ----------------------------------------------------------------------
@@ -148,7 +155,7 @@ def test_what_was_read_for_a_batch_is_read_again_when_it_is_old(account: Account
 
     account.world.before_call = slow
     look(account, 3)
-    assert account.story()["BatchGetItem"] == 3 * 2
+    assert account.story()["BatchGetItem"] == 3
 
 
 def test_a_stack_that_is_closed_while_a_batch_is_looked_at_is_left_alone(account: Account) -> None:
@@ -253,10 +260,51 @@ def test_a_look_that_found_nothing_new_is_remembered_by_the_process_alone(accoun
     assert account.world.record("box-0") == before
     account.world.now += 1
     account.world.messages += late
-    assert account.story() == {"BatchGetItem": 2}
+    assert account.story() == {"BatchGetItem": 1}
     handler.forget()
     account.world.messages += late
     assert account.story()["DescribeNotebookInstance"] == 1
+
+
+def test_what_is_known_of_a_configuration_that_another_worker_is_about_to_make_is_not_forgotten(
+    account: Account,
+) -> None:
+    world = account.world
+    backups.keep(world.table, Kept("team"))
+    elsewhere = Turns(world.table, lambda: 60_000, lambda: world.now * 1000, lambda seconds: None)
+    with elsewhere.alone("configuration/team"):
+        world.send("", [({"look_at": {"configuration": "team"}, "because": "the story"}, 0)])
+        world.deliver()
+        assert world.table.item("configuration", "team")
+    world.now += 5
+    account.settle()
+    assert world.table.item("configuration", "team") is None
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_the_event_of_our_own_write_is_looked_into_only_if_another_change_may_hide_behind_it(
+    account: Account, edited: bool
+) -> None:
+    fleet(account, 1)
+    world = account.world
+    tag(account, 1)
+    world.deliver()
+    assert world.has_block("team-0")
+    if edited:
+        world.edit("team-0", OWNERS)
+    calls = account.story()
+    assert world.has_block("team-0")
+    assert calls["UpdateNotebookInstanceLifecycleConfig"] == edited
+    assert bool(calls["DescribeNotebookInstanceLifecycleConfig"]) is edited
+
+
+def test_an_event_of_a_configuration_that_is_delivered_again_is_looked_into(account: Account) -> None:
+    fleet(account, 1)
+    tag(account, 1)
+    account.world.deliver()
+    account.within = True
+    account.world.deliver(receives=2)
+    assert account.calls["DescribeNotebookInstanceLifecycleConfig"] == 1
 
 
 def test_the_end_of_access_is_news_once() -> None:

@@ -61,6 +61,25 @@ def test_a_slot_that_comes_too_late_is_not_taken(world: World) -> None:
     assert patient.turns.take() == 5 * BETWEEN
 
 
+@pytest.mark.parametrize("waiting", [0, 3])
+def test_a_slot_that_is_asked_for_ahead_comes_so_much_later_and_puts_nobody_off(world: World, waiting: int) -> None:
+    """ahead: time to prepare. Whoever has to wait longer than that anyway gets the very next slot."""
+    worker = Worker(world, 1_000_000)
+    for _ in range(waiting):
+        worker.turns.take()
+    assert worker.turns.take(ahead=300) == 1_000_000 + max(300, waiting * BETWEEN)
+    assert worker.turns.take() == 1_000_000 + max(300, waiting * BETWEEN) + BETWEEN
+
+
+def test_a_slot_that_is_asked_for_ahead_must_come_in_time_as_well(world: World) -> None:
+    worker = Worker(world, 0, lasts=LAST_WORDS + 500)
+    assert worker.turns.take(ahead=500) == 500
+    world.table.forget("clock", "sagemaker-writes")
+    with pytest.raises(NoTurn):
+        worker.turns.take(ahead=501)
+    assert world.table.item("clock", "sagemaker-writes") is None
+
+
 def test_at_the_end_of_an_invocation_nothing_is_begun(world: World) -> None:
     with pytest.raises(NoTurn):
         Worker(world, 0, lasts=LAST_WORDS - 1).write()

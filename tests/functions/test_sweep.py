@@ -113,7 +113,7 @@ class Account:
     @cached_property
     def kept(self) -> list[dict[str, Any]]:
         names = sorted({str(line.configuration) for line in self.lines}) if self.known else []
-        entries = [Kept(name, NOW, TERMS.mark, TERMS.mark, NOW - 5000) for name in names]
+        entries = [Kept(name, NOW * 1000, TERMS.mark, TERMS.mark, NOW - 5000) for name in names]
         return [
             {name: to_attribute(value) for name, value in asdict(entry).items()} | {"sk": {"S": entry.name}}
             for entry in entries

@@ -13,8 +13,10 @@ from notebook_ssh.errors import Problem
 from notebook_ssh.rules.notebook import (
     PLAIN,
     Detach,
+    Kept,
     Users,
     WriteScript,
+    is_seen,
     plan_configuration,
     plan_notebook,
     reasons,
@@ -43,6 +45,24 @@ def has_block(model: Model, configuration: str = "team") -> bool:
 
 def kinds(actions: Any) -> list[str]:
     return [type(action).__name__ for action in actions]
+
+
+@pytest.mark.parametrize(
+    ("changed", "kept", "seen"),
+    [
+        (1_800_000_000_348, 1_800_000_000_348, True),
+        (1_800_000_000_347, 1_800_000_000_348, True),
+        (1_800_000_000_349, 1_800_000_000_348, False),
+        (1_800_000_000_000, 1_800_000_000_348, False),  # rounded, and perhaps later than what was seen
+        (1_800_000_000_348, 1_800_000_000_000, False),
+        (1_800_000_000_348, 1_800_000_000, False),  # in seconds, by an older version of the stack
+        (1_800_000_000_348, 0, False),  # a write that was begun
+        (0, 1_800_000_000_348, False),
+    ],
+)
+def test_a_change_is_seen_if_the_last_look_certainly_came_after_it(changed: int, kept: int, seen: bool) -> None:
+    assert is_seen(changed, Kept("team", modified=kept)) is seen
+    assert not is_seen(changed, None)
 
 
 # ---- in and out --------------------------------------------------------------------------------

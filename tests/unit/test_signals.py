@@ -17,6 +17,7 @@ from notebook_ssh.rules.signals import (
     Signal,
     read_signals,
     to_message,
+    together,
 )
 
 EVENTS = Path(__file__).parents[2] / "events"
@@ -80,6 +81,27 @@ def test_name_arn_and_status_are_enough() -> None:
     certain = ("NotebookInstanceArn", "NotebookInstanceName", "NotebookInstanceStatus")
     event["detail"] = {key: event["detail"][key] for key in certain}
     assert names(read(event)) == NOTEBOOK
+
+
+def test_a_configurations_event_says_when_it_changed() -> None:
+    assert read(stored("configuration-changed")) == (
+        LookAtConfiguration("gpu-setup", "configuration changed", changed=1_779_823_277_348),
+    )
+
+
+@pytest.mark.parametrize("time", [None, "1779823277348", True, 1.779823277348e12, [], {}])
+def test_a_time_of_another_shape_is_no_time(time: object) -> None:
+    event = stored("configuration-changed")
+    event["detail"]["LastModifiedTime"] = time
+    assert read(event) == (LookAtConfiguration("gpu-setup", "configuration changed"),)
+
+
+@pytest.mark.parametrize(("changes", "last"), [([5], 5), ([5, 9, 7], 9), ([5, 0, 7], 0), ([0], 0)])
+def test_several_looks_at_a_configuration_are_one_at_its_last_change_if_all_say_when(
+    changes: list[int], last: int
+) -> None:
+    looks = [LookAtConfiguration("Team", "an event", changed) for changed in changes]
+    assert together(looks) == LookAtConfiguration("Team", "an event", last)
 
 
 def test_a_call_that_failed_is_no_news() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -190,7 +191,7 @@ def describe_configuration(name: str) -> Configuration:
     return Configuration(
         name=answer["NotebookInstanceLifecycleConfigName"],
         arn=answer["NotebookInstanceLifecycleConfigArn"],
-        modified=int(answer["LastModifiedTime"].timestamp()),
+        modified=_milliseconds(answer["LastModifiedTime"]),
         on_create=_script(answer.get("OnCreate")),
         on_start=_script(answer.get("OnStart")),
     )
@@ -203,7 +204,7 @@ def list_configurations(**filters: str) -> Iterator[ConfigurationLine]:
         yield ConfigurationLine(
             name=line["NotebookInstanceLifecycleConfigName"],
             arn=line["NotebookInstanceLifecycleConfigArn"],
-            modified=int(line["LastModifiedTime"].timestamp()),
+            modified=_milliseconds(line["LastModifiedTime"]),
         )
 
 
@@ -292,6 +293,10 @@ def _update(seen: Configuration, on_start: list[NotebookInstanceLifecycleHookTyp
         NotebookInstanceLifecycleConfigName=seen.name,
         **hooks,
     )
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
 
 
 def _scripts(configuration: Configuration) -> tuple[bytes | None, bytes | None]:

@@ -79,7 +79,7 @@ class Notebook:
 class Configuration:
     """A lifecycle configuration with its scripts, decoded. A hook that is not there is None.
 
-    modified: `LastModifiedTime`.
+    modified: `LastModifiedTime` in epoch milliseconds: two changes may fall into one second.
     """
 
     name: str
@@ -107,8 +107,9 @@ class Users:
 class Kept:
     """What the table keeps about a configuration that we have looked after.
 
-    modified: its `LastModifiedTime` when last looked at. block: which block of ours is there (`Terms.mark`), empty for
-    none. tried: which one was to be there. block_since: since when there has been one. problem: why it cannot be there.
+    modified: `Configuration.modified` when last looked at, which is right after a write of ours as well.
+    block: which block of ours is there (`Terms.mark`), empty for none. tried: which one was to be there.
+    block_since: since when there has been one. problem: why it cannot be there.
     """
 
     name: str
@@ -376,6 +377,15 @@ def plan_configuration(seen: SeenConfiguration, terms: Terms, now: int) -> Confi
     )
 
 
+def is_seen(changed: int, kept: Kept | None) -> bool:
+    """Whether what is kept of a configuration stands on a look at it after `changed` (epoch milliseconds).
+
+    So it is with our own writes, which are looked at right after. UNCONFIRMED how finely the service tells times in
+    its answers and its events: a whole second may be an earlier part of what it stands for, and tells nothing.
+    """
+    return kept is not None and changed % 1000 != 0 and changed <= kept.modified
+
+
 def settled_off(record: Record) -> bool:
     """Nothing is asked of this notebook and nothing of ours is left there: the record only waits for its end."""
     return record.wish == Wish() and record.attached is None and record.restart is None and record.problem is None
@@ -525,7 +535,7 @@ def _block_since(configuration: Configuration, found: Inspection, kept: Kept | N
     """Since when our block has been there. Without a note of ours, it can't be later than the last change."""
     if not isinstance(found, Present):
         return None
-    return kept.block_since if kept and kept.block_since is not None else configuration.modified
+    return kept.block_since if kept and kept.block_since is not None else configuration.modified // 1000
 
 
 def _why_in(found: Inspection, terms: Terms) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from notebook_ssh.rules.correlation import FIELD
@@ -29,10 +29,14 @@ class LookAtNotebook:
 
 @dataclass(frozen=True, slots=True)
 class LookAtConfiguration:
-    """A lifecycle configuration, by name (or by lower-cased name, from an ARN)."""
+    """A lifecycle configuration, by name (or by lower-cased name, from an ARN).
+
+    changed: when the change that the event tells of was made (`LastModifiedTime`, epoch milliseconds); 0: nobody says.
+    """
 
     name: str
     because: str
+    changed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +87,13 @@ def read_signals(event: object, *, tag_key: str, caller: str = "") -> tuple[Sign
     return (Ignore(f"no event of ours: {_said(kind, 60)}"),)
 
 
-def look_at_notebook(name: str, because: str) -> dict[str, object]:
-    """The message to ourselves that makes us look at one notebook at once."""
-    return to_message(LookAtNotebook(name, because), 0)[0]
+def together(looks: Sequence[LookAtNotebook | LookAtConfiguration]) -> LookAtNotebook | LookAtConfiguration:
+    """One look in the place of several at the same thing."""
+    first = looks[0]
+    if isinstance(first, LookAtNotebook):
+        return first
+    changes = [look.changed for look in looks if isinstance(look, LookAtConfiguration)]
+    return replace(first, changed=max(changes) if all(changes) else 0)
 
 
 def to_message(
@@ -127,8 +135,11 @@ def _state_change(event: Mapping[Any, Any], detail: Mapping[Any, Any]) -> Signal
 
 def _configuration_change(event: Mapping[Any, Any], detail: Mapping[Any, Any]) -> Signal:
     because = "configuration changed"
-    name = detail.get("NotebookInstanceLifecycleConfigName")
-    return _named(name, LookAtConfiguration, because) or _first(event, because)
+    name, changed = detail.get("NotebookInstanceLifecycleConfigName"), detail.get("LastModifiedTime")
+    look = _named(name, LookAtConfiguration, because)
+    if isinstance(look, LookAtConfiguration) and type(changed) is int:
+        return replace(look, changed=changed)
+    return look or _first(event, because)
 
 
 def _tag_change(event: Mapping[Any, Any], detail: Mapping[Any, Any], tag_key: str) -> tuple[Signal, ...]:
