@@ -32,15 +32,22 @@ REPORT_SECONDS = 0.020
 REPORT_LOG_BYTES = 1200
 """Log of one report: START, END, REPORT and the platform's framing. In steady state the code itself logs nothing."""
 FUNCTION_GIGABYTES = 0.5
+REPORT_WRITES = 1
+"""Write units of a report in steady state: one write, of a record below 1 KB (tests/functions/test_write_units.py)."""
+START_REPORTS, START_REPORT_WRITES = 2, 2
+"""Reports of a start, once a working day: the first, and the one with the address. Each is tried, then replaced."""
 CHANGES_A_DAY = 6
 """State changes, tag changes and configuration changes of a notebook on a working day, with our own answers to them."""
+CHANGE_READS, CHANGE_WRITES = 3, 1
+"""Units of a look where the block is in already: the record, the configuration and the clock at once, each up to 4 KB
+and consistent; and the record written (tests/functions/test_calls_per_signal.py)."""
 RECONCILE_SECONDS = 0.4
 LOOKUPS_A_DAY = 10
 """How often somebody looks a notebook's address up on a working day."""
 SWEEP_SECONDS_A_PAGE = 0.6
 """Billed time of the sweep for each page of 100 notebooks: three list calls at the service's rates, and the table."""
-ITEM_HALF_KILOBYTES = 4
-"""A record is about 2 KB: in eventually consistent reads of 4 KB, two fit into one read unit."""
+RECORDS_A_READ = 8
+"""A record is below 1 KB: the sweep's eventually consistent pages take half a unit for each 4 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,9 @@ class Month:
 def month(notebooks: int, sync_seconds: int = 300) -> Month:
     """What `notebooks` tagged notebooks cost a month with a report every `sync_seconds`."""
     p = PRICES
-    reports = notebooks * RUNNING_SECONDS / sync_seconds
+    steady = notebooks * RUNNING_SECONDS / sync_seconds
+    news = notebooks * 22 * START_REPORTS
+    reports = steady + news
     changes = notebooks * 22 * CHANGES_A_DAY
     lookups = notebooks * 22 * LOOKUPS_A_DAY
     sweeps = MONTH_SECONDS / SWEEP_SECONDS
@@ -67,15 +76,15 @@ def month(notebooks: int, sync_seconds: int = 300) -> Month:
     gigabyte_seconds = FUNCTION_GIGABYTES * (
         (reports + lookups) * REPORT_SECONDS + changes * RECONCILE_SECONDS + 2 * sweep_seconds
     )
-    reads = changes * 3 + lookups * 0.5 + sweeps * notebooks / ITEM_HALF_KILOBYTES
+    reads = changes * CHANGE_READS + lookups * 0.5 + sweeps * notebooks / RECORDS_A_READ
+    writes = steady * REPORT_WRITES + news * START_REPORT_WRITES + changes * CHANGE_WRITES
     # A container lives for hours and keeps the token for a minute: a call a minute while anything runs, at most.
     secret_requests = min(reports, RUNNING_SECONDS / 60)
     return Month(
         {
             "API requests": (reports + lookups) * p["api_request"],
             "Logs": (invocations * REPORT_LOG_BYTES + changes * 2000) / 1e9 * p["log_gigabyte"],
-            # A record is below 1 KB or two: a report replaces one map in it, at two write units.
-            "Table writes": (reports * 2 + changes * 4) * p["table_write"],
+            "Table writes": writes * p["table_write"],
             "Table reads": reads * p["table_read"],
             "Lambda": invocations * p["lambda_request"] + gigabyte_seconds * p["lambda_arm_gb_second"],
             "Queues and events": changes * (4 * p["queue_request"] + p["bus_event"])

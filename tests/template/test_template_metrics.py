@@ -149,6 +149,12 @@ def test_without_a_dashboard_there_are_no_alarms_and_no_saved_queries() -> None:
         assert Stack().of_type(kind)
 
 
+def test_all_alarms_are_there_without_the_dashboard_that_costs_more_than_they_do() -> None:
+    stack = Stack(Dashboard="alarms")
+    assert stack.of_type("AWS::CloudWatch::Alarm") == Stack().of_type("AWS::CloudWatch::Alarm")
+    assert not stack.of_type("AWS::CloudWatch::Dashboard")
+
+
 def test_saved_queries_and_alarms_name_documents_that_exist() -> None:
     named = set(re.findall(r"docs/[a-z-]+\.md", json.dumps(source())))
     assert named
