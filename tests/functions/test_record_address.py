@@ -39,6 +39,16 @@ def unchanged(world: World) -> bool:
 # ---- in order
 
 
+def test_a_boot_named_by_a_wrong_clock_is_refused_and_its_next_name_taken(world: World) -> None:
+    """Twenty minutes ahead: the agent learns the time from the answer's Date, and names its boot anew."""
+    world.knows(a_record(report=a_report()))
+    refused = world.report({"boot": "boot-2", "booted_at": NOW + 1200, "sequence": 1})
+    assert (refused.status, refused.json["error"]) == (400, "bad-report")
+    assert "booted_at: is 1,200 seconds ahead" in refused.json["message"]
+    assert unchanged(world)
+    assert world.report({"boot": "boot-3", "booted_at": NOW, "sequence": 2}).status == 200
+
+
 def test_the_first_report_is_kept_and_answered(world: World) -> None:
     version = world.token('{"token": "2abc_DEF"}')
     world.knows(a_record())
