@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from notebook_ssh.aws import queues
@@ -81,6 +82,9 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
             break
         if not _answer(look, messages, desk, known):
             failed |= {message["messageId"] for message in messages}
+    if failed:
+        with single_metric(name="FailedSignals", unit=MetricUnit.Count, value=len(failed), namespace="notebook-ssh"):
+            pass  # printed at the end of the block; Lambda counts a run that fails as a whole, and not these
     return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in sorted(failed)]}
 
 

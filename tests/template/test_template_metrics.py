@@ -170,14 +170,14 @@ CALLS = {"ispresent", "latest", "count", "pct", "max"}
 
 
 def logged() -> set[str]:
-    """The names that the code gives to what it logs: by `extra`, and by `append_keys`."""
+    """The names that the code gives to what it logs: by `extra`, and by the Logger's own means."""
     names: set[str] = set()
     for path in (PROJECT / "functions").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             match node:
                 case ast.keyword(arg="extra", value=ast.Dict(keys=keys)):
                     names |= {key.value for key in keys if isinstance(key, ast.Constant)}
-                case ast.Call(func=ast.Attribute(attr="append_keys"), keywords=keywords):
+                case ast.Call(func=ast.Attribute(attr="append_keys" | "append_context_keys"), keywords=keywords):
                     names |= {keyword.arg for keyword in keywords if keyword.arg}
     return names
 
@@ -195,7 +195,7 @@ def queries() -> dict[str, str]:
 
 def fields_named(query: str) -> set[str]:
     """What a query takes for fields: no words of the language, no names that it gives itself, no texts."""
-    bare = re.sub(r"'[^']*'|/[^/\n]*\\b/", "", query)
+    bare = re.sub(r"'[^']*'|/[^/\n]*/", "", query)
     given = set(re.findall(r"\bas (\w+)", bare))
     return set(re.findall(r"@?[A-Za-z_]\w*", bare)) - WORDS - CALLS - given
 
@@ -203,6 +203,12 @@ def fields_named(query: str) -> set[str]:
 @pytest.mark.parametrize("name", queries())
 def test_every_field_that_a_query_names_is_logged(name: str) -> None:
     assert fields_named(queries()[name]) <= logged() | OF_LAMBDA | OF_POWERTOOLS
+
+
+def test_one_change_is_followed_through_the_logs_of_every_function() -> None:
+    followed = Stack().of_type("AWS::Logs::QueryDefinition")["QueryOneChange"]["LogGroupNames"]
+    functions = Stack().of_type("AWS::Lambda::Function").values()
+    assert sorted(followed) == sorted(function["LoggingConfig"]["LogGroup"] for function in functions)
 
 
 def test_a_field_that_nobody_logs_would_be_seen() -> None:
