@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from stack import PROJECT
@@ -78,3 +79,17 @@ def test_a_slowed_handler_misses_its_bar(
         figures = {figure.what: figure for figure in bench["bars"].warm(ground)}
         verdicts.append(figures["lookup; against a GetItem"].holds)
     assert verdicts == [True, False]
+
+
+def test_an_authority_of_ones_own_is_trusted_where_it_is_named_and_nowhere_else(
+    bench: dict[str, ModuleType], ground: Any
+) -> None:
+    """A network that inspects TLS; docs/decisions/0006-libraries-without-what-no-function-runs.md promises it."""
+    certificate = bench["stand_in"].self_signed(ground.build)
+    command = ground.ours("calls", "lookup_api", "1")
+    with bench["stand_in"].standing_in(certificate=certificate) as (address, calls):
+        bench["measure"].output(command, ground.environment(AWS_ENDPOINT_URL=address, AWS_CA_BUNDLE=str(certificate)))
+        assert calls() == {"GetItem": 1}
+        with pytest.raises(bench["measure"].Failed, match="503"):
+            bench["measure"].output(command, ground.environment(AWS_ENDPOINT_URL=address))
+        assert calls() == {}
