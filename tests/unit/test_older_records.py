@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from builders import a_record, a_report
+from hypothesis import given, strategies as st
 
-from notebook_ssh.aws.table import from_attribute, record_of, to_attribute
+from notebook_ssh.aws.table import from_attribute, lean, record_of, to_attribute
 from notebook_ssh.rules.record import Record, Restart, RestartStep, Way
 
 
@@ -34,3 +35,9 @@ def test_a_restart_that_an_older_version_wrote_down_was_then_as_it_was_seen() ->
     item = whole()
     del item["restart"]["at"]
     assert record_of(item).restart == Restart(RestartStep.STOP, 5, 9)
+
+
+@given(st.builds(Record))
+def test_what_is_left_out_of_an_item_is_what_is_read_when_it_is_not_there(record: Record) -> None:
+    item = {name: from_attribute(to_attribute(value)) for name, value in lean(record).items()}
+    assert record_of(item | {"name": record.name}) == record
