@@ -11,6 +11,7 @@ that they start, ngrok with its cloud, sshd, and the network. All that happens i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import heapq
 import itertools
@@ -171,8 +172,13 @@ class Ngrok:
         self.end(0)
 
     def say(self, text: str, **more: Any) -> None:
+        self.print(json.dumps({"msg": text, **more}))
+
+    def print(self, lines: str) -> None:
+        """To its standard output, if anybody still reads it: whoever ends it has stopped to do so just before."""
         if self.returncode is None:
-            os.write(self.writing, json.dumps({"msg": text, **more}).encode() + b"\n")
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self.writing, lines.encode() + b"\n")
 
     def connect(self) -> None:
         """Open a session, as far as the cloud allows; what it refuses is final."""
@@ -185,7 +191,7 @@ class Ngrok:
             return
         refusal = 105 if configuration.token != cloud.token.value else cloud.refusal()
         if refusal:
-            os.write(self.writing, f"ERROR:  refused.\nERROR:  ERR_NGROK_{refusal}\n".encode())
+            self.print(f"ERROR:  refused.\nERROR:  ERR_NGROK_{refusal}")
             self.end(1)
             return
         wished = next(each.wish for each in configuration.endpoints if each.name == "ssh").removeprefix("tcp://")
@@ -272,6 +278,8 @@ class Day:
         self.at(BACK + 2 * MINUTE + 15, self.has_reported)
         self.at(BACK + 5 * MINUTE, partial(self.be_off, draw.random() < 0.5))
         self.at(BACK + 7 * MINUTE, self.boot)
+        if draw.random() < 0.3:
+            self.tags = {**self.usual, "ssh-until": iso(draw.uniform(AWAY, BACK))}
         self.at(END, self.has_told)
         self.at(END, self.stands)
 

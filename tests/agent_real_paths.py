@@ -373,22 +373,23 @@ def tell_of_systemd(notebook: RealNotebook, stack: Stack) -> None:
     count = len(stack.reports)
     until(lambda: len(stack.reports) > count, "and it reports", notebook)
 
-    on_start(notebook)
-    third = until(lambda: keeper() not in (None, first, second) and keeper(), "a second start takes over", notebook)
-    assert calls()[-2][1:] == ["stop", "notebook-ssh"]
-    assert calls()[-1][0] == "systemd-run"
-    assert not Path("/opt/notebook-ssh/loop").exists(), "no loop beside the unit"
-    assert third == keeper()
-
     stack.answers = an_answer("off", sync_after=1)
     until(lambda: calls()[-1] == ["systemctl", "--quiet", "stop", "sshd"], "our sshd is stopped", notebook)
     until(lambda: not Path("/run/notebook-ssh/sshd").exists(), "and forgotten", notebook)
 
     (SYSTEMD / "enabled").touch()
     stack.answers = an_answer("bastion", sync_after=1)
+    on_start(notebook)
+    third = until(lambda: keeper() not in (None, first, second) and keeper(), "a second start takes over", notebook)
     until(lambda: calls()[-1] == ["systemctl", "--quiet", "start", "sshd"], "an enabled one is started", notebook)
+    units = [call for call in calls() if "sshd" not in call]
+    assert units[-2][1:] == ["stop", "notebook-ssh"]
+    assert units[-1][0] == "systemd-run"
+    assert not Path("/opt/notebook-ssh/loop").exists(), "no loop beside the unit"
+    assert third == keeper()
+    until(lambda: stack.last()["phase"] == "connected", "on again", notebook)
     stack.answers = an_answer("off", sync_after=1)
-    until(lambda: "is off" in notebook.instructions.read_text(), "off once more", notebook)
+    until(lambda: stack.last()["mode"] == "off", "off once more", notebook)
     count = len(stack.reports)
     until(lambda: len(stack.reports) > count + 1, "off for good", notebook)
     assert calls()[-1] == ["systemctl", "--quiet", "start", "sshd"], "but not stopped: it was not ours"
