@@ -242,7 +242,7 @@ def _lean(part: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any
     return {
         name: _lean(value, defaults.get(name) or {}) if isinstance(value, dict) else value
         for name, value in part.items()
-        if value is not None and (name in ALWAYS_WRITTEN or value != defaults.get(name))
+        if value is not None and (isinstance(value, dict) or name in ALWAYS_WRITTEN or value != defaults.get(name))
     }
 
 
