@@ -52,7 +52,10 @@ def log_keys(event: Mapping[str, Any], context: Any) -> dict[str, str]:
     """What the log lines of a request go by: its id, which an error answer names, Lambda's own, and the notebook's name."""
     run = getattr(context, "aws_request_id", "")
     # A caller may choose the id (API Gateway, "$context variables", `requestId`), and writes the path.
-    keys = {FIELD: correlation_of((event.get("requestContext") or {}).get("requestId"), run), "function_request_id": run}
+    keys = {
+        FIELD: correlation_of((event.get("requestContext") or {}).get("requestId"), run),
+        "function_request_id": run,
+    }
     name = (event.get("pathParameters") or {}).get("name") or ""
     return keys | ({"notebook": name} if is_notebook_name(name) else {})
 
