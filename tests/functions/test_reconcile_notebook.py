@@ -460,7 +460,7 @@ def test_every_version_that_we_changed_is_kept_and_ends_90_days_after_the_last_t
     (first,) = backups_of(world, "team")
     assert base64.b64decode(first["content"]) == OWNERS
     assert first["because"] == "a notebook that uses this configuration asks for SSH"
-    assert first["sk"].startswith("20")
+    assert first["at"].startswith("20")
     assert "expires" not in first
 
     world.edit("team", b"#!/bin/bash\necho another\n")

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from simulation.account import Configuration, Notebook
+from simulation.account import Notebook
 from simulation.errors import Killed, no_answer
 from simulation.promises import FALLBACK, Truth, decoded, encoded
-from simulation.run import Run, bound
+from simulation.run import bound
+from simulation.story import Story
 
 from notebook_ssh.aws import notebooks
 
@@ -21,12 +22,11 @@ SCRIPT = b"#!/bin/bash\necho the owner was here\n"
 TOO_LARGE = b"#!/bin/bash\n" + b"# a comment that takes all of the room\n" * 310
 
 
-class Struck(Run):
+class Struck(Story):
     """before, after: what becomes of the first call of `operation`, before and after it is obeyed."""
 
     def __init__(self) -> None:
-        super().__init__(1, 0)
-        self.chance.calm, self.mischief = True, False
+        super().__init__()
         self.operation, self.struck = "", False
         self.lost = ""  # what the next message holds that nobody gets
         self.before: Callable[[], None] = lambda: None
@@ -47,36 +47,6 @@ class Struck(Run):
             self.lost = ""
         else:
             super().put(queue, body, delay)
-
-    def configuration(self, name: str, script: bytes) -> None:
-        """An owner's configuration."""
-        self.account.configurations[name] = Configuration(name, self.now, None, encoded(script))
-        self.promises.truths[name] = Truth(script)
-
-    def notebook(self, name: str, configuration: str | None) -> Notebook:
-        """A stopped notebook."""
-        made = Notebook(name, "role", self.now, "Stopped", configuration)
-        self.account.notebooks[name] = made
-        return made
-
-    def tag(self, notebook: Notebook, **tags: str) -> None:
-        """Somebody writes tags."""
-        self.account.person = True
-        self.account.add_tags(ResourceArn=notebook.arn, Tags=[{"Key": key, "Value": tags[key]} for key in tags])
-        self.account.person = False
-
-    def untag(self, notebook: Notebook) -> None:
-        """Somebody asks for SSH no more."""
-        self.account.person = True
-        self.account.delete_tags(ResourceArn=notebook.arn, TagKeys=["ssh"])
-        self.account.person = False
-
-    def settle(self, *, sweeps: int = 0) -> None:
-        """Until nothing is under way; then so many sweeps, one after the other."""
-        self._drain()
-        for _ in range(sweeps):
-            self.now += 900_000
-            self._sweep_once("afterwards")
 
     def sweep_until_struck(self) -> None:
         """A sweep, and what follows from it until the call has met its fate."""

@@ -50,14 +50,18 @@ def keep(table: Table, entry: Kept) -> None:
 
 
 def back_up(table: Table, configuration: Configuration, because: str, now: int) -> None:
-    """Keep a copy of the on-start script, byte for byte, with the time and the reason. The other hook is never changed."""
+    """Keep a copy of the on-start script, byte for byte, with the time and the reason. The other hook is never changed.
+
+    The same script again takes the place of its former copy, so that whoever flips a tag for a day fills no table.
+    """
     script = configuration.on_start
     when = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     digest = hashlib.sha256(script or b"").hexdigest()
     _put(
         table,
         {
-            **key(_partition(configuration.name), f"{when}#{digest[:12]}"),
+            **key(_partition(configuration.name), digest[:16]),
+            "at": to_attribute(when),
             "content": to_attribute(None if script is None else base64.b64encode(script).decode()),
             "sha256": to_attribute(digest),
             "because": to_attribute(because),

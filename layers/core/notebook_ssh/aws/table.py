@@ -4,7 +4,7 @@
 |-----------------|----------------------------|-----------------------------------------------------|
 | `notebook`      | the name in lower case     | a `Record`                                          |
 | `configuration` | the configuration's name   | what we last saw and wrote there                    |
-| `backup#<name>` | `<time>#<sha256>`          | an owner's script, before we changed it             |
+| `backup#<name>` | the script's SHA-256, cut  | an owner's script, before we changed it             |
 | `clock`         | what is paced or claimed   | the next free second, or who holds it until when    |
 
 `expires` is the table's TTL attribute (epoch seconds). Parts of a record are maps, so that each writer

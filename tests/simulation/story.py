@@ -1,0 +1,45 @@
+"""A run in which nothing is left to chance: people do what the test says, and everything that follows happens."""
+
+from __future__ import annotations
+
+from simulation.account import Configuration, Notebook
+from simulation.promises import Truth, encoded
+from simulation.run import Run
+
+
+class Story(Run):
+    """An empty account, without faults, reports and sweeps but those that are told."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 0)
+        self.chance.calm, self.mischief, self.account.person = True, False, False
+
+    def configuration(self, name: str, script: bytes) -> None:
+        """An owner's configuration."""
+        self.account.configurations[name] = Configuration(name, self.now, None, encoded(script))
+        self.promises.truths[name] = Truth(script)
+
+    def notebook(self, name: str, configuration: str | None) -> Notebook:
+        """A stopped notebook."""
+        made = Notebook(name, "role", self.now, "Stopped", configuration)
+        self.account.notebooks[name] = made
+        return made
+
+    def tag(self, notebook: Notebook, **tags: str) -> None:
+        """Somebody writes tags."""
+        self.account.person = True
+        self.account.add_tags(ResourceArn=notebook.arn, Tags=[{"Key": key, "Value": tags[key]} for key in tags])
+        self.account.person = False
+
+    def untag(self, notebook: Notebook) -> None:
+        """Somebody asks for SSH no more."""
+        self.account.person = True
+        self.account.delete_tags(ResourceArn=notebook.arn, TagKeys=["ssh"])
+        self.account.person = False
+
+    def settle(self, *, sweeps: int = 0) -> None:
+        """Until nothing is under way; then so many sweeps, one after the other."""
+        self._drain()
+        for _ in range(sweeps):
+            self.now += 900_000
+            self._sweep_once("afterwards")
