@@ -244,6 +244,7 @@ def idle():
     exchange = Exchange()
     # A worker that fell, or that ran before a stop, has left its answer behind, and what it did: only a worker can undo that.
     left = load(MINE + "answer.json") or load(KEPT + "answer.json")
+    exchange.ahead = left.get("ahead", 0)
     fell = left.get("mode", "off")
     report = {"mode": fell, "phase": "off" if fell == "off" else "connecting"}
     data = (read(OPT + "worker.py") or read(KEPT + "worker.py")).encode(errors="replace")

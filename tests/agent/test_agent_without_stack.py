@@ -28,7 +28,7 @@ def reports(agent: ModuleType, first: float, away_until: float, until: float) ->
     return moments, asking
 
 
-@pytest.mark.parametrize("seed", [1, 4, 8, 14, 16, 42])
+@pytest.mark.parametrize("seed", [1, 4, 8, 14, 16, 30, 42])
 def test_a_day_without_the_stack(seed: int, tmp_path: Path) -> None:
     """What is promised for it stands in docs/reliability.md; `make simulate DAYS=100` plays more days."""
     day = Day(seed, tmp_path)
