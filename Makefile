@@ -12,7 +12,7 @@ DEV := .venv/dev/bin
 SAM := AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} SAM_CLI_TELEMETRY=0 .venv/sam/bin/sam
 LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 
-.PHONY: help demo local aws test quick simulate load starts lint audit bench build size deploy environments clean
+.PHONY: help demo local aws test quick simulate load starts grants lint audit bench build size deploy environments clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,10 @@ load: ## a fleet that reports and people who ask, at the local API: make load NO
 starts: ## a fleet that starts within a minute, at the local account: make starts NOTEBOOKS=1000 SECONDS=60
 	@packaging/environments.sh emulator
 	@$(LOCAL) local/starts.py --notebooks $(or $(NOTEBOOKS),1000) --seconds $(or $(SECONDS),60)
+
+grants: ## each statement of the functions' policies taken away from the local account, one after the other
+	@packaging/environments.sh dev emulator
+	@ALL_GRANTS=1 $(DEV)/pytest -q -n 2 tests/integration/test_grants_taken_away.py
 
 lint: ## style, types, layers, shell and template
 	@packaging/environments.sh dev sam audit

@@ -195,7 +195,10 @@ class World:
 
     def make_session(self, name: str, policy: dict[str, Any]) -> dict[str, str]:
         """Keys of a session of a new role, as people have after they signed in; as environment variables."""
-        role = self.make_role(name, "ec2.amazonaws.com", policy)
+        return self.session_of(self.make_role(name, "ec2.amazonaws.com", policy), name)
+
+    def session_of(self, role: str, name: str) -> dict[str, str]:
+        """Keys of a session of the role with the ARN `role`."""
         keys = self.emulator.client("sts").assume_role(RoleArn=role, RoleSessionName=name)["Credentials"]
         return {
             "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
@@ -297,11 +300,12 @@ class World:
 
     # ---- what people do on their laptop --------------------------------------------------------
 
-    def curl(self, path: str, keys: dict[str, str] | None = None) -> Answer:
+    def curl(self, path: str, keys: dict[str, str] | None = None, method: str = "GET") -> Answer:
         """Ask the API with real curl, signed by the person's keys or by `keys`."""
         keys = keys or self.person.keys
         command = [
             "curl --silent --show-error",
+            *([f"--request {method}"] if method != "GET" else []),
             f"--aws-sigv4 aws:amz:{REGION}:execute-api",
             '--user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"',
             *(['-H "x-amz-security-token: $AWS_SESSION_TOKEN"'] if "AWS_SESSION_TOKEN" in keys else []),
