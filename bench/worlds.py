@@ -62,8 +62,8 @@ def _counted() -> Iterator[tuple[World, Counter[str]]]:
         yield world, counts
 
 
-def one_tag() -> tuple[Counter[str], Counter[str], Counter[str]]:
-    """Requests for a tag that puts the block in, for one on a notebook whose configuration has it, and for no change."""
+def one_tag() -> tuple[Counter[str], Counter[str], Counter[str], Counter[str]]:
+    """Requests for a tag that puts the block in, for one where the configuration has it, and for no change, twice."""
     with _counted() as (world, counts):
         world.configuration("team")
         world.notebook("box", "team")
@@ -81,7 +81,11 @@ def one_tag() -> tuple[Counter[str], Counter[str], Counter[str]]:
         counts.clear()
         world.look("box")
         world.settle(finish=False)
-        return block, shared, Counter(counts)
+        nothing = Counter(counts)
+        counts.clear()
+        world.look("box")
+        world.settle(finish=False)
+        return block, shared, nothing, Counter(counts)
 
 
 def burst(notebooks: int, signals: int) -> float:

@@ -22,6 +22,7 @@ from notebook_ssh.rules.correlation import correlation_of_messages
 from notebook_ssh.rules.notebook import is_seen
 from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook, read_signals, to_message, together
 from notebook_ssh.settings import read_settings
+from reconcile_notebook import observe
 from reconcile_notebook.reconcile import Desk, Overtaken, reconcile_configuration, reconcile_notebook
 from reconcile_notebook.terms import read_terms
 
@@ -47,8 +48,9 @@ _looked: dict[str, Looked] = {}
 
 
 def forget() -> None:
-    """Remember no look."""
+    """Remember nothing of what this process saw."""
     _looked.clear()
+    observe.forget()
 
 
 def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:

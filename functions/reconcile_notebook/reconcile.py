@@ -41,7 +41,7 @@ from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook, to_m
 from notebook_ssh.rules.status import Code, headline
 from notebook_ssh.settings import Settings
 from reconcile_notebook.apply import Hands, a_configuration, apply, touched_by
-from reconcile_notebook.observe import observe_configuration, observe_notebook
+from reconcile_notebook.observe import observe_configuration, observe_notebook, remember
 
 logger = Logger(child=True)
 
@@ -247,8 +247,9 @@ def _note_first(before: Kept | None, after: Kept | None, actions: tuple[Action, 
 
 
 def _keep(before: Kept | None, after: Kept | None, written: Configuration | None, known: Known) -> None:
-    if after and written:
-        after = replace(after, modified=written.modified)
+    if written:
+        remember(written, known.at)
+        after = after and replace(after, modified=written.modified)
     if after is None and before is not None:
         known.forget(before.name)
     elif after is not None and after != before:

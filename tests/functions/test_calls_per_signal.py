@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from builders import a_record
-from notebook_world import OWNERS, World, a_world
+from notebook_world import OWNERS, World, a_block, a_world
 
 from notebook_ssh.aws import backups, clients
 from notebook_ssh.aws.clients import client
@@ -18,8 +18,9 @@ from notebook_ssh.aws.pacing import Turns
 from notebook_ssh.aws.table import Table
 from notebook_ssh.errors import Transient
 from notebook_ssh.rules.notebook import Kept, is_news
-from notebook_ssh.rules.record import Mode, Wish
+from notebook_ssh.rules.record import Mode, Restart, RestartStep, Wish
 from reconcile_notebook import handler
+from reconcile_notebook.observe import SURE
 
 
 @dataclass
@@ -90,6 +91,18 @@ def test_nothing_to_do_costs_the_three_reads_of_sagemaker_and_one_of_the_table(
     }
 
 
+def test_a_script_that_was_in_place_within_the_last_minute_is_not_read_again(account: Account) -> None:
+    fleet(account, 10, shared=True, ssh="ngrok")
+    look(account, 10)
+    assert account.story()["DescribeNotebookInstanceLifecycleConfig"] == 1
+    account.world.now += SURE - 10
+    look(account, 1)
+    assert account.story() == {"BatchGetItem": 1, "DescribeNotebookInstance": 1, "ListTags": 1}
+    account.world.now += SURE
+    look(account, 1)
+    assert account.story()["DescribeNotebookInstanceLifecycleConfig"] == 1
+
+
 def test_a_batch_shares_its_reads_of_the_table(account: Account) -> None:
     fleet(account, 10, ssh="ngrok")
     look(account, 10)
@@ -101,8 +114,10 @@ def test_a_batch_shares_its_reads_of_the_table(account: Account) -> None:
     }
 
 
-@pytest.mark.parametrize(("new", "more"), [(False, {}), (True, {"GetItem": 1})])
-def test_a_tag_where_the_block_is_in_already_costs_five(account: Account, new: bool, more: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    ("new", "more"), [(False, {}), (True, {"GetItem": 1, "DescribeNotebookInstanceLifecycleConfig": 1})]
+)
+def test_a_tag_where_the_block_is_in_already_costs_four(account: Account, new: bool, more: dict[str, int]) -> None:
     fleet(account, 2, shared=True)
     tag(account, 1)
     account.settle()
@@ -113,7 +128,6 @@ def test_a_tag_where_the_block_is_in_already_costs_five(account: Account, new: b
         "BatchGetItem": 1,
         "DescribeNotebookInstance": 1,
         "ListTags": 1,
-        "DescribeNotebookInstanceLifecycleConfig": 1,
         "UpdateItem": 1,
     }
 
@@ -140,10 +154,58 @@ def test_the_block_in_a_script_that_five_share_is_written_once(account: Account)
     calls = account.story()
     assert calls["UpdateNotebookInstanceLifecycleConfig"] == 1
     assert calls["PutItem"] == 3  # none writes over what the first one noted
-    assert calls.total() <= 17 + 4 * 5
+    assert calls.total() <= 17 + 4 * 4
 
 
 # ---- what is not saved on ----------------------------------------------------------------------
+
+
+def another_worker_saw_a_change(world: World) -> None:
+    kept = Known(world.table, world.now).kept("team-0")
+    assert kept
+    backups.keep(world.table, replace(kept, modified=kept.modified + 1))
+
+
+def the_stack_has_another_block(world: World) -> None:
+    world.block = a_block("2.0.0")
+
+
+def a_restart_is_asked_for(world: World) -> None:
+    world.tag("box-0", ssh_restart="now")
+
+
+def a_restart_is_under_way(world: World) -> None:
+    before = world.record("box-0")
+    assert world.table.save_observed(replace(before, restart=Restart(RestartStep.START, before.state_since, 1)), before)
+
+
+def ssh_is_off(world: World) -> None:
+    world.tag("box-0", ssh="off")
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        another_worker_saw_a_change,
+        the_stack_has_another_block,
+        a_restart_is_asked_for,
+        a_restart_is_under_way,
+        ssh_is_off,
+    ],
+)
+def test_a_script_is_read_again_however_soon_when_more_hangs_on_it(
+    account: Account, happens: Callable[[World], None]
+) -> None:
+    fleet(account, 2, shared=True, ssh="ngrok")
+    look(account, 1)
+    account.settle()
+    happens(account.world)
+    look(account, 1)
+    account.calls.clear()
+    account.within = True
+    account.world.deliver()
+    compared = 2 * account.calls["UpdateNotebookInstanceLifecycleConfig"]  # right before and right after
+    assert account.calls["DescribeNotebookInstanceLifecycleConfig"] > compared
 
 
 def test_what_was_read_for_a_batch_is_read_again_when_it_is_old(account: Account) -> None:

@@ -318,6 +318,22 @@ def needs_users(seen: Seen, terms: Terms, now: int) -> bool:
     )
 
 
+def is_in_place(seen: Seen, terms: Terms, now: int) -> bool:
+    """Whether the attached script has our block if it is as it was when `kept` was kept, and nothing else hangs on it.
+
+    What is written into it all the same is compared with what is there right before; nothing is stopped or started.
+    """
+    restarting = seen.wish.restart or (seen.record is not None and seen.record.restart is not None)
+    return (
+        seen.notebook is not None
+        and seen.notebook.configuration is not None
+        and seen.kept is not None
+        and seen.kept.block == terms.mark
+        and seen.wish.mode_at(now) is not Mode.OFF
+        and not restarting
+    )
+
+
 def holds(wish: Wish, now: int) -> bool:
     """Whether a notebook with this wish keeps the block in its configuration."""
     return wish.mode_at(now) is not Mode.OFF or wish.problem is not None
