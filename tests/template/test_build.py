@@ -161,6 +161,15 @@ def test_the_packed_client_sends_and_answers_items_as_all_of_botocore_does(built
     assert item_of(packed[1][0]) == KEPT
 
 
+def test_the_packed_client_hands_items_through_as_they_come(built: Path) -> None:
+    """Walking them is almost half of a sweep (docs/performance.md), and leaves out what the model does not name."""
+    item = {"text": {"S": "ä", "not in any model": [1]}}
+    answer = {"status": 200, "Attributes": item}
+    asked = f"{item!r}, {answer!r}"
+    found = in_lambda(built, f"{MAKE}{EXCHANGE}print(json.dumps(exchange(make('dynamodb', 'eu-central-1'), {asked})))")
+    assert found[1] == [item]
+
+
 @pytest.mark.parametrize("value", [b"bytes", {"a", "set"}])
 def test_what_the_packed_client_would_not_translate_is_never_kept(value: Any) -> None:
     with pytest.raises(TypeError, match="cannot be kept"):
