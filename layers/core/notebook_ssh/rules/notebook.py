@@ -425,8 +425,7 @@ def plan_last_script(seen: SeenConfiguration, terms: Terms) -> tuple[Action, ...
         return ()
     match inspect(configuration.on_start, terms.block.stack):
         case Present(owner=owner):
-            write = WriteScript(configuration, owner, because)
-            return BackUp(configuration, because), write, EndBackUps(configuration.name, because)
+            return _give_back(configuration, owner, because)
         case Damaged(problem=problem):
             return problem
         case NoBlock():
@@ -533,14 +532,16 @@ def _plan_script(configuration: Configuration, turn: _Block, kept: Kept | None, 
             rest = entry if kept and configuration.name == terms.fallback else None
             if not isinstance(found, Present):
                 return _Script((EndBackUps(configuration.name, because),) if kept and kept.block else (), kept=rest)
-            out = (
-                BackUp(configuration, because),
-                WriteScript(configuration, found.owner, because),
-                EndBackUps(configuration.name, because),
-            )
+            out = _give_back(configuration, found.owner, because)
             return _Script(actions=out, kept=rest and replace(rest, block="", block_since=None))
         case _Block.AS_IT_IS:
             return _Script((), since, None, entry if kept or isinstance(found, Present) else None)
+
+
+def _give_back(configuration: Configuration, owner: bytes | None, because: str) -> tuple[Action, ...]:
+    """The script as it is without our block: `owner`."""
+    write = WriteScript(configuration, owner, because)
+    return BackUp(configuration, because), write, EndBackUps(configuration.name, because)
 
 
 def _mark(block: Block | Present) -> str:
@@ -641,6 +642,7 @@ def _restart(
     same = under_way is not None and under_way.since == notebook.state_since
     noted = under_way.at if under_way else now
     wanted = seen.wish.mode_at(now) is not Mode.OFF
+    start = Start(notebook.name, "we stopped it for its restart")
 
     def stop() -> tuple[tuple[Action, ...], Restart]:
         because = (
@@ -667,10 +669,9 @@ def _restart(
             if wanted and notebook.configuration is None and not script.problem:
                 return (), under_way  # attached first; the change of state brings us back
             # Even when the tags are gone by now: we stopped it, so we owe the start.
-            start = Start(notebook.name, "we stopped it for its restart")
             return (start,), Restart(RestartStep.START, notebook.state_since, noted)
         case RestartStep.START, NotebookState.STOPPED | NotebookState.FAILED if same:
-            return (Start(notebook.name, "we stopped it for its restart"),), under_way
+            return (start,), under_way
         case RestartStep.START, _:
             return done, None
         case RestartStep.STOP, NotebookState.PENDING:
