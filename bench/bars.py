@@ -233,7 +233,14 @@ def events(ground: Ground) -> Iterator[Figure]:
     yield Figure("events", "a tag that puts the block in, calls", block.total(), "calls", 6, _counted(block))
     yield Figure("events", "a tag where the block is in already, calls", shared.total(), "calls", 6, _counted(shared))
     yield Figure("events", "a signal with nothing to do, calls", nothing.total(), "calls", 3, _counted(nothing))
-    yield Figure("events", "another one within a minute, calls", again.total(), "calls", 3, _counted(again))
+    yield Figure(
+        "events",
+        "a signal with nothing to do, within a minute of another, calls",
+        again.total(),
+        "calls",
+        3,
+        _counted(again),
+    )
     yield Figure("events", "1,000 events for 200 notebooks, looks at each", worlds.burst(200, 1_000), "looks", 2)
     for changed in CHANGED:
         taken, refused = worlds.many_configurations(changed)

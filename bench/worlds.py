@@ -26,6 +26,7 @@ from notebook_ssh.aws.clients import client
 from notebook_ssh.rules.block import BlockSettings, render_block
 from notebook_ssh.rules.script import Spliced, splice
 from reconcile_notebook import handler
+from reconcile_notebook.observe import SURE
 
 PROJECT = Path(__file__).resolve().parent.parent
 LAYER = PROJECT / "layers" / "notebook_agent"
@@ -78,6 +79,7 @@ def one_tag() -> tuple[Counter[str], Counter[str], Counter[str], Counter[str]]:
         world.settle(finish=False)
         shared = Counter(counts)
         world.settle()
+        world.now += SURE
         counts.clear()
         world.look("box")
         world.settle(finish=False)
