@@ -48,13 +48,18 @@ TYPED = [
     ("operations.md", "api /notebooks\n"),
     ("operations.md", "api /notebooks/my-notebook/doctor"),
     ("operations.md", "DryRun=true"),
-    ("operations.md", "filter-log-events"),
+    ("operations.md", "--filter-pattern reason"),
     ("operations.md", "DryRun=false"),
     ("operations.md", "send-message"),
     ("operations.md", 'lambda invoke --function-name "$(resource Sweep)" /dev/stdout\n```'),
+    ("operations.md", "tail -20"),
+    ("operations.md", "read -r ID"),
     ("operations.md", "start-message-move-task"),
     ("operations.md", "purge-queue"),
     ("operations.md", 'bash -c "$(output PutToken)"'),
+    ("operations.md", '/"status":"stale"/p'),
+    ("operations.md", "list-event-source-mappings"),
+    ("operations.md", "update-event-source-mapping"),
     ("operations.md", "put-parameter"),
     ("operations.md", "delete-parameter"),
     ("operations.md", "read -r COPY"),
@@ -195,6 +200,13 @@ class Terminal:
         """Whether the notebook was looked at since then."""
         return bool(self.record()["seen"]["S"])
 
+    def logs(self, function: str, words: str) -> bool:
+        """Whether a line with `words` is in the function's log."""
+        found = self.client("logs").filter_log_events(
+            logGroupName=f"/aws/lambda/notebook-ssh-{function}", filterPattern=f'"{words}"'
+        )
+        return bool(found["events"])
+
     def letters(self, output: str) -> int:
         """How many messages lie in the queue that an output names."""
         told = self.client("sqs").get_queue_attributes(
@@ -279,8 +291,18 @@ def operates(terminal: Terminal) -> None:
     terminal.type("operations.md", "resource() {")
     until("nothing is to be done", lambda: terminal.letters("NotebookDeadLetters") == 0)
     terminal.forget_the_last_look()
-    assert "MessageId" in terminal.type("operations.md", "send-message")
+    message_id = json.loads(terminal.type("operations.md", "send-message"))["MessageId"]
     until("the notebook was looked at", terminal.was_looked_at)
+    until("it is in the log", lambda: terminal.logs("reconcile-notebook", message_id))
+    followed = terminal.type("operations.md", "read -r ID", answer=message_id + "\n")
+    assert '"because":"asked by hand"' in followed.splitlines()[-1]
+    terminal.type("operations.md", "tail -20")
+    assert terminal.type("operations.md", '/"status":"stale"/p').strip() == ""
+    terminal.client("lambda").update_event_source_mapping(
+        UUID=terminal.resource("ReconcileNotebookSignals"), Enabled=False
+    )
+    assert "Disabled" in terminal.type("operations.md", "list-event-source-mappings")
+    assert "Enabl" in terminal.type("operations.md", "update-event-source-mapping")
     assert '"notebooks": 1' in terminal.type(
         "operations.md", 'lambda invoke --function-name "$(resource Sweep)" /dev/stdout\n```'
     )
@@ -323,19 +345,20 @@ def plans_and_puts_back(terminal: Terminal) -> None:
     assert with_block != OWNERS_SCRIPT
     terminal.type("operations.md", "DryRun=true", at=PROJECT)
     sagemaker.delete_tags(ResourceArn=arn, TagKeys=["ssh"])
-    until("it is known", lambda: "wish" not in terminal.record())
+    until("it is known", lambda: "mode" not in terminal.record().get("wish", {}).get("M", {}))
     assert terminal.script() == with_block
-    assert "gpu-setup" in terminal.type("operations.md", "filter-log-events")
+    assert "gpu-setup" in terminal.type("operations.md", "--filter-pattern reason")
     terminal.type("operations.md", "DryRun=false", at=PROJECT)
     terminal.client("lambda").invoke(FunctionName=terminal.resource("Sweep"))
     until("it is done", lambda: terminal.script() == OWNERS_SCRIPT)
 
     table = terminal.outputs()["TableName"]
-    copy, *_later = terminal.client("dynamodb").query(
+    copies = terminal.client("dynamodb").query(
         TableName=table,
         KeyConditionExpression="pk = :pk",
         ExpressionAttributeValues={":pk": {"S": f"backup#{name}"}},
     )["Items"]
+    (copy,) = (each for each in copies if base64.b64decode(each["content"]["S"]) == OWNERS_SCRIPT)
     assert copy["sk"]["S"] in terminal.type("operations.md", "read -r COPY", answer=copy["sk"]["S"] + "\n")
     assert (terminal.folder / "on-start.sh").read_bytes() == OWNERS_SCRIPT
     described = sagemaker.describe_notebook_instance_lifecycle_config(NotebookInstanceLifecycleConfigName=name)
