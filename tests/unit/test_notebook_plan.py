@@ -364,10 +364,11 @@ def restarted(model: Model) -> tuple[int, int]:
     return kinds(model.done).count("Stop"), kinds(model.done).count("Start")
 
 
+@pytest.mark.parametrize("age", [0, 1000], ids=["tagged the moment it runs", "tagged later"])
 @pytest.mark.parametrize("configured", [True, False])
-def test_one_restart_makes_the_change_effective(configured: bool) -> None:
+def test_one_restart_makes_the_change_effective(configured: bool, age: int) -> None:
     model = a_team() if configured else alone()
-    model.now += 1000
+    model.now = model.notebooks["box"].state_since + age - 1  # a look takes place a second later
     model.tags["box"] = {"ssh": "ngrok", "ssh-restart": "now"}
     model.settle()
     assert restarted(model) == (1, 1)

@@ -181,6 +181,13 @@ CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
     ),
     ("set up after its start", a_record(block_since=NOW - 599), Code.PENDING_RESTART, NOW - 599, None),
     ("set up in the second of its start", a_record(block_since=NOW - 600), Code.STARTING, NOW - 600, None),
+    (
+        "set up in the second in which it came into service",
+        a_record(block_since=NOW - 500, started_at=NOW - 500),
+        Code.PENDING_RESTART,
+        NOW - 500,
+        None,
+    ),
     ("about to be set up", a_record(block_since=None), Code.PENDING_RESTART, None, None),
     ("nothing to be set up in", a_record(configuration=None, block_since=None), Code.PENDING_STOP, None, None),
     ("cannot be set up", a_record(block_since=None, problem=TOO_LARGE), Code.ERROR, None, "config-too-large"),

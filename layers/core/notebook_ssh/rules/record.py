@@ -192,7 +192,7 @@ class Record:
     seen: fingerprint of what was observed, so that a sweep can tell that nothing changed.
     observed_at: when it was observed. 0: never yet.
     started_at: when the present run began, as near as is known, or None while the notebook is not running or
-        starting. A block with `block_since` later than this is effective only at the next start.
+        starting. See `runs_without`.
     attached: the configuration that we attached because there was none; None when the attached one is not our doing.
     attached_as: fingerprint of the owner's scripts in it at that time.
     restart: how far an opted-in restart is, or None.
@@ -224,3 +224,15 @@ class Record:
     wake_at: int | None = None
     way: Way | None = None
     report: Report | None = None
+
+
+def runs_without(record: Record, block_since: int) -> bool:
+    """Whether the present run began too early to start with the block that is in its configuration since `block_since`.
+
+    Both are whole seconds. A run that was seen to begin reads its script later in that second, or after it; one that
+    was first seen in service had read it by then.
+    """
+    began = record.started_at if record.started_at is not None else record.state_since
+    if record.state is NotebookState.IN_SERVICE and began == record.state_since:
+        return began <= block_since
+    return began < block_since

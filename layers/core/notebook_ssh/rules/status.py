@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.rules.record import Mode, NotebookState, Phase, Record, Report
+from notebook_ssh.rules.record import Mode, NotebookState, Phase, Record, Report, runs_without
 
 STARTING_SECONDS = 900
 """How long a start may take before silence is an error: SageMaker's own minutes, five for the lifecycle script."""
@@ -298,7 +298,7 @@ def _awaited(record: Record, now: int, tag_key: str) -> Status:
             by_itself or f"Stop it, wait for the status `stopped`, and start it, {or_by_tag}: {_stop_command(name)}",
         )
     began = record.started_at if record.started_at is not None else record.state_since
-    if record.block_since is None or record.block_since > began:
+    if record.block_since is None or runs_without(record, record.block_since):
         return Status(
             Code.PENDING_RESTART,
             record.block_since,
