@@ -12,7 +12,7 @@ DEV := .venv/dev/bin
 SAM := AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} SAM_CLI_TELEMETRY=0 .venv/sam/bin/sam
 LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 
-.PHONY: help demo local aws test quick simulate load starts grants lint audit bench build size deploy environments clean
+.PHONY: help demo local aws test quick simulate broken load starts grants lint audit bench build size deploy environments clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,10 @@ simulate: ## notebooks without the stack, day after day: make simulate DAYS=100 
 	@packaging/environments.sh dev
 	@PYTHONPATH=layers/core:functions:local:tests $(DEV)/python -m $(if $(DAYS),agent_day --days $(DAYS),simulation.explore \
 		--steps $(or $(STEPS),1000000) $(if $(REPLAY),--replay $(REPLAY))) --seed $(or $(SEED),1) $(if $(ONLY),--only $(ONLY))
+
+broken: ## safeguards taken out of a copy of the code: does the simulation notice? make broken RUNS=400 ONLY="last look"
+	@packaging/environments.sh dev
+	@PYTHONPATH=tests $(DEV)/python -m simulation.broken --runs $(or $(RUNS),400) --only "$(ONLY)"
 
 load: ## a fleet that reports and people who ask, at the local API: make load NOTEBOOKS=1000 LOOKUPS=50 SECONDS=60
 	@packaging/environments.sh emulator

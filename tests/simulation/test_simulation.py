@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from simulation.broken import ROOT, SAFEGUARDS, Safeguard
 from simulation.explore import broken, explore, smallest
 
 FAILED_ONCE = (
@@ -61,3 +62,11 @@ def test_a_run_is_the_same_in_every_process() -> None:
     }
     (story,) = stories
     assert story.count("\n") > 50
+
+
+@pytest.mark.parametrize("safeguard", SAFEGUARDS, ids=lambda each: each.name)
+def test_what_make_broken_takes_out_is_there(safeguard: Safeguard) -> None:
+    for file, text, instead in safeguard.edits:
+        source = (ROOT / file).read_text()
+        assert source.count(text) == 1
+        compile(source.replace(text, instead), file, "exec")

@@ -1,0 +1,183 @@
+"""Safeguards taken out of a copy of the code, one after the other: how long until the simulation notices?
+
+python -m simulation.broken --runs 400          each of them, in runs with seeds 1, 2, … until one fails
+python -m simulation.broken --only "next page"  those whose name has this in it
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("layers/core", "functions", "tests")
+
+PLAN = "layers/core/notebook_ssh/rules/notebook.py"
+BASTION = "layers/core/notebook_ssh/rules/bastion.py"
+REVOKE = "layers/core/notebook_ssh/aws/security_groups.py"
+SAGEMAKER = "layers/core/notebook_ssh/aws/notebooks.py"
+TABLE = "layers/core/notebook_ssh/aws/table.py"
+PACING = "layers/core/notebook_ssh/aws/pacing.py"
+HANDLE = "functions/reconcile_notebook/handler.py"
+OBSERVE = "functions/reconcile_notebook/observe.py"
+RECONCILE = "functions/reconcile_notebook/reconcile.py"
+APPLY = "functions/reconcile_notebook/apply.py"
+SWEEP = "functions/sweep/handler.py"
+FAREWELL = "functions/uninstall/farewell.py"
+
+RULE_PLANNED = (BASTION, "if complete and each.stack == stack and", "if complete and")
+RULE_REVOKED = (REVOKE, "if fresh.get(found.id) != found or found.stack != stack:", "if False:")
+ONLY_ABSENCE = "except Absent:\n        return Seen(", "except Exception:\n        return Seen("
+NOT_READ = "except Absent:\n        return None", "except Exception:\n        return None"
+NO_TAGS = "except Absent:\n            continue", "except Exception:\n            continue"
+
+
+@dataclass(frozen=True, slots=True)
+class Safeguard:
+    """What is taken out: in each file a text that is there once, and what takes its place."""
+
+    name: str
+    edits: tuple[tuple[str, str, str], ...]
+
+
+SAFEGUARDS = (
+    Safeguard(
+        "the copy of a script before it is changed",
+        ((APPLY, "backups.back_up(hands.table, configuration, because, hands.now)", "pass"),),
+    ),
+    Safeguard("the sweep's queueing", ((SWEEP, "(to_message(look, now, ids) for look in looks)", "()"),)),
+    Safeguard("a failed read of a notebook is not its absence", ((OBSERVE, *ONLY_ABSENCE),)),
+    Safeguard("a failed read of a configuration is not its absence", ((OBSERVE, *NOT_READ),)),
+    Safeguard("a failed read of a user's tags is not their absence", ((OBSERVE, *NO_TAGS),)),
+    Safeguard(
+        "the next page of a list", ((SAGEMAKER, "if not token:\n            return", "if True:\n            return"),)
+    ),
+    Safeguard(
+        "nobody loses the block for a tag that cannot be read",
+        ((PLAN, "if users.complete and not users.unclear else", "if users.complete else"),),
+    ),
+    Safeguard(
+        "the second look, after waiting for a turn",
+        ((RECONCILE, "if again or look.known.is_old(turn // 1000):", "if False:"),),
+    ),
+    Safeguard(
+        "the last look before a script is written", ((APPLY, "notebooks.look_before_writing(configuration)", "pass"),)
+    ),
+    Safeguard(
+        "the last look before a configuration is attached",
+        ((APPLY, "notebooks.look_before_attaching(notebook)", "pass"),),
+    ),
+    Safeguard(
+        "one worker at a time for a configuration",
+        ((PACING, 'held.enter_context(self._hold(f"alone/{name}"))', "pass"),),
+    ),
+    Safeguard(
+        "a newer look's record stands",
+        (
+            (
+                TABLE,
+                '"#observed_at = :at_before AND #seen = :seen_before"',
+                '"attribute_exists(#observed_at) OR :at_before <> :seen_before"',
+            ),
+        ),
+    ),
+    Safeguard(
+        "a configuration is noted before it is touched",
+        ((RECONCILE, "if before is None and after is not None and actions:", "if False:"),),
+    ),
+    Safeguard(
+        "others are told before a change counts as seen",
+        ((RECONCILE, "_send(plan.look_next, desk, now)\n    _keep(before", "_keep(before"),),
+    ),
+    Safeguard("a script that was read is read again", ((OBSERVE, "now <= at + SURE else None", "True else None"),)),
+    Safeguard(
+        "a change that no look has seen is looked at",
+        (
+            (
+                PLAN,
+                "return kept is not None and changed % 1000 != 0 and changed <= kept.modified",
+                "return kept is not None",
+            ),
+        ),
+    ),
+    Safeguard("whose rule it is, in the plan alone", (RULE_PLANNED,)),
+    Safeguard("whose rule it is, in the plan and before revoking", (RULE_PLANNED, RULE_REVOKED)),
+    Safeguard(
+        "whose configuration it is",
+        ((OBSERVE, "notebooks.read_tags(configuration.arn).get(notebooks.OWNER_TAG) == stack", "True"),),
+    ),
+    Safeguard(
+        "restoring scripts when the stack is deleted",
+        ((FAREWELL, "_until_done(sorted(names), lambda name: _restore_script(name, desk, left), desk, left)", "pass"),),
+    ),
+    Safeguard(
+        "taking records and tags back when it is deleted",
+        ((FAREWELL, "_until_done(records, lambda record: _let_go(record, desk, left), desk, left)", "pass"),),
+    ),
+    Safeguard(
+        "taking the bastion's rules back when it is deleted",
+        (
+            (
+                FAREWELL,
+                """_until_done(["the bastion's rules"], lambda what: _close_ways(desk, left), desk, left)""",
+                "pass",
+            ),
+        ),
+    ),
+)
+
+PLAY = """
+import sys
+from simulation.explore import LENGTH
+from simulation.run import Run
+done = 0
+for seed in range(1, int(sys.argv[1]) + 1):
+    run = Run(seed, LENGTH)
+    try:
+        run.play()
+    except AssertionError as failure:
+        print(f"caught after {done + run.step:,} steps: {str(failure).splitlines()[0]:.160}")
+        break
+    done += run.counts["steps"]
+else:
+    print(f"not caught in {done:,} steps")
+"""
+
+
+def without(safeguard: Safeguard, runs: int) -> str:
+    """What the runs with seeds 1 to `runs` say of the code without the safeguard."""
+    with tempfile.TemporaryDirectory(prefix="notebook-ssh-broken-") as copy:
+        for folder in FOLDERS:
+            shutil.copytree(ROOT / folder, Path(copy, folder), ignore=shutil.ignore_patterns("__pycache__"))
+        for file, text, instead in safeguard.edits:
+            source = Path(copy, file)
+            source.write_text(source.read_text().replace(text, instead, 1))
+        path = os.pathsep.join(str(Path(copy, folder)) for folder in FOLDERS)
+        done = subprocess.run(
+            [sys.executable, "-B", "-c", PLAY, str(runs)],
+            env=os.environ | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
+    return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="simulation.broken")
+    parser.add_argument("--runs", type=int, default=400)
+    parser.add_argument("--only", default="", metavar="TEXT", help="part of a name")
+    given = parser.parse_args()
+    for safeguard in SAFEGUARDS:
+        if given.only in safeguard.name:
+            print(f"without {safeguard.name}:\n    {without(safeguard, given.runs)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
