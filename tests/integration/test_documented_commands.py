@@ -345,7 +345,7 @@ def plans_and_puts_back(terminal: Terminal) -> None:
     assert with_block != OWNERS_SCRIPT
     terminal.type("operations.md", "DryRun=true", at=PROJECT)
     sagemaker.delete_tags(ResourceArn=arn, TagKeys=["ssh"])
-    until("it is known", lambda: "mode" not in terminal.record().get("wish", {}).get("M", {}))
+    until("it is known", lambda: terminal.record()["wish"]["M"]["mode"]["S"] == "off")
     assert terminal.script() == with_block
     assert "gpu-setup" in terminal.type("operations.md", "--filter-pattern reason")
     terminal.type("operations.md", "DryRun=false", at=PROJECT)
