@@ -96,7 +96,9 @@ def main(words: list[str]) -> int:
     if hindered:
         print(hindered)
         return 1
-    signal.signal(signal.SIGTERM, _interrupted)
+    # Both: who is started in the background of a script is started with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     story, world = Story(), World()
     story.title("An AWS account on this machine")
     try:

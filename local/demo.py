@@ -323,7 +323,9 @@ def main(words: list[str]) -> int:
     if hindered:
         print(hindered)
         return 1
-    signal.signal(signal.SIGTERM, _interrupted)
+    # Both: who is started in the background of a script is started with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     story = Story()
     story.title("notebook-ssh on this machine")
     story.say(
