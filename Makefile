@@ -54,7 +54,7 @@ simulate: ## notebooks without the stack, day after day: make simulate DAYS=100 
 
 broken: ## safeguards taken out of a copy of the code: does the simulation notice? make broken RUNS=400 ONLY="last look"
 	@packaging/environments.sh dev
-	@PYTHONPATH=tests $(DEV)/python -m simulation.broken --runs $(or $(RUNS),400) --only "$(ONLY)"
+	@PYTHONPATH=tests $(DEV)/python -m simulation.safeguards --runs $(or $(RUNS),400) --only "$(ONLY)"
 
 load: ## a fleet that reports and people who ask, at the local API: make load NOTEBOOKS=1000 LOOKUPS=50 SECONDS=60
 	@packaging/environments.sh emulator

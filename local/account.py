@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 import getpass
 import shlex
-import signal
 import sys
 import time
 from pathlib import Path
 from typing import NoReturn
 
+import processes
 from emulator.process import LOCAL, PROJECT, REGION, DidNotStart
 from story import NotReached, Story
 from world import OWNERS_SCRIPT, World, obstacle
@@ -83,10 +83,6 @@ def stay(world: World, story: Story, file: Path) -> NoReturn:
     raise NotReached("the embedded AWS has ended by itself")
 
 
-def _interrupted(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def main(words: list[str]) -> int:
     """The command line described at the top of this file."""
     parser = argparse.ArgumentParser(description="an AWS account on this machine")
@@ -96,9 +92,7 @@ def main(words: list[str]) -> int:
     if hindered:
         print(hindered)
         return 1
-    # Both: who is started in the background of a script is started with SIGINT ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupted)
+    processes.be_interrupted_by_signals()
     story, world = Story(), World()
     story.title("An AWS account on this machine")
     try:

@@ -14,7 +14,6 @@ import argparse
 import difflib
 import getpass
 import json
-import signal
 import sys
 import textwrap
 import time
@@ -22,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import processes
 from emulator.process import DidNotStart
 from emulator.stack import NotDeployed, build
 from story import NotReached, Story
@@ -78,8 +78,6 @@ class Demo:
         story.show((world.volume(NOTEBOOK) / "prepared").read_text())
         with story.step("Mario puts his public key into ~/SageMaker/ssh/authorized_keys, in Jupyter"):
             world.leave_key(NOTEBOOK)
-            # The stack tells a start and a change apart by whole seconds; no person is faster than that.
-            time.sleep(1.1)
 
     def tag_it(self) -> None:
         """The one thing that a user does."""
@@ -310,10 +308,6 @@ def stay(demo: Demo) -> NoReturn:
     raise Unexpected("the embedded AWS has ended by itself")
 
 
-def _interrupted(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def main(words: list[str]) -> int:
     """The command line described at the top of this file."""
     parser = argparse.ArgumentParser(description="notebook-ssh on this machine")
@@ -323,9 +317,7 @@ def main(words: list[str]) -> int:
     if hindered:
         print(hindered)
         return 1
-    # Both: who is started in the background of a script is started with SIGINT ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupted)
+    processes.be_interrupted_by_signals()
     story = Story()
     story.title("notebook-ssh on this machine")
     story.say(

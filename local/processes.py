@@ -18,8 +18,22 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 PR_SET_CHILD_SUBREAPER = 36
+
+
+def be_interrupted_by_signals() -> None:
+    """From now on SIGINT and SIGTERM are KeyboardInterrupt, also if a script started this process in its background.
+
+    A shell without job control starts such a process with SIGINT ignored (POSIX, Shell Command Language, 2.11).
+    """
+
+    def interrupted(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupted)
 
 
 def adopt_orphans() -> None:

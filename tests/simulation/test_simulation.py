@@ -10,8 +10,8 @@ import subprocess
 import sys
 
 import pytest
-from simulation.broken import ROOT, SAFEGUARDS, Safeguard
 from simulation.explore import broken, explore, smallest
+from simulation.safeguards import ROOT, SAFEGUARDS, Safeguard
 
 FAILED_ONCE = (
     85,  # tags were written, and the function died before the first record

@@ -692,7 +692,7 @@ def _effective(notebook: Notebook, facts: Record, script: _Script) -> bool:
     report = facts.report
     if report is not None and report.booted_at >= script.block_since:
         return True
-    return facts.started_at is not None and not runs_without(facts, script.block_since)
+    return not runs_without(facts, script.block_since)
 
 
 # ---- the record --------------------------------------------------------------------------------

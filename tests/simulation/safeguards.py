@@ -1,7 +1,7 @@
 """Safeguards taken out of a copy of the code, one after the other: how long until the simulation notices?
 
-python -m simulation.broken --runs 400          each of them, in runs with seeds 1, 2, … until one fails
-python -m simulation.broken --only "next page"  those whose name has this in it
+python -m simulation.safeguards --runs 400          each of them, in runs with seeds 1, 2, … until one fails
+python -m simulation.safeguards --only "next page"  those whose name has this in it
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ REVOKE = "layers/core/notebook_ssh/aws/security_groups.py"
 SAGEMAKER = "layers/core/notebook_ssh/aws/notebooks.py"
 TABLE = "layers/core/notebook_ssh/aws/table.py"
 PACING = "layers/core/notebook_ssh/aws/pacing.py"
-HANDLE = "functions/reconcile_notebook/handler.py"
 OBSERVE = "functions/reconcile_notebook/observe.py"
 RECONCILE = "functions/reconcile_notebook/reconcile.py"
 APPLY = "functions/reconcile_notebook/apply.py"
@@ -57,6 +56,10 @@ SAFEGUARDS = (
     Safeguard("a failed read of a user's tags is not their absence", ((OBSERVE, *NO_TAGS),)),
     Safeguard(
         "the next page of a list", ((SAGEMAKER, "if not token:\n            return", "if True:\n            return"),)
+    ),
+    Safeguard(
+        "all users known before a script loses the block",
+        ((PLAN, "if users.complete and not users.unclear else", "if not users.unclear else"),),
     ),
     Safeguard(
         "nobody loses the block for a tag that cannot be read",
@@ -170,7 +173,7 @@ def without(safeguard: Safeguard, runs: int) -> str:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="simulation.broken")
+    parser = argparse.ArgumentParser(prog="simulation.safeguards")
     parser.add_argument("--runs", type=int, default=400)
     parser.add_argument("--only", default="", metavar="TEXT", help="part of a name")
     given = parser.parse_args()
