@@ -421,7 +421,9 @@ class TestADownload:
         assert [path.name for path in ngrok.parent.iterdir()] == ["ngrok"]
 
     @pytest.mark.parametrize(
-        "content", [b"", b"<html>404</html>", ngrok_archive()[:-100], ngrok_archive("#!/bin/sh\necho no\n")]
+        "content",
+        [b"", b"<html>404</html>", ngrok_archive()[:-100], ngrok_archive("#!/bin/sh\necho no\n")],
+        ids=["empty", "a page that says 404", "torn", "a program that does not run"],  # an archive holds its time
     )
     def test_that_is_broken_leaves_the_one_that_works(
         self, ngrok: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
