@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -115,13 +116,11 @@ def test_a_sleep_of_hours_is_got_over(notebook: Notebook, stack: Stack) -> None:
     notebook.connected()
     until(lambda: couriers_of(notebook) == [], "nothing is under way", notebook)
     asleep = [agent.pid for agent in notebook.agents] + descendants([agent.pid for agent in notebook.agents])
-    for pid in asleep:
-        os.kill(pid, signal.SIGSTOP)
+    signal_all(asleep, signal.SIGSTOP)
     port = free_port()
     notebook.cloud(port=port)
     stack.ahead = 8 * 3600
-    for pid in asleep:
-        os.kill(pid, signal.SIGCONT)
+    signal_all(asleep, signal.SIGCONT)
     until(lambda: (stack.last()["port"], stack.last()["phase"]) == (port, "connected"), "the new address", notebook)
     assert f"ssh -p {port} " in notebook.instructions.read_text()
 
@@ -261,6 +260,13 @@ def descendants(pids: list[int]) -> list[int]:
     """The processes below these, parents first."""
     children = [int(c) for pid in pids for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return children + descendants(children) if children else []
+
+
+def signal_all(pids: list[int], sent: signal.Signals) -> None:
+    """One that ended by itself meanwhile needs none."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, sent)
 
 
 def couriers_of(notebook: Notebook) -> list[str]:
