@@ -63,10 +63,11 @@ def reconcile(settings: Settings, table: Table, now: int, correlation_id: str) -
     around = security_groups.observe(settings.stack, where_to_look(fleet, settings.bastion, now))
     desired = desired_rules(fleet, settings.bastion, around, settings.stack, now)
     changes = plan(desired, around.rules, settings.stack, complete=complete)
-    _log_changes(changes)
     if settings.dry_run:
+        logger.info("dry run", extra={"plan": _reasons(changes)})
         outcome = Outcome(standing=changes.satisfied)
     else:
+        _log_changes(changes)
         outcome = security_groups.apply(changes, settings.stack)
     changed = _save(changed_ways(fleet, desired, outcome, around, now), fleet, settings, table, now)
     _have_them_told(changed, settings, now, correlation_id)
@@ -113,6 +114,11 @@ def _have_them_told(changed: list[str], settings: Settings, now: int, correlatio
 
 def _headline(record: Record, settings: Settings, now: int) -> str:
     return headline(status_of(record, now, settings.sync_seconds, settings.tag_key))
+
+
+def _reasons(changes: Plan) -> list[str]:
+    granted = [f"grant {grant.rule}: {grant.reason}" for grant in changes.grants]
+    return granted + [f"revoke {revoke.found.rule}: {revoke.reason}" for revoke in changes.revokes]
 
 
 def _log_changes(changes: Plan) -> None:

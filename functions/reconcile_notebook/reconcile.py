@@ -39,6 +39,7 @@ from notebook_ssh.rules.notebook import (
 from notebook_ssh.rules.record import Mode, Record
 from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook, to_message
 from notebook_ssh.rules.status import Code, headline
+from notebook_ssh.rules.tags import status_keys
 from notebook_ssh.settings import Settings
 from reconcile_notebook.apply import Hands, a_configuration, apply, touched_by
 from reconcile_notebook.observe import observe_configuration, observe_notebook, remember
@@ -189,6 +190,8 @@ def _show(record: Record, tags: Mapping[str, str], desk: Desk, now: int) -> Reco
     if to_show and now < record.shown_at + SHOW_EVERY:
         _send((LookAtNotebook(record.name, "status", at=record.shown_at + SHOW_EVERY),), desk, now)
         return record
+    status = to_show.get(status_keys(settings.tag_key)[0], Code.OFF)
+    logger.info("show the status in the tags", extra={"reason": f"it is {status}"})
     if is_shown.keys() - to_show.keys():
         notebooks.take_tags_away(record.arn, *sorted(is_shown.keys() - to_show.keys()))
     if to_show:
@@ -213,6 +216,10 @@ def _tell_people(record: Record, desk: Desk, now: int) -> Record:
         logger.exception("a change of status was not told", extra={"notebook": record.name})
         return record
     logger.info("status", extra={"notebook": record.name, "before": before, "status": str(status.code)})
+    if status.code is Code.CONNECTED and record.wished_since and not record.reached:
+        waited = max(0, (status.since or now) - record.wished_since)
+        logger.info("reached", extra={"notebook": record.name, "seconds_since_tag": waited})
+        record = replace(record, reached=True)
     return replace(record, told=headline(status))
 
 

@@ -72,5 +72,5 @@ def _started(record: Record, table: Table) -> bool:
             gone = f"{record.name} was deleted: there is nothing to start."
             raise Refused(404, "unknown-notebook", gone) from error
         raise (transient(error) or error) from error
-    logger.info("started", extra={"notebook": record.name})
+    logger.info("start", extra={"notebook": record.name, "reason": "somebody wants to connect"})
     return True

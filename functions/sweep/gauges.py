@@ -18,8 +18,8 @@ def show(tally: Tally) -> None:
     _gauge(name="Stale", value=tally.count(Code.STALE))
     _gauge(name="Failing", value=tally.count(Code.ERROR, Code.INVALID_TAG))
     _gauge(name="TokenRefused", value=tally.token_refused)
-    for code, number in sorted(tally.statuses.items()):
-        logger.info("fleet by status", extra={"status": str(code), "notebooks": number})
+    for code in Code:  # none is a number as well, or the last one that was not none would stand
+        logger.info("fleet by status", extra={"status": str(code), "notebooks": tally.count(code)})
     for problem, number in sorted(tally.problems.items()):
         logger.info("fleet by problem", extra={"problem": problem, "notebooks": number})
 

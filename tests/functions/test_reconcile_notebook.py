@@ -550,6 +550,7 @@ def test_every_part_of_a_record_is_kept_and_read_back(world: World) -> None:
         shown_at=6,
         told="error: config-too-large",
         wished_since=7,
+        reached=True,
     )
     assert not [
         part.name

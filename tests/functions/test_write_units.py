@@ -27,6 +27,7 @@ USUAL = {
     "seen": "0123456789abcdef",
     "told": "connected",
     "wished_since": NOW - 5000,
+    "reached": True,
 }
 """A notebook with a name and a role as SageMaker's console makes them."""
 

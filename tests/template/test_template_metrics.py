@@ -130,6 +130,16 @@ def test_mail_is_sent_to_whoever_asked_for_it() -> None:
     assert "Subscription" not in topic
 
 
+def test_eventbridge_finds_no_condition_in_the_policy_of_the_topic() -> None:
+    """It would deliver nothing (EventBridge user guide, "Amazon SNS permissions"); alarms are of this account alone."""
+    (policy,) = Stack().of_type("AWS::SNS::TopicPolicy").values()
+    conditions = {each["Principal"]["Service"]: each.get("Condition") for each in policy["PolicyDocument"]["Statement"]}
+    assert conditions == {
+        "cloudwatch.amazonaws.com": {"StringEquals": {"aws:SourceAccount": "111122223333"}},
+        "events.amazonaws.com": None,
+    }
+
+
 def test_a_problem_is_mailed_and_good_news_is_not() -> None:
     from moto.events.models import EventPattern
 
@@ -203,6 +213,24 @@ def fields_named(query: str) -> set[str]:
 @pytest.mark.parametrize("name", queries())
 def test_every_field_that_a_query_names_is_logged(name: str) -> None:
     assert fields_named(queries()[name]) <= logged() | OF_LAMBDA | OF_POWERTOOLS
+
+
+def messages_logged() -> set[str]:
+    """The texts that the code logs as they stand."""
+    texts: set[str] = set()
+    for path in (PROJECT / "functions").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="logger")), args=[ast.Constant(value=text), *_]):
+                    texts.add(text)
+    return texts
+
+
+@pytest.mark.parametrize("name", queries())
+def test_every_message_that_a_query_names_is_logged(name: str) -> None:
+    comparisons = re.findall(r"message (?:=|not in|in) (\[[^]]*\]|'[^']*')", queries()[name])
+    named = {text for each in comparisons for text in re.findall(r"'([^']*)'", each)}
+    assert named <= messages_logged()
 
 
 def test_one_change_is_followed_through_the_logs_of_every_function() -> None:

@@ -126,7 +126,7 @@ def statements(function: str) -> list[dict[str, Any]]:
     stack = Stack(**WITH_BASTION)
     arn = stack.of_type("AWS::Lambda::Function")[function]["Role"]
     (role,) = (role for name, role in stack.of_type("AWS::IAM::Role").items() if stack.arn(name) == arn)
-    assert not role.get("ManagedPolicyArns")
+    assert set(role.get("ManagedPolicyArns", ())) <= {"<NotebookStarts>"}
     return [statement for policy in role["Policies"] for statement in policy["PolicyDocument"]["Statement"]]
 
 
@@ -195,6 +195,34 @@ def test_rules_are_changed_in_the_bastions_vpc_alone_and_not_at_all_without_one(
     assert statement["Condition"]["ArnEquals"]["ec2:Vpc"] == f"arn:aws:ec2:eu-central-1:111122223333:vpc/{vpc}"
     without = json.dumps(Stack().of_type("AWS::IAM::Role")["ReconcileBastionRole"])
     assert "Revoke" not in without
+
+
+def test_who_starts_notebooks_and_nobody_else_lends_sagemaker_what_a_start_in_a_vpc_takes() -> None:
+    stack = Stack(**WITH_BASTION)
+    roles = stack.of_type("AWS::IAM::Role")
+    lenders = {
+        stack.arn(name) for name, role in roles.items() if "<NotebookStarts>" in role.get("ManagedPolicyArns", ())
+    }
+    functions = stack.of_type("AWS::Lambda::Function").items()
+    assert {name for name, function in functions if function["Role"] in lenders} == {
+        name for name, reviewed in REVIEWED.items() if "sagemaker:StartNotebookInstance" in reviewed
+    }
+    lent = stack.of_type("AWS::IAM::ManagedPolicy")["NotebookStarts"]["PolicyDocument"]["Statement"]
+    assert set().union(*map(actions_of, lent)) == {
+        "ec2:CreateNetworkInterface",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeSecurityGroups",
+        "ec2:DescribeSubnets",
+        "ec2:DescribeVpcs",
+        "kms:CreateGrant",
+        "kms:DescribeKey",
+    }
+    for statement in lent:
+        if any(action.startswith("kms:") for action in actions_of(statement)):
+            through = statement["Condition"]["StringEquals"]["kms:ViaService"]
+            assert {service.partition(".")[0] for service in through} == {"sagemaker", "ec2"}
+        if "kms:CreateGrant" in actions_of(statement):
+            assert statement["Condition"]["Bool"] == {"kms:GrantIsForAWSResource": "true"}
 
 
 def test_nobody_but_the_report_reads_the_token() -> None:

@@ -172,6 +172,7 @@ def record_of(item: Mapping[str, Any]) -> Record:
         shown_at=item.get("shown_at", 0),
         told=item.get("told", ""),
         wished_since=item.get("wished_since"),
+        reached=item.get("reached", False),
         wake_at=item.get("wake_at"),
         way=Way(
             open=way["open"],
@@ -206,6 +207,7 @@ OBSERVED = (
     "shown_at",
     "told",
     "wished_since",
+    "reached",
 )
 """The attributes that the notebook reconciler owns."""
 

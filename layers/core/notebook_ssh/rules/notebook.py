@@ -703,6 +703,7 @@ def _facts(notebook: Notebook, seen: Seen, script: _Script, now: int) -> Record:
     before = seen.record or Record(name=notebook.name)
     kept = seen.kept.block_since if seen.kept and seen.configuration else None
     attached = before.attached if before.attached == notebook.configuration else None
+    same_wish = before.wish.mode is seen.wish.mode and before.wished_since is not None
     return replace(
         before,
         name=notebook.name,
@@ -716,7 +717,8 @@ def _facts(notebook: Notebook, seen: Seen, script: _Script, now: int) -> Record:
         network=notebook.network,
         problem=script.problem,
         observed_at=now,
-        wished_since=before.wished_since if before.wish.mode is seen.wish.mode and before.wished_since else now,
+        wished_since=before.wished_since if same_wish else now,
+        reached=before.reached and same_wish,
         started_at=_started_at(notebook, seen.record),
         attached=attached,
         planned=(),

@@ -185,6 +185,7 @@ class Record:
     role: name of the execution role, without path: who may report (docs/security.md).
     state_since: when SageMaker last changed the instance (`LastModifiedTime`).
     wished_since: since when the tags ask for this mode, or None when nobody noted it.
+    reached: whether it has been connected since then.
     wake_at: when the API last started the notebook for somebody who wanted to connect, or None.
     configuration: name of the attached lifecycle configuration, or None.
     block_since: since when our block has been in that configuration, or None while it isn't.
@@ -221,6 +222,7 @@ class Record:
     shown_at: int = 0
     told: str = ""
     wished_since: int | None = None
+    reached: bool = False
     wake_at: int | None = None
     way: Way | None = None
     report: Report | None = None

@@ -1,0 +1,101 @@
+"""What the dashboard's tables and the saved queries are made of: lines in the logs, in time and with the right numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from bastion_world import an_account
+from builders import a_report
+from loglines import logged_by
+from notebook_world import World, a_world
+
+import reconcile_bastion.handler as bastion
+from notebook_ssh.rules.record import Phase
+from notebook_ssh.rules.status import Code
+from notebook_ssh.rules.tally import Tally
+from reconcile_notebook import reconcile
+from sweep import gauges
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with a_world(monkeypatch, STATUS_TAGS="true") as world:
+        world.configuration("team")
+        yield world
+
+
+def connects(world: World, boot: str) -> None:
+    """The notebook starts, and reports from this boot that people can connect; then it is stopped."""
+    world.start("box")
+    world.settle()
+    record = world.record("box")
+    report = replace(a_report(boot=boot, phase=Phase.CONNECTED), booted_at=world.now, received_at=world.now)
+    report = replace(report, connected_since=world.now, phase_since=world.now, sequence=1)
+    assert world.table.replace_report("box", record.role, report, record.report).kept
+    world.look("box")
+    world.settle()
+    world.stop("box")
+    world.settle()
+
+
+def test_the_time_from_the_tag_is_told_at_the_first_connection_and_at_no_later_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.notebook("box", "team", running=False)
+    world.settle()
+    with logged_by(monkeypatch, reconcile.logger) as lines:
+        world.tag("box", ssh="ngrok")
+        tagged = world.now
+        world.settle()
+        world.now += 500
+        connects(world, "first")
+        waited = world.now - tagged
+        connects(world, "second")
+        world.tag("box", ssh="bastion")
+        world.settle()
+        world.tag("box", ssh="ngrok")
+        world.settle()
+        connects(world, "third")
+    first, second = (line["seconds_since_tag"] for line in lines if "seconds_since_tag" in line)
+    assert 500 < first <= waited
+    assert 0 < second < 500
+
+
+def test_each_writing_of_the_status_tags_says_what_they_say(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.notebook("box", "team")
+    world.settle()
+    with logged_by(monkeypatch, reconcile.logger) as lines:
+        world.tag("box", ssh="ngrok")
+        world.settle()
+        world.now += 61
+        world.untag("box")
+        world.settle()
+    said = [line["reason"] for line in lines if line["message"] == "show the status in the tags"]
+    assert said == ["it is pending-restart", "it is off"]
+
+
+def test_a_status_that_no_notebook_has_any_more_is_counted_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table shows the last number of each status: without a zero, the one before would stand for hours."""
+    with logged_by(monkeypatch, gauges.logger) as lines:
+        gauges.show(Tally({Code.CONNECTED: 2}, {"ngrok-offline": 1}))
+    statuses = {line["status"]: line["notebooks"] for line in lines if line["message"] == "fleet by status"}
+    assert statuses == {**dict.fromkeys(map(str, Code), 0), "connected": 2}
+    assert [line["problem"] for line in lines if line["message"] == "fleet by problem"] == ["ngrok-offline"]
+
+
+def test_a_dry_run_of_the_bastion_says_what_it_would_do_and_not_that_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    with an_account(monkeypatch) as bench:
+        group = bench.group("notebooks")
+        bench.notebook("nb", group)
+        monkeypatch.setenv("DRY_RUN", "true")
+        with logged_by(monkeypatch, bastion.logger) as dry:
+            bench.run()
+        monkeypatch.setenv("DRY_RUN", "false")
+        with logged_by(monkeypatch, bastion.logger) as real:
+            bench.run()
+    (planned,) = (line["plan"] for line in dry if line["message"] == "dry run")
+    assert [f"grant {line['rule']}: {line['reason']}" for line in real if line["message"] == "grant"] == planned
+    assert planned
+    assert not [line for line in dry if line["message"] in ("grant", "revoke")]
