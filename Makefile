@@ -10,6 +10,8 @@ export PYTHON
 
 DEV := .venv/dev/bin
 SAM := AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} SAM_CLI_TELEMETRY=0 .venv/sam/bin/sam
+# Two for each core: half of the time a test waits for other processes. Who is done takes over from who is not.
+WORKERS := -n $(shell echo $$((2 * $$(nproc)))) --dist worksteal
 LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 
 .PHONY: help demo local aws test quick simulate broken load starts grants lint audit bench build size deploy environments clean
@@ -40,11 +42,11 @@ test: ## every check there is
 	@echo "Tests"
 	@chosen=(); if [ "$$(id -u)" != 0 ]; then chosen=(-m "not needs_root"); \
 	echo "  as an ordinary user: without the tests that need root, for network namespaces"; fi; \
-	$(DEV)/pytest -q -n 2 "$${chosen[@]}" $(TESTS)
+	$(DEV)/pytest -q $(WORKERS) "$${chosen[@]}" $(TESTS)
 
 quick: ## the tests that need no emulator: make quick TESTS=tests/unit/test_x.py for one file
 	@packaging/environments.sh dev
-	@$(DEV)/pytest -q -n 2 $(or $(TESTS),tests/unit tests/functions)
+	@$(DEV)/pytest -q $(WORKERS) $(or $(TESTS),tests/unit tests/functions)
 
 simulate: ## the control plane against people and faults: make simulate STEPS=1000000 SEED=1, or REPLAY=seed ONLY=steps;
 simulate: ## notebooks without the stack, day after day: make simulate DAYS=100 SEED=1, or DAYS=1 SEED=seed ONLY=deeds

@@ -1,4 +1,4 @@
-"""What holds for every test: on a build server (CI=true) a skipped test is a failed one."""
+"""What holds for every test: what takes long begins first, and on a build server (CI=true) a skipped test is a failed one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests that take minutes begin first: at the end, one worker would run them while the others have nothing to do."""
+    items.sort(key=lambda item: item.get_closest_marker("takes_minutes") is None)
 
 
 @pytest.hookimpl(wrapper=True)

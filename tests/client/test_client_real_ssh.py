@@ -158,9 +158,18 @@ def test_port_forwarding(laptop: Any, notebook: Any) -> None:
             here.sendall(b"ping")
             assert far.recv(10) == b"ping"
     finally:
-        ssh.terminate()
-        ssh.wait()
+        end(ssh)
         there.close()
+
+
+def end(ssh: subprocess.Popen[bytes]) -> None:
+    """ssh can miss a SIGTERM that comes just before it begins to wait for its peers, and would wait on for ever."""
+    ssh.terminate()
+    try:
+        ssh.wait(5)
+    except subprocess.TimeoutExpired:
+        ssh.kill()
+        ssh.wait(5)
 
 
 def test_agent_forwarding(laptop: Any, notebook: Any) -> None:
@@ -187,8 +196,7 @@ def share(laptop: Any, options: list[str]) -> None:
         wait_until(lambda: laptop.run("ssh", *options, "-O", "check", f"{ME}@my-notebook").returncode == 0)
         assert laptop.run("ssh", *options, f"{ME}@my-notebook", "echo", "shared").stdout == "shared\n"
     finally:
-        master.terminate()
-        master.wait()
+        end(master)
 
 
 def test_through_a_bastion(laptop: Any, api: Any, notebook: Any, sshd: Callable[..., Any]) -> None:

@@ -237,8 +237,8 @@ def a_port_is_forwarded(notebook: Notebook, laptop: Laptop) -> None:
             here.sendall(b"ping")
             assert far.recv(10) == b"ping"
     finally:
-        ssh.terminate()
-        ssh.wait()
+        ssh.kill()  # a SIGTERM can be missed just before ssh begins to wait for its peers
+        ssh.wait(5)
         there.close()
 
 
