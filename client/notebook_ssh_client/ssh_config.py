@@ -4,12 +4,15 @@ Which names are claimed, and why so (docs/connect.md tells people):
 - every notebook that the stacks named last has a `Host` entry, because editors list those, and because a name that
   ssh finds in a file costs no process;
 - any `name.notebook` goes to the client, known or not;
-- a name that the person's own configuration speaks of is never taken: there, only `name.notebook` works;
+- a name that the person's own configuration speaks of, or that already means another host here (this machine,
+  /etc/hosts, known_hosts), is never taken: there, only `name.notebook` works;
 - nothing else is touched: other hosts cost no process and see no setting of ours.
 """
 
 from __future__ import annotations
 
+import binascii
+import hmac
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -177,6 +180,37 @@ def host_patterns(text: str) -> list[list[str]]:
 def includes(text: str) -> list[str]:
     """The paths that `text` includes, as written."""
     return [path for keyword, words in _directives(text) if keyword == "include" for path in words]
+
+
+def hosts_of_this_machine(text: str) -> set[str]:
+    """The names in a hosts(5) file, in lower case."""
+    lines = (line.partition("#")[0].split() for line in text.splitlines())
+    return {name.lower() for words in lines for name in words[1:]}
+
+
+class KnownHosts:
+    """The hosts that a known_hosts text (sshd(8)) names, plain or hashed (HashKnownHosts)."""
+
+    def __init__(self, text: str) -> None:
+        self.plain: set[str] = set()
+        self.hashed: list[tuple[bytes, bytes]] = []
+        for line in text.splitlines():
+            words = line.split()
+            names = next((word for word in words if not word.startswith("@")), "#")
+            if names.startswith("|1|"):
+                try:
+                    salt, digest = (binascii.a2b_base64(part) for part in names[3:].split("|"))
+                except ValueError:
+                    continue
+                self.hashed.append((salt, digest))
+            elif not names.startswith("#"):
+                self.plain |= {re.sub(r"^\[(.*)\]:\d+$", r"\1", name).lower() for name in names.split(",")}
+
+    def __contains__(self, name: str) -> bool:
+        name = name.lower()
+        return name in self.plain or any(
+            hmac.digest(salt, name.encode(), "sha1") == digest for salt, digest in self.hashed
+        )
 
 
 def _directives(text: str) -> Iterable[tuple[str, list[str]]]:

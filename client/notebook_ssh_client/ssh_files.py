@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -64,15 +65,38 @@ def uninstall(home: str, config: str) -> bool:
 
 
 def write_hosts(home: str, config: str, names: Mapping[str, Sequence[str]], labels: Sequence[str]) -> None:
-    """Write the hosts file for these notebooks, less those that the person's own `config` speaks of."""
-    speaks = own_patterns(config, home)
-    ours = {
-        label: [name for name in listed if not ssh_config.spoken_of(name, speaks)] for label, listed in names.items()
-    }
+    """Write the hosts file for these notebooks, less those whose name means another host to this person already.
+
+    Whoever names a notebook must not be able to call it `localhost`, or like a server that colleagues use.
+    """
+    speaks, others = own_patterns(config, home), _other_hosts()
+    known = ssh_config.KnownHosts(_text(os.path.join(files.ssh_folder(), "known_hosts")))
+
+    def is_free(name: str) -> bool:
+        return not ssh_config.spoken_of(name, speaks) and name.lower() not in others and name not in known
+
+    ours = {label: [name for name in listed if is_free(name)] for label, listed in names.items()}
     text = ssh_config.hosts_file(commands(home), ours, labels)
     path = os.path.join(home, "hosts")
     if files.read(path) != text:
         files.write(path, text)
+
+
+def _other_hosts() -> set[str]:
+    """The names of this machine, and of those in its hosts file, in lower case."""
+    here = socket.gethostname().lower()
+    windows = os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), r"System32\drivers\etc\hosts")
+    listed = ssh_config.hosts_of_this_machine(_text(windows if os.name == "nt" else "/etc/hosts"))
+    return {"localhost", here, here.partition(".")[0], *listed}
+
+
+def _text(path: str) -> str:
+    """The file's text, or "" where there is none that can be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 def own_patterns(config: str, home: str) -> list[list[str]]:

@@ -56,7 +56,7 @@ def read(path):
 
 def write(path, text, mode=0o644):
     """Replace the file by `text` in one step; a link or a pipe in its place is replaced, not followed and not waited for."""
-    new = path + "~"
+    new = path + ".~"  # not the name of an editor's backup
     try:
         if os.path.lexists(new):
             os.unlink(new)
@@ -268,7 +268,8 @@ def idle():
 
 def take_over():
     """Become the only agent: ask the one before to leave, by force after 20 seconds. The lock, held for good."""
-    lock = open(RUN + "lock", "a")
+    # Root's alone to open: whoever holds a lock on it would be taken for an agent, or for nobody at all.
+    lock = os.open(RUN + "lock", os.O_RDWR | os.O_CREAT, 0o600)
     for attempt in range(300):
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -277,7 +278,8 @@ def take_over():
             # The kernel names the holder (fcntl(2), F_GETLK; 1 is F_WRLCK): a stale or recycled process id cannot be met.
             asked = fcntl.fcntl(lock, fcntl.F_GETLK, struct.pack("hhqqi4x", 1, 0, 0, 0, 0))
             holder = struct.unpack("hhqqi4x", asked)[4]
-            if holder and attempt % 100 == 0:
+            # -1 is no process but a lock of an open file (F_OFD_SETLK), and kill(2) takes it for everybody.
+            if holder > 0 and attempt % 100 == 0:
                 os.kill(holder, signal.SIGKILL if attempt == 200 else signal.SIGTERM)
             time.sleep(0.1)
     sys.exit("another agent stays")

@@ -91,11 +91,13 @@ class Trouble(Exception):
 
 # --- keys and sessions ---------------------------------------------------------------------------------------
 
+HOST_KEYS = "ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"
 BEGIN, END = "# notebook-ssh: begin, kept by the agent", "# notebook-ssh: end"
 
 # sshd(8), AUTHORIZED_KEYS FILE FORMAT: [options] type base64 [comment]; quotes in options may hold spaces.
+# Each character can be read in one way alone, or a line of many `\"` would take for ever.
 KEY = re.compile(
-    r'(?:(?:[^\s"]|"(?:\\"|[^"])*")+[ \t]+)?((?:ssh-|ecdsa-|sk-)[\w@.-]+)[ \t]+([A-Za-z0-9+/]+=*)(?:\s.*)?'
+    r'(?:(?:[^\s"]|"(?:\\"|[^"\\]|\\(?!"))*")+[ \t]+)?((?:ssh-|ecdsa-|sk-)[\w@.-]+)[ \t]+([A-Za-z0-9+/]+=*)(?:\s.*)?'
 )
 
 
@@ -135,19 +137,28 @@ def is_key(kind, data):
 
 
 def put_keys(central):
-    """Bring our section of ~/.ssh/authorized_keys up to date and tell what is in it; None takes the section away.
+    """Bring our section of ~/.ssh/authorized_keys up to date; what is in it, and why the person's file was not read, or None.
 
-    central: [{"user", "keys"}] as in docs/protocol.md. Every line outside the section is the person's and stays.
+    central: [{"user", "keys"}] as in docs/protocol.md; None takes the section away. Every line outside the section is the
+    person's and stays.
     """
     folder = HOME + "/.ssh"
     path = os.path.realpath(folder + "/authorized_keys")
     before = whole(path)
-    rest = re.sub(rf"(?ms)^{BEGIN}\n(?:(?!{BEGIN}).)*?^{END}\n", "", before)
+    section = re.compile(rf"(?ms)^{BEGIN}\n((?:(?!{BEGIN}).)*?)^{END}\n")
+    rest = section.sub("", before)
     if central is None:
         if rest != before:
             write(path, rest, 0o600)
-        return None
-    own, bad = parse_keys(read(VOLUME + "ssh/authorized_keys"))
+        return None, None
+    unread = None
+    try:
+        own, bad = parse_keys(read(VOLUME + "ssh/authorized_keys"))
+    except OSError as why:
+        # What cannot be read is not empty: the keys that stood above the first central one stay.
+        inside = section.search(before)
+        own, bad = parse_keys(re.split(r"(?m)^#", inside[1])[0] if inside else "")
+        unread = why
     lines, count = list(own.values()), 0
     for person in central:
         keys, _ = parse_keys("\n".join(person["keys"]))
@@ -162,13 +173,16 @@ def put_keys(central):
     text = rest + "\n".join([BEGIN, *lines, END, ""])
     if text != before or os.stat(path).st_mode & 0o77:
         write(path, text, 0o600)
-    return {"own": len(own), "central": count, "rejected": bad[:20]}
+    return {"own": len(own), "central": count, "rejected": bad[:20]}, unread
 
 
 def host_keys():
-    """The host's public keys, `type base64`, in the order in which sshd prefers them no more than another."""
+    """The host's public keys, `type base64`, in the order in which sshd prefers them no more than another.
+
+    Of the types that the stack takes alone: it refuses a report with any other.
+    """
     texts = (read(path).split() for path in sorted(glob.glob(ROOT + "/etc/ssh/ssh_host_*_key.pub")))
-    return [" ".join(words[:2]) for words in texts if len(words) > 1][:8]
+    return [" ".join(words[:2]) for words in texts if len(words) > 1 and words[0] in HOST_KEYS][:8]
 
 
 def sessions():
@@ -369,7 +383,7 @@ def tunnel(ask):
 
 # What ngrok's codes mean to a person (https://ngrok.com/docs/errors).
 CODES = {
-    "105 107 300 4018": (
+    "105 106 107 300 4018": (
         "ngrok-token-invalid",
         "ngrok refuses the token: an admin stores a valid one in the stack's secret",
     ),
@@ -409,7 +423,7 @@ class Tunnel:
     def __init__(self):
         self.child = self.web = self.place = self.trouble = self.began = None
         self.phase, self.since, self.due, self.starts, self.lost, self.rest = "off", 0.0, 0.0, 0, False, b""
-        self.wish = None, None
+        self.wish, self.secrets = (None, None), []
 
     def tend(self, token, url):
         """Bring the tunnel to what is wished: this token (None: the one in config.yml) and this reserved address."""
@@ -429,6 +443,8 @@ class Tunnel:
     def start(self):
         """Start the child; what it says is taken in by `hear`."""
         token, url = self.wish
+        # ngrok repeats the token that it is refused with, be it the stack's or one that config.yml holds.
+        self.secrets = [token, *re.findall(r"""(?m)^ *authtoken:[ \t]*["']?([^\s"'#]+)""", read(NGROK + "config.yml"))]
         ask = {"token": token, "url": url, "renew": bool(self.trouble and self.trouble[0] == "ngrok-agent-old")}
         self.child = start(sys.executable, OPT + "worker.py", "tunnel")
         try:
@@ -466,18 +482,18 @@ class Tunnel:
             self.phase, self.place, self.since = phase, place, time.monotonic()
 
     def blame(self, code, message):
-        """Note what stands in the way; the token is cut out, in case ngrok repeats it."""
-        token = self.wish[0]
+        """Note what stands in the way."""
         message = " ".join(message.split())[:400]
-        message = message.replace(token, "…") if token else message
         if (code, message) != self.trouble:
             self.trouble = code, message
             log(f"{code}: {message}")
 
     def hear(self):
-        """Take in what the child has written; at its end, settle when to start the next."""
+        """Take in what the child has written, without the token; at its end, settle when to start the next."""
         data = os.read(self.child.stdout.fileno(), 1 << 16)
         *lines, self.rest = (self.rest[-(1 << 16) :] + data).split(b"\n")
+        for secret in filter(None, self.secrets):
+            lines = [line.replace(secret.encode(), b"...") for line in lines]
         if lines:
             append_log(b"\n".join([*lines, b""]))
         for line in lines:
@@ -647,8 +663,10 @@ class Worker:
         self.shown = None
         try:
             self.troubles.pop("files", None)
+            self.keys, unread = put_keys(self.exchange.answer.get("authorized_keys") or [])
+            if unread:
+                raise unread
             os.makedirs(VOLUME + "ssh", exist_ok=True)
-            self.keys = put_keys(self.exchange.answer.get("authorized_keys") or [])
             keep_editors()
             remember(self.exchange.answer)
         except OSError as why:
@@ -975,7 +993,8 @@ def set_up():
         write(f"{ROOT}/usr/local/bin/{name}", text, 0o755)
     write(ROOT + "/etc/profile.d/notebook-ssh.sh", PROFILE.format(home=HOME, region=REGION))
     owner = os.stat(HOME)
-    file = os.open(NGROK_LOG, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    file = os.open(NGROK_LOG, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    os.fchmod(file, 0o600)
     os.fchown(file, owner.st_uid, owner.st_gid)
     os.close(file)
     if not ROOT and not sshd_answers():
@@ -1049,7 +1068,9 @@ def command(name, *arguments):
 def copy_keys():
     """`copy-ssh-keys`, once it is known that SSH is on."""
     try:
-        keys = put_keys(load(MINE + "answer.json").get("authorized_keys") or [])
+        keys, unread = put_keys(load(MINE + "answer.json").get("authorized_keys") or [])
+        if unread:
+            raise unread
     except OSError as why:
         print(f"What is wrong: {blocked(why, HOME)}")
         return 1

@@ -182,9 +182,11 @@ class Cloud:
         """Open a session, or raise Refused."""
         accepted = self._read("token")
         if token != accepted if accepted else not TOKEN.fullmatch(token):
-            raise Refused(105, "authentication failed: The authtoken you specified does not look like a proper one.")
+            raise Refused(
+                105, f"authentication failed: The authtoken you specified is no proper one. Your authtoken: {token}"
+            )
         if code := self._read("refusal"):
-            raise Refused(int(code), "the request was refused.")
+            raise Refused(int(code), f"the request was refused. Your authtoken: {token}")
 
     def open(self, endpoint: Endpoint) -> None:
         """Make `endpoint` reachable, and forward what arrives."""

@@ -33,7 +33,7 @@ FILES = [".ssh/authorized_keys", "SageMaker/SSH_INSTRUCTIONS", "SageMaker/.ngrok
 
 def in_the_way(notebook: Notebook) -> list[Path]:
     """The places of what is written: the files, what they are before they are whole, and what is being downloaded."""
-    names = [name + end for name in FILES for end in ("", "~")] + [
+    names = [name + end for name in FILES for end in ("", ".~")] + [
         f"SageMaker/.ngrok/ngrok.{end}" for end in ("tgz", "new")
     ]
     places = [notebook.home / name for name in names]
@@ -171,3 +171,56 @@ def test_what_the_stack_says_of_central_keys_is_told_back_as_long_as_it_says_so(
     until(lambda: stack.last().get("problem") == missing, "it is told", notebook)
     stack.answers = an_answer("ngrok", problem={"code": "config-too-large", "message": "The script is too long."})
     until(lambda: stack.last().get("problem") is None, "another problem of the stack's is its own", notebook)
+
+
+def test_copies_that_an_editor_keeps_beside_a_file_stay(notebook: Notebook, stack: Stack) -> None:
+    copies = [notebook.home / f"{name}~" for name in FILES]
+    for copy in copies:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text("as it was\n")
+    stack.answers = an_answer("ngrok")
+    notebook.start()
+    notebook.connected()
+    until(lambda: all((notebook.home / name).is_file() for name in FILES), "the files are written", notebook)
+    assert [copy.read_text() for copy in copies] == ["as it was\n"] * 3
+
+
+@pytest.mark.parametrize("broken", ["a directory", "no folder"])
+def test_a_file_of_keys_that_cannot_be_read_takes_no_key_away_and_keeps_no_revoked_one(
+    notebook: Notebook, stack: Stack, broken: str
+) -> None:
+    mine, hers = a_key("mine"), a_key("ana").strip()
+    notebook.own_keys.write_text(mine)
+    stack.answers = an_answer("bastion", sync_after=1, authorized_keys=[{"user": "ana", "keys": [hers]}])
+    notebook.start()
+    until(lambda: {mine.strip(), hers} <= set(admitted(notebook)), "both are admitted", notebook)
+    notebook.own_keys.unlink()
+    if broken == "a directory":
+        notebook.own_keys.mkdir()
+    else:
+        notebook.own_keys.parent.rmdir()
+        notebook.own_keys.parent.write_text("a file in the place of the folder\n")
+    stack.answers = an_answer("bastion", sync_after=1)
+    until(lambda: hers not in admitted(notebook), "she is admitted no more", notebook)
+    assert mine.strip() in admitted(notebook)
+    until(lambda: "authorized_keys" in str(stack.last()["problem"]), "it is told", notebook)
+
+
+def admitted(notebook: Notebook) -> list[str]:
+    return notebook.authorized.read_text().splitlines() if notebook.authorized.exists() else []
+
+
+def test_a_line_of_many_quotes_is_no_key_and_takes_no_time(notebook: Notebook, stack: Stack) -> None:
+    """JSON that was pasted by mistake."""
+    notebook.own_keys.write_text('"' + '\\"' * 5000 + "\n" + 'command="' + '\\"' * 5000 + "\n" + a_key("mine"))
+    stack.answers = an_answer("bastion")
+    notebook.start()
+    keys = notebook.connected()["keys"]
+    assert (keys["own"], [each["line"] for each in keys["rejected"]]) == (1, [1, 2])
+
+
+def test_a_host_key_of_a_type_that_the_stack_does_not_take_is_not_reported(notebook: Notebook, stack: Stack) -> None:
+    (notebook.root / "etc/ssh/ssh_host_dsa_key.pub").write_text("ssh-dss AAAAB3NzaC1kc3MAAACBAJ host\n")
+    stack.answers = an_answer("bastion")
+    notebook.start()
+    assert notebook.connected()["host_keys"] == [notebook.sshd.host_key]

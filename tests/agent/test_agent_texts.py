@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
@@ -34,9 +35,15 @@ worker = program("worker")
 
 @pytest.fixture
 def agents_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder for what the agent and ngrok log."""
+    """A folder for what the agent and ngrok log, and for ngrok's own files."""
+    monkeypatch.setattr(worker, "NGROK", f"{tmp_path}/.ngrok/")
     monkeypatch.setattr(worker, "log", lambda text: None)
     monkeypatch.setattr(worker, "NGROK_LOG", str(tmp_path / "ngrok.log"))
+
+
+def speaks(line: str) -> subprocess.Popen[bytes]:
+    """A program that says this and ends, in the place of ngrok."""
+    return subprocess.Popen(["sh", "-c", 'cat >&2; echo "$0"', line], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 FIXED = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes(range(32))).decode()
@@ -260,11 +267,21 @@ class TestWhatNgrokSays:
         assert code == "ngrok-failed" or len(tunnel.trouble[1].split()) > 6, "a sentence that says what to do"
 
     def test_never_repeats_the_token(self, agents_log: None) -> None:
-        tunnel = worker.Tunnel()
-        tunnel.wish = TOKEN, None
-        tunnel.hear_line(f"ERROR:  the authtoken {TOKEN} is odd. ERR_NGROK_9999")
-        assert TOKEN not in tunnel.trouble[1]
-        assert "is odd" in tunnel.trouble[1]
+        """ngrok prints the token that it refuses; it may be the stack's, or one that stands in config.yml alone."""
+        Path(worker.NGROK_LOG).touch()
+        for wished, configured in ((TOKEN, "old"), (None, TOKEN), (None, f'"{TOKEN}"')):
+            Path(worker.NGROK).mkdir(exist_ok=True)
+            Path(worker.NGROK, "config.yml").write_text(f"version: 3\nagent:\n  authtoken: {configured}  # mine\n")
+            tunnel = worker.Tunnel()
+            tunnel.wish = wished, None
+            with patch.object(worker, "start", lambda *_: speaks(f"ERROR:  Your authtoken: {TOKEN} ERR_NGROK_9999")):
+                tunnel.start()
+            while tunnel.child:
+                tunnel.hear()
+            assert TOKEN not in tunnel.trouble[1]
+            assert "Your authtoken: ..." in tunnel.trouble[1]
+        assert TOKEN not in Path(worker.NGROK_LOG).read_text()
+        assert Path(worker.NGROK_LOG).read_text().count("Your authtoken: ...") == 3
 
     @pytest.mark.parametrize(
         ("number", "soonest", "phase"), [(334, 1, "connecting"), (8013, 60, "failed"), (105, 60, "failed")]
@@ -602,7 +619,7 @@ ENDLESS = {
     "agent": {
         "child.stdout.read(1 << 20)": "the keeper waits for its children: that is its work",
         "child.stdout.read(1)": "the same",
-        "open(RUN + 'lock', 'a')": "below a folder of root's",
+        "os.open(RUN + 'lock', os.O_RDWR | os.O_CREAT, 384)": "below a folder of root's",
         "os.open(new, flags, mode)": "it makes the file: O_EXCL",
         "open(os.open(new, flags, mode), 'w', encoding='utf8', errors='surrogateescape', newline='')": "it is open already",
         "os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)": "below a folder of root's",
@@ -611,7 +628,7 @@ ENDLESS = {
         "child.wait()": "it was killed just before",
         "open(path, 'xb')": "it makes the file",
         "open(NGROK_LOG, 'r+b')": "below a folder of root's",
-        "os.open(NGROK_LOG, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 420)": "below a folder of root's",
+        "os.open(NGROK_LOG, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 384)": "below a folder of root's",
         "tarfile.open(archive)": "a file that we just wrote",
         "probe.recv(4)": "the connection has its limit",
         "Worker().run()": "it is what must go on",

@@ -163,6 +163,26 @@ def test_names_of_the_persons_own_configuration_are_left_alone(theirs: str, name
     assert ssh_config.spoken_of(name, ssh_config.host_patterns(theirs)) is spoken
 
 
+def test_hosts_of_this_machine_are_read_as_hosts_5_writes_them() -> None:
+    text = "127.0.0.1 localhost Box # not this\n\n# 10.0.0.1 nor-this\n10.0.0.2\tgit git.example.com\n"
+    assert ssh_config.hosts_of_this_machine(text) == {"localhost", "box", "git", "git.example.com"}
+
+
+@pytest.mark.parametrize("hashed", [False, True])
+def test_known_hosts_are_found_plain_and_hashed(tmp_path: Path, hashed: bool) -> None:
+    file = tmp_path / "known_hosts"
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
+    file.write_text(f"# a comment\nGit,10.0.0.1 {key}\n[build]:2222 {key}\n@revoked old {key}\n\n|1|torn {key}\n")
+    if hashed:
+        subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(file)], check=True, capture_output=True)
+    known = ssh_config.KnownHosts(file.read_text())
+    assert bool(known.hashed) is hashed
+    assert "git" in known
+    assert "GIT" in known
+    assert "demo" not in known
+    assert hashed or {"build", "old"} <= known.plain
+
+
 @pytest.mark.parametrize(
     ("path", "written"),
     [

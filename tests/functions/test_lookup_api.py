@@ -53,9 +53,9 @@ def test_so_is_one_behind_the_bastion(world: World) -> None:
     assert world.get(f"{ONE}/ssh").text == "ssh -J jumper@bastion.example.com ec2-user@10.0.1.5\n"
     assert world.get(f"{ONE}/address").text == "10.0.1.5 22\n"
     assert world.get(f"{ONE}/ssh-config").text.endswith(
-        "  ProxyJump team-ssh-bastion\n"
+        "  ProxyJump bastion.team-ssh\n"
         "\n"
-        "Host team-ssh-bastion\n"
+        "Host bastion.team-ssh\n"
         "  HostName bastion.example.com\n"
         "  Port 22\n"
         "  User jumper\n"
@@ -219,7 +219,7 @@ def test_the_whole_fleet_as_files_for_ssh(world: World) -> None:
     assert [line for line in config.splitlines() if line.startswith("Host ")] == [
         "Host one",
         "Host two",
-        "Host team-ssh-bastion",
+        "Host bastion.team-ssh",
     ]
 
 

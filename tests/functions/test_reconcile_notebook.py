@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -585,3 +585,28 @@ def test_the_record_of_an_untagged_notebook_says_off_for_a_day(world: World) -> 
     world.tag("box", ssh="ngrok")
     world.settle()
     assert "expires" not in (world.table.item("notebook", "box") or {})
+
+
+def test_a_status_that_sagemaker_adds_one_day_stops_nobody_and_is_left_alone(world: World) -> None:
+    """Nothing is attached, stopped or started in it, and the others of a list are read on."""
+    assert NotebookState("Resuming") is NotebookState.UPDATING
+    world.configuration("team")
+    world.notebook("box", "team", ssh="ngrok")
+    world.notebook("other")
+    world.settle()
+    answer = notebooks._ask
+
+    def resuming(call: Callable[..., Any], **given: Any) -> Any:
+        told = answer(call, **given)
+        for line in (told, *told.get("NotebookInstances", ())):
+            if line.get("NotebookInstanceName") == "box":
+                line["NotebookInstanceStatus"] = "Resuming"
+        return told
+
+    world.patch.setattr(notebooks, "_ask", resuming)
+    world.calls.clear()
+    assert {line.name: line.state for line in notebooks.list_notebooks()}["box"] is NotebookState.UPDATING
+    world.untag("box")
+    world.settle()
+    assert world.on_start("team") == OWNERS
+    assert not {"start_notebook_instance", "stop_notebook_instance"} & world.calls.keys()

@@ -256,7 +256,7 @@ def _notebook(site: Site, bastion: Machine, name: str, client_key: str) -> Noteb
 
 def _write_ssh_files(site: Site, bastion: Machine, notebooks: list[Notebook]) -> None:
     """What the API answers, saved as it says, but for the login name: only root is sure to be there."""
-    jump = Jump(BASTION_OUTSIDE, "root", f"{STACK}-bastion")
+    jump = Jump(BASTION_OUTSIDE, "root", f"bastion.{STACK}")
     connections = [Connection(each.record.name, each.address, 22, (each.machine.host_key,), jump) for each in notebooks]
     answer = ssh_config(connections, STACK).replace("~/.ssh/", f"{site.folder}/").replace("User ec2-user", "User root")
     lines = [line for connection in connections for line in known_hosts(connection)]
@@ -290,7 +290,7 @@ def test_ssh_comes_through_the_bastion_exactly_while_the_rules_are_there(town: T
     assert record is not None
     connection = connection_of(record, bench.now, read_settings())
     assert connection is not None
-    assert (connection.host, connection.jump) == (ana.address, Jump(BASTION_OUTSIDE, "root", f"{STACK}-bastion"))
+    assert (connection.host, connection.jump) == (ana.address, Jump(BASTION_OUTSIDE, "root", f"bastion.{STACK}"))
 
     tag(bench, ben, wish=Wish(Mode.BASTION))
     tag(bench, ana, state=NotebookState.STOPPING)
@@ -302,7 +302,7 @@ def test_ssh_comes_through_the_bastion_exactly_while_the_rules_are_there(town: T
     tag(bench, ben, wish=Wish(Mode.OFF))
     site.reconcile()
     assert site.is_shut("ben-notebook"), "its tag is gone"
-    assert site.is_shut(f"{STACK}-bastion"), "nobody needs the bastion any more"
+    assert site.is_shut(f"bastion.{STACK}"), "nobody needs the bastion any more"
 
 
 def test_a_bastion_without_open_egress_gets_a_way_to_the_notebook_alone(town: Town) -> None:

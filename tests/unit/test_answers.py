@@ -26,7 +26,7 @@ from notebook_ssh.rules.record import Mode, Record, Way, Wish
 
 P521 = f"ecdsa-sha2-nistp521 {wire(b'ecdsa-sha2-nistp521', b'nistp521', bytes([4]) + bytes(132))}"
 TUNNEL = Connection("Demo", "0.tcp.ngrok.io", 17887, (RSA_KEY, HOST_KEY))
-JUMP = Jump("bastion.example.com", "jumper", "team-ssh-bastion")
+JUMP = Jump("bastion.example.com", "jumper", "bastion.team-ssh")
 BEHIND = Connection("inner", "10.0.1.5", 22, (RSA_KEY,), JUMP)
 
 
@@ -66,10 +66,10 @@ def test_the_bastion_is_taken_from_the_settings() -> None:
     on_a_port = replace(SETTINGS, bastion=replace(BASTION, host="127.0.0.1:2222"))
     there = connection_of(through_bastion(), NOW, on_a_port)
     assert there is not None
-    assert there.jump == Jump("127.0.0.1", "jumper", "team-ssh-bastion", 2222)
+    assert there.jump == Jump("127.0.0.1", "jumper", "bastion.team-ssh", 2222)
     ipv6 = connection_of(through_bastion(), NOW, replace(SETTINGS, bastion=replace(BASTION, host="2001:db8::1")))
     assert ipv6 is not None
-    assert ipv6.jump == Jump("2001:db8::1", "jumper", "team-ssh-bastion")
+    assert ipv6.jump == Jump("2001:db8::1", "jumper", "bastion.team-ssh")
 
 
 def test_without_a_bastion_there_is_no_way_and_no_address() -> None:
@@ -97,8 +97,8 @@ def test_ssh_itself_reads_the_blocks_as_meant(tmp_path: Path) -> None:
         assert tunnel["userknownhostsfile"].endswith("/.ssh/team-ssh.known_hosts")
         assert "proxyjump" not in tunnel
     inner = meaning("inner")
-    assert (inner["hostname"], inner["port"], inner["proxyjump"]) == ("10.0.1.5", "22", "team-ssh-bastion")
-    bastion = meaning("team-ssh-bastion")
+    assert (inner["hostname"], inner["port"], inner["proxyjump"]) == ("10.0.1.5", "22", "bastion.team-ssh")
+    bastion = meaning("bastion.team-ssh")
     assert (bastion["hostname"], bastion["user"]) == ("bastion.example.com", "jumper")
 
 
@@ -114,9 +114,18 @@ def test_ssh_itself_finds_the_host_keys_under_the_name(tmp_path: Path) -> None:
     ]
 
 
+def test_no_notebook_is_taken_for_the_bastion() -> None:
+    """A notebook's name has no dot, so whatever one is called, the way through the bastion leads to the bastion."""
+    config = ssh_config([replace(TUNNEL, name="team-ssh-bastion"), BEHIND], "team-ssh")
+    hosts = [name for line in config.splitlines() if line.startswith("Host ") for name in line.split()[1:]]
+    assert len(hosts) == len(set(hosts))
+    assert f"ProxyJump {hosts[-1]}" in config
+    assert "." in hosts[-1]
+
+
 def test_the_bastion_has_one_block_however_many_are_behind_it() -> None:
     blocks = ssh_config([BEHIND, replace(BEHIND, name="other")], "team-ssh")
-    assert blocks.count("Host team-ssh-bastion") == 1
+    assert blocks.count("Host bastion.team-ssh") == 1
 
 
 def test_the_fleet_has_one_key_for_each_and_the_strongest() -> None:

@@ -75,6 +75,27 @@ CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
     ),
     ("connecting", a_record(report=CONNECTING), Code.STARTING, NOW - 20, None),
     (
+        "connecting for long",
+        a_record(report=replace(CONNECTING, phase_since=NOW - STARTING_SECONDS)),
+        Code.STARTING,
+        NOW - 900,
+        None,
+    ),
+    (
+        "connecting for longer, and why is not said",
+        a_record(report=replace(CONNECTING, phase_since=NOW - STARTING_SECONDS - 1)),
+        Code.ERROR,
+        NOW - 901,
+        "agent-stuck",
+    ),
+    (
+        "connecting for longer, and why is said",
+        a_record(report=replace(CONNECTING, phase_since=NOW - STARTING_SECONDS - 1, problem=NO_CARD)),
+        Code.STARTING,
+        NOW - 901,
+        "ngrok-card-required",
+    ),
+    (
         "connecting once more",
         a_record(report=replace(CONNECTING, connected_since=NOW - 400)),
         Code.RECONNECTING,

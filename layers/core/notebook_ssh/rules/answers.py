@@ -104,7 +104,10 @@ def address_line(connection: Connection) -> str:
 
 
 def ssh_config(connections: Iterable[Connection], stack: str) -> str:
-    """`Host` blocks, ssh_config(5), one for each connection and one for the bastion where somebody needs it."""
+    """`Host` blocks, ssh_config(5), one for each connection and one for the bastion where somebody needs it.
+
+    The bastion's name has a dot, which no notebook's can have: nobody's notebook is taken for it.
+    """
     known_hosts = f"~/.ssh/{stack}.known_hosts"
     blocks = [f"# Host keys: save the answer of known-hosts as {known_hosts}"]
     jumps: dict[str, Jump] = {}
@@ -222,7 +225,7 @@ def _jump(stack: Stack) -> Jump | None:
     host, port = stack.bastion.host, ""
     if host.count(":") == 1:  # more of them make an IPv6 address, which has no port here
         host, _, port = host.partition(":")
-    return Jump(host, stack.bastion.user, f"{stack.stack}-bastion", int(port) if port.isdecimal() else 22)
+    return Jump(host, stack.bastion.user, f"bastion.{stack.stack}", int(port) if port.isdecimal() else 22)
 
 
 def _reachable(record: Record, stack: Stack) -> tuple[str, int] | None:

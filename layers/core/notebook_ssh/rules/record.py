@@ -42,6 +42,11 @@ class NotebookState(StrEnum):
     DELETING = "Deleting"
     UPDATING = "Updating"
 
+    @classmethod
+    def _missing_(cls, value: object) -> NotebookState:
+        """A word that SageMaker adds one day counts as Updating, in which nothing is attached, stopped or started."""
+        return cls.UPDATING
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:

@@ -193,7 +193,7 @@ def _running(record: Record, report: Report, now: int, sync_seconds: int) -> Sta
             )
             return _error(problem, report.phase_since or None)
         case Phase.CONNECTING | Phase.OFF:
-            return _connecting(record, report)
+            return _connecting(record, report, now)
 
 
 def _connected(record: Record, report: Report) -> Status:
@@ -234,8 +234,11 @@ def _no_keys(record: Record, report: Report) -> Problem | None:
     )
 
 
-def _connecting(record: Record, report: Report) -> Status:
+def _connecting(record: Record, report: Report, now: int) -> Status:
     since = report.phase_since or None
+    if not report.problem and since is not None and now - since > STARTING_SECONDS:
+        stuck = f"The agent on {record.name} has been connecting since {iso_time(since)} and does not say what is in its way."
+        return _error(Problem("agent-stuck", stuck), since)
     if report.connected_since is not None:
         return Status(
             Code.RECONNECTING,
@@ -336,6 +339,7 @@ def _sentence(text: str) -> str:
 
 
 REMEDIES = {
+    "agent-stuck": "Read /var/log/notebook-ssh.log in a terminal of its Jupyter; a stop and a start brings a new agent.",
     "config-too-large": "Shorten the on-start script, or move a part of it into a file that it calls; the rest follows by itself.",
     "config-not-shell": "Start the on-start script in a shell and call the other program from there; the rest follows by itself.",
     "block-damaged": "Remove what is left of the block from the on-start script; the rest follows by itself.",
