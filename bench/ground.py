@@ -65,8 +65,9 @@ class Ground:
         return self._command(program, [self.baseline], words)
 
     def environment(self, **more: str) -> dict[str, str]:
-        """A function's environment, and `more`."""
-        return LIKE_LAMBDA | {"NOTEBOOK_AGENT": str(self.build / "notebook_agent" / "notebook_agent")} | more
+        """A function's environment, and `more`. `BENCH_SLOWED` is passed on, which slows every answer down."""
+        slowed = {name: value for name, value in os.environ.items() if name == "BENCH_SLOWED"}
+        return LIKE_LAMBDA | slowed | {"NOTEBOOK_AGENT": str(self.build / "notebook_agent" / "notebook_agent")} | more
 
     def _command(self, program: str, paths: list[Path], words: tuple[str, ...]) -> list[str]:
         importable = [*map(str, paths), str(self.build / "programs")]

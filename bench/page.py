@@ -1,6 +1,6 @@
 """Writes the figures of the last run into docs/performance.md, and draws its pictures.
 
-make bench JSON=bench/figures.json && python3 bench/page.py
+make bench JSON=bench/figures.json; python3 bench/page.py
 """
 
 from __future__ import annotations

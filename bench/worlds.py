@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from notebook_world import World, a_world
 from simulation.busy import WRITE, EachItsOwn
 from simulation.run import BEGIN
 
+from notebook_ssh.aws import queues
 from notebook_ssh.aws.clients import client
 from notebook_ssh.rules.block import BlockSettings, render_block
 from notebook_ssh.rules.script import Spliced, splice
@@ -40,15 +42,28 @@ OWNERS = b"#!/bin/sh\nexit 0\n"
 def _counted() -> Iterator[tuple[World, Counter[str]]]:
     """An account, and the requests that the reconciler makes in it, by operation; other people's are not counted."""
     counts: Counter[str] = Counter()
-    with pytest.MonkeyPatch.context() as patch, a_world(patch) as world:
+    with pytest.MonkeyPatch.context() as patch, a_world(patch, STATUS_TAGS="true") as world:
         within = [False]
 
         def note(model: Any, **_: Any) -> None:
             if within[0]:
                 counts[model.name] += 1
 
-        client("dynamodb").meta.events.register("before-call", note)
-        client("sagemaker").meta.events.register("before-call", note)
+        for service in ("dynamodb", "sagemaker", "events"):
+            client(service).meta.events.register("before-call", note)
+        send, tell_bastion = queues.send, queues.tell_bastion
+
+        def sent(queue: str, messages: Any) -> int:
+            listed = list(messages)
+            counts["SendMessageBatch"] += ceil(len(listed) / 10)
+            return int(send(queue, listed))
+
+        def told(queue: str, because: str, correlation_id: str) -> None:
+            counts["SendMessage"] += 1
+            tell_bastion(queue, because, correlation_id)
+
+        patch.setattr(queues, "send", sent)
+        patch.setattr(queues, "tell_bastion", told)
         handle = handler.handle
 
         def watched(*given: Any) -> Any:

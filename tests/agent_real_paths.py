@@ -408,7 +408,7 @@ def on_start(notebook: RealNotebook) -> None:
     settings = BlockSettings(
         "team-ssh", "1.0.0", "eu-west-1", f"{notebook.stack.url}/v1", "team ssh", worker_sha256=worker
     )
-    body = render_block(frame, boot, agent, settings).body.replace(b"team ssh'", b"team'\\''s ssh'")
+    body = render_block(frame, boot, agent, settings).text().replace(b"team ssh'", b"team'\\''s ssh'")
     script = Path("/mnt/on-start")
     script.write_bytes(b"#!/bin/sh\n" + body)
     subprocess.run(

@@ -1,4 +1,4 @@
-"""One of our functions, from a fresh process until it is ready: imported, and its steady state's clients made."""
+"""One of our functions, from a fresh process until it is ready: imported, its block known, and its steady state's clients made."""
 
 from __future__ import annotations
 
@@ -10,5 +10,10 @@ def main(function: str, *services: str) -> None:
     importlib.import_module(f"{function}.handler")
     from notebook_ssh.aws.clients import client
 
+    if function in ("reconcile_notebook", "sweep"):  # the others have nothing to do with the block
+        from notebook_ssh.settings import read_settings
+        from reconcile_notebook.terms import read_terms
+
+        print(read_terms(read_settings()).mark)
     for service in services:
         client(service)  # type: ignore[call-overload]

@@ -86,7 +86,7 @@ def test_the_block_comes_from_the_agents_layer(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(name, value)
     terms = read_terms(read_settings())
     assert (terms.tag_key, terms.fallback) == ("ssh", "better-sagemaker")
-    assert b"https://abc.execute-api.eu-west-1.amazonaws.com/v1" in terms.block.body
+    assert b"https://abc.execute-api.eu-west-1.amazonaws.com/v1" in terms.block.text()
 
 
 # ---- what a look costs -------------------------------------------------------------------------

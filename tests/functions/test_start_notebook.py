@@ -54,16 +54,32 @@ def test_after_the_next_stop_it_may_be_started_again(world: World) -> None:
 
 
 def test_two_at_the_same_time_start_it_once(world: World) -> None:
+    """In two seconds, that is: in the same one SageMaker is asked twice, and starts it once."""
     world.knows(asleep())
     write = client("dynamodb").update_item
 
     def race(**given: Any) -> Any:
         world.patch.setattr(client("dynamodb"), "update_item", write)
+        world.now += 1
         assert world.start().json["started"] is True
         return write(**given)
 
     world.patch.setattr(client("dynamodb"), "update_item", race)
     assert world.start().json["started"] is False
+    assert started(world) == ["demo"]
+
+
+def test_a_claim_whose_answer_was_lost_still_starts_it(world: World) -> None:
+    """botocore sends the claim again, and it meets itself."""
+    world.knows(asleep())
+    write = client("dynamodb").update_item
+
+    def lost(**given: Any) -> Any:
+        write(**given)
+        return write(**given)
+
+    world.patch.setattr(client("dynamodb"), "update_item", lost)
+    assert world.start().json["started"] is True
     assert started(world) == ["demo"]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.rules.bastion import (
@@ -374,6 +374,9 @@ def step(
     return changes, tuple(rule for rule in rules if rule not in taken) + made
 
 
+BEHIND = Wish(mode=Mode.BASTION)
+
+
 def foreign(rules: Iterable[FoundRule]) -> set[FoundRule]:
     return {found for found in rules if found.stack != STACK}
 
@@ -387,6 +390,17 @@ def test_rules_of_others_never_change(
 
 
 @given(fleets, existing_rules, bastions)
+@example(
+    # The first makes us open the bastion's own group, where the second one can be let in as well.
+    [notebook("nb-0", GATE, wish=BEHIND), notebook("nb-1", GATE, "sg-b", wish=BEHIND)],
+    (FoundRule("sgr-0", Rule("sg-b", Direction.INGRESS, GATE)),),
+    BASTION,
+)
+@example(
+    [notebook("nb-0", "sg-a", wish=BEHIND), notebook("nb-1", "sg-a", "sg-c", wish=BEHIND)],
+    (FoundRule("sgr-0", Rule("sg-c", Direction.INGRESS, GATE), STACK),),
+    BASTION,
+)
 def test_a_plan_carried_out_leaves_nothing_to_do(
     fleet: list[Record], rules: tuple[FoundRule, ...], bastion: Bastion | None
 ) -> None:

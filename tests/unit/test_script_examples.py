@@ -306,4 +306,4 @@ def test_a_full_script_keeps_its_block_and_can_lose_it() -> None:
 )
 def test_a_block_that_could_not_be_found_again_is_not_made(parts: tuple[str, str, str, bytes], named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        Block(*parts)
+        Block(*parts).text()

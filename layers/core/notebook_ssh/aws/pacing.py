@@ -159,7 +159,8 @@ class Turns:
         holder = uuid.uuid4().hex
         now = self.clock()
         until = now + self.remaining()
-        nobody_holds_it = "attribute_not_exists(#until) OR #until <= :now"
+        # Or we do, by a first try whose answer was lost, so that botocore sent it again.
+        nobody_holds_it = "attribute_not_exists(#until) OR #until <= :now OR #holder = :holder"
         try:
             client("dynamodb").update_item(
                 TableName=self.table.name,

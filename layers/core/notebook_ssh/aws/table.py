@@ -391,6 +391,8 @@ class Table:
 
     def claim_wake(self, record: Record, now: int) -> bool:
         """Note that `record`'s notebook is being started for somebody; False when another request was faster."""
+        # Or it was this very claim, whose answer was lost, so that botocore sent it again. Two who ask in one second may both
+        # have it: SageMaker starts a notebook once.
         nobody_was_faster = "#wake_at = :seen" if record.wake_at is not None else "attribute_not_exists(#wake_at)"
         seen = {":seen": to_attribute(record.wake_at)} if record.wake_at is not None else {}
         try:
@@ -398,7 +400,7 @@ class Table:
                 TableName=self.name,
                 Key=key(NOTEBOOK, record.name.lower()),
                 UpdateExpression="SET #wake_at = :now",
-                ConditionExpression=f"attribute_exists(#name) AND {nobody_was_faster}",
+                ConditionExpression=f"attribute_exists(#name) AND ({nobody_was_faster} OR #wake_at = :now)",
                 ExpressionAttributeNames={"#wake_at": "wake_at", "#name": "name"},
                 ExpressionAttributeValues={":now": to_attribute(now), **seen},
             )

@@ -211,11 +211,11 @@ def desired_rules(
     clients, trouble = _client_rules(bastion)
     rules = dict.fromkeys(clients, "a client that the stack admits")
     way_out_is_open = _egress_is_open(bastion.security_group, around.rules, stack)
-    entrances = _Entrances(bastion, around, stack)
+    entrances = _entrances(admitted, bastion, around, stack)
     needs = {}
     for record in admitted:
-        group = entrances.of(record)
-        needed = [Rule(group, Direction.INGRESS, bastion.security_group)]
+        group = entrances[record.name]
+        needed = [_let_in(group, bastion)]
         if not way_out_is_open:
             needed.append(Rule(bastion.security_group, Direction.EGRESS, group))
         needs[record.name] = tuple(needed)
@@ -311,27 +311,33 @@ def _obstacle(record: Record, bastion: Bastion | None, around: Surroundings) -> 
     return None
 
 
-class _Entrances:
-    """Which of a notebook's groups holds the rule: stable, and as few groups opened as possible.
+def _entrances(admitted: Sequence[Record], bastion: Bastion, around: Surroundings, stack: str) -> Mapping[str, str]:
+    """By notebook, which of its groups holds the rule: stable, and as few groups opened as possible.
 
     First one that has our rule already, then one where somebody's equal rule stands, else the first by id.
     The bastion's own group comes last: a rule there would let bastions into each other.
     """
+    let_in = [each for each in around.rules if each.rule == _let_in(each.rule.group, bastion)]
+    ours = {each.rule.group for each in let_in if each.stack == stack}
+    theirs = {each.rule.group for each in let_in} - ours
 
-    def __init__(self, bastion: Bastion, around: Surroundings, stack: str) -> None:
-        self._bastion = bastion
-        self._vpc_of = around.vpc_of
-        self._rank: dict[str, int] = {}
-        for found in around.rules:
-            if found.rule == Rule(found.rule.group, Direction.INGRESS, bastion.security_group):
-                self._rank[found.rule.group] = 0 if found.stack == stack else 1
-
-    def of(self, record: Record) -> str:
-        candidates = [group for group in record.network.security_groups if self._vpc_of.get(group) == self._bastion.vpc]
+    def entrance(record: Record) -> str:
+        candidates = [group for group in record.network.security_groups if around.vpc_of.get(group) == bastion.vpc]
         return min(
             candidates,
-            key=lambda group: (self._rank.get(group, 2), group == self._bastion.security_group, group),
+            key=lambda group: (group not in ours, group not in theirs, group == bastion.security_group, group),
         )
+
+    chosen: dict[str, str] = {}
+    # A rule that one notebook makes us open serves others as well, so the choice is made until it would stay: nobody's
+    # choice gets worse by it, and so it comes to an end.
+    while chosen != (chosen := {record.name: entrance(record) for record in admitted}):
+        ours = set(chosen.values()) - theirs
+    return chosen
+
+
+def _let_in(group: str, bastion: Bastion) -> Rule:
+    return Rule(group, Direction.INGRESS, bastion.security_group)
 
 
 def _client_rules(bastion: Bastion) -> tuple[tuple[Rule, ...], Problem | None]:

@@ -14,6 +14,7 @@ import re
 import tokenize
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
+from functools import cache
 
 from notebook_ssh.rules.script import STACK, VERSION, Block, fingerprint
 
@@ -72,14 +73,14 @@ def render_block(frame: str, boot: str, agent: str, settings: BlockSettings) -> 
     """The block of `settings.stack`: `frame` (shell) with the settings and the packed `boot` and `agent` (Python).
 
     The block's id is the fingerprint of what went in, so that the same source is the same block
-    whatever library packed it.
+    whatever library packed it. Packing waits until the body is asked for, and is done once.
     """
     source = "\0".join((frame, boot, agent, *astuple(settings)))
     return Block(
         stack=settings.stack,
         version=settings.version,
         id=fingerprint(source.encode()),
-        body=render_body(frame, boot, agent, settings),
+        body=cache(lambda: render_body(frame, boot, agent, settings)),
     )
 
 

@@ -29,7 +29,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from notebook_ssh.errors import Problem
@@ -74,14 +75,15 @@ class Block:
 
     id: fingerprint of the body's source, before packing. The same id means the same block, even where
     another version of a compression library packed it into other bytes.
-    body: shell text that ends with a line end and holds no marker line.
+    body: shell text that ends with a line end and holds no marker line, or what makes it when it is needed, which is when
+        a script is written: packing is a fifth of a function's start.
     Raises ValueError for a part that would make an unreadable block: a fault of the stack, not of a person.
     """
 
     stack: str
     version: str
     id: str
-    body: bytes
+    body: bytes | Callable[[], bytes] = field(compare=False)
 
     def __post_init__(self) -> None:
         for name, value, pattern in (
@@ -91,18 +93,24 @@ class Block:
         ):
             if not pattern.fullmatch(value):
                 raise ValueError(f"the block's {name} is {value!r}, which is not {pattern.pattern}")
-        if not self.body.endswith(b"\n"):
+
+    def text(self) -> bytes:
+        """The body's bytes. Raises ValueError when they could not be found again in a script."""
+        body = self.body if isinstance(self.body, bytes) else self.body()
+        if not body.endswith(b"\n"):
             raise ValueError("the block's body does not end with a line end")
-        if _ANY_MARKER.search(self.body):
+        if _ANY_MARKER.search(body):
             raise ValueError("the block's body holds a marker line")
+        return body
 
     def render(self, original: Original) -> bytes:
         """The block's bytes: opening line, body, closing line."""
+        body = self.text()
         opening = (
             f"# >>> notebook-ssh stack={self.stack} version={self.version} id={self.id} "
-            f"sum={fingerprint(self.body)} original={original} >>> managed: edits inside are undone\n"
+            f"sum={fingerprint(body)} original={original} >>> managed: edits inside are undone\n"
         )
-        return opening.encode() + self.body + f"# <<< notebook-ssh stack={self.stack} <<<\n".encode()
+        return opening.encode() + body + f"# <<< notebook-ssh stack={self.stack} <<<\n".encode()
 
 
 @dataclass(frozen=True, slots=True)
