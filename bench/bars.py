@@ -17,7 +17,7 @@ import size
 import worlds
 from ground import PROGRAMS, PROJECT, Ground
 from measure import Cost, cost, counter, output, per_turn, seconds
-from stand_in import self_signed, standing_in
+from stand_in import CONFIGURATIONS_A_PAGE, RECORDS_A_PAGE, self_signed, standing_in
 
 FEW, MANY = 5, 45
 """Turns of a warm function: the difference between two processes is free of their start."""
@@ -224,7 +224,7 @@ def fleet(ground: Ground) -> Iterator[Figure]:
 
 
 def _calls(notebooks: int, counted: dict[str, int]) -> Figure:
-    pages = 3 * ceil(notebooks / 100) + ceil(notebooks / 800)
+    pages = 3 * ceil(notebooks / 100) + ceil(notebooks / RECORDS_A_PAGE) + ceil(notebooks / CONFIGURATIONS_A_PAGE)
     allowed = pages + 4
     return Figure("fleet", f"sweep of {notebooks:,}, calls", sum(counted.values()), "calls", allowed, _counted(counted))
 

@@ -1,6 +1,6 @@
 """A stand-in for the parts of AWS that the measured programs ask: always the same answers, from a process of its own.
 
-It plays an account in the steady state, with `notebooks` notebooks, ten to a configuration.
+It plays an account in the steady state, with `notebooks` notebooks, each with a configuration of its own.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ PAGE = 100
 RECORDS_A_PAGE = 800
 """A page of a Query holds 1 MB; a notebook's record has about 1.2 KB."""
 
+CONFIGURATIONS_A_PAGE = 4_000
+"""What is kept of a configuration has about 0.25 KB."""
+
 BLOCK_SINCE = int(time.time()) - 5000
 """When the block was put in, in this machine's epoch seconds."""
 
@@ -43,7 +46,7 @@ class Account:
     def __init__(self, notebooks: int, mark: str) -> None:
         self.mark = mark
         self.lines = [
-            NotebookLine(f"box-{i}", f"arn:aws:x:box-{i}", NotebookState.IN_SERVICE, NOW, f"team-{i // 10}")
+            NotebookLine(f"box-{i}", f"arn:aws:x:box-{i}", NotebookState.IN_SERVICE, NOW, f"team-{i}")
             for i in range(notebooks)
         ]
         self.configurations = sorted({str(line.configuration) for line in self.lines})
@@ -57,7 +60,9 @@ class Account:
                 return {"Attributes": self.one}
             case "Query":
                 partition = given["ExpressionAttributeValues"][":pk"]["S"]
-                return self._query(self.records if partition == "notebook" else self.kept, given)
+                if partition == "notebook":
+                    return self._query(self.records, RECORDS_A_PAGE, given)
+                return self._query(self.kept, CONFIGURATIONS_A_PAGE, given)
             case "ListNotebookInstances":
                 return _page(self.notebooks, given, "NotebookInstances", "NextToken")
             case "ListNotebookInstanceLifecycleConfigs":
@@ -122,9 +127,9 @@ class Account:
         return [{"ResourceARN": line.arn, "Tags": tags} for line in self.lines]
 
     @staticmethod
-    def _query(items: list[dict[str, Any]], given: dict[str, Any]) -> dict[str, Any]:
+    def _query(items: list[dict[str, Any]], a_page: int, given: dict[str, Any]) -> dict[str, Any]:
         start = int(given.get("ExclusiveStartKey", {}).get("from", {}).get("N", 0))
-        rows, end = items[start : start + RECORDS_A_PAGE], start + RECORDS_A_PAGE
+        rows, end = items[start : start + a_page], start + a_page
         wanted = _wanted(given)
         more = {"LastEvaluatedKey": {"from": {"N": str(end)}}} if end < len(items) else {}
         return {"Items": [_project(item, wanted) for item in rows] if wanted else rows, "Count": len(rows)} | more

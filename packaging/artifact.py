@@ -42,6 +42,24 @@ OF_EVERY_SERVICE = ("_retry.json", "endpoints.json", "partitions.json", "sdk-def
 HANDED_THROUGH = {"dynamodb": "AttributeValue"}
 """Shapes that botocore need not walk, since aws/table.py does: {"S": "text"} stays as it comes over the wire."""
 
+LISTED = {
+    "sagemaker": {
+        "NotebookInstanceSummary": {
+            "NotebookInstanceName",
+            "NotebookInstanceArn",
+            "NotebookInstanceStatus",
+            "LastModifiedTime",
+            "NotebookInstanceLifecycleConfigName",
+        },
+        "NotebookInstanceLifecycleConfigSummary": {
+            "NotebookInstanceLifecycleConfigName",
+            "NotebookInstanceLifecycleConfigArn",
+            "LastModifiedTime",
+        },
+    }
+}
+"""What aws/notebooks.py reads of each line of a list: the sweep parses no more of it."""
+
 EARLIEST = 315532800
 """1980-01-01T00:00:00Z: the earliest time that a zip can hold."""
 
@@ -159,8 +177,13 @@ def _trim_service(folder: Path, methods: set[str]) -> str:
     if through := HANDED_THROUGH.get(folder.name):
         if through not in model["shapes"]:
             raise BuildError(f"{folder.name} has no shape {through}")
-        # A document type, which botocore hands through as it is: half of what a sweep took (docs/performance.md).
+        # A document type, which botocore hands through as it is (docs/performance.md has the figure).
         model["shapes"][through] = {"type": "structure", "members": {}, "document": True}
+    for name, read in LISTED.get(folder.name, {}).items():
+        members = model["shapes"].get(name, {}).get("members", {})
+        if unknown := read - members.keys():
+            raise BuildError(f"{folder.name}'s {name} has no member {', '.join(sorted(unknown))}")
+        model["shapes"][name]["members"] = {member: members[member] for member in members if member in read}
     shapes: dict[str, Any] = {}
     waiting = list(_shapes_named(operations))
     while waiting:

@@ -155,7 +155,7 @@ def _carry_out(look: Look, desk: Desk, turn: int | None = None) -> None:
     """
     seen, tags, plan, now = look.seen, look.tags, look.plan, look.known.at
     before, saved = seen.record, True
-    if plan.record and (plan.actions or (before is None and desk.settings.status_tags)):
+    if plan.record and plan.actions:
         begun = replace(plan.record, seen="")
         if not desk.table.save_observed(begun, before):
             raise Overtaken(begun.name)
@@ -164,8 +164,13 @@ def _carry_out(look: Look, desk: Desk, turn: int | None = None) -> None:
     written = apply(plan.actions, Hands(desk.table, desk.turns, desk.settings.stack, now, turn))
     _keep(seen.kept, plan.kept, written, look.known)
     if plan.record:
-        record = _show(replace(plan.record, seen=_fingerprint(seen, tags, desk.settings)), tags, desk, now)
+        record = replace(plan.record, seen=_fingerprint(seen, tags, desk.settings))
+        to_show = _to_show(record, tags, desk, now)
+        record = record if to_show is None else replace(record, shown_at=now)
         saved = _save(_tell_people(record, desk, now), before, desk.table, now)
+        # Last: a tag of ours on a notebook that no record knows would never be taken away.
+        if saved and to_show is not None:
+            _show(record.arn, to_show, tags, desk.settings)
     elif seen.record:
         desk.table.forget(NOTEBOOK, seen.record.name.lower())
     _tell_others(seen.record, plan, desk, now)
@@ -180,23 +185,26 @@ def _save(record: Record, before: Record | None, table: Table, now: int) -> bool
     return table.save_observed(record, before, expires=now + KEEP_OFF if settled_off(record) else None)
 
 
-def _show(record: Record, tags: Mapping[str, str], desk: Desk, now: int) -> Record:
-    """Bring the tags that we write in line with the status; the record, with when that was."""
+def _to_show(record: Record, tags: Mapping[str, str], desk: Desk, now: int) -> Mapping[str, str] | None:
+    """Our tags as they are to be written now; None when they are so already, or were written too short a time ago."""
     settings = desk.settings
-    is_shown = shows(tags, settings.tag_key)
     to_show = tags_to_show(record, now, settings.sync_seconds, settings.tag_key) if settings.status_tags else {}
-    if to_show == is_shown:
-        return record
+    if to_show == shows(tags, settings.tag_key):
+        return None
     if to_show and now < record.shown_at + SHOW_EVERY:
         _send((LookAtNotebook(record.name, "status", at=record.shown_at + SHOW_EVERY),), desk, now)
-        return record
+        return None
+    return to_show
+
+
+def _show(arn: str, to_show: Mapping[str, str], tags: Mapping[str, str], settings: Settings) -> None:
+    """Bring the tags that we write in line with `to_show`."""
     status = to_show.get(status_keys(settings.tag_key)[0], Code.OFF)
     logger.info("show the status in the tags", extra={"reason": f"it is {status}"})
-    if is_shown.keys() - to_show.keys():
-        notebooks.take_tags_away(record.arn, *sorted(is_shown.keys() - to_show.keys()))
+    if outdated := shows(tags, settings.tag_key).keys() - to_show.keys():
+        notebooks.take_tags_away(arn, *sorted(outdated))
     if to_show:
-        notebooks.write_tags(record.arn, to_show)
-    return replace(record, shown_at=now)
+        notebooks.write_tags(arn, to_show)
 
 
 def _tell_people(record: Record, desk: Desk, now: int) -> Record:

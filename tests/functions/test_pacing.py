@@ -109,6 +109,15 @@ def test_what_one_holds_nobody_else_gets_until_it_lets_go(world: World) -> None:
         pass
 
 
+def test_a_claim_whose_answer_was_lost_is_ours(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore sends it again, and it meets itself."""
+    write = client("dynamodb").update_item
+    monkeypatch.setattr(client("dynamodb"), "update_item", lambda **given: (write(**given), write(**given))[1])
+    with Worker(world, 0).turns.alone("configuration/a"):
+        pass
+    assert world.table.item("clock", "alone/configuration/a") is None
+
+
 def test_a_holder_that_was_late_does_not_let_go_of_anothers(world: World) -> None:
     late, next_one, third = Worker(world, 0, lasts=100), Worker(world, 200), Worker(world, 300)
     with late.turns.alone("configuration/a"):

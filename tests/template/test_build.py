@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import size
 import unused
 from stack import PROJECT, source
 
+from notebook_ssh.aws import notebooks
 from notebook_ssh.aws.table import item_of, to_attribute
 
 MAKE = """
@@ -104,7 +108,7 @@ def test_every_client_can_be_made_and_speaks_to_the_same_address_as_with_all_of_
 
 
 def test_every_operation_that_the_code_calls_is_packed_whole_and_no_other(built: Path) -> None:
-    """The trimmed models know the same members and errors as botocore's own."""
+    """The trimmed models know the same members and errors as botocore's own, but for the lines of lists."""
     services = sorted({service for service, _ in calls.all_calls()})
     found = in_lambda(built, f"{MAKE}{DESCRIBE}print(json.dumps({{s: describe(session, s) for s in {services!r}}}))")
     scope: dict[str, Any] = {}
@@ -114,7 +118,26 @@ def test_every_operation_that_the_code_calls_is_packed_whole_and_no_other(built:
         expected = {name for name in whole if (service, botocore.xform_name(name)) in calls.all_calls()}
         assert set(found[service]) == expected
         for name in expected:
-            assert found[service][name] == whole[name], (service, name)
+            # As JSON: `found` came through it.
+            same = found[service][name] == json.loads(json.dumps(whole[name]))
+            assert same or (service, name) in LISTS, (service, name)
+
+
+LISTS = {("sagemaker", "ListNotebookInstances"), ("sagemaker", "ListNotebookInstanceLifecycleConfigs")}
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        (notebooks.list_notebooks, "NotebookInstanceSummary"),
+        (notebooks.list_configurations, "NotebookInstanceLifecycleConfigSummary"),
+    ],
+)
+def test_of_the_lines_of_lists_what_the_code_reads_is_packed_and_no_more(
+    function: Callable[..., Any], shape: str
+) -> None:
+    read = set(re.findall(r"""line(?:\[|\.get\()"(\w+)""", inspect.getsource(function)))
+    assert read == artifact.LISTED["sagemaker"][shape]
 
 
 KEPT = {
