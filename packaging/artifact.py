@@ -159,7 +159,7 @@ def _trim_service(folder: Path, methods: set[str]) -> str:
     """Keep the newest version of a service, of its model the operations called, and no documentation.
 
     Answers the name under which endpoints.json files the service. Less to parse is most of what a client costs at a
-    cold start: a third of it for EC2 (docs/decisions/0001-botocore-in-the-layer.md).
+    cold start: almost half of it for EC2 (docs/decisions/0001-botocore-in-the-layer.md).
     """
     *older, newest = sorted(version for version in folder.iterdir() if version.is_dir())
     for version in older:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,16 +44,25 @@ class Account:
         return Counter(self.calls)
 
 
-@pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
-    with a_world(monkeypatch) as world:
+@contextmanager
+def an_account(
+    monkeypatch: pytest.MonkeyPatch, services: tuple[str, ...] = ("dynamodb", "sagemaker"), **environment: str
+) -> Iterator[Account]:
+    """services: whose requests are counted. Without status tags, which the tests of single looks do without."""
+    with a_world(monkeypatch, **environment) as world:
         account = Account(world)
 
         def note(model: Any, **_: Any) -> None:
             account.calls[model.name] += account.within
 
-        for service in ("dynamodb", "sagemaker"):
+        for service in services:
             client(service).meta.events.register("before-call", note)
+        yield account
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    with an_account(monkeypatch) as account:
         yield account
 
 
@@ -146,6 +156,22 @@ def test_a_tag_that_puts_the_block_in_costs_sixteen_and_the_event_that_it_causes
         "UpdateNotebookInstanceLifecycleConfig": 1,
         "DeleteItem": 1,
     }
+
+
+def test_as_deployed_the_status_costs_a_tag_and_an_event_and_no_second_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    with an_account(monkeypatch, ("dynamodb", "sagemaker", "events"), STATUS_TAGS="true") as account:
+        fleet(account, 2, shared=True)
+        tag(account, 1)
+        account.settle()
+        account.world.tag("box-1", ssh="ngrok")
+        assert account.story() == {
+            "BatchGetItem": 1,
+            "DescribeNotebookInstance": 1,
+            "ListTags": 1,
+            "UpdateItem": 1,
+            "PutEvents": 1,
+            "AddTags": 1,
+        }
 
 
 def test_the_block_in_a_script_that_five_share_is_written_once(account: Account) -> None:

@@ -1,6 +1,6 @@
 """One botocore client per service, made when first asked for and kept between invocations.
 
-botocore alone, without boto3: a third less start-up for the same calls (docs/performance.md).
+botocore alone, without boto3: less to load for the same calls (docs/decisions/0001-botocore-in-the-layer.md).
 """
 
 from __future__ import annotations
