@@ -55,7 +55,8 @@ def _counted() -> Iterator[tuple[World, Counter[str]]]:
 
         def sent(queue: str, messages: Any) -> int:
             listed = list(messages)
-            counts["SendMessageBatch"] += ceil(len(listed) / 10)
+            if listed:
+                counts["SendMessageBatch"] += ceil(len(listed) / 10)
             return int(send(queue, listed))
 
         def told(queue: str, because: str, correlation_id: str) -> None:

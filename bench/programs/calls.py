@@ -10,6 +10,12 @@ CALLER = "arn:aws:sts::123456789012:assumed-role/demo-role/SageMaker"
 SLOWED = "BENCH_SLOWED"
 """Makes the handler slower on purpose, to see that the suite notices: loops of this many turns in each answer."""
 
+HOST_KEYS = [
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f",
+    "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=",
+]
+"""As Amazon Linux 2023 makes them, in kind and size."""
+
 PATHS = {"lookup_api": ("GET", "/notebooks/{name}/ssh"), "record_address": ("POST", "/notebooks/{name}/report")}
 
 
@@ -58,7 +64,7 @@ def _report(turn: int) -> dict[str, Any]:
         "phase": "connected",
         "host": "0.tcp.ngrok.io",
         "port": 17887,
-        "host_keys": [],
+        "host_keys": HOST_KEYS,
         "keys": {"own": 1, "central": 0, "rejected": []},
         "sessions": {"open": 0, "active_at": None},
         "problem": None,
