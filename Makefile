@@ -10,8 +10,9 @@ export PYTHON
 
 DEV := .venv/dev/bin
 SAM := AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} SAM_CLI_TELEMETRY=0 .venv/sam/bin/sam
-# Two for each core: half of the time a test waits for other processes. Who is done takes over from who is not.
-WORKERS := -n $(shell echo $$((2 * $$(nproc)))) --dist worksteal
+# One more than there are cores, since tests wait for other processes; more of them would only set up more. Who is done
+# takes over from who is not.
+WORKERS := -n $(shell echo $$((1 + $$(nproc)))) --dist worksteal
 LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 
 .PHONY: help demo local aws test quick simulate broken load starts grants lint audit bench build size deploy environments clean
