@@ -18,7 +18,7 @@ from notebook_ssh.rules.notebook import (
     is_in_place,
     needs_users,
 )
-from notebook_ssh.rules.record import Mode, Wish
+from notebook_ssh.rules.record import OWNER_TAG, Mode, Wish
 from notebook_ssh.rules.tags import read_wish
 
 SURE = 60
@@ -76,7 +76,7 @@ def observe_configuration(name: str, known: Known, terms: Terms, stack: str) -> 
     users = read_users(configuration.name, terms, known.at, wishes={})
     ours = None
     if not users.names and configuration.name == terms.fallback:
-        ours = notebooks.read_tags(configuration.arn).get(notebooks.OWNER_TAG) == stack
+        ours = notebooks.read_tags(configuration.arn).get(OWNER_TAG) == stack
     return SeenConfiguration(
         name=configuration.name,
         configuration=configuration,

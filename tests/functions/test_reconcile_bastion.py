@@ -28,8 +28,7 @@ from stack import source
 from notebook_ssh.aws.clients import client
 from notebook_ssh.aws.table import key, to_attribute
 from notebook_ssh.errors import Permanent, Transient
-from notebook_ssh.rules.bastion import OWNER_TAG
-from notebook_ssh.rules.record import Mode, Network, NotebookState, Phase, Record, Report, Way, Wish
+from notebook_ssh.rules.record import OWNER_TAG, Mode, Network, NotebookState, Phase, Record, Report, Way, Wish
 from notebook_ssh.rules.status import Code, status_of
 from reconcile_bastion import handler
 

@@ -113,7 +113,7 @@ SAFEGUARDS = (
     Safeguard("whose rule it is, in the plan and before revoking", (RULE_PLANNED, RULE_REVOKED)),
     Safeguard(
         "whose configuration it is",
-        ((OBSERVE, "notebooks.read_tags(configuration.arn).get(notebooks.OWNER_TAG) == stack", "True"),),
+        ((OBSERVE, "notebooks.read_tags(configuration.arn).get(OWNER_TAG) == stack", "True"),),
     ),
     Safeguard(
         "restoring scripts when the stack is deleted",

@@ -18,14 +18,11 @@ from notebook_ssh.aws.clients import client, code_of, message_of, transient
 from notebook_ssh.errors import Absent, Transient
 from notebook_ssh.rules.fleet import ConfigurationLine, NotebookLine
 from notebook_ssh.rules.notebook import Configuration, Notebook
-from notebook_ssh.rules.record import Network, NotebookState
+from notebook_ssh.rules.record import OWNER_TAG, Network, NotebookState
 from notebook_ssh.rules.script import SHEBANG
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import NotebookInstanceLifecycleHookTypeDef
-
-OWNER_TAG = "notebook-ssh:stack"
-"""The tag by which a configuration of ours names the stack that made it."""
 
 PAGE = 100
 """Most results of one page (MaxResults of both lists)."""

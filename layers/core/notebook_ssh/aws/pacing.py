@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.aws.clients import client, code_of, transient
-from notebook_ssh.aws.table import Table, key, to_attribute
+from notebook_ssh.aws.table import CLOCK, Table, key, to_attribute
 from notebook_ssh.errors import Transient
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
-CLOCK = "clock"
 SLOTS = "sagemaker-writes"
 
 BETWEEN = 1_080

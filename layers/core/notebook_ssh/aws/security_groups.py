@@ -15,7 +15,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from notebook_ssh.aws.clients import client, code_of, transient
 from notebook_ssh.errors import Problem, Transient
 from notebook_ssh.rules.bastion import (
-    OWNER_TAG,
     Direction,
     FoundRule,
     Grant,
@@ -27,6 +26,7 @@ from notebook_ssh.rules.bastion import (
     Surroundings,
     canonical_peer,
 )
+from notebook_ssh.rules.record import OWNER_TAG
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, IpPermissionTypeDef, SecurityGroupRuleTypeDef

@@ -16,9 +16,6 @@ from notebook_ssh.errors import Problem
 from notebook_ssh.rules.record import Bastion, Mode, NotebookState, Record, Way
 
 SSH_PORT = 22
-OWNER_TAG = "notebook-ssh:stack"
-"""Tag on every rule we make; its value is the stack's name. Nothing without it is ever revoked."""
-
 CLOCK_SKEW = 5
 """Seconds by which the queue's clock and ours may differ."""
 

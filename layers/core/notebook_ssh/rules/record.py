@@ -15,6 +15,9 @@ from enum import StrEnum
 
 from notebook_ssh.errors import Problem
 
+OWNER_TAG = "notebook-ssh:stack"
+"""The tag by which a configuration or a rule names the stack that made it. Without it, nothing is ever taken away."""
+
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 

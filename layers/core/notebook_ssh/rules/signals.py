@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from notebook_ssh.rules.correlation import FIELD
+from notebook_ssh.rules.record import is_notebook_name
 from notebook_ssh.rules.tags import status_keys
 
 
@@ -59,7 +60,6 @@ _ARN = re.compile(
     r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:(notebook-instance|notebook-instance-lifecycle-config)/([A-Za-z0-9-]{1,63})"
 )
 _UNSAYABLE = re.compile(r"[^ -~]")
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
 def read_signals(event: object, *, tag_key: str, caller: str = "") -> tuple[Signal, ...]:
@@ -114,9 +114,9 @@ def to_message(
 def _own_message(message: Mapping[Any, Any]) -> Signal:
     what, because, at = message["look_at"], _said(message.get("because", ""), 100), message.get("at", 0)
     match what:
-        case {"notebook": str(name)} if _NAME.fullmatch(name):
+        case {"notebook": str(name)} if is_notebook_name(name):
             return LookAtNotebook(name, because, at if isinstance(at, int) else 0)
-        case {"configuration": str(name)} if _NAME.fullmatch(name):
+        case {"configuration": str(name)} if is_notebook_name(name):
             return LookAtConfiguration(name, because)
         case "fleet":
             return LookAtFleet(because)
@@ -215,7 +215,7 @@ def _session_of(detail: Mapping[Any, Any]) -> str:
 def _named(
     name: object, look_at: type[LookAtNotebook] | type[LookAtConfiguration], because: str
 ) -> LookAtNotebook | LookAtConfiguration | None:
-    return look_at(name, because) if isinstance(name, str) and _NAME.fullmatch(name) else None
+    return look_at(name, because) if isinstance(name, str) and is_notebook_name(name) else None
 
 
 def _first(event: Mapping[Any, Any], because: str) -> Signal:
