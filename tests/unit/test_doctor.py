@@ -60,6 +60,13 @@ REAL_FAILURES: list[tuple[str, Record, str, Verdict, str]] = [
     ("card required", a_record(report=failing("ngrok-card-required")), "tunnel", FAILED, "card"),
     ("agent silent from the start", a_record(started_at=NOW - 1000), "agent", FAILED, "LifecycleConfigOnStart"),
     ("agent silent since", a_record(report=a_report(received_at=NOW - 5000)), "agent", FAILED, "notebook-ssh.log"),
+    (
+        "agent that never comes to an end and does not say why",
+        a_record(report=a_report(phase=Phase.CONNECTING, connected_since=None, phase_since=NOW - 5000)),
+        "agent",
+        FAILED,
+        "notebook-ssh.log",
+    ),
     ("agent not heard of yet", a_record(), "agent", WAITING, "Wait"),
     ("agent cannot run sshd", a_record(report=failing("sshd-unreachable")), "agent", FAILED, "message"),
     (

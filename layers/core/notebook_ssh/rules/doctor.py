@@ -154,8 +154,9 @@ def _agent(case: _Case) -> Hop:
     if report is None or status.code is Code.STALE:
         verdict = Verdict.WAITING if status.code is Code.STARTING else Verdict.FAILED
         return Hop("agent", verdict, status.message, status.next_step, status.since)
-    if report.problem and _hop_of(report.problem, "tunnel") == "agent":
-        return _failed("agent", report.problem, report.phase_since)
+    problem = report.problem or status.problem  # one that the agent cannot tell is told of it
+    if problem and _hop_of(problem, "tunnel") == "agent":
+        return _failed("agent", problem, report.phase_since)
     if report.mode is not case.record.wish.mode:
         return Hop("agent", Verdict.WAITING, status.message, status.next_step, report.phase_since or None)
     return Hop("agent", Verdict.OK, f"last heard of at {iso_time(report.received_at)}", since=report.booted_at)
