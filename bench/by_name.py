@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 import shutil
 import subprocess
 import tempfile
@@ -59,8 +58,6 @@ def logins() -> Logins:
 
 @contextmanager
 def _a_laptop() -> Iterator[tuple[Laptop, Sshd]]:
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # where sshd, as root, insists on changing its root to
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         laptop = make_laptop(Path(folder), make_client_environment(Path(folder) / "environment"), KEYS)
         api, sshd = serve_api(), Sshd(Path(folder) / "sshd", laptop.key)

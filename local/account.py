@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import processes
-from emulator.process import LOCAL, PROJECT, REGION, DidNotStart
+from emulator.process import LOCAL, PROJECT, REGION
 from story import NotReached, Story
 from world import OWNERS_SCRIPT, World, obstacle
 
@@ -101,7 +101,7 @@ def main(words: list[str]) -> int:
         world.close()
         story.end("Ended; nothing is left running, and nothing on the disk.")
         return 0
-    except (NotReached, DidNotStart) as problem:
+    except (NotReached, processes.DidNotStart) as problem:
         story.failed(f"It stopped here: {problem}. The logs are in {world.close(keep_logs=True)}")
         return 1
     finally:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import processes
-from emulator.process import DidNotStart
 from emulator.stack import NotDeployed, build
 from story import NotReached, Story
 from world import OWNERS_SCRIPT, Answer, Person, World, obstacle
@@ -331,7 +330,7 @@ def main(words: list[str]) -> int:
         world.close()
         story.end("Ended; nothing is left running, and nothing on the disk.")
         return 0 if arguments.stay else 130
-    except (Unexpected, NotReached, NotDeployed, DidNotStart) as problem:
+    except (Unexpected, NotReached, NotDeployed, processes.DidNotStart) as problem:
         return _fail(world, story, str(problem))
     except Exception as problem:
         return _fail(world, story, f"{type(problem).__name__}: {problem}")

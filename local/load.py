@@ -278,15 +278,19 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--most-growth", type=float, default=math.inf, help="MB; more is a failure")
     given = parser.parse_args()
-    fleet = Fleet(Emulator())
+    emulator = Emulator()
     try:
+        fleet = Fleet(emulator)
         fleet.fill(given.notebooks + CALLERS)  # the last ones warm up
         fleet.warm(given.notebooks)
         began = time.monotonic()
         outcome = fleet.load(planned(given.notebooks, given.lookups, given.seconds), given.seconds)
         show(outcome, time.monotonic() - began)
+    except processes.DidNotStart as problem:
+        print(f"It stopped here: {problem}")
+        return 1
     finally:
-        fleet.emulator.close()
+        emulator.close()
     print(f"\nGrown by {outcome.growth:.0f} MB since the last function was started.")
     return 1 if outcome.wrong or outcome.growth > given.most_growth else 0
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -104,29 +104,98 @@ def when_abandoned(then: Callable[[], object]) -> None:
     threading.Thread(target=watch, name="when-abandoned", daemon=True).start()
 
 
-def start_bound(command: list[str]) -> subprocess.Popen[bytes]:
-    """Start a program that cannot watch its standard input by itself: a shell does, and ends it when we are gone.
+class DidNotStart(Exception):
+    """A program ended at its start, or does not do its job within the limit; the sentence names it and its last words."""
 
-    `dismiss` ends it.
+
+BOUND = """\
+exec 3<&0
+"$@" 3<&- & child=$!
+{ read -r _ <&3; kill $child; } & watch=$!
+exec 3<&-
+wait $child
+status=$?
+kill $watch 2>/dev/null
+exit $status
+"""
+"""Runs a program until that ends, or until standard input closes. A background job reads nothing from standard input."""
+
+AT_ONCE, AT_LEAST = 0.01, 0.1
+"""Seconds between two looks at a program that starts: at first, and at the most."""
+
+
+def start(
+    name: str,
+    command: Sequence[str],
+    does_its_job: Callable[[], bool],
+    *,
+    log: Path,
+    limit: float = 60,
+    bound: bool = True,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a program and return once it does its job. It ends when we are gone, at the latest; `dismiss` ends it.
+
+    name: what people call it. log: the file to which everything that it says is added.
+    bound: it cannot watch its standard input by itself, so a shell does.
+    Raises DidNotStart when it ends before, or does not do its job within `limit` seconds; then it does not run.
     """
-    watch = '"$@" & child=$!; cat; kill $child; wait $child'
-    return subprocess.Popen(
-        ["/bin/sh", "-c", watch, "bound", *command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    before = log.stat().st_size if log.exists() else 0
+    with open(log, "ab") as output:
+        try:
+            child = subprocess.Popen(
+                ["/bin/sh", "-c", BOUND, "bound", *command] if bound else command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                cwd=cwd,
+                env=env,
+            )
+        except OSError as error:
+            raise DidNotStart(f"{name} cannot be started: {error}") from None
+    deadline, pause = time.monotonic() + limit, AT_ONCE
+    try:
+        while True:
+            done = does_its_job()
+            # Asked afterwards: what answers may be another program where this one could not be.
+            if (status := child.poll()) is not None:
+                raise DidNotStart(f"{name} ended at its start {_how(status)}{last_words(log, before)}")
+            if done:
+                return child
+            if time.monotonic() > deadline:
+                raise DidNotStart(f"{name} does not do its job within {limit:g} s{last_words(log, before)}")
+            time.sleep(pause)
+            pause = min(2 * pause, AT_LEAST)
+    except BaseException:
+        dismiss(child, patience=20)
+        raise
+
+
+def _how(status: int) -> str:
+    return f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+
+
+def last_words(log: Path, since: int) -> str:
+    """What the file `log` says after its byte `since`, to end a sentence with: the last lines, without Python's places."""
+    with open(log, "rb") as file:
+        file.seek(since)
+        lines = file.read().decode(errors="replace").splitlines()
+    told = [line.strip() for line in lines if line.strip() and not line.startswith((" ", "\t", "Traceback "))]
+    return f": {'; '.join(told[-3:])}" if told else ", and says nothing"
 
 
 def dismiss(child: subprocess.Popen[bytes], patience: float) -> None:
-    """End a `child` that watches its standard input (`when_abandoned`): close it, wait, and after `patience` kill."""
+    """End a `child` that `start` started, or that watches its standard input: close that, and after `patience` kill."""
     if child.stdin:
         child.stdin.close()
     try:
         child.wait(patience)
     except subprocess.TimeoutExpired:
-        child.kill()
+        # Its session is its own, so this is the group of the watching shell and what it runs.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
         child.wait()
 
 

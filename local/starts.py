@@ -55,8 +55,8 @@ class Unexpected(Exception):
 class Starts:
     """`notebooks` notebooks, 20 to a configuration, first created and stopped, then tagged and set up."""
 
-    def __init__(self, notebooks: int, *, status_tags: bool) -> None:
-        self.fleet = Fleet(Emulator(machines=False), StatusTags=str(status_tags).lower())
+    def __init__(self, emulator: Emulator, notebooks: int, *, status_tags: bool) -> None:
+        self.fleet = Fleet(emulator, StatusTags=str(status_tags).lower())
         self.status_tags = status_tags
         self.emulator, self.world, self.stack = self.fleet.emulator, self.fleet.world, self.fleet.stack
         self.names = [f"box-{number}" for number in range(notebooks)]
@@ -243,14 +243,14 @@ def main() -> int:
     parser.add_argument("--no-status-tags", dest="status_tags", action="store_false")
     parser.add_argument("--most-growth", type=float, default=math.inf, help="of the emulator, MB; more is a failure")
     given = parser.parse_args()
-    starts = Starts(given.notebooks, status_tags=given.status_tags)
+    emulator = Emulator(machines=False)
     try:
-        play(starts, given.seconds, given.most_growth)
-    except Unexpected as problem:
+        play(Starts(emulator, given.notebooks, status_tags=given.status_tags), given.seconds, given.most_growth)
+    except (Unexpected, processes.DidNotStart) as problem:
         print(f"\nFailed: {problem}.")
         return 1
     finally:
-        starts.emulator.close()
+        emulator.close()
     return 0
 
 

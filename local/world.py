@@ -22,6 +22,7 @@ import processes
 from emulator.process import ACCOUNT, PROJECT, PYTHON, REGION, Emulator
 from emulator.stack import Stack, deploy
 from notebook.ngrok_cloud import NgrokCloud
+from sshd import start_sshd
 
 STACK = "notebook-ssh"
 SYNC_SECONDS = 2
@@ -424,9 +425,7 @@ class World:
             "KbdInteractiveAuthentication no",
         ]
         (home / "sshd_config").write_text("\n".join(lines) + "\n")
-        program = shutil.which("sshd") or "/usr/sbin/sshd"
-        log, config = str(home / "sshd.log"), str(home / "sshd_config")
-        self.bastion = processes.start_bound([program, "-D", "-f", config, "-E", log])
+        self.bastion = start_sshd("the bastion's sshd", home / "sshd_config", home / "sshd.log", self.bastion_port)
         kind, key = (home / "host_key.pub").read_text().split()[:2]
         known = self.person.home / ".ssh/known_hosts"
         known.write_text(f"[127.0.0.1]:{self.bastion_port} {kind} {key}\n")

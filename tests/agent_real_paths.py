@@ -33,8 +33,10 @@ from agent_world import (
     until,
 )
 
+import processes
 from notebook.metadata_service import MetadataService
 from notebook_ssh.rules.block import BlockSettings, render_block
+from sshd import start_sshd
 
 UID = 54321
 HOME = Path("/home/ec2-user")
@@ -107,7 +109,6 @@ def prepare() -> None:
     lay_identity(Path("/"))
     Path("/opt/notebook-ssh").mkdir(mode=0o700)
     shutil.copy(PROGRAMS / "agent.py", "/opt/notebook-ssh")
-    Path("/run/sshd").mkdir()
     sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/etc/ssh/ssh_host_ed25519_key")
     text = "Port 22\nListenAddress 127.0.0.1\nUsePAM no\nStrictModes yes\n"
     sftp = next(path for path in SFTP if os.path.exists(path))
@@ -441,8 +442,9 @@ STORIES = {"users": tell, "systemd": tell_of_systemd}
 def main(story: str) -> int:
     """Prepare, tell the story, end everything."""
     prepare()
+    sshd = None
     if story == "users":
-        sh("/usr/sbin/sshd", "-f", "/etc/ssh/sshd_config")
+        sshd = start_sshd("the notebook's sshd", Path("/etc/ssh/sshd_config"), Path("/mnt/sshd.log"), RealSshd.port)
     program = f'#!/bin/sh\nexec {PYTHON} /home/stand_in.py "$@"\n'
     shutil.copy(STAND_IN, "/home/stand_in.py")
     Path("/home/stand_in.py").chmod(0o644)
@@ -460,6 +462,8 @@ def main(story: str) -> int:
             raise
         finally:
             notebook.stop()
+            if sshd:
+                processes.dismiss(sshd, patience=20)
     return 0
 
 

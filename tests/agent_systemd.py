@@ -105,7 +105,10 @@ def systemctl(words: list[str]) -> int:
             return end(unit)
         case ["start", "sshd"]:
             if pid_of(SSHD) is None:
+                Path("/run/sshd").mkdir(exist_ok=True)  # RuntimeDirectory= of the unit
                 subprocess.run(["/usr/sbin/sshd", "-f", "/etc/ssh/sshd_config"], check=True)
+                while pid_of(SSHD) is None:  # Type=notify
+                    time.sleep(0.01)
             return 0
         case ["is-active", "sshd"]:
             return 0 if pid_of(SSHD) else 3

@@ -31,8 +31,10 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+import processes
 from notebook_ssh.errors import BadReport
 from notebook_ssh.rules.report import read_report
+from sshd import start_sshd
 
 PROJECT = Path(__file__).resolve().parent.parent
 PROGRAMS = PROJECT / "layers" / "notebook_agent"
@@ -276,19 +278,14 @@ class Sshd:
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/ssh_host_ed25519_key\n"
             f"AuthorizedKeysFile {self.keys}\nUsePAM no\nStrictModes no\nPidFile none\n"
         )
-        if os.getuid() == 0:
-            Path("/run/sshd").mkdir(exist_ok=True)
-        program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or "sshd"
         self.host_key = " ".join((folder / "ssh_host_ed25519_key.pub").read_text().split()[:2])
-        self._process = subprocess.Popen([program, "-D", "-f", folder / "config", "-E", folder / "log"])
-        until(lambda: not _free(self.port), f"sshd listens on {self.port}: {folder}/log")
+        self._process = start_sshd("the test's sshd", folder / "config", folder / "log", self.port)
 
     def __enter__(self) -> Sshd:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait(LIMIT)
+        processes.dismiss(self._process, LIMIT)
 
 
 def key_shown_at(port: int) -> str:
@@ -303,11 +300,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 class Notebook:

@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+import processes
+from sshd import start_sshd
+
 CLIENT = Path(__file__).resolve().parents[1] / "client"
 REGION = "eu-west-1"
 WAIT_SECONDS = 20
@@ -110,21 +113,10 @@ class Sshd:
         self.start()
 
     def start(self) -> None:
-        sshd = shutil.which("sshd") or "/usr/sbin/sshd"
-        self.process = subprocess.Popen(
-            [sshd, "-D", "-f", str(self.folder / "config"), "-E", str(self.folder / "log")],
-            stdin=subprocess.DEVNULL,
-        )
-        wait_until(self.listens)
-
-    def listens(self) -> bool:
-        assert self.process.poll() is None, (self.folder / "log").read_text()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        self.process = start_sshd("the test's sshd", self.folder / "config", self.folder / "log", self.port)
 
     def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(WAIT_SECONDS)
+        processes.dismiss(self.process, WAIT_SECONDS)
 
     def described(self, name: str, **more: Any) -> dict[str, Any]:
         return described(name, **{"host": "127.0.0.1", "port": self.port, "host_keys": [self.key], **more})

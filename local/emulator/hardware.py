@@ -71,9 +71,9 @@ class Hardware:
             _ = notebook.status  # reading it moves it on and tells the listeners
         except BootFailed as failure:
             notebook.fail(str(failure))
-        except Exception:
+        except Exception as error:
             logger.exception("the simulated notebook %s", notebook.notebook_instance_name)
-            notebook.fail("the simulation broke; its log says how")
+            notebook.fail(f"the simulation broke: {type(error).__name__}: {error}")
         finally:
             self.busy.discard(notebook.notebook_instance_name)
 

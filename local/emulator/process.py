@@ -29,10 +29,6 @@ ROOT_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 """The account's root user, whom the emulator lets do anything. Only the admin of a run uses them."""
 
 
-class DidNotStart(Exception):
-    """The emulator did not come up; the sentence names its log."""
-
-
 class Emulator:
     """An embedded AWS with state of its own, on a free port of 127.0.0.1.
 
@@ -52,25 +48,14 @@ class Emulator:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
-        """Return when it answers. Raises DidNotStart."""
+        """Return when it answers. Raises processes.DidNotStart."""
         command = [str(PYTHON), "-m", "emulator.serve", "--port", str(self.port), "--home", str(self.home)]
-        with open(self.log, "ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *command,
-                    *("--tag-events", self.tag_events, "--api-port", str(self.api_port)),
-                    *([] if self.machines else ["--no-machines"]),
-                ],
-                cwd=LOCAL,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        try:
-            processes.wait_until("the embedded AWS answers", self._answers, 30, alive=self.alive)
-        except TimeoutError as error:
-            raise DidNotStart(f"{error}; its log is {self.log}") from None
+        command += ["--tag-events", self.tag_events, "--api-port", str(self.api_port)]
+        if not self.machines:
+            command.append("--no-machines")
+        self._process = processes.start(
+            "the emulated AWS", command, self._answers, log=self.log, limit=120, bound=False, cwd=LOCAL
+        )
         return self
 
     @property

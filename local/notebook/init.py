@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from typing import Any
 
 import processes
 from notebook.metadata_service import MetadataService
+from sshd import start_sshd
 
 FIVE_MINUTES = 300
 """What SageMaker gives a lifecycle script."""
@@ -38,11 +38,14 @@ def main() -> None:
     service = MetadataService(told["role"], told["credentials"])
     service.start()
     environment = _environment(told, service.address)
-    _start_sshd(disk, told["port"], environment)
-    failure = _run_script(told, disk, environment) if told["script"] is not None else None
+    sshd, failure = _start_sshd(disk, told["port"], environment)
+    if not failure and told["script"] is not None:
+        failure = _run_script(told, disk, environment)
     print(json.dumps({"failure": failure}), flush=True)
     while not over.wait(0.5):
         processes.reap()
+    if sshd:
+        processes.dismiss(sshd, patience=2)
     processes.end_all()
 
 
@@ -131,8 +134,10 @@ exec /bin/bash -l
 """
 
 
-def _start_sshd(disk: Path, port: int, environment: dict[str, str]) -> None:
-    """A real sshd with host keys of this start alone, as on an instance."""
+def _start_sshd(
+    disk: Path, port: int, environment: dict[str, str]
+) -> tuple[subprocess.Popen[bytes] | None, str | None]:
+    """A real sshd with host keys of this start alone, as on an instance; or why there is none."""
     for kind in ("ed25519", "ecdsa"):
         key = disk / f"etc/ssh/ssh_host_{kind}_key"
         subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", str(key)], check=True)
@@ -153,12 +158,10 @@ def _start_sshd(disk: Path, port: int, environment: dict[str, str]) -> None:
             settings=" ".join(f'"{name}={value}"' for name, value in session.items()),
         )
     )
-    if os.geteuid() == 0:
-        # Where sshd locks up the part that talks to strangers; Debian makes it when the service starts.
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    program = shutil.which("sshd", path=PATH) or "/usr/sbin/sshd"
-    command = [program, "-D", "-f", str(config), "-E", f"{disk}/var/log/sshd.log"]
-    subprocess.Popen(command, env={"PATH": PATH}, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        return start_sshd("the notebook's sshd", config, disk / "var/log/sshd.log", port), None
+    except processes.DidNotStart as problem:
+        return None, str(problem)
 
 
 def _locked() -> bool:

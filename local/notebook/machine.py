@@ -8,6 +8,7 @@ Everything a notebook starts is below one process (`init.py`) and ends with it.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import processes
 
@@ -100,15 +101,15 @@ class Machine:
             region=region,
             credentials=credentials(role),
         )
-        answer = self._run_init(told)
-        failure = answer.get("failure") if answer else f"the simulation broke; see {self.home}/machine.log"
-        if failure:
+        if failure := self._run_init(told):
             self.shut_down()
             raise BootFailed(failure)
 
-    def _run_init(self, told: Boot) -> dict[str, Any]:
-        """Start the notebook's first process and return its answer; nothing when it broke."""
-        with open(self.home / "machine.log", "ab") as log:
+    def _run_init(self, told: Boot) -> str | None:
+        """Start the notebook's first process and return why it did not come up, if so."""
+        path = self.home / "machine.log"
+        with open(path, "ab") as log:
+            before = log.tell()
             self._init = subprocess.Popen(
                 [sys.executable, "-m", "notebook.init"],
                 cwd=LOCAL,
@@ -119,9 +120,13 @@ class Machine:
             )
         # Popen knows no type for pipes that are there.
         to_init, from_init = cast(IO[bytes], self._init.stdin), cast(IO[bytes], self._init.stdout)
-        to_init.write(json.dumps(asdict(told)).encode() + b"\n")
-        to_init.flush()
-        return dict(json.loads(from_init.readline() or b"{}"))
+        with contextlib.suppress(BrokenPipeError):  # it has ended; its log says why
+            to_init.write(json.dumps(asdict(told)).encode() + b"\n")
+            to_init.flush()
+        answer = from_init.readline()
+        if not answer:
+            return f"the notebook's first process ended at its start{processes.last_words(path, before)}"
+        return cast("str | None", json.loads(answer)["failure"])
 
     def _renew_disk(self) -> None:
         """Only the volume, /home/ec2-user/SageMaker, outlives a stop."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
@@ -65,8 +64,6 @@ def laptop(tmp_path: Path, client_python: Path) -> Laptop:
 @pytest.fixture
 def sshd(tmp_path: Path, laptop: Laptop) -> Iterator[Callable[..., Sshd]]:
     """Makes sshds, and stops them at the end."""
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # where sshd, as root, insists on changing its root to
     made: list[Sshd] = []
 
     def make(port: int | None = None) -> Sshd:

@@ -20,10 +20,12 @@ from typing import Any
 import pytest
 from bastion_world import NOW, STACK, STOPPED, Bench, an_account
 
+import processes
 from notebook_ssh.aws.clients import client
 from notebook_ssh.rules.answers import Connection, Jump, connection_of, known_hosts, ssh_config
 from notebook_ssh.rules.record import Mode, NotebookState, Phase, Record, Report, Wish
 from notebook_ssh.settings import read_settings
+from sshd import start_sshd
 
 pytestmark = [
     pytest.mark.needs_root,
@@ -65,14 +67,9 @@ class Machine:
             f"Port 22\nHostKey {self.folder}/host_key\nAuthorizedKeysFile {self.folder}/authorized_keys\n"
             "PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
         )
-        self._server = subprocess.Popen(
-            self.command("/usr/sbin/sshd", "-D", "-e", "-f", config), stderr=subprocess.PIPE, start_new_session=True
+        self._server = start_sshd(
+            f"sshd of {self.space}", config, self.folder / "log", port=None, within=self.command()
         )
-        assert self._server.stderr is not None
-        for line in self._server.stderr:
-            if b"Server listening on 0.0.0.0" in line:
-                return
-        raise AssertionError(f"sshd ended with {self._server.wait()}")
 
     @property
     def host_key(self) -> str:
@@ -82,9 +79,8 @@ class Machine:
         """End everything that runs in the namespace, which nobody else uses, and take it away."""
         for process in run("ip", "netns", "pids", self.space).split():
             os.kill(int(process), signal.SIGKILL)
-        if self._server and self._server.stderr:
-            self._server.wait()
-            self._server.stderr.close()
+        if self._server:
+            processes.dismiss(self._server, patience=20)
         run("ip", "netns", "delete", self.space)
 
 
@@ -197,7 +193,6 @@ class Notebook:
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd run by root wants this empty folder (sshd(8), FILES)
     with an_account(monkeypatch) as bench, ExitStack() as at_the_end:
         monkeypatch.setenv("BASTION_HOST", BASTION_OUTSIDE)
         monkeypatch.setenv("BASTION_USER", "root")
