@@ -190,12 +190,7 @@ def state(seen: subprocess.CompletedProcess[bytes]) -> str:
     return re.sub(r"^[dl].* (\d+ -> [^\d\n]*).*$", r"\1", seen.stdout.decode(), flags=re.MULTILINE)
 
 
-KSH93 = pytest.mark.xfail(
-    strict=True, reason="the agent becomes a child of the owner's shell, whose `wait` waits for it"
-)
-
-
-@pytest.mark.parametrize("shell", [pytest.param(shell, marks=KSH93) if "ksh93" in shell else shell for shell in SHELLS])
+@pytest.mark.parametrize("shell", SHELLS)
 def test_the_owners_shell_looks_the_same_with_and_without_the_block(shell: str, machine: Machine) -> None:
     script = begun(shell, LOOK)
     without = machine.run(script)
