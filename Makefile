@@ -13,6 +13,8 @@ SAM := AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} SAM_CLI_TELEMETRY=0 
 # One more than there are cores, since tests wait for other processes; more of them would only set up more. Who is done
 # takes over from who is not.
 WORKERS := -n $(shell echo $$((1 + $$(nproc)))) --dist worksteal
+# Those that a lifecycle configuration may name: the block is tried in each.
+SHELLS := bash busybox dash ksh93 mksh zsh
 LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 
 .PHONY: help demo local aws test quick simulate broken load starts grants lint audit bench build size deploy environments clean
@@ -36,7 +38,7 @@ aws: ## an AWS account on this machine, to try docs/deploy.md in; Ctrl-C ends it
 	@$(LOCAL) local/account.py
 
 test: ## every check there is
-	@packaging/tools.sh sshd ssh curl git rsync $$([ "$$(id -u)" != 0 ] || echo ip nft) # the last two for network namespaces
+	@packaging/tools.sh sshd ssh curl git rsync $(SHELLS) $$([ "$$(id -u)" != 0 ] || echo ip nft) # the last two for network namespaces
 	@packaging/environments.sh dev emulator sam audit
 	@echo "Lint"
 	@packaging/lint.sh

@@ -11,6 +11,7 @@ package_of() {
     ssh | ssh-keygen | scp) echo openssh-client ;;
     ip) echo iproute2 ;;
     nft) echo nftables ;;
+    ksh93) echo ksh93u+m ;;
     *) echo "$1" ;;
     esac
 }

@@ -3,19 +3,21 @@
 #
 # Any POSIX shell with any options may run it. It must end at once with status 0 and leave no trace in the
 # owner's shell. So all of it happens in a subshell, and all that takes time in a background child of that one,
-# which ends as a process of its own session that holds no file descriptor of the owner's (boot.py).
+# which ends as a process of its own session that holds no file descriptor of the owner's (boot.py). That subshell
+# is the left side of a pipeline, which every shell runs in a process of its own. ksh93 runs other subshells in the
+# shell itself: the background child would be the owner's shell's, and the owner's `wait` would wait for the agent.
 #
 # Root runs no interpreter that others can write to, and everything below /home/ec2-user is ec2-user's: only
 # the system's Python will do (docs/block.md, "Which Python").
 #
 # rules/block.py drops these lines and fills in the words between @ signs. The settings are words such as
 # REGION=eu-west-1; boot.py passes them on as arguments, NOTEBOOK_SSH_REGION=eu-west-1.
-( (
+( ( (
 set +eu
 cd /
 umask 022
 export PATH="$PATH:/usr/bin:/bin"
-r=${NOTEBOOK_SSH_ROOT-} p=${NOTEBOOK_SSH_PYTHON:-/usr/bin/python3}
+r=$NOTEBOOK_SSH_ROOT p=${NOTEBOOK_SSH_PYTHON:-/usr/bin/python3}
 l=$r/var/log/notebook-ssh.log
 mkdir -p "$r/var/log"
 # `true`, because a failing redirection of a special builtin such as `:` ends the shell.
@@ -28,4 +30,4 @@ try:
  exec(c[:c.index(0)])
 except Exception as e:sys.exit("notebook-ssh: nothing was started: %r"%e)
 ' @arguments@ >>"$l" 2>&1
-) & ) </dev/null >/dev/null 2>&1 || :
+) & ) | : ) <>/dev/null >&0 2>&0 || :
