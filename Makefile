@@ -17,7 +17,7 @@ WORKERS := -n $(shell echo $$((1 + $$(nproc)))) --dist worksteal
 SHELLS := bash busybox dash ksh93 mksh zsh
 LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 
-.PHONY: help demo local aws test quick simulate broken load starts grants lint audit bench build size deploy environments clean
+.PHONY: help demo local aws test quick simulate broken load starts grants lint audit bench build size deploy environments fresh clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -99,6 +99,9 @@ deploy: build ## build, and put it into your AWS account (docs/deploy.md)
 
 environments: ## the virtual environments alone
 	@packaging/environments.sh dev emulator sam audit
+
+fresh: ## the first commands on a Debian that has nothing, as root: make fresh SUITE=trixie PARTS="demo user" REMAKE=yes
+	@$(PYTHON) packaging/fresh.py --suite "$(SUITE)" $(if $(REMAKE),--remake) $(PARTS)
 
 clean: ## take away everything that was made here
 	rm -rf .venv .build .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage

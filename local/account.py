@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import processes
 from emulator.process import LOCAL, PROJECT, REGION
+from output import standard_output
 from story import NotReached, Story
 from world import OWNERS_SCRIPT, World, obstacle
 
@@ -93,7 +94,7 @@ def main(words: list[str]) -> int:
         print(hindered)
         return 1
     processes.be_interrupted_by_signals()
-    story, world = Story(), World()
+    story, world = Story(standard_output()), World()
     story.title("An AWS account on this machine")
     try:
         stay(world, story, file)

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 import processes
 from emulator.stack import NotDeployed, build
+from output import standard_output
 from story import NotReached, Story
 from world import OWNERS_SCRIPT, Answer, Person, World, obstacle
 
@@ -317,7 +318,7 @@ def main(words: list[str]) -> int:
         print(hindered)
         return 1
     processes.be_interrupted_by_signals()
-    story = Story()
+    story = Story(standard_output())
     story.title("notebook-ssh on this machine")
     story.say(
         "AWS is emulated, and so are ngrok's cloud and the computers. The template, the functions, the scripts, "

@@ -30,6 +30,19 @@ need_venv() {
         fail "$1 cannot make virtual environments; install the venv package of that Python"
 }
 
+# What a program that failed says of it, in one sentence.
+reason() {
+    case $1 in
+    *"No space left on device"* | *"Disk quota exceeded"*)
+        echo "there is no space left on the disk, for $PWD/.venv or for temporary files in ${TMPDIR:-/tmp}"
+        ;;
+    *) grep -m 1 -E '^(ERROR|E|[A-Za-z.]*Error):' <<<"$1" || tail -n 1 <<<"$1" ;;
+    esac
+}
+
+making=
+trap '[ -z "$making" ] || rm -rf "$making"' EXIT # half an environment helps nobody, least of all on a full disk
+
 make_environment() {
     local name=$1 python=$2
     local folder=.venv/$name requirements=requirements/$name.txt
@@ -41,18 +54,23 @@ make_environment() {
     need_venv "$python"
     echo "environments: making .venv/$name ($(grep -c '==' "$requirements") packages) ..." >&2
     rm -rf "$folder"
-    "$python" -m venv "$folder"
-    local pip=("$folder/bin/python" -m pip --disable-pip-version-check --quiet)
+    making=$folder
+    local said pip=("$folder/bin/python" -m pip --disable-pip-version-check --quiet)
+    said=$("$python" -m venv "$folder" 2>&1) || fail "could not make $folder: $(reason "$said")"
     # Nothing may choose a version by itself: the file is complete, and pip check proves it.
-    "${pip[@]}" install --no-deps --require-hashes --requirement "$requirements" ||
-        fail "could not install $requirements; pip's own message is above"
-    "${pip[@]}" check || fail "$requirements is not complete; make it anew from requirements/$name.in"
-    echo "$stamp" >"$folder/.stamp"
+    said=$("${pip[@]}" install --no-deps --require-hashes --requirement "$requirements" 2>&1) ||
+        fail "could not install $requirements: $(reason "$said")"
+    said=$("${pip[@]}" check 2>&1) ||
+        fail "$requirements is not complete; make it again from requirements/$name.in: $(reason "$said")"
+    said=$({ echo "$stamp" >"$folder/.stamp"; } 2>&1) || fail "could not finish $folder: $(reason "$said")"
+    making=
 }
 
 [ $# -gt 0 ] || fail "name the environments: dev, emulator, sam, audit"
-{ mkdir -p .venv && [ -w .venv ]; } 2>/dev/null ||
+if ! said=$({ mkdir -p .venv && : >.venv/.lock; } 2>&1); then
+    case $said in *"No space left"*) fail "$(reason "$said")" ;; esac
     fail "cannot write into this folder, $PWD; clone the project into a folder of your own"
+fi
 exec 9>.venv/.lock
 flock 9 # two runs side by side make it once
 python=$(find_python)

@@ -39,13 +39,17 @@ if [ ! -e /usr/sbin/policy-rc.d ]; then
     printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
     chmod 755 /usr/sbin/policy-rc.d
 fi
-log=$(mktemp)
-if ! {
+install() {
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update && apt-get install --yes --no-install-recommends "${missing[@]}"
-} >"$log" 2>&1 </dev/null; then
-    tail -n 20 "$log" >&2
-    echo "tools: apt could not install ${missing[*]}; its last lines are above, all of them in $log" >&2
+    apt-get update || true # a source that is out of order need not be where these packages are
+    # Another apt may be at work, as on a machine that has just been started.
+    apt-get --option DPkg::Lock::Timeout=300 install --yes --no-install-recommends "${missing[@]}"
+}
+if ! said=$(install 2>&1 </dev/null); then
+    reason=$(grep -m 1 -E '^[EW]: Failed to fetch' <<<"$said" || grep -m 1 '^E: ' <<<"$said" || tail -n 1 <<<"$said")
+    log=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.build/apt.log
+    kept="; all that it said is in $log"
+    { mkdir -p "${log%/*}" && echo "$said" >"$log"; } 2>/dev/null || kept=
+    echo "tools: apt could not install ${missing[*]}: ${reason#[EW]: }$kept" >&2
     exit 1
 fi
-rm -f "$log"
