@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -36,19 +36,15 @@ def group(world: World) -> Iterator[str]:
     logs.delete_log_group(logGroupName=name)
 
 
-@pytest.mark.parametrize(("pattern", "found"), [("", [0, 1, 2, 3, 4]), ('"DRY RUN" one', [2])])
-def test_a_filter_pattern_that_ministack_knows(world: World, group: str, pattern: str, found: list[int]) -> None:
-    test_a_filter_pattern_finds_exactly_what_it_says_or_is_refused(world, group, pattern, found)
-
-
-@pytest.mark.xfail(strict=True, reason="ministack splits phrases, ignores case, and takes any JSON pattern for all")
 @pytest.mark.parametrize(
     ("pattern", "found"),
     [
+        ("", [0, 1, 2, 3, 4]),
         ('"dry run"', [0]),
         ("dry run", [0, 1]),
         ("run", [0, 1]),
         ("RUN", [2]),
+        ('"DRY RUN" one', [2]),
         ('"level":"INFO"', None),
         ('"\\"level\\":\\"INFO\\""', [0]),
         ('{ $.level = "WARNING" }', [1]),
@@ -87,19 +83,23 @@ def test_a_filter_pattern_finds_exactly_what_it_says_or_is_refused(
     if found is None:
         with pytest.raises(ClientError, match="InvalidParameterException") as refused:
             search()
-        assert pattern in str(refused.value)
+        assert pattern.strip() in str(refused.value)
     else:
         assert search() == [LINES[number] for number in found]
 
 
-def ask(world: World, service: str, operation: str, **given: Any) -> Callable[[], Any]:
-    return lambda: getattr(world.emulator.client(service), operation)(**given)
+@pytest.fixture(scope="module")
+def interface(world: World) -> Iterator[None]:
+    """A network interface: moto looks at a filter's name only when there is something to filter."""
+    ec2 = world.emulator.client("ec2")
+    made = ec2.create_network_interface(SubnetId=world.network.subnet)["NetworkInterface"]["NetworkInterfaceId"]
+    yield
+    ec2.delete_network_interface(NetworkInterfaceId=made)
 
 
 NAMED = [{"Name": "no-such-filter", "Values": ["x"]}]
 
 
-@pytest.mark.xfail(strict=True, reason="left out of account, or an internal error without a word of the reason")
 @pytest.mark.parametrize(
     ("service", "operation", "given", "code"),
     [
@@ -127,6 +127,7 @@ NAMED = [{"Name": "no-such-filter", "Values": ["x"]}]
         ),
     ],
 )
+@pytest.mark.usefixtures("interface")
 def test_what_would_be_left_out_of_account_is_refused_by_the_services_own_code(
     world: World, group: str, service: str, operation: str, given: dict[str, Any], code: str
 ) -> None:
@@ -142,5 +143,5 @@ def test_what_would_be_left_out_of_account_is_refused_by_the_services_own_code(
         "get_parameters_by_path": {"Path": "/"},
     }
     with pytest.raises(ClientError) as refused:
-        ask(world, service, operation, **needed.get(operation, {}), **given)()
+        getattr(world.emulator.client(service), operation)(**needed.get(operation, {}), **given)
     assert refused.value.response["Error"]["Code"] == code
