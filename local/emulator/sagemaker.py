@@ -463,7 +463,10 @@ def _page(resources: list[Any], asked: Mapping[str, Any]) -> tuple[list[Any], st
     size = asked.get("MaxResults") or 10  # the documented default of both lists
     if not 1 <= size <= PAGE:
         raise ValidationError(f"Value '{size}' at 'maxResults' failed to satisfy constraint: at most {PAGE}")
-    start = int(base64.b64decode(asked["NextToken"])) if asked.get("NextToken") else 0
+    try:
+        start = int(base64.b64decode(asked["NextToken"], validate=True)) if asked.get("NextToken") else 0
+    except ValueError:
+        raise ValidationError(f"Invalid NextToken: {asked['NextToken']}") from None
     end = start + size
     return resources[start:end], base64.b64encode(str(end).encode()).decode() if end < len(resources) else None
 

@@ -77,7 +77,7 @@ def main() -> None:
     from ministack.core.responses import get_account_id, request_scope
     from ministack.services import eventbridge, sts
 
-    from emulator import access, corrections, events, moto_services, sagemaker
+    from emulator import access, corrections, events, moto_services, refusals, sagemaker
     from emulator.faults import Faults
     from emulator.hardware import Hardware
     from notebook.machine import Credentials
@@ -157,6 +157,7 @@ def main() -> None:
     corrections.let_clocks_be_set()
     access.teach_access()
     access.trust_the_loopback()
+    refusals.refuse_what_is_not_emulated()
 
     machines = settings.home / "notebooks"
     machines.mkdir(exist_ok=True)
