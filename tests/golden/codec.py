@@ -1,0 +1,116 @@
+"""Values of the pure core as JSON and back, under one table of names (`names.toml`).
+
+A dataclass is `{"!": "record.Record", field: value, …}`, fields with their defaults left out; an enum's member is
+`{"!": "record.Mode", "value": …}`. Old names are those that the stored cases use, new ones those of the code.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PACKAGE = "notebook_ssh"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The table of names.
+
+    classes: new dotted name below the package by old one. fields: new name of a field by `old class.old field`.
+    """
+
+    classes: Mapping[str, str]
+    fields: Mapping[str, str]
+
+    def class_of(self, old: str) -> Any:
+        """The class that the stored name `old` means now. Raises AttributeError or ModuleNotFoundError."""
+        module, _, name = self.classes.get(old, f"rules.{old}").rpartition(".")
+        return getattr(importlib.import_module(f"{PACKAGE}.{module}"), name)
+
+    def field_of(self, old_class: str, old_field: str) -> str:
+        """The name that a field has now."""
+        return self.fields.get(f"{old_class}.{old_field}", old_field)
+
+    def old_of(self, cls: type) -> str:
+        """The stored name of `cls`."""
+        dotted = f"{cls.__module__.removeprefix(f'{PACKAGE}.')}.{cls.__qualname__}"
+        old = next((old for old, new in self.classes.items() if new == dotted), None)
+        return old or dotted.removeprefix("rules.")
+
+    def old_field_of(self, old_class: str, new_field: str) -> str:
+        """The stored name of a field."""
+        head = f"{old_class}."
+        return next(
+            (old.removeprefix(head) for old, new in self.fields.items() if new == new_field and old.startswith(head)),
+            new_field,
+        )
+
+
+@cache
+def names() -> Names:
+    """The committed table."""
+    told = tomllib.loads((HERE / "names.toml").read_text())
+    return Names(told["classes"], told["fields"])
+
+
+def encode(value: Any) -> Any:
+    """`value` as JSON can hold it, by its old names. Raises TypeError for what no case may hold."""
+    match value:
+        case Enum():
+            return {"!": names().old_of(type(value)), "value": value.value}
+        case None | bool() | int() | str():
+            return value
+        case bytes():
+            return {"!": "bytes", "base64": base64.b64encode(value).decode()}
+        case tuple() | list():
+            return [encode(each) for each in value]
+        case frozenset() | set():
+            return {"!": "set", "members": sorted((encode(each) for each in value), key=repr)}
+        case Mapping():
+            if all(isinstance(key, str) for key in value):
+                return {key: encode(each) for key, each in value.items()}
+            return {"!": "pairs", "pairs": [[encode(key), encode(each)] for key, each in value.items()]}
+    if is_dataclass(value) and not isinstance(value, type):
+        old = names().old_of(type(value))
+        told = {
+            names().old_field_of(old, field.name): encode(getattr(value, field.name))
+            for field in fields(value)
+            if field.compare and not _is_default(field, getattr(value, field.name))
+        }
+        return {"!": old, **told}
+    raise TypeError(f"no case holds a {type(value).__name__}")
+
+
+def decode(told: Any) -> Any:
+    """The inverse of `encode`, but that lists become tuples."""
+    if isinstance(told, list):
+        return tuple(decode(each) for each in told)
+    if not isinstance(told, dict):
+        return told
+    match told:
+        case {"!": "bytes", "base64": text}:
+            return base64.b64decode(text)
+        case {"!": "set", "members": members}:
+            return frozenset(map(decode, members))
+        case {"!": "pairs", "pairs": pairs}:
+            return {decode(key): decode(each) for key, each in pairs}
+        case {"!": old, **parts}:
+            cls = names().class_of(old)
+            if issubclass(cls, Enum):
+                return cls(parts["value"])
+            return cls(**{names().field_of(old, name): decode(each) for name, each in parts.items()})
+    return {key: decode(each) for key, each in told.items()}
+
+
+def _is_default(field: Field[Any], value: Any) -> bool:
+    if field.default is not MISSING:
+        return bool(value == field.default)
+    return field.default_factory is not MISSING and bool(value == field.default_factory())
