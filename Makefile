@@ -15,7 +15,7 @@ SAM := AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} SAM_CLI_TELEMETRY=0 
 WORKERS := -n $(shell echo $$((1 + $$(nproc)))) --dist worksteal
 LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 
-.PHONY: help demo local aws test quick simulate broken load starts grants lint audit bench build size deploy environments clean
+.PHONY: help demo local aws test quick simulate broken load starts grants lint audit bench build size deploy environments hooks oldest version release clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -37,7 +37,7 @@ aws: ## an AWS account on this machine, to try docs/deploy.md in; Ctrl-C ends it
 
 test: ## every check there is
 	@packaging/tools.sh sshd ssh curl git rsync $$([ "$$(id -u)" != 0 ] || echo ip nft) # the last two for network namespaces
-	@packaging/environments.sh dev emulator sam audit
+	@packaging/environments.sh dev emulator sam audit release
 	@echo "Lint"
 	@packaging/lint.sh
 	@echo "Tests"
@@ -96,8 +96,25 @@ deploy: build ## build, and put it into your AWS account (docs/deploy.md)
 	@$(SAM) deploy --guided
 
 environments: ## the virtual environments alone
-	@packaging/environments.sh dev emulator sam audit
+	@packaging/environments.sh dev emulator sam audit release
+
+hooks: ## the checks of .pre-commit-config.yaml before each commit, with the pinned tools
+	@packaging/environments.sh dev
+	@$(DEV)/pre-commit install
+
+oldest: ## the agent and the client on Python 3.9, the oldest that they run on: make oldest PYTHON39=python3.9
+	@packaging/tools.sh sshd ssh
+	@packaging/environments.sh dev client
+	@AGENT_PYTHON="$$PWD/.venv/client/bin/python" $(DEV)/pytest -q $(WORKERS) tests/agent
+	@.venv/client/bin/python -m pytest -q tests/client
+
+version: ## the version, or a new one everywhere and over the changes: make version NEW=1.2.3
+	@$(PYTHON) packaging/version.py $(NEW)
+
+release: ## dist/notebook-ssh-VERSION.zip, from what is committed: deploys without a checkout
+	@packaging/environments.sh release
+	@.venv/release/bin/python packaging/release.py
 
 clean: ## take away everything that was made here
-	rm -rf .venv .build .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	rm -rf .venv .build .aws-sam dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -prune -exec rm -rf {} +
