@@ -17,7 +17,7 @@ WORKERS := -n $(shell echo $$((1 + $$(nproc)))) --dist worksteal
 SHELLS := bash busybox dash ksh93 mksh zsh
 LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 
-.PHONY: help demo local aws test quick simulate broken load starts grants lint audit bench build size deploy environments fresh clean
+.PHONY: help demo local aws test quick simulate broken load starts grants lint audit bench build size deploy environments hooks oldest version release fresh clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -39,7 +39,7 @@ aws: ## an AWS account on this machine, to try docs/deploy.md in; Ctrl-C ends it
 
 test: ## every check there is
 	@packaging/tools.sh sshd ssh curl git rsync $(SHELLS) $$([ "$$(id -u)" != 0 ] || echo ip nft) # the last two for network namespaces
-	@packaging/environments.sh dev emulator sam audit
+	@packaging/environments.sh dev emulator sam audit release
 	@echo "Lint"
 	@packaging/lint.sh
 	@echo "Tests"
@@ -98,11 +98,28 @@ deploy: build ## build, and put it into your AWS account (docs/deploy.md)
 	@$(SAM) deploy --guided
 
 environments: ## the virtual environments alone
-	@packaging/environments.sh dev emulator sam audit
+	@packaging/environments.sh dev emulator sam audit release
+
+hooks: ## the checks of .pre-commit-config.yaml before each commit, with the pinned tools
+	@packaging/environments.sh dev
+	@$(DEV)/pre-commit install
+
+oldest: ## the agent and the client on Python 3.9, the oldest that they run on: make oldest PYTHON39=python3.9
+	@packaging/tools.sh sshd ssh
+	@packaging/environments.sh dev client
+	@AGENT_PYTHON="$$PWD/.venv/client/bin/python" $(DEV)/pytest -q $(WORKERS) tests/agent
+	@.venv/client/bin/python -m pytest -q tests/client
+
+version: ## the version, or a new one everywhere and over the changes: make version NEW=1.2.3
+	@$(PYTHON) packaging/version.py $(NEW)
+
+release: ## dist/notebook-ssh-VERSION.zip, from what is committed: deploys without a checkout
+	@packaging/environments.sh release
+	@.venv/release/bin/python packaging/release.py
 
 fresh: ## the first commands on a Debian that has nothing, as root: make fresh SUITE=trixie PARTS="demo user" REMAKE=yes
 	@$(PYTHON) packaging/fresh.py --suite "$(SUITE)" $(if $(REMAKE),--remake) $(PARTS)
 
 clean: ## take away everything that was made here
-	rm -rf .venv .build .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	rm -rf .venv .build .aws-sam dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ from functools import cache
 from math import ceil
 from pathlib import Path
 
+import archive
 import by_name
 import looked_up
 import news
@@ -164,7 +165,7 @@ def contents(ground: Ground) -> Iterator[Figure]:
     yield Figure("contents", "lookup, clients made", len(loaded["clients"]), "clients", 1, ", ".join(loaded["clients"]))
     modules, checked = _bytecode(ground.build)
     yield Figure("contents", "modules without unchecked-hash bytecode", checked, "modules", 0, f"of {modules}")
-    parts = {part: len(size.zipped(ground.build / part)) for part in ("core", "functions", "notebook_agent")}
+    parts = {part: len(archive.zipped(ground.build / part)) for part in ("core", "functions", "notebook_agent")}
     beside = ", ".join(f"{name} {weight / 2**20:.2f}" for name, weight in parts.items())
     yield Figure(
         "contents", "functions and layers, zipped", sum(parts.values()) / 2**20, "MiB", size.LIMIT / 2**20, beside

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes the virtual environments named, each from requirements/NAME.txt, and only when something changed since:
-#     packaging/environments.sh dev emulator sam audit
+#     packaging/environments.sh dev emulator sam audit release
+#     PYTHON39=python3.9 packaging/environments.sh client
 # Exact versions, each with its hash; nothing outside this folder is touched but what apt installs (tools.sh).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -20,6 +21,14 @@ find_python() {
         fi
     done
     fail "needs Python 3.11 or newer as python3; install it, or name one with PYTHON=..."
+}
+
+# The oldest Python that the client and the agent run on, for the environment `client`.
+find_python39() {
+    local candidate=${PYTHON39:-python3.9}
+    "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 9))' 2>/dev/null ||
+        fail "needs Python 3.9 as python3.9; install it, or name one with PYTHON39=..."
+    command -v "$candidate"
 }
 
 # Debian splits venv and pip off its python3.
@@ -66,7 +75,7 @@ make_environment() {
     making=
 }
 
-[ $# -gt 0 ] || fail "name the environments: dev, emulator, sam, audit"
+[ $# -gt 0 ] || fail "name the environments: dev, emulator, sam, audit, release, client"
 if ! said=$({ mkdir -p .venv && : >.venv/.lock; } 2>&1); then
     case $said in *"No space left"*) fail "$(reason "$said")" ;; esac
     fail "cannot write into this folder, $PWD; clone the project into a folder of your own"
@@ -75,5 +84,11 @@ exec 9>.venv/.lock
 flock 9 # two runs side by side make it once
 python=$(find_python)
 for name in "$@"; do
-    make_environment "$name" "$python"
+    case $name in
+    client)
+        oldest=$(find_python39)
+        make_environment "$name" "$oldest"
+        ;;
+    *) make_environment "$name" "$python" ;;
+    esac
 done

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Every check that runs nothing: style, types, layers, shell, template. Quiet about what is well.
+# Every check that runs nothing of the project; quiet about what is well:
+#     packaging/lint.sh              all of them, in this order
+#     packaging/lint.sh style shell  these alone, as .pre-commit-config.yaml has them run before a commit
 # shellcheck disable=SC2329 # functions are called through `check`
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
@@ -7,6 +9,11 @@ export PATH=$PWD/.venv/dev/bin:$PATH
 export PYTHONPATH=layers/core:functions:client:local
 export AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0
 failed=0
+
+[ -x .venv/dev/bin/ruff ] || {
+    echo "lint: the tools are not here yet; run: make environments" >&2
+    exit 2
+}
 
 check() {
     local name=$1 output began=$SECONDS
@@ -19,11 +26,18 @@ check() {
     fi
 }
 
-# Shell scripts by their names or by their first lines, of whatever git knows or would add.
+# Whatever git knows or would add, and is there.
+files() {
+    local file
+    git ls-files --cached --others --exclude-standard -z | while IFS= read -r -d '' file; do
+        [ ! -f "$file" ] || printf '%s\0' "$file"
+    done
+}
+
+# Shell scripts by their names or by their first lines.
 shell_scripts() {
     local file line
-    git ls-files --cached --others --exclude-standard -z | while IFS= read -r -d '' file; do
-        [ -f "$file" ] || continue
+    files | while IFS= read -r -d '' file; do
         line=
         case $file in
         *.sh) ;;
@@ -41,14 +55,44 @@ lint_shell() {
     shell_scripts | xargs -0 -r shellcheck
 }
 
-check "style" ruff check .
-check "formatting" ruff format --check .
-check "types" mypy
-check "layers" lint-imports
-check "shell" lint_shell
-check "template (cfn-lint)" cfn-lint template.yaml
-check "template (sam)" .venv/sam/bin/sam validate --lint
-check "template (checkov)" .venv/audit/bin/python -m checkov.main --config-file packaging/checkov.yaml
-# Needs a network, which this must not: a check that says something else tomorrow, of the same tree, is no check.
-printf '  %-22s not looked up here: make audit\n' "known weaknesses"
+lint_spelling() {
+    files | xargs -0 -r codespell
+}
+
+lint_files() {
+    files | xargs -0 -r edcfg-lint
+}
+
+run() {
+    case $1 in
+    files) check "files (.editorconfig)" lint_files ;;
+    spelling) check "spelling" lint_spelling ;;
+    style) check "style" ruff check . ;;
+    formatting) check "formatting" ruff format --check . ;;
+    types) check "types" mypy ;;
+    layers) check "layers" lint-imports ;;
+    shell) check "shell" lint_shell ;;
+    workflows)
+        check "workflows (actionlint)" actionlint
+        check "workflows (zizmor)" zizmor --offline --no-progress --quiet .github
+        ;;
+    template) check "template (cfn-lint)" cfn-lint template.yaml ;;
+    sam) check "template (sam)" .venv/sam/bin/sam validate --lint ;;
+    checkov) check "template (checkov)" .venv/audit/bin/python -m checkov.main --config-file packaging/checkov.yaml ;;
+    weaknesses)
+        # Needs a network, which this must not: a check that says something else tomorrow, of the same tree, is no check.
+        printf '  %-22s not looked up here: make audit\n' "known weaknesses"
+        ;;
+    *)
+        echo "lint: there is no check named $1; there are ${all[*]}" >&2
+        exit 2
+        ;;
+    esac
+}
+
+all=(files spelling style formatting types layers shell workflows template sam checkov weaknesses)
+[ $# -gt 0 ] || set -- "${all[@]}"
+for name in "$@"; do
+    run "$name"
+done
 exit $failed

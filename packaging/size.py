@@ -8,25 +8,13 @@ Folders with equal content are uploaded once, and counted once.
 from __future__ import annotations
 
 import hashlib
-import io
 import sys
-import zipfile
 from pathlib import Path
+
+from archive import zipped
 
 LIMIT = 12 * 1024 * 1024
 """What functions and layers together may weigh, in bytes, bytecode included (docs/performance.md)."""
-
-
-def zipped(folder: Path) -> bytes:
-    """The content of `folder` as a zip that depends on nothing but names and bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                archive.writestr(
-                    zipfile.ZipInfo(str(path.relative_to(folder))), path.read_bytes(), zipfile.ZIP_DEFLATED
-                )
-    return buffer.getvalue()
 
 
 def sizes(build: Path) -> dict[str, int]:

@@ -6,6 +6,7 @@ speaks first). If nothing greets in time, the stack is asked, and a sleeping not
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -191,6 +192,9 @@ def relay(link: Link, said: bytes, source: int, sink: int) -> None:
             _write_all(sink, data)
     except (BrokenPipeError, ConnectionResetError):
         return  # ssh has gone, or the notebook has: nobody is left to tell
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # Windows' word for a pipe that has no reader any more
+            raise
 
 
 def connect(home: str, host: str, port: int, max_age: float) -> tuple[Link, bytes]:

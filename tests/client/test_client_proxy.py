@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -142,6 +143,29 @@ def test_when_ssh_has_gone_the_relay_ends(serve: Serve) -> None:
     result, sink = os.pipe()
     os.close(result)
     proxy.relay(link, said, source, sink)
+    link.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "ends"),
+    [
+        (errno.EPIPE, True),
+        (errno.EINVAL, True),
+        (errno.ENOSPC, False),
+    ],
+    ids=["EPIPE", "EINVAL", "ENOSPC"],
+)
+def test_a_pipe_that_nobody_reads_is_the_end_on_every_system(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, number: int, ends: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    link, said = proxy.reach(place(serve(lambda connection: connection.sendall(GREETING))), 10)
+    monkeypatch.setattr(proxy, "_write_all", refuse)
+    source, _feed = os.pipe()
+    with contextlib.nullcontext() if ends else pytest.raises(OSError, match=os.strerror(number)):
+        proxy.relay(link, said, source, 1)
     link.close()
 
 

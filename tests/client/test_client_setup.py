@@ -171,6 +171,7 @@ def test_an_ssh_configuration_that_cannot_be_read_is_said(tmp_path: Path) -> Non
         ssh_files.install(str(tmp_path / "home"), str(tmp_path / "config"))
 
 
+@pytest.mark.posix
 def test_an_ssh_configuration_that_cannot_be_written_says_what_to_add(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +212,7 @@ def test_the_region_is_read_from_the_address(monkeypatch: pytest.MonkeyPatch) ->
     assert (stack.region, stack.api) == ("eu-north-1", "https://abc.execute-api.eu-north-1.amazonaws.com/v1")
 
 
+@pytest.mark.posix
 def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     import fcntl
 

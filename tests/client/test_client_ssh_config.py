@@ -86,6 +86,7 @@ def test_an_older_openssh_is_not_told_of_what_it_does_not_know() -> None:
     assert "proxy --max-age 60 " in ssh_config.proxy_command(older)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("host", "ours"),
     [("x.notebook", True), ("demo", True), ("example.com", False), ("notebook", False), ("demo2", False)],
@@ -101,6 +102,7 @@ def test_ssh_itself_sees_our_settings_for_our_names_alone(tmp_path: Path, host: 
     assert seen["connecttimeout"] == ("1200" if ours else "7")
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("host", ["demo", "new.notebook"])
 def test_settings_for_all_hosts_do_not_get_in_the_way(tmp_path: Path, host: str) -> None:
     hosts = tmp_path / "hosts"
@@ -124,6 +126,7 @@ def test_a_name_with_a_quote_in_it_is_not_ours() -> None:
     assert all(" '%h' %p" in line for line in text.splitlines() if "ProxyCommand" in line)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("host", ["demo", "demo.notebook"])
 def test_settings_of_ones_own_for_notebooks(tmp_path: Path, host: str) -> None:
     hosts = tmp_path / "hosts"
@@ -136,6 +139,7 @@ def test_settings_of_ones_own_for_notebooks(tmp_path: Path, host: str) -> None:
     assert (seen["forwardagent"], seen["port"]) == ("yes", "22")
 
 
+@pytest.mark.posix
 def test_ten_thousand_notebooks_are_read_at_once(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text(ssh_config.hosts_file(HERE, {"team": [f"notebook-{n}" for n in range(10_000)]}, ["team"]))
@@ -168,6 +172,7 @@ def test_hosts_of_this_machine_are_read_as_hosts_5_writes_them() -> None:
     assert ssh_config.hosts_of_this_machine(text) == {"localhost", "box", "git", "git.example.com"}
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("hashed", [False, True])
 def test_known_hosts_are_found_plain_and_hashed(tmp_path: Path, hashed: bool) -> None:
     file = tmp_path / "known_hosts"
@@ -205,6 +210,7 @@ def test_a_path_that_a_shell_would_read_is_refused(path: str) -> None:
         ssh_config.command_line([path], through_a_shell=True)
 
 
+@pytest.mark.posix
 @given(st.from_regex(r"/[A-Za-z0-9 &;()'|<>*?!#~éß.-]{1,30}", fullmatch=True))
 def test_the_shell_reads_back_the_very_words(path: str) -> None:
     line = ssh_config.command_line([path, "proxy"], through_a_shell=True)
