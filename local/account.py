@@ -17,7 +17,6 @@ from typing import NoReturn
 
 import processes
 from emulator.process import LOCAL, PROJECT, REGION, DidNotStart
-from output import standard_output
 from story import NotReached, Story
 from world import OWNERS_SCRIPT, World, obstacle
 
@@ -86,6 +85,7 @@ def stay(world: World, story: Story, file: Path) -> NoReturn:
 
 def main(words: list[str]) -> int:
     """The command line described at the top of this file."""
+    processes.open_closed_streams()
     parser = argparse.ArgumentParser(description="an AWS account on this machine")
     parser.add_argument("--environment", type=Path, default=PROJECT / ".build/aws.sh", help="the file to write")
     file: Path = parser.parse_args(words).environment
@@ -94,7 +94,7 @@ def main(words: list[str]) -> int:
         print(hindered)
         return 1
     processes.be_interrupted_by_signals()
-    story, world = Story(standard_output()), World()
+    story, world = Story(sys.stdout), World()
     story.title("An AWS account on this machine")
     try:
         stay(world, story, file)

@@ -24,7 +24,6 @@ from typing import Any, NoReturn
 import processes
 from emulator.process import DidNotStart
 from emulator.stack import NotDeployed, build
-from output import standard_output
 from story import NotReached, Story
 from world import OWNERS_SCRIPT, Answer, Person, World, obstacle
 
@@ -311,6 +310,7 @@ def stay(demo: Demo) -> NoReturn:
 
 def main(words: list[str]) -> int:
     """The command line described at the top of this file."""
+    processes.open_closed_streams()
     parser = argparse.ArgumentParser(description="notebook-ssh on this machine")
     parser.add_argument("--stay", action="store_true", help="stay up after the story's first half, until Ctrl-C")
     arguments = parser.parse_args(words)
@@ -319,7 +319,7 @@ def main(words: list[str]) -> int:
         print(hindered)
         return 1
     processes.be_interrupted_by_signals()
-    story = Story(standard_output())
+    story = Story(sys.stdout)
     story.title("notebook-ssh on this machine")
     story.say(
         "AWS is emulated, and so are ngrok's cloud and the computers. The template, the functions, the scripts, "
