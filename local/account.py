@@ -105,6 +105,11 @@ def main(words: list[str]) -> int:
     except (NotReached, DidNotStart) as problem:
         story.failed(f"It stopped here: {problem}. The logs are in {world.close(keep_logs=True)}")
         return 1
+    except Exception as problem:
+        logs = world.close(keep_logs=True)
+        where = f"The logs are in {logs}" if logs else "No log could be kept."
+        story.failed(f"It stopped here: {type(problem).__name__}: {problem}. {where}")
+        return 1
     finally:
         file.unlink(missing_ok=True)
 

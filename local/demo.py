@@ -344,7 +344,7 @@ def main(words: list[str]) -> int:
 def _fail(world: World, story: Story, sentence: str) -> int:
     logs: Path | None = world.close(keep_logs=True)
     short = textwrap.shorten(sentence, 300, placeholder=" …").rstrip(".")
-    story.failed(f"It stopped here: {short}. The logs are in {logs}")
+    story.failed(f"It stopped here: {short}. " + (f"The logs are in {logs}" if logs else "No log could be kept."))
     return 1
 
 
