@@ -137,7 +137,6 @@ print(json.dumps({name: os.environ.get(name) for name in variables}))
 """
 
 
-@pytest.mark.xfail(strict=True, reason="a signing key stays in /tmp")
 def test_whatever_ministack_keeps_is_in_the_folder_of_its_run(tmp_path: Path) -> None:
     """Else runs share it, one user's are in another's way, and a key stays on the disk."""
     command = [str(PYTHON), "-c", OUTSIDE, str(tmp_path)]
