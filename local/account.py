@@ -18,7 +18,6 @@ from typing import NoReturn
 import processes
 import terminal
 from emulator.process import PROJECT, REGION
-from output import standard_output
 from story import NotReached, Story
 from world import OWNERS_SCRIPT, World, obstacle
 
@@ -83,6 +82,7 @@ def stay(world: World, story: Story, file: Path) -> NoReturn:
 
 def main(words: list[str]) -> int:
     """The command line described at the top of this file."""
+    processes.open_closed_streams()
     parser = argparse.ArgumentParser(description="an AWS account on this machine")
     parser.add_argument("--environment", type=Path, default=PROJECT / ".build/aws.sh", help="the file to write")
     file: Path = parser.parse_args(words).environment
@@ -91,7 +91,7 @@ def main(words: list[str]) -> int:
         print(hindered)
         return 1
     processes.be_interrupted_by_signals()
-    story, world = Story(standard_output()), World()
+    story, world = Story(sys.stdout), World()
     story.title("An AWS account on this machine")
     try:
         stay(world, story, file)
@@ -101,6 +101,11 @@ def main(words: list[str]) -> int:
         return 0
     except (NotReached, processes.DidNotStart) as problem:
         story.failed(f"It stopped here: {problem}. The logs are in {world.close(keep_logs=True)}")
+        return 1
+    except Exception as problem:
+        logs = world.close(keep_logs=True)
+        where = f"The logs are in {logs}" if logs else "No log could be kept."
+        story.failed(f"It stopped here: {type(problem).__name__}: {problem}. {where}")
         return 1
     finally:
         file.unlink(missing_ok=True)

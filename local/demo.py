@@ -23,7 +23,6 @@ from typing import Any, NoReturn
 
 import processes
 from emulator.stack import NotDeployed, build
-from output import standard_output
 from story import NotReached, Story
 from world import OWNERS_SCRIPT, Answer, Person, World, obstacle
 
@@ -310,6 +309,7 @@ def stay(demo: Demo) -> NoReturn:
 
 def main(words: list[str]) -> int:
     """The command line described at the top of this file."""
+    processes.open_closed_streams()
     parser = argparse.ArgumentParser(description="notebook-ssh on this machine")
     parser.add_argument("--stay", action="store_true", help="stay up after the story's first half, until Ctrl-C")
     arguments = parser.parse_args(words)
@@ -318,7 +318,7 @@ def main(words: list[str]) -> int:
         print(hindered)
         return 1
     processes.be_interrupted_by_signals()
-    story = Story(standard_output())
+    story = Story(sys.stdout)
     story.title("notebook-ssh on this machine")
     story.say(
         "AWS is emulated, and so are ngrok's cloud and the computers. The template, the functions, the scripts, "
@@ -343,7 +343,7 @@ def main(words: list[str]) -> int:
 def _fail(world: World, story: Story, sentence: str) -> int:
     logs: Path | None = world.close(keep_logs=True)
     short = textwrap.shorten(sentence, 300, placeholder=" …").rstrip(".")
-    story.failed(f"It stopped here: {short}. The logs are in {logs}")
+    story.failed(f"It stopped here: {short}. " + (f"The logs are in {logs}" if logs else "No log could be kept."))
     return 1
 
 

@@ -36,6 +36,17 @@ def be_interrupted_by_signals() -> None:
         signal.signal(number, interrupted)
 
 
+def open_closed_streams() -> None:
+    """Let standard streams that are closed lead nowhere; else the next file opened would be one of them for children."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            if (nowhere := os.open(os.devnull, os.O_RDWR)) != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  it stays open
+
+
 def adopt_orphans() -> None:
     """From now on whatever descends from this process stays below it until it ends."""
     libc = ctypes.CDLL(None, use_errno=True)

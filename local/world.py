@@ -14,6 +14,7 @@ import random
 import shlex
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +27,8 @@ from sshd import start_sshd
 
 STACK = "notebook-ssh"
 SYNC_SECONDS = 2
+NEEDS = 250
+"""Megabytes in the temporary folder: `make demo` takes 150."""
 
 OWNERS_SCRIPT = b"""#!/bin/bash
 set -e
@@ -464,4 +467,23 @@ def obstacle() -> str | None:
         return (
             f"the login shell of {me.pw_name} is {me.pw_shell}, so sshd lets nobody in; run this as a user with a shell"
         )
+    return _obstacle_in_temporary_folder()
+
+
+def _obstacle_in_temporary_folder() -> str | None:
+    """The same of the folder that holds a run's files. Programs are among them, as on a notebook's disk."""
+    elsewhere = "name another folder with TMPDIR=..."
+    try:
+        with tempfile.TemporaryDirectory(prefix="notebook-ssh-") as folder:
+            program = Path(folder) / "program"
+            program.write_text("#!/bin/sh\n")
+            program.chmod(0o700)
+            free = shutil.disk_usage(folder).free // 1_000_000
+            subprocess.run([str(program)], check=True)
+    except PermissionError:
+        return f"no program may be run in {tempfile.gettempdir()}, as where it is mounted noexec; {elsewhere}"
+    except OSError as error:
+        return f"no file can be written into the temporary folder ({error.strerror}); {elsewhere}"
+    if free < NEEDS:
+        return f"{tempfile.gettempdir()} has {free} MB left, and a run needs {NEEDS}; make room, or {elsewhere}"
     return None

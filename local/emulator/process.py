@@ -121,7 +121,7 @@ class Emulator:
         return self.home / "notebooks" / name.lower()
 
     def close(self, *, keep_logs: bool = False) -> Path | None:
-        """End it and everything it started; remove `home`, or leave only the logs and say where they are."""
+        """End it and everything it started; remove `home`, or leave only the logs and say where they are, if anywhere."""
         process, self._process = self._process, None
         if process is not None:
             processes.dismiss(process, patience=20)
@@ -129,11 +129,15 @@ class Emulator:
         shutil.rmtree(self.home, ignore_errors=True)
         return kept
 
-    def _kept_logs(self) -> Path:
-        """The logs of this run, moved to the project's .build folder."""
+    def _kept_logs(self) -> Path | None:
+        """The logs of this run, copied to the project's .build folder; None where nothing can be written."""
         target = PROJECT / ".build" / "logs" / time.strftime("%Y%m%dT%H%M%S")
-        for log in self.home.rglob("*.log"):
-            place = target / log.relative_to(self.home)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(log, place)
+        try:
+            for log in self.home.rglob("*.log"):
+                place = target / log.relative_to(self.home)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(log, place)
+        except OSError:  # a full disk may be what ended the run
+            shutil.rmtree(target, ignore_errors=True)
+            return None
         return target

@@ -55,6 +55,8 @@ def _prepare_environment(port: int, home: Path) -> None:
         "S3_PERSIST": "0",
         "PERSIST_STATE": "0",
         "TMPDIR": str(scratch),
+        "STATE_DIR": str(home / "state"),
+        "S3_DATA_DIR": str(home / "s3"),
         "HOME": str(home),
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": os.devnull,

@@ -78,15 +78,19 @@ def _build(part: str, archive: Path) -> None:
     # The emulator runs functions with its own Python, so that is what bytecode is made for here.
     environment = {**os.environ, "TARGET_PYTHON": str(PYTHON)}
     command = [str(PYTHON), str(PROJECT / "packaging" / "artifact.py"), part, str(unpacked)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NotDeployed(f"{part} could not be built: {done.stderr.strip().splitlines()[-1:]}")
     finished = archive.with_suffix(f".{os.getpid()}.zip")
-    with zipfile.ZipFile(finished, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
-        for path in sorted(unpacked.rglob("*")):
-            zipped.write(path, path.relative_to(unpacked))
-    finished.replace(archive)
-    subprocess.run(["rm", "-rf", str(unpacked)], check=True)
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            raise NotDeployed(f"{part} could not be built: {said[-1]}")
+        with zipfile.ZipFile(finished, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
+            for path in sorted(unpacked.rglob("*")):
+                zipped.write(path, path.relative_to(unpacked))
+        finished.replace(archive)
+    finally:
+        finished.unlink(missing_ok=True)
+        subprocess.run(["rm", "-rf", str(unpacked)], check=True)
 
 
 def local_template() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -126,3 +127,26 @@ def test_a_renamed_name_would_be_noticed() -> None:
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_what_is_wrapped_has_the_parameters_counted_on(name: str) -> None:
     assert ask(SIGNATURES, [name]) == {name: PARAMETERS[name]}
+
+
+OUTSIDE = r"""
+import json, os, pathlib, re, sys
+from emulator import serve
+import ministack
+
+serve._prepare_environment(1, pathlib.Path(sys.argv[1]))
+variables = set()
+for source in pathlib.Path(ministack.__file__).parent.rglob("*.py"):
+    variables |= set(re.findall(r"environ\.get\(\s*\"(\w+)\",\s*\"/tmp", source.read_text()))
+print(json.dumps({name: os.environ.get(name) for name in variables}))
+"""
+
+
+def test_whatever_ministack_keeps_is_in_the_folder_of_its_run(tmp_path: Path) -> None:
+    """Else runs share it, one user's are in another's way, and a key stays on the disk."""
+    command = [str(PYTHON), "-c", OUTSIDE, str(tmp_path)]
+    kept: dict[str, str | None] = json.loads(
+        subprocess.run(command, cwd=LOCAL, capture_output=True, text=True, check=True).stdout
+    )
+    assert {"STATE_DIR", "S3_DATA_DIR", "TMPDIR"} <= set(kept), "ministack has other names for its folders now"
+    assert {name for name, folder in kept.items() if not str(folder).startswith(f"{tmp_path}/")} == set()

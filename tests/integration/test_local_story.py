@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import processes
-from emulator.process import PROJECT, PYTHON
+from emulator.process import PROJECT, PYTHON, Emulator
 from world import obstacle
 
 DEMO = [str(PYTHON), str(PROJECT / "local" / "demo.py")]
@@ -126,3 +126,46 @@ def test_an_account_that_sshd_lets_nobody_into_is_named(monkeypatch: pytest.Monk
 def test_a_user_id_without_a_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.getuid", lambda: 98765)
     assert "user id 98765 has no entry" in (obstacle() or "")
+
+
+@pytest.mark.needs_root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a temporary folder of its own")
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("size=1m", "{} has 1 MB left, and a run needs 250; make room, or name another folder with TMPDIR=..."),
+        ("noexec", "no program may be run in {}, as where it is mounted noexec; name another folder with TMPDIR=..."),
+        ("ro", "None"),  # Python takes another one
+        ("size=1g", "None"),
+    ],
+)
+def test_a_temporary_folder_that_will_not_do_is_named(tmp_path: Path, options: str, sentence: str) -> None:
+    script = f'mount -t tmpfs -o {options} none . && exec "$@"'
+    done = subprocess.run(
+        [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            f"{script}",
+            "sh",
+            PYTHON,
+            "-c",
+            "from world import obstacle; print(obstacle())",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(PROJECT / "local")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == f"{sentence.format(tmp_path)}\n", done.stderr
+
+
+def test_logs_that_cannot_be_kept_do_not_keep_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emulator.process.PROJECT", tmp_path)
+    (tmp_path / ".build").write_text("in the way, as on a full disk")
+    emulator = Emulator()
+    emulator.log.write_text("what it said")
+    assert emulator.close(keep_logs=True) is None
+    assert not emulator.home.exists()
