@@ -69,7 +69,7 @@ def stay(world: World, story: Story, file: Path) -> NoReturn:
     """Open the account and wait. Ends by Ctrl-C, as KeyboardInterrupt."""
     with story.step("An AWS account opens on 127.0.0.1, IAM enforced"):
         open_account(world)
-    with story.step(f"{NOTEBOOK} starts and runs its owner's on-start script"):
+    with story.step(f"{NOTEBOOK} starts and runs its on-start script"):
         story.wait("SageMaker says", lambda: world.state(NOTEBOOK), lambda seen: seen == "InService")
     world.leave_key(NOTEBOOK)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -78,9 +78,12 @@ def _build(part: str, archive: Path) -> None:
     # The emulator runs functions with its own Python, so that is what bytecode is made for here.
     environment = {**os.environ, "TARGET_PYTHON": str(PYTHON)}
     command = [str(PYTHON), str(PROJECT / "packaging" / "artifact.py"), part, str(unpacked)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode:
-        raise NotDeployed(f"{part} could not be built: {done.stderr.strip().splitlines()[-1:]}")
+        told = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise NotDeployed(f"{part} could not be built: {told[-1]}")
     finished = archive.with_suffix(f".{os.getpid()}.zip")
     with zipfile.ZipFile(finished, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
         for path in sorted(unpacked.rglob("*")):
@@ -91,7 +94,7 @@ def _build(part: str, archive: Path) -> None:
 
 def local_template() -> dict[str, Any]:
     """template.yaml as it is deployed here: the code comes from the bucket, and a queue waits for less long."""
-    template: dict[str, Any] = yaml_parse((PROJECT / "template.yaml").read_text())
+    template: dict[str, Any] = yaml_parse((PROJECT / "template.yaml").read_text("utf-8"))
     template["Globals"]["Function"]["CodeUri"] = {"Bucket": BUCKET, "Key": "functions.zip"}
     for (resource, name), value in PATIENCE.items():
         template["Resources"][resource]["Properties"][name] = value
