@@ -36,7 +36,7 @@ aws: ## an AWS account on this machine, to try docs/deploy.md in; Ctrl-C ends it
 	@$(LOCAL) local/account.py
 
 test: ## every check there is
-	@packaging/tools.sh sshd ssh curl git rsync $$([ "$$(id -u)" != 0 ] || echo ip nft) # the last two for network namespaces
+	@packaging/tools.sh sshd ssh curl git rsync dash zsh $$([ "$$(id -u)" != 0 ] || echo ip nft) # the last two for network namespaces
 	@packaging/environments.sh dev emulator sam audit
 	@echo "Lint"
 	@packaging/lint.sh
