@@ -66,7 +66,7 @@ def stay(world: World, story: Story, file: Path) -> NoReturn:
     """Open the account and wait. Ends by Ctrl-C, as KeyboardInterrupt."""
     with story.step("An AWS account opens on 127.0.0.1, IAM enforced"):
         open_account(world)
-    with story.step(f"{NOTEBOOK} starts and runs its owner's on-start script"):
+    with story.step(f"{NOTEBOOK} starts and runs its on-start script"):
         story.wait("SageMaker says", lambda: world.state(NOTEBOOK), lambda seen: seen == "InService")
     world.leave_key(NOTEBOOK)
     programs = world.person.home / "bin"
@@ -91,7 +91,7 @@ def main(words: list[str]) -> int:
         print(hindered)
         return 1
     processes.be_interrupted_by_signals()
-    story, world = Story(sys.stdout), World()
+    story, world = Story(), World()
     story.title("An AWS account on this machine")
     try:
         stay(world, story, file)

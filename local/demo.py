@@ -1,4 +1,4 @@
-"""`make demo` and `make local`: the whole system on this machine, told as a story.
+"""`make demo` and `make local`: the whole system on this machine, step by step.
 
 An embedded AWS with IAM enforced, the real template, functions as real processes, real event rules and queues,
 a notebook that really runs its on-start script, real sshd, curl and ssh. The stand-ins are SageMaker and EC2
@@ -14,6 +14,7 @@ import argparse
 import difflib
 import getpass
 import json
+import shlex
 import sys
 import textwrap
 import time
@@ -23,7 +24,7 @@ from typing import Any, NoReturn
 
 import processes
 from emulator.stack import NotDeployed, build
-from story import NotReached, Story
+from story import NotReached, Story, Unheard
 from world import OWNERS_SCRIPT, Answer, Person, World, obstacle
 
 NOTEBOOK = "my-notebook"
@@ -52,43 +53,44 @@ class Demo:
     # ---- an account with the stack -------------------------------------------------------------
 
     def set_the_stage(self) -> None:
-        """AWS, the stack, people."""
+        """AWS, the stack, a user, a bastion."""
         world, story = self.world, self.story
-        story.chapter("The admin, once")
+        story.chapter("The admin deploys the stack, once")
         with story.step("An AWS account opens on 127.0.0.1, IAM enforced"):
             world.start()
-        with story.step("The functions and layers are built (kept until their sources change)"):
+        with story.step("Functions and layers are built, if their sources changed"):
             build()
-        with story.step("template.yaml is deployed, and ngrok's token stored in its secret"):
+        with story.step("template.yaml is deployed, and ngrok's token stored"):
             world.deploy()
-        world.move_in()
-        world.start_bastion()
+        with story.step("The bastion starts"):
+            world.move_in()
+            world.start_bastion()
 
     # ---- a notebook ----------------------------------------------------------------------------
 
     def start_a_notebook(self) -> None:
-        """A notebook as it was before anybody thought of SSH."""
+        """A notebook as it is without SSH."""
         world, story = self.world, self.story
-        story.chapter("Somebody's notebook, with a lifecycle script of its own")
-        with story.step(f"{NOTEBOOK} starts and runs its owner's on-start script"):
+        story.chapter("Mario's notebook has a lifecycle script already")
+        with story.step(f"{NOTEBOOK} starts and runs its on-start script"):
             world.create_configuration(CONFIGURATION, OWNERS_SCRIPT)
             world.create_notebook(NOTEBOOK, CONFIGURATION)
             self._until_state("InService")
-        story.show((world.volume(NOTEBOOK) / "prepared").read_text())
-        with story.step("Mario puts his public key into ~/SageMaker/ssh/authorized_keys, in Jupyter"):
+        story.show((world.volume(NOTEBOOK) / "prepared").read_text("utf-8"))
+        with story.step("Mario puts his public key into ~/SageMaker/ssh/authorized_keys"):
             world.leave_key(NOTEBOOK)
 
     def tag_it(self) -> None:
         """The one thing that a user does."""
         world, story = self.world, self.story
         story.chapter("Mario tags it: ssh=ngrok")
-        with story.step("The event reaches the stack, and the set-up is in the lifecycle script"):
+        with story.step("The event reaches the stack, which adds its block to the script"):
             world.tag(NOTEBOOK, ssh="ngrok")
             self._until_status("pending-restart")
         now = world.on_start(CONFIGURATION)
         self._show_block(now)
         told = self._told()
-        story.say(f"{told['message']} {told['next_step']}")
+        story.say(f"Its status is {told['status']}: {told['message']} {told['next_step']}")
 
     def _show_block(self, now: bytes) -> None:
         """What was added to the owner's script, shortened."""
@@ -100,49 +102,53 @@ class Demo:
         shown = [*added[:2], f"+ … {len(added) - 3} lines more …", added[-1]]
         rest = [line for line in changes if line.startswith("  ")]
         lines = [rest[0], *shown, *rest[1:4], "  …"]
-        self.story.show("\n".join(line if len(line) < 88 else line[:86] + " …" for line in lines))
+        self.story.show("\n".join(lines), cut=True)
         size = len(now) - len(OWNERS_SCRIPT)
-        self.story.say(f"{size:,} bytes after the first line; the owner's {len(OWNERS_SCRIPT)} bytes follow untouched.")
+        self.story.say(
+            f"The block is {size:,} bytes, after the first line. The script's own {len(OWNERS_SCRIPT)} bytes are unchanged."
+        )
 
     # ---- through ngrok -------------------------------------------------------------------------
 
     def connect_through_ngrok(self) -> str:
         """Restart, look up, log in. Returns the address."""
         story = self.story
-        story.chapter("From the next start on, it can be reached")
+        story.chapter("From the next start on, Mario can log in")
         self._restart()
         with story.step("The agent on the notebook reports its address and its host keys"):
             self._until_status("connected")
         answer = self._look_up("/ssh")
-        story.say("Mario's machine keeps ssh's own answer; the host key that the notebook reported is checked.")
+        story.say(
+            "API_URL is the stack's output ApiUrl. He also saves what it answers at /ssh-config and /known-hosts: so ssh "
+            "knows the name, and verifies the host key that the notebook reported."
+        )
         self._log_in(LOOK_AROUND)
         return answer.body.strip()
 
     def restart_changes_the_address(self, before: str) -> None:
-        """The address is another one, and nobody needs to know."""
-        self.story.chapter("After a restart")
+        """The address and the host keys are new; what the user types is not."""
+        self.story.chapter("A restart changes the address, not what Mario types")
         self._restart()
-        with self.story.step("The agent reports again"):
+        with self.story.step("The agent reports the new address"):
             self._until_status("connected")
         after = self._look_up("/ssh").body.strip()
         expect(after != before, f"after the restart the address is the same: {after}")
-        self.story.say("Another address and other host keys. The same command:")
         self._log_in("echo the same notebook, $(head -n 1 SageMaker/prepared)")
 
     # ---- with the client -----------------------------------------------------------------------
 
     def connect_with_the_client(self) -> None:
         """The second way: a small program that ssh asks for the address and the host key, at every connection."""
-        self.story.chapter("With the client, nothing is to be looked up any more")
+        self.story.chapter("With the client, Mario looks up nothing")
         self._set_up_client("Mario", self.world.person)
         self._log_in_by_client("He logs in", self.world.person, "echo found and verified by the client")
 
     def admit_a_colleague(self) -> None:
         """A public key that the stack keeps, and a tag that admits it; no file on the notebook is touched."""
         world, story = self.world, self.story
-        story.chapter("Ana joins: the admin keeps her public key, and Mario tags ssh-users=ana")
+        story.chapter("Ana joins: the admin stores her public key, and Mario tags ssh-users=ana")
         ana = world.make_person("ana", "laptop-of-ana")
-        with story.step("The agent hears of it"):
+        with story.step("The agent admits her key"):
             world.keep_centrally("ana", ana)
             world.tag(NOTEBOOK, ssh_users="ana")
             self._until("central keys", lambda: str(self._told()["keys"]["central"]), "1")
@@ -150,39 +156,39 @@ class Demo:
         self._log_in_by_client("She logs in", ana, "echo admitted by the tag")
 
     def give_a_wrong_token(self) -> None:
-        """ngrok says no: people read why, and what is put right mends itself."""
+        """ngrok refuses the token: the user reads why, and a valid token is enough to recover."""
         world, story = self.world, self.story
-        story.chapter("Somebody stores a token that ngrok refuses")
-        with story.step("The agent takes it, and the tunnel is gone"):
+        story.chapter("The admin stores a token that ngrok refuses")
+        with story.step("The agent picks it up, and the tunnel closes"):
             world.store_token("not-a-token-of-ours")
             self._until_status("error")
             refused = world.ssh_by_client(world.person, NOTEBOOK, "true")
-        story.command(f"ssh {NOTEBOOK}")
+        story.command(f"ssh {NOTEBOOK} true")
         said = refused.stderr.partition("\n")[0]  # ssh's own lines follow
-        story.show("\n".join(textwrap.wrap(said, 88)))
+        story.show(said)
         expect("ngrok refuses the token" in said, f"ssh does not say that ngrok refuses the token: {refused.stderr}")
-        with story.step("The right one is stored; nobody touches the notebook"):
+        with story.step("The admin stores a valid one, and the tunnel opens again"):
             world.store_token(world.cloud.token)
             self._until_status("connected")
-        self._log_in_by_client("Mario logs in", world.person, "echo back again")
+        self._log_in_by_client("Mario logs in", world.person, "echo back again, and nothing was done on the notebook")
 
     # ---- through a bastion ---------------------------------------------------------------------
 
     def connect_through_the_bastion(self) -> None:
         """Another word in the tag: no restart, and a rule in a security group."""
         world, story = self.world, self.story
-        story.chapter("Mario changes his mind: ssh=bastion, no restart")
-        expect(not world.bastion_rules(), "a rule lets the bastion in before anybody asked for it")
-        with story.step("A rule lets the bastion's security group in, and the agent has closed the tunnel"):
+        story.chapter("Mario changes the tag to ssh=bastion, without a restart")
+        expect(not world.bastion_rules(), "a rule admits the bastion before the tag asks for it")
+        with story.step("A security group rule admits the bastion, and the tunnel closes"):
             world.tag(NOTEBOOK, ssh="bastion")
             self._until("the rules", lambda: str(len(world.bastion_rules())), "1")
             self._until("the command", lambda: self.ssh_command()[:7], "ssh -J ")
         rule = world.bastion_rules()[0]
         source = rule["ReferencedGroupInfo"]["GroupId"]
-        story.show(f"{rule['SecurityGroupRuleId']}  tcp/{rule['FromPort']} from {source} (the bastion's group)")
+        story.show(f"{rule['SecurityGroupRuleId']}  tcp/{rule['FromPort']} from {source}, the bastion's")
         self._look_up("/ssh")
         self._log_in("echo through the bastion, from ${SSH_CONNECTION%% *}; ssh-status")
-        with story.step("The notebook stops, and the rule goes"):
+        with story.step("The notebook stops, and the rule is revoked"):
             world.sagemaker.stop_notebook_instance(NotebookInstanceName=NOTEBOOK)
             self._until_state("Stopped")
             self._until("the rules", lambda: str(len(world.bastion_rules())), "0")
@@ -190,14 +196,14 @@ class Demo:
     # ---- the way back --------------------------------------------------------------------------
 
     def untag_it(self) -> None:
-        """Take the tag away: everything is as it was."""
+        """Remove the tag: everything is as it was."""
         world, story = self.world, self.story
-        story.chapter("Mario takes the tag away")
-        with story.step("The lifecycle script is the owner's again"):
+        story.chapter("Mario removes the tag")
+        with story.step("The lifecycle script is as it was"):
             world.untag(NOTEBOOK, "ssh")
             self._until("bytes", lambda: str(len(world.on_start(CONFIGURATION))), str(len(OWNERS_SCRIPT)))
         expect(world.on_start(CONFIGURATION) == OWNERS_SCRIPT, "the script has the owner's length but other bytes")
-        story.say(f"Compared byte for byte: {len(OWNERS_SCRIPT)} of {len(OWNERS_SCRIPT)} are the same.")
+        story.say(f"Compared byte for byte: {len(OWNERS_SCRIPT)} of {len(OWNERS_SCRIPT)} bytes are the same.")
 
     # ---- what scenes share ---------------------------------------------------------------------
 
@@ -232,10 +238,10 @@ class Demo:
         return self.world.curl(f"/notebooks/{NOTEBOOK}/ssh").body.strip()
 
     def _look_up(self, route: str) -> Answer:
-        with self.story.step("Mario looks it up, with nothing but his AWS keys"):
+        with self.story.step("Mario looks it up, with curl and his AWS keys"):
             answer = self.world.curl(f"/notebooks/{NOTEBOOK}{route}")
         self.story.command(answer.command)
-        self.story.show(answer.body)
+        self.story.show(answer.body, whole=True)
         expect(answer.status == 200, f"the lookup answered {answer.status}: {answer.body}")
         return answer
 
@@ -243,12 +249,12 @@ class Demo:
         with self.story.step("He logs in"):
             self.world.save_ssh_config(NOTEBOOK)
             session = self.world.ssh(NOTEBOOK, command)
-        self.story.command(f"ssh {NOTEBOOK}")
-        self.story.show(session.stdout)
+        self.story.command(f"ssh {NOTEBOOK} {shlex.quote(command)}")
+        self.story.show(session.stdout, whole=True)
         expect(session.returncode == 0, f"ssh ended with {session.returncode}: {session.stderr.strip()}")
 
     def _set_up_client(self, name: str, person: Person) -> None:
-        with self.story.step(f"{name} runs its set-up, once"):
+        with self.story.step(f"{name} sets up the client, once"):
             told = self.world.set_up_client(person)
         self.story.command("notebook-ssh setup")
         self.story.show(told)
@@ -256,13 +262,13 @@ class Demo:
     def _log_in_by_client(self, what: str, person: Person, command: str) -> None:
         with self.story.step(what):
             session = self.world.ssh_by_client(person, NOTEBOOK, command)
-        self.story.command(f"ssh {NOTEBOOK}")
-        self.story.show(session.stdout)
+        self.story.command(f"ssh {NOTEBOOK} {shlex.quote(command)}")
+        self.story.show(session.stdout, whole=True)
         expect(session.returncode == 0, f"ssh ended with {session.returncode}: {session.stderr.strip()}")
 
 
 def tell_everything(demo: Demo) -> None:
-    """The whole story."""
+    """Every scene."""
     demo.set_the_stage()
     demo.start_a_notebook()
     demo.tag_it()
@@ -286,8 +292,8 @@ def stay(demo: Demo) -> NoReturn:
     keys = " ".join(f"{name}={value}" for name, value in world.person.keys.items())
     for line in (
         f"export AWS_ENDPOINT_URL={world.emulator.endpoint} AWS_REGION=us-east-1 {keys}",
-        f"export API={world.stack.api}",
-        world.curl(f"/notebooks/{NOTEBOOK}/doctor").command.replace(world.stack.api, "$API"),
+        f"export API_URL={world.stack.api}",
+        world.curl(f"/notebooks/{NOTEBOOK}/doctor").command,
         f"ssh -F '{world.person.home}/.ssh/config' {NOTEBOOK}",
         f"aws sagemaker add-tags --resource-arn {world.arn(NOTEBOOK)} --tags Key=ssh,Value=bastion",
     ):
@@ -318,31 +324,45 @@ def main(words: list[str]) -> int:
         print(hindered)
         return 1
     processes.be_interrupted_by_signals()
-    story = Story(sys.stdout)
-    story.title("notebook-ssh on this machine")
-    story.say(
-        "AWS is emulated, and so are ngrok's cloud and the computers. The template, the functions, the scripts, "
-        "the agent, sshd, ssh and curl are real, and everything listens on 127.0.0.1."
-    )
-    world = World()
+    story, world = Story(), World()
     try:
-        (stay if arguments.stay else tell_everything)(Demo(world, story))
+        return _tell(Demo(world, story), stays=arguments.stay)
+    except Unheard as problem:
+        if problem.left:  # `make demo | head`: the reader has seen enough
+            return 0
+        print(f"It stopped here: {problem}", file=sys.stderr)
+        return 1
+    finally:
+        world.close()
+
+
+def _tell(demo: Demo, *, stays: bool) -> int:
+    world, story = demo.world, demo.story
+    try:
+        story.title("notebook-ssh on this machine")
+        story.say(
+            "AWS, ngrok's cloud and the computers are emulated. The template, the functions, the scripts, the agent, "
+            "sshd, ssh and curl are real. Everything listens on 127.0.0.1."
+        )
+        (stay if stays else tell_everything)(demo)
     except KeyboardInterrupt:
         world.close()
         story.end("Ended; nothing is left running, and nothing on the disk.")
-        return 0 if arguments.stay else 130
+        return 0 if stays else 130
     except (Unexpected, NotReached, NotDeployed, processes.DidNotStart) as problem:
         return _fail(world, story, str(problem))
+    except Unheard:
+        raise
     except Exception as problem:
         return _fail(world, story, f"{type(problem).__name__}: {problem}")
     world.close()
-    story.end(f"Told in {time.monotonic() - story.began:.0f} s. Nothing is left running, and nothing on the disk.")
+    story.end(f"Done in {time.monotonic() - story.began:.0f} s. Nothing is left running, and nothing on the disk.")
     return 0
 
 
 def _fail(world: World, story: Story, sentence: str) -> int:
     logs: Path | None = world.close(keep_logs=True)
-    short = textwrap.shorten(sentence, 300, placeholder=" …").rstrip(".")
+    short = textwrap.shorten(sentence, 600, placeholder=" …").rstrip(".")
     story.failed(f"It stopped here: {short}. " + (f"The logs are in {logs}" if logs else "No log could be kept."))
     return 1
 

@@ -27,12 +27,16 @@ def be_interrupted_by_signals() -> None:
     """From now on SIGINT and SIGTERM are KeyboardInterrupt, also if a script started this process in its background.
 
     A shell without job control starts such a process with SIGINT ignored (POSIX, Shell Command Language, 2.11).
+    So is SIGHUP, when the terminal is closed; under nohup(1) it stays ignored.
     """
 
     def interrupted(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         signal.signal(number, interrupted)
 
 

@@ -305,22 +305,24 @@ class World:
     # ---- what people do on their laptop --------------------------------------------------------
 
     def curl(self, path: str, keys: dict[str, str] | None = None, method: str = "GET") -> Answer:
-        """Ask the API with real curl, signed by the person's keys or by `keys`."""
+        """Ask the API with real curl, signed by the person's keys or by `keys`, as README.md says."""
         keys = keys or self.person.keys
         command = [
             "curl --silent --show-error",
             *([f"--request {method}"] if method != "GET" else []),
-            f"--aws-sigv4 aws:amz:{REGION}:execute-api",
-            '--user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"',
+            '--aws-sigv4 "aws:amz:${AWS_REGION}:execute-api"',
+            '--user "${AWS_ACCESS_KEY_ID}:${AWS_SECRET_ACCESS_KEY}"',
             *(['-H "x-amz-security-token: $AWS_SESSION_TOKEN"'] if "AWS_SESSION_TOKEN" in keys else []),
-            shlex.quote(f"{self.stack.api}{path}"),
+            f'"$API_URL{path}"' if shlex.quote(path) == path else f'"$API_URL"{shlex.quote(path)}',
         ]
+        place = {"API_URL": self.stack.api, "AWS_REGION": REGION}
         typed = " ".join(command)
         done = subprocess.run(
             ["sh", "-c", f"{typed} --write-out '\\n%{{http_code}}'"],
-            env={"PATH": os.environ["PATH"], "HOME": str(self.person.home), **keys},
+            env={"PATH": os.environ["PATH"], "HOME": str(self.person.home), **place, **keys},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
         )
         body, _, status = done.stdout.rpartition("\n")
@@ -344,7 +346,7 @@ class World:
         """
         folder = self.person.home / ".ssh"
         known_hosts = f"~/.ssh/{STACK}.known_hosts"
-        (folder / f"{STACK}.known_hosts").write_text(self.curl(f"/notebooks/{name}/known-hosts").body)
+        (folder / f"{STACK}.known_hosts").write_text(self.curl(f"/notebooks/{name}/known-hosts").body, "utf-8")
         told = self.curl(f"/notebooks/{name}/ssh-config").body
         first = [f"Host {name}", f"  User {getpass.getuser()}"]
         port = self.emulator.notebook_home(name) / "port"
@@ -359,7 +361,7 @@ class World:
         ]
         lines = [*first, "", told.replace(known_hosts, f'"{folder}/{STACK}.known_hosts"'), *last, ""]
         config = folder / "config"
-        config.write_text("\n".join(lines))
+        config.write_text("\n".join(lines), "utf-8")
         config.chmod(0o600)
         return config
 
@@ -372,7 +374,8 @@ class World:
             env={"PATH": os.environ["PATH"], "HOME": str(self.person.home)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=30,
             check=False,
         )
@@ -403,7 +406,8 @@ class World:
             },
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=60,
             check=False,
         )

@@ -49,7 +49,17 @@ class Emulator:
 
     def start(self) -> Self:
         """Return when it answers. Raises processes.DidNotStart."""
-        command = [str(PYTHON), "-m", "emulator.serve", "--port", str(self.port), "--home", str(self.home)]
+        command = [
+            str(PYTHON),
+            "-X",
+            "utf8",
+            "-m",
+            "emulator.serve",
+            "--port",
+            str(self.port),
+            "--home",
+            str(self.home),
+        ]
         command += ["--tag-events", self.tag_events, "--api-port", str(self.api_port)]
         if not self.machines:
             command.append("--no-machines")

@@ -80,7 +80,9 @@ def _build(part: str, archive: Path) -> None:
     command = [str(PYTHON), str(PROJECT / "packaging" / "artifact.py"), part, str(unpacked)]
     finished = archive.with_suffix(f".{os.getpid()}.zip")
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
         if done.returncode:
             said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             raise NotDeployed(f"{part} could not be built: {said[-1]}")
@@ -95,7 +97,7 @@ def _build(part: str, archive: Path) -> None:
 
 def local_template() -> dict[str, Any]:
     """template.yaml as it is deployed here: the code comes from the bucket, and a queue waits for less long."""
-    template: dict[str, Any] = yaml_parse((PROJECT / "template.yaml").read_text())
+    template: dict[str, Any] = yaml_parse((PROJECT / "template.yaml").read_text("utf-8"))
     template["Globals"]["Function"]["CodeUri"] = {"Bucket": BUCKET, "Key": "functions.zip"}
     for (resource, name), value in PATIENCE.items():
         template["Resources"][resource]["Properties"][name] = value

@@ -111,7 +111,7 @@ class Machine:
         with open(path, "ab") as log:
             before = log.tell()
             self._init = subprocess.Popen(
-                [sys.executable, "-m", "notebook.init"],
+                [sys.executable, "-X", "utf8", "-m", "notebook.init"],
                 cwd=LOCAL,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -63,7 +63,7 @@ class NgrokCloud:
 
 def _program(cloud: Path, python: str) -> bytes:
     """The stand-in as one executable file. A shell starts it, since a first line cannot hold a path with spaces."""
-    text = STAND_IN.read_text().replace("@cloud@", str(cloud).replace("\\", "\\\\").replace('"', '\\"'))
+    text = STAND_IN.read_text("utf-8").replace("@cloud@", str(cloud).replace("\\", "\\\\").replace('"', '\\"'))
     start = f'exec {shlex.quote(python)} -I "$0" "$@"'
     return f"#!/bin/sh\n''':'\n{start}\n'''\n{text}".encode()
 

@@ -79,7 +79,7 @@ def test_an_interrupted_story_leaves_nothing(tmp_path: Path) -> None:
     demo = begin(folder, "--stay")
     assert demo.stdout is not None
     for line in demo.stdout:
-        if "runs its owner" in line:
+        if "runs its on-start script" in line:
             break
     assert naming(folder)
     demo.send_signal(signal.SIGINT)
@@ -94,7 +94,7 @@ def test_even_a_killed_story_leaves_no_process(tmp_path: Path) -> None:
     demo = begin(folder, "--stay")
     assert demo.stdout is not None
     for line in demo.stdout:
-        if "runs its owner" in line:
+        if "runs its on-start script" in line:
             break
     demo.kill()
     demo.communicate(timeout=60)
