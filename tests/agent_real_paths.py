@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+import namespaces
 from agent_world import (
     ACCESS,
     PROGRAMS,
@@ -82,9 +83,10 @@ def as_user(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 def prepare() -> None:
     """Lay out the machine: nothing of it is seen outside of the namespaces."""
+    namespaces.keep_mounts()
+    sh("mount", "-t", "proc", "proc", "/proc")  # of this process namespace
     sh("ip", "link", "set", "lo", "up")
     sh("ip", "address", "add", "169.254.169.254/32", "dev", "lo")
-    sh("mount", "--make-rprivate", "/")
     scratch = Path("/mnt")
     sh("mount", "-t", "tmpfs", "none", scratch)
     for name, line in (
@@ -96,8 +98,14 @@ def prepare() -> None:
         (scratch / name).write_text("".join(each for each in text.splitlines(True) if f":{UID}:" not in each) + line)
         (scratch / name).chmod(0o644)
         sh("mount", "--bind", scratch / name, f"/etc/{name}")
+    ours = {place: os.open(place, os.O_PATH) for place in map(Path, (PROJECT, sys.prefix, sys.base_prefix))}
     for folder in ("/home", "/opt", "/run", "/var/log", "/usr/local/bin", "/etc/profile.d", "/etc/ssh"):
         sh("mount", "-t", "tmpfs", "-o", "mode=755", "none", folder)
+    for place, was in ours.items():
+        if not place.exists():  # it lay below one of these
+            place.mkdir(parents=True)
+            sh("mount", "--rbind", f"/proc/{os.getpid()}/fd/{was}", place)
+        os.close(was)
     (HOME / "SageMaker").mkdir(parents=True)
     sh("mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", HOME / "SageMaker")
     _python_with_botocore()
@@ -197,7 +205,7 @@ def tell(notebook: RealNotebook, stack: Stack) -> None:
     assert {who["work"], who["ngrok"]} == {UID}, who
     roots = [path for path in HOME.rglob("*") if "anaconda3" not in path.parts and path.lstat().st_uid == 0]
     assert roots == [HOME / "SageMaker/precious"], f"root wrote below the home directory: {roots}"
-    tops = [Path(top) for top in ("/opt", "/run/notebook-ssh", "/usr/local/bin", "/etc/profile.d", "/var/log")]
+    tops = [Path(top) for top in ("/opt/notebook-ssh", "/run/notebook-ssh", "/usr/local/bin", "/etc/profile.d", "/var/log")]
     mine = [place for top in tops for place in (top, *top.rglob("*")) if place.lstat().st_uid == 0]
     assert AGENT in map(str, mine)
     assert not [place for place in mine if place.stat().st_mode & 0o022], "nobody but root writes what is root's"

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import namespaces
+import needs
 import pytest
-from needs import program
 
 from notebook_ssh.rules.block import BlockSettings, render_block, squeeze
 from notebook_ssh.rules.script import Block, Spliced, splice
@@ -58,7 +59,7 @@ SHELLS = [
 
 def begun(shell: str, text: bytes = b"") -> bytes:
     """A script for `shell`."""
-    program(next(name for name in re.findall(r"\w+", shell) if name not in ("bin", "usr", "env", "S")))
+    needs.program(next(name for name in re.findall(r"\w+", shell) if name not in ("bin", "usr", "env", "S")))
     return f"#!{shell}\n".encode() + text
 
 
@@ -387,14 +388,12 @@ esac
 [ "$2" != ro ] || ! touch "$1/probe" 2>/dev/null || exit 99
 "$3" && wait && find "$1" -name 'agent.py' -size +0
 """
-NAMESPACE = ["unshare", "--mount", "--"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount", "--"]
-MAY_MOUNT = subprocess.run([*NAMESPACE, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode == 0
 
 
-# Where nothing may be mounted the faults above stand for these.
-@pytest.mark.parametrize("state", ["ro", "full"] if MAY_MOUNT else [])
+@pytest.mark.parametrize("state", ["ro", "full"])
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash -eu"])
 def test_a_real_file_system_that_is_read_only_or_full(state: str, shell: str, machine: Machine) -> None:
+    needs.mounts()
     disk = machine.home / "disk"
     disk.mkdir()
     machine.extra["NOTEBOOK_SSH_ROOT"] = str(disk)
@@ -403,7 +402,7 @@ def test_a_real_file_system_that_is_read_only_or_full(state: str, shell: str, ma
     script.write_bytes(machine.spliced(begun(shell, HELLO)))
     script.chmod(0o700)
     done = subprocess.run(
-        [*NAMESPACE, "sh", "-c", READ_ONLY, "sh", disk, state, script],
+        [*namespaces.of_mounts(), "sh", "-c", READ_ONLY, "sh", disk, state, script],
         env=machine.environment(), capture_output=True, timeout=LIMIT, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, b"hello 0\n", b"")
