@@ -205,7 +205,9 @@ def tell(notebook: RealNotebook, stack: Stack) -> None:
     assert {who["work"], who["ngrok"]} == {UID}, who
     roots = [path for path in HOME.rglob("*") if "anaconda3" not in path.parts and path.lstat().st_uid == 0]
     assert roots == [HOME / "SageMaker/precious"], f"root wrote below the home directory: {roots}"
-    tops = [Path(top) for top in ("/opt/notebook-ssh", "/run/notebook-ssh", "/usr/local/bin", "/etc/profile.d", "/var/log")]
+    tops = [
+        Path(top) for top in ("/opt/notebook-ssh", "/run/notebook-ssh", "/usr/local/bin", "/etc/profile.d", "/var/log")
+    ]
     mine = [place for top in tops for place in (top, *top.rglob("*")) if place.lstat().st_uid == 0]
     assert AGENT in map(str, mine)
     assert not [place for place in mine if place.stat().st_mode & 0o022], "nobody but root writes what is root's"
