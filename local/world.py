@@ -22,6 +22,7 @@ import processes
 from emulator.process import ACCOUNT, PROJECT, PYTHON, REGION, Emulator
 from emulator.stack import Stack, deploy
 from notebook.ngrok_cloud import NgrokCloud
+from patience import LIMIT_S
 
 STACK = "notebook-ssh"
 SYNC_SECONDS = 2
@@ -369,7 +370,7 @@ class World:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=LIMIT_S,
             check=False,
         )
 
@@ -400,7 +401,7 @@ class World:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LIMIT_S,
             check=False,
         )
 

@@ -36,6 +36,7 @@ from agent_world import (
 
 from notebook.metadata_service import MetadataService
 from notebook_ssh.rules.block import BlockSettings, render_block
+from patience import LIMIT_S
 
 UID = 54321
 HOME = Path("/home/ec2-user")
@@ -70,13 +71,13 @@ class RealSshd:
 
 def sh(*command: str | Path, input: str | None = None) -> str:  # noqa: A002  (as subprocess names it)
     """Run as root; the output."""
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, input=input).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=LIMIT_S, input=input).stdout
 
 
 def as_user(*command: str | Path) -> subprocess.CompletedProcess[str]:
     """Run as ec2-user, who has no other power."""
     return subprocess.run(
-        command, user=UID, group=UID, extra_groups=[], capture_output=True, text=True, cwd=HOME, timeout=60, check=False,
+        command, user=UID, group=UID, extra_groups=[], capture_output=True, text=True, cwd=HOME, timeout=LIMIT_S, check=False,
         env={"HOME": str(HOME), "PATH": "/usr/local/bin:/usr/bin:/bin"},
     )  # fmt: skip
 
@@ -324,7 +325,7 @@ def race(notebook: RealNotebook, stack: Stack) -> None:
     count = len(stack.reports)
     with subprocess.Popen([SYSTEM, "-c", SWAP, *words], user=UID, group=UID, extra_groups=[]) as swapping:
         for command in ("copy-ssh-keys", "start-ssh-ngrok", "copy-ssh-keys", "ssh-status"):
-            subprocess.run([*POWERLESS, command], capture_output=True, timeout=60, check=False)
+            subprocess.run([*POWERLESS, command], capture_output=True, timeout=LIMIT_S, check=False)
         until(lambda: len(stack.reports) > count + 2, "the agent goes on", notebook)
         swapping.kill()
     for place in pairs:
@@ -424,7 +425,7 @@ def on_start(notebook: RealNotebook) -> None:
     subprocess.run(
         ["sh", script],
         check=True,
-        timeout=60,
+        timeout=LIMIT_S,
         stdin=subprocess.DEVNULL,
         env={"PATH": f"{SYSTEMD}:/usr/sbin:/usr/bin:/bin"},
     )

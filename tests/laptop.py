@@ -20,19 +20,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from patience import LIMIT_S
+
 CLIENT = Path(__file__).resolve().parents[1] / "client"
 REGION = "eu-west-1"
-WAIT_SECONDS = 20
 
 
 def wait_until(condition: Callable[[], Any]) -> Any:
     """The first true answer of `condition`, asked again and again for a limited time."""
-    end = time.monotonic() + WAIT_SECONDS
+    end = time.monotonic() + LIMIT_S
     while time.monotonic() < end:
         if answer := condition():
             return answer
         threading.Event().wait(0.02)
-    raise AssertionError(f"did not come true in {WAIT_SECONDS} s")
+    raise AssertionError(f"did not come true in {LIMIT_S:g} s")
 
 
 @dataclass
@@ -124,7 +125,7 @@ class Sshd:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(WAIT_SECONDS)
+        self.process.wait(LIMIT_S)
 
     def described(self, name: str, **more: Any) -> dict[str, Any]:
         return described(name, **{"host": "127.0.0.1", "port": self.port, "host_keys": [self.key], **more})
@@ -169,7 +170,7 @@ class Laptop:
             text=True,
             check=False,
             start_new_session=True,
-            **{"stdin": subprocess.DEVNULL, "cwd": self.folder, "timeout": 60, **options},
+            **{"stdin": subprocess.DEVNULL, "cwd": self.folder, "timeout": LIMIT_S, **options},
         )
 
     def client(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,8 @@ import needs
 import pytest
 from agent_world import PROJECT
 
+from patience import LIMIT_S
+
 
 @pytest.mark.needs_root
 @pytest.mark.parametrize("story", ["users", "systemd"])
@@ -25,7 +27,7 @@ def test_root_and_ec2_user_each_do_their_part(story: str) -> None:
         [*command, sys.executable, PROJECT / "tests" / "agent_real_paths.py", story],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=10 * LIMIT_S,
         check=False,
         env={**os.environ, "PYTHONPATH": f"{PROJECT / 'tests'}:{PROJECT / 'local'}:{PROJECT / 'layers/core'}"},
     )

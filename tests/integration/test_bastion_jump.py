@@ -206,7 +206,8 @@ class Site:
                 )
                 return trying.poll() is None
             finally:
-                os.killpg(trying.pid, signal.SIGKILL)  # and the ssh that it started for the jump
+                with suppress(ProcessLookupError):
+                    os.killpg(trying.pid, signal.SIGKILL)  # and the ssh that it started for the jump
                 trying.communicate()
                 # Or one that is tried again would be taken for the next one's.
                 processes.wait_until(
