@@ -35,6 +35,7 @@ from emulator.stack import Stack, deploy
 from notebook_ssh.aws.table import NOTEBOOK, key, lean, to_attribute
 from notebook_ssh.rules.record import Mode, NotebookState, Record, Wish
 from notebook_ssh.rules.report import read_report
+from patience import LIMIT_S
 from world import World
 
 ROLE = "fleet"
@@ -214,7 +215,7 @@ class Fleet:
 
     def _line(self) -> http.client.HTTPConnection:
         address = urlsplit(self.stack.api)
-        return http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
+        return http.client.HTTPConnection(address.hostname or "", address.port, timeout=LIMIT_S)
 
     def _ask(self, line: http.client.HTTPConnection, request: Request) -> str:
         """Empty when it was answered as it should be, else what happened."""

@@ -20,6 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from patience import LIMIT_S
+
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -222,7 +224,7 @@ def free_port() -> int:
 
 
 def wait_until(
-    what: str, condition: Callable[[], bool], limit: float, *, alive: Callable[[], bool] = lambda: True
+    what: str, condition: Callable[[], bool], limit: float = LIMIT_S, *, alive: Callable[[], bool] = lambda: True
 ) -> None:
     """Return once `condition` holds. Raises TimeoutError naming `what` after `limit` seconds, or when not `alive`."""
     deadline = time.monotonic() + limit

@@ -23,6 +23,7 @@ import processes
 from emulator.process import ACCOUNT, PROJECT, PYTHON, REGION, Emulator
 from emulator.stack import Stack, deploy
 from notebook.ngrok_cloud import NgrokCloud
+from patience import LIMIT_S
 from sshd import start_sshd
 
 STACK = "notebook-ssh"
@@ -376,7 +377,7 @@ class World:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=30,
+            timeout=LIMIT_S,
             check=False,
         )
 
@@ -408,7 +409,7 @@ class World:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=60,
+            timeout=LIMIT_S,
             check=False,
         )
 

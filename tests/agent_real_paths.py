@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+import namespaces
 from agent_world import (
     ACCESS,
     PROGRAMS,
@@ -36,6 +37,7 @@ from agent_world import (
 import processes
 from notebook.metadata_service import MetadataService
 from notebook_ssh.rules.block import BlockSettings, render_block
+from patience import LIMIT_S
 from sshd import start_sshd
 
 UID = 54321
@@ -71,22 +73,23 @@ class RealSshd:
 
 def sh(*command: str | Path, input: str | None = None) -> str:  # noqa: A002  (as subprocess names it)
     """Run as root; the output."""
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, input=input).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=LIMIT_S, input=input).stdout
 
 
 def as_user(*command: str | Path) -> subprocess.CompletedProcess[str]:
     """Run as ec2-user, who has no other power."""
     return subprocess.run(
-        command, user=UID, group=UID, extra_groups=[], capture_output=True, text=True, cwd=HOME, timeout=60, check=False,
+        command, user=UID, group=UID, extra_groups=[], capture_output=True, text=True, cwd=HOME, timeout=LIMIT_S, check=False,
         env={"HOME": str(HOME), "PATH": "/usr/local/bin:/usr/bin:/bin"},
     )  # fmt: skip
 
 
 def prepare() -> None:
     """Lay out the machine: nothing of it is seen outside of the namespaces."""
+    namespaces.keep_mounts()
+    sh("mount", "-t", "proc", "proc", "/proc")  # of this process namespace
     sh("ip", "link", "set", "lo", "up")
     sh("ip", "address", "add", "169.254.169.254/32", "dev", "lo")
-    sh("mount", "--make-rprivate", "/")
     scratch = Path("/mnt")
     sh("mount", "-t", "tmpfs", "none", scratch)
     for name, line in (
@@ -98,8 +101,14 @@ def prepare() -> None:
         (scratch / name).write_text("".join(each for each in text.splitlines(True) if f":{UID}:" not in each) + line)
         (scratch / name).chmod(0o644)
         sh("mount", "--bind", scratch / name, f"/etc/{name}")
+    ours = {place: os.open(place, os.O_PATH) for place in map(Path, (PROJECT, sys.prefix, sys.base_prefix))}
     for folder in ("/home", "/opt", "/run", "/var/log", "/usr/local/bin", "/etc/profile.d", "/etc/ssh"):
         sh("mount", "-t", "tmpfs", "-o", "mode=755", "none", folder)
+    for place, was in ours.items():
+        if not place.exists():  # it lay below one of these
+            place.mkdir(parents=True)
+            sh("mount", "--rbind", f"/proc/{os.getpid()}/fd/{was}", place)
+        os.close(was)
     (HOME / "SageMaker").mkdir(parents=True)
     sh("mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", HOME / "SageMaker")
     _python_with_botocore()
@@ -198,7 +207,9 @@ def tell(notebook: RealNotebook, stack: Stack) -> None:
     assert {who["work"], who["ngrok"]} == {UID}, who
     roots = [path for path in HOME.rglob("*") if "anaconda3" not in path.parts and path.lstat().st_uid == 0]
     assert roots == [HOME / "SageMaker/precious"], f"root wrote below the home directory: {roots}"
-    tops = [Path(top) for top in ("/opt", "/run/notebook-ssh", "/usr/local/bin", "/etc/profile.d", "/var/log")]
+    tops = [
+        Path(top) for top in ("/opt/notebook-ssh", "/run/notebook-ssh", "/usr/local/bin", "/etc/profile.d", "/var/log")
+    ]
     mine = [place for top in tops for place in (top, *top.rglob("*")) if place.lstat().st_uid == 0]
     assert AGENT in map(str, mine)
     assert not [place for place in mine if place.stat().st_mode & 0o022], "nobody but root writes what is root's"
@@ -315,7 +326,7 @@ def race(notebook: RealNotebook, stack: Stack) -> None:
     count = len(stack.reports)
     with subprocess.Popen([SYSTEM, "-c", SWAP, *words], user=UID, group=UID, extra_groups=[]) as swapping:
         for command in ("copy-ssh-keys", "start-ssh-ngrok", "copy-ssh-keys", "ssh-status"):
-            subprocess.run([*POWERLESS, command], capture_output=True, timeout=60, check=False)
+            subprocess.run([*POWERLESS, command], capture_output=True, timeout=LIMIT_S, check=False)
         until(lambda: len(stack.reports) > count + 2, "the agent goes on", notebook)
         swapping.kill()
     for place in pairs:
@@ -415,7 +426,7 @@ def on_start(notebook: RealNotebook) -> None:
     subprocess.run(
         ["sh", script],
         check=True,
-        timeout=60,
+        timeout=LIMIT_S,
         stdin=subprocess.DEVNULL,
         env={"PATH": f"{SYSTEMD}:/usr/sbin:/usr/bin:/bin"},
     )

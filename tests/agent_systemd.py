@@ -7,6 +7,7 @@ JSON list a line; `enabled` beside it stands for an sshd that is enabled. An unk
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -36,7 +37,8 @@ def end(unit: str) -> int:
     pid = pid_of(unit)
     if pid is None:
         return 5
-    os.kill(pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
     while pid_of(unit):
         time.sleep(0.01)
     return 0

@@ -24,7 +24,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from botocore.auth import SigV4Auth
@@ -34,6 +34,7 @@ from botocore.credentials import Credentials
 import processes
 from notebook_ssh.errors import BadReport
 from notebook_ssh.rules.report import read_report
+from patience import LIMIT_S
 from sshd import start_sshd
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -43,19 +44,25 @@ NAME = "Research-1"
 ARN = f"arn:aws:sagemaker:eu-west-1:111122223333:notebook-instance/{NAME.lower()}"
 ACCESS, SECRET, SESSION = "AKIAEXAMPLE", "secret-of-the-role", "session-of-the-role"
 TOKEN = "2abcDEFghiJKLmnoPQRstuVWXyz_3T5yQ7example"
-LIMIT = 20.0
 
 T = TypeVar("T")
 
 
-def until(what: Callable[[], T | None], said: str, notebook: Notebook | None = None, limit: float = LIMIT) -> T:
-    """The first true value of `what`; after `limit` seconds fails with `said` and what was logged on `notebook`."""
-    deadline = time.monotonic() + limit
+class Logging(Protocol):
+    """What can say what was logged."""
+
+    def told(self) -> str:
+        """All of it, for the message of a test that fails."""
+
+
+def until(what: Callable[[], T | None], said: str, logging: Logging | None = None) -> T:
+    """The first true value of `what`; fails with `said` and what was logged when none comes (patience.py)."""
+    deadline = time.monotonic() + LIMIT_S
     while time.monotonic() < deadline:
         if value := what():
             return value
         time.sleep(0.02)
-    raise AssertionError(f"not within {limit} s: {said}\n{notebook.told() if notebook else ''}")
+    raise AssertionError(f"not within {LIMIT_S:g} s: {said}\n{logging.told() if logging else ''}")
 
 
 def program(name: str) -> ModuleType:
@@ -193,7 +200,7 @@ class Stack(Server):
             return 403, b'{"message": "The request signature we calculated does not match"}'
         if self.slow:
             self.waiting += 1
-            self.slow.wait(2 * LIMIT)
+            self.slow.wait(LIMIT_S)
         self.raw.append(body)
         self.received.append(time.monotonic())
         told = json.loads(body)
@@ -285,13 +292,13 @@ class Sshd:
         return self
 
     def __exit__(self, *_: object) -> None:
-        processes.dismiss(self._process, LIMIT)
+        processes.dismiss(self._process, LIMIT_S)
 
 
 def key_shown_at(port: int) -> str:
     """What ssh-keyscan sees at a port of 127.0.0.1."""
     command = ["ssh-keyscan", "-p", str(port), "-t", "ed25519", "127.0.0.1"]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT_S).stdout
 
 
 def free_port() -> int:
@@ -381,13 +388,13 @@ class Notebook:
             if agent.poll() is None:
                 agent.send_signal(signal.SIGTERM)
         for agent in self.agents:
-            agent.wait(LIMIT)
+            agent.wait(LIMIT_S)
 
     def run(self, command: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run one of people's commands as they do, from a directory of theirs, or from `cwd`."""
         program = self.root / "usr/local/bin" / command
         return subprocess.run(
-            [program, *arguments], capture_output=True, text=True, cwd=cwd or self.home, timeout=60, check=False
+            [program, *arguments], capture_output=True, text=True, cwd=cwd or self.home, timeout=LIMIT_S, check=False
         )
 
     def status(self) -> dict[str, Any]:

@@ -21,21 +21,21 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import processes
+from patience import LIMIT_S
 from sshd import start_sshd
 
 CLIENT = Path(__file__).resolve().parents[1] / "client"
 REGION = "eu-west-1"
-WAIT_SECONDS = 20
 
 
 def wait_until(condition: Callable[[], Any]) -> Any:
     """The first true answer of `condition`, asked again and again for a limited time."""
-    end = time.monotonic() + WAIT_SECONDS
+    end = time.monotonic() + LIMIT_S
     while time.monotonic() < end:
         if answer := condition():
             return answer
         threading.Event().wait(0.02)
-    raise AssertionError(f"did not come true in {WAIT_SECONDS} s")
+    raise AssertionError(f"did not come true in {LIMIT_S:g} s")
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Sshd:
         self.process = start_sshd("the test's sshd", self.folder / "config", self.folder / "log", self.port)
 
     def stop(self) -> None:
-        processes.dismiss(self.process, WAIT_SECONDS)
+        processes.dismiss(self.process, LIMIT_S)
 
     def described(self, name: str, **more: Any) -> dict[str, Any]:
         return described(name, **{"host": "127.0.0.1", "port": self.port, "host_keys": [self.key], **more})
@@ -161,7 +161,7 @@ class Laptop:
             text=True,
             check=False,
             start_new_session=True,
-            **{"stdin": subprocess.DEVNULL, "cwd": self.folder, "timeout": 60, **options},
+            **{"stdin": subprocess.DEVNULL, "cwd": self.folder, "timeout": LIMIT_S, **options},
         )
 
     def client(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -17,6 +17,7 @@ import botocore.session
 from botocore.config import Config
 
 import processes
+from patience import LIMIT_S
 
 LOCAL = Path(__file__).resolve().parent.parent
 PROJECT = LOCAL.parent
@@ -119,7 +120,7 @@ class Emulator:
         return [fault["met"] for fault in self._ask_for(None)]
 
     def _ask_for(self, faults: tuple[dict[str, Any], ...] | None) -> Any:
-        asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT_S)
         try:
             asked.request("GET" if faults is None else "PUT", "/_faults", json.dumps(faults or ()))
             return json.load(asked.getresponse())

@@ -17,6 +17,7 @@ from typing import Any
 from samtranslator.yaml_helper import yaml_parse
 
 from emulator.process import PROJECT, PYTHON, Emulator
+from patience import LIMIT_S
 
 BUILT = PROJECT / ".build" / "local"
 BUCKET = "artifacts"
@@ -125,7 +126,7 @@ def deploy(emulator: Emulator, name: str, **parameters: str) -> Stack:
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + LIMIT_S
     while True:
         stack = formation.describe_stacks(StackName=name)["Stacks"][0]
         if stack["StackStatus"] == "CREATE_COMPLETE":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -19,6 +20,8 @@ from agent_world import (
     stand_in_call,
     until,
 )
+
+from patience import LIMIT_S
 
 
 class TestWhenTheStackIsAway:
@@ -147,7 +150,7 @@ class TestTheKeeper:
         first = notebook.start()
         notebook.connected()
         second = notebook.start()
-        assert first.wait(20) is not None
+        assert first.wait(LIMIT_S) is not None
         stack.reports.clear()
         notebook.connected()
         assert second.poll() is None
@@ -362,8 +365,9 @@ def tunnels_of(notebook: Notebook) -> int:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process holds (proc(5), VmRSS)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) << 10
+    """Bytes of memory that a process holds (proc(5), VmRSS); 0 when it has ended."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                return int(line.split()[1]) << 10
     return 0

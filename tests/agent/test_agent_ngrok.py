@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from agent_world import NAME, TOKEN, Notebook, Stack, a_key, an_answer, free_port, key_shown_at, until
 
+import processes
+
 
 def test_from_boot_to_sshd(notebook: Notebook, stack: Stack) -> None:
     """Identity, report, ngrok, address, report, instructions; and the address really leads to sshd."""
@@ -115,7 +117,7 @@ def test_a_sleep_of_hours_is_got_over(notebook: Notebook, stack: Stack) -> None:
     notebook.start()
     notebook.connected()
     until(lambda: couriers_of(notebook) == [], "nothing is under way", notebook)
-    asleep = [agent.pid for agent in notebook.agents] + descendants([agent.pid for agent in notebook.agents])
+    asleep = [process for agent in notebook.agents for process in (agent.pid, *processes.descendants(agent.pid))]
     signal_all(asleep, signal.SIGSTOP)
     port = free_port()
     notebook.cloud(port=port)
@@ -254,12 +256,6 @@ class TestItsProgram:
         told = until(lambda: stack.last().get("problem"), "a problem is told", notebook)
         assert "SHA-256" in told["message"]
         assert not (notebook.volume / ".ngrok/ngrok").exists()
-
-
-def descendants(pids: list[int]) -> list[int]:
-    """The processes below these, parents first."""
-    children = [int(c) for pid in pids for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return children + descendants(children) if children else []
 
 
 def signal_all(pids: list[int], sent: signal.Signals) -> None:

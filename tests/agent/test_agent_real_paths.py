@@ -6,21 +6,28 @@ import os
 import subprocess
 import sys
 
+import needs
 import pytest
 from agent_world import PROJECT
 
+from patience import LIMIT_S
+
 
 @pytest.mark.needs_root
-@pytest.mark.skipif(os.getuid() != 0, reason="makes namespaces and a user of its own")
 @pytest.mark.parametrize("story", ["users", "systemd"])
 def test_root_and_ec2_user_each_do_their_part(story: str) -> None:
     """The story is in agent_real_paths.py; what it prints explains a failure."""
-    command = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    needs.root("for a user and namespaces of its own")
+    needs.mounts()
+    needs.networks()
+    for name in ("rsync", "scp", "setpriv", "sftp", "sshd"):
+        needs.program(name)
+    command = ["unshare", "--mount", "--propagation", "unchanged", "--net", "--pid", "--fork", "--kill-child"]
     ended = subprocess.run(
         [*command, sys.executable, PROJECT / "tests" / "agent_real_paths.py", story],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=10 * LIMIT_S,
         check=False,
         env={**os.environ, "PYTHONPATH": f"{PROJECT / 'tests'}:{PROJECT / 'local'}:{PROJECT / 'layers/core'}"},
     )

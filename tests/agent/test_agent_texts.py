@@ -28,6 +28,7 @@ from unit import test_tags
 
 from notebook.ngrok_stand_in import read_configuration
 from notebook_ssh.rules.tags import read_wish, wish_keys
+from patience import LIMIT_S
 
 program("agent")
 worker = program("worker")
@@ -146,7 +147,7 @@ class TestKeys:
     @pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
     def test_what_ssh_keygen_makes(self, tmp_path: Path, kind: str) -> None:
         for words in (["-t", kind, "-N", "", "-f", "key"], ["-s", "key", "-I", "x", "key.pub"]):
-            subprocess.run(["ssh-keygen", "-q", *words], cwd=tmp_path, check=True, timeout=60)
+            subprocess.run(["ssh-keygen", "-q", *words], cwd=tmp_path, check=True, timeout=LIMIT_S)
         lines = (tmp_path / "key.pub").read_text() + (tmp_path / "key-cert.pub").read_text()
         good, bad = worker.parse_keys(lines)
         assert (len(good), bad) == (2, [])
@@ -400,7 +401,7 @@ def trickling(head: bytes) -> Iterator[int]:
         sending.start()
         yield door.getsockname()[1]
         over.set()
-        sending.join(20)
+        sending.join(LIMIT_S)
 
 
 class Endless(Server):
@@ -431,7 +432,7 @@ class TestADownload:
             monkeypatch.setattr(worker, "say", said.append)
             renewal = threading.Thread(target=worker.install, args=(True,), daemon=True)
             renewal.start()
-            renewal.join(20)
+            renewal.join(LIMIT_S)
             assert not renewal.is_alive()
         assert "longer than 5 minutes" in said[0]
         assert ngrok.read_text() == "the one that works"
@@ -553,7 +554,7 @@ def test_what_a_login_without_a_terminal_prints_is_nothing(tmp_path: Path) -> No
             f'. "{profile}"; echo "$AWS_DEFAULT_REGION $AWS_REGION $PATH"',
         ]
         there = {"PATH": "/usr/bin:/bin"} | environment
-        return subprocess.run(words, env=there, capture_output=True, text=True, check=True, timeout=20).stdout
+        return subprocess.run(words, env=there, capture_output=True, text=True, check=True, timeout=LIMIT_S).stdout
 
     plain = "  /usr/bin:/bin\n"
     assert told("-c", SSH_CONNECTION="1 2 3 4") == plain
@@ -587,7 +588,7 @@ class TestOfThePrograms:
             f"--cache-dir={PROJECT}/.mypy_cache",
             *programs,
         ]
-        told = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=PROGRAMS)
+        told = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S, cwd=PROGRAMS)
         assert "error:" in told.stdout, f"they have no annotations, so mypy has much to say: {told.stdout}{told.stderr}"
         lacking = (
             r"Module has no attribute|Unexpected keyword|No overload variant|\"(?:str|bytes|int|dict\[.*)\" has no attr"

@@ -14,22 +14,23 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import namespaces
+import needs
 import pytest
-from needs import program
+from agent_world import until
 
 from notebook_ssh.rules.block import BlockSettings, render_block, squeeze
 from notebook_ssh.rules.script import Block, Spliced, splice
+from patience import LIMIT_S
 
 LAYER = Path(__file__).resolve().parents[2] / "layers" / "notebook_agent"
 FRAME, BOOT = (LAYER / "block.sh").read_text(), (LAYER / "boot.py").read_text()
 SETTINGS = BlockSettings("team-ssh", "1.0.0", "eu-west-1", "https://a1.execute-api.eu-west-1.amazonaws.com/v1", "ssh")
-LIMIT = 30.0
 
 STAND_IN = """
 import json, os, sys
@@ -58,7 +59,7 @@ SHELLS = [
 
 def begun(shell: str, text: bytes = b"") -> bytes:
     """A script for `shell`."""
-    program(next(name for name in re.findall(r"\w+", shell) if name not in ("bin", "usr", "env", "S")))
+    needs.program(next(name for name in re.findall(r"\w+", shell) if name not in ("bin", "usr", "env", "S")))
     return f"#!{shell}\n".encode() + text
 
 
@@ -100,32 +101,26 @@ class Machine:
         path.write_bytes(script)
         path.chmod(0o700)
         usual: dict[str, Any] = {"env": self.environment(), "cwd": "/tmp", "stdin": subprocess.DEVNULL}
-        with_output = {"capture_output": True, "timeout": LIMIT, "check": False}
+        with_output = {"capture_output": True, "timeout": LIMIT_S, "check": False}
         return subprocess.run([path, "first", "second word"], **(usual | with_output | changes))
 
     def seen(self, count: int = 1) -> list[dict[str, Any]]:
         """What the stand-in wrote down, once it has done so `count` times."""
         path = self.root / "seen"
-        deadline = time.monotonic() + LIMIT
-        while time.monotonic() < deadline:
-            lines = path.read_text().splitlines() if path.exists() else []
-            if len(lines) >= count:
-                return [json.loads(line) for line in lines]
-            time.sleep(0.01)
-        raise AssertionError(f"the agent was not started {count} times; the log says: {self.log()}")
+        until(
+            lambda: path.exists() and path.read_text().count("\n") >= count, f"the agent is started {count} times", self
+        )
+        return [json.loads(line) for line in path.read_text().splitlines()]
 
-    def log(self) -> str:
+    def told(self) -> str:
+        """The log; nothing when there is none."""
         path = self.root / "var/log/notebook-ssh.log"
         return path.read_text() if path.exists() else ""
 
     def logged(self, words: str) -> str:
         """The log, once `words` stand in it."""
-        deadline = time.monotonic() + LIMIT
-        while time.monotonic() < deadline:
-            if words in self.log():
-                return self.log()
-            time.sleep(0.01)
-        raise AssertionError(f"the log does not say {words!r}: {self.log()}")
+        until(lambda: words in self.told(), f"the log says {words!r}", self)
+        return self.told()
 
     def close(self) -> None:
         """End what was started here: the processes whose environment names this very folder."""
@@ -137,17 +132,12 @@ class Machine:
         os.close(self.leave)
 
 
-def gone(process: int) -> bool:
-    """True once `process` has ended."""
-    deadline = time.monotonic() + LIMIT
-    while time.monotonic() < deadline:
-        try:
-            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except OSError:
-            return True
-        time.sleep(0.01)
-    return False
+def has_ended(process: int) -> bool:
+    """Whether `process` is gone, or waits for nothing but its parent's word."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 @pytest.fixture
@@ -212,7 +202,7 @@ def test_the_agent_runs_apart_from_the_owners_process(shell: str, machine: Machi
     os.close(kept)
     (told,) = machine.seen()
     # The stand-in still waits; a descriptor of the owner's in its hands would keep this pipe open.
-    assert select.select([read], [], [], LIMIT)[0] == [read]
+    assert select.select([read], [], [], LIMIT_S)[0] == [read]
     assert os.read(read, 1) == b""
     os.close(read)
     log = f"{machine.root}/var/log/notebook-ssh.log"
@@ -375,7 +365,7 @@ def test_a_fault_is_the_logs_affair_and_not_the_owners(
     assert (done.returncode, done.stdout, done.stderr) == (0, b"hello 0\n", without.stderr)
     if said:
         machine.logged(said)
-        assert machine.log().count("\n") == 1
+        assert machine.told().count("\n") == 1
 
 
 READ_ONLY = """
@@ -387,14 +377,12 @@ esac
 [ "$2" != ro ] || ! touch "$1/probe" 2>/dev/null || exit 99
 "$3" && wait && find "$1" -name 'agent.py' -size +0
 """
-NAMESPACE = ["unshare", "--mount", "--"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount", "--"]
-MAY_MOUNT = subprocess.run([*NAMESPACE, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode == 0
 
 
-# Where nothing may be mounted the faults above stand for these.
-@pytest.mark.parametrize("state", ["ro", "full"] if MAY_MOUNT else [])
+@pytest.mark.parametrize("state", ["ro", "full"])
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash -eu"])
 def test_a_real_file_system_that_is_read_only_or_full(state: str, shell: str, machine: Machine) -> None:
+    needs.mounts()
     disk = machine.home / "disk"
     disk.mkdir()
     machine.extra["NOTEBOOK_SSH_ROOT"] = str(disk)
@@ -403,8 +391,8 @@ def test_a_real_file_system_that_is_read_only_or_full(state: str, shell: str, ma
     script.write_bytes(machine.spliced(begun(shell, HELLO)))
     script.chmod(0o700)
     done = subprocess.run(
-        [*NAMESPACE, "sh", "-c", READ_ONLY, "sh", disk, state, script],
-        env=machine.environment(), capture_output=True, timeout=LIMIT, check=False,
+        [*namespaces.of_mounts(), "sh", "-c", READ_ONLY, "sh", disk, state, script],
+        env=machine.environment(), capture_output=True, timeout=LIMIT_S, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, b"hello 0\n", b"")
 
@@ -506,7 +494,7 @@ def test_the_agent_is_started_again_with_longer_and_longer_pauses_until_it_ends_
     )
     machine.run(machine.spliced(b"#!/bin/sh\n"))
     told = machine.seen(11)
-    assert gone(told[0]["loop"])
+    until(lambda: has_ended(told[0]["loop"]), "the loop ends", machine)
     assert (machine.root / "pauses").read_text().split() == ["1", "2", "4", "8", "16", "32", "64", "128", "256", "256"]
     assert len({each["loop"] for each in told}) == 1
     assert len(machine.seen()) == 11
@@ -519,7 +507,7 @@ def test_a_loop_ends_with_its_agent_when_a_later_one_has_begun(machine: Machine)
     machine.run(machine.spliced(b"#!/bin/sh\n"))
     second = machine.seen(2)[1]
     os.kill(first["pid"], signal.SIGTERM)
-    assert gone(first["loop"])
+    until(lambda: has_ended(first["loop"]), "the loop ends", machine)
     os.kill(second["pid"], signal.SIGKILL)
     assert machine.seen(3)[2]["loop"] == second["loop"]
 
@@ -538,7 +526,7 @@ def test_where_systemd_runs_it_keeps_the_agent(machine: Machine) -> None:
     stub(machine, "systemd-run", record)
     subprocess.run(
         ["/bin/sh", "-c", keeper_text(machine.root), "", "/usr/bin/python3", "-I", "/opt/agent.py", "NOTEBOOK_SSH_A=b c"],
-        env=machine.environment(), check=True, timeout=LIMIT,
+        env=machine.environment(), check=True, timeout=LIMIT_S,
     )  # fmt: skip
     assert (machine.root / "calls").read_text().splitlines() == [
         "systemctl stop notebook-ssh",
@@ -558,6 +546,6 @@ def test_where_systemd_fails_or_is_not_asked_the_loop_keeps_the_agent(root: str,
     assert text.count("l=$0/opt") == 1
     # The real /opt is not this test's to write to.
     text = text.replace("l=$0/opt", f"l='{machine.root}/opt'")
-    subprocess.run(["/bin/sh", "-c", text, root, "agent"], env=machine.environment(), check=False, timeout=LIMIT)
+    subprocess.run(["/bin/sh", "-c", text, root, "agent"], env=machine.environment(), check=False, timeout=LIMIT_S)
     assert (machine.root / "ran").read_text() == "once\n"
     assert (machine.root / "calls").exists() is (root == "")

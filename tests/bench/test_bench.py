@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from stack import PROJECT
 
+from patience import LIMIT_S
+
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[dict[str, ModuleType]]:
@@ -67,7 +69,11 @@ def test_a_slowed_handler_misses_its_bar(
         if "one_request" not in program and "calls" not in program:
             return bench["measure"].Cost(1.0, "Mi")
         done = subprocess.run(
-            [*python, COUNTING + program, function, turns], env=environment, capture_output=True, text=True, timeout=60
+            [*python, COUNTING + program, function, turns],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
         )
         assert done.returncode == 0, done.stderr
         return bench["measure"].Cost(float(done.stderr.split()[-1]), "lines")

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from laptop import WAIT_SECONDS, described, wait_until
+from laptop import described, wait_until
 
 from notebook_ssh_client import known_hosts, lookup, proxy, remembered
 from notebook_ssh_client.failures import Failure
 from notebook_ssh_client.remembered import Place
+from patience import LIMIT_S
 
 GREETING = b"SSH-2.0-Test\r\n"
 Serve = Callable[[Callable[[socket.socket], None]], int]
@@ -39,7 +40,7 @@ def serve() -> Iterator[Serve]:
                 except OSError:
                     return
                 with connection:
-                    connection.settimeout(WAIT_SECONDS)
+                    connection.settimeout(LIMIT_S)
                     behave(connection)
 
         threading.Thread(target=accept, daemon=True).start()
@@ -79,7 +80,7 @@ def test_a_name_that_leads_inwards_gets_a_connection_and_not_a_byte(serve: Serve
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     with pytest.raises(ConnectionError, match="without an SSH greeting"):
-        proxy.reach(place(serve(listen), host="localhost"), WAIT_SECONDS)
+        proxy.reach(place(serve(listen), host="localhost"), LIMIT_S)
     assert heard == [b""]
 
 
@@ -89,7 +90,7 @@ def test_a_greeting_may_come_in_pieces_and_after_other_lines(serve: Serve) -> No
             connection.sendall(piece)
         connection.recv(1)
 
-    link, said = proxy.reach(place(serve(slowly)), 10)
+    link, said = proxy.reach(place(serve(slowly)), LIMIT_S)
     assert said.startswith(b"welcome\r\nSSH-")
     link.close()
 
@@ -105,7 +106,7 @@ def test_a_greeting_may_come_in_pieces_and_after_other_lines(serve: Serve) -> No
 )
 def test_whoever_does_not_greet_is_no_notebook(serve: Serve, other: Callable[[socket.socket], None]) -> None:
     with pytest.raises(OSError, match=r"without an SSH greeting|reset"):
-        proxy.reach(place(serve(other)), 10)
+        proxy.reach(place(serve(other)), LIMIT_S)
 
 
 def test_silence_ends(serve: Serve) -> None:
@@ -122,7 +123,7 @@ def test_the_end_of_one_direction_is_passed_on_and_the_other_goes_on(serve: Serv
             heard.append(data)
         connection.sendall(b"bye")
 
-    link, said = proxy.reach(place(serve(answer_at_the_end)), 10)
+    link, said = proxy.reach(place(serve(answer_at_the_end)), LIMIT_S)
     source, feed = os.pipe()
     result, sink = os.pipe()
     os.write(feed, b"hello")
@@ -138,7 +139,7 @@ def test_when_ssh_has_gone_the_relay_ends(serve: Serve) -> None:
     def talk(connection: socket.socket) -> None:
         connection.sendall(GREETING + b"x" * 100_000)
 
-    link, said = proxy.reach(place(serve(talk)), 10)
+    link, said = proxy.reach(place(serve(talk)), LIMIT_S)
     source, _feed = os.pipe()
     result, sink = os.pipe()
     os.close(result)

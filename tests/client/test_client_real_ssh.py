@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from laptop import described, free_port, wait_until
 
+from patience import LIMIT_S
+
 ME = getpass.getuser()
 
 
@@ -116,7 +118,7 @@ def test_what_is_written_and_read_is_the_same_however_large(laptop: Any, noteboo
             stdin=source,
             stdout=sink,
             check=True,
-            timeout=60,
+            timeout=LIMIT_S,
         )
     assert (tmp_path / "out").read_bytes() == data
 

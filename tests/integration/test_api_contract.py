@@ -26,7 +26,6 @@ from world import STACK, World
 
 Keys = Mapping[str, str]
 
-LIMIT = 60
 OTHER_ACCOUNT = "999988887777"
 ANYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 
@@ -156,7 +155,7 @@ def known(world: World) -> str:
     """A notebook that the stack knows and whose agent never speaks."""
     world.create_notebook("contract")
     world.tag("contract", ssh="ngrok")
-    processes.wait_until("it is known", lambda: world.curl("/notebooks/contract").status == 200, LIMIT)
+    processes.wait_until("it is known", lambda: world.curl("/notebooks/contract").status == 200)
     return "contract"
 
 

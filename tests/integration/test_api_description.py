@@ -29,7 +29,6 @@ import processes
 from emulator.process import ACCOUNT, PROJECT, REGION
 from world import World
 
-LIMIT = 60
 DESCRIPTION = schemathesis.openapi.from_path(PROJECT / "docs" / "openapi.yaml")
 OPERATIONS = [found.ok() for found in DESCRIPTION.get_all_operations()]
 OPERATION_NAMES = [f"{operation.method.upper()} {operation.path}" for operation in OPERATIONS]
@@ -74,7 +73,7 @@ def asked(world: World) -> Asked:
     session = world.emulator.client("sts").assume_role(RoleArn=made["Arn"], RoleSessionName="SageMaker")["Credentials"]
     world.create_notebook("described", role="described")
     world.tag("described", ssh="ngrok", ssh_wake="yes")
-    processes.wait_until("it is known", lambda: world.curl("/notebooks/described").status == 200, LIMIT)
+    processes.wait_until("it is known", lambda: world.curl("/notebooks/described").status == 200)
     keys = {
         "AWS_ACCESS_KEY_ID": session["AccessKeyId"],
         "AWS_SECRET_ACCESS_KEY": session["SecretAccessKey"],

@@ -18,7 +18,6 @@ import processes
 from emulator.process import Emulator
 from world import OWNERS_SCRIPT, World
 
-LIMIT = 90
 HOUR = 3_600
 
 
@@ -94,20 +93,20 @@ def connect(world: World, *names: str) -> None:
         world.create_configuration(name, OWNERS_SCRIPT)
         world.create_notebook(name, name)
     for name in names:
-        processes.wait_until(f"{name} runs", lambda name=name: world.state(name) == "InService", LIMIT)
+        processes.wait_until(f"{name} runs", lambda name=name: world.state(name) == "InService")
         world.leave_key(name)
         world.tag(name, ssh="ngrok")
         world.sagemaker.stop_notebook_instance(NotebookInstanceName=name)
     for name in names:
-        processes.wait_until(f"{name} is stopped", lambda name=name: world.state(name) == "Stopped", LIMIT)
-        processes.wait_until("the block is in", lambda name=name: world.on_start(name) != OWNERS_SCRIPT, LIMIT)
+        processes.wait_until(f"{name} is stopped", lambda name=name: world.state(name) == "Stopped")
+        processes.wait_until("the block is in", lambda name=name: world.on_start(name) != OWNERS_SCRIPT)
         world.sagemaker.start_notebook_instance(NotebookInstanceName=name)
     for name in names:
         wait_for(world, name, "connected")
 
 
 def wait_for(world: World, name: str, status: str) -> None:
-    processes.wait_until(f"{name} is {status}", lambda: world.status(name) == status, LIMIT)
+    processes.wait_until(f"{name} is {status}", lambda: world.status(name) == status)
 
 
 def log_of(world: World, name: str) -> str:
@@ -121,7 +120,7 @@ def test_an_hour_without_the_api(account: World, line: Line) -> None:
     account.save_ssh_config(name)
 
     line.close()
-    processes.wait_until("the agent is refused", lambda: "refused" in log_of(account, name), LIMIT)
+    processes.wait_until("the agent is refused", lambda: "refused" in log_of(account, name))
     account.set_functions_clocks(HOUR)
     assert account.status(name) == "stale"
     assert account.curl(f"/notebooks/{name}/address").status == 409
@@ -129,7 +128,7 @@ def test_an_hour_without_the_api(account: World, line: Line) -> None:
 
     line.busy = True
     line.open()
-    processes.wait_until("the agent hears 503", lambda: line.refused > 0, LIMIT)
+    processes.wait_until("the agent hears 503", lambda: line.refused > 0)
     line.busy = False
     wait_for(account, name, "connected")
     assert account.curl(f"/notebooks/{name}/address").body == before
@@ -157,13 +156,13 @@ def test_clocks_of_notebooks_may_be_wrong(account: World, line: Line, functions_
     heard = line.carried.copy()
     for name in clocks:
         path = next(path for path in heard if f"/{name}/" in path)
-        processes.wait_until("it has heard of it", lambda path=path: line.carried[path] > heard[path] + 2, LIMIT)
+        processes.wait_until("it has heard of it", lambda path=path: line.carried[path] > heard[path] + 2)
     assert {account.status(name) for name in clocks} == {"connected"}
     assert [name for name in clocks if not is_open(*places[name])] == []
 
     end_access(account, 5, *clocks)
     for name in clocks:
-        processes.wait_until(f"{name} ends", lambda name=name: not is_open(*places[name]), LIMIT)
+        processes.wait_until(f"{name} ends", lambda name=name: not is_open(*places[name]))
         assert account.status(name) == "expired"
 
 

@@ -1,22 +1,24 @@
 """The real jump: laptop, bastion and notebooks as machines of their own, behind the rules that the reconciler made.
 
 Each machine is a network namespace with a real sshd. Its packet filter is written from what DescribeSecurityGroupRules
-answers for its groups, and from nothing else; so ssh comes through exactly while the rules say so.
+answers for its groups, and from nothing else; so ssh comes through exactly while the rules say so. The filter counts the
+connections that it drops, since what is dropped is never answered, here as in a VPC.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+import namespaces
+import needs
 import pytest
 from bastion_world import NOW, STACK, STOPPED, Bench, an_account
 
@@ -25,17 +27,13 @@ from notebook_ssh.aws.clients import client
 from notebook_ssh.rules.answers import Connection, Jump, connection_of, known_hosts, ssh_config
 from notebook_ssh.rules.record import Mode, NotebookState, Phase, Record, Report, Wish
 from notebook_ssh.settings import read_settings
+from patience import LIMIT_S
 from sshd import start_sshd
 
-pytestmark = [
-    pytest.mark.needs_root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-]
+pytestmark = pytest.mark.needs_root
 
 OFFICE, ELSEWHERE = "203.0.113.9", "198.51.100.9"
 BASTION_OUTSIDE, BASTION_INSIDE = "203.0.113.1", "10.0.255.254"
-PATIENCE = 2
-"""Seconds that ssh waits for an answer. A dropped packet is never answered, here as in a VPC."""
 
 
 def run(*command: str | Path, text: str | None = None) -> str:
@@ -46,16 +44,31 @@ def run(*command: str | Path, text: str | None = None) -> str:
 
 @dataclass
 class Machine:
-    """A namespace with its addresses. groups: the security groups that guard it; None: nothing does."""
+    """A namespace with its addresses. groups: the security groups that guard it; None: nothing does.
 
-    space: str
+    network: the process that the namespace lives with, and that ends with this one at the latest.
+    """
+
+    network: subprocess.Popen[bytes]
     addresses: tuple[str, ...]
     folder: Path
     groups: tuple[str, ...] | None = None
     _server: subprocess.Popen[bytes] | None = None
 
     def command(self, *words: str | Path) -> list[str]:
-        return ["ip", "netns", "exec", self.space, *map(str, words)]
+        return ["nsenter", f"--target={self.network.pid}", "--net", "--", *map(str, words)]
+
+    def dropped(self) -> int:
+        """How many times a connection to ssh was tried and not let through."""
+        if self.groups is None:
+            return 0
+        return int(
+            run(*self.command("nft", "list", "counter", "inet", "groups", "dropped")).split("packets ")[1].split()[0]
+        )
+
+    def is_connecting(self) -> bool:
+        """Whether a connection from here still waits for an answer."""
+        return bool(run(*self.command("ss", "--no-header", "--tcp", "--numeric", "state", "syn-sent")))
 
     def serve(self, client_key: str) -> None:
         """Start sshd on port 22 of this machine, for the owner of `client_key` alone, and wait until it listens."""
@@ -67,21 +80,21 @@ class Machine:
             f"Port 22\nHostKey {self.folder}/host_key\nAuthorizedKeysFile {self.folder}/authorized_keys\n"
             "PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
         )
-        self._server = start_sshd(
-            f"sshd of {self.space}", config, self.folder / "log", port=None, within=self.command()
-        )
+        name = f"sshd of {self.folder.name}"
+        self._server = start_sshd(name, config, self.folder / "log", port=None, within=self.command())
 
     @property
     def host_key(self) -> str:
         return (self.folder / "host_key.pub").read_text().strip()
 
     def end(self) -> None:
-        """End everything that runs in the namespace, which nobody else uses, and take it away."""
-        for process in run("ip", "netns", "pids", self.space).split():
-            os.kill(int(process), signal.SIGKILL)
+        """End everything that runs in the namespace, which nobody else uses; it goes with the last of it."""
+        for process in namespaces.processes_in(self.network.pid):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         if self._server:
-            processes.dismiss(self._server, patience=20)
-        run("ip", "netns", "delete", self.space)
+            processes.dismiss(self._server, LIMIT_S)
+        self.network.communicate()
 
 
 @dataclass
@@ -91,29 +104,32 @@ class Site:
     bench: Bench
     folder: Path
     at_the_end: ExitStack
-    token: str = field(default_factory=lambda: secrets.token_hex(3))
     machines: list[Machine] = field(default_factory=list)
     said: str = ""
 
     def machine(self, name: str, *addresses: str, groups: tuple[str, ...] | None = None) -> Machine:
-        space = f"nssh-{self.token}-{name}"
-        run("ip", "netns", "add", space)
-        machine = Machine(space, addresses, self.folder / name, groups)
+        network = subprocess.Popen(
+            ["unshare", "--net", "sh", "-c", "echo; exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        machine = Machine(network, addresses, self.folder / name, groups)
         self.at_the_end.callback(machine.end)
         self.machines.append(machine)
-        run("ip", "-n", space, "link", "set", "lo", "up")
+        assert network.stdout is not None
+        assert network.stdout.readline() == b"\n", "the namespace is there"
+        run(*machine.command("ip", "link", "set", "lo", "up"))
         return machine
 
     def wire(self, one: Machine, its: Sequence[str], other: Machine, others: Sequence[str]) -> None:
         """A cable between two machines: each reaches the other's addresses, by default from its own first one."""
-        names = [f"n{self.token}{len(self.machines)}{end}" for end in "ab"]
-        run("ip", "link", "add", names[0], "netns", one.space, "type", "veth", "peer", names[1], "netns", other.space)
-        for link, machine, near, far in [(names[0], one, its, others), (names[1], other, others, its)]:
-            run("ip", "-n", machine.space, "link", "set", link, "up")
+        link = f"cable{len(self.machines)}"
+        cable = ["ip", "link", "add", link, "type", "veth", "peer", "name", link, "netns", str(other.network.pid)]
+        run(*one.command(*cable))
+        for machine, near, far in [(one, its, others), (other, others, its)]:
+            run(*machine.command("ip", "link", "set", link, "up"))
             for address in near:
-                run("ip", "-n", machine.space, "address", "add", f"{address}/32", "dev", link)
+                run(*machine.command("ip", "address", "add", f"{address}/32", "dev", link))
             for address in far:
-                run("ip", "-n", machine.space, "route", "add", f"{address}/32", "dev", link, "src", near[0])
+                run(*machine.command("ip", "route", "add", f"{address}/32", "dev", link, "src", near[0]))
 
     def guard(self) -> None:
         """Make every packet filter say what EC2 says now."""
@@ -124,7 +140,7 @@ class Site:
     def _ruleset(self, groups: tuple[str, ...]) -> str:
         answer = client("ec2").describe_security_group_rules(Filters=[{"Name": "group-id", "Values": list(groups)}])
         chains = {"input": ("saddr", False), "output": ("daddr", True)}
-        lines = ["flush ruleset", "table inet groups {"]
+        lines = ["flush ruleset", "table inet groups {", "counter dropped {}"]
         for chain, (address, egress) in chains.items():
             lines += [f"chain {chain} {{", f"type filter hook {chain} priority 0; policy drop;"]
             lines += ["ct state established,related accept", "iif lo accept" if not egress else "oif lo accept"]
@@ -134,7 +150,7 @@ class Site:
                 if rule["IsEgress"] is egress
                 for family, peer in self._peers(rule)
             ]
-            lines.append("}")
+            lines += ["tcp dport 22 counter name dropped drop", "}"]
         return "\n".join([*lines, "}\n"])
 
     def _peers(self, rule: Any) -> Iterator[tuple[str, str]]:
@@ -163,24 +179,48 @@ class Site:
 
     def ssh(self, host: str, *, come_from: str = OFFICE) -> str | None:
         """Who came to whom, in the words of the sshd that was reached; None when ssh did not come through."""
-        laptop = self.machines[0]
-        done = subprocess.run(
-            laptop.command("ssh", "-F", self.folder / f"ssh_config.{come_from}", host, "echo $SSH_CONNECTION"),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        self.said = done.stderr
-        if done.returncode != 0:
-            assert done.returncode == 255, done.stderr  # ssh(1): 255 is ssh's own failure
+        with self._ssh(host, come_from) as trying:
+            said, self.said = trying.communicate(timeout=LIMIT_S)
+        if trying.returncode != 0:
+            assert trying.returncode == 255, self.said  # ssh(1): 255 is ssh's own failure
             return None
-        came_from, _, came_to, port = done.stdout.split()
+        came_from, _, came_to, port = said.split()
         assert port == "22"
         return f"{came_from} to {came_to}"
 
     def is_shut(self, host: str, *, come_from: str = OFFICE) -> bool:
-        """Whether ssh waited for an answer that never came."""
-        return self.ssh(host, come_from=come_from) is None and "timed out" in self.said
+        """Whether ssh waits for an answer that will never come, since its connection was dropped on the way."""
+        before = self._dropped()
+        with self._ssh(host, come_from) as trying:
+            try:
+                processes.wait_until(
+                    "ssh is let through or dropped",
+                    lambda: trying.poll() is not None or self._dropped() > before,
+                    LIMIT_S,
+                )
+                return trying.poll() is None
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(trying.pid, signal.SIGKILL)  # and the ssh that it started for the jump
+                trying.communicate()
+                # Or one that is tried again would be taken for the next one's.
+                processes.wait_until(
+                    "the connection is given up", lambda: not any(map(Machine.is_connecting, self.machines)), LIMIT_S
+                )
+
+    def _ssh(self, host: str, come_from: str) -> subprocess.Popen[str]:
+        words = ("ssh", "-F", self.folder / f"ssh_config.{come_from}", host, "echo $SSH_CONNECTION")
+        return subprocess.Popen(
+            self.machines[0].command(*words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def _dropped(self) -> int:
+        return sum(machine.dropped() for machine in self.machines)
 
 
 @dataclass
@@ -193,6 +233,7 @@ class Notebook:
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
+    needs.networks()
     with an_account(monkeypatch) as bench, ExitStack() as at_the_end:
         monkeypatch.setenv("BASTION_HOST", BASTION_OUTSIDE)
         monkeypatch.setenv("BASTION_USER", "root")
@@ -261,7 +302,7 @@ def _write_ssh_files(site: Site, bastion: Machine, notebooks: list[Notebook]) ->
         (site.folder / f"ssh_config.{come_from}").write_text(
             f"{answer}\n\nHost {jump.alias}\n  BindAddress {come_from}\n"
             f"\nHost *\n  IdentityFile {site.folder}/key\n  IdentitiesOnly yes\n  BatchMode yes\n"
-            f"  ConnectTimeout {PATIENCE}\n  StrictHostKeyChecking yes\n"
+            f"  ConnectTimeout {LIMIT_S:.0f}\n  StrictHostKeyChecking yes\n"
             f"  UserKnownHostsFile {site.folder}/bastion_hosts\n"
         )
 

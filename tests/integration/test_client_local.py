@@ -19,12 +19,12 @@ from laptop import Laptop, free_port, make_client_environment, make_laptop, wait
 
 import processes
 from emulator.process import REGION
+from patience import LIMIT_S
 from world import STACK, World
 
 ME = getpass.getuser()
 """Whoever runs this plays ec2-user."""
 
-LIMIT = 120
 """Seconds for a notebook to start, which takes a few."""
 
 SOON = 20
@@ -66,7 +66,7 @@ class Notebook:
         self._wait(f"{self.name} is set up", attached)
 
     def _wait(self, what: str, condition: Callable[[], bool]) -> None:
-        processes.wait_until(what, condition, LIMIT, alive=self.world.emulator.alive)
+        processes.wait_until(what, condition, alive=self.world.emulator.alive)
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +238,7 @@ def a_port_is_forwarded(notebook: Notebook, laptop: Laptop) -> None:
             assert far.recv(10) == b"ping"
     finally:
         ssh.kill()  # a SIGTERM can be missed just before ssh begins to wait for its peers
-        ssh.wait(5)
+        ssh.wait(LIMIT_S)
         there.close()
 
 
@@ -279,7 +279,7 @@ def test_ssh_starts_a_stopped_notebook_that_may_be_woken(laptop: Laptop, connect
     sleeper = connect("client-sleeper", ssh_wake="yes")
     sleeper.stop()
     sleeper.until("stopped")
-    done = laptop.run("ssh", f"{ME}@client-sleeper.notebook", "echo", "awake", timeout=LIMIT)
+    done = laptop.run("ssh", f"{ME}@client-sleeper.notebook", "echo", "awake")
     assert (done.stdout, done.returncode) == ("awake\n", 0), done.stderr
     assert "Waiting (" in done.stderr
     assert "of at most 15 min 00 s)" in done.stderr

@@ -11,7 +11,6 @@ import pytest
 import processes
 from world import OWNERS_SCRIPT, World
 
-LIMIT = 90
 RECONCILER = "-ReconcileNotebook"
 
 
@@ -45,7 +44,7 @@ def holds_the_block(world: World, configuration: str) -> bool:
 def clean(world: World, name: str, configuration: str) -> None:
     """The user has enough, and the owner's script must be the owner's again."""
     world.untag(name, "ssh")
-    processes.wait_until("the script is back", lambda: world.on_start(configuration) == OWNERS_SCRIPT, LIMIT)
+    processes.wait_until("the script is back", lambda: world.on_start(configuration) == OWNERS_SCRIPT)
 
 
 # ---- a poison message
@@ -88,9 +87,9 @@ def test_a_poison_message_harms_no_other_and_works_once_it_is_moved_back(
     for name in names:  # while nobody fetches, so that one batch holds them all
         sqs.send_message(QueueUrl=impatient, MessageBody=look_at(name))
     functions.update_event_source_mapping(UUID=mapping, Enabled=True)
-    processes.wait_until("the others are known", lambda: known(world, names[1]) and known(world, names[2]), LIMIT)
-    processes.wait_until("the dead letter", lambda: world.emulator.waiting(dead) > 0, LIMIT)
-    processes.wait_until("the queue is empty", lambda: world.emulator.waiting(impatient) == 0, LIMIT)
+    processes.wait_until("the others are known", lambda: known(world, names[1]) and known(world, names[2]))
+    processes.wait_until("the dead letter", lambda: world.emulator.waiting(dead) > 0)
+    processes.wait_until("the queue is empty", lambda: world.emulator.waiting(impatient) == 0)
     assert not known(world, "Poisoned")
     letters = sqs.receive_message(QueueUrl=dead, MaxNumberOfMessages=10, VisibilityTimeout=0)["Messages"]
     assert not [each["Body"] for each in letters if "beside-" in each["Body"]]
@@ -98,9 +97,9 @@ def test_a_poison_message_harms_no_other_and_works_once_it_is_moved_back(
     poison()  # the cause is mended; then as docs/operations.md says
     arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     sqs.start_message_move_task(SourceArn=arn)
-    processes.wait_until("what was poisoned is known", lambda: known(world, "Poisoned"), LIMIT)
+    processes.wait_until("what was poisoned is known", lambda: known(world, "Poisoned"))
     processes.wait_until(
-        "both queues are empty", lambda: world.emulator.waiting(impatient) + world.emulator.waiting(dead) == 0, LIMIT
+        "both queues are empty", lambda: world.emulator.waiting(impatient) + world.emulator.waiting(dead) == 0
     )
 
 
@@ -134,10 +133,10 @@ def test_a_reconciler_that_is_killed_between_two_calls_leaves_nothing_half_done(
     with world.emulator.faults(*faults):
         for name in names:
             world.tag(name, ssh="ngrok")
-        processes.wait_until("both were met", lambda: world.emulator.faults_met() == [1, 1], LIMIT)
+        processes.wait_until("both were met", lambda: world.emulator.faults_met() == [1, 1])
         for name in names:
-            processes.wait_until(f"{name} is known", lambda name=name: known(world, name), LIMIT)
-            processes.wait_until("the block is in", lambda name=name: holds_the_block(world, name), LIMIT)
+            processes.wait_until(f"{name} is known", lambda name=name: known(world, name))
+            processes.wait_until("the block is in", lambda name=name: holds_the_block(world, name))
     for name in names:
         assert set(backups(world, name)) == {OWNERS_SCRIPT}, "copied before the first write, and nothing else ever"
         assert world.on_start(name).count(b">>> notebook-ssh stack=") == 1
@@ -167,13 +166,13 @@ def test_a_service_that_throttles_for_a_while_only_costs_time(
     name = f"throttled-by-{call[:-1].lower()}"
     world.create_configuration(name, OWNERS_SCRIPT)
     world.create_notebook(name, name)
-    processes.wait_until("it runs", lambda: world.state(name) == "InService", LIMIT)
+    processes.wait_until("it runs", lambda: world.state(name) == "InService")
     fault = {"call": call, "by": RECONCILER, "effect": "refuse", "code": code, "times": 10}
     with world.emulator.faults(fault):
         world.tag(name, ssh="ngrok")
-        processes.wait_until("ten calls were refused", lambda: world.emulator.faults_met() == [10], LIMIT)
-        processes.wait_until("it is known all the same", lambda: known(world, name), LIMIT)
-        processes.wait_until("the block is in", lambda: holds_the_block(world, name), LIMIT)
+        processes.wait_until("ten calls were refused", lambda: world.emulator.faults_met() == [10])
+        processes.wait_until("it is known all the same", lambda: known(world, name))
+        processes.wait_until("the block is in", lambda: holds_the_block(world, name))
     clean(world, name, name)
 
 

@@ -21,7 +21,6 @@ import processes
 from notebook_ssh.rules.script import strip
 from world import OWNERS_SCRIPT, STACK, Answer, World
 
-LIMIT = 90
 FALLBACK = "better-sagemaker"
 DEAD_LETTERS = ("NotebookDeadLetters", "BastionDeadLetters")
 
@@ -182,7 +181,7 @@ CHOSEN = list(STATEMENTS) if os.environ.get("ALL_GRANTS") else HANDFUL
 
 
 def wait(what: str, condition: Callable[[], bool]) -> None:
-    processes.wait_until(what, condition, LIMIT)
+    processes.wait_until(what, condition)
 
 
 def configurations(world: World) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 
 from emulator.process import PROJECT, PYTHON
+from patience import LIMIT_S
 
 PLACES = {"PYTHONPATH": f"{PROJECT / 'local'}:{PROJECT / 'layers/core'}", "PATH": os.environ["PATH"]}
 
@@ -13,7 +14,7 @@ PLACES = {"PYTHONPATH": f"{PROJECT / 'local'}:{PROJECT / 'layers/core'}", "PATH"
 def told(program: str, *words: str) -> str:
     """What `local/<program>` prints when all is well."""
     command = [str(PYTHON), str(PROJECT / "local" / program), *words]
-    done = subprocess.run(command, env=PLACES, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(command, env=PLACES, capture_output=True, text=True, timeout=10 * LIMIT_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -11,8 +11,6 @@ import pytest
 import processes
 from world import OWNERS_SCRIPT, World
 
-LIMIT = 60
-
 
 def known(world: World, name: str) -> bool:
     return world.curl(f"/notebooks/{name}").status == 200
@@ -27,9 +25,9 @@ def test_either_kind_of_tag_event_alone_is_enough(kind: str) -> None:
         world.deploy()
         world.move_in()
         world.create_notebook("heard")
-        processes.wait_until("it runs", lambda: world.state("heard") == "InService", LIMIT)
+        processes.wait_until("it runs", lambda: world.state("heard") == "InService")
         world.tag("heard", ssh="ngrok")
-        processes.wait_until(f"{kind} is heard", lambda: known(world, "heard"), LIMIT)
+        processes.wait_until(f"{kind} is heard", lambda: known(world, "heard"))
     finally:
         world.close()
 
@@ -39,13 +37,13 @@ def test_a_shared_script_is_the_owners_again_when_the_last_wish_goes(world: Worl
     for name in ("sharer-one", "sharer-two"):
         world.create_notebook(name, "shared")
         world.tag(name, ssh="ngrok")
-    processes.wait_until("the set-up is in", lambda: len(world.on_start("shared")) > len(OWNERS_SCRIPT), LIMIT)
-    processes.wait_until("both are known", lambda: all(known(world, f"sharer-{n}") for n in ("one", "two")), LIMIT)
+    processes.wait_until("the set-up is in", lambda: len(world.on_start("shared")) > len(OWNERS_SCRIPT))
+    processes.wait_until("both are known", lambda: all(known(world, f"sharer-{n}") for n in ("one", "two")))
     world.untag("sharer-one", "ssh")
-    processes.wait_until("one is off", lambda: world.status("sharer-one") in ("off", "unknown-notebook"), LIMIT)
+    processes.wait_until("one is off", lambda: world.status("sharer-one") in ("off", "unknown-notebook"))
     assert len(world.on_start("shared")) > len(OWNERS_SCRIPT)
     world.untag("sharer-two", "ssh")
-    processes.wait_until("the script is back", lambda: world.on_start("shared") == OWNERS_SCRIPT, LIMIT)
+    processes.wait_until("the script is back", lambda: world.on_start("shared") == OWNERS_SCRIPT)
 
 
 def test_two_notebooks_of_one_role_connect_each_to_its_own(world: World) -> None:
@@ -53,18 +51,18 @@ def test_two_notebooks_of_one_role_connect_each_to_its_own(world: World) -> None
     names = ("twin-one", "twin-two")
     for name in names:
         world.create_notebook(name)
-        processes.wait_until("it runs", lambda name=name: world.state(name) == "InService", LIMIT)
+        processes.wait_until("it runs", lambda name=name: world.state(name) == "InService")
         world.leave_key(name)
         world.tag(name, ssh="ngrok")
         world.sagemaker.stop_notebook_instance(NotebookInstanceName=name)
     for name in names:
-        processes.wait_until(f"{name} is stopped", lambda name=name: world.state(name) == "Stopped", LIMIT)
-        processes.wait_until(f"{name} has the set-up", lambda name=name: _attached(world, name), LIMIT)
-        processes.wait_until(f"{name} is stopped", lambda name=name: world.state(name) == "Stopped", LIMIT)
+        processes.wait_until(f"{name} is stopped", lambda name=name: world.state(name) == "Stopped")
+        processes.wait_until(f"{name} has the set-up", lambda name=name: _attached(world, name))
+        processes.wait_until(f"{name} is stopped", lambda name=name: world.state(name) == "Stopped")
         world.sagemaker.start_notebook_instance(NotebookInstanceName=name)
     commands = set()
     for name in names:
-        processes.wait_until(f"{name} connects", lambda name=name: world.status(name) == "connected", LIMIT)
+        processes.wait_until(f"{name} connects", lambda name=name: world.status(name) == "connected")
         commands.add(world.curl(f"/notebooks/{name}/ssh").body)
         world.save_ssh_config(name)
         assert world.ssh(name, "echo hello").stdout == "hello\n"
@@ -100,4 +98,4 @@ def test_a_signal_that_cannot_be_handled_ends_in_the_dead_letter_queue(world: Wo
         told = broken_reconciler.get_queue_attributes(QueueUrl=dead, AttributeNames=["ApproximateNumberOfMessages"])
         return int(told["Attributes"]["ApproximateNumberOfMessages"]) > 0
 
-    processes.wait_until("a dead letter", lies_there, LIMIT)
+    processes.wait_until("a dead letter", lies_there)

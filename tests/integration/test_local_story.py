@@ -14,6 +14,7 @@ import pytest
 
 import processes
 from emulator.process import PROJECT, PYTHON, Emulator
+from patience import LIMIT_S
 from world import obstacle
 
 DEMO = [str(PYTHON), str(PROJECT / "local" / "demo.py")]
@@ -57,13 +58,13 @@ def nothing_is_left(folder: Path) -> None:
     left = sorted(path.name for path in folder.iterdir())
     shutil.rmtree(folder)
     assert left == []
-    processes.wait_until("no process is left", lambda: not naming(folder), 10)
+    processes.wait_until("no process is left", lambda: not naming(folder))
 
 
 def test_the_whole_story_in_a_folder_with_a_space(tmp_path: Path) -> None:
     folder = short_folder(tmp_path, "a b")
     demo = begin(folder)
-    told, _ = demo.communicate(timeout=300)
+    told, _ = demo.communicate(timeout=10 * LIMIT_S)
     assert demo.returncode == 0, told
     assert re.search(r"ssh -p \d+ ec2-user@127\.0\.0\.1", told)
     assert "prepared on" in told
@@ -83,7 +84,7 @@ def test_an_interrupted_story_leaves_nothing(tmp_path: Path) -> None:
             break
     assert naming(folder)
     demo.send_signal(signal.SIGINT)
-    told, _ = demo.communicate(timeout=60)
+    told, _ = demo.communicate(timeout=LIMIT_S)
     assert demo.returncode == 0, told
     assert "nothing is left" in told
     nothing_is_left(folder)
@@ -97,8 +98,8 @@ def test_even_a_killed_story_leaves_no_process(tmp_path: Path) -> None:
         if "runs its on-start script" in line:
             break
     demo.kill()
-    demo.communicate(timeout=60)
-    processes.wait_until("no process is left", lambda: not naming(folder), 30)
+    demo.communicate(timeout=LIMIT_S)
+    processes.wait_until("no process is left", lambda: not naming(folder))
     shutil.rmtree(folder)
 
 
@@ -109,7 +110,7 @@ def test_a_missing_program_is_named_before_anything_begins(tmp_path: Path) -> No
         (programs / name).symlink_to(shutil.which(name) or name)
     folder = short_folder(tmp_path, "mis")
     demo = begin(folder, path=str(programs))
-    told, _ = demo.communicate(timeout=60)
+    told, _ = demo.communicate(timeout=LIMIT_S)
     assert demo.returncode == 1
     assert "install curl" in told.replace("sshd, ", "")
     assert told.count("\n") == 1

@@ -19,7 +19,6 @@ import processes
 from world import OWNERS_SCRIPT, World
 
 NAME, CONFIGURATION = "keeps-quiet", "keeps-quiet-setup"
-LIMIT = 60
 
 MAY_HOLD_IT = (
     "ngrok/token",  # ngrok's cloud, which gave it out
@@ -135,4 +134,4 @@ def story(world: World) -> None:
 
 
 def until(world: World, what: str, condition: Any) -> None:
-    processes.wait_until(what, condition, LIMIT, alive=world.emulator.alive)
+    processes.wait_until(what, condition, alive=world.emulator.alive)

@@ -24,6 +24,7 @@ from stack import PROJECT, source
 
 from notebook_ssh.aws import notebooks
 from notebook_ssh.aws.table import item_of, to_attribute
+from patience import LIMIT_S
 
 MAKE = """
 import botocore.session
@@ -77,7 +78,7 @@ def in_lambda(built: Path, program: str) -> Any:
     """What `program` prints as JSON, run with nothing importable but the artifact and the standard library."""
     paths = [str(built / "core" / "python"), str(built / "functions")]
     start = f"import sys, json; sys.path[:0] = {paths!r}\n{program}"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", start], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", start], capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -23,6 +23,7 @@ from notebook_ssh.rules.answers import (
     ssh_config,
 )
 from notebook_ssh.rules.record import Mode, Record, Way, Wish
+from patience import LIMIT_S
 
 P521 = f"ecdsa-sha2-nistp521 {wire(b'ecdsa-sha2-nistp521', b'nistp521', bytes([4]) + bytes(132))}"
 TUNNEL = Connection("Demo", "0.tcp.ngrok.io", 17887, (RSA_KEY, HOST_KEY))
@@ -86,7 +87,7 @@ def test_ssh_itself_reads_the_blocks_as_meant(tmp_path: Path) -> None:
 
     def meaning(name: str) -> dict[str, str]:
         told = subprocess.run(
-            ["ssh", "-F", str(file), "-G", name], capture_output=True, text=True, check=True, timeout=20
+            ["ssh", "-F", str(file), "-G", name], capture_output=True, text=True, check=True, timeout=LIMIT_S
         )
         return dict(line.split(" ", 1) for line in told.stdout.splitlines() if " " in line)
 
@@ -106,7 +107,7 @@ def test_ssh_itself_finds_the_host_keys_under_the_name(tmp_path: Path) -> None:
     file = tmp_path / "known_hosts"
     file.write_text("".join(f"{line}\n" for line in known_hosts(TUNNEL)))
     found = subprocess.run(
-        ["ssh-keygen", "-F", "demo", "-f", str(file)], capture_output=True, text=True, check=True, timeout=20
+        ["ssh-keygen", "-F", "demo", "-f", str(file)], capture_output=True, text=True, check=True, timeout=LIMIT_S
     )
     assert [line for line in found.stdout.splitlines() if not line.startswith("#")] == [
         f"demo {RSA_KEY}",
