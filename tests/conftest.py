@@ -1,4 +1,8 @@
-"""What holds for every test: what takes long begins first, and on a build server (CI=true) a skipped test is a failed one."""
+"""What holds for every test.
+
+What takes long begins first, and on a build server (CI=true) a skipped test is a failed one. Properties are tried with
+the same examples each time, unless a run asks for others (examples.py).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,11 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from examples import register_profiles
+from hypothesis import settings
+
+register_profiles()
+settings.load_profile("test")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from examples import examples
+from hypothesis import HealthCheck, given, strategies as st
 from notebook_world import World, a_world
 
 from notebook_ssh.aws import clients, queues, tagging
@@ -39,7 +40,7 @@ class Worker:
 
 
 @given(starts=st.lists(st.integers(0, 5_000), min_size=1, max_size=3), order=st.lists(st.integers(0, 2), max_size=25))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25, HealthCheck.function_scoped_fixture)
 def test_all_workers_together_write_once_a_second(world: World, starts: list[int], order: list[int]) -> None:
     world.table.forget("clock", "sagemaker-writes")
     workers = [Worker(world, 1_000_000 + start) for start in starts]

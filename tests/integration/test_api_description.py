@@ -15,6 +15,7 @@ import schemathesis
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from examples import examples
 from hypothesis import HealthCheck, Phase, given, settings
 from requests import PreparedRequest
 from requests.auth import AuthBase
@@ -82,16 +83,9 @@ def asked(world: World) -> Asked:
     return Asked(world, "described", Signed(keys))
 
 
-def bounded(examples: int) -> Any:
-    """The same requests at every run, and no clock."""
-    return settings(
-        max_examples=examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        phases=(Phase.generate,),
-        suppress_health_check=list(HealthCheck),
-    )
+def bounded(number: int) -> Any:
+    """So many requests; none is made shorter, which would take many more."""
+    return settings(examples(number, *HealthCheck), phases=(Phase.generate,))
 
 
 def hold_to_description(case: Any, asked: Asked) -> Response:

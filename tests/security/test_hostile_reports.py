@@ -17,7 +17,8 @@ from urllib.parse import quote
 import pytest
 from api_world import Said, World, api_world
 from builders import HOST_KEY, NOW, RSA_KEY, a_record
-from hypothesis import HealthCheck, example, given, settings, strategies as st
+from examples import examples
+from hypothesis import HealthCheck, example, given, strategies as st
 
 from notebook_ssh_client.api import Api
 from notebook_ssh_client.failures import Failure
@@ -109,7 +110,7 @@ def saved(said: Said, path: Path) -> Path:
     return path
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(80, HealthCheck.function_scoped_fixture)
 @example({"host": "0.tcp.ngrok.io", "port": 17887, "host_keys": [HOST_KEY, RSA_KEY], "agent": "", "problem": None})
 @given(lies=REPORTS)
 def test_no_report_reaches_more_of_ssh_than_the_address_and_the_keys(
@@ -145,7 +146,7 @@ def as_the_client_reads_it(answer: dict[str, Any]) -> None:
     assert all(PLAIN_KEY.fullmatch(key) for key in place.host_keys)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(host=spoilt("0.tcp.ngrok.io"), key=spoilt(HOST_KEY), jump=spoilt("ec2-user@bastion.example.com:22"))
 def test_the_client_believes_no_stack_that_lies(host: str, key: str, jump: str) -> None:
     """Were the stack taken over, its answers would still be plain words to ssh: the client looks for itself."""

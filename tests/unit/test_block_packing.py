@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from notebook_ssh.rules.block import BUDGET, BlockSettings, pack, render_block, render_body, squeeze
 from notebook_ssh.rules.script import Original, Spliced, splice
@@ -68,7 +68,6 @@ def test_the_sum_in_the_body_is_of_the_unpacked_bytes() -> None:
 
 
 @given(st.binary(max_size=500))
-@settings(deadline=None)
 def test_packed_bytes_can_stand_between_single_quotes(program: bytes) -> None:
     packed = pack(program)
     assert not set(packed) & set("'\\\n\r\t ")
@@ -132,7 +131,6 @@ def test_a_setting_that_could_leave_its_quotes_is_refused_by_name(name: str, val
 
 
 @given(st.text(max_size=30))
-@settings(deadline=None)
 def test_whatever_is_accepted_is_one_word_for_a_shell(value: str) -> None:
     try:
         words = replace(USUAL, tag_key=value).words()

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from examples import examples
+from hypothesis import given, strategies as st
 from model_of_sagemaker import BODY, FALLBACK, TERMS, Model
 
 from notebook_ssh.errors import Problem
@@ -526,7 +527,7 @@ def models(draw: st.DrawFn) -> Model:
 
 
 @given(models())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@examples(300)
 def test_planning_after_applying_is_empty(model: Model) -> None:
     model.settle()
     for name in [*model.notebooks]:
@@ -536,7 +537,7 @@ def test_planning_after_applying_is_empty(model: Model) -> None:
 
 
 @given(models())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@examples(300)
 def test_untagging_everything_restores_every_script_and_attachment(model: Model) -> None:
     scripts = {name: (each.on_create, each.on_start) for name, each in model.configurations.items()}
     attached = {name: notebook.configuration for name, notebook in model.notebooks.items()}
@@ -561,7 +562,7 @@ def test_untagging_everything_restores_every_script_and_attachment(model: Model)
 
 
 @given(models())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@examples(300)
 def test_configurations_of_untagged_notebooks_are_never_written(model: Model) -> None:
     tagged = {
         model.notebooks[name].configuration or FALLBACK for name, tags in model.tags.items() if tags.get("ssh") != "off"
@@ -571,7 +572,7 @@ def test_configurations_of_untagged_notebooks_are_never_written(model: Model) ->
 
 
 @given(models(), st.data())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@examples(300)
 def test_a_partial_read_takes_nothing_away(model: Model, data: st.DataObject) -> None:
     model.settle()
     for name in model.notebooks:
@@ -585,7 +586,7 @@ def test_a_partial_read_takes_nothing_away(model: Model, data: st.DataObject) ->
 
 
 @given(models(), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), max_size=8))
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@examples(200)
 def test_crashes_anywhere_end_converged(model: Model, crashes: list[tuple[int, int]]) -> None:
     """Whatever was interrupted, each look leaves things so that the next ones finish the work."""
     names = list(model.notebooks)
@@ -603,7 +604,7 @@ def test_crashes_anywhere_end_converged(model: Model, crashes: list[tuple[int, i
 
 
 @given(models())
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@examples(200)
 def test_every_action_says_why(model: Model) -> None:
     model.settle()
     for sentence in reasons(model.done):

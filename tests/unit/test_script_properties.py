@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hypothesis import assume, event, given, settings, strategies as st
+from examples import examples
+from hypothesis import assume, event, given, strategies as st
 
 from notebook_ssh.rules.script import (
     Block,
@@ -16,7 +17,7 @@ from notebook_ssh.rules.script import (
     strip,
 )
 
-thoroughly = settings(max_examples=300, deadline=None)
+thoroughly = examples(300)
 
 MINE = Block("alpha", "1.0", "a" * 12, b"( : ) || :\n")
 NEXT = Block("alpha", "2.0", "b" * 12, b"( :\n: ) || :\n")

@@ -26,7 +26,12 @@ def test_what_becomes_of_a_skip(tmp_path: Path, what: str, ci: str, word: str) -
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
         cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env={
+            "PATH": os.environ["PATH"],
+            "CI": ci,
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONPATH": str(CONFTEST.parent),
+        },
         capture_output=True,
         text=True,
         check=False,
