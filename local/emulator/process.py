@@ -53,6 +53,7 @@ class Emulator:
 
     def start(self) -> Self:
         """Return when it answers. Raises DidNotStart."""
+        processes.reach_the_loopback_directly()
         command = [str(PYTHON), "-m", "emulator.serve", "--port", str(self.port), "--home", str(self.home)]
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
