@@ -304,6 +304,17 @@ until rm -rf --one-file-system -- "$1" 2>/dev/null || [ $tries -ge 50 ]; do trie
 """Several tries, since after a sudden end the kernel may still be ending what writes there."""
 
 
+@contextlib.contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    """Hold the lock of a file or folder, after whoever has it."""
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _only_one(place: Path) -> int | None:
     """Lock a file or folder and return its descriptor, or None when another process has it."""
     descriptor = os.open(place, os.O_RDONLY)
@@ -318,14 +329,15 @@ def _only_one(place: Path) -> int | None:
 @contextlib.contextmanager
 def _passing_folder(cache: Path) -> Iterator[Path]:
     """A new folder in `cache` that is gone afterwards, also after `kill -9`, or at the latest when another is made."""
-    for left in cache.glob("run-*"):  # by a machine that lost its power
-        with contextlib.suppress(OSError):
-            descriptor = _only_one(left)
-            if descriptor is not None:
-                shutil.rmtree(left, ignore_errors=True)
-                os.close(descriptor)
-    place = Path(tempfile.mkdtemp(prefix="run-", dir=cache))
-    lock = _only_one(place)
+    with _locked(cache):
+        for left in cache.glob("run-*"):  # by a machine that lost its power
+            with contextlib.suppress(OSError):
+                descriptor = _only_one(left)
+                if descriptor is not None:
+                    shutil.rmtree(left, ignore_errors=True)
+                    os.close(descriptor)
+        place = Path(tempfile.mkdtemp(prefix="run-", dir=cache))
+        lock = _only_one(place)
     remover = subprocess.Popen(
         ["sh", "-c", REMOVE, "sh", str(place)],
         stdin=subprocess.PIPE,
@@ -335,17 +347,11 @@ def _passing_folder(cache: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
-        remover.communicate(b"")
         if lock:
             os.close(lock)
-
-
-@contextlib.contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    """Hold a lock on `place`, after whoever has it."""
-    with place.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        # Ctrl-C does not wait for it: it goes on by itself, as after `kill -9`.
+        if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
+            remover.communicate(b"")
 
 
 # ---- this machine ------------------------------------------------------------------------------
@@ -386,9 +392,9 @@ def refusal(machine: Machine, suite: str) -> str | None:
 
 
 def _this_machine(cache: Path) -> Machine:
-    release = dict(
-        line.partition("=")[::2] for line in Path("/etc/os-release").read_text().replace('"', "").splitlines()
-    )
+    file = Path("/etc/os-release")
+    lines = file.read_text().replace('"', "").splitlines() if file.exists() else []
+    release = dict(line.partition("=")[::2] for line in lines)
     apt = shutil.which("apt-get", path=PATH) is not None
     sources: list[Source] = []
     if apt:
@@ -588,7 +594,8 @@ def run(suite: str, names: Sequence[str], *, remake: bool, machine: Machine, cac
     _say(f"fresh: {machine.distribution.capitalize()} {suite}, the project at {_head()[:10]}{unsaved}")
     with _passing_folder(cache) as folder:
         root = folder / "root"
-        with _locked(cache / ".lock"):
+        (cache / ".making").touch()
+        with _locked(cache / ".making"):
             _have_root(kept, root, logs / "root.log", remake)
         with Space(FRESH, str(root)) as space:
             _prepare(root, space, logs / "root.log")
@@ -692,7 +699,9 @@ def main(words: Sequence[str]) -> int:
         print(f"fresh: {problem.strerror}: {problem.filename}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nfresh: interrupted; nothing is left running or mounted", file=sys.stderr)
+        print(
+            "\nfresh: interrupted; nothing runs or is mounted any more, and the copy is being removed", file=sys.stderr
+        )
         return 130
     return 0 if well else 1
 

@@ -50,22 +50,21 @@ class Emulator:
 
     def start(self) -> Self:
         """Return when it answers. Raises processes.DidNotStart."""
+        processes.reach_the_loopback_directly()
+        program = [str(PYTHON), "-X", "utf8", "-m", "emulator.serve", "--port", str(self.port)]
         command = [
-            str(PYTHON),
-            "-X",
-            "utf8",
-            "-m",
-            "emulator.serve",
-            "--port",
-            str(self.port),
+            *program,
             "--home",
             str(self.home),
+            "--tag-events",
+            self.tag_events,
+            "--api-port",
+            str(self.api_port),
         ]
-        command += ["--tag-events", self.tag_events, "--api-port", str(self.api_port)]
         if not self.machines:
             command.append("--no-machines")
         self._process = processes.start(
-            "the emulated AWS", command, self._answers, log=self.log, limit=120, bound=False, cwd=LOCAL
+            "the emulated AWS", command, self._answers, log=self.log, bound=False, cwd=LOCAL
         )
         return self
 
