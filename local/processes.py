@@ -155,7 +155,7 @@ def start(
     does_its_job: Callable[[], bool],
     *,
     log: Path,
-    limit: float = 60,
+    limit: float = LIMIT_S,
     bound: bool = True,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,

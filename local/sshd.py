@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import processes
+from patience import LIMIT_S
 
 PRIVILEGE_SEPARATION = Path("/run/sshd")
 """Where Debian's sshd, as root, locks up the part that talks to strangers. Only a service manager makes it."""
@@ -18,7 +19,7 @@ LISTENS = b"Server listening on"
 
 
 def start_sshd(
-    name: str, config: Path, log: Path, port: int | None, *, within: Sequence[str] = (), limit: float = 60
+    name: str, config: Path, log: Path, port: int | None, *, within: Sequence[str] = (), limit: float = LIMIT_S
 ) -> subprocess.Popen[bytes]:
     """Start sshd with the configuration `config`, and return once it answers on `port` of 127.0.0.1.
 
