@@ -189,6 +189,21 @@ def make_client_environment(folder: Path) -> Path:
     return folder / "bin" / Path(sys.executable).name
 
 
+WAITS = f"""\
+from notebook_ssh_client import proxy
+proxy.PATIENCE_REMEMBERED = proxy.PATIENCE_FRESH = {LIMIT_S}
+"""
+
+
+def let_wait(python: Path) -> Path:
+    """Let the client in this environment wait longer for a greeting: a busy machine is not a notebook that has moved."""
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(python.parent.parent)}))
+    if "CLIENT_PYTHON" not in os.environ:
+        (packages / "waits.py").write_text(WAITS)
+        (packages / "waits.pth").write_text("import waits\n")  # run whenever this Python starts (site)
+    return python
+
+
 def make_laptop(folder: Path, python: Path, variables: dict[str, str]) -> Laptop:
     """A person's machine below `folder`, with a key and a configuration of ssh, and `variables` in its environment."""
     home = folder / "home of a person"

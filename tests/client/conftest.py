@@ -13,6 +13,7 @@ from laptop import (
     FakeCloudFormation,
     Laptop,
     Sshd,
+    let_wait,
     make_client_environment,
     make_laptop,
     serve_api,
@@ -55,7 +56,7 @@ def cloudformation(laptop: Laptop) -> Iterator[FakeCloudFormation]:
 
 @pytest.fixture(scope="session")
 def client_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_client_environment(tmp_path_factory.mktemp("client-environment"))
+    return let_wait(make_client_environment(tmp_path_factory.mktemp("client-environment")))
 
 
 @pytest.fixture

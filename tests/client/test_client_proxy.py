@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -280,11 +281,18 @@ def test_writers_at_the_same_time_lose_nothing(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize(
     ("presented", "looked_up_ago", "asks"),
-    [("NONE", 100, False), ("AAAA", 100, False), ("CHANGED", 100, True), ("CHANGED", 2, False)],
+    [("NONE", 100, False), ("AAAA", 100, False), ("CHANGED", 10, True), ("CHANGED", 9, False)],
 )
 def test_the_stack_is_asked_once_when_a_key_is_new(
-    tmp_path: Any, capsys: pytest.CaptureFixture[str], presented: str, looked_up_ago: int, asks: bool
+    tmp_path: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    presented: str,
+    looked_up_ago: int,
+    asks: bool,
 ) -> None:
+    now = 1_800_000_000
+    monkeypatch.setattr(known_hosts, "time", SimpleNamespace(time=lambda: now))
     asked: list[str] = []
 
     def find(host: str) -> Place:
@@ -292,7 +300,7 @@ def test_the_stack_is_asked_once_when_a_key_is_new(
         return place(1, host_keys=("ssh-ed25519 CHANGED",))
 
     home = str(tmp_path)
-    remembered.remember(home, "demo.notebook", place(1, looked_up=int(time.time()) - looked_up_ago))
+    remembered.remember(home, "demo.notebook", place(1, looked_up=now - looked_up_ago))
     told = known_hosts.answer(home, "[demo.notebook]:2222", presented, find)
     assert asked == (["demo.notebook"] if asks else [])
     assert told == f"[demo.notebook]:2222 ssh-ed25519 {'CHANGED' if asks else 'AAAA'}\n"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laptop import Laptop, free_port, make_client_environment, make_laptop, wait_until
+from laptop import Laptop, free_port, let_wait, make_client_environment, make_laptop, wait_until
 
 import processes
 from emulator.process import REGION
@@ -94,7 +94,7 @@ def notebook(connect: Callable[..., Notebook]) -> Notebook:
 
 @pytest.fixture(scope="module")
 def client_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_client_environment(tmp_path_factory.mktemp("client-environment"))
+    return let_wait(make_client_environment(tmp_path_factory.mktemp("client-environment")))
 
 
 @pytest.fixture
