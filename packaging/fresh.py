@@ -410,13 +410,13 @@ def _this_machine(cache: Path) -> Machine:
         apt,
         release.get("VERSION_CODENAME", ""),
         release.get("ID", ""),
-        [replace(source, uri=_first_mirror(source.uri)) for source in sources],
+        [replace(source, uri=first_mirror(source.uri)) for source in sources],
         {each.name: each.resolve().name for each in scripts.iterdir()} if scripts.is_dir() else {},
         shutil.disk_usage(_existing(cache)).free // 1_000_000,
     )
 
 
-def _first_mirror(uri: str) -> str:
+def first_mirror(uri: str) -> str:
     """apt can be given a list of mirrors in a file (apt-transport-mirror(1)); debootstrap takes one."""
     if not uri.startswith("mirror+file:"):
         return uri

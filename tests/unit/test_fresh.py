@@ -57,6 +57,13 @@ def test_apts_sources_are_read(what: str) -> None:
     assert fresh.read_sources(name, text) == found
 
 
+def test_of_a_list_of_mirrors_the_first_is_taken(tmp_path: Path) -> None:
+    listed = tmp_path / "mirrors.txt"
+    listed.write_text("# near\n\nhttp://near.example/debian/\tpriority:1\nhttp://far.example/debian/\tpriority:2\n")
+    assert fresh.first_mirror(f"mirror+file:{listed}") == "http://near.example/debian/"
+    assert fresh.first_mirror(DEBIAN) == DEBIAN
+
+
 OWN = fresh.read_sources("debian.sources", STANZAS)
 OTHERS = [
     Source("https://packages.example/apt", "bookworm", ("main",), "/etc/apt/keyrings/example.gpg"),
