@@ -410,13 +410,13 @@ def _this_machine(cache: Path) -> Machine:
         apt,
         release.get("VERSION_CODENAME", ""),
         release.get("ID", ""),
-        [replace(source, uri=_first_mirror(source.uri)) for source in sources],
+        [replace(source, uri=first_mirror(source.uri)) for source in sources],
         {each.name: each.resolve().name for each in scripts.iterdir()} if scripts.is_dir() else {},
         shutil.disk_usage(_existing(cache)).free // 1_000_000,
     )
 
 
-def _first_mirror(uri: str) -> str:
+def first_mirror(uri: str) -> str:
     """apt can be given a list of mirrors in a file (apt-transport-mirror(1)); debootstrap takes one."""
     if not uri.startswith("mirror+file:"):
         return uri
@@ -632,6 +632,8 @@ def _prepare(root: Path, space: Space, log: Path) -> None:
 def _outcome(part: Part, root: Path, space: Space, log: Path, way: Mapping[str, str]) -> bool:
     """Run a part and tell its outcome in a line, with the last one that it wrote."""
     _say(f"  {part.what:<32} ", end="")
+    log.unlink(missing_ok=True)
+    shutil.rmtree(log.with_suffix(".logs"), ignore_errors=True)
     _clone(root, part, space, log)
     began = time.monotonic()
     # A login, so that the environment is what such a user has there.
@@ -650,15 +652,14 @@ def _outcome(part: Part, root: Path, space: Space, log: Path, way: Mapping[str, 
 
 
 def _log_folder(suite: str) -> Path:
-    """.build/fresh/SUITE, empty; it belongs to the owner of the project, so that `sudo make fresh` leaves it usable."""
+    """.build/fresh/SUITE; it belongs to the owner of the project, so that `sudo make fresh` leaves it usable."""
     owner = PROJECT.stat()
     place = PROJECT
     for name in (".build", "fresh", suite):
         place = place / name
         place.mkdir(exist_ok=True)
         os.chown(place, owner.st_uid, owner.st_gid)
-    for old in place.iterdir():
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    (place / "root.log").unlink(missing_ok=True)
     return place
 
 

@@ -57,6 +57,13 @@ def test_apts_sources_are_read(what: str) -> None:
     assert fresh.read_sources(name, text) == found
 
 
+def test_of_a_list_of_mirrors_the_first_is_taken(tmp_path: Path) -> None:
+    listed = tmp_path / "mirrors.txt"
+    listed.write_text("# near\n\nhttp://near.example/debian/\tpriority:1\nhttp://far.example/debian/\tpriority:2\n")
+    assert fresh.first_mirror(f"mirror+file:{listed}") == "http://near.example/debian/"
+    assert fresh.first_mirror(DEBIAN) == DEBIAN
+
+
 OWN = fresh.read_sources("debian.sources", STANZAS)
 OTHERS = [
     Source("https://packages.example/apt", "bookworm", ("main",), "/etc/apt/keyrings/example.gpg"),
@@ -197,7 +204,7 @@ import fresh
 
 there, seconds = Path(sys.argv[1]), sys.argv[2]
 with fresh.Space(fresh.FOR_DEBOOTSTRAP) as space:
-    words = ["sh", "-c", f"mount -t tmpfs none '{there}/mounted' && (sleep {seconds} & echo up; wait)"]
+    words = ["sh", "-c", f"mount -t tmpfs none '{there}/mounted' && (sleep {seconds} & wait)"]
     sys.exit(space.run(words, there / "log"))
 """
 
@@ -254,14 +261,12 @@ def test_nothing_runs_or_stays_mounted_after_a_sudden_end(tmp_path: Path) -> Non
     seconds = 100_000 + os.getpid()  # nobody else sleeps that long
     (tmp_path / "mounted").mkdir()
     process = start(RUN, tmp_path, seconds)
-    log = tmp_path / "log"
-    until(lambda: log.exists() and "up" in log.read_text())
 
     def sleeping() -> bool:
         words = f"sleep\0{seconds}\0".encode()
         return any(_words(entry) == words for entry in Path("/proc").glob("[0-9]*"))
 
-    assert sleeping()
+    until(sleeping)
     assert not os.path.ismount(tmp_path / "mounted"), "what is mounted inside is not seen outside"
     the_end(process, "kill -9")
     until(lambda: not sleeping())
