@@ -83,7 +83,7 @@ def unpacked(archive: Path, tmp_path: Path) -> Path:
 
 def test_the_same_commit_gives_the_same_bytes(archive: Path, tmp_path: Path) -> None:
     """On another day, in another folder, with another umask."""
-    other = checkout(tmp_path / "another folder")
+    other = Path(shutil.copytree(archive.parent.parent / "checkout", tmp_path / "another folder"))
     for path in other.rglob("*"):
         if ".git" not in path.parts:
             os.utime(path, (1_000_000_000, 1_000_000_000))
@@ -92,8 +92,8 @@ def test_the_same_commit_gives_the_same_bytes(archive: Path, tmp_path: Path) -> 
     assert (tmp_path / "dist" / archive.name).read_bytes() == archive.read_bytes()
 
 
-def test_what_is_not_committed_is_not_released(tmp_path: Path) -> None:
-    folder = checkout(tmp_path / "checkout")
+def test_what_is_not_committed_is_not_released(archive: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(archive.parent.parent / "checkout", tmp_path / "checkout"))
     (folder / "functions" / "mine.py").write_text("SECRET = 1\n")
     done = built(folder, tmp_path / "dist", umask=0o022)
     assert done.returncode == 1
