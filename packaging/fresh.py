@@ -238,7 +238,9 @@ mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts dev/pts
 mount -t tmpfs -o mode=1777,nosuid,nodev shm dev/shm
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
-for number in 0 1 2; do ln -s fd/$number dev/$(echo stdin stdout stderr | cut -d' ' -f$((number + 1))); done
+ln -s fd/0 dev/stdin
+ln -s fd/1 dev/stdout
+ln -s fd/2 dev/stderr
 mount -t tmpfs -o mode=755,nosuid,nodev run run
 echo fresh >/proc/sys/kernel/hostname
 pivot_root . mnt
