@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import processes
-from emulator.process import LOCAL, PROJECT, REGION
+import terminal
+from emulator.process import PROJECT, REGION
 from story import NotReached, Story
 from world import OWNERS_SCRIPT, World, obstacle
 
@@ -47,9 +48,9 @@ def open_account(world: World) -> None:
     (laptop / "mario.pub").write_text(world.person.public_key + "\n")
 
 
-def environment(world: World) -> str:
-    """What another terminal reads in: variables, and the functions of account.sh. The admin's keys are of a session."""
-    variables = {
+def environment(world: World) -> dict[str, str]:
+    """The variables of another terminal. The admin's keys are of a session."""
+    return {
         "AWS_ENDPOINT_URL": world.emulator.endpoint,
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
@@ -58,11 +59,7 @@ def environment(world: World) -> str:
         "NGROK_DOWNLOAD": world.cloud.download,
         "NGROK_TOKEN": world.cloud.token,
         "LAPTOP": str(world.person.home),
-        "COMMAND_LINES": str(PROJECT / ".venv/sam/bin"),
     }
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    lines.append("unset AWS_PROFILE")
-    return "\n".join(lines) + "\n\n" + (LOCAL / "account.sh").read_text()
 
 
 def stay(world: World, story: Story, file: Path) -> NoReturn:
@@ -72,10 +69,10 @@ def stay(world: World, story: Story, file: Path) -> NoReturn:
     with story.step(f"{NOTEBOOK} starts and runs its on-start script"):
         story.wait("SageMaker says", lambda: world.state(NOTEBOOK), lambda seen: seen == "InService")
     world.leave_key(NOTEBOOK)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch(mode=0o600)
-    file.write_text(environment(world))
-    story.say("In another terminal, in this folder, with bash; then go on with docs/deploy.md:")
+    programs = world.person.home / "bin"
+    terminal.write_programs(programs, world.emulator.endpoint, ssh_config=world.person.home / "ssh_config")
+    terminal.write_environment(file, terminal.environment(environment(world), programs))
+    story.say("In another terminal, in this folder; then go on with docs/deploy.md:")
     story.command(f". {shlex.quote(str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file))}")
     story.say(f"The notebook's disk and all logs are in {world.emulator.home}. Ctrl-C ends everything.")
     while world.emulator.alive():

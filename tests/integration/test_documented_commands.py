@@ -234,7 +234,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
             stderr=log,
         )
     try:
-        ready: Callable[[], bool] = lambda: environment.exists() and "ssh()" in environment.read_text()  # noqa: E731
+        ready: Callable[[], bool] = lambda: environment.exists() and "PATH=" in environment.read_text()  # noqa: E731
         processes.wait_until("the account is open", ready, LIMIT, alive=lambda: account.poll() is None)
         yield Terminal(environment, folder)
     finally:
