@@ -8,6 +8,7 @@ import signal
 import threading
 from pathlib import Path
 
+import pytest
 from agent_world import (
     Notebook,
     Proxy,
@@ -239,6 +240,7 @@ class TestBastion:
         assert "    ssh -J jump@bastion.example.com ec2-user@10.0.3.7\n" in notebook.instructions.read_text()
         assert not (notebook.volume / ".ngrok").exists()
 
+    @pytest.mark.xfail(strict=True, reason="ssh-status asks for the address, and prints the status from before")
     def test_an_address_that_comes_later_is_asked_for(self, notebook: Notebook, stack: Stack) -> None:
         way = {"host": "bastion.example.com", "user": "jump", "private_ip": None}
         stack.answers = an_answer("bastion", sync_after=600, bastion=way)
@@ -247,7 +249,8 @@ class TestBastion:
         shown = notebook.run("ssh-status")
         assert "private address is not known yet" in shown.stdout
         stack.answers = an_answer("bastion", sync_after=600)
-        until(lambda: "10.0.3.7" in notebook.run("ssh-status").stdout, "somebody looks, and it is there", notebook)
+        shown = notebook.run("ssh-status")
+        assert shown.stdout == "ssh -J jump@bastion.example.com ec2-user@10.0.3.7\n", "what the caller knows by now"
 
     def test_from_ngrok_without_a_restart(self, notebook: Notebook, stack: Stack) -> None:
         stack.answers = an_answer("ngrok", sync_after=1)

@@ -10,6 +10,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import namespaces
+import needs
 import pytest
 
 import processes
@@ -130,7 +132,6 @@ def test_a_user_id_without_a_name_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.needs_root
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a temporary folder of its own")
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -141,19 +142,12 @@ def test_a_user_id_without_a_name_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_a_temporary_folder_that_will_not_do_is_named(tmp_path: Path, options: str, sentence: str) -> None:
-    script = f'mount -t tmpfs -o {options} none . && exec "$@"'
+    needs.root("to mount a temporary folder")
+    needs.mounts()
+    script = f'mount -t tmpfs -o {options} none "$PWD" && exec "$@"'
+    asks = [str(PYTHON), "-c", "from world import obstacle; print(obstacle())"]
     done = subprocess.run(
-        [
-            "unshare",
-            "--mount",
-            "sh",
-            "-c",
-            f"{script}",
-            "sh",
-            PYTHON,
-            "-c",
-            "from world import obstacle; print(obstacle())",
-        ],
+        [*namespaces.of_mounts(), "sh", "-c", script, "sh", *asks],
         cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(PROJECT / "local")},
         capture_output=True,

@@ -388,7 +388,7 @@ def test_the_outputs_are_ready_to_paste() -> None:
     outputs = Stack().outputs
     assert outputs["Try"] == (
         "curl --fail-with-body --aws-sigv4 aws:amz:eu-central-1:execute-api "
-        '--user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" -H "x-amz-security-token: $AWS_SESSION_TOKEN" '
+        '--user "${AWS_ACCESS_KEY_ID}:${AWS_SECRET_ACCESS_KEY}" -H "x-amz-security-token: $AWS_SESSION_TOKEN" '
         "https://<Api>.execute-api.eu-central-1.amazonaws.com/v1/notebooks"
     )
     assert outputs["PutToken"].startswith('read -rs TOKEN && printf %s "$TOKEN" | aws secretsmanager put-secret-value')

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import fresh
+import needs
 import pytest
 from fresh import Machine, Source
 
@@ -256,8 +257,8 @@ def test_the_copy_of_a_run_beside_this_one_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs_root
-@pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces of its own")
 def test_nothing_runs_or_stays_mounted_after_a_sudden_end(tmp_path: Path) -> None:
+    needs.root("for namespaces")
     seconds = 100_000 + os.getpid()  # nobody else sleeps that long
     (tmp_path / "mounted").mkdir()
     process = start(RUN, tmp_path, seconds)

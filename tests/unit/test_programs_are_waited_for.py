@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import namespaces
+import needs
 import pytest
 
 import processes
@@ -23,7 +25,7 @@ LIMIT = 120
 BARE = """
 import sys
 from pathlib import Path
-sys.path[:0] = ["local", "layers/core", "tests/unit"]
+sys.path[:0] = ["local", "layers/core", "tests", "tests/unit"]
 import test_programs_are_waited_for as here
 account = here.an_account()
 try:
@@ -69,10 +71,12 @@ def an_sshd(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 @pytest.mark.needs_root
-@pytest.mark.skipif(os.geteuid() != 0, reason="mount namespaces need root")
 def test_the_bastion_starts_on_a_machine_on_which_no_sshd_ever_ran() -> None:
+    needs.root("to have an empty /run")
+    needs.mounts()
+    bare = ["sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "sh", sys.executable, "-c", BARE]
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "sh", sys.executable, "-c", BARE],
+        [*namespaces.of_mounts(), *bare],
         cwd=PROJECT, capture_output=True, text=True, timeout=LIMIT, check=False,
     )  # fmt: skip
     assert done.stdout.startswith("SSH-2.0-"), done.stderr
@@ -168,10 +172,25 @@ def test_a_program_that_is_not_there_is_named(bound: bool, tmp_path: Path) -> No
 def test_what_answers_in_the_place_of_a_program_that_ended_does_not_count(tmp_path: Path) -> None:
     """As when another program has the port."""
     ended = tmp_path / "ended"
+
+    def answers() -> bool:
+        """The other program does so all the time; here from the moment on at which this one is over."""
+        named = str(ended).encode()
+        commands = (_command(one) for one in processes.descendants())
+        return ended.exists() and not any(named in command for command in commands)
+
     with pytest.raises(processes.DidNotStart, match="status 1: the port is taken"):
         processes.start(
-            "the toy", a_shell(f"echo the port is taken; : > '{ended}'; exit 1"), ended.exists, log=tmp_path / "log"
+            "the toy", a_shell(f"echo the port is taken; : > '{ended}'; exit 1"), answers, log=tmp_path / "log"
         )
+
+
+def _command(process: int) -> bytes:
+    """The command line of a process; nothing once it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_a_program_that_listens_late_is_waited_for_and_ended(tmp_path: Path) -> None:
