@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from functools import cache
 from typing import Any
 
+import botocore.session
 import pytest
 from examples import register_profiles
 from hypothesis import settings
 
 register_profiles()
 settings.load_profile("test")
+
+# Tests make sessions anew, and to read a service's model again takes longer than most of them.
+botocore.session.create_loader = cache(botocore.session.create_loader)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -607,6 +607,7 @@ class Worker:
         self.told = self.shown = None
         self.sync_at, self.files_at = time.monotonic() + 10, 0.0
         self.credit, self.credit_at = 5.0, time.monotonic()
+        self.looks = self.answered = 0  # how often a command spoke, and up to which the stack was asked since
         if os.path.lexists(WAKE):
             os.unlink(WAKE)
         os.mkfifo(WAKE, 0o600)
@@ -715,7 +716,7 @@ class Worker:
 
     def sync(self):
         """Tell the stack what is and learn what should be."""
-        facts, before = self.facts(), self.exchange.answer
+        facts, before, looks = self.facts(), self.exchange.answer, self.looks
         if self.exchange.sync({**facts, "sessions": sessions()}):
             self.told = facts
             self.files_at = 0
@@ -730,6 +731,7 @@ class Worker:
                 self.exchange.answer = by_tags(before, tags)
                 self.exchange.keep()
                 self.files_at = 0
+        self.answered = looks
         self.sync_at = time.monotonic() + self.exchange.delay
 
     def has_news(self):
@@ -760,7 +762,7 @@ class Worker:
         wrong += [(stack["code"], stack["message"])] if stack else []
         wrong += [explain(*failed)] if failed else []
         status = {**self.facts(), "notebook": self.exchange.name, "line": self.line(), "wrong": wrong}
-        status["began"] = self.tunnel.began
+        status.update(began=self.tunnel.began, answered=self.answered)
         if status == self.shown:
             return
         self.shown = status
@@ -785,6 +787,7 @@ class Worker:
         heard = select.select(ears, [], [], max(0, min(times) - time.monotonic()))[0]
         if self.ears in heard:
             self.files_at = 0
+            self.looks += 1
             if not self.line():
                 self.sync_at = 0  # somebody waits for an address that the stack may know by now
             if b"restart" in os.read(self.ears, 4096):
@@ -1056,7 +1059,9 @@ def command(name, *arguments):
         print("The agent is not running; restart the notebook, or ask your admin.")
         return 1
     if name == "start-ssh-ngrok":
-        status = await_tunnel(status["began"])
+        status = await_status(30, lambda now: now["began"] != status["began"] and now["phase"] != "connecting")
+    elif not status["line"]:
+        status = await_status(10, lambda now: now["answered"] != status["answered"])
     print(status["line"] or missing(status))
     for code, message in status["wrong"]:
         print(f"What is wrong: {message} [{code}]")
@@ -1081,12 +1086,12 @@ def copy_keys():
     return 0
 
 
-def await_tunnel(before):
-    """The status once a tunnel that began after `before` is up or has failed, or after 30 seconds as it then is."""
-    for _ in range(300):
+def await_status(seconds, is_new):
+    """The status once `is_new` says so of it, or after `seconds` as it then is."""
+    for _ in range(seconds * 10):
         time.sleep(0.1)
         status = load(STATUS)
-        if status["began"] != before and status["phase"] != "connecting":
+        if is_new(status):
             break
     return status
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,8 @@ class Emulator:
         self.api_port = api_port or self.port
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._session, self._making = botocore.session.Session(), threading.Lock()
+        self._clients: dict[tuple[str, str, str, str | None], Any] = {}
 
     def start(self) -> Self:
         """Return when it answers. Raises processes.DidNotStart."""
@@ -90,15 +93,20 @@ class Emulator:
     def client(self, service: str, keys: dict[str, str] | None = None) -> Any:
         """A botocore client of `service`, with the `keys` of a user (environment variables), or else the root user's."""
         keys = keys or ROOT_KEYS
-        return botocore.session.Session().create_client(
-            service,
-            region_name=REGION,
-            endpoint_url=self.endpoint,
-            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
-            aws_session_token=keys.get("AWS_SESSION_TOKEN"),
-            config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
-        )
+        key, secret, token = keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"], keys.get("AWS_SESSION_TOKEN")
+        # To read a service's model takes longer than most calls; clients are thread-safe, making them is not.
+        with self._making:
+            if (service, key, secret, token) not in self._clients:
+                self._clients[service, key, secret, token] = self._session.create_client(
+                    service,
+                    region_name=REGION,
+                    endpoint_url=self.endpoint,
+                    aws_access_key_id=key,
+                    aws_secret_access_key=secret,
+                    aws_session_token=token,
+                    config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
+                )
+            return self._clients[service, key, secret, token]
 
     def waiting(self, queue: str) -> int:
         """Messages in the queue with the address `queue`: visible, in work or held back."""

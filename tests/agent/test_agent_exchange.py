@@ -8,7 +8,6 @@ import signal
 import threading
 from pathlib import Path
 
-import pytest
 from agent_world import (
     Notebook,
     Proxy,
@@ -240,7 +239,6 @@ class TestBastion:
         assert "    ssh -J jump@bastion.example.com ec2-user@10.0.3.7\n" in notebook.instructions.read_text()
         assert not (notebook.volume / ".ngrok").exists()
 
-    @pytest.mark.xfail(strict=True, reason="ssh-status asks for the address, and prints the status from before")
     def test_an_address_that_comes_later_is_asked_for(self, notebook: Notebook, stack: Stack) -> None:
         way = {"host": "bastion.example.com", "user": "jump", "private_ip": None}
         stack.answers = an_answer("bastion", sync_after=600, bastion=way)
