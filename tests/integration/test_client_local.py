@@ -168,6 +168,16 @@ def test_setup_without_leave_to_ask_cloudformation_says_what_to_do(
     assert by_hand.returncode == 0, by_hand.stderr
 
 
+@pytest.mark.xfail(strict=True, reason="a notebook's user may not ask CloudFormation")
+def test_what_a_notebooks_user_may_do_is_enough_for_setup_and_describes_no_other_stack(
+    world: World, notebook: Notebook, client_python: Path, tmp_path: Path
+) -> None:
+    laptop = laptop_of(world, client_python, tmp_path, world.person.keys)
+    set_up(laptop)
+    other = laptop.client("setup", "--ssh-config", str(laptop.config), "--stack", "another-stack")
+    assert (other.returncode, "not authorized" in other.stderr) == (3, True), other.stderr
+
+
 # ---- everything that stands on ssh ---------------------------------------------------------------
 
 
@@ -247,6 +257,14 @@ def dialled(port: int) -> socket.socket | None:
         return socket.create_connection(("127.0.0.1", port), timeout=1)
     except OSError:
         return None
+
+
+@pytest.mark.xfail(strict=True, reason="the notebook's sshd knows only the account that runs it")
+def test_ssh_logs_in_as_the_user_that_the_client_names(notebook: Notebook, laptop: Laptop) -> None:
+    done = laptop.run("ssh", notebook.name, "whoami; pwd")
+    assert done.returncode == 0, done.stderr
+    user, folder = done.stdout.split()
+    assert (user, Path(folder).name) == ("ec2-user", "ec2-user")
 
 
 def test_what_people_ask_the_client(notebook: Notebook, laptop: Laptop) -> None:
