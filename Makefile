@@ -27,10 +27,10 @@ demo: ## the whole system on this machine, as a story with an end
 	@packaging/environments.sh emulator
 	@$(LOCAL) local/demo.py
 
-local: ## the same, and it stays up for you to try things; Ctrl-C ends it
+local: ## the first half of it, and then a terminal of your own to try things in; Ctrl-C ends it
 	@packaging/tools.sh $(TOOLS)
 	@packaging/environments.sh emulator aws
-	@$(LOCAL) local/demo.py --stay
+	@$(LOCAL) local/playground.py
 
 aws: ## an AWS account on this machine, to try docs/deploy.md in; Ctrl-C ends it
 	@packaging/tools.sh $(TOOLS)
@@ -38,7 +38,7 @@ aws: ## an AWS account on this machine, to try docs/deploy.md in; Ctrl-C ends it
 	@$(LOCAL) local/account.py
 
 test: ## every check there is
-	@packaging/tools.sh $(TOOLS) git rsync $$([ "$$(id -u)" != 0 ] || echo ip nft) # the last two for network namespaces
+	@packaging/tools.sh $(TOOLS) git rsync dash zsh $$([ "$$(id -u)" != 0 ] || echo ip nft) # the last two for network namespaces
 	@packaging/environments.sh dev emulator sam aws audit
 	@echo "Lint"
 	@packaging/lint.sh

@@ -18,7 +18,8 @@ LIBRARY = "libnss_wrapper.so"
 def is_missing() -> bool:
     """Whether this machine has no nss_wrapper."""
     # The dynamic linker says so on standard error, and goes on without it (ld.so(8), LD_PRELOAD).
-    done = subprocess.run(["true"], env=os.environ | {"LD_PRELOAD": LIBRARY}, capture_output=True, check=False)
+    command = ["/bin/sh", "-c", ":"]
+    done = subprocess.run(command, env=os.environ | {"LD_PRELOAD": LIBRARY}, capture_output=True, check=False)
     return LIBRARY.encode() in done.stderr
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the virtual environments named, each from requirements/NAME.txt, and only when something changed since:
-#     packaging/environments.sh dev emulator sam audit
+#     packaging/environments.sh dev emulator sam aws audit
 # Exact versions, each with its hash; nothing outside this folder is touched but what apt installs (tools.sh).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -42,15 +42,18 @@ make_environment() {
     echo "environments: making .venv/$name ($(grep -c '==' "$requirements") packages) ..." >&2
     rm -rf "$folder"
     "$python" -m venv "$folder"
-    local pip=("$folder/bin/python" -m pip --disable-pip-version-check --quiet)
+    # pip's temporary files go with the folder, also when pip is interrupted.
+    mkdir "$folder/tmp"
+    local pip=(env "TMPDIR=$PWD/$folder/tmp" "$folder/bin/python" -m pip --disable-pip-version-check --quiet)
     # Nothing may choose a version by itself: the file is complete, and pip check proves it.
     "${pip[@]}" install --no-deps --require-hashes --requirement "$requirements" ||
         fail "could not install $requirements; pip's own message is above"
     "${pip[@]}" check || fail "$requirements is not complete; make it anew from requirements/$name.in"
+    rm -rf "$folder/tmp"
     echo "$stamp" >"$folder/.stamp"
 }
 
-[ $# -gt 0 ] || fail "name the environments: dev, emulator, sam, audit"
+[ $# -gt 0 ] || fail "name the environments: dev, emulator, sam, aws, audit"
 { mkdir -p .venv && [ -w .venv ]; } 2>/dev/null ||
     fail "cannot write into this folder, $PWD; clone the project into a folder of your own"
 exec 9>.venv/.lock

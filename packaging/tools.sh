@@ -44,6 +44,7 @@ if [ ! -e /usr/sbin/policy-rc.d ]; then
     chmod 755 /usr/sbin/policy-rc.d
 fi
 log=$(mktemp)
+trap 'rm -f "$log"; exit 130' INT TERM HUP
 if ! {
     export DEBIAN_FRONTEND=noninteractive
     apt-get update && apt-get install --yes --no-install-recommends "${missing[@]}"
