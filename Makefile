@@ -15,6 +15,8 @@ SAM := AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} SAM_CLI_TELEMETRY=0 
 WORKERS := -n $(shell echo $$((1 + $$(nproc)))) --dist worksteal
 # Those that a lifecycle configuration may name: the block is tried in each.
 SHELLS := bash busybox dash ksh93 mksh zsh
+# What the local run needs of the machine.
+TOOLS := sshd ssh curl libnss_wrapper.so
 LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 
 .PHONY: help demo local aws test quick simulate broken load starts grants lint audit bench build size deploy environments hooks oldest version release fresh clean
@@ -23,23 +25,23 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: ## the whole system on this machine, as a story with an end
-	@packaging/tools.sh sshd ssh curl
+	@packaging/tools.sh $(TOOLS)
 	@packaging/environments.sh emulator
 	@$(LOCAL) local/demo.py
 
-local: ## the same, and it stays up for you to try things; Ctrl-C ends it
-	@packaging/tools.sh sshd ssh curl
-	@packaging/environments.sh emulator
-	@$(LOCAL) local/demo.py --stay
+local: ## the first half of it, and then a terminal of your own to try things in; Ctrl-C ends it
+	@packaging/tools.sh $(TOOLS)
+	@packaging/environments.sh emulator aws
+	@$(LOCAL) local/playground.py
 
 aws: ## an AWS account on this machine, to try docs/deploy.md in; Ctrl-C ends it
-	@packaging/tools.sh sshd ssh curl
-	@packaging/environments.sh emulator sam
+	@packaging/tools.sh $(TOOLS)
+	@packaging/environments.sh emulator sam aws
 	@$(LOCAL) local/account.py
 
 test: ## every check there is
-	@packaging/tools.sh sshd ssh curl git rsync $(SHELLS) $$([ "$$(id -u)" != 0 ] || echo ip nft) # the last two for network namespaces
-	@packaging/environments.sh dev emulator sam audit release
+	@packaging/tools.sh $(TOOLS) git rsync $(SHELLS) $$([ "$$(id -u)" != 0 ] || echo ip nft) # the last two for network namespaces
+	@packaging/environments.sh dev emulator sam aws audit release
 	@echo "Lint"
 	@packaging/lint.sh
 	@echo "Tests"
@@ -87,7 +89,7 @@ build: ## what `sam deploy` uploads, in .aws-sam/build
 
 bench: ## every bar of docs/performance.md with its figure: make bench GROUPS="start warm" JSON=figures.json
 	@packaging/environments.sh dev emulator
-	@packaging/tools.sh sshd ssh curl openssl
+	@packaging/tools.sh $(TOOLS) openssl
 	@packaging/tools.sh valgrind || echo "bench: without valgrind it goes on with perf or CPU times"
 	@$(DEV)/python bench/run.py $(if $(JSON),--json "$(JSON)") $(GROUPS)
 
@@ -98,7 +100,7 @@ deploy: build ## build, and put it into your AWS account (docs/deploy.md)
 	@$(SAM) deploy --guided
 
 environments: ## the virtual environments alone
-	@packaging/environments.sh dev emulator sam audit release
+	@packaging/environments.sh dev emulator sam aws audit release
 
 hooks: ## the checks of .pre-commit-config.yaml before each commit, with the pinned tools
 	@packaging/environments.sh dev

@@ -1,18 +1,15 @@
-"""`make demo` and `make local`: the whole system on this machine, step by step.
+"""`make demo`: the whole system on this machine, step by step.
 
 An embedded AWS with IAM enforced, the real template, functions as real processes, real event rules and queues,
 a notebook that really runs its on-start script, real sshd, curl and ssh. The stand-ins are SageMaker and EC2
 (moto), ngrok's agent and cloud, and the computers themselves (directories and processes).
 
-    python local/demo.py          the story, then everything is taken away
-    python local/demo.py --stay   the first half of it, then it stays up for you, until Ctrl-C
+`make demo` ends with everything taken away. `make local` tells the first half of it and stays up (playground.py).
 """
 
 from __future__ import annotations
 
-import argparse
 import difflib
-import getpass
 import json
 import shlex
 import sys
@@ -20,18 +17,23 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import processes
+from emulator.process import Emulator
 from emulator.stack import NotDeployed, build
 from story import NotReached, Story, Unheard
+from supervisor import Supervisor
 from world import OWNERS_SCRIPT, Answer, Person, World, obstacle
 
+WHAT_IS_REAL = (
+    "AWS, ngrok's cloud and the computers are emulated. The template, the functions, the scripts, the agent, "
+    "sshd, ssh and curl are real. Everything listens on 127.0.0.1."
+)
 NOTEBOOK = "my-notebook"
 CONFIGURATION = "team-setup"
 LOOK_AROUND = "head -n 1 SageMaker/prepared; ssh-status"
-LOOK_EVERY = 2
-"""Seconds between two looks for a new address, while `make local` stays."""
+NO_PROMPT = ("-o", "BatchMode=yes")
 
 
 class Unexpected(Exception):
@@ -52,8 +54,8 @@ class Demo:
 
     # ---- an account with the stack -------------------------------------------------------------
 
-    def set_the_stage(self) -> None:
-        """AWS, the stack, a user, a bastion."""
+    def set_the_stage(self, *keys: str) -> None:
+        """AWS, the stack, a user, a bastion. keys: public keys that the bastion admits too."""
         world, story = self.world, self.story
         story.chapter("The admin deploys the stack, once")
         with story.step("An AWS account opens on 127.0.0.1, IAM enforced"):
@@ -64,12 +66,12 @@ class Demo:
             world.deploy()
         with story.step("The bastion starts"):
             world.move_in()
-            world.start_bastion()
+            world.start_bastion(*keys)
 
     # ---- a notebook ----------------------------------------------------------------------------
 
-    def start_a_notebook(self) -> None:
-        """A notebook as it is without SSH."""
+    def start_a_notebook(self, *keys: str) -> None:
+        """A notebook as it is without SSH. keys: public keys that Mario puts there too."""
         world, story = self.world, self.story
         story.chapter("Mario's notebook has a lifecycle script already")
         with story.step(f"{NOTEBOOK} starts and runs its on-start script"):
@@ -78,7 +80,7 @@ class Demo:
             self._until_state("InService")
         story.show((world.volume(NOTEBOOK) / "prepared").read_text("utf-8"))
         with story.step("Mario puts his public key into ~/SageMaker/ssh/authorized_keys"):
-            world.leave_key(NOTEBOOK)
+            world.leave_key(NOTEBOOK, *keys)
 
     def tag_it(self) -> None:
         """The one thing that a user does."""
@@ -162,7 +164,7 @@ class Demo:
         with story.step("The agent picks it up, and the tunnel closes"):
             world.store_token("not-a-token-of-ours")
             self._until_status("error")
-            refused = world.ssh_by_client(world.person, NOTEBOOK, "true")
+            refused = world.person.terminal.run("ssh", *NO_PROMPT, NOTEBOOK, "true")
         story.command(f"ssh {NOTEBOOK} true")
         said = refused.stderr.partition("\n")[0]  # ssh's own lines follow
         story.show(said)
@@ -255,13 +257,14 @@ class Demo:
 
     def _set_up_client(self, name: str, person: Person) -> None:
         with self.story.step(f"{name} sets up the client, once"):
-            told = self.world.set_up_client(person)
+            done = self.world.open_terminal(person).run("notebook-ssh", "setup")
         self.story.command("notebook-ssh setup")
-        self.story.show(told)
+        self.story.show(done.stdout + done.stderr)
+        expect(done.returncode == 0, f"notebook-ssh setup ended with {done.returncode}: {done.stderr.strip()}")
 
     def _log_in_by_client(self, what: str, person: Person, command: str) -> None:
         with self.story.step(what):
-            session = self.world.ssh_by_client(person, NOTEBOOK, command)
+            session = person.terminal.run("ssh", *NO_PROMPT, NOTEBOOK, command)
         self.story.command(f"ssh {NOTEBOOK} {shlex.quote(command)}")
         self.story.show(session.stdout, whole=True)
         expect(session.returncode == 0, f"ssh ended with {session.returncode}: {session.stderr.strip()}")
@@ -281,91 +284,46 @@ def tell_everything(demo: Demo) -> None:
     demo.untag_it()
 
 
-def stay(demo: Demo) -> NoReturn:
-    """The story until Mario is connected; then it is yours. Ends by Ctrl-C, as KeyboardInterrupt."""
-    demo.set_the_stage()
-    demo.start_a_notebook()
-    demo.tag_it()
-    demo.connect_through_ngrok()
-    world, story = demo.world, demo.story
-    story.chapter("It is yours now. In another terminal:")
-    keys = " ".join(f"{name}={value}" for name, value in world.person.keys.items())
-    for line in (
-        f"export AWS_ENDPOINT_URL={world.emulator.endpoint} AWS_REGION=us-east-1 {keys}",
-        f"export API_URL={world.stack.api}",
-        world.curl(f"/notebooks/{NOTEBOOK}/doctor").command,
-        f"ssh -F '{world.person.home}/.ssh/config' {NOTEBOOK}",
-        f"aws sagemaker add-tags --resource-arn {world.arn(NOTEBOOK)} --tags Key=ssh,Value=bastion",
-    ):
-        story.command(line)
-    story.say(
-        f"The last line needs the AWS command line. You play ec2-user as {getpass.getuser()}; the file that ssh reads "
-        "here follows every new address. The account's root user has the keys test and test. Logs and the notebook's "
-        f"disk are in {world.emulator.home}. Ctrl-C ends everything."
-    )
-    saved = demo.ssh_command()
-    while world.emulator.alive():
-        time.sleep(LOOK_EVERY)
-        now = demo.ssh_command()
-        if now != saved and now.startswith("ssh "):
-            world.save_ssh_config(NOTEBOOK)
-            saved = now
-    raise Unexpected("the embedded AWS has ended by itself")
-
-
-def main(words: list[str]) -> int:
-    """The command line described at the top of this file."""
-    processes.open_closed_streams()
-    parser = argparse.ArgumentParser(description="notebook-ssh on this machine")
-    parser.add_argument("--stay", action="store_true", help="stay up after the story's first half, until Ctrl-C")
-    arguments = parser.parse_args(words)
-    hindered = obstacle()
-    if hindered:
-        print(hindered)
-        return 1
-    processes.be_interrupted_by_signals()
-    story, world = Story(), World()
+def perform(folder: Path) -> int:
+    """Tell the whole story, with everything of it below `folder`; the exit status."""
+    story, world = Story(), World(Emulator(home=folder))
+    story.title("notebook-ssh on this machine")
+    story.say(WHAT_IS_REAL)
     try:
-        return _tell(Demo(world, story), stays=arguments.stay)
-    except Unheard as problem:
-        if problem.left:  # `make demo | head`: the reader has seen enough
-            return 0
-        print(f"It stopped here: {problem}", file=sys.stderr)
-        return 1
-    finally:
-        world.close()
-
-
-def _tell(demo: Demo, *, stays: bool) -> int:
-    world, story = demo.world, demo.story
-    try:
-        story.title("notebook-ssh on this machine")
-        story.say(
-            "AWS, ngrok's cloud and the computers are emulated. The template, the functions, the scripts, the agent, "
-            "sshd, ssh and curl are real. Everything listens on 127.0.0.1."
-        )
-        (stay if stays else tell_everything)(demo)
-    except KeyboardInterrupt:
-        world.close()
-        story.end("Ended; nothing is left running, and nothing on the disk.")
-        return 0 if stays else 130
-    except (Unexpected, NotReached, NotDeployed, processes.DidNotStart) as problem:
-        return _fail(world, story, str(problem))
-    except Unheard:
-        raise
+        tell_everything(Demo(world, story))
     except Exception as problem:
-        return _fail(world, story, f"{type(problem).__name__}: {problem}")
+        return fail(world, story, problem)
     world.close()
     story.end(f"Done in {time.monotonic() - story.began:.0f} s. Nothing is left running, and nothing on the disk.")
     return 0
 
 
-def _fail(world: World, story: Story, sentence: str) -> int:
-    logs: Path | None = world.close(keep_logs=True)
+def fail(world: World, story: Story, problem: Exception) -> int:
+    """Report where the run stopped, and keep its logs; the exit status."""
+    if isinstance(problem, Unheard):
+        world.close()
+        if not problem.left:  # otherwise the reader has seen enough, as in `make demo | head`
+            print(f"It stopped here: {problem}", file=sys.stderr)
+        return 0 if problem.left else 1
+    known = isinstance(problem, Unexpected | NotReached | NotDeployed | processes.DidNotStart)
+    sentence = str(problem) if known else f"{type(problem).__name__}: {problem}"
+    logs = world.close(keep_logs=True)
     short = textwrap.shorten(sentence, 600, placeholder=" …").rstrip(".")
     story.failed(f"It stopped here: {short}. " + (f"The logs are in {logs}" if logs else "No log could be kept."))
     return 1
 
 
+def main() -> int:
+    """The command line described at the top of this file."""
+    processes.open_closed_streams()
+    hindered = obstacle()
+    if hindered:
+        print(hindered)
+        return 1
+    with Supervisor() as supervisor:
+        status = supervisor.run(perform)
+    return supervisor.say_that_it_ended(130) if status is None else status
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -6,11 +6,11 @@ The people act as people do: with the ordinary AWS API, with curl and with ssh. 
 from __future__ import annotations
 
 import base64
-import getpass
 import json
 import os
 import pwd
 import random
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,17 +19,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import logins
 import processes
-from emulator.process import ACCOUNT, PROJECT, PYTHON, REGION, Emulator
+from emulator.process import ACCOUNT, PYTHON, REGION, Emulator
 from emulator.stack import Stack, deploy
 from notebook.ngrok_cloud import NgrokCloud
 from patience import LIMIT_S
 from sshd import start_sshd
+from terminal import Terminal, virtual_environment
 
 STACK = "notebook-ssh"
+BASTION_USER = "jump"
+CURLED = "config-by-curl"
+"""What ssh reads for those who look up with curl, in the folder of ssh's files."""
+
 SYNC_SECONDS = 2
 NEEDS = 250
 """Megabytes in the temporary folder: `make demo` takes 150."""
+LONGEST_SESSION = 12 * 3600
+"""Seconds that a role's session may last (STS API Reference, AssumeRole)."""
 
 OWNERS_SCRIPT = b"""#!/bin/bash
 set -e
@@ -53,10 +61,15 @@ USER_POLICY = {
                 "sagemaker:StopNotebookInstance",
             ],
             "Resource": f"arn:aws:sagemaker:*:{ACCOUNT}:notebook-instance/*",
-        }
+        },
+        {
+            "Effect": "Allow",
+            "Action": "cloudformation:DescribeStacks",
+            "Resource": f"arn:aws:cloudformation:*:{ACCOUNT}:stack/{STACK}/*",
+        },
     ],
 }
-"""What a notebook's user may do. There is nothing of notebook-ssh in it: the API's resource policy lets them in."""
+"""What a notebook's user may do, as docs/deploy.md has it. The API's own policy lets the whole account look up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +93,14 @@ class Network:
 
 @dataclass(slots=True)
 class Person:
-    """Somebody with a laptop: `home` holds ssh's files, `keys` are AWS credentials as environment variables."""
+    """Somebody with a laptop: `home` holds ssh's files, `keys` are AWS credentials as environment variables.
+
+    terminal: where the client is installed (`World.open_terminal`).
+    """
 
     home: Path
     keys: dict[str, str]
+    terminal: Terminal = field(init=False)
 
     @property
     def identity(self) -> Path:
@@ -127,7 +144,7 @@ class World:
             NgrokDownload=self.cloud.download,
             NgrokSha256=self.cloud.sha256,
             BastionHost=f"127.0.0.1:{self.bastion_port}",
-            BastionUser=getpass.getuser(),
+            BastionUser=BASTION_USER,
             BastionSecurityGroup=self.network.bastion_group,
             BastionVpc=self.network.vpc,
         )
@@ -204,7 +221,8 @@ class World:
 
     def session_of(self, role: str, name: str) -> dict[str, str]:
         """Keys of a session of the role with the ARN `role`."""
-        keys = self.emulator.client("sts").assume_role(RoleArn=role, RoleSessionName=name)["Credentials"]
+        sts = self.emulator.client("sts")
+        keys = sts.assume_role(RoleArn=role, RoleSessionName=name, DurationSeconds=LONGEST_SESSION)["Credentials"]
         return {
             "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
             "AWS_SECRET_ACCESS_KEY": keys["SecretAccessKey"],
@@ -285,7 +303,7 @@ class World:
 
     def set_clock(self, name: str, ahead: int) -> None:
         """Put the clock by which the agent of a notebook goes forward by `ahead` seconds, from its next start on."""
-        python = _environment_with(self.emulator.notebook_home(name) / "python")
+        python = virtual_environment(self.emulator.notebook_home(name) / "python")
         (packages,) = python.parent.parent.glob("lib/python3*/site-packages")
         (packages / "clock.py").write_text(f"import time\n\ntime.time = lambda now=time.time: now() + {ahead}\n")
         (packages / "clock.pth").write_text("import clock\n")  # run whenever this Python starts (site)
@@ -296,12 +314,12 @@ class World:
         """What Jupyter shows first: the notebook's /home/ec2-user/SageMaker."""
         return self.emulator.notebook_home(name) / "disk/home/ec2-user/SageMaker"
 
-    def leave_key(self, name: str) -> None:
-        """Put the person's public key where the notebook's owner puts keys, in Jupyter."""
+    def leave_key(self, name: str, *more: str) -> None:
+        """Put the person's public key, and `more`, where the notebook's owner puts keys, in Jupyter."""
         keys = self.volume(name) / "ssh/authorized_keys"
         keys.parent.mkdir(exist_ok=True)
         with open(keys, "a") as file:
-            file.write(self.person.public_key + "\n")
+            file.writelines(f"{line}\n" for line in (self.person.public_key, *more))
 
     # ---- what people do on their laptop --------------------------------------------------------
 
@@ -341,18 +359,16 @@ class World:
     def save_ssh_config(self, name: str) -> Path:
         """Save what the API answers for `name`, as its first line says. The file for `ssh -F`.
 
-        Three things are added to the answer: whoever runs this plays ec2-user; where that person may not listen on
-        port 22 the private address has another; and the person's own key and known hosts are not in the system's
-        idea of a home, which is where ssh looks for `~`.
+        Two things are added to the answer: where this user may not listen on port 22 the private address has another;
+        and the person's own key and known hosts are not in the system's idea of a home, which is where ssh looks for `~`.
         """
         folder = self.person.home / ".ssh"
         known_hosts = f"~/.ssh/{STACK}.known_hosts"
         (folder / f"{STACK}.known_hosts").write_text(self.curl(f"/notebooks/{name}/known-hosts").body, "utf-8")
         told = self.curl(f"/notebooks/{name}/ssh-config").body
-        first = [f"Host {name}", f"  User {getpass.getuser()}"]
-        port = self.emulator.notebook_home(name) / "port"
-        if "ProxyJump" in told and port.exists():
-            first.append(f"  Port {port.read_text()}")
+        address = re.search(r"HostName (\S+)", told)
+        elsewhere = self.emulator.private_ports / (address[1] if address else "")
+        first = [f"Host {name}", elsewhere.read_text().splitlines()[1]] if elsewhere.is_file() else []
         last = [
             "Host *",
             f'  IdentityFile "{self.person.identity}"',
@@ -361,7 +377,7 @@ class World:
             "  StrictHostKeyChecking yes",
         ]
         lines = [*first, "", told.replace(known_hosts, f'"{folder}/{STACK}.known_hosts"'), *last, ""]
-        config = folder / "config"
+        config = folder / CURLED
         config.write_text("\n".join(lines), "utf-8")
         config.chmod(0o600)
         return config
@@ -370,7 +386,7 @@ class World:
         """Real ssh, with the configuration saved before and the host key checked."""
         return subprocess.run(
             # By its relative name, because ssh repeats it without quotes when it starts itself for ProxyJump.
-            ["ssh", "-F", "config", "-o", "BatchMode=yes", name, command],
+            ["ssh", "-F", CURLED, "-o", "BatchMode=yes", name, command],
             cwd=self.person.home / ".ssh",
             env={"PATH": os.environ["PATH"], "HOME": str(self.person.home)},
             stdin=subprocess.DEVNULL,
@@ -381,50 +397,27 @@ class World:
             check=False,
         )
 
-    def set_up_client(self, person: Person) -> str:
-        """Install the client on a laptop and run its `notebook-ssh setup`; what that says."""
-        python = _environment_with(person.home / ".client", PROJECT / "client")
-        config = person.home / ".ssh/config-of-client"
-        config.write_text(f'Host *\n  IdentityFile "{person.identity}"\n  IdentitiesOnly yes\n')
-        words = ["setup", "--api", self.stack.api, "--region", REGION, "--ssh-config", str(config)]
-        done = self._on_laptop(person, str(python), "-I", "-m", "notebook_ssh_client", *words)
-        return done.stdout + done.stderr
-
-    def ssh_by_client(self, person: Person, name: str, command: str) -> subprocess.CompletedProcess[str]:
-        """Real ssh after `set_up_client`: the client finds the address and vouches for the host key."""
-        options = ["-F", "config-of-client", "-o", "BatchMode=yes", "-l", getpass.getuser()]
-        return self._on_laptop(person, "ssh", *options, name, command)
-
-    def _on_laptop(self, person: Person, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            words,
-            cwd=person.home / ".ssh",
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(person.home),
-                "NOTEBOOK_SSH_HOME": f"{person.home}/.notebook-ssh",
-                **person.keys,
-            },
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=LIMIT_S,
-            check=False,
-        )
+    def open_terminal(self, person: Person, *identities: Path) -> Terminal:
+        """A terminal of the person, with the client installed. identities: SSH keys to offer before the person's own."""
+        # By its name, since the API may be yet to be deployed.
+        api = f"{self.emulator.endpoint}/_aws/execute-api/{STACK}/v1"
+        made = Terminal(person.home, self.emulator.endpoint, api, person.keys, self.emulator.private_ports)
+        person.terminal = made.set_up([*identities, person.identity])
+        return made
 
     # ---- the bastion ---------------------------------------------------------------------------
 
-    def start_bastion(self) -> None:
-        """A real sshd that admits the person and carries connections on: all that a bastion is."""
+    def start_bastion(self, *keys: str) -> None:
+        """A real sshd that admits the person, and `keys`, and carries connections on: all that a bastion is."""
         home = self.emulator.home / "bastion"
         home.mkdir()
         _make_key(home / "host_key", "")
-        (home / "authorized_keys").write_text(self.person.public_key + "\n")
+        (home / "authorized_keys").write_text("".join(f"{line}\n" for line in (self.person.public_key, *keys)))
         lines = [
             f"Port {self.bastion_port}",
             "ListenAddress 127.0.0.1",
             f'HostKey "{home}/host_key"',
+            f"AllowUsers {BASTION_USER}",
             f'AuthorizedKeysFile "{home}/authorized_keys"',
             "PidFile none",
             "UsePAM no",
@@ -433,22 +426,12 @@ class World:
             "KbdInteractiveAuthentication no",
         ]
         (home / "sshd_config").write_text("\n".join(lines) + "\n")
-        self.bastion = start_sshd("the bastion's sshd", home / "sshd_config", home / "sshd.log", self.bastion_port)
+        user = logins.as_user(BASTION_USER, home, home / "users")
+        config, log = home / "sshd_config", home / "sshd.log"
+        self.bastion = start_sshd("the bastion's sshd", config, log, self.bastion_port, env=user)
         kind, key = (home / "host_key.pub").read_text().split()[:2]
         known = self.person.home / ".ssh/known_hosts"
         known.write_text(f"[127.0.0.1]:{self.bastion_port} {kind} {key}\n")
-
-
-def _environment_with(home: Path, *sources: Path) -> Path:
-    """The Python of a new virtual environment that sees `sources`, and botocore from the emulator's environment.
-
-    With the client it stands in for `pipx install notebook-ssh`, which would need a network.
-    """
-    subprocess.run([str(PYTHON), "-m", "venv", "--without-pip", str(home)], check=True)
-    (own,) = home.glob("lib/python3*/site-packages")
-    (emulators,) = PYTHON.parent.parent.glob("lib/python3*/site-packages")
-    (own / "seen.pth").write_text("\n".join(map(str, (*sources, emulators))) + "\n")
-    return home / "bin/python"
 
 
 def _make_key(path: Path, comment: str) -> None:
@@ -459,19 +442,15 @@ def obstacle() -> str | None:
     """What keeps the local run from running here, and what to do about it; None when nothing does."""
     path = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
     missing = [name for name in ("sshd", "ssh", "ssh-keygen", "curl", "bash") if not shutil.which(name, path=path)]
+    if logins.is_missing():
+        missing.append(logins.LIBRARY)
     if missing:
-        packages = "apt install openssh-server openssh-client curl"
+        packages = "apt install openssh-server openssh-client curl libnss-wrapper"
         return f"install {', '.join(missing)} first (Debian, Ubuntu: {packages})"
     try:
-        me = pwd.getpwuid(os.getuid())
+        pwd.getpwuid(os.getuid())
     except KeyError:
-        return (
-            f"user id {os.getuid()} has no entry in /etc/passwd, which ssh and sshd need; run this as a user that has"
-        )
-    if me.pw_shell.endswith(("/nologin", "/false")):
-        return (
-            f"the login shell of {me.pw_name} is {me.pw_shell}, so sshd lets nobody in; run this as a user with a shell"
-        )
+        return f"user id {os.getuid()} has no entry in /etc/passwd, which ssh needs; run this as a user that has"
     return _obstacle_in_temporary_folder()
 
 

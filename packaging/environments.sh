@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the virtual environments named, each from requirements/NAME.txt, and only when something changed since:
-#     packaging/environments.sh dev emulator sam audit release
+#     packaging/environments.sh dev emulator sam aws audit release
 #     PYTHON39=python3.9 packaging/environments.sh client
 # Exact versions, each with its hash; nothing outside this folder is touched but what apt installs (tools.sh).
 set -euo pipefail
@@ -64,18 +64,22 @@ make_environment() {
     echo "environments: making .venv/$name ($(grep -c '==' "$requirements") packages) ..." >&2
     rm -rf "$folder"
     making=$folder
-    local said pip=("$folder/bin/python" -m pip --disable-pip-version-check --quiet)
+    local said
     said=$("$python" -m venv "$folder" 2>&1) || fail "could not make $folder: $(reason "$said")"
+    # pip's temporary files go with the folder, also when pip is interrupted.
+    mkdir "$folder/tmp"
+    local pip=(env "TMPDIR=$PWD/$folder/tmp" "$folder/bin/python" -m pip --disable-pip-version-check --quiet)
     # Nothing may choose a version by itself: the file is complete, and pip check proves it.
     said=$("${pip[@]}" install --no-deps --require-hashes --requirement "$requirements" 2>&1) ||
         fail "could not install $requirements: $(reason "$said")"
     said=$("${pip[@]}" check 2>&1) ||
         fail "$requirements is not complete; make it again from requirements/$name.in: $(reason "$said")"
+    rm -rf "$folder/tmp"
     said=$({ echo "$stamp" >"$folder/.stamp"; } 2>&1) || fail "could not finish $folder: $(reason "$said")"
     making=
 }
 
-[ $# -gt 0 ] || fail "name the environments: dev, emulator, sam, audit, release, client"
+[ $# -gt 0 ] || fail "name the environments: dev, emulator, sam, aws, audit, release, client"
 if ! said=$({ mkdir -p .venv && : >.venv/.lock; } 2>&1); then
     case $said in *"No space left"*) fail "$(reason "$said")" ;; esac
     fail "cannot write into this folder, $PWD; clone the project into a folder of your own"

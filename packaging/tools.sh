@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs what is missing of the programs named, from the machine's own packages:
-#     packaging/tools.sh sshd ssh curl
+# Installs what is missing of the programs and libraries named, from the machine's own packages:
+#     packaging/tools.sh sshd ssh curl libnss_wrapper.so
 # As root with apt it does so itself; otherwise it says in one line what to install.
 set -euo pipefail
 
-# The Debian and Ubuntu package of each program. Anything else is taken for a package's own name.
+# The Debian and Ubuntu package of each. Anything else is taken for a package's own name.
 package_of() {
     case $1 in
     sshd) echo openssh-server ;;
@@ -12,12 +12,17 @@ package_of() {
     ip) echo iproute2 ;;
     nft) echo nftables ;;
     ksh93) echo ksh93u+m ;;
+    libnss_wrapper.so) echo libnss-wrapper ;;
     *) echo "$1" ;;
     esac
 }
 
 present() {
-    PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null
+    case $1 in
+    # What cannot be preloaded, the dynamic linker complains of (ld.so(8), LD_PRELOAD).
+    *.so) [ -z "$(LD_PRELOAD=$1 /bin/true 2>&1)" ] ;;
+    *) PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ;;
+    esac
 }
 
 missing=()

@@ -97,6 +97,7 @@ def teach_access() -> None:
     iam_actions.request_tag_context = request_tag_context
 
     check_apis_in_their_own_account()
+    know_apis_by_name()
 
     tagging._COLLECTORS["sagemaker"] = sagemaker_tags
     tagging._COLLECTORS["ec2"] = ec2_tags
@@ -195,6 +196,19 @@ def check_apis_in_their_own_account() -> None:
             return await handle(host, path, *rest, **more)
 
     app._handle_execute_api_request = handle_in_owners_account
+
+
+def know_apis_by_name() -> None:
+    """Let an API's address here have its name, which is the stack's, in place of its id: it can be told beforehand."""
+    parse = app._parse_execute_api_url
+
+    def parse_execute_api_url(host: str, path: str) -> tuple[str, str, str] | None:
+        asked: tuple[str, str, str] | None = parse(host, path)
+        apis = apigateway_v1._rest_apis.all_items() if asked else ()
+        named = [api for (_, _, api), made in apis if asked and made.get("name") == asked[0]]
+        return (named[0], *asked[1:]) if asked and named else asked
+
+    app._parse_execute_api_url = parse_execute_api_url
 
 
 # ---- EC2 ---------------------------------------------------------------------------------------

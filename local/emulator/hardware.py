@@ -85,7 +85,9 @@ class Hardware:
         script = self._on_start(notebook)
         machine.boot(script, self.endpoint, self.api, self.region, notebook.role_arn, self.credentials)
         if notebook.interface:
-            self.gates[name] = Gate(self.account, self.region, notebook.interface, machine)
+            self.gates[name] = Gate(
+                self.account, self.region, notebook.interface, machine, self.home.parent / "private_ports"
+            )
 
     def _on_start(self, notebook: sagemaker.Notebook) -> bytes | None:
         if not notebook.lifecycle_config_name:

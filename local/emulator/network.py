@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 from moto.ec2.models import ec2_backends
@@ -25,19 +26,24 @@ class Gate:
 
     Every connection is taken as one from a machine in the bastion's security group, since nobody else is in the VPC:
     it passes when any rule of the notebook's groups admits a security group to port 22.
-    Where this user may not listen on port 22 it is another; `machine.home/port` says which.
+    Where this user may not listen on port 22 it is another; a file in `ports`, named after the address, tells ssh.
     """
 
-    def __init__(self, account: str, region: str, interface: str, machine: Machine) -> None:
+    def __init__(self, account: str, region: str, interface: str, machine: Machine, ports: Path) -> None:
         self._ec2 = ec2_backends[account][region]
         self._interface, self._machine = interface, machine
         address = str(self._ec2.get_network_interface(interface).private_ip_address)
         self._listener = _listen(address)
-        (machine.home / "port").write_text(str(self._listener.getsockname()[1]))
+        port = self._listener.getsockname()[1]
+        self._told = ports / address
+        if port != SSH:
+            ports.mkdir(exist_ok=True)
+            self._told.write_text(f"Host {address}\n  Port {port}\n")
         threading.Thread(target=self._accept, name=f"gate-{machine.name}", daemon=True).start()
 
     def close(self) -> None:
         """Let nobody in any more."""
+        self._told.unlink(missing_ok=True)
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 

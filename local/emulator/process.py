@@ -34,14 +34,16 @@ ROOT_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 class Emulator:
     """An embedded AWS with state of its own, on a free port of 127.0.0.1.
 
-    home: everything it writes is below this new directory in the system's temporary folder. `close` removes it,
-    unless told to keep the logs. machines: whether notebooks boot; without, they have their statuses alone.
+    home: everything it writes is below this directory, a new one in the system's temporary folder unless one is given.
+    `close` removes it, unless told to keep the logs. machines: whether notebooks boot; without, they have their statuses alone.
     api_port: where notebooks reach the API, when that is not the emulator's own port.
     """
 
-    def __init__(self, tag_events: str = "both", *, machines: bool = True, api_port: int = 0) -> None:
+    def __init__(
+        self, tag_events: str = "both", *, machines: bool = True, api_port: int = 0, home: Path | None = None
+    ) -> None:
         # Short, because a notebook's agent has a socket below it and such a path has at most 107 bytes (unix(7)).
-        self.home = Path(tempfile.mkdtemp(prefix="notebook-ssh-"))
+        self.home = home or Path(tempfile.mkdtemp(prefix="notebook-ssh-"))
         self.log = self.home / "emulator.log"
         self.tag_events, self.machines = tag_events, machines
         self.port = processes.free_port()
@@ -133,6 +135,11 @@ class Emulator:
             return json.load(asked.getresponse())
         finally:
             asked.close()
+
+    @property
+    def private_ports(self) -> Path:
+        """The folder that says where port 22 of a private address is (`network.Gate`), as ssh_config(5) says it."""
+        return self.home / "private_ports"
 
     def notebook_home(self, name: str) -> Path:
         """Where the simulated notebook `name` has its disk and its logs."""

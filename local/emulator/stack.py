@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from dataclasses import dataclass
@@ -75,7 +77,7 @@ def _state() -> str:
 
 
 def _build(part: str, archive: Path) -> None:
-    unpacked = archive.with_suffix(f".{os.getpid()}")
+    unpacked = Path(tempfile.mkdtemp()) / part
     # The emulator runs functions with its own Python, so that is what bytecode is made for here.
     environment = {**os.environ, "TARGET_PYTHON": str(PYTHON)}
     command = [str(PYTHON), str(PROJECT / "packaging" / "artifact.py"), part, str(unpacked)]
@@ -93,7 +95,7 @@ def _build(part: str, archive: Path) -> None:
         finished.replace(archive)
     finally:
         finished.unlink(missing_ok=True)
-        subprocess.run(["rm", "-rf", str(unpacked)], check=True)
+        shutil.rmtree(unpacked.parent)
 
 
 def local_template() -> dict[str, Any]:

@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import logins
 import processes
 from notebook.metadata_service import MetadataService
 from sshd import start_sshd
@@ -111,26 +112,18 @@ ListenAddress 127.0.0.1
 HostKey "{disk}/etc/ssh/ssh_host_ed25519_key"
 HostKey "{disk}/etc/ssh/ssh_host_ecdsa_key"
 PidFile none
+AllowUsers ec2-user
 AuthorizedKeysFile "{disk}/home/ec2-user/.ssh/authorized_keys"
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
-UsePAM {pam}
+UsePAM no
 StrictModes no
 PrintMotd no
 PrintLastLog no
 AcceptEnv LANG LC_*
 Subsystem sftp {sftp}
 SetEnv {settings}
-ForceCommand "{disk}/usr/local/bin/be-ec2-user"
-"""
-
-# Whoever runs this plays ec2-user: sshd without privileges can let in nobody else.
-BE_EC2_USER = """\
-#!/bin/sh
-cd "$HOME" || exit 1
-if [ -n "$SSH_ORIGINAL_COMMAND" ]; then exec /bin/bash -c "$SSH_ORIGINAL_COMMAND"; fi
-exec /bin/bash -l
 """
 
 
@@ -141,36 +134,21 @@ def _start_sshd(
     for kind in ("ed25519", "ecdsa"):
         key = disk / f"etc/ssh/ssh_host_{kind}_key"
         subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", str(key)], check=True)
-    welcome = disk / "usr/local/bin/be-ec2-user"
-    welcome.write_text(BE_EC2_USER)
-    welcome.chmod(0o755)
-    session = environment | {
-        "HOME": f"{disk}/home/ec2-user",
-        "PATH": f"{disk}/usr/local/bin:{PATH}",
-    }
+    user = logins.as_user("ec2-user", disk / "home/ec2-user", disk / "etc/ssh/ec2-user")
+    session = environment | user | {"PATH": f"{disk}/usr/local/bin:{PATH}"}
     config = disk / "etc/ssh/sshd_config"
     config.write_text(
         SSHD_CONFIG.format(
             disk=disk,
             port=port,
-            pam="yes" if _locked() else "no",
             sftp=_sftp_server(),
             settings=" ".join(f'"{name}={value}"' for name, value in session.items()),
         )
     )
     try:
-        return start_sshd("the notebook's sshd", config, disk / "var/log/sshd.log", port), None
+        return start_sshd("the notebook's sshd", config, disk / "var/log/sshd.log", port, env=user), None
     except processes.DidNotStart as problem:
         return None, str(problem)
-
-
-def _locked() -> bool:
-    """Whether sshd would take this account for locked unless it asks PAM: root, with `!` for a password."""
-    try:
-        lines = Path("/etc/shadow").read_text().splitlines()
-    except OSError:
-        return False
-    return any(line.startswith("root:!") for line in lines) and os.geteuid() == 0
 
 
 def _sftp_server() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import re
@@ -21,9 +20,6 @@ import processes
 from emulator.process import REGION
 from patience import LIMIT_S
 from world import STACK, World
-
-ME = getpass.getuser()
-"""Whoever runs this plays ec2-user."""
 
 """Seconds for a notebook to start, which takes a few."""
 
@@ -134,7 +130,7 @@ def set_up(laptop: Laptop) -> None:
 
 def in_session(laptop: Laptop, name: str, command: str) -> str:
     """The output of `command` on the notebook, by plain `ssh`."""
-    done = laptop.run("ssh", f"{ME}@{name}", command)
+    done = laptop.run("ssh", name, command)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -168,6 +164,15 @@ def test_setup_without_leave_to_ask_cloudformation_says_what_to_do(
     assert by_hand.returncode == 0, by_hand.stderr
 
 
+def test_what_a_notebooks_user_may_do_is_enough_for_setup_and_describes_no_other_stack(
+    world: World, notebook: Notebook, client_python: Path, tmp_path: Path
+) -> None:
+    laptop = laptop_of(world, client_python, tmp_path, world.person.keys)
+    set_up(laptop)
+    other = laptop.client("setup", "--ssh-config", str(laptop.config), "--stack", "another-stack")
+    assert (other.returncode, "not authorized" in other.stderr) == (3, True), other.stderr
+
+
 # ---- everything that stands on ssh ---------------------------------------------------------------
 
 
@@ -196,7 +201,7 @@ def everything(notebook: Notebook, laptop: Laptop, folder: Path) -> None:
 def copies_arrive(notebook: Notebook, laptop: Laptop, folder: Path) -> None:
     # These look for ssh at a place of their own; on a laptop that one reads the configuration anyway.
     ssh = laptop.run("sh", "-c", "command -v ssh").stdout.strip()
-    there = f"{ME}@{notebook.name}:SageMaker"
+    there = f"{notebook.name}:SageMaker"
     content = os.urandom(1_000_000)
     (folder / "here").write_bytes(content)
     for command in (
@@ -219,7 +224,7 @@ def a_repository_is_cloned(notebook: Notebook, laptop: Laptop, folder: Path) -> 
     in_session(
         laptop, notebook.name, f"cd SageMaker && rm -rf project && git init -q project && cd project && {commit}"
     )
-    done = laptop.run("git", "clone", "-q", f"{ME}@{notebook.name}:SageMaker/project", folder / "clone")
+    done = laptop.run("git", "clone", "-q", f"{notebook.name}:SageMaker/project", folder / "clone")
     assert done.returncode == 0, done.stderr
     assert laptop.run("git", "-C", folder / "clone", "log", "--format=%s").stdout == "first\n"
 
@@ -228,7 +233,7 @@ def a_port_is_forwarded(notebook: Notebook, laptop: Laptop) -> None:
     port, there = free_port(), socket.create_server(("127.0.0.1", 0))
     forward = f"{port}:127.0.0.1:{there.getsockname()[1]}"
     ssh = subprocess.Popen(
-        ["ssh", "-N", "-L", forward, f"{ME}@{notebook.name}"], env=laptop.environment, stdin=subprocess.DEVNULL
+        ["ssh", "-N", "-L", forward, notebook.name], env=laptop.environment, stdin=subprocess.DEVNULL
     )
     try:
         here = wait_until(lambda: dialled(port))
@@ -249,6 +254,13 @@ def dialled(port: int) -> socket.socket | None:
         return None
 
 
+def test_ssh_logs_in_as_the_user_that_the_client_names(notebook: Notebook, laptop: Laptop) -> None:
+    done = laptop.run("ssh", notebook.name, "whoami; pwd")
+    assert done.returncode == 0, done.stderr
+    user, folder = done.stdout.split()
+    assert (user, Path(folder).name) == ("ec2-user", "ec2-user")
+
+
 def test_what_people_ask_the_client(notebook: Notebook, laptop: Laptop) -> None:
     told = notebook.told()
     assert laptop.client("address", notebook.name).stdout == f"{told['host']} {told['port']}\n"
@@ -267,7 +279,7 @@ def test_somebody_elses_server_at_the_notebooks_address_is_refused(
     remembered = laptop.home / "remembered" / f"{notebook.name}.notebook"
     moved = re.sub(r"^address .*$", f"address {other['host']} {other['port']}", remembered.read_text(), flags=re.M)
     remembered.write_text(moved)
-    done = laptop.run("ssh", f"{ME}@{notebook.name}", "echo", "never")
+    done = laptop.run("ssh", notebook.name, "echo", "never")
     assert (done.stdout, done.returncode) == ("", 255)
     assert "Host key verification failed" in done.stderr
 
@@ -279,7 +291,7 @@ def test_ssh_starts_a_stopped_notebook_that_may_be_woken(laptop: Laptop, connect
     sleeper = connect("client-sleeper", ssh_wake="yes")
     sleeper.stop()
     sleeper.until("stopped")
-    done = laptop.run("ssh", f"{ME}@client-sleeper.notebook", "echo", "awake")
+    done = laptop.run("ssh", "client-sleeper.notebook", "echo", "awake", timeout=LIMIT_S)
     assert (done.stdout, done.returncode) == ("awake\n", 0), done.stderr
     assert "Waiting (" in done.stderr
     assert "of at most 15 min 00 s)" in done.stderr
@@ -291,7 +303,7 @@ def test_ssh_leaves_a_stopped_notebook_alone_whose_owner_did_not_allow_it(
     private = connect("client-private")
     private.stop()
     private.until("stopped")
-    done = laptop.run("ssh", f"{ME}@client-private.notebook", "true")
+    done = laptop.run("ssh", "client-private.notebook", "true")
     assert (done.returncode, world.state("client-private")) == (255, "Stopped")
     assert "notebook-ssh: " in done.stderr
     asked = laptop.client("start", "client-private")
@@ -343,7 +355,7 @@ def test_a_central_key_admits_and_admits_no_more(
     revoked_by: str,
 ) -> None:
     def admitted() -> bool:
-        done = ana.run("ssh", f"{ME}@{notebook.name}", "true")
+        done = ana.run("ssh", notebook.name, "true")
         assert done.returncode == 0 or "Permission denied (publickey)" in done.stderr, done.stderr
         return done.returncode == 0
 

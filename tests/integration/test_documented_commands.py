@@ -31,7 +31,7 @@ TYPED = [
     ("deploy.md", ". .build/aws.sh"),
     ("deploy.md", "NGROK_TOKEN"),
     ("deploy.md", "Key=ssh-restart,Value=now"),
-    ("deploy.md", "$LAPTOP/notebooks"),
+    ("deploy.md", "ssh my-notebook ssh-status"),
     ("deploy.md", "output PutToken\n"),
     ("deploy.md", "--tags Key=ssh,Value=ngrok \\"),
     ("README.md", '"$API_URL/notebooks/my-notebook/ssh"'),
@@ -262,7 +262,9 @@ def deploys_and_connects(terminal: Terminal) -> None:
     assert secret["SecretString"] == terminal.variables["NGROK_TOKEN"]
     assert "tag            ssh=ngrok" in terminal.type("deploy.md", "Key=ssh-restart,Value=now")
     until("the tunnel's address is known", lambda: terminal.phase() == "connected")
-    assert re.search(r"^ssh -p \d+ ec2-user@", terminal.type("deploy.md", "$LAPTOP/notebooks"))
+    known = terminal.type("deploy.md", "ssh my-notebook ssh-status").splitlines()
+    assert re.search(r"^ssh -p \d+ ec2-user@", known[0])
+    assert known == [known[0], known[0]]
     assert "put-secret-value" in terminal.type("deploy.md", "output PutToken\n")
 
 

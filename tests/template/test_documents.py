@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 from stack import PROJECT
+
+from emulator.process import ACCOUNT
+from world import USER_POLICY
 
 PICTURES = PROJECT / "docs" / "pictures"
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")])
@@ -90,3 +94,9 @@ def test_one_version_is_named_everywhere() -> None:
     releases = re.findall(r"^## (\S+) – \d{4}-\d\d-\d\d$", (PROJECT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert releases[:1] == [version] == [notebook_ssh_client.__version__]
     assert f" version={version} " in (PROJECT / "docs/block.md").read_text("utf-8")
+
+
+def test_the_local_run_gives_its_users_what_the_documents_say_that_users_need() -> None:
+    deploy = (PROJECT / "docs" / "deploy.md").read_text("utf-8")
+    (policy,) = re.findall(r"^```json\n(.*?)^```", deploy, re.MULTILINE | re.DOTALL)
+    assert json.loads(policy.replace("ACCOUNT", ACCOUNT)) == USER_POLICY
