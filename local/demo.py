@@ -139,7 +139,7 @@ class Demo:
 
     def connect_with_the_client(self) -> None:
         """The second way: a small program that ssh asks for the address and the host key, at every connection."""
-        self.story.chapter("With the client, Mario looks up nothing")
+        self.story.chapter("With the client, there is nothing to look up")
         self._set_up_client("Mario", self.world.person)
         self._log_in_by_client("He logs in", self.world.person, "echo found and verified by the client")
 
@@ -241,7 +241,7 @@ class Demo:
         with self.story.step("Mario looks it up, with curl and his AWS keys"):
             answer = self.world.curl(f"/notebooks/{NOTEBOOK}{route}")
         self.story.command(answer.command)
-        self.story.show(answer.body, whole=True)
+        self._show(answer.body)
         expect(answer.status == 200, f"the lookup answered {answer.status}: {answer.body}")
         return answer
 
@@ -250,8 +250,13 @@ class Demo:
             self.world.save_ssh_config(NOTEBOOK)
             session = self.world.ssh(NOTEBOOK, command)
         self.story.command(f"ssh {NOTEBOOK} {shlex.quote(command)}")
-        self.story.show(session.stdout, whole=True)
+        self._show(session.stdout)
         expect(session.returncode == 0, f"ssh ended with {session.returncode}: {session.stderr.strip()}")
+
+    def _show(self, printed: str) -> None:
+        """What a program printed. The line that connects is for copying."""
+        for line in printed.splitlines():
+            self.story.show(line, whole=line.startswith("ssh "))
 
     def _set_up_client(self, name: str, person: Person) -> None:
         with self.story.step(f"{name} sets up the client, once"):
@@ -263,7 +268,7 @@ class Demo:
         with self.story.step(what):
             session = self.world.ssh_by_client(person, NOTEBOOK, command)
         self.story.command(f"ssh {NOTEBOOK} {shlex.quote(command)}")
-        self.story.show(session.stdout, whole=True)
+        self._show(session.stdout)
         expect(session.returncode == 0, f"ssh ended with {session.returncode}: {session.stderr.strip()}")
 
 
@@ -310,7 +315,7 @@ def stay(demo: Demo) -> NoReturn:
         if now != saved and now.startswith("ssh "):
             world.save_ssh_config(NOTEBOOK)
             saved = now
-    raise Unexpected("the embedded AWS has ended by itself")
+    raise Unexpected("the emulated AWS has ended by itself")
 
 
 def main(words: list[str]) -> int:
@@ -360,6 +365,7 @@ def _tell(demo: Demo, *, stays: bool) -> int:
 
 
 def _fail(world: World, story: Story, sentence: str) -> int:
+    sentence = world.emulator.ended() or sentence  # the cause of any other
     logs: Path | None = world.close(keep_logs=True)
     short = textwrap.shorten(sentence, 600, placeholder=" …").rstrip(".")
     story.failed(f"It stopped here: {short}. The logs are in {logs}")
