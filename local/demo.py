@@ -141,7 +141,7 @@ class Demo:
 
     def connect_with_the_client(self) -> None:
         """The second way: a small program that ssh asks for the address and the host key, at every connection."""
-        self.story.chapter("With the client, Mario looks up nothing")
+        self.story.chapter("With the client, there is nothing to look up")
         self._set_up_client("Mario", self.world.person)
         self._log_in_by_client("He logs in", self.world.person, "echo found and verified by the client")
 
@@ -243,7 +243,7 @@ class Demo:
         with self.story.step("Mario looks it up, with curl and his AWS keys"):
             answer = self.world.curl(f"/notebooks/{NOTEBOOK}{route}")
         self.story.command(answer.command)
-        self.story.show(answer.body, whole=True)
+        self._show(answer.body)
         expect(answer.status == 200, f"the lookup answered {answer.status}: {answer.body}")
         return answer
 
@@ -252,8 +252,13 @@ class Demo:
             self.world.save_ssh_config(NOTEBOOK)
             session = self.world.ssh(NOTEBOOK, command)
         self.story.command(f"ssh {NOTEBOOK} {shlex.quote(command)}")
-        self.story.show(session.stdout, whole=True)
+        self._show(session.stdout)
         expect(session.returncode == 0, f"ssh ended with {session.returncode}: {session.stderr.strip()}")
+
+    def _show(self, printed: str) -> None:
+        """What a program printed. The line that connects is for copying."""
+        for line in printed.splitlines():
+            self.story.show(line, whole=line.startswith("ssh "))
 
     def _set_up_client(self, name: str, person: Person) -> None:
         with self.story.step(f"{name} sets up the client, once"):
@@ -266,7 +271,7 @@ class Demo:
         with self.story.step(what):
             session = person.terminal.run("ssh", *NO_PROMPT, NOTEBOOK, command)
         self.story.command(f"ssh {NOTEBOOK} {shlex.quote(command)}")
-        self.story.show(session.stdout, whole=True)
+        self._show(session.stdout)
         expect(session.returncode == 0, f"ssh ended with {session.returncode}: {session.stderr.strip()}")
 
 

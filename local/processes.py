@@ -186,7 +186,7 @@ def start(
             done = does_its_job()
             # Asked afterwards: what answers may be another program where this one could not be.
             if (status := child.poll()) is not None:
-                raise DidNotStart(f"{name} ended at its start {_how(status)}{last_words(log, before)}")
+                raise DidNotStart(f"{name} ended at its start {how(status)}{last_words(log, before)}")
             if done:
                 return child
             if time.monotonic() > deadline:
@@ -198,11 +198,12 @@ def start(
         raise
 
 
-def _how(status: int) -> str:
+def how(status: int) -> str:
+    """How a process ended, by what `Popen.poll` says."""
     return f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
 
 
-def last_words(log: Path, since: int) -> str:
+def last_words(log: Path, since: int = 0) -> str:
     """What the file `log` says after its byte `since`, to end a sentence with: the last lines, without Python's places."""
     with open(log, "rb") as file:
         file.seek(since)
@@ -214,7 +215,8 @@ def last_words(log: Path, since: int) -> str:
 def dismiss(child: subprocess.Popen[bytes], patience: float) -> None:
     """End a `child` that `start` started, or that watches its standard input: close that, and after `patience` kill."""
     if child.stdin:
-        child.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # what was not read any more
+            child.stdin.close()
     try:
         child.wait(patience)
     except subprocess.TimeoutExpired:
@@ -222,6 +224,8 @@ def dismiss(child: subprocess.Popen[bytes], patience: float) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
+    if child.stdout:
+        child.stdout.close()
 
 
 def free_port() -> int:

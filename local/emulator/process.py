@@ -82,6 +82,15 @@ class Emulator:
         """Whether the process still runs."""
         return self._process is not None and self._process.poll() is None
 
+    def ended(self) -> str | None:
+        """How it ended by itself, with its last words; None while it runs, or when it was never started."""
+        status = self._process.poll() if self._process else None
+        return (
+            None
+            if status is None
+            else f"the emulated AWS ended {processes.how(status)}{processes.last_words(self.log)}"
+        )
+
     def _answers(self) -> bool:
         asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1)
         try:

@@ -17,6 +17,7 @@ import secrets
 import shutil
 import signal
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +174,17 @@ def main() -> None:
         boots=not settings.no_machines,
     )
     hardware.start()
+    status = 0
     try:
         asyncio.run(_serve(Faults(app.app, settings.port, arn_of), settings.port))
+    except BaseException:
+        traceback.print_exc()
+        status = 1
     finally:
         processes.end_all(patience=1)
         shutil.rmtree(settings.home / "tmp", ignore_errors=True)
         # At once: ministack's threads wait for functions that are no more.
-        os._exit(0)
+        os._exit(status)
 
 
 async def _serve(application: Any, port: int) -> None:

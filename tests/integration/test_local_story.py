@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -21,16 +22,21 @@ from world import obstacle
 DEMO = [str(PYTHON), str(PROJECT / "local" / "demo.py")]
 
 
-def begin(temporary: Path, path: str = os.environ["PATH"]) -> subprocess.Popen[str]:
+def begin(
+    temporary: Path,
+    path: str = os.environ["PATH"],
+    environment: dict[str, str] | None = None,
+    errors: int = subprocess.STDOUT,
+) -> subprocess.Popen[str]:
     """The demo as a process group of its own, with a temporary folder of its own to look for leftovers in."""
     temporary.mkdir(exist_ok=True)
-    environment = {"PATH": path, "HOME": os.environ["HOME"], "TMPDIR": str(temporary)}
+    usual = {"PATH": path, "HOME": os.environ["HOME"], "TMPDIR": str(temporary)}
     return subprocess.Popen(
         DEMO,
-        env=environment,
+        env=usual | (environment or {}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=errors,
         text=True,
         start_new_session=True,
     )
@@ -156,3 +162,48 @@ def test_logs_that_cannot_be_kept_do_not_keep_the_rest(tmp_path: Path, monkeypat
     emulator.log.write_text("what it said")
     assert emulator.close(keep_logs=True) is None
     assert not emulator.home.exists()
+
+
+def test_a_reader_that_goes_ends_the_story_quietly(tmp_path: Path) -> None:
+    """As in `make demo | head -3`."""
+    folder = short_folder(tmp_path, "hea")
+    demo = begin(folder, errors=subprocess.PIPE)
+    assert demo.stdout is not None
+    assert demo.stderr is not None
+    for _ in range(3):
+        assert demo.stdout.readline()
+    demo.stdout.close()
+    assert demo.stderr.read() == ""
+    assert demo.wait(LIMIT_S) == 0
+    demo.stderr.close()
+    nothing_is_left(folder)
+
+
+@pytest.mark.parametrize("language", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONIOENCODING": "iso-8859-1"}])
+def test_the_story_is_told_where_the_locale_holds_little(tmp_path: Path, language: dict[str, str]) -> None:
+    """Without what Python does by itself to speak UTF-8 in such a locale (PEP 538, PEP 540)."""
+    folder = short_folder(tmp_path, "loc")
+    old_python = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    demo = begin(folder, environment=old_python | language)
+    assert demo.stdout is not None
+    told = ""
+    for line in demo.stdout:
+        told += line
+        if "The block is" in line:
+            break
+    demo.send_signal(signal.SIGTERM)
+    rest, _ = demo.communicate(timeout=LIMIT_S)
+    assert demo.returncode == 130, told + rest
+    assert "     | prepared on" in told
+    assert told.isascii()
+    nothing_is_left(folder)
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    emulator = Emulator()
+    with (
+        socket.create_server(("127.0.0.1", emulator.port)),
+        pytest.raises(processes.DidNotStart, match=r"^the emulated AWS ended at its start .*ddress already in use"),
+    ):
+        emulator.start()
+    emulator.close()

@@ -19,6 +19,7 @@ import pytest
 import processes
 import world as local
 from emulator.process import PROJECT
+from notebook.machine import BootFailed, Credentials, Machine
 
 LIMIT = 120
 
@@ -228,3 +229,37 @@ def _programs(ids: list[int]) -> list[str]:
         with contextlib.suppress(OSError):
             found.append(Path(f"/proc/{one}/comm").read_text().strip())
     return found
+
+
+# ---- a notebook --------------------------------------------------------------------------------
+
+CREDENTIALS = Credentials("AKIAEXAMPLE", "secret", "token", 2e9)
+
+
+def boot(home: Path) -> None:
+    """Start a notebook whose disk is below `home`, with a script that would wait for ever."""
+    home.mkdir()
+    arn = "arn:aws:sagemaker:us-east-1:123456789012:notebook-instance/a"
+    api = "http://127.0.0.1:9"
+    Machine("a", arn, home).boot(
+        b"#!/bin/sh\nexec sleep 600\n", api, api, "us-east-1", "arn:aws:iam::1:role/r", lambda _: CREDENTIALS
+    )
+
+
+def test_a_notebook_whose_sshd_ends_at_its_start_fails_with_that_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    an_sshd(tmp_path, monkeypatch, "echo 'no hostkeys available -- exiting.' >&2\nexit 1\n")
+    with pytest.raises(BootFailed) as problem:
+        boot(tmp_path / "home")
+    assert str(problem.value) == (
+        "the notebook's sshd ended at its start with status 1: no hostkeys available -- exiting."
+    )
+
+
+def test_a_notebook_whose_first_process_breaks_fails_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # there is no ssh-keygen
+    with pytest.raises(BootFailed, match=r"^the notebook's first process ended at its start: .*'ssh-keygen'$"):
+        boot(tmp_path / "home")
