@@ -373,7 +373,7 @@ class World:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=30,
+            timeout=120,
             check=False,
         )
 
@@ -405,7 +405,7 @@ class World:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=60,
+            timeout=120,
             check=False,
         )
 
