@@ -64,7 +64,7 @@ class Playground:
 
     def tell_to_paste(self, text: str) -> None:
         """Lines to paste, and so nothing around them but blanks before."""
-        print("\n" + textwrap.indent(text, MARGIN) + "\n", flush=True)
+        print("\n" + textwrap.indent(text.rstrip("\n"), MARGIN) + "\n", flush=True)
 
     @property
     def first_line(self) -> str:

@@ -90,18 +90,21 @@ def descendants(of: int | None = None) -> list[int]:
 
 
 def end_all(patience: float = 2.0) -> None:
-    """End every process below this one: asked first, after `patience` seconds killed. Returns when none is left."""
+    """End every process below this one, which adopts orphans: asked first, after `patience` seconds killed.
+
+    Returns when none is left.
+    """
     deadline = time.monotonic() + patience
     asked: set[int] = set()
-    while living := descendants():
+    # Until there is no child, rather than until /proc shows nothing more: it misses a process whose parent ends while it
+    # is read. Whatever lives below a process that adopts orphans has an ancestor that is its child.
+    while reap():
         late = time.monotonic() > deadline
-        for process in living:
+        for process in descendants():
             if late or process not in asked:
                 _signal(process, signal.SIGKILL if late else signal.SIGTERM)
                 asked.add(process)
-        reap()
         time.sleep(0.02)
-    reap()
 
 
 def _signal(process: int, number: int) -> None:
@@ -109,13 +112,14 @@ def _signal(process: int, number: int) -> None:
         os.kill(process, number)
 
 
-def reap() -> None:
-    """Take leave of children that have ended, so that they do not stay as zombies."""
+def reap() -> bool:
+    """Take leave of children that have ended, so that they do not stay as zombies. Whether there are others."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
     except ChildProcessError:
-        pass
+        return False
+    return True
 
 
 def when_abandoned(then: Callable[[], object]) -> None:

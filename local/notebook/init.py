@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -127,6 +128,13 @@ SetEnv {settings}
 """
 
 
+BASH_PROFILE = """\
+# A login shell has read this machine's /etc/profile. What the notebook's would do, follows.
+PATH={disk}/usr/local/bin:$PATH
+for FILE in {disk}/etc/profile.d/*.sh; do [ ! -r "$FILE" ] || . "$FILE"; done
+"""
+
+
 def _start_sshd(
     disk: Path, port: int, environment: dict[str, str]
 ) -> tuple[subprocess.Popen[bytes] | None, str | None]:
@@ -134,6 +142,7 @@ def _start_sshd(
     for kind in ("ed25519", "ecdsa"):
         key = disk / f"etc/ssh/ssh_host_{kind}_key"
         subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", str(key)], check=True)
+    (disk / "home/ec2-user/.bash_profile").write_text(BASH_PROFILE.format(disk=shlex.quote(str(disk))))
     user = logins.as_user("ec2-user", disk / "home/ec2-user", disk / "etc/ssh/ec2-user")
     session = environment | user | {"PATH": f"{disk}/usr/local/bin:{PATH}"}
     config = disk / "etc/ssh/sshd_config"

@@ -22,7 +22,7 @@ import logins
 import processes
 from emulator.process import PROJECT
 
-LIMIT = 180
+LIMIT = 600
 """Seconds for anything to come about, on a machine that may be busy."""
 
 SHELLS = ("bash", "dash", "zsh")
@@ -206,10 +206,11 @@ def test_its_four_lines_pasted_into_any_shell_end_on_the_notebook(playground: Ru
     before = person.files()
     lines = playground.pasted()
     assert lines[1:] == ["notebook-ssh setup", "notebook-ssh list", "ssh my-notebook"]
-    asked = "echo I am $(whoami) in ${PWD##*/}; exit\n"
+    asked = "ssh-status; echo I am $(whoami) in ${PWD##*/}; exit\n"
     screen = person.paste(shell, "\n".join(lines) + "\n" + asked, until="I am ec2-user in ec2-user")
     assert re.search(r"includes the notebooks", screen)
     assert re.search(r"my-notebook +ngrok +connected", screen)
+    assert re.search(r"^ssh -p \d+ ec2-user@127.0.0.1$", screen, re.MULTILINE)
     assert person.files() == before
 
 

@@ -166,3 +166,27 @@ def test_the_persons_own_settings_of_aws_do_not_count(tmp_path: Path, monkeypatc
     monkeypatch.setenv("no_proxy", "example.com")
     run = Run(tmp_path, "print({k: v for k, v in os.environ.items() if k in ('AWS_PROFILE', 'no_proxy')}); return 0")
     assert "{'no_proxy': '127.0.0.1,example.com'}" in run.end()
+
+
+MISSED = """
+import os, subprocess, processes
+
+processes.adopt_orphans()
+child = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
+found, looks = processes.descendants, []
+
+def descendants():
+    looks.append(1)
+    return found() if len(looks) > 1 else []
+
+processes.descendants = descendants
+processes.end_all()
+print("alive" if os.path.exists(f"/proc/{child.pid}") else "gone")
+"""
+
+
+def test_a_process_that_a_look_at_proc_has_missed_is_ended_all_the_same() -> None:
+    """Its parent may end while /proc is read: then it is below neither the old parent nor the new one."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", MISSED], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "gone\n"
