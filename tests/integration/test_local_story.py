@@ -172,8 +172,9 @@ def test_the_story_is_told_where_the_locale_holds_little(tmp_path: Path, languag
 
 def test_a_port_that_is_taken_is_named() -> None:
     emulator = Emulator()
-    with socket.create_server(("127.0.0.1", emulator.port)), pytest.raises(
-        processes.DidNotStart, match=r"^the emulated AWS ended at its start .*ddress already in use"
+    with (
+        socket.create_server(("127.0.0.1", emulator.port)),
+        pytest.raises(processes.DidNotStart, match=r"^the emulated AWS ended at its start .*ddress already in use"),
     ):
         emulator.start()
     emulator.close()
