@@ -1,5 +1,8 @@
 """What the documents say to type works: typed into bash, with AWS's and SAM's own command lines, and its effect looked at.
 
+Then it is typed into dash and zsh, which must run the same programs with the same arguments. They get the answers that
+bash got: a stack can be deleted once.
+
 The account is the one that `make aws` opens. One story, from nothing to the stack's end, since a deployment takes
 seconds. What is not typed here is listed in docs/operations.md with the reason, and nothing else may be missing.
 """
@@ -18,11 +21,14 @@ from typing import Any
 
 import botocore.session
 import pytest
+from tape import Tape
 
 import processes
 from emulator.process import ACCOUNT, PROJECT, PYTHON, REGION
 from patience import LIMIT_S as LIMIT
 from world import OWNERS_SCRIPT
+
+SHELLS = [["bash", "-euo", "pipefail"], ["dash", "-eu"], ["zsh", "-feuo", "pipefail"]]
 
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("client/*.md"), *PROJECT.glob("docs/*.md")])
 SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -109,6 +115,10 @@ class Terminal:
 
     def __init__(self, environment: Path, folder: Path) -> None:
         self.environment, self.folder = environment, folder
+        self.tape = Tape(folder.parent / "tape", "aws bash curl date make sam ssh")
+        self.read_in = folder.parent / "read-in.sh"
+        first = f'PATH={shlex.quote(str(self.tape.programs))}:"$PATH"'
+        self.read_in.write_text(f". {shlex.quote(str(environment))}\n{first}\n")
         printed = subprocess.run(
             ["bash", "-c", f". {shlex.quote(str(environment))}; env -0"], capture_output=True, text=True, check=True
         )
@@ -124,28 +134,37 @@ class Terminal:
         self.left.remove((document, words))
         text = block(document, words)
         for written, meant in {
-            ".build/aws.sh": shlex.quote(str(self.environment)),
+            ".build/aws.sh": shlex.quote(str(self.read_in)),
             "REGION:ACCOUNT": f"{REGION}:{ACCOUNT}",
         }.items():
             text = text.replace(written, meant)
         lines = [
-            f". {shlex.quote(str(self.environment))}",
+            f". {shlex.quote(str(self.read_in))}",
             block("operations.md", "resource() {"),
             before,
             text,
         ]
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
-            cwd=at or self.folder,
-            input=answer,
-            env=os.environ | ({} if at else {"HOME": str(self.folder)}),
-            capture_output=True,
-            text=True,
-            timeout=5 * LIMIT,
-            check=False,
-        )
-        assert done.returncode == 0, f"{document}:\n{text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-        return done.stdout
+        told = ""
+        self.tape.erase()
+        for number, shell in enumerate(SHELLS):
+            done = subprocess.run(
+                [*shell, "-c", "\n".join(lines)],
+                cwd=at or self.folder,
+                input=answer,
+                env=os.environ | ({} if at else {"HOME": str(self.folder)}) | self.tape.environment(plays=number > 0),
+                capture_output=True,
+                text=True,
+                timeout=5 * LIMIT,
+                check=False,
+            )
+            said = f"{document}, in {shell[0]}:\n{text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+            assert done.returncode == 0, said
+            assert "never run" not in done.stderr, said
+            if number:
+                assert done.stdout == told, said
+                assert self.tape.rewind() == [], said
+            told = done.stdout
+        return told
 
     def client(self, service: str) -> Any:
         """A client of `service` with the admin's session, to look at effects with."""
@@ -223,21 +242,19 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     """The account of `make aws`, with its notebook running, and a terminal that has read its file in."""
     environment, folder = tmp_path / "aws.sh", tmp_path / "folder"
     folder.mkdir()
-    with open(tmp_path / "account.log", "wb") as log:
-        account = subprocess.Popen(
-            [str(PYTHON), "local/account.py", "--environment", str(environment)],
-            cwd=PROJECT,
-            env=os.environ | {"PYTHONPATH": "local:layers/core"},
-            stdout=log,
-            stderr=log,
-        )
+    account = processes.start(
+        "make aws",
+        [str(PYTHON), "local/account.py", "--environment", str(environment)],
+        lambda: environment.exists() and "PATH=" in environment.read_text(),
+        log=tmp_path / "account.log",
+        limit=LIMIT,
+        cwd=PROJECT,
+        env=os.environ | {"PYTHONPATH": "local:layers/core"},
+    )
     try:
-        ready: Callable[[], bool] = lambda: environment.exists() and "PATH=" in environment.read_text()  # noqa: E731
-        processes.wait_until("the account is open", ready, LIMIT, alive=lambda: account.poll() is None)
         yield Terminal(environment, folder)
     finally:
-        account.terminate()
-        account.wait(30)
+        processes.dismiss(account, patience=60)
 
 
 @pytest.mark.takes_minutes
@@ -300,7 +317,7 @@ def operates(terminal: Terminal) -> None:
     assert all(message_id in line for line in lines)
     assert any('"message":"looked at"' in line for line in lines), followed
     terminal.type("operations.md", "tail -20")
-    silent = 'said=$(api /notebooks)\napi() { printf "%s" "${said/connected/stale}"; }'
+    silent = 'said=$(api /notebooks | sed s/connected/stale/)\napi() { printf "%s" "$said"; }'
     assert '"name":"my-notebook"' in terminal.type("operations.md", '/"status":"stale"/p', before=silent)
     terminal.client("lambda").update_event_source_mapping(
         UUID=terminal.resource("ReconcileNotebookSignals"), Enabled=False

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import namespaces
@@ -200,12 +201,10 @@ def test_the_story_is_told_where_the_locale_holds_little(tmp_path: Path, languag
 
 
 def test_a_port_that_is_taken_is_named() -> None:
-    emulator = Emulator()
+    said = r"^the emulated AWS ended at its start .*(?i:address already in use)"
     with (
+        closing(Emulator()) as emulator,
         socket.create_server(("127.0.0.1", emulator.port)),
-        pytest.raises(
-            processes.DidNotStart, match=r"^the emulated AWS ended at its start .*(?i:address already in use)"
-        ),
+        pytest.raises(processes.DidNotStart, match=said),
     ):
         emulator.start()
-    emulator.close()
