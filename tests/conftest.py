@@ -1,14 +1,16 @@
 """What holds for every test.
 
-What takes long begins first, and on a build server (CI=true) a skipped test is a failed one. Properties are tried with
-the same examples each time, unless a run asks for others (examples.py).
+`make test` runs each behaviour once, with the same examples each time (examples.py). --quick leaves out what is `slow`;
+--nightly adds what is `nightly`. What takes long begins first, and on a build server (CI=true) a skipped test has failed.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import botocore.session
@@ -16,16 +18,45 @@ import pytest
 from examples import register_profiles
 from hypothesis import settings
 
-register_profiles()
-settings.load_profile("test")
+TESTS = Path(__file__).resolve().parent
 
-# Tests make sessions anew, and to read a service's model again takes longer than most of them.
+# What takes longer than most tests, and is the same for each: to read a service's model, and to make up 1,300 images.
 botocore.session.create_loader = cache(botocore.session.create_loader)
+os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests that take minutes begin first: at the end, one worker would run them while the others have nothing to do."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The two other ways to run the tests (CONTRIBUTING.md)."""
+    parser.addoption("--quick", action="store_true", help="without slow tests, and with fewer examples")
+    parser.addoption("--nightly", action="store_true", help="with the nightly tests too, and with many more examples")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how thoroughly properties are tried, before the tests are read."""
+    register_profiles()
+    settings.load_profile(next((run for run in ("quick", "nightly") if config.getoption(run)), "test"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what this run is not for. The tests that take minutes begin first, or one worker would end with them."""
+    unwanted = {"slow": config.getoption("quick"), "nightly": not config.getoption("nightly")}
+    left_out = []
+    for item in items:
+        for marker in item.iter_markers("nightly"):
+            _hold_to_daily_sibling(item, marker)
+        if any(unwanted[marker.name] for marker in item.iter_markers() if marker.name in unwanted):
+            left_out.append(item)
+    items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: item.get_closest_marker("takes_minutes") is None)
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _hold_to_daily_sibling(item: pytest.Item, marker: pytest.Mark) -> None:
+    """A test that runs at night alone names one of each day that holds the same behaviour."""
+    place, _, name = str(marker.kwargs.get("sibling")).rpartition("::")
+    path = TESTS.parent / place if place else item.path
+    if not path.is_file() or not re.search(rf"^ *def {re.escape(name)}\(", path.read_text(), re.MULTILINE):
+        raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.nightly(sibling=…) names no test: {place}::{name}")
 
 
 @pytest.hookimpl(wrapper=True)

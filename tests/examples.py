@@ -1,8 +1,7 @@
 """With how many examples properties are tried, and which: Hypothesis' profiles, of which each run has one.
 
-quick: a fifth of the usual number. test: the usual number. Both try the same examples each time, so that a change that
-passes once passes again. nightly: many times that number, others each night; a failure prints how to have it again.
-`--hypothesis-profile=NAME` chooses; conftest.py makes `test` the usual one.
+quick: a fifth of the usual number. test: the usual number. Both try the same examples each time, so that what passes
+once passes again. nightly: many times that number, others each night; a failure prints how to have it again.
 """
 
 from __future__ import annotations

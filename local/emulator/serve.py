@@ -51,6 +51,7 @@ def _prepare_environment(port: int, home: Path) -> None:
         "MINISTACK_ACCOUNT_ID": ACCOUNT,
         "MINISTACK_REGION": REGION,
         "MOTO_ACCOUNT_ID": ACCOUNT,
+        "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
         "S3_PERSIST": "0",
