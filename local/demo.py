@@ -213,6 +213,7 @@ class Demo:
         with self.story.step(f"{NOTEBOOK} is stopped and started"):
             self.world.sagemaker.stop_notebook_instance(NotebookInstanceName=NOTEBOOK)
             self._until_state("Stopped")
+            self._until_status("stopped")  # until the event has come, what is known is of the run before
             self.world.sagemaker.start_notebook_instance(NotebookInstanceName=NOTEBOOK)
             self._until_state("InService")
 

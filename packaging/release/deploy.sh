@@ -186,7 +186,7 @@ What comes next:
   1. for $tag=ngrok, store its token: run the line after PutToken above
   2. tag a notebook:
      aws sagemaker add-tags --tags Key=$tag,Value=ngrok Key=$tag-restart,Value=now --region $region \\
-       --resource-arn arn:$partition:sagemaker:$region:$account:notebook-instance/NAME
+       --resource-arn arn:${partition}:sagemaker:${region}:${account}:notebook-instance/NAME
   3. on your laptop: pipx install $(echo ./*.whl), then:
      notebook-ssh setup --stack $stack --region $region && ssh NAME
 TEXT

@@ -182,6 +182,7 @@ def test_everything_by_name_across_a_restart_that_changes_address_and_host_key(
     everything(notebook, laptop, tmp_path / "before")
     old = notebook.told()
     notebook.stop()
+    notebook.until("stopped")
     notebook.start()
     new = notebook.told()
     assert new["address"] != old["address"]

@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("client/*.md"), *PROJECT.glob("docs/*.md")])
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELLS = {"bash": ["bash", "-u"], "dash": ["dash", "-u"], "zsh": ["zsh", "-fu"]}
-NOTED = "aws bash curl date git make notebook-ssh pipx rsync sam scp sftp ssh ssh-add ssh-status"
+NOTED = "aws bash curl date git make notebook-ssh pipx rsync sam scp sftp ssh ssh-add ssh-status unzip"
 KEPT = "base64 cat grep head printf sed tail tr"
 
 NOTE = """\
@@ -41,10 +41,12 @@ def noted(shell: str, text: str, folder: Path) -> list[str]:
     programs, notes = folder / "bin", folder / "notes"
     programs.mkdir(parents=True)
     (folder / ".build").mkdir()
-    (folder / ".build/aws.sh").write_text("")
+    for name in ("aws.sh", "local.sh"):
+        (folder / ".build" / name).write_text("")
     (folder / ".ssh").mkdir()
     (folder / ".venv/sam/bin").mkdir(parents=True)
-    for program in (*(programs / name for name in NOTED.split()), folder / ".venv/sam/bin/sam"):
+    here = (folder / ".venv/sam/bin/sam", folder / "deploy.sh")
+    for program in (*(programs / name for name in NOTED.split()), *here):
         program.write_text(NOTE)
         program.chmod(0o755)
     for name in KEPT.split():
