@@ -39,9 +39,10 @@ need_venv() {
         fail "$1 cannot make virtual environments; install the venv package of that Python"
 }
 
-# What a program that failed says of it, in one sentence.
+# In one sentence, why a program failed: by what it said, or by its exit status.
 reason() {
     case $1 in
+    "") echo "it ended with status $2, and said nothing" ;;
     *"No space left on device"* | *"Disk quota exceeded"*)
         echo "there is no space left on the disk, for $PWD/.venv or for temporary files in ${TMPDIR:-/tmp}"
         ;;
@@ -65,23 +66,23 @@ make_environment() {
     rm -rf "$folder"
     making=$folder
     local said
-    said=$("$python" -m venv "$folder" 2>&1) || fail "could not make $folder: $(reason "$said")"
+    said=$("$python" -m venv "$folder" 2>&1) || fail "could not make $folder: $(reason "$said" $?)"
     # pip's temporary files go with the folder, also when pip is interrupted.
     mkdir "$folder/tmp"
     local pip=(env "TMPDIR=$PWD/$folder/tmp" "$folder/bin/python" -m pip --disable-pip-version-check --quiet)
     # Nothing may choose a version by itself: the file is complete, and pip check proves it.
     said=$("${pip[@]}" install --no-deps --require-hashes --requirement "$requirements" 2>&1) ||
-        fail "could not install $requirements: $(reason "$said")"
+        fail "could not install $requirements: $(reason "$said" $?)"
     said=$("${pip[@]}" check 2>&1) ||
-        fail "$requirements is not complete; make it again from requirements/$name.in: $(reason "$said")"
+        fail "$requirements is not complete; make it again from requirements/$name.in: $(reason "$said" $?)"
     rm -rf "$folder/tmp"
-    said=$({ echo "$stamp" >"$folder/.stamp"; } 2>&1) || fail "could not finish $folder: $(reason "$said")"
+    said=$({ echo "$stamp" >"$folder/.stamp"; } 2>&1) || fail "could not finish $folder: $(reason "$said" $?)"
     making=
 }
 
 [ $# -gt 0 ] || fail "name the environments: dev, emulator, sam, aws, audit, release, client"
 if ! said=$({ mkdir -p .venv && : >.venv/.lock; } 2>&1); then
-    case $said in *"No space left"*) fail "$(reason "$said")" ;; esac
+    case $said in *"No space left"*) fail "$(reason "$said" 1)" ;; esac
     fail "cannot write into this folder, $PWD; clone the project into a folder of your own"
 fi
 exec 9>.venv/.lock

@@ -21,7 +21,7 @@ case "$*" in
 "-m venv "*)
     mkdir -p "$3/bin" && cp "$0" "$3/bin/python"
     [ "$BROKEN" != venv ] || { echo "$SAYS"; exit 1; } ;;
-*" $BROKEN"*) echo "$SAYS" >&2; exit 1 ;;
+*" $BROKEN"*) [ -z "$SAYS" ] || echo "$SAYS" >&2; exit 1 ;;
 esac
 """
 BROKEN = {
@@ -32,6 +32,8 @@ BROKEN = {
         "could not install requirements/x.txt: there is no space left on the disk"),
     "no network": ("install", "WARNING: Retrying\nERROR: No matching distribution found for six==1.17.0", 1,
         "could not install requirements/x.txt: ERROR: No matching distribution found for six==1.17.0"),
+    "a pip that is killed": ("install", "", 1,
+        "could not install requirements/x.txt: it ended with status 1, and said nothing"),
     "an incomplete file": ("check", "six 1.17.0 requires seven, which is not installed.", 1,
         "requirements/x.txt is not complete; make it again from requirements/x.in: six 1.17.0 requires seven"),
 }  # fmt: skip
