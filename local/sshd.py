@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import processes
@@ -18,12 +18,20 @@ LISTENS = b"Server listening on"
 
 
 def start_sshd(
-    name: str, config: Path, log: Path, port: int | None, *, within: Sequence[str] = (), limit: float = 60
+    name: str,
+    config: Path,
+    log: Path,
+    port: int | None,
+    *,
+    within: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    limit: float = 60,
 ) -> subprocess.Popen[bytes]:
     """Start sshd with the configuration `config`, and return once it answers on `port` of 127.0.0.1.
 
     name: whose sshd it is, for people. within: a command that runs a command elsewhere, such as `ip netns exec`;
-    `port` is None where that is out of reach. Raises processes.DidNotStart. `processes.dismiss` ends it.
+    `port` is None where that is out of reach. env: what its environment has besides PATH. `processes.dismiss` ends it.
+    Raises processes.DidNotStart.
     """
     path = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
     program = shutil.which("sshd", path=path) or "sshd"  # sshd wants to be called by its whole path
@@ -41,7 +49,7 @@ def start_sshd(
             return LISTENS in file.read() and (port is None or _banner(port).startswith(b"SSH-"))
 
     command = [*within, program, "-D", "-e", "-f", str(config)]
-    return processes.start(name, command, answers, log=log, env={"PATH": path}, limit=limit)
+    return processes.start(name, command, answers, log=log, env={"PATH": path, **(env or {})}, limit=limit)
 
 
 def _banner(port: int) -> bytes:
