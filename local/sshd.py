@@ -31,7 +31,8 @@ def start_sshd(
     """Start sshd with the configuration `config`, and return once it answers on `port` of 127.0.0.1.
 
     name: whose sshd it is, for people. within: a command that runs a command elsewhere, such as `ip netns exec`;
-    `port` is None where that is out of reach. env: variables beyond PATH. Raises processes.DidNotStart. `processes.dismiss` ends it.
+    `port` is None where that is out of reach. env: what its environment has besides PATH. `processes.dismiss` ends it.
+    Raises processes.DidNotStart.
     """
     path = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
     program = shutil.which("sshd", path=path) or "sshd"  # sshd wants to be called by its whole path

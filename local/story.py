@@ -216,13 +216,13 @@ class Story:
             tail = f" {sign} {time.monotonic() - began:.0f} s"
             line = self._cut(head, room - len(tail))
             left = room - len(line) - len(tail)
-            note = self._cut(f"  {self._sayable(self._note)}", left) if left > len("  the note") else ""
+            note = self._cut(f"  {self._sayable(self._note)}", left) if self._note and left > len("  a note") else ""
             try:
                 self._write(CLEAR + line + self._paint(tail + note, DIM), end="")
             except Unheard:
                 return
 
-    def wait(self, what: str, look: Callable[[], str], until: Callable[[str], bool], limit: float = 45) -> str:
+    def wait(self, what: str, look: Callable[[], str], until: Callable[[str], bool], limit: float = 180) -> str:
         """Look until `until` accepts what was seen, and return that. Each look is shown as the step's note.
 
         Raises NotReached naming `what` and the last look after `limit` seconds.
