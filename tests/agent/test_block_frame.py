@@ -158,18 +158,19 @@ def stub(machine: Machine, name: str, text: str) -> None:
 
 # --- nothing of the owner's changes -------------------------------------------------------------------------------
 
+# The files are asked for before the pipelines, whose pipes zsh may still hold for a moment.
 LOOK = rb"""printf 'status %s, last argument %s, background %s\n' "$?" "${_-}" "${!-none}"
 echo "$0: $# $*"
 echo "options $-"
 pwd
 umask
+ls -l /proc/$$/fd
 trap
 export -p
 alias
 jobs
 set -o
 set | grep -Ev '^(_|PPID|LINENO|RANDOM|SRANDOM|SECONDS|EPOCH.*|BASHPID|BASH_LINENO|PIPESTATUS|pipestatus|OPTIND|.*TTYIDLE.*|sysparams.*|\.sh.*|OLDPWD|KSH_VERSION|!|.[$].|pid|epochtime.*|jobstates.*|jobdirs.*|jobtexts.*)=' | grep -a '='
-ls -l /proc/$$/fd
 wait
 echo "waited $?"
 """
