@@ -158,7 +158,6 @@ def stub(machine: Machine, name: str, text: str) -> None:
 
 # --- nothing of the owner's changes -------------------------------------------------------------------------------
 
-# The files are asked for before the pipelines, whose pipes zsh may still hold for a moment.
 LOOK = rb"""printf 'status %s, last argument %s, background %s\n' "$?" "${_-}" "${!-none}"
 echo "$0: $# $*"
 echo "options $-"
@@ -176,9 +175,13 @@ echo "waited $?"
 """
 
 
-def state(seen: subprocess.CompletedProcess[bytes]) -> str:
+def state(shell: str, seen: subprocess.CompletedProcess[bytes]) -> str:
     """What `LOOK` said, without times and the numbers of pipes."""
-    return re.sub(r"^[dl].* (\d+ -> [^\d\n]*).*$", r"\1", seen.stdout.decode(), flags=re.MULTILINE)
+    said = seen.stdout.decode()
+    if "zsh" in shell:
+        # It waits by a pipe of its own until a program is started, and may still hold that when the program looks.
+        said = re.sub(r"^l.* ([3-9]|\d\d) -> pipe:.*\n", "", said, flags=re.MULTILINE)
+    return re.sub(r"^[dl].* (\d+ -> [^\d\n]*).*$", r"\1", said, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -186,7 +189,7 @@ def test_the_owners_shell_looks_the_same_with_and_without_the_block(shell: str, 
     script = begun(shell, LOOK)
     without = machine.run(script)
     with_block = machine.run(machine.spliced(script))
-    assert state(with_block) == state(without)
+    assert state(shell, with_block) == state(shell, without)
     assert (with_block.returncode, without.returncode) == (0, 0), without.stderr
     assert b"waited 0" in without.stdout
     assert b"options" in without.stdout
