@@ -40,7 +40,7 @@ def build(playground: Playground) -> None:
             SAM_CLI_TELEMETRY="0", NGROK_DOWNLOAD=world.cloud.download, NGROK_TOKEN=world.cloud.token
         )
     story.chapter("In another terminal, in this folder; then go on with docs/deploy.md:")
-    playground.tell_to_paste(playground.first_line)
+    story.paste(playground.first_line)
     story.say(playground.tell_of_keys())
     story.say(f"Logs and the notebook's disk are in {world.emulator.home}. Ctrl-C ends everything.")
 

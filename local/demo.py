@@ -88,6 +88,8 @@ class Demo:
         story.chapter("Mario tags it: ssh=ngrok")
         with story.step("The event reaches the stack, which adds its block to the script"):
             world.tag(NOTEBOOK, ssh="ngrok")
+            # The record says what is begun before the script is written.
+            self._until("the script", lambda: str(world.on_start(CONFIGURATION) != OWNERS_SCRIPT), "True")
             self._until_status("pending-restart")
         now = world.on_start(CONFIGURATION)
         self._show_block(now)
@@ -293,9 +295,9 @@ def tell_everything(demo: Demo) -> None:
 def perform(folder: Path) -> int:
     """Tell the whole story, with everything of it below `folder`; the exit status."""
     story, world = Story(), World(Emulator(home=folder))
-    story.title("notebook-ssh on this machine")
-    story.say(WHAT_IS_REAL)
     try:
+        story.title("notebook-ssh on this machine")
+        story.say(WHAT_IS_REAL)
         tell_everything(Demo(world, story))
     except Exception as problem:
         return fail(world, story, problem)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import processes
 from demo import NOTEBOOK, WHAT_IS_REAL, Demo, Unexpected, fail
 from emulator.process import PROJECT, Emulator
 from own_keys import Key
-from story import MARGIN, Story
+from story import Story
 from supervisor import Supervisor
 from terminal import EnvironmentFile
 from world import USER_POLICY, World, obstacle
@@ -62,10 +61,6 @@ class Playground:
         terminal = self.world.open_terminal(person, *(key.identity for key in self.keys))
         self._file.write(terminal.file({"LAPTOP": str(person.home)} | more))
 
-    def tell_to_paste(self, text: str) -> None:
-        """Lines to paste, and so nothing around them but blanks before."""
-        print("\n" + textwrap.indent(text.rstrip("\n"), MARGIN) + "\n", flush=True)
-
     @property
     def first_line(self) -> str:
         """What makes a shell in this folder a terminal of the world's person."""
@@ -101,9 +96,9 @@ def stay_up(file: Path, title: str, build: Callable[[Playground], None]) -> int:
 
         def work(folder: Path) -> int:
             story, world = Story(), World(Emulator(home=folder))
-            story.title(title)
             playground = Playground(world, story, environment)
             try:
+                story.title(title)
                 build(playground)
                 return playground.stay()
             except Exception as problem:
@@ -136,10 +131,10 @@ def build(playground: Playground) -> None:
         playground.open_terminal(**names_of(world))
     story.chapter("It is yours now. Paste into another terminal, in this folder:")
     lines = [playground.first_line, "notebook-ssh setup", "notebook-ssh list", f"ssh {NOTEBOOK}"]
-    playground.tell_to_paste("\n".join(lines))
+    story.paste("\n".join(lines))
     story.say(playground.tell_of_keys())
     story.say("There, ssh reads a configuration of this run, and your ~/.ssh stays as it is. Then, for example:")
-    playground.tell_to_paste(TRY)
+    story.paste(TRY)
     story.say(f"Logs and the notebook's disk are in {world.emulator.home}. Ctrl-C ends everything.")
 
 

@@ -163,6 +163,10 @@ class Story:
             self._write(margin + self._paint(line, CYAN))
             margin = MARGIN + "  "
 
+    def paste(self, text: str) -> None:
+        """Lines to copy into a shell, whole, with nothing but spaces before them."""
+        self._write("\n" + textwrap.indent(self._sayable(text).rstrip("\n"), MARGIN) + "\n")
+
     def end(self, text: str) -> None:
         """The last line of a good run."""
         self._write("")

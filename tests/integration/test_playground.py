@@ -306,11 +306,11 @@ def booting(run: Run) -> None:
 
 
 def installing_the_client(run: Run) -> None:
-    until_there(run, b"-m venv")
+    run.until("He logs in")
 
 
 def deploying(run: Run) -> None:
-    run.until("functions and layers are built")
+    run.until("Functions and layers are built")
 
 
 def staying(run: Run) -> None:
