@@ -25,7 +25,7 @@ def looked_up_after(starts: int) -> list[float]:
         world.start()
         world.deploy()
         world.move_in()
-        world.create_configuration("team-setup", OWNERS_SCRIPT)
+        world.create_lifecycle_config("team-setup", OWNERS_SCRIPT)
         world.create_notebook(NAME, "team-setup")
         _until(lambda: world.state(NAME) == "InService", "the notebook starts")
         world.tag(NAME, ssh="ngrok")

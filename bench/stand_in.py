@@ -22,10 +22,10 @@ from typing import Any
 
 from builders import NOW, a_record, a_report
 
-from notebook_ssh.aws.table import lean, to_attribute
-from notebook_ssh.rules.fleet import NotebookLine, fingerprint
-from notebook_ssh.rules.notebook import Kept
-from notebook_ssh.rules.record import Mode, NotebookState, Record, Report, Wish
+from notebook_ssh.adapters.table import encode_sparse, to_attribute
+from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Record, Report
+from notebook_ssh.planning.drift import NotebookSummary, fingerprint
+from notebook_ssh.planning.notebook import LifecycleConfigRecord
 
 PAGE = 100
 RECORDS_A_PAGE = 800
@@ -46,10 +46,10 @@ class Account:
     def __init__(self, notebooks: int, mark: str) -> None:
         self.mark = mark
         self.lines = [
-            NotebookLine(f"box-{i}", f"arn:aws:x:box-{i}", NotebookState.IN_SERVICE, NOW, f"team-{i}")
+            NotebookSummary(f"box-{i}", f"arn:aws:x:box-{i}", NotebookState.IN_SERVICE, NOW, f"team-{i}")
             for i in range(notebooks)
         ]
-        self.configurations = sorted({str(line.configuration) for line in self.lines})
+        self.configurations = sorted({str(line.lifecycle_config) for line in self.lines})
 
     def answer(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
         """What AWS would answer to `operation`."""
@@ -90,7 +90,9 @@ class Account:
 
     @cached_property
     def kept(self) -> list[dict[str, Any]]:
-        entries = [Kept(name, NOW * 1000, self.mark, self.mark, BLOCK_SINCE) for name in self.configurations]
+        entries = [
+            LifecycleConfigRecord(name, NOW * 1000, self.mark, self.mark, BLOCK_SINCE) for name in self.configurations
+        ]
         return [_item(entry.name, entry) for entry in entries]
 
     @cached_property
@@ -104,7 +106,7 @@ class Account:
                 "LastModifiedTime": line.state_since,
                 "InstanceType": "ml.t3.medium",
                 "Url": f"{line.name}.notebook.us-east-1.sagemaker.aws",
-                "NotebookInstanceLifecycleConfigName": line.configuration,
+                "NotebookInstanceLifecycleConfigName": line.lifecycle_config,
             }
             for line in self.lines
         ] or [{}]
@@ -161,7 +163,7 @@ def _page(rows: list[dict[str, Any]], given: dict[str, Any], field: str, token: 
 
 
 def _item(name: str, part: Any) -> dict[str, Any]:
-    parts = lean(part) if isinstance(part, Record) else asdict(part)
+    parts = encode_sparse(part) if isinstance(part, Record) else asdict(part)
     attributes = {key: to_attribute(value) for key, value in parts.items()}
     return attributes | {"pk": {"S": "notebook"}, "sk": {"S": name}}
 
@@ -176,7 +178,7 @@ def _record(**parts: Any) -> Record:
     """A connected notebook by this machine's clock."""
     now = int(datetime.now(UTC).timestamp())
     times = {"state_since": now - 500, "started_at": now - 600, "block_since": BLOCK_SINCE, "observed_at": now - 500}
-    return a_record(wish=Wish(Mode.NGROK), report=_fresh(), told="connected", **times, **parts)
+    return a_record(wish=NotebookSpec(Mode.NGROK), report=_fresh(), told="connected", **times, **parts)
 
 
 class _Server:

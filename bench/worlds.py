@@ -23,12 +23,12 @@ from notebook_world import World, a_world
 from simulation.busy import WRITE, EachItsOwn
 from simulation.run import BEGIN
 
-from notebook_ssh.aws import queues
-from notebook_ssh.aws.clients import client
-from notebook_ssh.rules.block import BlockSettings, render_block
-from notebook_ssh.rules.script import Spliced, splice
+from notebook_ssh.adapters import sqs as queues
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.model.block_program import BlockSettings, render_block
+from notebook_ssh.model.managed_block import Inserted, insert_block
 from reconcile_notebook import handler
-from reconcile_notebook.observe import SURE
+from reconcile_notebook.observe import SCRIPT_CACHE_S
 
 PROJECT = Path(__file__).resolve().parent.parent
 LAYER = PROJECT / "layers" / "notebook_agent"
@@ -51,7 +51,7 @@ def _counted() -> Iterator[tuple[World, Counter[str]]]:
 
         for service in ("dynamodb", "sagemaker", "events"):
             client(service).meta.events.register("before-call", note)
-        send, tell_bastion = queues.send, queues.tell_bastion
+        send, request_bastion_resync = queues.send, queues.request_bastion_resync
 
         def sent(queue: str, messages: Any) -> int:
             listed = list(messages)
@@ -61,10 +61,10 @@ def _counted() -> Iterator[tuple[World, Counter[str]]]:
 
         def told(queue: str, because: str, correlation_id: str) -> None:
             counts["SendMessage"] += 1
-            tell_bastion(queue, because, correlation_id)
+            request_bastion_resync(queue, because, correlation_id)
 
         patch.setattr(queues, "send", sent)
-        patch.setattr(queues, "tell_bastion", told)
+        patch.setattr(queues, "request_bastion_resync", told)
         handle = handler.handle
 
         def watched(*given: Any) -> Any:
@@ -82,7 +82,7 @@ def _counted() -> Iterator[tuple[World, Counter[str]]]:
 def one_tag() -> tuple[Counter[str], Counter[str], Counter[str], Counter[str]]:
     """Requests for a tag that puts the block in, for one where the configuration has it, and for no change, twice."""
     with _counted() as (world, counts):
-        world.configuration("team")
+        world.lifecycle_config("team")
         world.notebook("box", "team")
         world.notebook("other", "team")
         world.settle()
@@ -95,7 +95,7 @@ def one_tag() -> tuple[Counter[str], Counter[str], Counter[str], Counter[str]]:
         world.settle(finish=False)
         shared = Counter(counts)
         world.settle()
-        world.now += SURE
+        world.now += SCRIPT_CACHE_S
         counts.clear()
         world.look("box")
         world.settle(finish=False)
@@ -109,7 +109,7 @@ def one_tag() -> tuple[Counter[str], Counter[str], Counter[str], Counter[str]]:
 def burst(notebooks: int, signals: int) -> float:
     """How often each notebook is looked at when `signals` events arrive for `notebooks` notebooks."""
     with _counted() as (world, counts):
-        world.configuration("team")
+        world.lifecycle_config("team")
         for number in range(notebooks):
             world.notebook(f"box-{number}", "team", ssh="ngrok")
         world.settle(rounds=60)
@@ -147,8 +147,8 @@ def on_start() -> Iterator[Path]:
         "team-ssh", "1.0.0", "us-east-1", "https://a.execute-api.us-east-1.amazonaws.com/v1", "ssh"
     )
     block = render_block((LAYER / "block.sh").read_text(), (LAYER / "boot.py").read_text(), ending, settings)
-    outcome = splice(OWNERS, block)
-    if not isinstance(outcome, Spliced):
+    outcome = insert_block(OWNERS, block)
+    if not isinstance(outcome, Inserted):
         raise SystemExit(f"the block does not fit: {outcome}")
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
         script = Path(folder) / "OnStart"

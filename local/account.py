@@ -22,7 +22,7 @@ def open_account(world: World) -> None:
     world.make_network()
     world.move_in()
     world.person.keys = world.make_session("admin", ADMIN)
-    world.create_configuration(CONFIGURATION, OWNERS_SCRIPT, on_create=b"#!/bin/bash\necho made > /dev/null\n")
+    world.create_lifecycle_config(CONFIGURATION, OWNERS_SCRIPT, on_create=b"#!/bin/bash\necho made > /dev/null\n")
     world.create_notebook(NOTEBOOK, CONFIGURATION)
 
 

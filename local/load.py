@@ -32,9 +32,9 @@ from botocore.credentials import Credentials
 import processes
 from emulator.process import REGION, Emulator
 from emulator.stack import Stack, deploy
-from notebook_ssh.aws.table import NOTEBOOK, key, lean, to_attribute
-from notebook_ssh.rules.record import Mode, NotebookState, Record, Wish
-from notebook_ssh.rules.report import read_report
+from notebook_ssh.adapters.table import NOTEBOOK, encode_sparse, key, to_attribute
+from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Record
+from notebook_ssh.reports.report import read_report
 from patience import LIMIT_S
 from world import World
 
@@ -151,16 +151,16 @@ class Fleet:
             name=name,
             arn=self.world.arn(name),
             role=ROLE,
-            wish=Wish(mode=Mode.NGROK),
+            spec=NotebookSpec(mode=Mode.NGROK),
             state=NotebookState.IN_SERVICE,
             state_since=now - 500,
             started_at=now - 600,
-            configuration="shared",
+            lifecycle_config="shared",
             block_since=now - 5000,
             observed_at=now,
             report=replace(read_report(a_report(number, 1), now, allow_loopback=False).report, connected_since=now),
         )
-        return {**key(NOTEBOOK, name), **{part: to_attribute(value) for part, value in lean(record).items()}}
+        return {**key(NOTEBOOK, name), **{part: to_attribute(value) for part, value in encode_sparse(record).items()}}
 
     def warm(self, first: int) -> None:
         """Let each caller ask both functions something, so that their processes run; with notebooks from `first` on."""

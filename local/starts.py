@@ -21,7 +21,7 @@ from typing import Any
 import processes
 from emulator.process import ACCOUNT, Emulator
 from load import ROLE, Fleet, Outcome, Request, a_report, show
-from notebook_ssh.rules.script import strip
+from notebook_ssh.model.managed_block import remove_block
 from world import OWNERS_SCRIPT
 
 SHARE = 20
@@ -70,7 +70,7 @@ class Starts:
     def create(self) -> None:
         """Configurations with an owner's script, and notebooks with no tag, stopped."""
         for name in self.configurations:
-            self.world.create_configuration(name, OWNERS_SCRIPT)
+            self.world.create_lifecycle_config(name, OWNERS_SCRIPT)
         for number, name in enumerate(self.names):
             self.sagemaker.create_notebook_instance(
                 NotebookInstanceName=name,
@@ -162,7 +162,7 @@ class Starts:
             found.append(f"{self._shown('connected')} status tags say that their notebook is connected")
         for name in self.configurations:
             script = self.world.on_start(name)
-            if script == OWNERS_SCRIPT or strip(script, self.stack.name) != OWNERS_SCRIPT:
+            if script == OWNERS_SCRIPT or remove_block(script, self.stack.name) != OWNERS_SCRIPT:
                 found.append(f"the script of {name} is not its owner's with our block")
         return found
 

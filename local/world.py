@@ -236,7 +236,7 @@ class World:
         """SageMaker as the admin calls it."""
         return self.emulator.client("sagemaker")
 
-    def create_configuration(self, name: str, script: bytes, on_create: bytes | None = None) -> None:
+    def create_lifecycle_config(self, name: str, script: bytes, on_create: bytes | None = None) -> None:
         """The owner's lifecycle configuration."""
         hooks = {"OnStart": script, "OnCreate": on_create}
         self.sagemaker.create_notebook_instance_lifecycle_config(

@@ -40,7 +40,7 @@ OF_EVERY_SERVICE = ("_retry.json", "endpoints.json", "partitions.json", "sdk-def
 """botocore's data that every client reads (botocore/loaders.py, botocore/session.py)."""
 
 HANDED_THROUGH = {"dynamodb": "AttributeValue"}
-"""Shapes that botocore need not walk, since aws/table.py does: {"S": "text"} stays as it comes over the wire."""
+"""Shapes that botocore need not walk, since adapters/table.py does: {"S": "text"} stays as it comes over the wire."""
 
 LISTED = {
     "sagemaker": {
@@ -58,7 +58,7 @@ LISTED = {
         },
     }
 }
-"""What aws/notebooks.py reads of each line of a list: the sweep parses no more of it."""
+"""What adapters/sagemaker.py reads of each line of a list: the sweep parses no more of it."""
 
 EARLIEST = 315532800
 """1980-01-01T00:00:00Z: the earliest time that a zip can hold."""

@@ -1,6 +1,6 @@
 """Finds every AWS operation that the deployed code calls, by reading it.
 
-All calls go through `notebook_ssh.aws.clients.client("<service>")` (docs/architecture.md), so they can be read off the
+All calls go through `notebook_ssh.adapters.clients.client("<service>")` (docs/architecture.md), so they can be read off the
 source: the build packs the models of these operations and no others, and the tests compare them with what IAM grants.
 """
 

@@ -190,7 +190,7 @@ def pip_settings(environment: Mapping[str, str], files: Sequence[str]) -> dict[s
 
 
 def _pip_files() -> list[str]:
-    """pip's configuration on Linux, in the order in which it reads it (pip's user guide, Configuration)."""
+    """pip's configuration on Linux, in the order in which it reads it (pip's user guide, LifecycleConfig)."""
     home = Path(os.environ.get("HOME") or "/root")
     places = [
         Path("/etc/xdg/pip/pip.conf"),
@@ -438,7 +438,7 @@ def _output(*command: str) -> str:
 
 
 @dataclass(frozen=True)
-class Kept:
+class LifecycleConfigRecord:
     """The packed root of a suite, in the folder `cache`."""
 
     cache: Path
@@ -591,7 +591,7 @@ def run(suite: str, names: Sequence[str], *, remake: bool, machine: Machine, cac
     dump = _output("apt-config", "dump")
     sources = sources_for(suite, machine.own, machine.distribution, machine.sources)
     way = proxies(os.environ, dump)
-    kept = Kept(cache, suite, sources, way)
+    kept = LifecycleConfigRecord(cache, suite, sources, way)
     unsaved = ", without the changes that are not committed" if _git("status", "--porcelain") else ""
     _say(f"fresh: {machine.distribution.capitalize()} {suite}, the project at {_head()[:10]}{unsaved}")
     with _passing_folder(cache) as folder:
@@ -607,7 +607,7 @@ def run(suite: str, names: Sequence[str], *, remake: bool, machine: Machine, cac
             return all(well)
 
 
-def _have_root(kept: Kept, root: Path, log: Path, remake: bool) -> None:
+def _have_root(kept: LifecycleConfigRecord, root: Path, log: Path, remake: bool) -> None:
     age = kept.age()
     if not remake and age is not None and age < KEPT_FOR and kept.unpack(root):
         _say(f"  the root of {time.strftime('%Y-%m-%d', time.localtime(kept.file.stat().st_mtime))}, in {kept.file}")

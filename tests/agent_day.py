@@ -40,10 +40,11 @@ from simulation.explore import smallest
 from simulation.workers import Baton, Worker
 
 from notebook.ngrok_stand_in import read_configuration
-from notebook_ssh.errors import BadReport
-from notebook_ssh.rules.record import Bastion, Mode, Way
-from notebook_ssh.rules.report import Change, Token, answer, read_report, weigh
-from notebook_ssh.rules.tags import read_wish
+from notebook_ssh.errors import InvalidReportError
+from notebook_ssh.model.record import BastionRoute, Mode
+from notebook_ssh.model.spec import parse_spec
+from notebook_ssh.model.stack import Bastion
+from notebook_ssh.reports.report import Change, Token, answer, read_report, weigh
 
 BEGIN = 1_800_000_000
 MINUTE, HOUR = 60, 3_600
@@ -244,7 +245,7 @@ class Day:
         self.key = a_key("ana").strip()
         self.usual = self.tags = {**self.chance.choice(WISHES), "ssh-users": "ana"}
         self.token = Token("v1", TOKEN)
-        self.record = a_record(name="Research-1", role="role", way=Way(open=True, private_ip="10.0.3.7"))
+        self.record = a_record(name="Research-1", role="role", way=BastionRoute(open=True, private_ip="10.0.3.7"))
         self.weather: tuple[float, dict[str, Any]] | None = None
         self.accepted = 0.0
         # The notebook.
@@ -457,9 +458,9 @@ class Day:
             return 0.1, reply | {"status": 403, "text": '{"message": "Signature expired"}'}
         try:
             heard = read_report(ask["body"].encode(), now)
-        except BadReport as bad:
+        except InvalidReportError as bad:
             return 0.1, reply | {"status": 400, "text": json.dumps({"error": bad.field, "message": str(bad)})}
-        self.record = replace(self.record, wish=read_wish(self.tags, "ssh"))
+        self.record = replace(self.record, wish=parse_spec(self.tags, "ssh"))
         verdict = weigh(self.record, "role", heard.report)
         if not isinstance(verdict, Change):
             return 0.1, reply | {"status": 409, "text": '{"error": "older-report", "message": ""}'}
@@ -489,7 +490,7 @@ class Day:
 
     def watch(self) -> None:
         """Look when access ends, by the clock that the notebook now goes by."""
-        until = read_wish(self.heard[0], "ssh").until
+        until = parse_spec(self.heard[0], "ssh").until
         if until:
             self.at(max(self.now, until - BEGIN - self.error()), self.ended)
 
@@ -505,7 +506,7 @@ class Day:
 
     def wished(self) -> Mode:
         """What should be done, by what the notebook knows."""
-        return read_wish(self.heard[0], "ssh").mode_at(int(BEGIN + self.now + self.error()))
+        return parse_spec(self.heard[0], "ssh").effective_mode(int(BEGIN + self.now + self.error()))
 
     def leave(self) -> None:
         self.weather = self.chance.choice(WAYS_TO_BE_AWAY)

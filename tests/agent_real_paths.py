@@ -36,7 +36,7 @@ from agent_world import (
 
 import processes
 from notebook.metadata_service import MetadataService
-from notebook_ssh.rules.block import BlockSettings, render_block
+from notebook_ssh.model.block_program import BlockSettings, render_block
 from patience import LIMIT_S
 from sshd import start_sshd
 

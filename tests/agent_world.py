@@ -32,8 +32,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 import processes
-from notebook_ssh.errors import BadReport
-from notebook_ssh.rules.report import read_report
+from notebook_ssh.errors import InvalidReportError
+from notebook_ssh.reports.report import read_report
 from patience import LIMIT_S
 from sshd import start_sshd
 
@@ -207,7 +207,7 @@ class Stack(Server):
         self.reports.append(told)
         try:
             read_report(body, int(time.time() + self.ahead), allow_loopback=True)
-        except BadReport as bad:
+        except InvalidReportError as bad:
             return 400, json.dumps({"error": bad.field, "message": str(bad)}).encode()
         if self.status != 200 or "mode" not in self.answers:
             return self.status, self.refusal

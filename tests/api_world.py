@@ -15,10 +15,10 @@ from builders import NOW, a_body, an_api_event
 from moto import mock_aws
 
 from lookup_api import handler as lookup_api
-from notebook_ssh.aws import secrets
-from notebook_ssh.aws.clients import client
-from notebook_ssh.aws.table import NOTEBOOK, Table, key, lean, to_attribute
-from notebook_ssh.rules.record import Record, Report
+from notebook_ssh.adapters import secrets
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.adapters.table import NOTEBOOK, Table, encode_sparse, key, to_attribute
+from notebook_ssh.model.record import Record, Report
 from record_address import handler as record_address
 from start_notebook import handler as start_notebook
 
@@ -56,15 +56,15 @@ class World:
     def knows(self, record: Record) -> Record:
         """Put `record` into the table, each part as its writer does."""
         self.table.save_observed(record, self.table.record(record.name))
-        if record.way:
-            self.table.save_way(record.name, record.way)
+        if record.route:
+            self.table.save_route(record.name, record.route)
         if record.report:
             client("dynamodb").update_item(
                 TableName="records",
                 Key=key(NOTEBOOK, record.name.lower()),
                 UpdateExpression="SET #report = :report",
                 ExpressionAttributeNames={"#report": "report"},
-                ExpressionAttributeValues={":report": to_attribute(lean(record.report))},
+                ExpressionAttributeValues={":report": to_attribute(encode_sparse(record.report))},
             )
         return record
 

@@ -14,9 +14,9 @@ from moto import mock_aws
 from moto.core.responses import ActionResult
 from moto.ec2.responses.security_groups import SecurityGroups
 
-from notebook_ssh.aws.clients import client
-from notebook_ssh.aws.table import Table
-from notebook_ssh.rules.record import Mode, Network, NotebookState, Record, Way, Wish
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.adapters.table import Table
+from notebook_ssh.model.record import BastionRoute, Mode, Network, NotebookSpec, NotebookState, Record
 from reconcile_bastion import handler
 
 NOW = 1_800_000_000
@@ -43,7 +43,7 @@ class Bench:
         interface = client("ec2").create_network_interface(SubnetId=self.subnet, Groups=list(groups))
         record = Record(
             name,
-            wish=Wish(mode),
+            spec=NotebookSpec(mode),
             state=state,
             network=Network(self.subnet, groups, interface["NetworkInterface"]["NetworkInterfaceId"]),
             observed_at=NOW,
@@ -59,11 +59,11 @@ class Bench:
         messages = [{"attributes": {"SentTimestamp": str(sent)}, "body": "{}"} for sent in sent_ms]
         handler.handle({"Records": messages}, None)
 
-    def way(self, name: str) -> Way:
+    def route(self, name: str) -> BastionRoute:
         record = self.table.record(name)
         assert record is not None
-        assert record.way is not None
-        return record.way
+        assert record.route is not None
+        return record.route
 
     def rules(self, group: str, *, egress: bool = False) -> dict[str, dict[str, Any]]:
         answer = client("ec2").describe_security_group_rules(Filters=[{"Name": "group-id", "Values": [group]}])

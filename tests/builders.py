@@ -5,7 +5,8 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any
 
-from notebook_ssh.rules.record import Bastion, Mode, NotebookState, Phase, Record, Report, Wish
+from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Phase, Record, Report
+from notebook_ssh.model.stack import Bastion
 from notebook_ssh.settings import Settings
 
 NOW = 1_800_000_000
@@ -28,7 +29,7 @@ SETTINGS = Settings(
     api_url="",
     region="us-east-1",
     sync_seconds=300,
-    fallback_configuration="better-sagemaker",
+    default_config="better-sagemaker",
     ngrok_secret="ngrok-token",
     keys_path="/keys",
     notebook_queue="",
@@ -44,11 +45,11 @@ def a_record(**parts: Any) -> Record:
         "name": "demo",
         "arn": "arn:aws:sagemaker:us-east-1:123456789012:notebook-instance/demo",
         "role": "demo-role",
-        "wish": Wish(mode=Mode.NGROK),
+        "spec": NotebookSpec(mode=Mode.NGROK),
         "state": NotebookState.IN_SERVICE,
         "state_since": NOW - 500,
         "started_at": NOW - 600,
-        "configuration": "demo-configuration",
+        "lifecycle_config": "demo-configuration",
         "block_since": NOW - 5000,
         "observed_at": NOW - 500,
     }

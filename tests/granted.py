@@ -45,7 +45,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Grant:
+class AuthorizeRule:
     """One action on one resource pattern, as one statement of a role grants it under its condition."""
 
     sid: str
@@ -141,7 +141,7 @@ def stack() -> Stack:
 
 
 @cache
-def grants(function: str) -> dict[Grant, dict[str, Any]]:
+def authorizations(function: str) -> dict[AuthorizeRule, dict[str, Any]]:
     """Every grant of a function's role, each with the statement that it makes by itself; logs are Lambda's business."""
     arn = stack().of_type("AWS::Lambda::Function")[function]["Role"]
     (role,) = (role for name, role in stack().of_type("AWS::IAM::Role").items() if stack().arn(name) == arn)
@@ -151,7 +151,7 @@ def grants(function: str) -> dict[Grant, dict[str, Any]]:
             for resource in _listed(statement["Resource"]):
                 if not action.startswith("logs:"):
                     alone = statement | {"Action": action, "Resource": resource}
-                    found[Grant(statement["Sid"], action, resource)] = alone
+                    found[AuthorizeRule(statement["Sid"], action, resource)] = alone
     return found
 
 
@@ -160,9 +160,9 @@ def _listed(value: str | list[str]) -> list[str]:
 
 
 @cache
-def covering(function: str, request: Request) -> frozenset[Grant]:
+def covering(function: str, request: Request) -> frozenset[AuthorizeRule]:
     """The grants of a function that allow `request`; none: it is denied."""
-    return frozenset(grant for grant, statement in grants(function).items() if allows(statement, request))
+    return frozenset(grant for grant, statement in authorizations(function).items() if allows(statement, request))
 
 
 def allows(statement: dict[str, Any], request: Request) -> bool:

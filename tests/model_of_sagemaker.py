@@ -4,38 +4,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from notebook_ssh.rules.notebook import (
-    AT_REST,
+from notebook_ssh.model.managed_block import Block, fingerprint
+from notebook_ssh.model.record import Mode, NotebookState, Record
+from notebook_ssh.model.spec import parse_spec
+from notebook_ssh.planning.notebook import (
+    MODIFIABLE_STATES,
     Action,
     Attach,
-    BackUp,
-    Configuration,
-    CreateConfiguration,
-    DeleteConfiguration,
+    BackupScript,
+    BlockPolicy,
+    CreateLifecycleConfig,
+    DeleteLifecycleConfig,
     Detach,
     EndBackUps,
     KeepBackUps,
-    Kept,
+    LifecycleConfig,
+    LifecycleConfigObservation,
+    LifecycleConfigRecord,
     Notebook,
-    Seen,
-    SeenConfiguration,
+    NotebookObservation,
+    RemoveTag,
     Start,
     Stop,
-    TakeTagAway,
-    Terms,
     Users,
     WriteScript,
     needs_users,
-    plan_configuration,
+    plan_lifecycle_config,
     plan_notebook,
 )
-from notebook_ssh.rules.record import Mode, NotebookState, Record
-from notebook_ssh.rules.script import Block, fingerprint
-from notebook_ssh.rules.tags import read_wish
 
 FALLBACK = "better-sagemaker"
 BODY = b": the block\n"
-TERMS = Terms("ssh", FALLBACK, Block("team-ssh", "1.0.0", fingerprint(BODY), BODY))
+TERMS = BlockPolicy("ssh", FALLBACK, Block("team-ssh", "1.0.0", fingerprint(BODY), BODY))
 
 
 @dataclass
@@ -44,24 +44,26 @@ class Model:
 
     notebooks: dict[str, Notebook] = field(default_factory=dict)
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
-    configurations: dict[str, Configuration] = field(default_factory=dict)
+    lifecycle_configs: dict[str, LifecycleConfig] = field(default_factory=dict)
     ours: set[str] = field(default_factory=set)
     records: dict[str, Record] = field(default_factory=dict)
-    kept: dict[str, Kept] = field(default_factory=dict)
+    config_record: dict[str, LifecycleConfigRecord] = field(default_factory=dict)
     backups: list[tuple[str, bytes | None]] = field(default_factory=list)
     now: int = 1_800_000_000
-    terms: Terms = TERMS
+    policy: BlockPolicy = TERMS
     done: list[Action] = field(default_factory=list)
 
     # ---- what people do
 
-    def add(self, name: str, configuration: str | None = None, state: NotebookState = NotebookState.IN_SERVICE) -> None:
+    def add(
+        self, name: str, lifecycle_config: str | None = None, state: NotebookState = NotebookState.IN_SERVICE
+    ) -> None:
         arn = f"arn:aws:sagemaker:eu-west-1:123456789012:notebook-instance/{name}"
-        self.notebooks[name] = Notebook(name, arn, "role", state, self.now, configuration)
+        self.notebooks[name] = Notebook(name, arn, "role", state, self.now, lifecycle_config)
         self.tags[name] = {}
 
     def configure(self, name: str, on_start: bytes | None, on_create: bytes | None = None) -> None:
-        self.configurations[name] = Configuration(name, f"arn:{name}", self.now * 1000, on_create, on_start)
+        self.lifecycle_configs[name] = LifecycleConfig(name, f"arn:{name}", self.now * 1000, on_create, on_start)
 
     def turn(self, name: str, state: NotebookState) -> None:
         self.now += 100
@@ -80,34 +82,38 @@ class Model:
 
     # ---- what the stack sees
 
-    def users(self, configuration: str) -> Users:
-        names = tuple(name for name, notebook in self.notebooks.items() if notebook.configuration == configuration)
-        wishes = {name: read_wish(self.tags[name], "ssh") for name in names}
+    def users(self, lifecycle_config: str) -> Users:
+        names = tuple(
+            name for name, notebook in self.notebooks.items() if notebook.lifecycle_config == lifecycle_config
+        )
+        specs = {name: parse_spec(self.tags[name], "ssh") for name in names}
         return Users(
             names,
-            asking=tuple(name for name in names if wishes[name].mode_at(self.now) is not Mode.OFF),
-            unclear=tuple(name for name in names if wishes[name].problem),
+            requesting=tuple(name for name in names if specs[name].effective_mode(self.now) is not Mode.OFF),
+            invalid=tuple(name for name in names if specs[name].problem),
         )
 
-    def see(self, name: str) -> Seen:
+    def see(self, name: str) -> NotebookObservation:
         notebook = self.notebooks.get(name)
         if notebook is None:
-            return Seen(name, None, record=self.records.get(name))
-        wish = read_wish(self.tags[name], "ssh")
-        attached = notebook.configuration or (FALLBACK if wish.mode_at(self.now) is not Mode.OFF else "")
-        seen = Seen(
+            return NotebookObservation(name, None, record=self.records.get(name))
+        spec = parse_spec(self.tags[name], "ssh")
+        attached_config = notebook.lifecycle_config or (
+            FALLBACK if spec.effective_mode(self.now) is not Mode.OFF else ""
+        )
+        seen = NotebookObservation(
             name,
             notebook,
-            wish,
-            self.configurations.get(attached),
+            spec,
+            self.lifecycle_configs.get(attached_config),
             record=self.records.get(name),
-            kept=self.kept.get(attached),
+            config_record=self.config_record.get(attached_config),
         )
-        return replace(seen, users=self.users(attached)) if needs_users(seen, self.terms, self.now) else seen
+        return replace(seen, users=self.users(attached_config)) if needs_users(seen, self.policy, self.now) else seen
 
-    def see_configuration(self, name: str) -> SeenConfiguration:
-        return SeenConfiguration(
-            name, self.configurations.get(name), self.users(name), name in self.ours, self.kept.get(name)
+    def see_configuration(self, name: str) -> LifecycleConfigObservation:
+        return LifecycleConfigObservation(
+            name, self.lifecycle_configs.get(name), self.users(name), name in self.ours, self.config_record.get(name)
         )
 
     # ---- what the stack does
@@ -116,7 +122,7 @@ class Model:
         """One look. crash_after: so many actions are done, and the record's second saving is not."""
         self.now += 1
         seen = self.see(name)
-        plan = plan_notebook(seen, self.terms, self.now)
+        plan = plan_notebook(seen, self.policy, self.now)
         if plan.record:
             self.records[name] = replace(plan.record, seen="")
         for number, action in enumerate(plan.actions):
@@ -125,21 +131,24 @@ class Model:
             self.do(action)
         if crash_after is not None:
             return plan.actions
-        self._keep(plan.kept.name if plan.kept else seen.kept.name if seen.kept else "", plan.kept)
+        self._keep(
+            plan.config_record.name if plan.config_record else seen.config_record.name if seen.config_record else "",
+            plan.config_record,
+        )
         if plan.record:
-            self.records[name] = replace(plan.record, seen="seen")
+            self.records[name] = replace(plan.record, seen="observed_hash")
         else:
             self.records.pop(name, None)
-        for look in plan.look_next:
-            self.reconcile_configuration(look.name)
+        for look in plan.follow_ups:
+            self.reconcile_lifecycle_config(look.name)
         return plan.actions
 
-    def reconcile_configuration(self, name: str) -> tuple[Action, ...]:
+    def reconcile_lifecycle_config(self, name: str) -> tuple[Action, ...]:
         self.now += 1
-        plan = plan_configuration(self.see_configuration(name), self.terms, self.now)
+        plan = plan_lifecycle_config(self.see_configuration(name), self.policy, self.now)
         for action in plan.actions:
             self.do(action)
-        self._keep(name, plan.kept)
+        self._keep(name, plan.config_record)
         return plan.actions
 
     def settle(self, rounds: int = 12) -> None:
@@ -148,8 +157,8 @@ class Model:
             before = len(self.done), {name: notebook.state for name, notebook in self.notebooks.items()}
             for name in list(self.notebooks | self.records):
                 self.reconcile(name)
-            for name in list(self.configurations | self.kept):
-                self.reconcile_configuration(name)
+            for name in list(self.lifecycle_configs | self.config_record):
+                self.reconcile_lifecycle_config(name)
             self.finish()
             if before == (len(self.done), {name: notebook.state for name, notebook in self.notebooks.items()}):
                 return
@@ -159,45 +168,49 @@ class Model:
         """The action, with the refusals of the service."""
         self.done.append(action)
         match action:
-            case BackUp(configuration):
-                self.backups.append((configuration.name, configuration.on_start))
-            case WriteScript(configuration, on_start):
-                assert self.configurations[configuration.name] == configuration, "written without having been seen"
-                assert (configuration.name, configuration.on_start) in self.backups, "written without a copy"
-                self.configurations[configuration.name] = replace(
-                    configuration, on_start=on_start, modified=self.now * 1000
+            case BackupScript(lifecycle_config):
+                self.backups.append((lifecycle_config.name, lifecycle_config.on_start))
+            case WriteScript(lifecycle_config, on_start):
+                assert self.lifecycle_configs[lifecycle_config.name] == lifecycle_config, (
+                    "written without having been seen"
                 )
-            case CreateConfiguration(name, on_create, on_start):
-                assert name not in self.configurations
+                assert (lifecycle_config.name, lifecycle_config.on_start) in self.backups, "written without a copy"
+                self.lifecycle_configs[lifecycle_config.name] = replace(
+                    lifecycle_config, on_start=on_start, modified=self.now * 1000
+                )
+            case CreateLifecycleConfig(name, on_create, on_start):
+                assert name not in self.lifecycle_configs
                 self.configure(name, on_start, on_create)
                 self.ours.add(name)
-            case DeleteConfiguration(configuration):
-                assert configuration.name in self.ours
-                assert not self.users(configuration.name).names
-                del self.configurations[configuration.name]
-            case Attach(name, configuration):
-                assert self.notebooks[name].state in AT_REST
-                assert configuration in self.configurations
-                self.notebooks[name] = replace(self.notebooks[name], configuration=configuration)
+            case DeleteLifecycleConfig(lifecycle_config):
+                assert lifecycle_config.name in self.ours
+                assert not self.users(lifecycle_config.name).names
+                del self.lifecycle_configs[lifecycle_config.name]
+            case Attach(name, lifecycle_config):
+                assert self.notebooks[name].state in MODIFIABLE_STATES
+                assert lifecycle_config in self.lifecycle_configs
+                self.notebooks[name] = replace(self.notebooks[name], lifecycle_config=lifecycle_config)
                 self.turn(name, NotebookState.UPDATING)
             case Detach(name):
-                assert self.notebooks[name].state in AT_REST
-                self.notebooks[name] = replace(self.notebooks[name], configuration=None)
+                assert self.notebooks[name].state in MODIFIABLE_STATES
+                self.notebooks[name] = replace(self.notebooks[name], lifecycle_config=None)
                 self.turn(name, NotebookState.UPDATING)
             case Stop(name):
                 assert self.notebooks[name].state is NotebookState.IN_SERVICE
                 self.turn(name, NotebookState.STOPPING)
             case Start(name):
-                assert self.notebooks[name].state in AT_REST
+                assert self.notebooks[name].state in MODIFIABLE_STATES
                 self.turn(name, NotebookState.PENDING)
-            case TakeTagAway(arn, key):
+            case RemoveTag(arn, key):
                 self.tags[arn.rpartition("/")[2]].pop(key, None)
             case KeepBackUps() | EndBackUps():
                 pass
 
-    def _keep(self, name: str, kept: Kept | None) -> None:
-        if kept is None:
-            self.kept.pop(name, None)
+    def _keep(self, name: str, config_record: LifecycleConfigRecord | None) -> None:
+        if config_record is None:
+            self.config_record.pop(name, None)
         else:
-            there = self.configurations.get(kept.name)
-            self.kept[kept.name] = replace(kept, modified=there.modified if there else kept.modified)
+            there = self.lifecycle_configs.get(config_record.name)
+            self.config_record[config_record.name] = replace(
+                config_record, modified=there.modified if there else config_record.modified
+            )

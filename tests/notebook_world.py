@@ -19,12 +19,12 @@ import pytest
 from moto import mock_aws
 
 from emulator import sagemaker
-from notebook_ssh.aws import clients, notebooks, queues
-from notebook_ssh.aws.clients import client
-from notebook_ssh.aws.table import Table
-from notebook_ssh.rules.notebook import Terms
-from notebook_ssh.rules.record import Record
-from notebook_ssh.rules.script import Block, fingerprint
+from notebook_ssh.adapters import clients, sagemaker as notebooks, sqs as queues
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.adapters.table import Table
+from notebook_ssh.model.managed_block import Block, fingerprint
+from notebook_ssh.model.record import Record
+from notebook_ssh.planning.notebook import BlockPolicy
 from reconcile_notebook import handler
 
 ACCOUNT, REGION, STACK = "123456789012", "us-east-1", "team-ssh"
@@ -62,12 +62,12 @@ class World:
 
     # ---- what people do
 
-    def notebook(self, name: str, configuration: str | None = None, *, running: bool = True, **tags: str) -> str:
+    def notebook(self, name: str, lifecycle_config: str | None = None, *, running: bool = True, **tags: str) -> str:
         answer = client("sagemaker").create_notebook_instance(
             NotebookInstanceName=name,
             InstanceType="ml.t3.medium",
             RoleArn=ROLE,
-            **({"LifecycleConfigName": configuration} if configuration else {}),
+            **({"LifecycleConfigName": lifecycle_config} if lifecycle_config else {}),
             Tags=[{"Key": key.replace("_", "-"), "Value": value} for key, value in tags.items()],
         )
         self.finish()
@@ -76,7 +76,7 @@ class World:
             self.finish()
         return answer["NotebookInstanceArn"]
 
-    def configuration(self, name: str, on_start: bytes | None = OWNERS, on_create: bytes | None = None) -> None:
+    def lifecycle_config(self, name: str, on_start: bytes | None = OWNERS, on_create: bytes | None = None) -> None:
         hooks = {"OnStart": on_start, "OnCreate": on_create}
         client("sagemaker").create_notebook_instance_lifecycle_config(
             NotebookInstanceLifecycleConfigName=name,
@@ -87,11 +87,11 @@ class World:
             },
         )
 
-    def edit(self, configuration: str, on_start: bytes) -> None:
-        on_create = self.scripts(configuration)[0]
+    def edit(self, lifecycle_config: str, on_start: bytes) -> None:
+        on_create = self.scripts(lifecycle_config)[0]
         hooks = {"OnCreate": [{"Content": base64.b64encode(on_create).decode()}]} if on_create is not None else {}
         client("sagemaker").update_notebook_instance_lifecycle_config(
-            NotebookInstanceLifecycleConfigName=configuration,
+            NotebookInstanceLifecycleConfigName=lifecycle_config,
             OnStart=[{"Content": base64.b64encode(on_start).decode()}],
             **hooks,
         )
@@ -111,8 +111,8 @@ class World:
     def start(self, name: str) -> None:
         client("sagemaker").start_notebook_instance(NotebookInstanceName=name)
 
-    def attach(self, name: str, configuration: str) -> None:
-        client("sagemaker").update_notebook_instance(NotebookInstanceName=name, LifecycleConfigName=configuration)
+    def attach(self, name: str, lifecycle_config: str) -> None:
+        client("sagemaker").update_notebook_instance(NotebookInstanceName=name, LifecycleConfigName=lifecycle_config)
 
     # ---- what time does
 
@@ -167,7 +167,7 @@ class World:
         )
 
     def look(self, name: str) -> None:
-        self.send("", [({"look_at": {"notebook": name}, "because": "the story"}, 0)])
+        self.send("", [({"request": {"notebook": name}, "reason": "the story"}, 0)])
 
     # ---- what is to be seen
 
@@ -180,25 +180,25 @@ class World:
     def status(self, name: str) -> str:
         return str(self.describe(name)["NotebookInstanceStatus"])
 
-    def attached(self, name: str) -> str | None:
+    def attached_config(self, name: str) -> str | None:
         return self.describe(name).get("NotebookInstanceLifecycleConfigName")
 
     def tags(self, name: str) -> dict[str, str]:
         tags = client("sagemaker").list_tags(ResourceArn=self.arn(name))["Tags"]
         return {tag["Key"]: tag["Value"] for tag in tags}
 
-    def scripts(self, configuration: str) -> tuple[bytes | None, bytes | None]:
-        found = notebooks.describe_configuration(configuration)
+    def scripts(self, lifecycle_config: str) -> tuple[bytes | None, bytes | None]:
+        found = notebooks.describe_lifecycle_config(lifecycle_config)
         return found.on_create, found.on_start
 
-    def on_start(self, configuration: str) -> bytes | None:
-        return self.scripts(configuration)[1]
+    def on_start(self, lifecycle_config: str) -> bytes | None:
+        return self.scripts(lifecycle_config)[1]
 
-    def has_block(self, configuration: str) -> bool:
-        return b"notebook-ssh stack=" in (self.on_start(configuration) or b"")
+    def has_block(self, lifecycle_config: str) -> bool:
+        return b"notebook-ssh stack=" in (self.on_start(lifecycle_config) or b"")
 
-    def configurations(self) -> set[str]:
-        return {line.name for line in notebooks.list_configurations()}
+    def lifecycle_configs(self) -> set[str]:
+        return {line.name for line in notebooks.list_lifecycle_configs()}
 
     def record(self, name: str) -> Record:
         record = self.table.record(name)
@@ -212,8 +212,8 @@ class World:
             if key in tags:
                 yield line.arn, tags
 
-    def terms(self) -> Terms:
-        return Terms("ssh", FALLBACK, self.block)
+    def policy(self) -> BlockPolicy:
+        return BlockPolicy("ssh", FALLBACK, self.block)
 
     # ---- how it is held together
 
@@ -228,7 +228,7 @@ class World:
         if not self.deaf:
             self.messages.append((self.now, self.now, json.dumps(_event(happening), default=str)))
 
-    def tell_bastion(self, queue: str, because: str, correlation_id: str) -> None:
+    def request_bastion_resync(self, queue: str, reason: str, correlation_id: str) -> None:
         self.bastion += 1
 
     def ask(self, call: Callable[..., Any], **given: Any) -> Any:
@@ -322,9 +322,9 @@ def _bind(world: World, patch: pytest.MonkeyPatch) -> None:
         "time",
         SimpleNamespace(time=lambda: world.now + world.fraction, sleep=lambda seconds: _sleep(world, seconds)),
     )
-    patch.setattr(handler, "read_terms", lambda settings: world.terms())
+    patch.setattr(handler, "load_policy", lambda settings: world.policy())
     patch.setattr(queues, "send", world.send)
-    patch.setattr(queues, "tell_bastion", world.tell_bastion)
+    patch.setattr(queues, "request_bastion_resync", world.request_bastion_resync)
     patch.setattr(notebooks, "_ask", world.ask)
     handler.forget()
 

@@ -26,7 +26,7 @@ def main(function: str, times: str) -> None:
     slowed = int(os.environ.get(SLOWED, "0"))
     handler = importlib.import_module(f"{function}.handler")
     if hasattr(handler, "secrets"):
-        from notebook_ssh.rules.report import Token
+        from notebook_ssh.reports.report import Token
 
         # As in a process that read the token less than a minute ago.
         handler.secrets.ngrok_token = lambda *_: Token("v1", "token")

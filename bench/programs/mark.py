@@ -6,6 +6,6 @@ from __future__ import annotations
 def main() -> None:
     """Print its mark."""
     from notebook_ssh.settings import read_settings
-    from reconcile_notebook.terms import read_terms
+    from reconcile_notebook.policy import load_policy
 
-    print(read_terms(read_settings()).mark)
+    print(load_policy(read_settings()).mark)

@@ -8,12 +8,12 @@ import importlib
 def main(function: str, *services: str) -> None:
     """function: `lookup_api` or another folder's name. services: what it talks to when nothing changes."""
     importlib.import_module(f"{function}.handler")
-    from notebook_ssh.aws.clients import client
+    from notebook_ssh.adapters.clients import client
 
     if function in ("reconcile_notebook", "sweep"):  # the others have nothing to do with the block
         from notebook_ssh.settings import read_settings
-        from reconcile_notebook.terms import read_terms
+        from reconcile_notebook.policy import load_policy
 
-        print(read_terms(read_settings()).mark)
+        print(load_policy(read_settings()).mark)
     for service in services:
         client(service)  # type: ignore[call-overload]

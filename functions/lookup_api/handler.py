@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from notebook_ssh.aws.table import STATUS, Table
-from notebook_ssh.http import JSON, TEXT, Answer, Refused, header, json_text, notebook_name, serve
-from notebook_ssh.rules import answers
-from notebook_ssh.rules.answers import Connection
-from notebook_ssh.rules.record import Record
-from notebook_ssh.rules.status import status_of
+from notebook_ssh.adapters.table import STATUS, Table
+from notebook_ssh.http_api import views as answers
+from notebook_ssh.http_api.handling import JSON, TEXT, Answer, Refused, header, json_text, notebook_name, serve
+from notebook_ssh.http_api.views import Connection
+from notebook_ssh.model.record import Record
+from notebook_ssh.model.status import status_of
 from notebook_ssh.settings import Settings, read_settings
 
 Event = Mapping[str, Any]
@@ -72,9 +72,10 @@ def _known_hosts(event: Event, settings: Settings, now: int) -> Answer:
 
 def _doctor(event: Event, settings: Settings, now: int) -> Answer:
     """Text for people; JSON for whoever asks for it by `Accept`, since there are no query strings (they break signing)."""
-    from notebook_ssh.rules.doctor import doctor_json, doctor_text, examine  # no other answer needs it
+    from notebook_ssh.http_api.diagnosis import doctor_json, doctor_text
+    from notebook_ssh.model.checks import run_checks  # no other answer needs it
 
-    diagnosis = examine(_record(event, settings), now, settings)
+    diagnosis = run_checks(_record(event, settings), now, settings)
     if JSON in header(event, "Accept"):
         return Answer(json_text(doctor_json(diagnosis)))
     return _text(doctor_text(diagnosis))
@@ -109,7 +110,7 @@ def _record(event: Event, settings: Settings) -> Record:
 
 def _connection(event: Event, settings: Settings, now: int) -> Connection:
     record = _record(event, settings)
-    connection = answers.connection_of(record, now, settings)
+    connection = answers.connection_for(record, now, settings)
     if connection is None:
         status = status_of(record, now, settings.sync_seconds, settings.tag_key)
         told = answers.status_json(status)
@@ -119,7 +120,7 @@ def _connection(event: Event, settings: Settings, now: int) -> Connection:
 
 def _connections(settings: Settings, now: int) -> Iterator[Connection]:
     for record in Table(settings.table).records(only=(*STATUS, "report.host_keys")):
-        connection = answers.connection_of(record, now, settings)
+        connection = answers.connection_for(record, now, settings)
         if connection:
             yield connection
 

@@ -13,25 +13,25 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from notebook_ssh.aws import queues, security_groups
-from notebook_ssh.aws.table import Table
-from notebook_ssh.errors import Permanent, Transient
-from notebook_ssh.rules.bastion import (
+from notebook_ssh.adapters import ec2 as security_groups, sqs as queues
+from notebook_ssh.adapters.table import Table
+from notebook_ssh.errors import RetryableError, TerminalError
+from notebook_ssh.model.record import BastionRoute, Record
+from notebook_ssh.model.status import status_key, status_of
+from notebook_ssh.planning.bastion import (
     Desired,
     Outcome,
     Plan,
-    already_seen,
-    changed_ways,
-    concerns_bastion,
+    changed_routes,
+    covered_by_last_sync,
     desired_rules,
     plan,
-    where_to_look,
+    resources_to_read,
+    uses_bastion,
 )
-from notebook_ssh.rules.correlation import correlation_of_messages
-from notebook_ssh.rules.record import Record, Way
-from notebook_ssh.rules.signals import LookAtNotebook, to_message
-from notebook_ssh.rules.status import headline, status_of
 from notebook_ssh.settings import Settings, read_settings
+from notebook_ssh.triggers.correlation import correlation_of_messages
+from notebook_ssh.triggers.events import ReconcileNotebook, to_message
 
 logger = Logger()
 
@@ -44,38 +44,38 @@ def handle(event: Mapping[str, Any], context: object) -> None:
     settings = read_settings()
     table = Table(settings.table)
     sent_ms = [int(message["attributes"]["SentTimestamp"]) for message in messages]
-    if already_seen(sent_ms, table.bastion_observed_from()):
+    if covered_by_last_sync(sent_ms, table.last_bastion_sync()):
         logger.info("already seen", extra={"messages": len(sent_ms)})
         return
     now = int(time())
     reconcile(settings, table, now, ids)
-    table.save_bastion_observed_from(now)
+    table.save_bastion_sync(now)
     logger.info("looked at", extra={"messages": len(messages)})
 
 
 def reconcile(settings: Settings, table: Table, now: int, correlation_id: str) -> None:
     """Observe the fleet and EC2, plan, apply, and record every notebook's way as it is then.
 
-    Raises Transient when the fleet could not be read whole (nothing was revoked then) or EC2 says "later", and
-    Permanent when a rule of ours cannot be taken away, so that somebody hears of it.
+    Raises RetryableError when the fleet could not be read whole (nothing was revoked then) or EC2 says "later", and
+    TerminalError when a rule of ours cannot be taken away, so that somebody hears of it.
     """
     fleet, complete = _read_fleet(table)
-    around = security_groups.observe(settings.stack, where_to_look(fleet, settings.bastion, now))
-    desired = desired_rules(fleet, settings.bastion, around, settings.stack, now)
-    changes = plan(desired, around.rules, settings.stack, complete=complete)
+    network = security_groups.observe(settings.stack, resources_to_read(fleet, settings.bastion, now))
+    desired = desired_rules(fleet, settings.bastion, network, settings.stack, now)
+    changes = plan(desired, network.rules, settings.stack, complete=complete)
     if settings.dry_run:
         logger.info("dry run", extra={"plan": _reasons(changes)})
-        outcome = Outcome(standing=changes.satisfied)
+        outcome = Outcome(in_effect=changes.satisfied)
     else:
         _log_changes(changes)
         outcome = security_groups.apply(changes, settings.stack)
-    changed = _save(changed_ways(fleet, desired, outcome, around, now), fleet, settings, table, now)
-    _have_them_told(changed, settings, now, correlation_id)
+    changed = _save(changed_routes(fleet, desired, outcome, network, now), fleet, settings, table, now)
+    _request_status_updates(changed, settings, now, correlation_id)
     _log_problems(desired, outcome)
     if not complete:
-        raise Transient("the fleet could not be read whole: nothing was revoked")
-    for problem in outcome.stuck.values():
-        raise Permanent(problem)
+        raise RetryableError("the fleet could not be read whole: nothing was revoked")
+    for problem in outcome.not_revoked.values():
+        raise TerminalError(problem)
 
 
 def _read_fleet(table: Table) -> tuple[list[Record], bool]:
@@ -83,54 +83,56 @@ def _read_fleet(table: Table) -> tuple[list[Record], bool]:
     fleet: list[Record] = []
     try:
         for record in table.records(consistent=True):
-            if concerns_bastion(record):
+            if uses_bastion(record):
                 fleet.append(record)
-    except Transient as error:
+    except RetryableError as error:
         logger.warning("the fleet was not read whole", extra={"error": str(error)})
         return fleet, False
     return fleet, True
 
 
-def _save(ways: Mapping[str, Way], fleet: Iterable[Record], settings: Settings, table: Table, now: int) -> list[str]:
+def _save(
+    routes: Mapping[str, BastionRoute], fleet: Iterable[Record], settings: Settings, table: Table, now: int
+) -> list[str]:
     """Record the ways; the names of the notebooks whose status is another one now."""
     changed: list[str] = []
     for record in fleet:
-        if record.name in ways:
-            table.save_way(record.name, ways[record.name])
-            after = replace(record, way=ways[record.name])
-            if _headline(record, settings, now) != _headline(after, settings, now):
+        if record.name in routes:
+            table.save_route(record.name, routes[record.name])
+            after = replace(record, route=routes[record.name])
+            if _status_key(record, settings, now) != _status_key(after, settings, now):
                 changed.append(record.name)
     return changed
 
 
-def _have_them_told(changed: list[str], settings: Settings, now: int, correlation_id: str) -> None:
-    looks = [to_message(LookAtNotebook(name, "status"), now, correlation_id) for name in changed]
+def _request_status_updates(changed: list[str], settings: Settings, now: int, correlation_id: str) -> None:
+    requests = [to_message(ReconcileNotebook(name, "status"), now, correlation_id) for name in changed]
     try:
-        queues.send(settings.notebook_queue, looks)
-    except (Transient, ClientError, BotoCoreError):
+        queues.send(settings.notebook_queue, requests)
+    except (RetryableError, ClientError, BotoCoreError):
         # Nothing depends on it: the sweep finds a status that was not told.
         logger.exception("nobody was asked to look at a new status", extra={"notebooks": changed})
 
 
-def _headline(record: Record, settings: Settings, now: int) -> str:
-    return headline(status_of(record, now, settings.sync_seconds, settings.tag_key))
+def _status_key(record: Record, settings: Settings, now: int) -> str:
+    return status_key(status_of(record, now, settings.sync_seconds, settings.tag_key))
 
 
 def _reasons(changes: Plan) -> list[str]:
-    granted = [f"grant {grant.rule}: {grant.reason}" for grant in changes.grants]
-    return granted + [f"revoke {revoke.found.rule}: {revoke.reason}" for revoke in changes.revokes]
+    granted = [f"grant {grant.rule}: {grant.reason}" for grant in changes.authorizations]
+    return granted + [f"revoke {revoke.found.rule}: {revoke.reason}" for revoke in changes.revocations]
 
 
 def _log_changes(changes: Plan) -> None:
-    for grant in changes.grants:
+    for grant in changes.authorizations:
         logger.info("grant", extra={"rule": str(grant.rule), "reason": grant.reason})
-    for revoke in changes.revokes:
+    for revoke in changes.revocations:
         logger.info(
             "revoke", extra={"rule": str(revoke.found.rule), "rule_id": revoke.found.id, "reason": revoke.reason}
         )
 
 
 def _log_problems(desired: Desired, outcome: Outcome) -> None:
-    for problem in (*outcome.refused.values(), desired.trouble):
+    for problem in (*outcome.refused.values(), desired.config_problem):
         if problem:
             logger.warning(problem.message, extra={"code": problem.code})

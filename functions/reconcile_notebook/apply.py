@@ -8,23 +8,23 @@ from typing import assert_never
 
 from aws_lambda_powertools import Logger
 
-from notebook_ssh.aws import backups, notebooks
-from notebook_ssh.aws.pacing import Turns
-from notebook_ssh.aws.table import Table
-from notebook_ssh.rules.notebook import (
+from notebook_ssh.adapters import backups, sagemaker as notebooks
+from notebook_ssh.adapters.table import Table
+from notebook_ssh.adapters.write_slots import Turns
+from notebook_ssh.planning.notebook import (
     PACED,
     Action,
     Attach,
-    BackUp,
-    Configuration,
-    CreateConfiguration,
-    DeleteConfiguration,
+    BackupScript,
+    CreateLifecycleConfig,
+    DeleteLifecycleConfig,
     Detach,
     EndBackUps,
     KeepBackUps,
+    LifecycleConfig,
+    RemoveTag,
     Start,
     Stop,
-    TakeTagAway,
     WriteScript,
     describe,
 )
@@ -48,29 +48,29 @@ def touched_by(actions: Iterable[Action]) -> frozenset[str]:
     return frozenset(name for action in actions for name in _touched_by(action))
 
 
-def a_configuration(name: str) -> str:
+def lifecycle_config_lock(name: str) -> str:
     """What the configuration `name` is held as (`Turns.alone`)."""
     return f"configuration/{name}"
 
 
 def _touched_by(action: Action) -> tuple[str, ...]:
     match action:
-        case WriteScript(configuration) | DeleteConfiguration(configuration):
-            return (a_configuration(configuration.name),)
-        case CreateConfiguration(name):
-            return (a_configuration(name),)
-        case Attach(notebook, configuration):
+        case WriteScript(lifecycle_config) | DeleteLifecycleConfig(lifecycle_config):
+            return (lifecycle_config_lock(lifecycle_config.name),)
+        case CreateLifecycleConfig(name):
+            return (lifecycle_config_lock(name),)
+        case Attach(notebook, lifecycle_config):
             # Held as well, so that nobody finds it unused and deletes it.
-            return f"notebook/{notebook.lower()}", a_configuration(configuration)
+            return f"notebook/{notebook.lower()}", lifecycle_config_lock(lifecycle_config)
         case Detach(notebook) | Stop(notebook) | Start(notebook):
             return (f"notebook/{notebook.lower()}",)
-        case BackUp() | KeepBackUps() | EndBackUps() | TakeTagAway():
+        case BackupScript() | KeepBackUps() | EndBackUps() | RemoveTag():
             return ()
         case _:
             assert_never(action)
 
 
-def apply(actions: Iterable[Action], hands: Hands) -> Configuration | None:
+def apply(actions: Iterable[Action], hands: Hands) -> LifecycleConfig | None:
     """Do the actions in order; the configuration as it was read after its script was written, if one was.
 
     An error leaves the rest undone: what is done is whole, and the next look plans from there.
@@ -79,7 +79,7 @@ def apply(actions: Iterable[Action], hands: Hands) -> Configuration | None:
     for action in actions:
         if isinstance(action, PACED):
             _come_to_a_turn(action, hands)
-        logger.info(describe(action), extra={"reason": action.because})
+        logger.info(describe(action), extra={"reason": action.reason})
         written = _do(action, hands) or written
     return written
 
@@ -90,28 +90,28 @@ def _come_to_a_turn(action: Action, hands: Hands) -> None:
         turn = hands.turns.keep(hands.turn)
         hands.turn = None
         match action:
-            case WriteScript(configuration):
-                notebooks.look_before_writing(configuration)
+            case WriteScript(lifecycle_config):
+                notebooks.verify_unchanged(lifecycle_config)
             case Attach(notebook):
-                notebooks.look_before_attaching(notebook)
+                notebooks.verify_detached(notebook)
         if not hands.turns.missed(turn):
             return
 
 
-def _do(action: Action, hands: Hands) -> Configuration | None:
+def _do(action: Action, hands: Hands) -> LifecycleConfig | None:
     match action:
-        case BackUp(configuration, because):
-            backups.back_up(hands.table, configuration, because, hands.now)
-        case WriteScript(configuration, on_start):
-            return notebooks.write_script(configuration, on_start)
-        case CreateConfiguration(name, on_create, on_start):
-            notebooks.create_configuration(name, on_create, on_start, hands.stack)
-        case DeleteConfiguration(configuration):
-            notebooks.delete_configuration(configuration)
+        case BackupScript(lifecycle_config, reason):
+            backups.backup_script(hands.table, lifecycle_config, reason, hands.now)
+        case WriteScript(lifecycle_config, on_start):
+            return notebooks.write_script(lifecycle_config, on_start)
+        case CreateLifecycleConfig(name, on_create, on_start):
+            notebooks.create_lifecycle_config(name, on_create, on_start, hands.stack)
+        case DeleteLifecycleConfig(lifecycle_config):
+            notebooks.delete_lifecycle_config(lifecycle_config)
         case KeepBackUps(name):
-            backups.let_backups_end(hands.table, name, None)
+            backups.set_backup_expiry(hands.table, name, None)
         case EndBackUps(name):
-            backups.let_backups_end(hands.table, name, hands.now + backups.KEEP_SECONDS)
+            backups.set_backup_expiry(hands.table, name, hands.now + backups.BACKUP_RETENTION_S)
         case Attach(notebook, name):
             notebooks.attach(notebook, name)
         case Detach(notebook):
@@ -120,8 +120,8 @@ def _do(action: Action, hands: Hands) -> Configuration | None:
             notebooks.stop(notebook)
         case Start(notebook):
             notebooks.start(notebook)
-        case TakeTagAway(arn, key):
-            notebooks.take_tags_away(arn, key)
+        case RemoveTag(arn, key):
+            notebooks.remove_tags(arn, key)
         case _:
             assert_never(action)
     return None

@@ -12,44 +12,49 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from notebook_ssh.aws import queues
-from notebook_ssh.aws.known import Known
-from notebook_ssh.aws.notebooks import WrongStatus
-from notebook_ssh.aws.pacing import NoTurn, Turns
-from notebook_ssh.aws.table import Table
-from notebook_ssh.errors import Absent, Transient
-from notebook_ssh.rules.correlation import correlation_of_messages
-from notebook_ssh.rules.notebook import is_seen
-from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook, read_signals, to_message, together
+from notebook_ssh.adapters import sqs as queues
+from notebook_ssh.adapters.record_cache import RecordCache
+from notebook_ssh.adapters.sagemaker import InvalidStateError
+from notebook_ssh.adapters.table import Table
+from notebook_ssh.adapters.write_slots import SlotUnavailableError, Turns
+from notebook_ssh.errors import NotFoundError, RetryableError
+from notebook_ssh.planning.notebook import includes_change
 from notebook_ssh.settings import read_settings
+from notebook_ssh.triggers.correlation import correlation_of_messages
+from notebook_ssh.triggers.events import ReconcileLifecycleConfig, ReconcileNotebook, merge, parse_event, to_message
 from reconcile_notebook import observe
-from reconcile_notebook.reconcile import Desk, Overtaken, reconcile_configuration, reconcile_notebook
-from reconcile_notebook.terms import read_terms
+from reconcile_notebook.policy import load_policy
+from reconcile_notebook.reconcile import (
+    Dependencies,
+    RecordConflictError,
+    reconcile_lifecycle_config,
+    reconcile_notebook,
+)
 
 logger = Logger()
 
-AGAIN = 30
+RETRY_DELAY_S = 30
 """Seconds after which to look again when the notebook is in a status that allows nothing, or just went away."""
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class LastRun:
     """A look of this process at a notebook, which came to its end.
 
     at: when it began; one that finds nothing new writes nothing. configuration: what to read about next time at once.
     """
 
     at: int
-    configuration: str | None
+    lifecycle_config: str | None
 
 
-_looked: dict[str, Looked] = {}
+_last_runs: dict[str, LastRun] = {}
 """The last one at each notebook, by its name in lower case."""
 
 
 def forget() -> None:
     """Remember nothing of what this process saw."""
-    _looked.clear()
+    _last_runs.clear()
     observe.forget()
 
 
@@ -58,9 +63,9 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
     logger.append_keys(function_request_id=context.aws_request_id)
     settings = read_settings()
     table = Table(settings.table)
-    desk = Desk(
+    deps = Dependencies(
         settings=settings,
-        terms=read_terms(settings),
+        policy=load_policy(settings),
         table=table,
         turns=Turns(
             table,
@@ -70,19 +75,19 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
         ),
         clock=lambda: int(time.time()),
     )
-    looks = collapse(event["Records"], settings.tag_key, context.function_name)
+    requests = deduplicate(event["Records"], settings.tag_key, context.function_name)
     failed: set[str] = set()
-    known: Known | None = None
-    for number, (look, messages) in enumerate(looks.items()):
-        if desk.turns.over():
-            _again(dict(list(looks.items())[number:]), 1, desk)
+    cache: RecordCache | None = None
+    for number, (request, messages) in enumerate(requests.items()):
+        if deps.turns.over():
+            _requeue(dict(list(requests.items())[number:]), 1, deps)
             break
-        if known is None or desk.clock() > known.at:  # or a write that has to wait would find it old, and look again
-            known = _read(list(looks)[number:], desk)
-        if known.closed():
+        if cache is None or deps.clock() > cache.at:  # or a write that has to wait would find it old, and look again
+            cache = _read(list(requests)[number:], deps)
+        if cache.is_tearing_down():
             logger.info("the stack is being deleted: nothing is looked at any more")
             break
-        if not _answer(look, messages, desk, known):
+        if not _handle_request(request, messages, deps, cache):
             failed |= {message["messageId"] for message in messages}
     if failed:
         with single_metric(name="FailedSignals", unit=MetricUnit.Count, value=len(failed), namespace="notebook-ssh"):
@@ -90,26 +95,26 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
     return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in sorted(failed)]}
 
 
-def _read(looks: Iterable[LookAtNotebook | LookAtConfiguration], desk: Desk) -> Known:
+def _read(requests: Iterable[ReconcileNotebook | ReconcileLifecycleConfig], deps: Dependencies) -> RecordCache:
     """What the table knows of everything that is to be looked at."""
-    known = Known(desk.table, desk.clock())
-    notebooks = [look.name for look in looks if isinstance(look, LookAtNotebook)]
-    configurations = [look.name for look in looks if isinstance(look, LookAtConfiguration)]
-    as_before = (_looked[name.lower()].configuration for name in notebooks if name.lower() in _looked)
-    known.read_ahead(notebooks, [desk.terms.fallback, *configurations, *filter(None, as_before)])
-    return known
+    cache = RecordCache(deps.table, deps.clock())
+    notebooks = [request.name for request in requests if isinstance(request, ReconcileNotebook)]
+    lifecycle_configs = [request.name for request in requests if isinstance(request, ReconcileLifecycleConfig)]
+    as_before = (_last_runs[name.lower()].lifecycle_config for name in notebooks if name.lower() in _last_runs)
+    cache.prefetch(notebooks, [deps.policy.default_config, *lifecycle_configs, *filter(None, as_before)])
+    return cache
 
 
-def collapse(
+def deduplicate(
     messages: list[Mapping[str, Any]], tag_key: str, caller: str
-) -> dict[LookAtNotebook | LookAtConfiguration, list[Mapping[str, Any]]]:
+) -> dict[ReconcileNotebook | ReconcileLifecycleConfig, list[Mapping[str, Any]]]:
     """What to look at, once for each name in any capitals, with the messages that ask for it."""
-    asked: dict[tuple[type, str], list[tuple[LookAtNotebook | LookAtConfiguration, Mapping[str, Any]]]] = {}
+    asked: dict[tuple[type, str], list[tuple[ReconcileNotebook | ReconcileLifecycleConfig, Mapping[str, Any]]]] = {}
     for message in messages:
-        for signal in read_signals(_body(message), tag_key=tag_key, caller=caller):
-            if isinstance(signal, LookAtNotebook | LookAtConfiguration):
+        for signal in parse_event(_body(message), tag_key=tag_key, caller=caller):
+            if isinstance(signal, ReconcileNotebook | ReconcileLifecycleConfig):
                 asked.setdefault((type(signal), signal.name.lower()), []).append((signal, message))
-    return {together([look for look, _ in each]): [message for _, message in each] for each in asked.values()}
+    return {merge([request for request, _ in each]): [message for _, message in each] for each in asked.values()}
 
 
 def _body(message: Mapping[str, Any]) -> object:
@@ -119,60 +124,68 @@ def _body(message: Mapping[str, Any]) -> object:
         return None
 
 
-def _is_known(look: LookAtNotebook | LookAtConfiguration, messages: list[Mapping[str, Any]], known: Known) -> bool:
+def _is_covered(
+    request: ReconcileNotebook | ReconcileLifecycleConfig, messages: list[Mapping[str, Any]], cache: RecordCache
+) -> bool:
     """Whether everything that the messages can tell was there to be seen when the thing was last looked at.
 
     A message that is delivered again is never known: the look that it asked for did not end.
     """
     if any(message["attributes"].get("ApproximateReceiveCount", "1") != "1" for message in messages):
         return False
-    if isinstance(look, LookAtConfiguration):
-        return is_seen(look.changed, known.kept(look.name))
-    record = known.record(look.name)
-    looked = _looked.get(look.name.lower())
-    looked_at = max(record.observed_at if record and record.seen else 0, looked.at if looked else 0)
-    return all(_moment(message) < looked_at for message in messages)
+    if isinstance(request, ReconcileLifecycleConfig):
+        return includes_change(request.changed, cache.config_record(request.name))
+    record = cache.record(request.name)
+    looked = _last_runs.get(request.name.lower())
+    looked_at = max(record.observed_at if record and record.observed_hash else 0, looked.at if looked else 0)
+    return all(_visible_from(message) < looked_at for message in messages)
 
 
-def _moment(message: Mapping[str, Any]) -> int:
+def _visible_from(message: Mapping[str, Any]) -> int:
     """When the thing that the message tells of can be seen, in epoch seconds: when it was sent, or as it says itself."""
     body = _body(message)
     at = body.get("at", 0) if isinstance(body, Mapping) else 0
     return max(int(message["attributes"]["SentTimestamp"]) // 1000, at if isinstance(at, int) else 0)
 
 
-def _answer(
-    look: LookAtNotebook | LookAtConfiguration, messages: list[Mapping[str, Any]], desk: Desk, known: Known
+def _handle_request(
+    request: ReconcileNotebook | ReconcileLifecycleConfig,
+    messages: list[Mapping[str, Any]],
+    deps: Dependencies,
+    cache: RecordCache,
 ) -> bool:
     """Look, unless all was seen already. False when the messages shall be delivered again."""
     ids = correlation_of_messages(messages)
-    with logger.append_context_keys(look_at=look.name, because=look.because, correlation_id=ids):
-        if _is_known(look, messages, known):
+    with logger.append_context_keys(factory=request.name, reason=request.reason, correlation_id=ids):
+        if _is_covered(request, messages, cache):
             logger.info("already seen")
             return True
-        return _look_at(look, messages, replace(desk, correlation_id=ids), known)
+        return _reconcile(request, messages, replace(deps, correlation_id=ids), cache)
 
 
-def _look_at(
-    look: LookAtNotebook | LookAtConfiguration, messages: list[Mapping[str, Any]], desk: Desk, known: Known
+def _reconcile(
+    request: ReconcileNotebook | ReconcileLifecycleConfig,
+    messages: list[Mapping[str, Any]],
+    deps: Dependencies,
+    cache: RecordCache,
 ) -> bool:
     """False when it came to no end and nobody will look again by himself."""
     try:
-        if isinstance(look, LookAtNotebook):
-            configuration = reconcile_notebook(look.name, desk, known)
-            _looked[look.name.lower()] = Looked(known.at, configuration)
+        if isinstance(request, ReconcileNotebook):
+            lifecycle_config = reconcile_notebook(request.name, deps, cache)
+            _last_runs[request.name.lower()] = LastRun(cache.at, lifecycle_config)
         else:
-            reconcile_configuration(look.name, desk, known)
-    except NoTurn as later:
+            reconcile_lifecycle_config(request.name, deps, cache)
+    except SlotUnavailableError as later:
         logger.info("later", extra={"reason": str(later)})
-        _again({look: messages}, later.after, desk)
-    except Overtaken as later:
+        _requeue({request: messages}, later.after, deps)
+    except RecordConflictError as later:
         logger.info("later", extra={"reason": str(later)})
-        _again({look: messages}, 1, desk)
-    except (WrongStatus, Absent) as later:
+        _requeue({request: messages}, 1, deps)
+    except (InvalidStateError, NotFoundError) as later:
         logger.info("it changed since it was looked at", extra={"reason": str(later)})
-        _again({look: messages}, AGAIN, desk)
-    except Transient as error:
+        _requeue({request: messages}, RETRY_DELAY_S, deps)
+    except RetryableError as error:
         logger.warning("failed for now", extra={"reason": str(error)})
         return False
     except Exception:
@@ -184,9 +197,13 @@ def _look_at(
     return True
 
 
-def _again(
-    looks: Mapping[LookAtNotebook | LookAtConfiguration, list[Mapping[str, Any]]], after: int, desk: Desk
+def _requeue(
+    requests: Mapping[ReconcileNotebook | ReconcileLifecycleConfig, list[Mapping[str, Any]]],
+    after: int,
+    deps: Dependencies,
 ) -> None:
     """Into the queue once more, rather than failing: waiting for a turn is no reason to end among the dead letters."""
-    again = [to_message(look, desk.clock(), correlation_of_messages(messages)) for look, messages in looks.items()]
-    queues.send(desk.settings.notebook_queue, [(message, after) for message, _ in again])
+    again = [
+        to_message(request, deps.clock(), correlation_of_messages(messages)) for request, messages in requests.items()
+    ]
+    queues.send(deps.settings.notebook_queue, [(message, after) for message, _ in again])

@@ -5,29 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from notebook_ssh.aws import notebooks
-from notebook_ssh.aws.known import Known
-from notebook_ssh.errors import Absent
-from notebook_ssh.rules.notebook import (
-    Configuration,
-    Kept,
-    Seen,
-    SeenConfiguration,
-    Terms,
+from notebook_ssh.adapters import sagemaker as notebooks
+from notebook_ssh.adapters.record_cache import RecordCache
+from notebook_ssh.errors import NotFoundError
+from notebook_ssh.model.record import OWNER_TAG, Mode, NotebookSpec
+from notebook_ssh.model.spec import parse_spec
+from notebook_ssh.planning.notebook import (
+    BlockPolicy,
+    LifecycleConfig,
+    LifecycleConfigObservation,
+    LifecycleConfigRecord,
+    NotebookObservation,
     Users,
     is_in_place,
     needs_users,
 )
-from notebook_ssh.rules.record import OWNER_TAG, Mode, Wish
-from notebook_ssh.rules.tags import read_wish
 
-SURE = 60
+SCRIPT_CACHE_S = 60
 """Seconds for which a script that this process has read counts as unchanged, unless the table has heard of a change."""
 
-MOST = 100
+SCRIPT_CACHE_SIZE = 100
 """Scripts that are remembered at once; each has at most 32 KB."""
 
-_scripts: dict[str, tuple[int, Configuration]] = {}
+_scripts: dict[str, tuple[int, LifecycleConfig]] = {}
 """When each configuration was read (epoch seconds) and as what, the last one last."""
 
 
@@ -36,90 +36,98 @@ def forget() -> None:
     _scripts.clear()
 
 
-def remember(configuration: Configuration, at: int) -> None:
+def remember(lifecycle_config: LifecycleConfig, at: int) -> None:
     """The configuration is as it was read at this time, or a little later."""
-    _scripts.pop(configuration.name, None)
-    _scripts[configuration.name] = at, configuration
-    if len(_scripts) > MOST:
+    _scripts.pop(lifecycle_config.name, None)
+    _scripts[lifecycle_config.name] = at, lifecycle_config
+    if len(_scripts) > SCRIPT_CACHE_SIZE:
         del _scripts[next(iter(_scripts))]
 
 
-def observe_notebook(name: str, known: Known, terms: Terms) -> tuple[Seen, dict[str, str]]:
+def observe_notebook(name: str, cache: RecordCache, policy: BlockPolicy) -> tuple[NotebookObservation, dict[str, str]]:
     """What is so about the notebook, and its tags. A read that fails is raised, and never taken for absence.
 
     A script that was in place a moment ago is not read again: a change of it has its own signal, and the sweep.
     """
-    record, now = known.record(name), known.at
+    record, now = cache.record(name), cache.at
     try:
         notebook = notebooks.describe_notebook(record.name) if record else notebooks.find_notebook(name)
         tags = notebooks.read_tags(notebook.arn)
-    except Absent:
-        return Seen(name=name, notebook=None, record=record), {}
-    wish = read_wish(tags, terms.tag_key)
-    attached = notebook.configuration or (terms.fallback if wish.mode_at(now) is not Mode.OFF else None)
-    kept = known.kept(attached) if attached else None
-    seen = Seen(name=notebook.name, notebook=notebook, wish=wish, record=record, kept=kept)
-    as_it_was = _remembered(kept, now) if is_in_place(seen, terms, now) else None
-    seen = replace(seen, configuration=as_it_was or _configuration(attached, now))
-    if not needs_users(seen, terms, now):
-        return seen, tags
-    users = read_users(notebook.configuration or "", terms, now, wishes={notebook.name: wish})
-    return replace(seen, users=users), tags
+    except NotFoundError:
+        return NotebookObservation(name=name, notebook=None, record=record), {}
+    spec = parse_spec(tags, policy.tag_key)
+    attached_config = notebook.lifecycle_config or (
+        policy.default_config if spec.effective_mode(now) is not Mode.OFF else None
+    )
+    config_record = cache.config_record(attached_config) if attached_config else None
+    observed = NotebookObservation(
+        name=notebook.name, notebook=notebook, spec=spec, record=record, config_record=config_record
+    )
+    as_it_was = _remembered(config_record, now) if is_in_place(observed, policy, now) else None
+    observed = replace(observed, lifecycle_config=as_it_was or _lifecycle_config(attached_config, now))
+    if not needs_users(observed, policy, now):
+        return observed, tags
+    users = read_users(notebook.lifecycle_config or "", policy, now, specs={notebook.name: spec})
+    return replace(observed, users=users), tags
 
 
-def observe_configuration(name: str, known: Known, terms: Terms, stack: str) -> SeenConfiguration:
+def observe_lifecycle_config(
+    name: str, cache: RecordCache, policy: BlockPolicy, stack: str
+) -> LifecycleConfigObservation:
     """What is so about the configuration, whoever uses it."""
     try:
-        configuration = notebooks.find_configuration(name)
-    except Absent:
-        return SeenConfiguration(name=name, configuration=None, kept=known.kept(name))
-    users = read_users(configuration.name, terms, known.at, wishes={})
+        lifecycle_config = notebooks.find_lifecycle_config(name)
+    except NotFoundError:
+        return LifecycleConfigObservation(name=name, lifecycle_config=None, config_record=cache.config_record(name))
+    users = read_users(lifecycle_config.name, policy, cache.at, specs={})
     ours = None
-    if not users.names and configuration.name == terms.fallback:
-        ours = notebooks.read_tags(configuration.arn).get(OWNER_TAG) == stack
-    return SeenConfiguration(
-        name=configuration.name,
-        configuration=configuration,
+    if not users.names and lifecycle_config.name == policy.default_config:
+        ours = notebooks.read_tags(lifecycle_config.arn).get(OWNER_TAG) == stack
+    return LifecycleConfigObservation(
+        name=lifecycle_config.name,
+        lifecycle_config=lifecycle_config,
         users=users,
         ours=ours,
-        kept=known.kept(configuration.name),
+        config_record=cache.config_record(lifecycle_config.name),
     )
 
 
-def read_users(configuration: str, terms: Terms, now: int, wishes: Mapping[str, Wish]) -> Users:
+def read_users(lifecycle_config: str, policy: BlockPolicy, now: int, specs: Mapping[str, NotebookSpec]) -> Users:
     """Who uses the configuration, fresh from the service; reading tags ends at the first who asks for SSH.
 
     wishes: those that were read a moment ago.
     """
-    lines = notebooks.users_of(configuration)
+    lines = notebooks.users_of_lifecycle_config(lifecycle_config)
     names = tuple(line.name for line in lines)
-    unclear: list[str] = []
+    invalid: list[str] = []
     for line in lines:
         try:
-            wish = wishes.get(line.name) or read_wish(notebooks.read_tags(line.arn), terms.tag_key)
-        except Absent:
+            spec = specs.get(line.name) or parse_spec(notebooks.read_tags(line.arn), policy.tag_key)
+        except NotFoundError:
             continue  # deleted since it was listed
-        if wish.mode_at(now) is not Mode.OFF:
-            return Users(names, asking=(line.name,), unclear=tuple(unclear), complete=False)
-        if wish.problem:
-            unclear.append(line.name)
-    return Users(names, unclear=tuple(unclear))
+        if spec.effective_mode(now) is not Mode.OFF:
+            return Users(names, requesting=(line.name,), invalid=tuple(invalid), complete=False)
+        if spec.problem:
+            invalid.append(line.name)
+    return Users(names, invalid=tuple(invalid))
 
 
-def _configuration(name: str | None, now: int) -> Configuration | None:
+def _lifecycle_config(name: str | None, now: int) -> LifecycleConfig | None:
     if name is None:
         return None
     try:
-        configuration = notebooks.describe_configuration(name)
-    except Absent:
+        lifecycle_config = notebooks.describe_lifecycle_config(name)
+    except NotFoundError:
         return None
-    remember(configuration, now)
-    return configuration
+    remember(lifecycle_config, now)
+    return lifecycle_config
 
 
-def _remembered(kept: Kept | None, now: int) -> Configuration | None:
+def _remembered(config_record: LifecycleConfigRecord | None, now: int) -> LifecycleConfig | None:
     """The configuration as this process last read it, if that is not long ago and the table knows of nothing newer."""
-    if kept is None or kept.name not in _scripts:
+    if config_record is None or config_record.name not in _scripts:
         return None
-    at, configuration = _scripts[kept.name]
-    return configuration if configuration.modified == kept.modified and now <= at + SURE else None
+    at, lifecycle_config = _scripts[config_record.name]
+    return (
+        lifecycle_config if lifecycle_config.modified == config_record.modified and now <= at + SCRIPT_CACHE_S else None
+    )

@@ -11,29 +11,29 @@ from typing import Any, assert_never
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from notebook_ssh.aws import queues, secrets
-from notebook_ssh.aws.table import Table
-from notebook_ssh.errors import Transient
-from notebook_ssh.http import Answer, Refused, body_of, json_text, log_keys, notebook_name, serve
-from notebook_ssh.rules.keys import admitted
-from notebook_ssh.rules.record import Mode, Record, Report
-from notebook_ssh.rules.report import (
+from notebook_ssh.adapters import secrets, sqs as queues
+from notebook_ssh.adapters.table import Table
+from notebook_ssh.errors import RetryableError
+from notebook_ssh.http_api.handling import Answer, Refused, body_of, json_text, log_keys, notebook_name, serve
+from notebook_ssh.model.record import Mode, Record, Report
+from notebook_ssh.model.ssh_keys import admitted
+from notebook_ssh.model.status import Code, status_key, status_of
+from notebook_ssh.reports.report import (
     Change,
-    Older,
-    OtherRole,
+    OutOfOrder,
+    RoleMismatch,
     Told,
     Unknown,
+    accept,
     answer,
-    answer_to_stranger,
+    heartbeat_deadline,
     missing_token,
-    more_of_the_same_after,
     read_report,
+    reply_unregistered,
     role_of_caller,
-    weigh,
 )
-from notebook_ssh.rules.signals import LookAtNotebook, to_message
-from notebook_ssh.rules.status import Code, headline, status_of
 from notebook_ssh.settings import Settings, read_settings
+from notebook_ssh.triggers.events import ReconcileNotebook, to_message
 
 TRIES = 3
 """How often a report is weighed anew because another one came in between."""
@@ -54,8 +54,8 @@ def _report(event: Mapping[str, Any]) -> Answer:
     told = read_report(body_of(event), now, allow_loopback=settings.allow_loopback)
     record = _keep(name, role, told.report, settings, now)
     if record is None:
-        return Answer(json_text(answer_to_stranger(name, now, settings.sync_seconds)))
-    return Answer(json_text(_answer(record, told, settings, now)))
+        return Answer(json_text(reply_unregistered(name, now, settings.sync_seconds)))
+    return Answer(json_text(_handle_request(record, told, settings, now)))
 
 
 def _role(event: Mapping[str, Any]) -> str:
@@ -74,20 +74,20 @@ def _role(event: Mapping[str, Any]) -> str:
 def _keep(name: str, role: str, report: Report, settings: Settings, now: int) -> Record | None:
     """The record with `report` in it, or None when nobody tagged the notebook. In steady state one request."""
     table = Table(settings.table)
-    known = table.refresh_report(name, role, report, spoken_after=more_of_the_same_after(now, settings.sync_seconds))
+    known = table.save_heartbeat(name, role, report, heard_since=heartbeat_deadline(now, settings.sync_seconds))
     for _ in range(TRIES):
-        if known.kept:
+        if known.config_record:
             return known.record
-        match weigh(known.record, role, report):
+        match accept(known.record, role, report):
             case Unknown():
                 return None
-            case OtherRole(expected):
+            case RoleMismatch(expected):
                 raise Refused(
                     403,
                     "other-role",
                     f"{name} reports with its execution role {expected or '(not known yet)'}, and not with {role}.",
                 )
-            case Older(newest):
+            case OutOfOrder(newest):
                 raise Refused(
                     409,
                     "older-report",
@@ -98,38 +98,38 @@ def _keep(name: str, role: str, report: Report, settings: Settings, now: int) ->
             case Change(changed, before):
                 old = known.record
                 known = table.replace_report(name, role, changed, before)
-                if known.kept and known.record and old:
-                    _note_change(old, known.record, settings, now)
+                if known.config_record and known.record and old:
+                    _request_status_update(old, known.record, settings, now)
             case verdict:
                 assert_never(verdict)
-    raise Transient(f"the reports of {name} overtake each other")
+    raise RetryableError(f"the reports of {name} overtake each other")
 
 
-def _note_change(old: Record, new: Record, settings: Settings, now: int) -> None:
+def _request_status_update(old: Record, new: Record, settings: Settings, now: int) -> None:
     """Have a change of status told and shown. Nothing depends on it: the sweep finds what is lost here."""
     heard_at = old.report.received_at if old.report else now
     # What was true when it last spoke, unless it was silent for so long that this was true no more.
-    silent = heard_at <= more_of_the_same_after(now, settings.sync_seconds)
+    silent = heard_at <= heartbeat_deadline(now, settings.sync_seconds)
     before = status_of(old, now if silent else heard_at, settings.sync_seconds, settings.tag_key)
     status = status_of(new, now, settings.sync_seconds, settings.tag_key)
-    if headline(before) == headline(status):
+    if status_key(before) == status_key(status):
         return
     logger.info("reported", extra={"notebook": new.name, "before": before.code, "status": status.code})
     if before.code is Code.STARTING and status.code is Code.CONNECTED and before.since is not None:
         waited = max(0, now - before.since)
         logger.info("connected", extra={"notebook": new.name, "seconds_to_connect": waited})
-    look = to_message(LookAtNotebook(new.name, "status"), now, logger.get_correlation_id() or "")
+    request = to_message(ReconcileNotebook(new.name, "status"), now, logger.get_correlation_id() or "")
     try:
-        queues.send(settings.notebook_queue, [look])
-    except (Transient, ClientError, BotoCoreError):
+        queues.send(settings.notebook_queue, [request])
+    except (RetryableError, ClientError, BotoCoreError):
         logger.exception("nobody was asked to look at the new status of %s", new.name)
 
 
-def _answer(record: Record, told: Told, settings: Settings, now: int) -> dict[str, Any]:
-    mode = record.wish.mode_at(now)
+def _handle_request(record: Record, told: Told, settings: Settings, now: int) -> dict[str, Any]:
+    mode = record.spec.effective_mode(now)
     pace = settings.sync_seconds
     token = secrets.ngrok_token(settings.ngrok_secret, pace) if mode is Mode.NGROK else None
-    users = record.wish.users if mode is not Mode.OFF else ()
+    users = record.spec.users if mode is not Mode.OFF else ()
     keys = admitted(users, secrets.central_keys(settings.keys_path, pace) if users else {}, settings.keys_path)
     problem = missing_token(settings.ngrok_secret) if mode is Mode.NGROK and token is None else keys.problem
     return answer(

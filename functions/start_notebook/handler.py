@@ -12,12 +12,12 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from notebook_ssh.aws.clients import client, message_of, transient
-from notebook_ssh.aws.table import Table
-from notebook_ssh.http import Answer, Refused, json_text, log_keys, notebook_name, serve
-from notebook_ssh.rules.answers import status_json
-from notebook_ssh.rules.record import Record
-from notebook_ssh.rules.status import Wake, status_of, wake
+from notebook_ssh.adapters.clients import client, message_of, retryable
+from notebook_ssh.adapters.table import Table
+from notebook_ssh.http_api.handling import Answer, Refused, json_text, log_keys, notebook_name, serve
+from notebook_ssh.http_api.views import status_json
+from notebook_ssh.model.record import Record
+from notebook_ssh.model.status import Wake, status_of, wake
 from notebook_ssh.settings import read_settings
 
 logger = Logger()
@@ -71,6 +71,6 @@ def _started(record: Record, table: Table) -> bool:
         if isinstance(error, ClientError) and "RecordNotFound" in message_of(error):
             gone = f"{record.name} was deleted: there is nothing to start."
             raise Refused(404, "unknown-notebook", gone) from error
-        raise (transient(error) or error) from error
+        raise (retryable(error) or error) from error
     logger.info("start", extra={"notebook": record.name, "reason": "somebody wants to connect"})
     return True

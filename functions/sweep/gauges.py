@@ -5,22 +5,22 @@ from __future__ import annotations
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
-from notebook_ssh.rules.status import Code
-from notebook_ssh.rules.tally import Tally
+from notebook_ssh.model.fleet_stats import FleetStats
+from notebook_ssh.model.status import Code
 
 logger = Logger(child=True)
 
 
-def show(tally: Tally) -> None:
+def show(fleet_stats: FleetStats) -> None:
     """Print the metrics (CloudWatch embedded metric format), and log the rest, which the dashboard reads from the log."""
-    _gauge(name="Wished", value=tally.wished)
-    _gauge(name="Connected", value=tally.count(Code.CONNECTED))
-    _gauge(name="Stale", value=tally.count(Code.STALE))
-    _gauge(name="Failing", value=tally.count(Code.ERROR, Code.INVALID_TAG))
-    _gauge(name="TokenRefused", value=tally.token_refused)
+    _gauge(name="Wished", value=fleet_stats.wished)
+    _gauge(name="Connected", value=fleet_stats.count(Code.CONNECTED))
+    _gauge(name="Stale", value=fleet_stats.count(Code.STALE))
+    _gauge(name="Failing", value=fleet_stats.count(Code.ERROR, Code.INVALID_TAG))
+    _gauge(name="TokenRefused", value=fleet_stats.token_refused)
     for code in Code:  # none is a number as well, or the last one that was not none would stand
-        logger.info("fleet by status", extra={"status": str(code), "notebooks": tally.count(code)})
-    for problem, number in sorted(tally.problems.items()):
+        logger.info("fleet by status", extra={"status": str(code), "notebooks": fleet_stats.count(code)})
+    for problem, number in sorted(fleet_stats.problems.items()):
         logger.info("fleet by problem", extra={"problem": problem, "notebooks": number})
 
 

@@ -8,19 +8,19 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from notebook_ssh.aws import backups, notebooks, queues, tagging
-from notebook_ssh.aws.table import STATUS, Table
-from notebook_ssh.rules.correlation import correlation_of
-from notebook_ssh.rules.fleet import Fleet, who_needs_attention
-from notebook_ssh.rules.signals import to_message
-from notebook_ssh.rules.tally import tally
+from notebook_ssh.adapters import backups, resource_tagging as tagging, sagemaker as notebooks, sqs as queues
+from notebook_ssh.adapters.table import STATUS, Table
+from notebook_ssh.model.fleet_stats import fleet_stats
+from notebook_ssh.planning.drift import Fleet, find_drift
 from notebook_ssh.settings import read_settings
-from reconcile_notebook.terms import read_terms
+from notebook_ssh.triggers.correlation import correlation_of
+from notebook_ssh.triggers.events import to_message
+from reconcile_notebook.policy import load_policy
 from sweep.gauges import show
 
 logger = Logger()
 
-SWEPT = (*STATUS, "seen", "observed_at", "attached", "restart", "told")
+SWEPT = (*STATUS, "observed_hash", "observed_at", "attached_config", "restart", "notified_status")
 """What of each record the sweep asks about. Unpacking whole records was most of its time (docs/performance.md)."""
 
 
@@ -32,21 +32,21 @@ def handle(event: Mapping[str, Any], context: object) -> dict[str, int]:
     settings = read_settings()
     now = int(time.time())
     fleet = read_fleet(settings.tag_key, Table(settings.table))
-    looks = who_needs_attention(
+    requests = find_drift(
         fleet,
         settings.tag_key,
-        read_terms(settings).mark,
+        load_policy(settings).block_ref,
         now,
         dry_run=settings.dry_run,
         status_tags=settings.status_tags,
         sync_seconds=settings.sync_seconds,
     )
-    queues.send(settings.notebook_queue, (to_message(look, now, ids) for look in looks))
+    queues.send(settings.notebook_queue, (to_message(request, now, ids) for request in requests))
     if settings.bastion:
         # Even if nobody uses it: a rule of ours that was left behind is found by looking, and by nothing else.
-        queues.tell_bastion(settings.bastion_queue, "sweep", ids)
-    show(tally(fleet.records, now, settings.sync_seconds, settings.tag_key))
-    found = {"notebooks": len(fleet.notebooks), "known": len(fleet.records), "looks": len(looks)}
+        queues.request_bastion_resync(settings.bastion_queue, "sweep", ids)
+    show(fleet_stats(fleet.records, now, settings.sync_seconds, settings.tag_key))
+    found = {"notebooks": len(fleet.notebooks), "known": len(fleet.records), "looks": len(requests)}
     logger.info("swept", extra=found)
     return found
 
@@ -56,8 +56,8 @@ def read_fleet(tag_key: str, table: Table) -> Fleet:
     return Fleet(
         # The table first: what is recorded meanwhile then looks older than the lists, and never the other way round.
         records=tuple(table.records(only=SWEPT)),
-        kept=tuple(backups.all_kept(table)),
+        config_record=tuple(backups.config_records(table)),
         notebooks=tuple(notebooks.list_notebooks()),
-        configurations=tuple(notebooks.list_configurations()),
+        lifecycle_configs=tuple(notebooks.list_lifecycle_configs()),
         tags=dict(tagging.tagged_notebooks(tag_key)),
     )

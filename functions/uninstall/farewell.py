@@ -9,16 +9,23 @@ from typing import TypeVar
 from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
-from notebook_ssh.aws import backups, notebooks, security_groups
-from notebook_ssh.aws.known import Known
-from notebook_ssh.aws.table import CONFIGURATION, NOTEBOOK
-from notebook_ssh.errors import Absent, Problem, Transient
-from notebook_ssh.rules.bastion import Desired, Look, plan
-from notebook_ssh.rules.notebook import Action, Seen, WriteScript, plan_last_attachment, plan_last_script, shows
-from notebook_ssh.rules.record import Record
+from notebook_ssh.adapters import backups, ec2 as security_groups, sagemaker as notebooks
+from notebook_ssh.adapters.record_cache import RecordCache
+from notebook_ssh.adapters.table import CONFIGURATION, NOTEBOOK
+from notebook_ssh.errors import NotFoundError, Problem, RetryableError
+from notebook_ssh.model.record import Record
+from notebook_ssh.planning.bastion import Desired, Ec2Query, plan
+from notebook_ssh.planning.notebook import (
+    Action,
+    NotebookObservation,
+    WriteScript,
+    current_status_tags,
+    plan_attachment_teardown,
+    plan_script_teardown,
+)
 from reconcile_notebook.apply import Hands, apply, touched_by
-from reconcile_notebook.observe import observe_configuration
-from reconcile_notebook.reconcile import LOOKING, PREPARING, Desk
+from reconcile_notebook.observe import observe_lifecycle_config
+from reconcile_notebook.reconcile import PREPARE_MS, REOBSERVE_MS, Dependencies
 
 logger = Logger(child=True)
 
@@ -32,7 +39,7 @@ LAST_ROUND = 20_000
 
 
 @dataclass(slots=True)
-class Left:
+class TeardownResult:
     """What could not be given back. undone: it can be, by deleting the stack again. told: a person may want to know."""
 
     undone: list[str] = field(default_factory=list)
@@ -49,98 +56,104 @@ class Left:
         return " ".join([*self.undone, *self.told, *again]) or "Everything is as it was."
 
 
-def give_back(desk: Desk) -> Left:
+def tear_down(deps: Dependencies) -> TeardownResult:
     """Scripts first, since they matter most; then attachments, tags and records; then our configuration and our rules."""
-    left = Left()
-    records = list(desk.table.records(consistent=True))
-    names = {kept.name for kept in backups.all_kept(desk.table)} | {desk.terms.fallback}
-    names |= {record.configuration for record in records if record.configuration}
-    _until_done(sorted(names), lambda name: _restore_script(name, desk, left), desk, left)
-    _until_done(records, lambda record: _let_go(record, desk, left), desk, left)
-    _until_done([desk.terms.fallback], lambda name: _restore_script(name, desk, left), desk, left)
+    left = TeardownResult()
+    records = list(deps.table.records(consistent=True))
+    names = {config_record.name for config_record in backups.config_records(deps.table)} | {deps.policy.default_config}
+    names |= {record.lifecycle_config for record in records if record.lifecycle_config}
+    _until_done(sorted(names), lambda name: _restore_script(name, deps, left), deps, left)
+    _until_done(records, lambda record: _release_notebook(record, deps, left), deps, left)
+    _until_done([deps.policy.default_config], lambda name: _restore_script(name, deps, left), deps, left)
     if left.done:
-        _until_done(["the bastion's rules"], lambda what: _close_ways(desk, left), desk, left)
+        _until_done(["the bastion's rules"], lambda what: _revoke_rules(deps, left), deps, left)
     return left
 
 
-def _until_done(things: list[T], one: Callable[[T], None], desk: Desk, left: Left) -> None:
+def _until_done(things: list[T], one: Callable[[T], None], deps: Dependencies, left: TeardownResult) -> None:
     """Do `one` to each thing, again and again to those that fail for now, as long as there is time."""
     waiting = things
     while waiting:
         again: list[tuple[T, str]] = []
         for number, thing in enumerate(waiting):
-            if desk.turns.remaining() < LAST_ROUND:
+            if deps.turns.remaining() < LAST_ROUND:
                 again += [(rest, "there was no time left") for rest in waiting[number:]]
                 break
             try:
                 one(thing)
-            except (Transient, ClientError) as error:
+            except (RetryableError, ClientError) as error:
                 logger.warning("not yet", extra={"thing": _name(thing), "reason": str(error)})
                 again.append((thing, str(error)))
         waiting = [thing for thing, _ in again]
-        if waiting and desk.turns.remaining() < LAST_ROUND + BETWEEN_ROUNDS * 1000:
+        if waiting and deps.turns.remaining() < LAST_ROUND + BETWEEN_ROUNDS * 1000:
             left.undone += [f"{_name(thing)}: {reason}." for thing, reason in again]
             return
         if waiting:
-            desk.turns.sleep(BETWEEN_ROUNDS)
+            deps.turns.sleep(BETWEEN_ROUNDS)
 
 
 def _name(thing: object) -> str:
     return thing.name if isinstance(thing, Record) else str(thing)
 
 
-def _restore_script(name: str, desk: Desk, left: Left) -> None:
+def _restore_script(name: str, deps: Dependencies, left: TeardownResult) -> None:
     """The owner's bytes back into the configuration; the configuration away, when it is ours and nobody uses it."""
-    seen = observe_configuration(name, Known(desk.table, desk.clock()), desk.terms, desk.settings.stack)
-    planned = plan_last_script(seen, desk.terms)
+    observed = observe_lifecycle_config(name, RecordCache(deps.table, deps.clock()), deps.policy, deps.settings.stack)
+    planned = plan_script_teardown(observed, deps.policy)
     if isinstance(planned, Problem):
         left.told.append(f"{name}: {planned.message}")
         return
     touched = touched_by(planned)
     if touched:
-        with desk.turns.alone(*touched):
-            turn = desk.turns.take(ahead=PREPARING + LOOKING)
-            desk.turns.wait_until(turn - PREPARING - LOOKING)
-            seen = observe_configuration(seen.name, Known(desk.table, desk.clock()), desk.terms, desk.settings.stack)
-            planned = plan_last_script(seen, desk.terms)
-            written = () if isinstance(planned, Problem) else _apply(planned, desk, turn)
+        with deps.turns.alone(*touched):
+            turn = deps.turns.take(ahead=PREPARE_MS + REOBSERVE_MS)
+            deps.turns.wait_until(turn - PREPARE_MS - REOBSERVE_MS)
+            observed = observe_lifecycle_config(
+                observed.name, RecordCache(deps.table, deps.clock()), deps.policy, deps.settings.stack
+            )
+            planned = plan_script_teardown(observed, deps.policy)
+            written = () if isinstance(planned, Problem) else _apply(planned, deps, turn)
             left.told += [
                 f"{name} had no on-start script; it has one now that does nothing." for each in written if each
             ]
-    desk.table.forget(CONFIGURATION, seen.name)
+    deps.table.forget(CONFIGURATION, observed.name)
 
 
-def _apply(actions: tuple[Action, ...], desk: Desk, turn: int | None = None) -> tuple[bool, ...]:
+def _apply(actions: tuple[Action, ...], deps: Dependencies, turn: int | None = None) -> tuple[bool, ...]:
     """Do the actions. True in the answer: SageMaker did not take an absent script."""
-    written = apply(actions, Hands(desk.table, desk.turns, desk.settings.stack, desk.clock(), turn))
+    written = apply(actions, Hands(deps.table, deps.turns, deps.settings.stack, deps.clock(), turn))
     absent = any(isinstance(action, WriteScript) and action.on_start is None for action in actions)
     return (absent and written is not None and written.on_start is not None,)
 
 
-def _let_go(record: Record, desk: Desk, left: Left) -> None:
+def _release_notebook(record: Record, deps: Dependencies, left: TeardownResult) -> None:
     """The notebook without anything of ours, as far as its state allows; and its record away."""
     try:
         notebook = notebooks.describe_notebook(record.name)
         tags = notebooks.read_tags(notebook.arn)
-        configuration = notebooks.describe_configuration(notebook.configuration) if notebook.configuration else None
-    except Absent:
-        desk.table.forget(NOTEBOOK, record.name.lower())
+        lifecycle_config = (
+            notebooks.describe_lifecycle_config(notebook.lifecycle_config) if notebook.lifecycle_config else None
+        )
+    except NotFoundError:
+        deps.table.forget(NOTEBOOK, record.name.lower())
         return
-    planned = plan_last_attachment(Seen(record.name, notebook, configuration=configuration, record=record), desk.terms)
+    planned = plan_attachment_teardown(
+        NotebookObservation(record.name, notebook, lifecycle_config=lifecycle_config, record=record), deps.policy
+    )
     if isinstance(planned, Problem):
         left.told.append(planned.message)
     elif planned:
-        with desk.turns.alone(*touched_by(planned)):
-            _apply(planned, desk)
-    ours = shows(tags, desk.settings.tag_key)
+        with deps.turns.alone(*touched_by(planned)):
+            _apply(planned, deps)
+    ours = current_status_tags(tags, deps.settings.tag_key)
     if ours:
-        notebooks.take_tags_away(notebook.arn, *ours)
-    desk.table.forget(NOTEBOOK, record.name.lower())
+        notebooks.remove_tags(notebook.arn, *ours)
+    deps.table.forget(NOTEBOOK, record.name.lower())
 
 
-def _close_ways(desk: Desk, left: Left) -> None:
+def _revoke_rules(deps: Dependencies, left: TeardownResult) -> None:
     """No rule of ours stays. Rules of others, equal ones too, do."""
-    stack = desk.settings.stack
-    around = security_groups.observe(stack, Look())
-    outcome = security_groups.apply(plan(Desired(), around.rules, stack, complete=True), stack)
-    left.undone += [problem.message for problem in outcome.stuck.values()]
+    stack = deps.settings.stack
+    network = security_groups.observe(stack, Ec2Query())
+    outcome = security_groups.apply(plan(Desired(), network.rules, stack, complete=True), stack)
+    left.undone += [problem.message for problem in outcome.not_revoked.values()]

@@ -17,13 +17,13 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from notebook_ssh.aws.pacing import Turns
-from notebook_ssh.aws.table import Table
-from notebook_ssh.rules.correlation import correlation_of
+from notebook_ssh.adapters.table import Table
+from notebook_ssh.adapters.write_slots import Turns
 from notebook_ssh.settings import read_settings
-from reconcile_notebook.reconcile import Desk
-from reconcile_notebook.terms import read_terms
-from uninstall.farewell import Left, give_back
+from notebook_ssh.triggers.correlation import correlation_of
+from reconcile_notebook.policy import load_policy
+from reconcile_notebook.reconcile import Dependencies
+from uninstall.farewell import TeardownResult, tear_down
 
 logger = Logger()
 
@@ -41,12 +41,12 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> None:
     except Exception as error:
         # Nothing may keep the answer from being sent; the log has the rest.
         logger.exception("failed")
-        left = Left(undone=[f"{type(error).__name__}: {error}."])
+        left = TeardownResult(undone=[f"{type(error).__name__}: {error}."])
     logger.info("answered", extra={"done": left.done, "said": left.said})
     answer(event, left, context.log_stream_name)
 
 
-def _work(request: str, context: LambdaContext) -> Left:
+def _work(request: str, context: LambdaContext) -> TeardownResult:
     settings = read_settings()
     table = Table(settings.table)
     turns = Turns(
@@ -57,13 +57,13 @@ def _work(request: str, context: LambdaContext) -> Left:
         last=True,
     )
     if request != "Delete":
-        turns.reopen()
-        return Left()
+        turns.cancel_teardown()
+        return TeardownResult()
     turns.close()
-    return give_back(Desk(settings, read_terms(settings), table, turns, clock=lambda: int(time.time())))
+    return tear_down(Dependencies(settings, load_policy(settings), table, turns, clock=lambda: int(time.time())))
 
 
-def answer(event: Mapping[str, Any], left: Left, log: str) -> None:
+def answer(event: Mapping[str, Any], left: TeardownResult, log: str) -> None:
     """Tell CloudFormation (User Guide, "Custom resource response objects")."""
     body = json.dumps(
         {

@@ -10,7 +10,7 @@
 # Root runs no interpreter that others can write to, and everything below /home/ec2-user is ec2-user's: only
 # the system's Python will do (docs/block.md, "Which Python").
 #
-# rules/block.py drops these lines and fills in the words between @ signs. The settings are words such as
+# model/block_program.py drops these lines and fills in the words between @ signs. The settings are words such as
 # REGION=eu-west-1; boot.py passes them on as arguments, NOTEBOOK_SSH_REGION=eu-west-1.
 ( ( (
 set +eu

@@ -798,7 +798,7 @@ class Worker:
 
 # --- the notebook's own tags ---------------------------------------------------------------------------------
 
-# As the stack reads the same tags (rules/tags.py, docs/tags.md).
+# As the stack reads the same tags (model/spec.py, docs/tags.md).
 TAG_URL = re.compile(
     r"tcp://(?=[^:]{1,253}:)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+:([1-9][0-9]{0,4})"
 )

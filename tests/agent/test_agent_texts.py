@@ -27,7 +27,7 @@ from hypothesis import given, strategies as st
 from unit import test_tags
 
 from notebook.ngrok_stand_in import read_configuration
-from notebook_ssh.rules.tags import read_wish, wish_keys
+from notebook_ssh.model.spec import parse_spec, spec_tag_keys
 from patience import LIMIT_S
 
 program("agent")
@@ -200,7 +200,7 @@ def _rows(*tests: Callable[..., None]) -> list[dict[str, str]]:
 
 
 def _as_the_stack_reads(tags: dict[str, str]) -> dict[str, Any]:
-    asked = read_wish(tags, "ssh")
+    asked = parse_spec(tags, "ssh")
     return {
         "mode": asked.mode.value,
         "until": asked.until,
@@ -224,7 +224,9 @@ class TestTags:
     def test_mean_what_they_mean_to_the_stack(self, tags: dict[str, str]) -> None:
         assert worker.wish(tags) == _as_the_stack_reads(tags)
 
-    @given(st.dictionaries(st.sampled_from(wish_keys("ssh")), test_tags.TEXT), st.sampled_from(["ngrok", "bastion"]))
+    @given(
+        st.dictionaries(st.sampled_from(spec_tag_keys("ssh")), test_tags.TEXT), st.sampled_from(["ngrok", "bastion"])
+    )
     def test_of_any_text_mean_what_they_mean_to_the_stack(self, tags: dict[str, str], mode: str) -> None:
         tags = {"ssh": mode} | tags
         assert worker.wish(tags) == _as_the_stack_reads(tags)

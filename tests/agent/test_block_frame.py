@@ -24,8 +24,8 @@ import needs
 import pytest
 from agent_world import until
 
-from notebook_ssh.rules.block import BlockSettings, render_block, squeeze
-from notebook_ssh.rules.script import Block, Spliced, splice
+from notebook_ssh.model.block_program import BlockSettings, render_block, squeeze
+from notebook_ssh.model.managed_block import Block, Inserted, splice
 from patience import LIMIT_S
 
 LAYER = Path(__file__).resolve().parents[2] / "layers" / "notebook_agent"
@@ -87,7 +87,7 @@ class Machine:
 
     def spliced(self, script: bytes) -> bytes:
         outcome = splice(script, self.block())
-        assert isinstance(outcome, Spliced)
+        assert isinstance(outcome, Inserted)
         return outcome.script
 
     def environment(self) -> dict[str, str]:

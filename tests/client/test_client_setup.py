@@ -50,12 +50,12 @@ def test_a_notebook_is_never_taken_for_a_host_that_has_the_name_already(
 ) -> None:
     """Whoever names a notebook would else stand in colleagues' way to their own machine, or to a server they know."""
     monkeypatch.setattr(files, "ssh_folder", lambda: str(tmp_path))
-    monkeypatch.setattr(ssh_files.socket, "gethostname", lambda: "Desk.example.com")
+    monkeypatch.setattr(ssh_files.socket, "gethostname", lambda: "Dependencies.example.com")
     (tmp_path / "known_hosts").write_text("git ssh-ed25519 AAAA\n")
     (tmp_path / "config").write_text("Host build\n")
     home = tmp_path / "notebook-ssh"
     home.mkdir()
-    names = ["localhost", "Desk", "git", "build", "demo"]
+    names = ["localhost", "Dependencies", "git", "build", "demo"]
     ssh_files.write_hosts(str(home), str(tmp_path / "config"), {"team": names}, ["team"])
     hosts = (home / "hosts").read_text()
     assert [line for line in hosts.splitlines() if line.startswith("Host ")] == ["Host demo"]

@@ -22,12 +22,12 @@ from builders import a_report
 from notebook_world import World, a_world
 from stack import PROJECT, Stack
 
-from notebook_ssh.aws.clients import client
-from notebook_ssh.errors import Permanent, Problem
-from notebook_ssh.rules.record import NotebookState, Phase
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.errors import Problem, TerminalError
+from notebook_ssh.model.record import NotebookState, Phase
 from sweep import handler as sweep
 
-AGAIN = 131
+RETRY_DELAY_S = 131
 """Seconds until a signal that failed is tried again: the queue's visibility timeout and the batch's window."""
 SWEEP = 900
 Story = Iterator[int]
@@ -50,7 +50,7 @@ class Scene:
         """An account whose functions measure under the name of the stack that the alarms are of."""
         world: World = self.open(a_world(self.patch))
         self.patch.setenv("POWERTOOLS_SERVICE_NAME", "notebook-ssh")
-        self.patch.setattr(sweep, "read_terms", lambda settings: world.terms())
+        self.patch.setattr(sweep, "load_policy", lambda settings: world.policy())
         self.patch.setattr(sweep, "time", SimpleNamespace(time=lambda: world.now))
         self.patch.setattr(sweep.tagging, "tagged_notebooks", lambda key: world.tagged(key))
         world.deaf = True
@@ -61,7 +61,7 @@ class Scene:
         errors = 0
         try:
             handle()
-        except (ClientError, Permanent):
+        except (ClientError, TerminalError):
             errors = 1
         self.watch.measure("AWS/Lambda", "Errors", {"FunctionName": f"<{function}>"}, errors, at)
         self.watch.read(self.printed(), at)
@@ -87,7 +87,7 @@ def failed_signals(scene: Scene) -> Story:
         for name in names:
             world.look(name)
         for receives in range(1, tries + 1):
-            world.now += AGAIN
+            world.now += RETRY_DELAY_S
             scene.run("ReconcileNotebook", world.now, lambda n=receives: world.deliver(receives=n))  # type: ignore[misc]
         return world.now + MINUTE
 
@@ -117,7 +117,7 @@ def reconcile_notebook(scene: Scene) -> Story:
         for _ in range(tries):
             world.messages.clear()
             world.look("box")
-            world.now += AGAIN
+            world.now += RETRY_DELAY_S
             scene.run("ReconcileNotebook", world.now, world.deliver)
         return world.now + MINUTE
 
@@ -134,7 +134,7 @@ def reconcile_bastion(scene: Scene) -> Story:
 
     def look(tries: int) -> int:
         for _ in range(tries):
-            bench.now += AGAIN
+            bench.now += RETRY_DELAY_S
             scene.run("ReconcileBastion", bench.now, bench.run)
         return int(bench.now) + MINUTE
 
@@ -204,12 +204,12 @@ def reported(world: World, sequence: int, problem: Problem | None = None) -> Non
     record, at = world.record("box"), world.now + SWEEP - MINUTE
     phase = Phase.FAILED if problem else Phase.CONNECTED
     report = a_report(sequence=sequence, received_at=at, phase=phase, problem=problem, phase_since=at)
-    assert world.table.replace_report("box", record.role, report, record.report).kept
+    assert world.table.replace_report("box", record.role, report, record.report).config_record
 
 
 def a_connected_notebook(scene: Scene) -> World:
     world = scene.notebooks()
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
     world.look("box")
     world.settle()

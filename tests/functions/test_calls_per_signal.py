@@ -12,16 +12,16 @@ import pytest
 from builders import a_record
 from notebook_world import OWNERS, World, a_block, a_world
 
-from notebook_ssh.aws import backups, clients
-from notebook_ssh.aws.clients import client
-from notebook_ssh.aws.known import FRESH, Known
-from notebook_ssh.aws.pacing import Turns
-from notebook_ssh.aws.table import Table
-from notebook_ssh.errors import Transient
-from notebook_ssh.rules.notebook import Kept, is_news
-from notebook_ssh.rules.record import Mode, Restart, RestartStep, Wish
+from notebook_ssh.adapters import backups, clients
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.adapters.record_cache import MAX_AGE_S, RecordCache
+from notebook_ssh.adapters.table import Table
+from notebook_ssh.adapters.write_slots import Turns
+from notebook_ssh.errors import RetryableError
+from notebook_ssh.model.record import Mode, NotebookSpec, Restart, RestartStep
+from notebook_ssh.planning.notebook import LifecycleConfigRecord, has_changed
 from reconcile_notebook import handler
-from reconcile_notebook.observe import SURE
+from reconcile_notebook.observe import SCRIPT_CACHE_S
 
 
 @dataclass
@@ -69,7 +69,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
 def fleet(account: Account, notebooks: int, *, shared: bool = False, **tags: str) -> None:
     for number in range(notebooks):
         if number == 0 or not shared:
-            account.world.configuration(f"team-{number}")
+            account.world.lifecycle_config(f"team-{number}")
         account.world.notebook(f"box-{number}", "team-0" if shared else f"team-{number}", **tags)
     account.world.settle(rounds=40)
 
@@ -105,10 +105,10 @@ def test_a_script_that_was_in_place_within_the_last_minute_is_not_read_again(acc
     fleet(account, 10, shared=True, ssh="ngrok")
     look(account, 10)
     assert account.story()["DescribeNotebookInstanceLifecycleConfig"] == 1
-    account.world.now += SURE - 10
+    account.world.now += SCRIPT_CACHE_S - 10
     look(account, 1)
     assert account.story() == {"BatchGetItem": 1, "DescribeNotebookInstance": 1, "ListTags": 1}
-    account.world.now += SURE
+    account.world.now += SCRIPT_CACHE_S
     look(account, 1)
     assert account.story()["DescribeNotebookInstanceLifecycleConfig"] == 1
 
@@ -187,9 +187,9 @@ def test_the_block_in_a_script_that_five_share_is_written_once(account: Account)
 
 
 def another_worker_saw_a_change(world: World) -> None:
-    kept = Known(world.table, world.now).kept("team-0")
-    assert kept
-    backups.keep(world.table, replace(kept, modified=kept.modified + 1))
+    config_record = RecordCache(world.table, world.now).config_record("team-0")
+    assert config_record
+    backups.keep(world.table, replace(config_record, modified=config_record.modified + 1))
 
 
 def the_stack_has_another_block(world: World) -> None:
@@ -239,7 +239,7 @@ def test_what_was_read_for_a_batch_is_read_again_when_it_is_old(account: Account
 
     def slow(operation: str, given: dict[str, Any]) -> None:
         if operation == "describe_notebook_instance":
-            account.world.now += FRESH + 1
+            account.world.now += MAX_AGE_S + 1
 
     account.world.before_call = slow
     look(account, 3)
@@ -256,7 +256,7 @@ def test_a_stack_that_is_closed_while_a_batch_is_looked_at_is_left_alone(account
             TableName="records",
             Item={"pk": {"S": "clock"}, "sk": {"S": "sagemaker-writes"}, "closed": {"BOOL": True}},
         )
-        account.world.now += FRESH + 1
+        account.world.now += MAX_AGE_S + 1
 
     account.world.before_call = closing
     look(account, 2)
@@ -273,12 +273,12 @@ def test_a_look_that_was_overtaken_undoes_nothing_and_is_taken_again(account: Ac
         """Another worker's look begins and ends between our reading of the table and our saving."""
         if operation == "list_tags":
             world.before_call = lambda operation, given: None
-            theirs = a_record(name="box-0", observed_at=world.now, seen="theirs", attached="by them")
+            theirs = a_record(name="box-0", observed_at=world.now, seen="theirs", attached_config="by them")
             assert world.table.save_observed(theirs, None)
 
     world.before_call = another
     world.deliver()
-    assert world.record("box-0").attached == "by them"
+    assert world.record("box-0").attached_config == "by them"
     assert world.on_start("team-0") == OWNERS
     world.now += 5
     account.settle()
@@ -322,7 +322,7 @@ def test_a_restart_that_another_look_began_is_not_begun_again(account: Account) 
 
 def test_a_configuration_that_somebody_attached_meanwhile_is_not_replaced(account: Account) -> None:
     world = account.world
-    world.configuration("theirs")
+    world.lifecycle_config("theirs")
     world.notebook("box", running=False)
     world.settle()
     world.tag("box", ssh="ngrok")
@@ -335,7 +335,7 @@ def test_a_configuration_that_somebody_attached_meanwhile_is_not_replaced(accoun
 
     world.before_call = before
     world.deliver()
-    assert world.attached("box") == "theirs"
+    assert world.attached_config("box") == "theirs"
 
 
 def test_a_look_that_found_nothing_new_is_remembered_by_the_process_alone(account: Account) -> None:
@@ -358,15 +358,15 @@ def test_what_is_known_of_a_configuration_that_another_worker_is_about_to_make_i
     account: Account,
 ) -> None:
     world = account.world
-    backups.keep(world.table, Kept("team"))
+    backups.keep(world.table, LifecycleConfigRecord("team"))
     elsewhere = Turns(world.table, lambda: 60_000, lambda: world.now * 1000, lambda seconds: None)
     with elsewhere.alone("configuration/team"):
-        world.send("", [({"look_at": {"configuration": "team"}, "because": "the story"}, 0)])
+        world.send("", [({"request": {"lifecycle_config": "team"}, "reason": "the story"}, 0)])
         world.deliver()
-        assert world.table.item("configuration", "team")
+        assert world.table.item("lifecycle_config", "team")
     world.now += 5
     account.settle()
-    assert world.table.item("configuration", "team") is None
+    assert world.table.item("lifecycle_config", "team") is None
 
 
 @pytest.mark.parametrize("edited", [False, True])
@@ -396,12 +396,12 @@ def test_an_event_of_a_configuration_that_is_delivered_again_is_looked_into(acco
 
 
 def test_the_end_of_access_is_news_once() -> None:
-    before = a_record(wish=Wish(Mode.NGROK, until=1_000), observed_at=900)
-    assert not is_news(before, replace(before, observed_at=999))
-    assert is_news(before, replace(before, observed_at=1_000))
-    assert not is_news(replace(before, observed_at=1_000), replace(before, observed_at=1_001))
-    assert is_news(None, before)
-    assert is_news(before, replace(before, seen="other"))
+    before = a_record(spec=NotebookSpec(Mode.NGROK, until=1_000), observed_at=900)
+    assert not has_changed(before, replace(before, observed_at=999))
+    assert has_changed(before, replace(before, observed_at=1_000))
+    assert not has_changed(replace(before, observed_at=1_000), replace(before, observed_at=1_001))
+    assert has_changed(None, before)
+    assert has_changed(before, replace(before, seen="other"))
 
 
 # ---- reading many ------------------------------------------------------------------------------
@@ -436,5 +436,5 @@ def test_keys_that_were_left_out_are_asked_for_again(monkeypatch: pytest.MonkeyP
 
 def test_what_stays_left_out_is_no_absence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "_client", lambda name: Forgetful(0))
-    with pytest.raises(Transient, match="1 of 1 keys were not read"):
-        Known(Table("records"), 0).read_ahead([], [])
+    with pytest.raises(RetryableError, match="1 of 1 keys were not read"):
+        RecordCache(Table("records"), 0).prefetch([], [])

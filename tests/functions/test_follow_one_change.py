@@ -15,11 +15,11 @@ from loglines import logged_by
 from notebook_world import ROLE, World, a_world
 
 from lookup_api import handler as lookup_api
-from notebook_ssh.aws import queues
-from notebook_ssh.aws.clients import client
-from notebook_ssh.http import log_keys
-from notebook_ssh.rules.correlation import FIELD
-from notebook_ssh.rules.record import Mode
+from notebook_ssh.adapters import sqs as queues
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.http_api.handling import log_keys
+from notebook_ssh.model.record import Mode
+from notebook_ssh.triggers.correlation import FIELD
 from reconcile_bastion import handler as bastion
 from reconcile_notebook import handler as notebook
 from record_address import handler as record_address
@@ -67,10 +67,10 @@ class Bastion:
     def __init__(self, world: World) -> None:
         self.world = world
         self.messages: list[str] = []
-        world.patch.setattr(queues, "tell_bastion", self.tell)
+        world.patch.setattr(queues, "request_bastion_resync", self.tell)
 
-    def tell(self, queue: str, because: str, correlation_id: str) -> None:
-        self.messages.append(json.dumps({"look_at": "bastion", FIELD: correlation_id}))
+    def tell(self, queue: str, reason: str, correlation_id: str) -> None:
+        self.messages.append(json.dumps({"request": "bastion", FIELD: correlation_id}))
 
     def deliver(self) -> None:
         sent = {"attributes": {"SentTimestamp": str(self.world.now * 1000)}, "messageId": "message-9"}
@@ -82,7 +82,7 @@ class Bastion:
 def test_a_tag_is_followed_through_both_reconcilers_to_the_status_that_is_told(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ways = Bastion(world)
+    routes = Bastion(world)
     in_a_vpc_with_a_bastion(world, "box")
     world.settle()
     world.deaf = True  # what SageMaker tells of our own writes are other events
@@ -94,12 +94,12 @@ def test_a_tag_is_followed_through_both_reconcilers_to_the_status_that_is_told(
     with logged_by(monkeypatch, notebook.logger, bastion.logger) as lines:
         world.deliver()
         report = a_report(mode=Mode.BASTION, received_at=world.now, host=None, port=None)
-        assert world.table.replace_report("box", world.record("box").role, report, None).kept
+        assert world.table.replace_report("box", world.record("box").role, report, None).config_record
         world.finish()
-        ways.deliver()
+        routes.deliver()
         world.settle()
 
-    told = [(line["message"], line.get("because")) for line in lines if line["message"] in ("looked at", "grant")]
+    told = [(line["message"], line.get("reason")) for line in lines if line["message"] in ("looked at", "grant")]
     assert told == [("looked at", "tags changed"), ("grant", None), ("looked at", None), ("looked at", "status")]
     assert {line["correlation_id"] for line in lines} == {EVENT}
     assert {line["function_request_id"] for line in lines} == {"request", "run-1"}
@@ -108,7 +108,7 @@ def test_a_tag_is_followed_through_both_reconcilers_to_the_status_that_is_told(
 def test_a_look_that_is_put_off_goes_on_under_the_same_id(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.notebook("box")
     world.settle()
-    world.send("", [({"look_at": {"notebook": "box"}, FIELD: EVENT}, 0)])
+    world.send("", [({"request": {"notebook": "box"}, FIELD: EVENT}, 0)])
     world.remaining = 0
     world.deliver()
     world.remaining = 100_000
@@ -124,10 +124,10 @@ def test_a_signal_that_tells_nothing_new_is_found_by_its_id_too(world: World, mo
     world.notebook("box")
     world.settle()
     sent = world.now - 1000
-    world.messages = [(world.now, sent, json.dumps({"look_at": {"notebook": "box"}, FIELD: EVENT}))]
+    world.messages = [(world.now, sent, json.dumps({"request": {"notebook": "box"}, FIELD: EVENT}))]
     with logged_by(monkeypatch, notebook.logger) as lines:
         world.deliver()
-    assert [(line["message"], line["look_at"], line[FIELD]) for line in lines] == [("already seen", "box", EVENT)]
+    assert [(line["message"], line["request"], line[FIELD]) for line in lines] == [("already seen", "box", EVENT)]
 
 
 def test_nothing_of_one_look_is_left_on_the_lines_of_the_next_run(
@@ -137,13 +137,13 @@ def test_nothing_of_one_look_is_left_on_the_lines_of_the_next_run(
     with logged_by(monkeypatch, notebook.logger) as lines:
         world.deliver()
         notebook.logger.info("the next run")
-    assert {"look_at", "because", FIELD} & lines[0].keys() == {"look_at", "because", FIELD}
-    assert not {"look_at", "because", FIELD} & lines[-1].keys()
+    assert {"request", "reason", FIELD} & lines[0].keys() == {"request", "reason", FIELD}
+    assert not {"request", "reason", FIELD} & lines[-1].keys()
 
 
 def test_what_a_sweep_queues_goes_by_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    ways = Bastion(world)
-    monkeypatch.setattr(sweep, "read_terms", lambda settings: world.terms())
+    routes = Bastion(world)
+    monkeypatch.setattr(sweep, "load_policy", lambda settings: world.policy())
     monkeypatch.setattr(sweep.tagging, "tagged_notebooks", world.tagged)
     monkeypatch.setenv("BASTION_SECURITY_GROUP", "sg-0123456789abcdef0")
     monkeypatch.setenv("BASTION_VPC", "vpc-0123456789abcdef0")
@@ -155,7 +155,7 @@ def test_what_a_sweep_queues_goes_by_the_sweep(world: World, monkeypatch: pytest
         logged = [line for line in lines if "_aws" not in line]
         assert {(line[FIELD], line["function_request_id"]) for line in logged} == {(expected, "run-1")}
         assert {json.loads(body)[FIELD] for _, _, body in world.messages} == {expected}
-        assert json.loads(ways.messages.pop())[FIELD] == expected
+        assert json.loads(routes.messages.pop())[FIELD] == expected
 
 
 def test_a_report_that_changes_the_status_is_followed_to_who_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:

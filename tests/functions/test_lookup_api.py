@@ -11,14 +11,14 @@ from botocore.exceptions import ClientError
 from builders import HOST_KEY, NOW, RSA_KEY, a_record, a_report
 
 from lookup_api import handler
-from notebook_ssh.aws.clients import client
-from notebook_ssh.rules.record import Mode, NotebookState, Way, Wish
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, NotebookState
 
 ONE = "/notebooks/{name}"
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 BASTION = {
-    "wish": Wish(mode=Mode.BASTION),
-    "way": Way(open=True, private_ip="10.0.1.5", since=NOW - 300),
+    "spec": NotebookSpec(mode=Mode.BASTION),
+    "route": BastionRoute(open=True, private_ip="10.0.1.5", since=NOW - 300),
     "report": a_report(mode=Mode.BASTION, host=None, port=None),
 }
 
@@ -63,7 +63,7 @@ def test_so_is_one_behind_the_bastion(world: World) -> None:
 
 
 def test_everything_known_as_json(world: World) -> None:
-    world.knows(a_record(wish=Wish(mode=Mode.NGROK, users=("mario",), until=NOW + 60), report=a_report()))
+    world.knows(a_record(spec=NotebookSpec(mode=Mode.NGROK, users=("mario",), until=NOW + 60), report=a_report()))
     assert world.get(ONE).json == {
         "name": "demo",
         "mode": "ngrok",
@@ -87,7 +87,7 @@ def test_everything_known_as_json(world: World) -> None:
         "reported_at": "2027-01-15T07:59:50Z",
         "agent": "1.0",
         "instance": {"state": "InService", "since": "2027-01-15T07:51:40Z"},
-        "configuration": "demo-configuration",
+        "lifecycle_config": "demo-configuration",
         "block_since": "2027-01-15T06:36:40Z",
         "planned": [],
     }
@@ -154,7 +154,7 @@ def test_nothing_is_kept_on_the_way_and_the_type_is_told(world: World, route: st
         ({"state": NotebookState.STOPPED, "started_at": None}, "stopped", "start-notebook-instance"),
         ({"block_since": NOW}, "pending-restart", "Stop it and start it"),
         ({"report": a_report(received_at=NOW - 9999)}, "stale", "stop and start"),
-        ({"report": a_report(), "wish": Wish()}, "off", "ssh=ngrok"),
+        ({"report": a_report(), "spec": NotebookSpec()}, "off", "ssh=ngrok"),
     ],
 )
 def test_without_an_address_the_answer_is_what_to_do(
@@ -176,7 +176,7 @@ def test_doctor_speaks_text_and_json(world: World) -> None:
     for accept in ("application/json", "application/json, text/plain;q=0.5"):
         told = world.get(f"{ONE}/doctor", headers={"accept": accept})
         assert told.headers["Content-Type"] == JSON
-        assert [hop["verdict"] for hop in told.json["hops"]] == ["ok", "ok", "ok", "waiting", "waiting", "waiting"]
+        assert [check["result"] for check in told.json["checks"]] == ["ok", "ok", "ok", "waiting", "waiting", "waiting"]
 
 
 def test_the_list_has_every_notebook(world: World) -> None:
@@ -261,7 +261,7 @@ def test_a_busy_table_is_later(world: World) -> None:
 
 
 def test_too_much_for_one_answer_is_said(world: World) -> None:
-    world.patch.setattr("notebook_ssh.http.LARGEST_ANSWER", 100)
+    world.patch.setattr("notebook_ssh.http_api.handling.LARGEST_ANSWER", 100)
     world.knows(a_record(report=a_report()))
     said = world.get("/ssh-config")
     assert (said.status, said.json["error"]) == (507, "too-many")

@@ -10,7 +10,7 @@ import pytest
 from notebook_world import World, a_world
 
 from emulator import sagemaker
-from notebook_ssh.aws.clients import client
+from notebook_ssh.adapters.clients import client
 from reconcile_notebook import handler
 
 CONFIGURATIONS = 60
@@ -38,7 +38,7 @@ def test_as_many_configurations_as_seconds_and_next_to_nothing_refused(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(CONFIGURATIONS):
-        world.configuration(f"team-{number}")
+        world.lifecycle_config(f"team-{number}")
         world.notebook(f"box-{number}", f"team-{number}", ssh="ngrok")
     world.messages.clear()
 

@@ -10,11 +10,11 @@ from examples import examples
 from hypothesis import HealthCheck, given, strategies as st
 from notebook_world import World, a_world
 
-from notebook_ssh.aws import clients, queues, tagging
-from notebook_ssh.aws.clients import client
-from notebook_ssh.aws.known import Known
-from notebook_ssh.aws.pacing import BETWEEN, LAST_WORDS, NoTurn, Turns
-from notebook_ssh.errors import Transient
+from notebook_ssh.adapters import clients, resource_tagging as tagging, sqs as queues
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.adapters.record_cache import RecordCache
+from notebook_ssh.adapters.write_slots import MIN_INTERVAL_MS, SHUTDOWN_MARGIN_MS, SlotUnavailableError, Turns
+from notebook_ssh.errors import RetryableError
 
 
 @pytest.fixture
@@ -47,19 +47,19 @@ def test_all_workers_together_write_once_a_second(world: World, starts: list[int
     for number in order:
         workers[number % len(workers)].write()
     writes = sorted(moment for worker in workers for moment in worker.writes)
-    assert all(later - earlier >= BETWEEN for earlier, later in pairwise(writes))
+    assert all(later - earlier >= MIN_INTERVAL_MS for earlier, later in pairwise(writes))
     # Nor is a slot wasted while somebody waits.
-    assert len(writes) < 2 or writes[-1] <= max(starts) + 1_000_000 + BETWEEN * len(writes)
+    assert len(writes) < 2 or writes[-1] <= max(starts) + 1_000_000 + MIN_INTERVAL_MS * len(writes)
 
 
 def test_a_slot_that_comes_too_late_is_not_taken(world: World) -> None:
-    patient, hasty = Worker(world, 0), Worker(world, 0, lasts=LAST_WORDS + 2_500)
+    patient, hasty = Worker(world, 0), Worker(world, 0, lasts=SHUTDOWN_MARGIN_MS + 2_500)
     for _ in range(5):
         patient.turns.take()
-    with pytest.raises(NoTurn) as refused:
+    with pytest.raises(SlotUnavailableError) as refused:
         hasty.write()
     assert refused.value.after == 5
-    assert patient.turns.take() == 5 * BETWEEN
+    assert patient.turns.take() == 5 * MIN_INTERVAL_MS
 
 
 @pytest.mark.parametrize("waiting", [0, 3])
@@ -68,33 +68,33 @@ def test_a_slot_that_is_asked_for_ahead_comes_so_much_later_and_puts_nobody_off(
     worker = Worker(world, 1_000_000)
     for _ in range(waiting):
         worker.turns.take()
-    assert worker.turns.take(ahead=300) == 1_000_000 + max(300, waiting * BETWEEN)
-    assert worker.turns.take() == 1_000_000 + max(300, waiting * BETWEEN) + BETWEEN
+    assert worker.turns.take(ahead=300) == 1_000_000 + max(300, waiting * MIN_INTERVAL_MS)
+    assert worker.turns.take() == 1_000_000 + max(300, waiting * MIN_INTERVAL_MS) + MIN_INTERVAL_MS
 
 
 def test_a_slot_that_is_asked_for_ahead_must_come_in_time_as_well(world: World) -> None:
-    worker = Worker(world, 0, lasts=LAST_WORDS + 500)
+    worker = Worker(world, 0, lasts=SHUTDOWN_MARGIN_MS + 500)
     assert worker.turns.take(ahead=500) == 500
     world.table.forget("clock", "sagemaker-writes")
-    with pytest.raises(NoTurn):
+    with pytest.raises(SlotUnavailableError):
         worker.turns.take(ahead=501)
     assert world.table.item("clock", "sagemaker-writes") is None
 
 
 def test_at_the_end_of_an_invocation_nothing_is_begun(world: World) -> None:
-    with pytest.raises(NoTurn):
-        Worker(world, 0, lasts=LAST_WORDS - 1).write()
+    with pytest.raises(SlotUnavailableError):
+        Worker(world, 0, lasts=SHUTDOWN_MARGIN_MS - 1).write()
 
 
 def test_a_closed_stack_gives_turns_to_its_end_alone(world: World) -> None:
     worker = Worker(world, 0)
     last = Turns(world.table, lambda: 60_000, lambda: 0, lambda seconds: None, last=True)
     last.close()
-    assert Known(world.table, 0).closed()
-    with pytest.raises(NoTurn):
+    assert RecordCache(world.table, 0).is_tearing_down()
+    with pytest.raises(SlotUnavailableError):
         worker.write()
     last.keep(None)
-    last.reopen()
+    last.cancel_teardown()
     worker.write()
     assert len(worker.writes) == 1
 
@@ -102,7 +102,7 @@ def test_a_closed_stack_gives_turns_to_its_end_alone(world: World) -> None:
 def test_what_one_holds_nobody_else_gets_until_it_lets_go(world: World) -> None:
     one, other = Worker(world, 0), Worker(world, 0)
     with one.turns.alone("configuration/a", "notebook/b"):
-        with pytest.raises(NoTurn), other.turns.alone("notebook/b"):
+        with pytest.raises(SlotUnavailableError), other.turns.alone("notebook/b"):
             raise AssertionError("held twice")
         with other.turns.alone("configuration/c"):
             pass
@@ -124,7 +124,7 @@ def test_a_holder_that_was_late_does_not_let_go_of_anothers(world: World) -> Non
     with late.turns.alone("configuration/a"):
         held = next_one.turns.alone("configuration/a")
         held.__enter__()
-    with pytest.raises(NoTurn), third.turns.alone("configuration/a"):
+    with pytest.raises(SlotUnavailableError), third.turns.alone("configuration/a"):
         raise AssertionError("held twice")
     held.__exit__(None, None, None)
 
@@ -159,14 +159,14 @@ def test_a_message_that_was_not_taken_is_a_failure(account: str, monkeypatch: py
 
     with monkeypatch.context() as patch:
         patch.setattr(clients, "_client", lambda service: Refusing())
-        with pytest.raises(Transient):
+        with pytest.raises(RetryableError):
             queues.send(account, [({}, 0)])
 
 
 def test_the_bastion_hears_every_change(account: str) -> None:
     fifo = client("sqs").create_queue(QueueName="bastion.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
-    queues.tell_bastion(fifo, "box", "event-1")
-    queues.tell_bastion(fifo, "box", "event-1")
+    queues.request_bastion_resync(fifo, "box", "event-1")
+    queues.request_bastion_resync(fifo, "box", "event-1")
     found = client("sqs").get_queue_attributes(QueueUrl=fifo, AttributeNames=["ApproximateNumberOfMessages"])
     assert found["Attributes"]["ApproximateNumberOfMessages"] == "2"
 

@@ -25,11 +25,21 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from stack import source
 
-from notebook_ssh.aws.clients import client
-from notebook_ssh.aws.table import key, to_attribute
-from notebook_ssh.errors import Permanent, Transient
-from notebook_ssh.rules.record import OWNER_TAG, Mode, Network, NotebookState, Phase, Record, Report, Way, Wish
-from notebook_ssh.rules.status import Code, status_of
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.adapters.table import key, to_attribute
+from notebook_ssh.errors import RetryableError, TerminalError
+from notebook_ssh.model.record import (
+    OWNER_TAG,
+    BastionRoute,
+    Mode,
+    Network,
+    NotebookSpec,
+    NotebookState,
+    Phase,
+    Record,
+    Report,
+)
+from notebook_ssh.model.status import Code, status_of
 from reconcile_bastion import handler
 
 READS = {"DescribeSecurityGroups", "DescribeSecurityGroupRules", "DescribeNetworkInterfaces", "Query", "GetItem"}
@@ -51,17 +61,17 @@ class TestOneNotebook:
         assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) == ("tcp", 22, 22)
         assert rule["ReferencedGroupInfo"]["GroupId"] == bench.bastion
         assert rule["Tags"] == [{"Key": OWNER_TAG, "Value": STACK}]
-        way = bench.way("Ana-1")
-        assert way.open
-        assert way.since == NOW
-        assert way.private_ip is not None
-        assert way.private_ip.startswith("10.0.")
+        route = bench.route("Ana-1")
+        assert route.open
+        assert route.since == NOW
+        assert route.private_ip is not None
+        assert route.private_ip.startswith("10.0.")
 
         bench.change(record, state=NotebookState.STOPPING)
         bench.now += 60
         bench.run()
         assert bench.rules(group) == {}
-        assert bench.way("ana-1") == Way(since=NOW + 60)
+        assert bench.route("ana-1") == BastionRoute(since=NOW + 60)
 
     @pytest.mark.parametrize(
         "parts",
@@ -69,9 +79,9 @@ class TestOneNotebook:
             {"state": STOPPED},
             {"state": NotebookState.FAILED},
             {"state": NotebookState.DELETING},
-            {"wish": Wish(Mode.OFF)},
-            {"wish": Wish(Mode.NGROK)},
-            {"wish": Wish(Mode.BASTION, until=NOW)},
+            {"spec": NotebookSpec(Mode.OFF)},
+            {"spec": NotebookSpec(Mode.NGROK)},
+            {"spec": NotebookSpec(Mode.BASTION, until=NOW)},
         ],
     )
     def test_every_end_closes(self, bench: Bench, parts: dict[str, Any]) -> None:
@@ -81,7 +91,7 @@ class TestOneNotebook:
         bench.change(record, **parts)
         bench.run()
         assert bench.rules(group) == {}
-        assert not bench.way("nb").open
+        assert not bench.route("nb").open
 
     def test_a_deleted_record_closes(self, bench: Bench) -> None:
         group = bench.group("notebooks")
@@ -101,14 +111,14 @@ class TestOneNotebook:
         bench.change(first, state=STOPPED)
         bench.run()
         assert list(bench.rules(group)) == [rule_id]
-        assert (bench.way("one").open, bench.way("two").open) == (False, True)
+        assert (bench.route("one").open, bench.route("two").open) == (False, True)
 
     def test_whose_interface_is_not_there_yet_is_open_without_an_address(self, bench: Bench) -> None:
         group = bench.group("notebooks")
         record = bench.notebook("nb", group, state=NotebookState.PENDING)
         bench.change(record, network=replace(record.network, interface=None))
         bench.run()
-        assert bench.way("nb") == Way(True, None, NOW)
+        assert bench.route("nb") == BastionRoute(True, None, NOW)
 
 
 class TestBastionsGroup:
@@ -155,7 +165,7 @@ class TestOthersRules:
         record = bench.notebook("nb", group)
         bench.run()
         assert bench.rules(group) == before
-        assert bench.way("nb").open
+        assert bench.route("nb").open
         bench.change(record, state=STOPPED)
         bench.run()
         assert bench.rules(group) == before
@@ -238,7 +248,7 @@ class TestObstacles:
         self.assert_problem(bench, "nb", "other-vpc", far)
 
     def test_a_notebook_in_no_vpc(self, bench: Bench) -> None:
-        bench.table.save_observed(Record("nb", wish=Wish(Mode.BASTION), state=RUNNING, observed_at=NOW), None)
+        bench.table.save_observed(Record("nb", spec=NotebookSpec(Mode.BASTION), state=RUNNING, observed_at=NOW), None)
         bench.run()
         self.assert_problem(bench, "nb", "not-in-vpc")
 
@@ -249,8 +259,8 @@ class TestObstacles:
         bench.notebook("lucky", roomy)
         bench.run()
         self.assert_problem(bench, "unlucky", "rule-limit", full)
-        assert bench.way("lucky").open
-        assert bench.way("lucky").problem is None
+        assert bench.route("lucky").open
+        assert bench.route("lucky").problem is None
 
     def test_a_full_group_in_which_our_own_rule_makes_room(self, bench: Bench) -> None:
         group = bench.group("notebooks")
@@ -264,23 +274,23 @@ class TestObstacles:
         )
         bench.limit(group)
         bench.run()
-        assert bench.way("nb").open
-        assert bench.way("nb").problem is None
+        assert bench.route("nb").open
+        assert bench.route("nb").problem is None
         assert {rule["FromPort"] for rule in bench.rules(group).values() if "ReferencedGroupInfo" in rule} == {22}
 
     def test_a_rule_that_iam_forbids_is_told_and_the_others_are_made(self, bench: Bench) -> None:
-        closed, roomy = bench.group("closed"), bench.group("roomy")
-        bench.notebook("nb", closed)
+        is_tearing_down, roomy = bench.group("closed"), bench.group("roomy")
+        bench.notebook("nb", is_tearing_down)
         bench.notebook("lucky", roomy)
         with failing(
             "AuthorizeSecurityGroupIngress",
             "UnauthorizedOperation",
             status=403,
-            when=lambda params: params["body"]["GroupId"] == closed,
+            when=lambda params: params["body"]["GroupId"] == is_tearing_down,
         ):
             bench.run()
         self.assert_problem(bench, "nb", "rule-refused", "UnauthorizedOperation")
-        assert bench.way("lucky").open
+        assert bench.route("lucky").open
 
     def test_goes_away_with_its_cause(self, bench: Bench) -> None:
         group = bench.group("notebooks")
@@ -288,15 +298,15 @@ class TestObstacles:
         with failing("AuthorizeSecurityGroupIngress", "UnauthorizedOperation", status=403):
             bench.run()
         bench.run()
-        assert bench.way("nb").open
-        assert bench.way("nb").problem is None
+        assert bench.route("nb").open
+        assert bench.route("nb").problem is None
 
     def assert_problem(self, bench: Bench, name: str, code: str, named: str = "") -> None:
-        way = bench.way(name)
-        assert not way.open
-        assert way.problem is not None
-        assert way.problem.code == code
-        assert named in way.problem.message
+        route = bench.route(name)
+        assert not route.open
+        assert route.problem is not None
+        assert route.problem.code == code
+        assert named in route.problem.message
 
 
 class TestPartialKnowledge:
@@ -310,7 +320,7 @@ class TestPartialKnowledge:
         bench.run()
         before = bench.rules(group)
         bench.change(stopped, state=STOPPED)
-        with failing(operation, "RequestLimitExceeded"), pytest.raises(Transient):
+        with failing(operation, "RequestLimitExceeded"), pytest.raises(RetryableError):
             bench.run()
         assert bench.rules(group) == before
         bench.run()
@@ -324,7 +334,7 @@ class TestPartialKnowledge:
         with forgetful_filters():
             bench.run()
         assert bench.rules(group) == before
-        assert bench.way("nb").open
+        assert bench.route("nb").open
 
     def test_a_fleet_read_halfway_is_served_as_far_as_it_is_known(self, bench: Bench) -> None:
         known, unknown = bench.group("known"), bench.group("unknown")
@@ -334,11 +344,11 @@ class TestPartialKnowledge:
         one_item_a_page(bench)
         with (
             failing("Query", "ThrottlingException", when=lambda params: b"ExclusiveStartKey" in params["body"]),
-            pytest.raises(Transient, match="nothing was revoked"),
+            pytest.raises(RetryableError, match="nothing was revoked"),
         ):
             bench.run()
         assert len(bench.rules(known)) == len(bench.rules(unknown)) == 1
-        assert bench.way("a-running").open
+        assert bench.route("a-running").open
 
     def test_a_write_that_must_wait_is_finished_by_the_next_run(self, bench: Bench) -> None:
         groups = [bench.group(f"group-{number}") for number in range(3)]
@@ -352,10 +362,10 @@ class TestPartialKnowledge:
                 status=503,
                 when=lambda params: params["body"]["GroupId"] == late,
             ),
-            pytest.raises(Transient),
+            pytest.raises(RetryableError),
         ):
             bench.run()
-        assert bench.table.bastion_observed_from() is None
+        assert bench.table.last_bastion_sync() is None
         bench.run()
         assert all(len(bench.rules(group)) == 1 for group in groups)
 
@@ -372,7 +382,7 @@ class TestPartialKnowledge:
                 status=403,
                 when=lambda params: params["body"]["GroupId"] == groups[0],
             ),
-            pytest.raises(Permanent, match="rule-stuck"),
+            pytest.raises(TerminalError, match="rule-stuck"),
         ):
             bench.run()
         assert len(bench.rules(groups[0])) == 1
@@ -392,13 +402,13 @@ class TestRaces:
         with failing("AuthorizeSecurityGroupIngress", "InvalidPermission.Duplicate", when=once(beaten)):
             bench.run()
         assert "Tags" not in bench.only_rule(group) or bench.only_rule(group)["Tags"] == []
-        assert bench.way("nb").open
+        assert bench.route("nb").open
 
     def test_a_duplicate_that_cannot_be_seen_is_tried_again(self, bench: Bench) -> None:
         bench.notebook("nb", bench.group("notebooks"))
         with (
             failing("AuthorizeSecurityGroupIngress", "InvalidPermission.Duplicate"),
-            pytest.raises(Transient, match="does not show it yet"),
+            pytest.raises(RetryableError, match="does not show it yet"),
         ):
             bench.run()
 
@@ -409,13 +419,13 @@ class TestRaces:
         bench.change(record, state=STOPPED)
         with failing("RevokeSecurityGroupIngress", code):
             bench.run()
-        assert not bench.way("nb").open
+        assert not bench.route("nb").open
 
     def test_a_group_deleted_meanwhile_is_a_status(self, bench: Bench) -> None:
         bench.notebook("nb", bench.group("notebooks"))
         with failing("AuthorizeSecurityGroupIngress", "InvalidGroup.NotFound"):
             bench.run()
-        problem = bench.way("nb").problem
+        problem = bench.route("nb").problem
         assert problem is not None
         assert problem.code == "group-gone"
 
@@ -428,7 +438,7 @@ def test_a_way_that_opens_under_a_waiting_agent_is_news(bench: Bench) -> None:
     bench.monkeypatch.setattr(handler.queues, "send", lambda queue, messages: sent.extend(messages))
     bench.run()
     bench.run()
-    assert [(message["look_at"], message["because"], delay) for message, delay in sent] == [
+    assert [(message["request"], message["reason"], delay) for message, delay in sent] == [
         ({"notebook": "nb"}, "status", 0)
     ]
 
@@ -455,7 +465,7 @@ def test_a_dry_run_plans_and_changes_no_rule(bench: Bench) -> None:
     bench.notebook("nb", group)
     bench.run()
     assert bench.rules(group) == {}
-    assert not bench.way("nb").open
+    assert not bench.route("nb").open
 
 
 class TestSignals:
@@ -471,7 +481,7 @@ class TestSignals:
         group = bench.group("notebooks")
         bench.notebook("nb", group)
         bench.now += 30
-        with failing("DescribeSecurityGroups", "RequestLimitExceeded"), pytest.raises(Transient):
+        with failing("DescribeSecurityGroups", "RequestLimitExceeded"), pytest.raises(RetryableError):
             bench.run(NOW * 1000)
         bench.run(NOW * 1000)
         assert len(bench.rules(group)) == 1
@@ -503,7 +513,7 @@ def test_a_thousand_notebooks_in_two_hundred_groups_are_one_run(bench: Bench) ->
         bench.run()
     assert first["AuthorizeSecurityGroupIngress"] == 200
     assert first["UpdateItem"] == 1000 + 1
-    assert all(record.way and record.way.open and record.way.private_ip for record in bench.table.records())
+    assert all(record.route and record.route.open and record.route.private_ip for record in bench.table.records())
 
     with counted() as steady:
         bench.run()
@@ -534,7 +544,7 @@ def thousand_notebooks(bench: Bench, groups: list[str]) -> list[Record]:
         group = groups[number % len(groups)]
         interface = ec2.create_network_interface(subnet, f"10.0.{number // 250}.{number % 250}", [group])
         network = Network(bench.subnet, (group,), interface.id)
-        records.append(Record(f"nb-{number:04}", wish=Wish(Mode.BASTION), state=RUNNING, network=network))
+        records.append(Record(f"nb-{number:04}", spec=NotebookSpec(Mode.BASTION), state=RUNNING, network=network))
     for start in range(0, len(records), 25):
         puts = [
             {"PutRequest": {"Item": key("notebook", record.name) | to_attribute(asdict(record))["M"]}}
@@ -555,4 +565,4 @@ def test_rules_are_read_page_by_page(bench: Bench) -> None:
         bench.run()
     assert calls["DescribeSecurityGroupRules"] >= 3
     assert calls["AuthorizeSecurityGroupIngress"] == 0
-    assert bench.way("nb").open
+    assert bench.route("nb").open

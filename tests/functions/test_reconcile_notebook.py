@@ -14,15 +14,15 @@ import pytest
 from botocore.exceptions import ClientError
 from notebook_world import FALLBACK, OWNERS, World, a_block, a_world
 
-from notebook_ssh.aws import notebooks
-from notebook_ssh.aws.clients import client
-from notebook_ssh.aws.pacing import Turns
-from notebook_ssh.aws.table import OBSERVED
-from notebook_ssh.errors import Problem, Transient
-from notebook_ssh.rules.notebook import PLAIN
-from notebook_ssh.rules.record import Mode, Network, NotebookState, Record, Restart, RestartStep, Wish
+from notebook_ssh.adapters import sagemaker as notebooks
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.adapters.table import RECONCILER_FIELDS
+from notebook_ssh.adapters.write_slots import Turns
+from notebook_ssh.errors import Problem, RetryableError
+from notebook_ssh.model.record import Mode, Network, NotebookSpec, NotebookState, Record, Restart, RestartStep
+from notebook_ssh.planning.notebook import EMPTY_SCRIPT
 from notebook_ssh.settings import read_settings
-from reconcile_notebook.terms import read_terms
+from reconcile_notebook.policy import load_policy
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def test_a_tag_puts_the_block_in_and_its_absence_takes_it_out(world: World) -> None:
-    world.configuration("team", OWNERS, on_create=b"#!/bin/sh\necho once\n")
+    world.lifecycle_config("team", OWNERS, on_create=b"#!/bin/sh\necho once\n")
     world.notebook("Anas-Box", "team")
     world.settle()
     assert world.on_start("team") == OWNERS
@@ -41,37 +41,37 @@ def test_a_tag_puts_the_block_in_and_its_absence_takes_it_out(world: World) -> N
     world.settle()
     assert world.has_block("team")
     record = world.record("anas-box")
-    assert (record.name, record.wish.mode, record.configuration) == ("Anas-Box", Mode.NGROK, "team")
+    assert (record.name, record.spec.mode, record.lifecycle_config) == ("Anas-Box", Mode.NGROK, "team")
     assert record.block_since is not None
 
     world.untag("Anas-Box")
     world.settle()
     assert world.scripts("team") == (b"#!/bin/sh\necho once\n", OWNERS)
-    assert world.record("anas-box").wish.mode is Mode.OFF
+    assert world.record("anas-box").spec.mode is Mode.OFF
 
 
 def test_a_notebook_without_configuration_gets_one_when_it_stops_and_loses_it_when_it_stops_again(world: World) -> None:
     world.notebook("box", ssh="ngrok")
     world.settle()
-    assert world.attached("box") is None
-    assert FALLBACK not in world.configurations()
+    assert world.attached_config("box") is None
+    assert FALLBACK not in world.lifecycle_configs()
 
     world.stop("box")
     world.settle()
-    assert world.attached("box") == FALLBACK
-    assert world.record("box").attached == FALLBACK
+    assert world.attached_config("box") == FALLBACK
+    assert world.record("box").attached_config == FALLBACK
     assert world.status("box") == "Stopped"
 
     world.start("box")
     world.untag("box")
     world.settle()
-    assert world.attached("box") == FALLBACK
+    assert world.attached_config("box") == FALLBACK
     assert not world.has_block(FALLBACK)
 
     world.stop("box")
     world.settle()
-    assert world.attached("box") is None
-    assert FALLBACK not in world.configurations()
+    assert world.attached_config("box") is None
+    assert FALLBACK not in world.lifecycle_configs()
 
 
 def test_the_block_comes_from_the_agents_layer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,16 +84,16 @@ def test_the_block_comes_from_the_agents_layer(monkeypatch: pytest.MonkeyPatch) 
         "NOTEBOOK_AGENT": str(layer),
     }.items():
         monkeypatch.setenv(name, value)
-    terms = read_terms(read_settings())
-    assert (terms.tag_key, terms.fallback) == ("ssh", "better-sagemaker")
-    assert b"https://abc.execute-api.eu-west-1.amazonaws.com/v1" in terms.block.text()
+    policy = load_policy(read_settings())
+    assert (policy.tag_key, policy.default_config) == ("ssh", "better-sagemaker")
+    assert b"https://abc.execute-api.eu-west-1.amazonaws.com/v1" in policy.block.text()
 
 
 # ---- what a look costs -------------------------------------------------------------------------
 
 
 def test_a_look_with_nothing_to_do_costs_three_reads(world: World) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
     world.settle()
     world.calls.clear()
@@ -107,7 +107,7 @@ def test_a_look_with_nothing_to_do_costs_three_reads(world: World) -> None:
 
 
 def test_a_burst_is_looked_at_once_and_what_is_older_than_the_look_not_at_all(world: World) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     for number in range(20):
         world.notebook(f"box-{number}", "team", ssh="ngrok")
     world.settle()
@@ -137,7 +137,7 @@ def test_a_message_that_failed_is_looked_at_however_old_it_is(world: World) -> N
 
 
 def test_our_own_writes_cause_no_loop(world: World) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
     world.settle(rounds=4)
     writes = world.calls["update_notebook_instance_lifecycle_config"]
@@ -170,13 +170,13 @@ def failing(world: World, operation: str, error: Exception, times: int = 1) -> N
     ],
 )
 def test_a_failed_call_fails_its_message_alone_and_takes_nothing_away(world: World, operation: str) -> None:
-    world.configuration("team")
-    world.configuration("other")
+    world.lifecycle_config("team")
+    world.lifecycle_config("other")
     world.notebook("box", "team", ssh="ngrok")
     world.notebook("another", "other", ssh="ngrok")
     world.settle()
     world.untag("box")
-    failing(world, operation, Transient("Rate exceeded"))
+    failing(world, operation, RetryableError("Rate exceeded"))
     world.look("another")
     answer = world.deliver()
     assert len(answer["batchItemFailures"]) == 1
@@ -187,7 +187,7 @@ def test_a_failed_call_fails_its_message_alone_and_takes_nothing_away(world: Wor
 
 
 def test_an_error_that_nobody_foresaw_fails_its_message_alone(world: World) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("bad", "team", ssh="ngrok")
     world.notebook("good", "team", ssh="ngrok")
     world.messages.clear()
@@ -199,7 +199,7 @@ def test_an_error_that_nobody_foresaw_fails_its_message_alone(world: World) -> N
 
 
 def test_an_owner_who_writes_while_we_do_is_not_overwritten(world: World) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("box", "team")
     world.settle()
     world.tag("box", ssh="ngrok")
@@ -225,7 +225,7 @@ def test_an_owner_who_writes_while_we_do_is_not_overwritten(world: World) -> Non
 
 
 def test_a_write_that_did_not_last_is_noticed(world: World) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
     theirs = b"#!/bin/bash\necho a moment after\n"
     written: list[str] = []
@@ -246,7 +246,7 @@ def test_a_write_that_did_not_last_is_noticed(world: World) -> None:
 
 @pytest.mark.parametrize("answer", ["clears", "refuses", "ignores"])
 def test_a_script_that_was_absent_is_absent_again_or_does_nothing(world: World, answer: str) -> None:
-    world.configuration("team", None, on_create=PLAIN)
+    world.lifecycle_config("team", None, on_create=EMPTY_SCRIPT)
     world.notebook("box", "team", ssh="ngrok")
     world.settle()
     assert world.has_block("team")
@@ -262,19 +262,19 @@ def test_a_script_that_was_absent_is_absent_again_or_does_nothing(world: World, 
     world.before_call = before
     world.untag("box")
     world.settle()
-    assert world.scripts("team") == (PLAIN, None if answer == "clears" else b"#!/bin/sh\n")
+    assert world.scripts("team") == (EMPTY_SCRIPT, None if answer == "clears" else b"#!/bin/sh\n")
 
 
 def test_a_status_that_does_not_allow_the_call_is_waited_out(world: World) -> None:
     world.notebook("box", running=False)
     world.settle()
     world.tag("box", ssh="ngrok")
-    failing(world, "update_notebook_instance", notebooks.WrongStatus("Unable to transition to (Updating)"))
+    failing(world, "update_notebook_instance", notebooks.InvalidStateError("Unable to transition to (Updating)"))
     assert world.deliver()["batchItemFailures"] == []
-    assert world.attached("box") is None
+    assert world.attached_config("box") is None
     world.now += 60
     world.settle()
-    assert world.attached("box") == FALLBACK
+    assert world.attached_config("box") == FALLBACK
 
 
 def test_an_attachment_whose_answer_was_lost_is_known_as_ours(world: World) -> None:
@@ -286,16 +286,16 @@ def test_an_attachment_whose_answer_was_lost_is_known_as_ours(world: World) -> N
         if name == "update_notebook_instance":
             world.before_call = lambda name, given: None
             world.attach("box", FALLBACK)
-            raise Transient("no answer from AWS")
+            raise RetryableError("no answer from AWS")
 
     world.before_call = before
     assert world.deliver()["batchItemFailures"]
     world.settle()
-    assert world.record("box").attached == FALLBACK
+    assert world.record("box").attached_config == FALLBACK
     world.untag("box")
     world.settle()
-    assert world.attached("box") is None
-    assert FALLBACK not in world.configurations()
+    assert world.attached_config("box") is None
+    assert FALLBACK not in world.lifecycle_configs()
 
 
 # ---- turns -------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def test_an_attachment_whose_answer_was_lost_is_known_as_ours(world: World) -> N
 
 def test_writes_are_a_second_apart_and_what_does_not_fit_waits_in_the_queue(world: World) -> None:
     for number in range(12):
-        world.configuration(f"team-{number}")
+        world.lifecycle_config(f"team-{number}")
         world.notebook(f"box-{number}", f"team-{number}", ssh="ngrok")
     world.messages.clear()
     writes: list[int] = []
@@ -329,7 +329,7 @@ def test_writes_are_a_second_apart_and_what_does_not_fit_waits_in_the_queue(worl
 
 
 def test_a_configuration_that_another_worker_holds_is_left_to_it(world: World) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
     other = Turns(world.table, lambda: 60_000, lambda: world.now * 1000, lambda seconds: None)
     with other.alone("configuration/team"):
@@ -342,7 +342,7 @@ def test_a_configuration_that_another_worker_holds_is_left_to_it(world: World) -
 
 
 def test_a_worker_that_was_killed_blocks_nobody_for_longer_than_it_could_have_run(world: World) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
     killed = Turns(world.table, lambda: 60_000, lambda: world.now * 1000, lambda seconds: None)
     never_let_go = killed.alone("configuration/team")
@@ -359,7 +359,7 @@ def test_a_worker_that_was_killed_blocks_nobody_for_longer_than_it_could_have_ru
 
 def test_access_ends_at_its_time_and_the_rules_are_told(world: World) -> None:
     until = world.now + 500
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook(
         "box", "team", ssh="bastion", ssh_until=datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     )
@@ -409,7 +409,7 @@ def test_an_opted_in_restart_happens_once(world: World) -> None:
     world.tag("box", ssh="ngrok", ssh_restart="now")
     world.settle()
     assert world.status("box") == "InService"
-    assert world.attached("box") == FALLBACK
+    assert world.attached_config("box") == FALLBACK
     assert world.tags("box") == {"ssh": "ngrok"}
     assert (world.calls["stop_notebook_instance"], world.calls["start_notebook_instance"]) == (1, 1)
 
@@ -418,7 +418,7 @@ def test_an_opted_in_restart_happens_once(world: World) -> None:
 
 
 def test_a_new_version_of_the_stack_rewrites_the_block(world: World) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
     world.settle()
     since = world.record("box").block_since
@@ -431,7 +431,7 @@ def test_a_new_version_of_the_stack_rewrites_the_block(world: World) -> None:
 
 def test_a_dry_run_writes_nothing_outside_the_table_and_lists_what_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
     with a_world(monkeypatch, DRY_RUN="true", STATUS_TAGS="true") as world:
-        world.configuration("team")
+        world.lifecycle_config("team")
         world.notebook("box", "team", ssh="ngrok")
         world.notebook("alone", running=False, ssh="ngrok", ssh_restart="now")
         world.settle()
@@ -449,17 +449,17 @@ def test_a_dry_run_writes_nothing_outside_the_table_and_lists_what_it_would(monk
 # ---- back-ups ----------------------------------------------------------------------------------
 
 
-def backups_of(world: World, configuration: str) -> list[dict[str, Any]]:
-    return list(world.table.items(f"backup#{configuration}"))
+def backups_of(world: World, lifecycle_config: str) -> list[dict[str, Any]]:
+    return list(world.table.items(f"backup#{lifecycle_config}"))
 
 
 def test_every_version_that_we_changed_is_kept_and_ends_90_days_after_the_last_tag(world: World) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
     world.settle()
     (first,) = backups_of(world, "team")
     assert base64.b64decode(first["content"]) == OWNERS
-    assert first["because"] == "a notebook that uses this configuration asks for SSH"
+    assert first["reason"] == "a notebook that uses this configuration asks for SSH"
     assert first["at"].startswith("20")
     assert "expires" not in first
 
@@ -467,10 +467,10 @@ def test_every_version_that_we_changed_is_kept_and_ends_90_days_after_the_last_t
     world.settle()
     world.untag("box")
     world.settle()
-    kept = backups_of(world, "team")
-    assert OWNERS in [base64.b64decode(copy["content"]) for copy in kept]
-    assert b"#!/bin/bash\necho another\n" in [base64.b64decode(copy["content"]) for copy in kept]
-    assert all(89 * 86_400 < copy["expires"] - world.now <= 90 * 86_400 for copy in kept)
+    config_record = backups_of(world, "team")
+    assert OWNERS in [base64.b64decode(copy["content"]) for copy in config_record]
+    assert b"#!/bin/bash\necho another\n" in [base64.b64decode(copy["content"]) for copy in config_record]
+    assert all(89 * 86_400 < copy["expires"] - world.now <= 90 * 86_400 for copy in config_record)
 
     world.tag("box", ssh="ngrok")
     world.settle()
@@ -478,7 +478,7 @@ def test_every_version_that_we_changed_is_kept_and_ends_90_days_after_the_last_t
 
 
 def test_an_absent_script_is_kept_as_absent(world: World) -> None:
-    world.configuration("team", None, on_create=PLAIN)
+    world.lifecycle_config("team", None, on_create=EMPTY_SCRIPT)
     world.notebook("box", "team", ssh="ngrok")
     world.settle()
     assert [copy["content"] for copy in backups_of(world, "team")] == [None]
@@ -489,7 +489,7 @@ def test_an_absent_script_is_kept_as_absent(world: World) -> None:
 
 def test_the_status_is_shown_as_tags_and_goes_with_the_tag(monkeypatch: pytest.MonkeyPatch) -> None:
     with a_world(monkeypatch, STATUS_TAGS="true") as world:
-        world.configuration("team")
+        world.lifecycle_config("team")
         world.notebook("box", "team", running=False, ssh="ngrok", Env="research")
         world.settle()
         assert world.tags("box") == {"ssh": "ngrok", "Env": "research", "ssh-status": "stopped"}
@@ -504,7 +504,7 @@ def test_the_status_is_shown_as_tags_and_goes_with_the_tag(monkeypatch: pytest.M
 
 def test_a_status_that_flaps_is_written_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     with a_world(monkeypatch, STATUS_TAGS="true") as world:
-        world.configuration("team", b"#!/usr/bin/python3\n")
+        world.lifecycle_config("team", b"#!/usr/bin/python3\n")
         world.notebook("box", "team", ssh="ngrok")
         world.settle()
         world.now += 200
@@ -524,33 +524,33 @@ def test_a_status_that_flaps_is_written_once_a_minute(monkeypatch: pytest.Monkey
 # ---- deletion ----------------------------------------------------------------------------------
 
 
-OTHERS_WRITE = ("way", "report", "wake_at")
+OTHERS_WRITE = ("route", "report", "wake_at")
 
 
 def test_every_part_of_a_record_is_kept_and_read_back(world: World) -> None:
-    assert {part.name for part in fields(Record)} == {*OBSERVED, *OTHERS_WRITE}
+    assert {part.name for part in fields(Record)} == {*RECONCILER_FIELDS, *OTHERS_WRITE}
     whole = Record(
         "Box",
         arn="arn",
         role="role",
-        wish=Wish(Mode.NGROK, "tcp://a.b:1", ("ana",), 5, True, True, Problem("a", "b")),
+        spec=NotebookSpec(Mode.NGROK, "tcp://a.b:1", ("ana",), 5, True, True, Problem("a", "b")),
         state=NotebookState.FAILED,
         state_since=1,
-        configuration="team",
+        lifecycle_config="team",
         block_since=2,
         network=Network("subnet", ("sg",), "eni"),
         problem=Problem("c", "d"),
-        seen="seen",
+        seen="observed_hash",
         observed_at=3,
         started_at=4,
-        attached="team",
-        attached_as="0123",
+        attached_config="team",
+        attached_hash="0123",
         restart=Restart(RestartStep.START, 5, 4),
         planned=("a", "b"),
-        shown_at=6,
+        status_tags_at=6,
         told="error: config-too-large",
-        wished_since=7,
-        reached=True,
+        spec_changed_at=7,
+        first_connected=True,
     )
     assert not [
         part.name
@@ -562,7 +562,7 @@ def test_every_part_of_a_record_is_kept_and_read_back(world: World) -> None:
 
 
 def test_a_deleted_notebook_is_forgotten(world: World) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("Box", "team", running=False, ssh="ngrok")
     world.settle()
     client("sagemaker").delete_notebook_instance(NotebookInstanceName="Box")
@@ -571,7 +571,7 @@ def test_a_deleted_notebook_is_forgotten(world: World) -> None:
     world.settle()
     assert world.table.record("Box") is None
     assert world.on_start("team") == OWNERS
-    assert list(world.table.items("configuration")) == []
+    assert list(world.table.items("lifecycle_config")) == []
 
 
 def test_the_record_of_an_untagged_notebook_says_off_for_a_day(world: World) -> None:
@@ -590,7 +590,7 @@ def test_the_record_of_an_untagged_notebook_says_off_for_a_day(world: World) -> 
 def test_a_status_that_sagemaker_adds_one_day_stops_nobody_and_is_left_alone(world: World) -> None:
     """Nothing is attached, stopped or started in it, and the others of a list are read on."""
     assert NotebookState("Resuming") is NotebookState.UPDATING
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
     world.notebook("other")
     world.settle()

@@ -14,11 +14,11 @@ from api_world import World, api_world
 from botocore.exceptions import ClientError
 from builders import HOST_KEY, NOW, RSA_KEY, a_body, a_record, a_report
 
-from notebook_ssh.aws import secrets
-from notebook_ssh.aws.clients import client
-from notebook_ssh.rules.record import Mode, Phase, Way, Wish
+from notebook_ssh.adapters import secrets
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, Phase
 
-MARIO = Wish(mode=Mode.NGROK, users=("mario",))
+MARIO = NotebookSpec(mode=Mode.NGROK, users=("mario",))
 
 
 @pytest.fixture
@@ -83,7 +83,9 @@ def test_steady_state_is_one_write_and_nothing_else(world: World) -> None:
 
 
 def test_sessions_come_and_go_without_more_than_a_write(world: World) -> None:
-    world.knows(a_record(wish=Wish(mode=Mode.BASTION), report=a_report(mode=Mode.BASTION, host=None, port=None)))
+    world.knows(
+        a_record(spec=NotebookSpec(mode=Mode.BASTION), report=a_report(mode=Mode.BASTION, host=None, port=None))
+    )
     world.since()
     world.report({"sequence": 6, "mode": "bastion", "sessions": {"open": 2, "active_at": NOW - 1}})
     assert world.since() == {"UpdateItem": 1}
@@ -95,24 +97,24 @@ def test_sessions_come_and_go_without_more_than_a_write(world: World) -> None:
 def test_a_change_is_looked_at_once_to_be_told_and_shown(world: World) -> None:
     world.knows(a_record(report=a_report(phase=Phase.CONNECTING, host=None, port=None, connected_since=None)))
     world.report({"sequence": 6})
-    assert [(each["look_at"], each["because"]) for each in world.messages()] == [({"notebook": "demo"}, "status")]
+    assert [(each["request"], each["reason"]) for each in world.messages()] == [({"notebook": "demo"}, "status")]
     world.report({"sequence": 7})
     assert not world.messages()
 
 
 @pytest.mark.parametrize(
-    ("wish", "before", "body"),
+    ("spec", "before", "body"),
     [
-        (Wish(mode=Mode.NGROK), a_report(), {"phase": "failed", "host": None, "port": None, "problem": {"code": "ngrok-card-required", "message": "x"}}),
-        (Wish(mode=Mode.NGROK), a_report(), {"phase": "connecting", "host": None, "port": None}),
-        (Wish(mode=Mode.NGROK, until=NOW - 1), a_report(), {"mode": "off", "phase": "off", "host": None, "port": None}),
-        (Wish(mode=Mode.NGROK), a_report(received_at=NOW - 9000), {}),
+        (NotebookSpec(mode=Mode.NGROK), a_report(), {"phase": "failed", "host": None, "port": None, "problem": {"code": "ngrok-card-required", "message": "x"}}),
+        (NotebookSpec(mode=Mode.NGROK), a_report(), {"phase": "connecting", "host": None, "port": None}),
+        (NotebookSpec(mode=Mode.NGROK, until=NOW - 1), a_report(), {"mode": "off", "phase": "off", "host": None, "port": None}),
+        (NotebookSpec(mode=Mode.NGROK), a_report(received_at=NOW - 9000), {}),
     ],
 )  # fmt: skip
-def test_every_turn_is_looked_at(world: World, wish: Wish, before: Any, body: dict[str, Any]) -> None:
-    world.knows(a_record(wish=wish, report=before))
+def test_every_turn_is_looked_at(world: World, spec: NotebookSpec, before: Any, body: dict[str, Any]) -> None:
+    world.knows(a_record(spec=spec, report=before))
     world.report({"sequence": 6, **body})
-    assert [(each["look_at"], each["because"]) for each in world.messages()] == [({"notebook": "demo"}, "status")]
+    assert [(each["request"], each["reason"]) for each in world.messages()] == [({"notebook": "demo"}, "status")]
 
 
 def test_a_look_that_cannot_be_asked_for_does_not_refuse_a_report(world: World) -> None:
@@ -151,7 +153,8 @@ def test_a_notebook_that_nobody_tagged_is_told_off_for_one_refused_write(world: 
 def test_a_way_alone_makes_no_notebook(world: World) -> None:
     """A reconciler that comes late may leave a part without a record; it is nobody's."""
     client("dynamodb").put_item(
-        TableName="records", Item={"pk": {"S": "notebook"}, "sk": {"S": "demo"}, "way": {"M": {"open": {"BOOL": True}}}}
+        TableName="records",
+        Item={"pk": {"S": "notebook"}, "sk": {"S": "demo"}, "route": {"M": {"open": {"BOOL": True}}}},
     )
     assert world.report().json["mode"] == "off"
     assert "report" not in (world.table.item("notebook", "demo") or {})
@@ -234,7 +237,7 @@ def test_the_worker_is_sent_to_whoever_asks_and_is_wished_something(world: World
     world.knows(a_record())
     assert "worker" not in world.report().json
     assert world.report({"sequence": 6, "wants_worker": True}).json["worker"] == "print('größer')\n"
-    world.knows(a_record(wish=Wish(), observed_at=NOW))
+    world.knows(a_record(spec=NotebookSpec(), observed_at=NOW))
     assert "worker" not in world.report({"sequence": 7, "wants_worker": True}).json
 
 
@@ -274,12 +277,12 @@ def test_reports_that_overtake_each_other_for_ever_are_given_up_and_tried_later(
         client("dynamodb").put_item(TableName="records", Item=item(record))
 
     def item(record: Any) -> dict[str, Any]:
-        from notebook_ssh.aws.table import lean, to_attribute
+        from notebook_ssh.adapters.table import encode_sparse, to_attribute
 
         return {
             "pk": {"S": "notebook"},
             "sk": {"S": "demo"},
-            **{name: to_attribute(value) for name, value in lean(record).items()},
+            **{name: to_attribute(value) for name, value in encode_sparse(record).items()},
         }
 
     world.patch.setattr(world, "knows", knows)
@@ -346,7 +349,7 @@ def test_a_secret_that_cannot_be_read_is_later_and_the_report_stands(world: Worl
 
 def test_central_keys_come_and_go_and_a_bad_line_breaks_nothing(world: World) -> None:
     world.token("2abc_DEF")
-    world.knows(a_record(wish=MARIO))
+    world.knows(a_record(spec=MARIO))
     for number in range(12):  # more than a page of ten
         world.central_key(f"user{number}", RSA_KEY)
     world.central_key("mario", f"# his keys\nnonsense\n{HOST_KEY} laptop\n")
@@ -362,7 +365,7 @@ def test_central_keys_come_and_go_and_a_bad_line_breaks_nothing(world: World) ->
 
 def test_keys_that_cannot_be_read_are_not_taken_away(world: World) -> None:
     world.token("2abc_DEF")
-    world.knows(a_record(wish=MARIO))
+    world.knows(a_record(spec=MARIO))
 
     def down(**_: object) -> None:
         raise ClientError({"Error": {"Code": "InternalServerError"}, "ResponseMetadata": {"HTTPStatusCode": 500}}, "X")  # type: ignore[typeddict-item]
@@ -374,7 +377,7 @@ def test_keys_that_cannot_be_read_are_not_taken_away(world: World) -> None:
 
 
 def test_nobody_named_no_keys_read(world: World) -> None:
-    world.knows(a_record(wish=Wish(mode=Mode.BASTION), way=Way(open=True, private_ip="10.0.1.5")))
+    world.knows(a_record(spec=NotebookSpec(mode=Mode.BASTION), route=BastionRoute(open=True, private_ip="10.0.1.5")))
     world.since()
     said = world.report({"mode": "bastion"})
     assert said.json["bastion"] == {"host": "bastion.example.com", "user": "jumper", "private_ip": "10.0.1.5"}
@@ -382,7 +385,7 @@ def test_nobody_named_no_keys_read(world: World) -> None:
 
 
 def test_off_reads_no_secret(world: World) -> None:
-    world.knows(replace(a_record(wish=replace(MARIO, until=NOW)), report=a_report()))
+    world.knows(replace(a_record(spec=replace(MARIO, until=NOW)), report=a_report()))
     world.since()
     assert world.report({"sequence": 6}).json["mode"] == "off"
     assert not {"GetParametersByPath", "GetSecretValue"} & set(world.since())

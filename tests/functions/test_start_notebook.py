@@ -11,14 +11,14 @@ from api_world import World, api_world
 from botocore.exceptions import ClientError
 from builders import NOW, a_record, a_report
 
-from notebook_ssh.aws.clients import client
-from notebook_ssh.rules.record import Mode, NotebookState, Record, Wish
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Record
 
-MAY = Wish(mode=Mode.NGROK, wake=True)
+MAY = NotebookSpec(mode=Mode.NGROK, wake=True)
 
 
 def asleep(**parts: Any) -> Record:
-    return a_record(**({"wish": MAY, "state": NotebookState.STOPPED, "started_at": None} | parts))
+    return a_record(**({"spec": MAY, "state": NotebookState.STOPPED, "started_at": None} | parts))
 
 
 @pytest.fixture
@@ -86,9 +86,9 @@ def test_a_claim_whose_answer_was_lost_still_starts_it(world: World) -> None:
 @pytest.mark.parametrize(
     ("record", "status", "error"),
     [
-        (asleep(wish=Wish(mode=Mode.NGROK)), 403, "not-wakeable"),
-        (asleep(wish=Wish()), 403, "not-wakeable"),
-        (asleep(wish=replace(MAY, until=NOW)), 403, "not-wakeable"),
+        (asleep(spec=NotebookSpec(mode=Mode.NGROK)), 403, "not-wakeable"),
+        (asleep(spec=NotebookSpec()), 403, "not-wakeable"),
+        (asleep(spec=replace(MAY, until=NOW)), 403, "not-wakeable"),
         (asleep(state=NotebookState.STOPPING), 409, "not-stopped"),
         (asleep(state=NotebookState.UPDATING), 409, "not-stopped"),
         (asleep(state=NotebookState.DELETING), 409, "not-stopped"),
@@ -104,7 +104,7 @@ def test_no_other_is_touched(world: World, record: Record, status: int, error: s
 
 @pytest.mark.parametrize("state", [NotebookState.IN_SERVICE, NotebookState.PENDING])
 def test_a_running_one_is_left_running(world: World, state: NotebookState) -> None:
-    world.knows(a_record(wish=MAY, state=state, report=a_report()))
+    world.knows(a_record(spec=MAY, state=state, report=a_report()))
     said = world.start()
     assert (said.status, said.json["started"], said.json["status"]) == (202, False, "connected")
     assert started(world) == []

@@ -17,14 +17,14 @@ from builders import NOW, a_record, a_report
 from model_of_sagemaker import TERMS
 from notebook_world import World, a_world
 
-from notebook_ssh.aws import clients, tagging
-from notebook_ssh.aws.table import to_attribute
-from notebook_ssh.errors import Transient
-from notebook_ssh.rules.fleet import Fleet, NotebookLine, fingerprint, who_needs_attention
-from notebook_ssh.rules.notebook import Kept
-from notebook_ssh.rules.record import Mode, NotebookState, Phase, Report, Wish
-from notebook_ssh.rules.status import Status
-from notebook_ssh.rules.tally import tally
+from notebook_ssh.adapters import clients, resource_tagging as tagging
+from notebook_ssh.adapters.table import to_attribute
+from notebook_ssh.errors import RetryableError
+from notebook_ssh.model.fleet_stats import fleet_stats
+from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Phase, Report
+from notebook_ssh.model.status import Status
+from notebook_ssh.planning.drift import Fleet, NotebookSummary, find_drift, fingerprint
+from notebook_ssh.planning.notebook import LifecycleConfigRecord
 from reconcile_notebook import reconcile
 from sweep import handler
 
@@ -36,7 +36,7 @@ class Account:
 
     def __init__(self, count: int, *, known: bool = True) -> None:
         self.lines = [
-            NotebookLine(f"box-{i}", f"arn:box-{i}", NotebookState.IN_SERVICE, NOW, f"team-{i // 10}")
+            NotebookSummary(f"box-{i}", f"arn:box-{i}", NotebookState.IN_SERVICE, NOW, f"team-{i // 10}")
             for i in range(count)
         ]
         self.known = known
@@ -61,7 +61,7 @@ class Account:
                     "NotebookInstanceArn": line.arn,
                     "NotebookInstanceStatus": str(line.state),
                     "LastModifiedTime": datetime.fromtimestamp(line.state_since, UTC),
-                    "NotebookInstanceLifecycleConfigName": line.configuration,
+                    "NotebookInstanceLifecycleConfigName": line.lifecycle_config,
                 }
                 for line in rows
             ],
@@ -69,7 +69,7 @@ class Account:
         }
 
     def list_notebook_instance_lifecycle_configs(self, **given: Any) -> dict[str, Any]:
-        names = sorted({str(line.configuration) for line in self.lines})
+        names = sorted({str(line.lifecycle_config) for line in self.lines})
         rows, more = self._page("configurations", given, "NextToken", names)
         modified = datetime.fromtimestamp(NOW, UTC)
         return {
@@ -94,7 +94,7 @@ class Account:
 
     def query(self, **given: Any) -> dict[str, Any]:
         partition = given["ExpressionAttributeValues"][":pk"]["S"]
-        items = self.records if partition == "notebook" else self.kept
+        items = self.records if partition == "notebook" else self.config_record
         start = {"NextToken": given.get("ExclusiveStartKey", {}).get("pk", {}).get("S", "")}
         rows, more = self._page(partition, start, "NextToken", items)
         return {"Items": rows} | ({"LastEvaluatedKey": {"pk": {"S": more}}} if more else {})
@@ -105,15 +105,15 @@ class Account:
             return []
         seen = {line.name: fingerprint(line, {"ssh": "ngrok"}, "ssh", dry_run=False) for line in self.lines}
         records = [
-            a_record(name=line.name, wish=Wish(Mode.NGROK), seen=seen[line.name], told="starting")
+            a_record(name=line.name, spec=NotebookSpec(Mode.NGROK), seen=seen[line.name], told="starting")
             for line in self.lines
         ]
         return [{name: to_attribute(value) for name, value in asdict(record).items()} for record in records]
 
     @cached_property
-    def kept(self) -> list[dict[str, Any]]:
-        names = sorted({str(line.configuration) for line in self.lines}) if self.known else []
-        entries = [Kept(name, NOW * 1000, TERMS.mark, TERMS.mark, NOW - 5000) for name in names]
+    def config_record(self) -> list[dict[str, Any]]:
+        names = sorted({str(line.lifecycle_config) for line in self.lines}) if self.known else []
+        entries = [LifecycleConfigRecord(name, NOW * 1000, TERMS.mark, TERMS.mark, NOW - 5000) for name in names]
         return [
             {name: to_attribute(value) for name, value in asdict(entry).items()} | {"sk": {"S": entry.name}}
             for entry in entries
@@ -136,7 +136,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         "STATUS_TAGS": "false",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(handler, "read_terms", lambda settings: TERMS)
+    monkeypatch.setattr(handler, "load_policy", lambda settings: TERMS)
     monkeypatch.setattr(handler, "time", SimpleNamespace(time=lambda: NOW))
     return monkeypatch
 
@@ -154,7 +154,7 @@ def test_in_the_steady_state_requests_grow_with_pages_and_nothing_is_queued(
         "tags": pages,
         "notebook": pages,  # DynamoDB's own pages hold about eight times as many
         "configurations": pages_of_configurations,
-        "configuration": pages_of_configurations,
+        "lifecycle_config": pages_of_configurations,
     }
 
 
@@ -163,7 +163,7 @@ def test_a_fleet_that_nobody_knows_is_queued_by_tens(settings: pytest.MonkeyPatc
     settings.setattr(clients, "_client", lambda service: account)
     assert handler.handle({}, None)["looks"] == 101
     assert account.calls["send"] == 11
-    assert {json.loads(entry["MessageBody"])["look_at"]["notebook"] for entry in account.sent} == {
+    assert {json.loads(entry["MessageBody"])["request"]["notebook"] for entry in account.sent} == {
         line.name for line in account.lines
     }
 
@@ -175,14 +175,14 @@ def test_half_a_list_is_no_news(broken: str, settings: pytest.MonkeyPatch) -> No
 
     def throttled(**given: Any) -> Any:
         if account.calls.total() and any(given.get(token) for token in ("NextToken", "PaginationToken")):
-            raise Transient("Rate exceeded")
+            raise RetryableError("Rate exceeded")
         if broken == "query" and given.get("ExclusiveStartKey"):
-            raise Transient("Rate exceeded")
+            raise RetryableError("Rate exceeded")
         return whole(**given)
 
     setattr(account, broken, throttled)
     settings.setattr(clients, "_client", lambda service: account)
-    with pytest.raises(Transient):
+    with pytest.raises(RetryableError):
         handler.handle({}, None)
     assert account.sent == []
 
@@ -193,7 +193,7 @@ def test_half_a_list_is_no_news(broken: str, settings: pytest.MonkeyPatch) -> No
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with a_world(monkeypatch, BASTION_SECURITY_GROUP="sg-1", BASTION_HOST="b", BASTION_VPC="vpc-1") as world:
-        monkeypatch.setattr(handler, "read_terms", lambda settings: world.terms())
+        monkeypatch.setattr(handler, "load_policy", lambda settings: world.policy())
         monkeypatch.setattr(handler, "time", SimpleNamespace(time=lambda: world.now))
         monkeypatch.setattr(tagging, "tagged_notebooks", lambda key: world.tagged(key))
         world.deaf = True
@@ -208,7 +208,7 @@ def sweep(world: World) -> int:
 
 
 def test_without_a_single_event_everything_is_found(world: World) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("Shared-1", "team", ssh="ngrok")
     world.notebook("shared-2", "team")
     world.notebook("alone", ssh="bastion")
@@ -220,7 +220,7 @@ def test_without_a_single_event_everything_is_found(world: World) -> None:
     world.stop("alone")
     world.finish()
     assert sweep(world) == 1
-    assert world.attached("alone") == "better-sagemaker"
+    assert world.attached_config("alone") == "better-sagemaker"
     while sweep(world):
         pass
 
@@ -233,12 +233,12 @@ def test_without_a_single_event_everything_is_found(world: World) -> None:
     while sweep(world):
         pass
     assert world.on_start("team") == b"#!/bin/bash\necho the block is gone\n"
-    assert world.attached("alone") is None
-    assert world.configurations() == {"team"}
+    assert world.attached_config("alone") is None
+    assert world.lifecycle_configs() == {"team"}
 
 
 def test_a_block_whose_notebooks_are_all_gone_is_taken_out(world: World) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("box", "team", running=False, ssh="ngrok")
     sweep(world)
     assert world.has_block("team")
@@ -274,22 +274,25 @@ def test_a_status_is_told_once_for_each_change_and_not_once_for_each_sweep(
     def tell(stack: str, notebook: str, arn: str, before: str, status: Status) -> None:
         told.append((notebook, before, status.code, status.problem.code if status.problem else ""))
 
-    def news() -> list[tuple[str, str, str, str]]:
+    def status_change() -> list[tuple[str, str, str, str]]:
         for _ in range(3):
             sweep(world)
         found, told[:] = list(told), []
         return found
 
-    monkeypatch.setattr(reconcile, "tell_status", tell)
-    world.configuration("large", b"#!/bin/bash\n" + b"#" * 12_270)
+    monkeypatch.setattr(reconcile, "publish_status_change", tell)
+    world.lifecycle_config("large", b"#!/bin/bash\n" + b"#" * 12_270)
     world.notebook("box", "large", running=False, ssh="ngrok")
     world.notebook("odd", "large", running=False, ssh="ngork")
-    assert sorted(news()) == [("box", "off", "error", "config-too-large"), ("odd", "off", "invalid-tag", "invalid-tag")]
+    assert sorted(status_change()) == [
+        ("box", "off", "error", "config-too-large"),
+        ("odd", "off", "invalid-tag", "invalid-tag"),
+    ]
     world.edit("large", b"#!/bin/bash\n")
     world.tag("odd", ssh="off")
-    assert sorted(news()) == [("box", "error", "stopped", ""), ("odd", "invalid-tag", "off", "")]
+    assert sorted(status_change()) == [("box", "error", "stopped", ""), ("odd", "invalid-tag", "off", "")]
     world.tag("box", ssh_until=datetime.fromtimestamp(world.now + 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
-    assert news() == [("box", "stopped", "expired", "")]
+    assert status_change() == [("box", "stopped", "expired", "")]
 
 
 def test_news_that_could_not_be_told_are_told_at_the_next_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,9 +301,9 @@ def test_news_that_could_not_be_told_are_told_at_the_next_sweep(world: World, mo
     def tell(stack: str, notebook: str, arn: str, before: str, status: Status) -> None:
         told.append(notebook)
         if len(told) == 1:
-            raise Transient("PutEvents: throttled")
+            raise RetryableError("PutEvents: throttled")
 
-    monkeypatch.setattr(reconcile, "tell_status", tell)
+    monkeypatch.setattr(reconcile, "publish_status_change", tell)
     world.notebook("box", running=False, ssh="ngork")
     for _ in range(3):
         sweep(world)
@@ -330,13 +333,21 @@ class Read:
 
 
 @pytest.mark.parametrize("report", [None, a_report(), a_report(received_at=NOW - 9000), a_report(phase=Phase.FAILED)])
-@pytest.mark.parametrize("wish", [Wish(), Wish(Mode.NGROK), Wish(Mode.BASTION), Wish(Mode.NGROK, until=NOW - 1)])
+@pytest.mark.parametrize(
+    "spec",
+    [NotebookSpec(), NotebookSpec(Mode.NGROK), NotebookSpec(Mode.BASTION), NotebookSpec(Mode.NGROK, until=NOW - 1)],
+)
 @pytest.mark.parametrize("state", list(NotebookState))
-def test_nothing_else_of_a_record_matters(state: NotebookState, wish: Wish, report: Report | None) -> None:
-    line = NotebookLine("demo", "arn:demo", state, NOW, "team")
+def test_nothing_else_of_a_record_matters(state: NotebookState, spec: NotebookSpec, report: Report | None) -> None:
+    line = NotebookSummary("demo", "arn:demo", state, NOW, "team")
     seen = fingerprint(line, {"ssh": "ngrok"}, "ssh", dry_run=False)
-    record: Any = Read(a_record(wish=wish, state=state, report=report, seen=seen, told="connected"))
+    record: Any = Read(a_record(spec=spec, state=state, report=report, seen=seen, told="connected"))
     for tags in ({}, {"ssh": "ngrok"}):
-        fleet = Fleet(notebooks=(line,), tags={"arn:demo": tags}, records=(record,), kept=(Kept("team"),))
-        who_needs_attention(fleet, "ssh", "mark", NOW, dry_run=False, status_tags=True, sync_seconds=300)
-    tally((record,), NOW, 300, "ssh")
+        fleet = Fleet(
+            notebooks=(line,),
+            tags={"arn:demo": tags},
+            records=(record,),
+            config_record=(LifecycleConfigRecord("team"),),
+        )
+        find_drift(fleet, "ssh", "mark", NOW, dry_run=False, status_tags=True, sync_seconds=300)
+    fleet_stats((record,), NOW, 300, "ssh")

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import pytest
 from notebook_world import OWNERS, World, a_world
 
-from notebook_ssh.rules.status import Code, status_of
+from notebook_ssh.model.status import Code, status_of
 from sweep import handler as sweep
 
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with a_world(monkeypatch, STATUS_TAGS="true") as world:
-        world.configuration("team")
+        world.lifecycle_config("team")
         yield world
 
 
@@ -26,8 +26,8 @@ def test_an_end_that_is_past_when_it_is_written_is_expired_and_changes_no_script
     world.deaf = not heard
     world.notebook("box", "team", ssh="ngrok", ssh_until="2020-01-01T00:00Z")
     if not heard:
-        monkeypatch.setattr("notebook_ssh.aws.tagging.tagged_notebooks", world.tagged)
-        monkeypatch.setattr(sweep, "read_terms", lambda settings: world.terms())
+        monkeypatch.setattr("notebook_ssh.adapters.resource_tagging.tagged_notebooks", world.tagged)
+        monkeypatch.setattr(sweep, "load_policy", lambda settings: world.policy())
         sweep.handle({}, None)
     world.settle()
     record = world.record("box")

@@ -12,11 +12,11 @@ import pytest
 from botocore.exceptions import ClientError
 from notebook_world import FALLBACK, OWNERS, World, a_world
 
-from notebook_ssh.aws.clients import client
-from notebook_ssh.aws.notebooks import ChangedMeanwhile
-from notebook_ssh.errors import Transient
-from notebook_ssh.rules.notebook import PLAIN
-from notebook_ssh.rules.script import SHEBANG
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.adapters.sagemaker import ScriptConflictError
+from notebook_ssh.errors import RetryableError
+from notebook_ssh.model.managed_block import SHEBANG
+from notebook_ssh.planning.notebook import EMPTY_SCRIPT
 from uninstall import handler
 
 
@@ -26,7 +26,7 @@ class Bench:
     def __init__(self, world: World, patch: pytest.MonkeyPatch) -> None:
         self.world = world
         self.answers: list[dict[str, Any]] = []
-        patch.setattr(handler, "read_terms", lambda settings: world.terms())
+        patch.setattr(handler, "load_policy", lambda settings: world.policy())
         clock = SimpleNamespace(
             time=lambda: world.now, sleep=lambda seconds: setattr(world, "now", world.now + int(seconds) + 1)
         )
@@ -67,29 +67,29 @@ def bench(world: World, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 def test_everything_is_as_it_was(world: World, bench: Bench) -> None:
-    world.configuration("team", OWNERS, on_create=PLAIN)
-    world.configuration("empty", None, on_create=PLAIN)
+    world.lifecycle_config("team", OWNERS, on_create=EMPTY_SCRIPT)
+    world.lifecycle_config("empty", None, on_create=EMPTY_SCRIPT)
     world.notebook("shared-1", "team", ssh="ngrok")
     world.notebook("shared-2", "team", ssh="ngrok", Env="research")
     world.notebook("odd", "empty", ssh="ngrok")
     world.notebook("alone", running=False, ssh="ngrok")
     world.settle()
-    assert world.attached("alone") == FALLBACK
+    assert world.attached_config("alone") == FALLBACK
     answer = bench.ask("Delete")
     assert (answer["Status"], answer["Reason"]) == ("SUCCESS", "Everything is as it was. (log stream stream)")
     assert (answer["RequestId"], answer["StackId"], answer["method"]) == ("request-id", "stack-id", "PUT")
-    assert world.scripts("team") == (PLAIN, OWNERS)
-    assert world.scripts("empty") == (PLAIN, None)
-    assert world.attached("alone") is None
-    assert world.configurations() == {"team", "empty"}
+    assert world.scripts("team") == (EMPTY_SCRIPT, OWNERS)
+    assert world.scripts("empty") == (EMPTY_SCRIPT, None)
+    assert world.attached_config("alone") is None
+    assert world.lifecycle_configs() == {"team", "empty"}
     assert world.tags("shared-2") == {"ssh": "ngrok", "Env": "research"}
     assert list(world.table.records()) == []
-    assert list(world.table.items("configuration")) == []
+    assert list(world.table.items("lifecycle_config")) == []
     assert all(copy["expires"] > world.now for copy in world.table.items("backup#team"))
 
 
 def test_afterwards_nobody_puts_anything_back(world: World, bench: Bench) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
     world.settle()
     bench.ask("Delete")
@@ -104,7 +104,7 @@ def test_afterwards_nobody_puts_anything_back(world: World, bench: Bench) -> Non
 
 
 def test_a_worker_under_way_gets_no_turn_any_more(world: World, bench: Bench) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
     closing = [True]
 
@@ -126,11 +126,11 @@ def test_a_running_notebook_keeps_a_script_that_does_nothing_and_the_answer_says
     answer = bench.ask("Delete")
     assert answer["Status"] == "SUCCESS"
     assert "alone is InService and keeps the configuration better-sagemaker" in answer["Reason"]
-    assert world.scripts(FALLBACK) == (PLAIN, PLAIN)
+    assert world.scripts(FALLBACK) == (EMPTY_SCRIPT, EMPTY_SCRIPT)
 
 
 def test_a_damaged_block_is_left_and_told(world: World, bench: Bench) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
     world.settle()
     damaged = (world.on_start("team") or b"") + b"# <<< notebook-ssh stack=team-ssh <<<\n"
@@ -145,7 +145,7 @@ def test_a_damaged_block_is_left_and_told(world: World, bench: Bench) -> None:
     "operation", ["describe_notebook_instance_lifecycle_config", "list_notebook_instances", "list_tags"]
 )
 def test_what_fails_for_now_is_tried_again(world: World, bench: Bench, operation: str) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
     world.settle()
     left = [3]
@@ -153,7 +153,7 @@ def test_what_fails_for_now_is_tried_again(world: World, bench: Bench, operation
     def before(name: str, given: dict[str, Any]) -> None:
         if name == operation and left[0]:
             left[0] -= 1
-            raise Transient("Rate exceeded")
+            raise RetryableError("Rate exceeded")
 
     world.before_call = before
     assert bench.ask("Delete")["Status"] == "SUCCESS"
@@ -162,7 +162,7 @@ def test_what_fails_for_now_is_tried_again(world: World, bench: Bench, operation
 
 def test_what_does_not_fit_the_time_is_told_and_done_the_next_time(world: World, bench: Bench) -> None:
     for number in range(30):
-        world.configuration(f"team-{number}")
+        world.lifecycle_config(f"team-{number}")
         world.notebook(f"box-{number}", f"team-{number}", ssh="ngrok")
     world.settle()
     answer = bench.ask("Delete", seconds=30)
@@ -176,7 +176,7 @@ def test_what_does_not_fit_the_time_is_told_and_done_the_next_time(world: World,
 
 
 def test_an_owner_who_writes_meanwhile_is_heard(world: World, bench: Bench) -> None:
-    world.configuration("team")
+    world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
     world.settle()
 
@@ -184,7 +184,7 @@ def test_an_owner_who_writes_meanwhile_is_heard(world: World, bench: Bench) -> N
         if name == "update_notebook_instance_lifecycle_config":
             world.before_call = lambda name, given: None
             world.edit("team", (world.on_start("team") or b"") + b"echo a new line\n")
-            raise ChangedMeanwhile("team was changed")
+            raise ScriptConflictError("team was changed")
 
     world.before_call = before
     assert bench.ask("Delete")["Status"] == "SUCCESS"
@@ -192,7 +192,7 @@ def test_an_owner_who_writes_meanwhile_is_heard(world: World, bench: Bench) -> N
 
 
 def test_a_script_that_the_service_will_not_clear_does_nothing_and_is_told(world: World, bench: Bench) -> None:
-    world.configuration("empty", None, on_create=PLAIN)
+    world.lifecycle_config("empty", None, on_create=EMPTY_SCRIPT)
     world.notebook("box", "empty", ssh="ngrok")
     world.settle()
 

@@ -12,9 +12,9 @@ from loglines import logged_by
 from notebook_world import World, a_world
 
 import reconcile_bastion.handler as bastion
-from notebook_ssh.rules.record import Phase
-from notebook_ssh.rules.status import Code
-from notebook_ssh.rules.tally import Tally
+from notebook_ssh.model.fleet_stats import FleetStats
+from notebook_ssh.model.record import Phase
+from notebook_ssh.model.status import Code
 from reconcile_notebook import reconcile
 from sweep import gauges
 
@@ -22,7 +22,7 @@ from sweep import gauges
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with a_world(monkeypatch, STATUS_TAGS="true") as world:
-        world.configuration("team")
+        world.lifecycle_config("team")
         yield world
 
 
@@ -33,7 +33,7 @@ def connects(world: World, boot: str) -> None:
     record = world.record("box")
     report = replace(a_report(boot=boot, phase=Phase.CONNECTED), booted_at=world.now, received_at=world.now)
     report = replace(report, connected_since=world.now, phase_since=world.now, sequence=1)
-    assert world.table.replace_report("box", record.role, report, record.report).kept
+    assert world.table.replace_report("box", record.role, report, record.report).config_record
     world.look("box")
     world.settle()
     world.stop("box")
@@ -79,7 +79,7 @@ def test_each_writing_of_the_status_tags_says_what_they_say(world: World, monkey
 def test_a_status_that_no_notebook_has_any_more_is_counted_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """The table shows the last number of each status: without a zero, the one before would stand for hours."""
     with logged_by(monkeypatch, gauges.logger) as lines:
-        gauges.show(Tally({Code.CONNECTED: 2}, {"ngrok-offline": 1}))
+        gauges.show(FleetStats({Code.CONNECTED: 2}, {"ngrok-offline": 1}))
     statuses = {line["status"]: line["notebooks"] for line in lines if line["message"] == "fleet by status"}
     assert statuses == {**dict.fromkeys(map(str, Code), 0), "connected": 2}
     assert [line["problem"] for line in lines if line["message"] == "fleet by problem"] == ["ngrok-offline"]

@@ -10,9 +10,9 @@ import pytest
 from api_world import World, api_world
 from builders import HOST_KEY, NOW, a_record, a_report, wire
 
-from notebook_ssh.aws.clients import client
-from notebook_ssh.aws.table import key, to_attribute
-from notebook_ssh.rules.record import Mode, Network, Record, Way, Wish
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.adapters.table import key, to_attribute
+from notebook_ssh.model.record import BastionRoute, Mode, Network, NotebookSpec, Record
 
 UNIT = 1024
 """Bytes of a write unit (DynamoDB developer guide, "DynamoDB read and write operations")."""
@@ -22,12 +22,12 @@ USUAL = {
     "name": "churn-model-training-2",
     "arn": "arn:aws:sagemaker:us-east-1:123456789012:notebook-instance/churn-model-training-2",
     "role": "AmazonSageMaker-ExecutionRole-20260101T120000",
-    "configuration": "data-science-on-start",
+    "lifecycle_config": "data-science-on-start",
     "network": Network("subnet-0123456789abcdef0", ("sg-0123456789abcdef0",), "eni-0123456789abcdef0"),
-    "seen": "0123456789abcdef",
-    "told": "connected",
-    "wished_since": NOW - 5000,
-    "reached": True,
+    "observed_hash": "0123456789abcdef",
+    "notified_status": "connected",
+    "spec_changed_at": NOW - 5000,
+    "first_connected": True,
 }
 """A notebook with a name and a role as SageMaker's console makes them."""
 
@@ -63,13 +63,16 @@ def bytes_of(record: Record) -> int:
 @pytest.mark.parametrize(
     "parts",
     [
-        {"wish": Wish(Mode.NGROK, users=("mario", "ana"))},
-        {"wish": Wish(Mode.BASTION), "way": Way(open=True, private_ip="10.0.12.34", since=NOW - 400)},
+        {"spec": NotebookSpec(Mode.NGROK, users=("mario", "ana"))},
+        {
+            "spec": NotebookSpec(Mode.BASTION),
+            "route": BastionRoute(open=True, private_ip="10.0.12.34", since=NOW - 400),
+        },
     ],
     ids=["ngrok", "bastion"],
 )
 def test_a_report_of_a_usual_notebook_is_one_write_unit(world: World, parts: dict[str, Any]) -> None:
-    mode = parts["wish"].mode
+    mode = parts["spec"].mode
     address = {"host": "0.tcp.eu.ngrok.io", "port": 17887} if mode is Mode.NGROK else {"host": None, "port": None}
     told = {
         "mode": str(mode),

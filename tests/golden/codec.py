@@ -25,10 +25,12 @@ class Names:
     """The table of names.
 
     classes: new dotted name below the package by old one. fields: new name of a field by `old class.old field`.
+    keys: new key of a JSON object by `what it is.old key`.
     """
 
     classes: Mapping[str, str]
     fields: Mapping[str, str]
+    keys: Mapping[str, str]
 
     def class_of(self, old: str) -> Any:
         """The class that the stored name `old` means now. Raises AttributeError or ModuleNotFoundError."""
@@ -58,7 +60,30 @@ class Names:
 def names() -> Names:
     """The committed table."""
     told = tomllib.loads((HERE / "names.toml").read_text())
-    return Names(told["classes"], told["fields"])
+    return Names(told["classes"], told["fields"], told["keys"])
+
+
+def old_class(cls: type) -> str:
+    """The stored name of a class that is named without its module."""
+    return names().old_of(cls).rpartition(".")[2]
+
+
+def old_keys(kind: str, value: Any) -> Any:
+    """The JSON objects in `value`, which is a `kind` of names.toml, by their old keys."""
+    if isinstance(value, list | tuple):
+        return [old_keys(kind, each) for each in value]
+    if not isinstance(value, Mapping):
+        return value
+    old = {new: old.removeprefix(f"{kind}.") for old, new in names().keys.items() if old.startswith(f"{kind}.")}
+    return {old.get(key, key): old_keys(kind, each) for key, each in value.items()}
+
+
+def new_keys(kind: str, value: Any) -> Any:
+    """The inverse of `old_keys`, for one object and the objects that it names by a renamed key."""
+    if not isinstance(value, dict):
+        return value
+    new = {old.removeprefix(f"{kind}."): new for old, new in names().keys.items() if old.startswith(f"{kind}.")}
+    return {new.get(key, key): new_keys(kind, each) if key in new else each for key, each in value.items()}
 
 
 def encode(value: Any) -> Any:

@@ -23,11 +23,12 @@ from golden.codec import decode, encode
 from golden.subjects import SUBJECTS
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.rules import bastion, fleet, notebook
-from notebook_ssh.rules.record import (
-    Bastion,
+from notebook_ssh.model.managed_block import Block, Inserted, insert_block
+from notebook_ssh.model.record import (
+    BastionRoute,
     Mode,
     Network,
+    NotebookSpec,
     NotebookState,
     Phase,
     Record,
@@ -35,10 +36,9 @@ from notebook_ssh.rules.record import (
     Report,
     Restart,
     RestartStep,
-    Way,
-    Wish,
 )
-from notebook_ssh.rules.script import Block, Spliced, splice
+from notebook_ssh.model.stack import Bastion
+from notebook_ssh.planning import bastion, drift as fleet, notebook
 
 CASES = Path(__file__).with_name("cases.jsonl.xz")
 MANY = {
@@ -83,7 +83,7 @@ CODES = [
     "block-damaged",
     "something-new",
 ]
-PLAIN = notebook.PLAIN
+EMPTY_SCRIPT = notebook.EMPTY_SCRIPT
 
 
 class Draw:
@@ -152,13 +152,13 @@ class Draw:
 
     # ---- records -------------------------------------------------------------------------------
 
-    def wish(self) -> Wish:
+    def spec(self) -> NotebookSpec:
         if self.often(0.08):
-            return Wish()
+            return NotebookSpec()
         if self.often(0.06):
-            return Wish(problem=Problem("invalid-tag", "The tag ssh is “x”, but it can only be ngrok."))
+            return NotebookSpec(problem=Problem("invalid-tag", "The tag ssh is “x”, but it can only be ngrok."))
         mode = self.chance.choices((Mode.NGROK, Mode.BASTION), (5, 5))[0]
-        return Wish(
+        return NotebookSpec(
             mode,
             self.maybe(0.15, lambda: "tcp://1.tcp.ngrok.io:12345"),
             self.some(("mario", "ana"), 2) if self.often(0.3) else (),
@@ -172,8 +172,8 @@ class Draw:
             return Network()
         return Network("subnet-1", self.some(GROUPS, 3), self.maybe(0.85, lambda: f"eni-{self.one(*NAMES).lower()}"))
 
-    def way(self) -> Way:
-        return Way(
+    def route(self) -> BastionRoute:
+        return BastionRoute(
             self.often(0.7),
             self.maybe(0.8, lambda: "10.0.1.5"),
             self.one(0, self.time()),
@@ -183,7 +183,7 @@ class Draw:
     def report(self, mode: Mode) -> Report:
         told = mode if self.often(0.85) else self.one(*Mode)
         phase = self.chance.choices(list(Phase), (1, 4, 8, 3))[0]
-        reached = told is Mode.NGROK and self.often(0.8)
+        first_connected = told is Mode.NGROK and self.often(0.8)
         return Report(
             boot=self.one("boot-1", "boot-2"),
             booted_at=self.time(),
@@ -192,8 +192,8 @@ class Draw:
             mode=told,
             phase=phase,
             agent=self.one("1.0", ""),
-            host=self.one("0.tcp.ngrok.io", "3.tcp.eu.ngrok.io", "-oops") if reached else None,
-            port=self.one(17887, 22, 1) if reached else None,
+            host=self.one("0.tcp.ngrok.io", "3.tcp.eu.ngrok.io", "-oops") if first_connected else None,
+            port=self.one(17887, 22, 1) if first_connected else None,
             host_keys=self.some((HOST_KEY, RSA_KEY, "bad key; rm")),
             keys_own=self.one(0, 0, 1, 2),
             keys_central=self.one(0, 0, 1),
@@ -206,38 +206,38 @@ class Draw:
         )
 
     def record(self, name: str | None = None) -> Record:
-        wish, state = self.wish(), self.chance.choices(list(NotebookState), (2, 12, 2, 4, 1, 1, 1))[0]
+        spec, state = self.spec(), self.chance.choices(list(NotebookState), (2, 12, 2, 4, 1, 1, 1))[0]
         name = name or self.one(*NAMES)
-        configuration = self.maybe(0.85, lambda: self.one(*CONFIGURATIONS))
+        lifecycle_config = self.maybe(0.85, lambda: self.one(*CONFIGURATIONS))
         since = self.time()
         running = state in (NotebookState.IN_SERVICE, NotebookState.PENDING)
         return Record(
             name=name,
             arn=f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:notebook-instance/{name.lower()}",
             role=self.one("demo-role", "demo-role", "other-role", ""),
-            wish=wish,
+            spec=spec,
             state=state,
             state_since=since,
-            configuration=configuration,
+            lifecycle_config=lifecycle_config,
             block_since=self.maybe(0.7, self.time),
             network=self.network(),
             problem=self.maybe(0.12, self.problem),
             seen=self.one("", "0123456789abcdef"),
             observed_at=self.one(0, self.time()),
             started_at=self.maybe(0.8, lambda: self.one(since, since - 100, self.time())) if running else None,
-            attached=configuration if self.often(0.2) else self.maybe(0.05, lambda: "better-sagemaker"),
-            attached_as=self.one("", "f" * 12),
+            attached_config=lifecycle_config if self.often(0.2) else self.maybe(0.05, lambda: "better-sagemaker"),
+            attached_hash=self.one("", "f" * 12),
             restart=self.maybe(
                 0.12, lambda: Restart(self.one(*RestartStep), self.one(since, self.time()), self.time())
             ),
             planned=("attach better-sagemaker to demo: why",) if self.often(0.05) else (),
-            shown_at=self.one(0, self.time()),
+            status_tags_at=self.one(0, self.time()),
             told=self.one("", "off", "connected", "error: agent-silent", "starting"),
-            wished_since=self.maybe(0.8, self.time),
-            reached=self.often(0.4),
+            spec_changed_at=self.maybe(0.8, self.time),
+            first_connected=self.often(0.4),
             wake_at=self.maybe(0.3, self.time),
-            way=self.maybe(0.75 if wish.mode is Mode.BASTION else 0.1, self.way),
-            report=self.maybe(0.75, lambda: self.report(wish.mode)),
+            route=self.maybe(0.75 if spec.mode is Mode.BASTION else 0.1, self.route),
+            report=self.maybe(0.75, lambda: self.report(spec.mode)),
         )
 
     def bastion_host(self) -> Bastion | None:
@@ -292,7 +292,7 @@ class Draw:
             ),
             4,
         )  # fmt: skip
-        return self.one(None, b"", PLAIN, *[first + b"".join(lines)] * 7)
+        return self.one(None, b"", EMPTY_SCRIPT, *[first + b"".join(lines)] * 7)
 
     def edited(self, script: bytes) -> bytes:
         """The script after somebody edited it."""
@@ -317,8 +317,8 @@ class Draw:
     def script(self) -> bytes | None:
         text = self.owners()
         for stack in self.chance.sample((STACK, "b", "team-ssh-2"), self.one(0, 1, 1, 1, 2, 3)):
-            made = splice(text, self.made(self.block(stack)))
-            if isinstance(made, Spliced):
+            made = insert_block(text, self.made(self.block(stack)))
+            if isinstance(made, Inserted):
                 text = made.script
         if text and self.often(0.25):
             text = self.edited(text)
@@ -331,24 +331,24 @@ class Draw:
 
     # ---- plans ---------------------------------------------------------------------------------
 
-    def terms(self) -> dict[str, Any]:
+    def policy(self) -> dict[str, Any]:
         return {"tag_key": self.one("ssh", "ssh", "team:ssh"), "fallback": "better-sagemaker", "block": self.block()}
 
-    def configuration(self, name: str) -> notebook.Configuration:
-        on_create = self.one(None, PLAIN, PLAIN, b"#!/bin/sh\necho made\n")
+    def lifecycle_config(self, name: str) -> notebook.LifecycleConfig:
+        on_create = self.one(None, EMPTY_SCRIPT, EMPTY_SCRIPT, b"#!/bin/sh\necho made\n")
         on_start = (
-            self.script() if self.often(0.6) else self.with_block(self.one(PLAIN, b"#!/bin/bash\nset -e\n", None))
+            self.script() if self.often(0.6) else self.with_block(self.one(EMPTY_SCRIPT, b"#!/bin/bash\nset -e\n", None))
         )
         modified = self.time() * 1000 + self.one(0, 0, 123)
-        return notebook.Configuration(name, f"arn:config/{name}", modified, on_create, on_start)
+        return notebook.LifecycleConfig(name, f"arn:config/{name}", modified, on_create, on_start)
 
     def with_block(self, text: bytes | None) -> bytes | None:
-        made = splice(text, self.made(self.block()))
-        return made.script if isinstance(made, Spliced) and self.often(0.8) else text
+        made = insert_block(text, self.made(self.block()))
+        return made.script if isinstance(made, Inserted) and self.often(0.8) else text
 
-    def kept(self, name: str, modified: int | None = None) -> notebook.Kept:
+    def config_record(self, name: str, modified: int | None = None) -> notebook.LifecycleConfigRecord:
         mark = self.one("1.0.0:0123456789ab", "1.1.0:ba9876543210", "")
-        return notebook.Kept(
+        return notebook.LifecycleConfigRecord(
             name,
             self.one(modified or 0, self.time() * 1000),
             mark,
@@ -366,48 +366,48 @@ class Draw:
     def notebook_case(self) -> Any:
         record = self.record()
         if self.often(0.1):  # what we attached is to go, which rarely comes about by chance
-            record = replace(record, state=NotebookState.STOPPED, attached="better-sagemaker", wish=Wish())
-            record = replace(record, configuration="better-sagemaker", restart=None)
+            record = replace(record, state=NotebookState.STOPPED, attached_config="better-sagemaker", spec=NotebookSpec())
+            record = replace(record, lifecycle_config="better-sagemaker", restart=None)
         name = record.name
-        attached = record.configuration if self.often(0.8) else self.maybe(0.6, lambda: self.one(*CONFIGURATIONS))
+        attached_config = record.lifecycle_config if self.often(0.8) else self.maybe(0.6, lambda: self.one(*CONFIGURATIONS))
         state = record.state if self.often(0.6) else self.one(*NotebookState)
         found = notebook.Notebook(
-            name, record.arn, "demo-role", state, self.one(record.state_since, self.time()), attached, record.network
+            name, record.arn, "demo-role", state, self.one(record.state_since, self.time()), attached_config, record.network
         )
-        configuration = self.maybe(0.85, lambda: self.configuration(attached or "better-sagemaker"))
-        wish = record.wish if self.often(0.6) else self.wish()
-        kept = (
-            self.maybe(0.65, lambda: self.kept(configuration.name, configuration.modified)) if configuration else None
+        lifecycle_config = self.maybe(0.85, lambda: self.lifecycle_config(attached_config or "better-sagemaker"))
+        spec = record.spec if self.often(0.6) else self.spec()
+        config_record = (
+            self.maybe(0.65, lambda: self.config_record(lifecycle_config.name, lifecycle_config.modified)) if lifecycle_config else None
         )
-        terms = self.terms()
-        if record.attached and self.often(0.5) and configuration:
-            content = notebook._content(
-                configuration, notebook.Terms("ssh", "better-sagemaker", self.made(terms["block"]))
+        policy = self.policy()
+        if record.attached_config and self.often(0.5) and lifecycle_config:
+            content = notebook._owner_hash(
+                lifecycle_config, notebook.BlockPolicy("ssh", "better-sagemaker", self.made(policy["block"]))
             )
-            record = replace(record, attached_as=content)
-        seen = notebook.Seen(
+            record = replace(record, attached_hash=content)
+        seen = notebook.NotebookObservation(
             name=name,
             notebook=found if self.often(0.96) else None,
-            wish=wish,
-            configuration=configuration,
+            spec=spec,
+            lifecycle_config=lifecycle_config,
             users=self.maybe(0.7, self.users),
             record=record if self.often(0.85) else None,
-            kept=kept,
+            config_record=config_record,
         )
-        return {"seen": seen, "terms": terms, "now": NOW + self.one(0, 0, 0, 1, 60, 900, 2_000)}
+        return {"observed_hash": seen, "terms": policy, "now": NOW + self.one(0, 0, 0, 1, 60, 900, 2_000)}
 
     def configuration_case(self) -> Any:
         name = self.one(*CONFIGURATIONS)
-        configuration = self.maybe(0.93, lambda: self.configuration(name))
-        seen = notebook.SeenConfiguration(
+        lifecycle_config = self.maybe(0.93, lambda: self.lifecycle_config(name))
+        seen = notebook.LifecycleConfigObservation(
             name,
-            configuration,
+            lifecycle_config,
             self.maybe(0.85, lambda: self.one(notebook.Users(), self.users(), self.users())),
             self.one(None, True, True, False),
-            self.maybe(0.65, lambda: self.kept(name, configuration.modified if configuration else None)),
+            self.maybe(0.65, lambda: self.config_record(name, lifecycle_config.modified if lifecycle_config else None)),
         )
-        changed = (configuration.modified if configuration else 0) + self.one(-1, 0, 1, 1_000, 123)
-        return {"seen": seen, "terms": self.terms(), "now": NOW, "changed": changed}
+        changed = (lifecycle_config.modified if lifecycle_config else 0) + self.one(-1, 0, 1, 1_000, 123)
+        return {"observed_hash": seen, "terms": self.policy(), "now": NOW, "changed": changed}
 
     # ---- the bastion ---------------------------------------------------------------------------
 
@@ -424,8 +424,8 @@ class Draw:
         count = self.one(0, 1, 2, 3, 5)
         records = tuple(self.record(name) for name in self.chance.sample(NAMES, count))
         records = tuple(
-            replace(each, wish=replace(each.wish, mode=Mode.BASTION))
-            if self.often(0.6) and not each.wish.problem
+            replace(each, spec=replace(each.spec, mode=Mode.BASTION))
+            if self.often(0.6) and not each.spec.problem
             else each
             for each in records
         )
@@ -438,7 +438,7 @@ class Draw:
         return {
             "fleet": records,
             "bastion": self.bastion_host(),
-            "around": bastion.Surroundings(vpcs, addresses, rules),
+            "around": bastion.NetworkState(vpcs, addresses, rules),
             "stack": STACK,
             "now": NOW,
             "complete": self.often(0.7),
@@ -558,26 +558,26 @@ class Draw:
         names = self.chance.sample(NAMES, self.one(1, 2, 3, 5))
         records = [self.record(name) for name in names]
         lines = tuple(
-            fleet.NotebookLine(
+            fleet.NotebookSummary(
                 each.name,
                 each.arn,
                 each.state if self.often(0.8) else self.one(*NotebookState),
                 self.one(each.state_since, self.time()),
-                each.configuration if self.often(0.8) else None,
+                each.lifecycle_config if self.often(0.8) else None,
             )
             for each in records
             if self.often(0.9)
         )
         told = {each.arn.lower(): self.tag_set(key) for each in records if self.often(0.85)}
-        configurations = tuple(
-            fleet.ConfigurationLine(name, f"arn:config/{name}", self.time() * 1000)
+        lifecycle_configs = tuple(
+            fleet.LifecycleConfigSummary(name, f"arn:config/{name}", self.time() * 1000)
             for name in self.some(CONFIGURATIONS)
         )
-        modified = {line.name: line.modified for line in configurations}
-        kept = tuple(self.kept(name, modified.get(name)) for name in self.some(CONFIGURATIONS))
+        modified = {line.name: line.modified for line in lifecycle_configs}
+        config_record = tuple(self.config_record(name, modified.get(name)) for name in self.some(CONFIGURATIONS))
         known = tuple(each for each in records if self.often(0.85))
         return {
-            "fleet": fleet.Fleet(lines, configurations, told, known, kept),
+            "fleet": fleet.Fleet(lines, lifecycle_configs, told, known, config_record),
             "current": self.some(names),
             "tag_key": key,
             "mark": self.one("1.0.0:0123456789ab", "1.1.0:ba9876543210"),

@@ -10,9 +10,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from notebook_ssh.errors import BadReport
-from notebook_ssh.rules import answers, bastion, doctor, fleet, keys, notebook, report, script, signals, status, tags
-from notebook_ssh.rules.record import Bastion, Record
+from golden.codec import new_keys, old_class, old_keys
+
+from notebook_ssh.errors import InvalidReportError
+from notebook_ssh.http_api import diagnosis, views
+from notebook_ssh.model import checks, managed_block, spec, ssh_keys, status
+from notebook_ssh.model.record import Record
+from notebook_ssh.model.stack import Bastion
+from notebook_ssh.planning import bastion, drift, notebook
+from notebook_ssh.reports import report
+from notebook_ssh.triggers import events
 
 BODY = b"echo the block\n"
 
@@ -32,18 +39,18 @@ def stack_of(told: Mapping[str, Any]) -> Stack:
     return Stack(told["stack"], told["tag_key"], told["sync_seconds"], told["bastion"], told["keys_path"])
 
 
-def block_of(told: Mapping[str, Any]) -> script.Block:
-    return script.Block(told["stack"], told["version"], told["id"], told.get("body", BODY))
+def block_of(told: Mapping[str, Any]) -> managed_block.Block:
+    return managed_block.Block(told["stack"], told["version"], told["id"], told.get("body", BODY))
 
 
-def terms_of(told: Mapping[str, Any]) -> notebook.Terms:
-    return notebook.Terms(told["tag_key"], told["fallback"], block_of(told["block"]))
+def policy_of(told: Mapping[str, Any]) -> notebook.BlockPolicy:
+    return notebook.BlockPolicy(told["tag_key"], told["fallback"], block_of(told["block"]))
 
 
 def of_tags(given: Mapping[str, Any]) -> Any:
     """What the tags ask for."""
-    wish = tags.read_wish(given["tags"], given["tag_key"])
-    return {"wish": wish, "mode": wish.mode_at(given["now"]), "holds": notebook.holds(wish, given["now"])}
+    asked = spec.parse_spec(given["tags"], given["tag_key"])
+    return {"wish": asked, "mode": asked.effective_mode(given["now"]), "holds": notebook.needs_block(asked, given["now"])}
 
 
 def of_record(given: Mapping[str, Any]) -> Any:
@@ -51,25 +58,25 @@ def of_record(given: Mapping[str, Any]) -> Any:
     record, now, stack = given["record"], given["now"], stack_of(given["stack"])
     sync, key = stack.sync_seconds, stack.tag_key
     state = status.status_of(record, now, sync, key)
-    connection = answers.connection_of(record, now, stack)
-    diagnosis = doctor.examine(record, now, stack)
+    connection = views.connection_for(record, now, stack)
+    found = checks.run_checks(record, now, stack)
     told = {
         "status": state,
-        "headline": status.headline(state),
+        "headline": status.status_key(state),
         "address": status.address_of(record, now, sync),
         "last_address": status.last_address(record),
         "wake": status.wake(record, now),
-        "doctor": doctor.doctor_text(diagnosis),
-        "hops": [(hop.name, str(hop.verdict), hop.since) for hop in diagnosis.hops],
-        "details": answers.details(record, now, stack),
-        "list_entry": answers.list_entry(record, now, stack),
-        "tags": notebook.tags_to_show(record, now, sync, key),
-        "news": notebook.news(record, now, sync, key) is not None,
-        "settled": notebook.settled_off(record),
+        "doctor": diagnosis.doctor_text(found),
+        "hops": [(check.name, str(check.state), check.since) for check in found.checks],
+        "details": old_keys("details", views.details(record, now, stack)),
+        "list_entry": views.list_entry(record, now, stack),
+        "tags": notebook.desired_status_tags(record, now, sync, key),
+        "news": notebook.status_change(record, now, sync, key) is not None,
+        "settled": notebook.is_inactive(record),
         "admitted": (
-            bastion.concerns_bastion(record),
-            bastion.is_wished(record, now),
-            bastion.is_admitted(record, now),
+            bastion.uses_bastion(record),
+            bastion.wants_bastion(record, now),
+            bastion.route_is_desired(record, now),
         ),
         "reply": report.answer(
             record,
@@ -84,67 +91,67 @@ def of_record(given: Mapping[str, Any]) -> Any:
     }
     if connection:
         told |= {
-            "ssh": answers.ssh_command(connection),
-            "address_line": answers.address_line(connection),
-            "ssh_config": answers.ssh_config([connection], stack.stack),
-            "known_hosts": answers.known_hosts(connection),
+            "ssh": views.ssh_command(connection),
+            "address_line": views.address_line(connection),
+            "ssh_config": views.ssh_config([connection], stack.stack),
+            "known_hosts": views.known_hosts(connection),
         }
     return told
 
 
 def of_notebook(given: Mapping[str, Any]) -> Any:
     """The plan for one notebook, and for its end."""
-    seen, terms, now = given["seen"], terms_of(given["terms"]), given["now"]
-    plan = notebook.plan_notebook(seen, terms, now)
+    observed, policy, now = given["seen"], policy_of(given["terms"]), given["now"]
+    plan = notebook.plan_notebook(observed, policy, now)
     return {
-        "needs_users": notebook.needs_users(seen, terms, now),
-        "in_place": notebook.is_in_place(seen, terms, now),
+        "needs_users": notebook.needs_users(observed, policy, now),
+        "in_place": notebook.is_in_place(observed, policy, now),
         "plan": plan,
         "reasons": notebook.reasons(plan.actions),
-        "is_news": None if plan.record is None else notebook.is_news(seen.record, plan.record),
-        "last": notebook.plan_last_attachment(seen, terms),
+        "is_news": None if plan.record is None else notebook.has_changed(observed.record, plan.record),
+        "last": notebook.plan_attachment_teardown(observed, policy),
     }
 
 
 def of_configuration(given: Mapping[str, Any]) -> Any:
     """The plan for one lifecycle configuration, and for its end."""
-    seen, terms, now = given["seen"], terms_of(given["terms"]), given["now"]
-    plan = notebook.plan_configuration(seen, terms, now)
+    observed, policy, now = given["seen"], policy_of(given["terms"]), given["now"]
+    plan = notebook.plan_lifecycle_config(observed, policy, now)
     return {
         "plan": plan,
         "reasons": notebook.reasons(plan.actions),
-        "last": notebook.plan_last_script(seen, terms),
-        "is_seen": notebook.is_seen(given["changed"], seen.kept),
+        "last": notebook.plan_script_teardown(observed, policy),
+        "is_seen": notebook.includes_change(given["changed"], observed.config_record),
     }
 
 
 def of_bastion(given: Mapping[str, Any]) -> Any:
     """The rules of a fleet, what changes for them, and what the records then say."""
-    records, host, around = given["fleet"], given["bastion"], given["around"]
+    records, host, network = given["fleet"], given["bastion"], given["around"]
     stack, now = given["stack"], given["now"]
-    desired = bastion.desired_rules(records, host, around, stack, now)
-    plan = bastion.plan(desired, around.rules, stack, complete=given["complete"])
-    made = [grant.rule for number, grant in enumerate(plan.grants) if number not in given["refused"]]
-    refused = {grant.rule: given["refusal"] for number, grant in enumerate(plan.grants) if number in given["refused"]}
+    desired = bastion.desired_rules(records, host, network, stack, now)
+    plan = bastion.plan(desired, network.rules, stack, complete=given["complete"])
+    made = [grant.rule for number, grant in enumerate(plan.authorizations) if number not in given["refused"]]
+    refused = {grant.rule: given["refusal"] for number, grant in enumerate(plan.authorizations) if number in given["refused"]}
     outcome = bastion.Outcome(frozenset((*plan.satisfied, *made)), refused)
     return {
-        "look": bastion.where_to_look(records, host, now),
+        "look": bastion.resources_to_read(records, host, now),
         "desired": desired,
         "plan": plan,
-        "ways": bastion.changed_ways(records, desired, outcome, around, now),
-        "already_seen": bastion.already_seen(given["sent"], given["observed_from"]),
+        "ways": bastion.changed_routes(records, desired, outcome, network, now),
+        "already_seen": bastion.covered_by_last_sync(given["sent"], given["observed_from"]),
     }
 
 
 def of_script(given: Mapping[str, Any]) -> Any:
     """A script with the block, without it, and what is found in it."""
     block = block_of(given["block"])
-    spliced = script.splice(given["script"], block)
+    inserted = managed_block.insert_block(given["script"], block)
     return {
-        "found": script.inspect(given["script"], block.stack),
-        "stripped": script.strip(given["script"], block.stack),
-        "spliced": spliced,
-        "back": script.strip(spliced.script, block.stack) if isinstance(spliced, script.Spliced) else None,
+        "found": managed_block.inspect(given["script"], block.stack),
+        "stripped": managed_block.remove_block(given["script"], block.stack),
+        "spliced": inserted,
+        "back": managed_block.remove_block(inserted.script, block.stack) if isinstance(inserted, managed_block.Inserted) else None,
     }
 
 
@@ -153,9 +160,9 @@ def of_report(given: Mapping[str, Any]) -> Any:
     role = report.role_of_caller(given["caller"], given["account"])
     try:
         told = report.read_report(given["body"], given["now"], allow_loopback=given["allow_loopback"])
-    except BadReport as bad:
-        return {"role": role, "refused": (type(bad).__name__, bad.field, str(bad))}
-    return {"role": role, "told": told, "verdict": report.weigh(given["record"], role or "", told.report)}
+    except InvalidReportError as bad:
+        return {"role": role, "refused": (old_class(type(bad)), bad.field, str(bad))}
+    return {"role": role, "told": told, "verdict": report.accept(given["record"], role or "", told.report)}
 
 
 def of_keys(given: Mapping[str, Any]) -> Any:
@@ -164,36 +171,44 @@ def of_keys(given: Mapping[str, Any]) -> Any:
     def attempt(read: Callable[[str], Any]) -> Any:
         try:
             return read(given["line"])
-        except keys.NotAKey as reason:
+        except ssh_keys.InvalidKeyError as reason:
             return f"refused: {reason}"
 
     users = given["users"]
     return {
-        "host_key": attempt(keys.host_key),
-        "public_key": attempt(keys.public_key),
-        "central_key": attempt(keys.central_key),
-        "admitted": keys.admitted(users, dict.fromkeys(users[:1], given["line"]), "/keys"),
+        "host_key": attempt(ssh_keys.host_key),
+        "public_key": attempt(ssh_keys.public_key),
+        "central_key": attempt(ssh_keys.central_key),
+        "admitted": ssh_keys.admitted(users, dict.fromkeys(users[:1], given["line"]), "/keys"),
     }
 
 
 def of_event(given: Mapping[str, Any]) -> Any:
     """What an event asks to be reconciled, and the message that asks for the same."""
-    read = signals.read_signals(json.loads(given["event"]), tag_key=given["tag_key"], caller=given["caller"])
-    asked = [each for each in read if isinstance(each, signals.LookAtNotebook | signals.LookAtConfiguration)]
-    return {"signals": read, "messages": [signals.to_message(each, given["now"], "id-1") for each in asked]}
+    event = json.loads(given["event"])
+    if isinstance(event, dict) and "look_at" in event:
+        event = new_keys("message", event)
+    read = events.parse_event(event, tag_key=given["tag_key"], caller=given["caller"])
+    asked = [each for each in read if isinstance(each, events.ReconcileNotebook | events.ReconcileLifecycleConfig)]
+    return {"signals": read, "messages": [old_message(*events.to_message(each, given["now"], "id-1")) for each in asked]}
+
+
+def old_message(message: Mapping[str, Any], delay: int) -> Any:
+    """A message by its old keys, with its delay."""
+    return old_keys("message", message), delay
 
 
 def of_fleet(given: Mapping[str, Any]) -> Any:
     """Who needs attention."""
-    lines: fleet.Fleet = given["fleet"]
+    lines: drift.Fleet = given["fleet"]
     options = {"dry_run": given["dry_run"]}
     prints = {
-        line.name: fleet.fingerprint(line, _tags(lines, line), given["tag_key"], **options) for line in lines.notebooks
+        line.name: drift.fingerprint(line, _tags(lines, line), given["tag_key"], **options) for line in lines.notebooks
     }
     current = given["current"]
     records = tuple(_with_print(each, prints) if each.name in current else each for each in lines.records)
     return {
-        "attention": fleet.who_needs_attention(
+        "attention": drift.find_drift(
             replace(lines, records=records),
             given["tag_key"],
             given["mark"],
@@ -206,12 +221,12 @@ def of_fleet(given: Mapping[str, Any]) -> Any:
     }
 
 
-def _tags(lines: fleet.Fleet, line: fleet.NotebookLine) -> Mapping[str, str]:
+def _tags(lines: drift.Fleet, line: drift.NotebookSummary) -> Mapping[str, str]:
     return lines.tags.get(line.arn.lower(), {})
 
 
 def _with_print(record: Record, prints: Mapping[str, str]) -> Record:
-    return replace(record, seen=prints.get(record.name, ""))
+    return replace(record, observed_hash=prints.get(record.name, ""))
 
 
 SUBJECTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {

@@ -90,7 +90,7 @@ def account(line: Line) -> Iterator[World]:
 def connect(world: World, *names: str) -> None:
     """Notebooks with the user's key: created, tagged, stopped, started once their script has the block, connected."""
     for name in names:
-        world.create_configuration(name, OWNERS_SCRIPT)
+        world.create_lifecycle_config(name, OWNERS_SCRIPT)
         world.create_notebook(name, name)
     for name in names:
         processes.wait_until(f"{name} runs", lambda name=name: world.state(name) == "InService")

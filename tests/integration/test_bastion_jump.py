@@ -23,9 +23,9 @@ import pytest
 from bastion_world import NOW, STACK, STOPPED, Bench, an_account
 
 import processes
-from notebook_ssh.aws.clients import client
-from notebook_ssh.rules.answers import Connection, Jump, connection_of, known_hosts, ssh_config
-from notebook_ssh.rules.record import Mode, NotebookState, Phase, Record, Report, Wish
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.http_api.views import Connection, ProxyJump, connection_for, known_hosts, ssh_config
+from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Phase, Record, Report
 from notebook_ssh.settings import read_settings
 from patience import LIMIT_S
 from sshd import start_sshd
@@ -292,7 +292,7 @@ def _notebook(site: Site, bastion: Machine, name: str, client_key: str) -> Noteb
 
 def _write_ssh_files(site: Site, bastion: Machine, notebooks: list[Notebook]) -> None:
     """What the API answers, saved as it says, but for the login name: only root is sure to be there."""
-    jump = Jump(BASTION_OUTSIDE, "root", f"bastion.{STACK}")
+    jump = ProxyJump(BASTION_OUTSIDE, "root", f"bastion.{STACK}")
     connections = [Connection(each.record.name, each.address, 22, (each.machine.host_key,), jump) for each in notebooks]
     answer = ssh_config(connections, STACK).replace("~/.ssh/", f"{site.folder}/").replace("User ec2-user", "User root")
     lines = [line for connection in connections for line in known_hosts(connection)]
@@ -316,7 +316,7 @@ def test_ssh_comes_through_the_bastion_exactly_while_the_rules_are_there(town: T
     site, ana, ben, bench = town.site, town.ana, town.ben, town.site.bench
     assert site.is_shut("ana-notebook"), "nothing is open yet"
 
-    tag(bench, ana, wish=Wish(Mode.BASTION))
+    tag(bench, ana, wish=NotebookSpec(Mode.BASTION))
     site.reconcile()
     assert site.ssh("ana-notebook") == f"{BASTION_INSIDE} to {ana.address}"
     assert site.ssh("Ana-Notebook") == f"{BASTION_INSIDE} to {ana.address}"
@@ -324,18 +324,18 @@ def test_ssh_comes_through_the_bastion_exactly_while_the_rules_are_there(town: T
     assert site.is_shut("ana-notebook", come_from=ELSEWHERE), "not one of the bastion's clients"
     record = bench.table.record("ana-notebook")
     assert record is not None
-    connection = connection_of(record, bench.now, read_settings())
+    connection = connection_for(record, bench.now, read_settings())
     assert connection is not None
-    assert (connection.host, connection.jump) == (ana.address, Jump(BASTION_OUTSIDE, "root", f"bastion.{STACK}"))
+    assert (connection.host, connection.jump) == (ana.address, ProxyJump(BASTION_OUTSIDE, "root", f"bastion.{STACK}"))
 
-    tag(bench, ben, wish=Wish(Mode.BASTION))
+    tag(bench, ben, wish=NotebookSpec(Mode.BASTION))
     tag(bench, ana, state=NotebookState.STOPPING)
     site.reconcile()
     assert site.is_shut("ana-notebook"), "it stops"
     assert site.ssh("ben-notebook") == f"{BASTION_INSIDE} to {ben.address}"
 
     tag(bench, ana, state=STOPPED)
-    tag(bench, ben, wish=Wish(Mode.OFF))
+    tag(bench, ben, wish=NotebookSpec(Mode.OFF))
     site.reconcile()
     assert site.is_shut("ben-notebook"), "its tag is gone"
     assert site.is_shut(f"bastion.{STACK}"), "nobody needs the bastion any more"
@@ -346,7 +346,7 @@ def test_a_bastion_without_open_egress_gets_a_way_to_the_notebook_alone(town: To
     bench.close_egress()
     # This opens the notebook to the bastion, but not the bastion's way out.
     bench.write_rule(town.ben.group, UserIdGroupPairs=[{"GroupId": bench.bastion}])
-    tag(bench, ana, wish=Wish(Mode.BASTION))
+    tag(bench, ana, wish=NotebookSpec(Mode.BASTION))
     site.reconcile()
     assert site.ssh("ana-notebook") == f"{BASTION_INSIDE} to {ana.address}"
     assert site.is_shut("ben-notebook")
@@ -354,7 +354,7 @@ def test_a_bastion_without_open_egress_gets_a_way_to_the_notebook_alone(town: To
 
 def test_another_machine_at_the_notebooks_address_is_refused(town: Town) -> None:
     site, ana, ben, bench = town.site, town.ana, town.ben, town.site.bench
-    tag(bench, ana, wish=Wish(Mode.BASTION))
+    tag(bench, ana, wish=NotebookSpec(Mode.BASTION))
     site.reconcile()
     hosts = site.folder / f"{STACK}.known_hosts"
     hosts.write_text(hosts.read_text().replace(ana.machine.host_key, ben.machine.host_key))
@@ -369,7 +369,7 @@ def test_clients_of_a_prefix_list_are_admitted(town: Town) -> None:
         PrefixListName="offices", MaxEntries=5, AddressFamily="IPv4", Entries=[{"Cidr": network}]
     )
     bench.monkeypatch.setenv("BASTION_CLIENT_CIDRS", prefix_list["PrefixList"]["PrefixListId"])
-    tag(bench, ana, wish=Wish(Mode.BASTION))
+    tag(bench, ana, wish=NotebookSpec(Mode.BASTION))
     site.reconcile()
     assert site.ssh("ana-notebook", come_from=ELSEWHERE) == f"{BASTION_INSIDE} to {ana.address}"
     assert site.is_shut("ana-notebook")

@@ -127,7 +127,7 @@ def test_a_reconciler_that_is_killed_between_two_calls_leaves_nothing_half_done(
     write, by = "SageMaker.UpdateNotebookInstanceLifecycleConfig", RECONCILER
     names = {"cut-before": "kill before", "cut-after": "kill after"}
     for name in names:
-        world.create_configuration(name, OWNERS_SCRIPT)
+        world.create_lifecycle_config(name, OWNERS_SCRIPT)
         world.create_notebook(name, name)
     faults = [{"call": write, "by": by, "about": f'"{name}"', "effect": effect} for name, effect in names.items()]
     with world.emulator.faults(*faults):
@@ -164,7 +164,7 @@ def test_a_service_that_throttles_for_a_while_only_costs_time(
     world: World, impatient: str, call: str, code: str
 ) -> None:
     name = f"throttled-by-{call[:-1].lower()}"
-    world.create_configuration(name, OWNERS_SCRIPT)
+    world.create_lifecycle_config(name, OWNERS_SCRIPT)
     world.create_notebook(name, name)
     processes.wait_until("it runs", lambda: world.state(name) == "InService")
     fault = {"call": call, "by": RECONCILER, "effect": "refuse", "code": code, "times": 10}

@@ -18,7 +18,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 import processes
-from notebook_ssh.rules.script import strip
+from notebook_ssh.model.managed_block import remove_block
 from world import OWNERS_SCRIPT, STACK, Answer, World
 
 FALLBACK = "better-sagemaker"
@@ -34,7 +34,7 @@ class Scene:
 
     def prepare(self) -> None:
         """Before the statement is taken away."""
-        self.world.create_configuration(self.name, OWNERS_SCRIPT)
+        self.world.create_lifecycle_config(self.name, OWNERS_SCRIPT)
         self.create(self.name)
 
     def create(self, configuration: str | None) -> None:
@@ -272,7 +272,7 @@ def test_a_statement_that_is_taken_away_is_told_and_harms_nobody(account: World,
         wait(f"told by {told}", lambda: told in watch.seen())
         for name in configurations(account):
             script = account.on_start(name)
-            assert name == FALLBACK or strip(script, STACK) == OWNERS_SCRIPT
+            assert name == FALLBACK or remove_block(script, STACK) == OWNERS_SCRIPT
     move_dead_letters_back(account)
     scene.again()
     wait("what was asked for is done", scene.is_done)

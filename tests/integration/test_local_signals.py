@@ -33,7 +33,7 @@ def test_either_kind_of_tag_event_alone_is_enough(kind: str) -> None:
 
 
 def test_a_shared_script_is_the_owners_again_when_the_last_wish_goes(world: World) -> None:
-    world.create_configuration("shared", OWNERS_SCRIPT)
+    world.create_lifecycle_config("shared", OWNERS_SCRIPT)
     for name in ("sharer-one", "sharer-two"):
         world.create_notebook(name, "shared")
         world.tag(name, ssh="ngrok")

@@ -180,7 +180,7 @@ def account() -> Iterator[World]:
         world.start()
         world.make_network()
         world.move_in()
-        world.create_configuration("gpu-setup", OWNERS_SCRIPT)
+        world.create_lifecycle_config("gpu-setup", OWNERS_SCRIPT)
         world.create_notebook("my-notebook", "gpu-setup")
         yield world
     finally:

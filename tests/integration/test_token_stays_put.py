@@ -119,7 +119,7 @@ def test_a_token_among_a_programs_words_would_be_seen() -> None:
 
 def story(world: World) -> None:
     """Tag, stop, start, connect, log in."""
-    world.create_configuration(CONFIGURATION, OWNERS_SCRIPT)
+    world.create_lifecycle_config(CONFIGURATION, OWNERS_SCRIPT)
     world.create_notebook(NAME, CONFIGURATION)
     until(world, "it runs", lambda: world.state(NAME) == "InService")
     world.leave_key(NAME)

@@ -95,9 +95,9 @@ def test_a_report_that_was_overheard_cannot_be_sent_again(world: World) -> None:
     assert world.report({"sequence": 4, "host": "2.tcp.ngrok.io"}).status == 200
     said = world.report(overheard)
     assert (said.status, said.json["error"]) == (409, "older-report")
-    kept = world.report_of("demo")
-    assert kept is not None
-    assert kept.host == "2.tcp.ngrok.io"
+    config_record = world.report_of("demo")
+    assert config_record is not None
+    assert config_record.host == "2.tcp.ngrok.io"
 
 
 @pytest.mark.parametrize("value", INJECTIONS)
@@ -122,7 +122,7 @@ def after_tags(tags: dict[str, str]) -> tuple[bytes | None, str, str]:
         run.account.create_notebook_instance_lifecycle_config(
             NotebookInstanceLifecycleConfigName="scripts", OnStart=[{"Content": encoded(OWNERS)}]
         )
-        run.account.create_notebook(Notebook("demo", "demo-role", run.now, configuration="scripts", tags=dict(tags)))
+        run.account.create_notebook(Notebook("demo", "demo-role", run.now, lifecycle_config="scripts", tags=dict(tags)))
 
     run.follow(begin)
     for route in ROUTES:
@@ -130,7 +130,7 @@ def after_tags(tags: dict[str, str]) -> tuple[bytes | None, str, str]:
         run.follow(lambda: None)
     answers = "\n".join(answer for _, answer in run.said)
     assert len(run.said) == len(ROUTES)
-    script = decoded(run.account.configurations["scripts"].on_start)
+    script = decoded(run.account.lifecycle_configs["scripts"].on_start)
     return script, run.account.notebooks["demo"].tags.get("ssh-status", ""), answers
 
 
@@ -147,11 +147,18 @@ def test_the_token_is_nowhere_but_in_the_answer_to_the_notebook() -> None:
         pytest.fail("no notebook was told its token, so nothing is shown here")
     assert TOKEN not in json.dumps([answer for kind, answer in run.said if kind != "report"])
     account = run.account
-    places = (account.table.items, account.table.before, run.posted, account.news, account.indexed, heard.lines)
+    places = (
+        account.table.items,
+        account.table.before,
+        run.posted,
+        account.status_change,
+        account.indexed,
+        heard.lines,
+    )
     assert heard.lines
     assert not any(TOKEN in repr(place) for place in places)
     assert not any(TOKEN in repr(each) for each in (*account.notebooks.values(), *account.rules.values()))
-    scripts = (decoded(each.on_start) or b"" for each in account.configurations.values())
+    scripts = (decoded(each.on_start) or b"" for each in account.lifecycle_configs.values())
     assert not any(TOKEN.encode() in script for script in scripts)
 
 

@@ -12,8 +12,8 @@ from notebook_world import World, a_world
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with a_world(monkeypatch) as world:
-        world.configuration("team")
-        world.configuration("others")
+        world.lifecycle_config("team")
+        world.lifecycle_config("others")
         world.notebook("wished", "team", ssh="ngrok")
         world.notebook("quiet", "others")
         world.settle()
@@ -45,13 +45,13 @@ FORGED: list[tuple[str, str, dict[str, Any]]] = [
 def test_a_forged_event_changes_nothing(world: World, kind: str, name: str, detail: dict[str, Any]) -> None:
     def account() -> tuple[Any, ...]:
         names = ("wished", "quiet")
-        scripts = {each: world.scripts(each) for each in world.configurations()}
-        return scripts, [(world.attached(each), world.status(each), world.tags(each)) for each in names]
+        scripts = {each: world.scripts(each) for each in world.lifecycle_configs()}
+        return scripts, [(world.attached_config(each), world.status(each), world.tags(each)) for each in names]
 
     before, record = account(), world.record("wished")
     world.send("", [(an_event(kind, name, detail), 0)])
     world.settle()
     assert account() == before
-    assert world.record("wished").wish == record.wish
+    assert world.record("wished").spec == record.spec
     assert world.table.record("quiet") is None
     assert world.table.record("nobody") is None

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from granted import OTHER_VPC, VPC, Grant, Request, allows, covering, grants, operations, requests
+from granted import OTHER_VPC, VPC, AuthorizeRule, Request, allows, authorizations, covering, operations, requests
 from simulation.account import BASTION_VPC
 from simulation.run import Run
 
@@ -35,7 +35,7 @@ Made = dict[str, set[Request]]
 """By function, what its calls asked of IAM."""
 
 
-def not_called(grant: Grant) -> bool:
+def not_called(grant: AuthorizeRule) -> bool:
     """Granted, and not for a call of the function's own."""
     if grant.sid == "Consume":  # Lambda does, which delivers the queue's messages
         return True
@@ -70,9 +70,9 @@ def made() -> Made:
     return found
 
 
-def unused(function: str, asked: set[Request]) -> set[Grant]:
+def unused(function: str, asked: set[Request]) -> set[AuthorizeRule]:
     used = set().union(*(covering(function, request) for request in asked))
-    return {grant for grant in set(grants(function)) - used if not not_called(grant)}
+    return {grant for grant in set(authorizations(function)) - used if not not_called(grant)}
 
 
 @pytest.mark.parametrize("function", sorted(FUNCTIONS.values()))
@@ -91,7 +91,7 @@ def test_nothing_is_granted_that_no_run_ever_used(function: str) -> None:
 def test_any_grant_taken_away_would_be_missed(function: str) -> None:
     """Each used grant alone allows some request that was made: without it the fleet meets a refusal."""
     needed = {next(iter(found)) for each in made()[function] if len(found := covering(function, each)) == 1}
-    assert {str(grant) for grant in set(grants(function)) - needed if not not_called(grant)} == set()
+    assert {str(grant) for grant in set(authorizations(function)) - needed if not not_called(grant)} == set()
 
 
 QUEUE = "arn:aws:sqs:eu-central-1:111122223333:notebook-ssh-NotebookQueue"

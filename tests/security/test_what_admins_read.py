@@ -19,17 +19,17 @@ from builders import HOST_KEY, NOW, RSA_KEY, a_body, a_record
 from hostile import INJECTIONS, OPERATIVE
 from stack import Stack
 
-from notebook_ssh.aws import backups
-from notebook_ssh.aws.clients import client
-from notebook_ssh.aws.notices import tell_status
-from notebook_ssh.aws.table import NOTEBOOK, key
+from notebook_ssh.adapters import backups
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.adapters.notifications import publish_status_change
+from notebook_ssh.adapters.table import NOTEBOOK, key
 from notebook_ssh.errors import Problem
-from notebook_ssh.rules.notebook import Configuration
-from notebook_ssh.rules.record import Mode, Network, Record, Way
-from notebook_ssh.rules.report import LARGEST_BODY
-from notebook_ssh.rules.script import LIMIT
-from notebook_ssh.rules.status import status_of
-from notebook_ssh.rules.tags import read_wish
+from notebook_ssh.model.managed_block import LIMIT
+from notebook_ssh.model.record import BastionRoute, Mode, Network, Record
+from notebook_ssh.model.spec import parse_spec
+from notebook_ssh.model.status import status_of
+from notebook_ssh.planning.notebook import LifecycleConfig
+from notebook_ssh.reports.report import LARGEST_BODY
 from reconcile_notebook import handler as notebook_function
 
 TEXTS = (*INJECTIONS, "https://evil.example/login", "www.evil.example", "a\x9b2Jb", "\\", "😀" * 500)
@@ -47,7 +47,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 def the_news(world: World, record: Record) -> dict[str, Any]:
     """The event that tells of the record's status, as the bus delivers it."""
-    tell_status("team-ssh", record.name, record.arn, "off", status_of(record, world.now, 300))
+    publish_status_change("team-ssh", record.name, record.arn, "off", status_of(record, world.now, 300))
     (event,) = world.messages(world.events)
     return dict(event)
 
@@ -78,7 +78,7 @@ def the_told(world: World) -> Iterator[dict[str, Any]]:
     for number, text in enumerate(TEXTS):
         yield the_news(world, reported(world, text, number + 1))
         for tag in ("ssh", "ssh-users", "ssh-until", "ssh-ngrok-url"):
-            yield the_news(world, a_record(wish=read_wish({"ssh": "ngrok", tag: text}, "ssh")))
+            yield the_news(world, a_record(spec=parse_spec({"ssh": "ngrok", tag: text}, "ssh")))
 
 
 def test_a_mail_holds_nothing_that_a_stranger_wrote(world: World) -> None:
@@ -116,21 +116,21 @@ def test_a_log_line_is_one_line_of_json_that_no_terminal_obeys(monkeypatch: pyte
     notebook_function.logger.addHandler(printed)
     try:
         with notebook_world.a_world(monkeypatch) as world:
-            world.configuration("team")
+            world.lifecycle_config("team")
             world.notebook("demo", "team")
             for number, text in enumerate(TEXTS):
                 state = {"NotebookInstanceName": "demo", "NotebookInstanceStatus": text}
                 event = {"detail-type": "SageMaker Notebook Instance State Change", "detail": state}
-                message = {"look_at": {"notebook": "demo"}, "because": text}
+                message = {"request": {"notebook": "demo"}, "reason": text}
                 world.tag("demo", ssh="off" if number % 2 else "ngrok")
                 world.messages.clear()
                 world.send("", [(event if number % 2 else message, 0)])
                 world.settle()
     finally:
         notebook_function.logger.removeHandler(printed)
-    said = [str(json.loads(line).get("because")) for line in printed.lines]
+    said = [str(json.loads(line).get("reason")) for line in printed.lines]
     assert {re.sub(r"[^ -~]", "?", text[:20]) for text in TEXTS} <= {
-        because.removeprefix("state ")[:20] for because in said
+        reason.removeprefix("state ")[:20] for reason in said
     }
     assert not [line for line in printed.lines if re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", line)]
 
@@ -165,13 +165,13 @@ def test_the_largest_record_is_a_tenth_of_what_an_item_may_be(world: World) -> N
     users = " ".join(f"{number:x}" for number in range(256))[:256]
     record = a_record(
         name="n" * 63,
-        wish=read_wish({"ssh": "ngrok", "ssh-users": users, "ssh-ngrok-url": f"tcp://{'a.' * 120}io:65535"}, "ssh"),
+        spec=parse_spec({"ssh": "ngrok", "ssh-users": users, "ssh-ngrok-url": f"tcp://{'a.' * 120}io:65535"}, "ssh"),
         problem=problem,
         planned=("p" * 300,) * 12,
         network=Network("subnet-" + "0" * 17, tuple(f"sg-{number:017}" for number in range(5)), "eni-" + "0" * 17),
-        way=Way(False, "10.0.0.1", NOW, problem),
+        route=BastionRoute(False, "10.0.0.1", NOW, problem),
     )
-    assert record.wish.mode is Mode.NGROK
+    assert record.spec.mode is Mode.NGROK
     world.knows(record)
     body = a_body(
         host=".".join(["h" * 60] * 4),
@@ -191,7 +191,7 @@ def test_the_largest_record_is_a_tenth_of_what_an_item_may_be(world: World) -> N
 def test_each_copy_of_a_script_is_an_item_of_its_own(world: World) -> None:
     for number in range(30):
         script = bytes([number]) * LIMIT
-        backups.back_up(world.table, Configuration("c" * 63, "arn", 0, None, script), "because", NOW + number)
+        backups.backup_script(world.table, LifecycleConfig("c" * 63, "arn", 0, None, script), "reason", NOW + number)
     partition = f"backup#{'c' * 63}"
     copies = client("dynamodb").query(
         TableName="records", KeyConditionExpression="pk = :pk", ExpressionAttributeValues={":pk": {"S": partition}}

@@ -24,7 +24,7 @@ TOKEN = "token-of-the-simulation"
 """ngrok's token; it is looked for afterwards wherever it must not be."""
 BASTION_GROUP, BASTION_VPC = "sg-0000000000000000b", "vpc-1"
 
-AT_REST = ("Stopped", "Failed")
+MODIFIABLE_STATES = ("Stopped", "Failed")
 ARRIVES = {"Pending": "InService", "Stopping": "Stopped", "Updating": "Stopped"}
 
 
@@ -39,7 +39,7 @@ class Notebook:
     role: str
     changed: int
     status: str = "InService"
-    configuration: str | None = None
+    lifecycle_config: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
     retagged: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class Notebook:
 
 
 @dataclass
-class Configuration:
+class LifecycleConfig:
     """Scripts in base64, as the service keeps them; None: no such hook. by_stack: who wrote the on-start script last."""
 
     name: str
@@ -87,13 +87,13 @@ class Rule:
 class Watcher:
     """Whom the account tells what is done there, before it takes effect. Each may raise BrokenPromise."""
 
-    def script(self, configuration: Configuration, before: str | None, after: str | None) -> None: ...
-    def created(self, configuration: Configuration) -> None: ...
-    def removed(self, configuration: Configuration) -> None: ...
+    def script(self, lifecycle_config: LifecycleConfig, before: str | None, after: str | None) -> None: ...
+    def created(self, lifecycle_config: LifecycleConfig) -> None: ...
+    def removed(self, lifecycle_config: LifecycleConfig) -> None: ...
     def starts(self, notebook: Notebook) -> None: ...
     def stops(self, notebook: Notebook) -> None: ...
-    def attaches(self, notebook: Notebook, configuration: str | None) -> None: ...
-    def revokes(self, rule: Rule) -> None: ...
+    def attaches(self, notebook: Notebook, lifecycle_config: str | None) -> None: ...
+    def revocations(self, rule: Rule) -> None: ...
     def tags(self, notebook: Notebook, after: Mapping[str, str]) -> None: ...
 
 
@@ -111,14 +111,14 @@ class Account:
     stale: bool = False
     page: int = 100
     notebooks: dict[str, Notebook] = field(default_factory=dict)
-    configurations: dict[str, Configuration] = field(default_factory=dict)
+    lifecycle_configs: dict[str, LifecycleConfig] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
     rules: dict[str, Rule] = field(default_factory=dict)
     indexed: dict[str, dict[str, str]] = field(default_factory=dict)
     table: Dynamo = field(default_factory=Dynamo)
     queued: list[tuple[str, str, int]] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
-    news: list[str] = field(default_factory=list)
+    status_change: list[str] = field(default_factory=list)
     made: int = 0
     old: tuple[int, list[dict[str, Any]], list[Rule]] = (0, [], [])
 
@@ -156,18 +156,18 @@ class Account:
     ) -> dict[str, Any]:
         notebook = self._notebook(NotebookInstanceName)
         if LifecycleConfigName:
-            self._configuration(LifecycleConfigName)
-        self._may_move(notebook, "Updating", AT_REST)
+            self._lifecycle_config(LifecycleConfigName)
+        self._may_move(notebook, "Updating", MODIFIABLE_STATES)
         self.watcher.attaches(notebook, LifecycleConfigName)
-        notebook.configuration = LifecycleConfigName
+        notebook.lifecycle_config = LifecycleConfigName
         self._move(notebook, "Updating")
         return {}
 
     def start_notebook_instance(self, *, NotebookInstanceName: str) -> dict[str, Any]:
         notebook = self._notebook(NotebookInstanceName)
-        self._may_move(notebook, "Pending", AT_REST)
+        self._may_move(notebook, "Pending", MODIFIABLE_STATES)
         self.watcher.starts(notebook)
-        script = self.configurations[notebook.configuration].on_start if notebook.configuration else None
+        script = self.lifecycle_configs[notebook.lifecycle_config].on_start if notebook.lifecycle_config else None
         notebook.booted = script
         notebook.boots += 1
         self._move(notebook, "Pending")
@@ -198,7 +198,7 @@ class Account:
     def describe_notebook_instance_lifecycle_config(
         self, *, NotebookInstanceLifecycleConfigName: str
     ) -> dict[str, Any]:
-        found = self._configuration(NotebookInstanceLifecycleConfigName)
+        found = self._lifecycle_config(NotebookInstanceLifecycleConfigName)
         hooks = {"OnCreate": found.on_create, "OnStart": found.on_start}
         return _configuration_line(found) | {
             hook: [{"Content": script}] for hook, script in hooks.items() if script is not None
@@ -207,7 +207,7 @@ class Account:
     def list_notebook_instance_lifecycle_configs(self, **filters: Any) -> dict[str, Any]:
         part = filters.get("NameContains", "").lower()
         lines = [
-            _configuration_line(each) for name, each in sorted(self.configurations.items()) if part in name.lower()
+            _configuration_line(each) for name, each in sorted(self.lifecycle_configs.items()) if part in name.lower()
         ]
         return self._paged("NotebookInstanceLifecycleConfigs", "NotebookInstanceLifecycleConfigName", lines, filters)
 
@@ -215,35 +215,35 @@ class Account:
         self, *, NotebookInstanceLifecycleConfigName: str, Tags: Iterable[Mapping[str, str]] = (), **hooks: Any
     ) -> dict[str, Any]:
         name = NotebookInstanceLifecycleConfigName
-        if name in self.configurations:
+        if name in self.lifecycle_configs:
             raise refusal("ValidationException", "Notebook Instance Lifecycle Config already exists.")
-        made = Configuration(name, self.clock(), _script(hooks, "OnCreate"), _script(hooks, "OnStart"))
+        made = LifecycleConfig(name, self.clock(), _script_plan(hooks, "OnCreate"), _script_plan(hooks, "OnStart"))
         made.tags = {tag["Key"]: tag["Value"] for tag in Tags}
         made.by_stack = not self.person
         self.watcher.created(made)
-        self.configurations[name] = made
-        self.tell("configuration", made)
+        self.lifecycle_configs[name] = made
+        self.tell("lifecycle_config", made)
         return {}
 
     def update_notebook_instance_lifecycle_config(
         self, *, NotebookInstanceLifecycleConfigName: str, **hooks: Any
     ) -> dict[str, Any]:
         """A hook that is not given is cleared: the strictest thing that the service might do (UNCONFIRMED)."""
-        found = self._configuration(NotebookInstanceLifecycleConfigName)
-        on_create, on_start = _script(hooks, "OnCreate"), _script(hooks, "OnStart")
+        found = self._lifecycle_config(NotebookInstanceLifecycleConfigName)
+        on_create, on_start = _script_plan(hooks, "OnCreate"), _script_plan(hooks, "OnStart")
         self.watcher.script(found, found.on_start, on_start)
         found.on_create, found.on_start = on_create, on_start
         found.changed, found.by_stack = self.clock(), not self.person
-        self.tell("configuration", found)
+        self.tell("lifecycle_config", found)
         return {}
 
     def delete_notebook_instance_lifecycle_config(self, *, NotebookInstanceLifecycleConfigName: str) -> dict[str, Any]:
-        found = self._configuration(NotebookInstanceLifecycleConfigName)
-        if any(each.configuration == found.name for each in self.notebooks.values()):
+        found = self._lifecycle_config(NotebookInstanceLifecycleConfigName)
+        if any(each.lifecycle_config == found.name for each in self.notebooks.values()):
             raise refusal("ValidationException", "Notebook Instance Lifecycle Config is in use.")
         self.watcher.removed(found)
-        del self.configurations[found.name]
-        self.tell("configuration", found)
+        del self.lifecycle_configs[found.name]
+        self.tell("lifecycle_config", found)
         return {}
 
     # ---- the tagging API
@@ -313,7 +313,7 @@ class Account:
         return {"Successful": []}
 
     def put_events(self, *, Entries: list[dict[str, Any]]) -> dict[str, Any]:
-        self.news += [entry["Detail"] for entry in Entries]
+        self.status_change += [entry["Detail"] for entry in Entries]
         return {"FailedEntryCount": 0, "Entries": [{} for _ in Entries]}
 
     def get_secret_value(self, *, SecretId: str) -> dict[str, Any]:
@@ -331,7 +331,7 @@ class Account:
         self.tell("tags", notebook)
 
     def delete_notebook(self, name: str) -> None:
-        self._may_move(self._notebook(name), "Deleting", AT_REST)
+        self._may_move(self._notebook(name), "Deleting", MODIFIABLE_STATES)
         self._move(self.notebooks[name], "Deleting")
 
     def arrive(self, notebook: Notebook) -> None:
@@ -359,7 +359,7 @@ class Account:
             "LastModifiedTime": _moment(notebook.changed),
         }
         return line | (
-            {"NotebookInstanceLifecycleConfigName": notebook.configuration} if notebook.configuration else {}
+            {"NotebookInstanceLifecycleConfigName": notebook.lifecycle_config} if notebook.lifecycle_config else {}
         )
 
     def _more(self, notebook: Notebook) -> dict[str, Any]:
@@ -383,13 +383,13 @@ class Account:
             raise refusal("ValidationException", "RecordNotFound")
         return self.notebooks[name]
 
-    def _configuration(self, name: str) -> Configuration:
-        if name not in self.configurations:
+    def _lifecycle_config(self, name: str) -> LifecycleConfig:
+        if name not in self.lifecycle_configs:
             raise refusal("ValidationException", f"Notebook Instance Lifecycle Config {name} does not exist.")
-        return self.configurations[name]
+        return self.lifecycle_configs[name]
 
-    def _tagged(self, arn: str) -> Notebook | Configuration:
-        resources: tuple[Notebook | Configuration, ...] = (*self.notebooks.values(), *self.configurations.values())
+    def _tagged(self, arn: str) -> Notebook | LifecycleConfig:
+        resources: tuple[Notebook | LifecycleConfig, ...] = (*self.notebooks.values(), *self.lifecycle_configs.values())
         for each in resources:
             if each.arn == arn.lower():
                 return each
@@ -443,7 +443,7 @@ class Account:
         for each in ids:
             if each not in self.rules or self.rules[each].group != group:
                 raise refusal("InvalidSecurityGroupRuleId.NotFound", f"The security group rule '{each}' does not exist")
-            self.watcher.revokes(self.rules[each])
+            self.watcher.revocations(self.rules[each])
             del self.rules[each]
         return {}
 
@@ -460,15 +460,15 @@ def _as_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
-def _configuration_line(configuration: Configuration) -> dict[str, Any]:
+def _configuration_line(lifecycle_config: LifecycleConfig) -> dict[str, Any]:
     return {
-        "NotebookInstanceLifecycleConfigName": configuration.name,
-        "NotebookInstanceLifecycleConfigArn": configuration.arn,
-        "LastModifiedTime": _moment(configuration.changed),
+        "NotebookInstanceLifecycleConfigName": lifecycle_config.name,
+        "NotebookInstanceLifecycleConfigArn": lifecycle_config.arn,
+        "LastModifiedTime": _moment(lifecycle_config.changed),
     }
 
 
-def _script(hooks: Mapping[str, Any], hook: str) -> str | None:
+def _script_plan(hooks: Mapping[str, Any], hook: str) -> str | None:
     given = hooks.get(hook) or []
     if not given:
         return None

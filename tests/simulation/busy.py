@@ -6,10 +6,10 @@ from collections import Counter
 from typing import Any
 from unittest.mock import patch
 
-from simulation.account import Configuration, Notebook
+from simulation.account import LifecycleConfig, Notebook
 from simulation.errors import refusal
 from simulation.promises import Truth, encoded
-from simulation.run import MOST, PACED, Run, bound
+from simulation.run import PACED, SCRIPT_CACHE_SIZE, Run, bound
 
 SCRIPT = b"#!/bin/bash\necho the owner was here\n"
 
@@ -97,16 +97,16 @@ class EachItsOwn(Busy):
 
     def found(self) -> None:
         for number in range(self.many):
-            configuration = Configuration(f"team-{number}", self.now, None, encoded(SCRIPT))
-            self.account.configurations[configuration.name] = configuration
-            self.promises.truths[configuration.name] = Truth(SCRIPT)
+            lifecycle_config = LifecycleConfig(f"team-{number}", self.now, None, encoded(SCRIPT))
+            self.account.lifecycle_configs[lifecycle_config.name] = lifecycle_config
+            self.promises.truths[lifecycle_config.name] = Truth(SCRIPT)
             name = f"box-{number}"
-            self.account.notebooks[name] = Notebook(name, f"role-{number}", self.now, "Stopped", configuration.name)
+            self.account.notebooks[name] = Notebook(name, f"role-{number}", self.now, "Stopped", lifecycle_config.name)
 
     def play_out(self) -> None:
         """Everybody tags, and everything that follows happens."""
         self.account.person = False
-        with patch.dict(MOST, notebooks=2), bound(self):
+        with patch.dict(SCRIPT_CACHE_SIZE, notebooks=2), bound(self):
             try:
                 self.found()
                 for number in range(self.many):

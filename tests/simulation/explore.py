@@ -41,20 +41,20 @@ def shrunk(seed: int, length: int = LENGTH, tries: int = 400) -> frozenset[int]:
 
 def smallest(steps: frozenset[int], fails: Callable[[frozenset[int]], bool], tries: int) -> frozenset[int]:
     """`steps` without what can be left out while it still `fails` (Zeller's ddmin, at most `tries` attempts)."""
-    kept, parts = sorted(steps), 2
-    while len(kept) > 1 and tries > 0:
-        size = max(1, len(kept) // parts)
-        for start in range(0, len(kept), size):
-            rest = kept[:start] + kept[start + size :]
+    config_record, parts = sorted(steps), 2
+    while len(config_record) > 1 and tries > 0:
+        size = max(1, len(config_record) // parts)
+        for start in range(0, len(config_record), size):
+            rest = config_record[:start] + config_record[start + size :]
             tries -= 1
             if fails(frozenset(rest)):
-                kept, parts = rest, max(2, parts - 1)
+                config_record, parts = rest, max(2, parts - 1)
                 break
         else:
             if size == 1:
                 break
-            parts = min(len(kept), parts * 2)
-    return frozenset(kept)
+            parts = min(len(config_record), parts * 2)
+    return frozenset(config_record)
 
 
 def explore(steps: int, seed: int) -> Counter[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 from builders import HOST_KEY
-from simulation.account import AT_REST, BASTION_GROUP, Configuration, Notebook
+from simulation.account import BASTION_GROUP, MODIFIABLE_STATES, LifecycleConfig, Notebook
 from simulation.promises import (
     FALLBACK,
     NOT_OURS,
@@ -23,8 +23,8 @@ from simulation.promises import (
     without_blocks,
 )
 
-from notebook_ssh.rules.notebook import PLAIN
-from notebook_ssh.rules.script import Block, Refused, fingerprint, inspect, splice, strip
+from notebook_ssh.model.managed_block import Block, Refused, fingerprint, insert_block, inspect, remove_block
+from notebook_ssh.planning.notebook import EMPTY_SCRIPT
 
 if TYPE_CHECKING:
     from simulation.run import Run
@@ -61,7 +61,7 @@ MODES = ("ngrok", "bastion", "ngrok", "bastion", "NGROK ", "off", "tunnel", "", 
 class Draft:
     """A script that somebody has open in an editor, with what the owner's part of it was when it was opened."""
 
-    configuration: str
+    lifecycle_config: str
     script: bytes | None
     truth: Truth
 
@@ -153,9 +153,9 @@ class People:
             return
         groups = chance.pick(((), ("sg-1",), ("sg-1", "sg-2"), ("sg-3",), ("sg-elsewhere",)))
         notebook = Notebook(chance.pick(free), f"role-{chance.pick(('a', 'b'))}", self.run.now, groups=groups)
-        notebook.configuration = chance.pick((*account.configurations, None))
+        notebook.lifecycle_config = chance.pick((*account.lifecycle_configs, None))
         notebook.status = chance.pick(("InService", "Stopped"))
-        self.run.promises.attached.pop(notebook.name, None)
+        self.run.promises.attached_config.pop(notebook.name, None)
         account.create_notebook(notebook)
 
     def delete_notebook(self) -> None:
@@ -165,8 +165,8 @@ class People:
 
     def switch_configuration(self) -> None:
         account = self.run.account
-        notebook, name = self._notebook("Stopped"), self.run.chance.pick((*account.configurations, ""))
-        if notebook.status in AT_REST and self.run.in_the_window("update_notebook_instance", notebook.name):
+        notebook, name = self._notebook("Stopped"), self.run.chance.pick((*account.lifecycle_configs, ""))
+        if notebook.status in MODIFIABLE_STATES and self.run.in_the_window("update_notebook_instance", notebook.name):
             return
         if name == FALLBACK and self._we_meant_to_attach_it_to(notebook):
             self.run.counts["deeds put off: an attachment of ours was on its way"] += 1
@@ -186,18 +186,20 @@ class People:
     def make_the_fallback_themselves(self) -> None:
         """A configuration with the name of ours: more often than not to the byte like ours, but for whose it is."""
         pick = self.run.chance.pick
-        if FALLBACK not in self.run.account.configurations and not self.run.script_in_the_window(FALLBACK):
-            script = pick((PLAIN, PLAIN, pick(SCRIPTS)))
-            self._make_configuration(FALLBACK, PLAIN, script, pick((None, None, OTHER_STACK)))
+        if FALLBACK not in self.run.account.lifecycle_configs and not self.run.script_in_the_window(FALLBACK):
+            script = pick((EMPTY_SCRIPT, EMPTY_SCRIPT, pick(SCRIPTS)))
+            self._make_configuration(FALLBACK, EMPTY_SCRIPT, script, pick((None, None, OTHER_STACK)))
 
-    def delete_configuration(self) -> None:
-        name = self._configuration().name
+    def delete_lifecycle_config(self) -> None:
+        name = self._lifecycle_config().name
         self.run.account.delete_notebook_instance_lifecycle_config(NotebookInstanceLifecycleConfigName=name)
 
     def open_a_script(self) -> None:
-        configuration = self._configuration()
-        truth = self.run.promises.truths[configuration.name]
-        self.drafts.append(Draft(configuration.name, decoded(configuration.on_start), Truth(truth.text, truth.damaged)))
+        lifecycle_config = self._lifecycle_config()
+        truth = self.run.promises.truths[lifecycle_config.name]
+        self.drafts.append(
+            Draft(lifecycle_config.name, decoded(lifecycle_config.on_start), Truth(truth.text, truth.damaged))
+        )
 
     def save_below(self) -> None:
         self._save(lambda script: script + b"\necho one line more\n")
@@ -227,23 +229,23 @@ class People:
         self._save(lambda script: script.replace(b"# <<< notebook-ssh stack=team-ssh <<<\n", b"", 1))
 
     def copy_a_script(self) -> None:
-        origin, copy = self._configuration(), self._configuration()
+        origin, copy = self._lifecycle_config(), self._lifecycle_config()
         if origin is copy or self.run.script_in_the_window(copy.name):
             return
         truth = self.run.promises.truths[origin.name]
         self._write(copy, decoded(origin.on_start), Truth(truth.text, truth.damaged))
 
     def another_stack_comes_or_goes(self) -> None:
-        configuration = self._configuration()
-        script, truth = decoded(configuration.on_start), self.run.promises.truths[configuration.name]
-        if truth.damaged or self.run.script_in_the_window(configuration.name):
+        lifecycle_config = self._lifecycle_config()
+        script, truth = decoded(lifecycle_config.on_start), self.run.promises.truths[lifecycle_config.name]
+        if truth.damaged or self.run.script_in_the_window(lifecycle_config.name):
             return
         if any(each.stack == OTHER_STACK for each in blocks(script)):
-            self._write(configuration, strip(script, OTHER_STACK), truth)
+            self._write(lifecycle_config, remove_block(script, OTHER_STACK), truth)
             return
-        made = splice(script, OTHER_BLOCK)
+        made = insert_block(script, OTHER_BLOCK)
         if not isinstance(made, Refused):
-            self._write(configuration, made.script, truth)
+            self._write(lifecycle_config, made.script, truth)
 
     # ---- security groups, and the stack itself
 
@@ -270,13 +272,13 @@ class People:
         """Everybody repairs what they broke, stops what runs and, if so, asks for nothing more."""
         account = self.run.account
         account.person = True
-        for configuration in account.configurations.values():
-            truth = self.run.promises.truths[configuration.name]
-            script = decoded(configuration.on_start)
+        for lifecycle_config in account.lifecycle_configs.values():
+            truth = self.run.promises.truths[lifecycle_config.name]
+            script = decoded(lifecycle_config.on_start)
             if truth.damaged:
-                self._write(configuration, b"#!/bin/bash\necho repaired\n", Truth(b"#!/bin/bash\necho repaired\n"))
+                self._write(lifecycle_config, b"#!/bin/bash\necho repaired\n", Truth(b"#!/bin/bash\necho repaired\n"))
             elif any(each.stack == OTHER_STACK for each in blocks(script)):
-                self._write(configuration, strip(script, OTHER_STACK), truth)
+                self._write(lifecycle_config, remove_block(script, OTHER_STACK), truth)
         for notebook in account.notebooks.values():
             if untag:
                 mine = [key for key in notebook.tags if key not in ("ssh-status", "ssh-address")]
@@ -303,12 +305,12 @@ class People:
     def _we_meant_to_attach_it_to(self, notebook: Notebook) -> bool:
         """It is noted, and not done: should the function have died, nobody could tell a person's attachment from ours."""
         item = self.run.account.table.items.get(("notebook", notebook.name.lower()), {})
-        return item.get("attached") == {"S": FALLBACK} and notebook.configuration != FALLBACK
+        return item.get("attached_config") == {"S": FALLBACK} and notebook.lifecycle_config != FALLBACK
 
-    def _configuration(self) -> Configuration:
-        if not self.run.account.configurations:
+    def _lifecycle_config(self) -> LifecycleConfig:
+        if not self.run.account.lifecycle_configs:
             self.make_configuration()
-        found = self.run.chance.pick([*self.run.account.configurations.values()])
+        found = self.run.chance.pick([*self.run.account.lifecycle_configs.values()])
         self.about += f" {found.name}"
         return found
 
@@ -328,30 +330,30 @@ class People:
         if not self.drafts:
             self.open_a_script()
         draft = self.drafts.pop(0)
-        self.about += f" {draft.configuration}"
-        configuration = self.run.account.configurations.get(draft.configuration)
-        if configuration is None:
+        self.about += f" {draft.lifecycle_config}"
+        lifecycle_config = self.run.account.lifecycle_configs.get(draft.lifecycle_config)
+        if lifecycle_config is None:
             return
-        if self.run.script_in_the_window(configuration.name):
+        if self.run.script_in_the_window(lifecycle_config.name):
             self.drafts.insert(0, draft)
             return
         before = draft.script or b""
         after = edit(before)
         same = without_blocks(before) == without_blocks(after)
-        self._write(configuration, after, draft.truth if same else Truth(without_blocks(after)))
+        self._write(lifecycle_config, after, draft.truth if same else Truth(without_blocks(after)))
 
-    def _write(self, configuration: Configuration, script: bytes | None, truth: Truth) -> None:
+    def _write(self, lifecycle_config: LifecycleConfig, script: bytes | None, truth: Truth) -> None:
         account = self.run.account
-        hooks = {"OnStart": encoded(script), "OnCreate": configuration.on_create}
-        known = any(each.stack == STACK for each in blocks(decoded(configuration.on_start)))
+        hooks = {"OnStart": encoded(script), "OnCreate": lifecycle_config.on_create}
+        known = any(each.stack == STACK for each in blocks(decoded(lifecycle_config.on_start)))
         torn = script is not None and STACK.encode() in script and type(inspect(script, STACK)).__name__ == "Damaged"
         brought = any(each.stack == STACK for each in blocks(script)) and not known
         account.update_notebook_instance_lifecycle_config(
-            NotebookInstanceLifecycleConfigName=configuration.name,
+            NotebookInstanceLifecycleConfigName=lifecycle_config.name,
             **{hook: [{"Content": content}] for hook, content in hooks.items() if content},
         )
-        put_back = brought or (self.run.promises.truths[configuration.name].put_back and known)
-        self.run.promises.truths[configuration.name] = Truth(truth.text, torn, put_back)
+        put_back = brought or (self.run.promises.truths[lifecycle_config.name].put_back and known)
+        self.run.promises.truths[lifecycle_config.name] = Truth(truth.text, torn, put_back)
 
 
 _HABITS: tuple[Callable[[People], None], ...] = tuple(
@@ -373,7 +375,7 @@ _HABITS: tuple[Callable[[People], None], ...] = tuple(
         People.switch_configuration: 4,
         People.make_configuration: 2,
         People.make_the_fallback_themselves: 3,
-        People.delete_configuration: 2,
+        People.delete_lifecycle_config: 2,
         People.open_a_script: 6,
         People.save_below: 4,
         People.save_on_top: 3,

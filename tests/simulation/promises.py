@@ -13,13 +13,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from simulation.account import AT_REST, BASTION_GROUP, BASTION_VPC, Configuration, Notebook, Rule, Watcher
+from simulation.account import BASTION_GROUP, BASTION_VPC, MODIFIABLE_STATES, LifecycleConfig, Notebook, Rule, Watcher
 from simulation.errors import BrokenPromise
 
-from notebook_ssh.rules.notebook import PLAIN, STOPS_WITHIN, holds, shows, tags_to_show
-from notebook_ssh.rules.record import Mode, Wish
-from notebook_ssh.rules.script import LIMIT, SHEBANG, Refused, fingerprint, splice
-from notebook_ssh.rules.tags import read_wish
+from notebook_ssh.model.managed_block import LIMIT, SHEBANG, Refused, fingerprint, insert_block
+from notebook_ssh.model.record import Mode, NotebookSpec
+from notebook_ssh.model.spec import parse_spec
+from notebook_ssh.planning.notebook import (
+    EMPTY_SCRIPT,
+    MAX_STOP_S,
+    current_status_tags,
+    desired_status_tags,
+    needs_block,
+)
 
 if TYPE_CHECKING:
     from simulation.run import Run
@@ -109,68 +115,71 @@ class Promises(Watcher):
     idle: dict[str, int] = field(default_factory=dict)  # when each last asked for nothing of the configuration it has
     bare: dict[str, int] = field(default_factory=dict)  # when each last had no configuration
     owed: set[str] = field(default_factory=set)
-    attached: dict[str, str] = field(default_factory=dict)
+    attached_config: dict[str, str] = field(default_factory=dict)
     writes: Counter[str] = field(default_factory=Counter)
     checked: Counter[str] = field(default_factory=Counter)
 
     # ---- at each deed
 
-    def script(self, configuration: Configuration, before: str | None, after: str | None) -> None:
+    def script(self, lifecycle_config: LifecycleConfig, before: str | None, after: str | None) -> None:
         if self.run.account.person:
             return
         self.writes["script"] += 1
-        truth, script = self.truths[configuration.name], decoded(after)
-        self._hold(not truth.damaged, f"{configuration.name} was written although its markers are damaged")
-        self._hold(script is None or len(script) <= LIMIT, f"{configuration.name} was made too large")
+        truth, script = self.truths[lifecycle_config.name], decoded(after)
+        self._hold(not truth.damaged, f"{lifecycle_config.name} was written although its markers are damaged")
+        self._hold(script is None or len(script) <= LIMIT, f"{lifecycle_config.name} was made too large")
         if blocks(script):
-            kept = without_blocks(script) == as_seen_beside_a_block(truth.text)
+            config_record = without_blocks(script) == as_seen_beside_a_block(truth.text)
         else:
-            kept = (script or b"") == (truth.text or b"")
+            config_record = (script or b"") == (truth.text or b"")
         self._hold(
-            kept, f"{configuration.name}: an owner's byte was lost: {without_blocks(script)!r} was {truth.text!r}"
+            config_record,
+            f"{lifecycle_config.name}: an owner's byte was lost: {without_blocks(script)!r} was {truth.text!r}",
         )
         self._hold(
-            before in (None, after) or self._copied(configuration.name, before), f"{configuration.name}: no copy"
+            before in (None, after) or self._copied(lifecycle_config.name, before), f"{lifecycle_config.name}: no copy"
         )
         if not blocks(script):
-            self._nobody_needs_a_block(configuration)
+            self._nobody_needs_a_block(lifecycle_config)
         truth.put_back = False
 
-    def _nobody_needs_a_block(self, configuration: Configuration) -> None:
+    def _nobody_needs_a_block(self, lifecycle_config: LifecycleConfig) -> None:
         """A script loses its block when none of its users has asked for SSH for longer than a look takes."""
-        users = [each for each in self.run.account.notebooks.values() if each.configuration == configuration.name]
+        users = [each for each in self.run.account.notebooks.values() if each.lifecycle_config == lifecycle_config.name]
         for each in users if not self.run.deleted else ():
             self.remember(each)
             overlooked = self.idle.get(each.name, 0) < self.run.now - RECENTLY
-            self._hold(not overlooked, f"{configuration.name} lost its block, and {each.name} asks for SSH there")
+            self._hold(not overlooked, f"{lifecycle_config.name} lost its block, and {each.name} asks for SSH there")
 
     def _copied(self, name: str, script: str | None) -> bool:
         """Whether the table holds a copy of the configuration's on-start script as it is (base64)."""
         items = self.run.account.table.items
         return any(pk == f"backup#{name}" and item["content"] == {"S": script} for (pk, _), item in items.items())
 
-    def created(self, configuration: Configuration) -> None:
+    def created(self, lifecycle_config: LifecycleConfig) -> None:
         if not self.run.account.person:
             self.writes["create"] += 1
             for each in self.run.account.notebooks.values():
                 self.remember(each)
             since = self.run.now - RECENTLY
             wanted = any(self.asked.get(name, 0) >= since for name, last in self.bare.items() if last >= since)
-            self._hold(wanted, f"{configuration.name} was made, and nobody who asks for SSH lacks a configuration")
-            self.truths[configuration.name] = Truth(without_blocks(decoded(configuration.on_start)))
+            self._hold(wanted, f"{lifecycle_config.name} was made, and nobody who asks for SSH lacks a configuration")
+            self.truths[lifecycle_config.name] = Truth(without_blocks(decoded(lifecycle_config.on_start)))
 
-    def removed(self, configuration: Configuration) -> None:
+    def removed(self, lifecycle_config: LifecycleConfig) -> None:
         if self.run.account.person:
             return
         self.writes["delete"] += 1
-        self._hold(configuration.tags.get(OWNER_TAG) == STACK, f"{configuration.name} was deleted and is not ours")
-        truth = self.truths[configuration.name]
-        self._hold(truth.text == PLAIN, f"{configuration.name} was deleted with a person's script in it")
+        self._hold(
+            lifecycle_config.tags.get(OWNER_TAG) == STACK, f"{lifecycle_config.name} was deleted and is not ours"
+        )
+        truth = self.truths[lifecycle_config.name]
+        self._hold(truth.text == EMPTY_SCRIPT, f"{lifecycle_config.name} was deleted with a person's script in it")
 
     def starts(self, notebook: Notebook) -> None:
-        configuration = self.run.account.configurations.get(notebook.configuration or "")
-        if configuration is not None and configuration.by_stack:
-            script = decoded(configuration.on_start) or b""
+        lifecycle_config = self.run.account.lifecycle_configs.get(notebook.lifecycle_config or "")
+        if lifecycle_config is not None and lifecycle_config.by_stack:
+            script = decoded(lifecycle_config.on_start) or b""
             ours = [each for each in blocks(script) if each.stack == STACK]
             broken = [each for each in ours if not each.intact]
             self._hold(not broken and len(ours) <= 1, f"{notebook.name} starts with a broken block")
@@ -198,7 +207,7 @@ class Promises(Watcher):
             return False
         noted = int(restart["at"]["N"]) * 1000
         asked, stopped = self.asked_restart.get(notebook.name, 0), self.stopped_by_people.get(notebook.name, 0)
-        return asked >= noted - RECENTLY and noted <= stopped <= noted + STOPS_WITHIN * 1000
+        return asked >= noted - RECENTLY and noted <= stopped <= noted + MAX_STOP_S * 1000
 
     def stops(self, notebook: Notebook) -> None:
         if self.run.account.person:
@@ -210,22 +219,24 @@ class Promises(Watcher):
         )
         self.owed.add(notebook.name)
 
-    def attaches(self, notebook: Notebook, configuration: str | None) -> None:
+    def attaches(self, notebook: Notebook, lifecycle_config: str | None) -> None:
         self.remember(notebook)
         self.idle[notebook.name] = self.run.now
         if self.run.account.person:
             return
         self.writes["attach"] += 1
-        if configuration is None:
-            ours = self.attached.get(notebook.name) == notebook.configuration
-            self._hold(ours, f"{notebook.configuration} was detached from {notebook.name}, and was not our doing")
+        if lifecycle_config is None:
+            ours = self.attached_config.get(notebook.name) == notebook.lifecycle_config
+            self._hold(ours, f"{notebook.lifecycle_config} was detached from {notebook.name}, and was not our doing")
             return
-        free = notebook.configuration is None or self.attached.get(notebook.name) == notebook.configuration
-        self._hold(free, f"{notebook.configuration} of {notebook.name} was replaced by {configuration}")
-        self._hold(self._recently(self.asked, notebook), f"{configuration} was attached to {notebook.name}, untagged")
-        self.attached[notebook.name] = configuration
+        free = notebook.lifecycle_config is None or self.attached_config.get(notebook.name) == notebook.lifecycle_config
+        self._hold(free, f"{notebook.lifecycle_config} of {notebook.name} was replaced by {lifecycle_config}")
+        self._hold(
+            self._recently(self.asked, notebook), f"{lifecycle_config} was attached to {notebook.name}, untagged"
+        )
+        self.attached_config[notebook.name] = lifecycle_config
 
-    def revokes(self, rule: Rule) -> None:
+    def revocations(self, rule: Rule) -> None:
         if not self.run.account.person:
             self.writes["revoke"] += 1
             self._hold(rule.stack == STACK, f"{rule} was revoked and is not ours")
@@ -240,19 +251,19 @@ class Promises(Watcher):
 
     def remember(self, notebook: Notebook) -> None:
         """What the notebook has had, and its tags have asked for, until this moment."""
-        now, wish = self.run.now, read_wish(notebook.tags, "ssh")
-        if notebook.configuration is None:
+        now, spec = self.run.now, parse_spec(notebook.tags, "ssh")
+        if notebook.lifecycle_config is None:
             self.bare[notebook.name] = now
-        if not holds(wish, now // 1000):
+        if not needs_block(spec, now // 1000):
             self.idle[notebook.name] = now
-        if wish.mode_at(now // 1000) is not Mode.OFF:
+        if spec.effective_mode(now // 1000) is not Mode.OFF:
             self.asked[notebook.name] = now
-            if wish.restart:
+            if spec.restart:
                 self.asked_restart[notebook.name] = now
-        elif wish.until is not None:
-            over = wish.until * 1000
+        elif spec.until is not None:
+            over = spec.until * 1000
             self.asked[notebook.name] = max(self.asked.get(notebook.name, 0), over)
-            if wish.restart:
+            if spec.restart:
                 self.asked_restart[notebook.name] = max(self.asked_restart.get(notebook.name, 0), over)
 
     # ---- once it is calm
@@ -263,78 +274,83 @@ class Promises(Watcher):
         for notebook in account.notebooks.values():
             if notebook.status != "Deleting":
                 self._notebook_is_settled(notebook)
-        for configuration in account.configurations.values():
-            self._configuration_is_settled(configuration)
+        for lifecycle_config in account.lifecycle_configs.values():
+            self._configuration_is_settled(lifecycle_config)
         self._bastion_is_settled()
 
     def shown(self) -> None:
         """Every notebook's tags say its status."""
         for name, notebook in self.run.account.notebooks.items():
             record, now = self.run.table.record(name), self.run.now // 1000
-            shown, right = shows(notebook.tags, "ssh"), tags_to_show(record, now, self.run.sync, "ssh")
+            shown, right = (
+                current_status_tags(notebook.tags, "ssh"),
+                desired_status_tags(record, now, self.run.sync, "ssh"),
+            )
             self._hold(shown in (right, {"ssh-status": NOT_OURS}), f"{name} shows {shown} and should show {right}")
 
     def as_it_was(self) -> None:
         """Nobody asks for anything: every script is its owner's to the byte, and nothing of ours is left."""
         account = self.run.account
-        for name, configuration in account.configurations.items():
+        for name, lifecycle_config in account.lifecycle_configs.items():
             truth = self.truths[name]
             if truth.put_back:
                 self.checked["blocks that a person put where nobody knows of them"] += 1
                 continue
-            script = decoded(configuration.on_start) or b""
+            script = decoded(lifecycle_config.on_start) or b""
             self._hold(script == (truth.text or b""), f"{name} is {script!r} and was {truth.text!r}")
             self.checked["scripts back to the byte"] += 1
-        fallback = account.configurations.get(FALLBACK)
-        used = any(each.configuration == FALLBACK for each in account.notebooks.values())
-        if fallback and not used and fallback.tags.get(OWNER_TAG) == STACK:
-            self._hold(self.truths[FALLBACK].text != PLAIN, "our unused configuration is still there")
+        default_config = account.lifecycle_configs.get(FALLBACK)
+        used = any(each.lifecycle_config == FALLBACK for each in account.notebooks.values())
+        if default_config and not used and default_config.tags.get(OWNER_TAG) == STACK:
+            self._hold(self.truths[FALLBACK].text != EMPTY_SCRIPT, "our unused configuration is still there")
         self._hold(not [rule for rule in account.rules.values() if rule.stack == STACK], "rules of ours are left")
         for notebook in account.notebooks.values():
-            shown = shows(notebook.tags, "ssh")
+            shown = current_status_tags(notebook.tags, "ssh")
             self._hold(not shown or shown == {"ssh-status": NOT_OURS}, f"{notebook.name} still shows {shown}")
 
     def _notebook_is_settled(self, notebook: Notebook) -> None:
         account, now = self.run.account, self.run.now // 1000
-        name, wish = notebook.name, read_wish(notebook.tags, "ssh")
+        name, spec = notebook.name, parse_spec(notebook.tags, "ssh")
         record = self.run.table.record(name)
-        asks = wish.mode_at(now) is not Mode.OFF
+        asks = spec.effective_mode(now) is not Mode.OFF
         if not asks:
-            settled = record is None or record.wish in (wish, Wish())
-            self._hold(settled, f"{name} asks for nothing, and is known to ask {record and record.wish}")
+            settled = record is None or record.spec in (spec, NotebookSpec())
+            self._hold(settled, f"{name} asks for nothing, and is known to ask {record and record.spec}")
             return
         if record is None:
             raise BrokenPromise(f"{name} asks for SSH and is not known")
-        self._hold(record.wish == wish, f"{name} asks for {wish}, and is known to ask for {record.wish}")
+        self._hold(record.spec == spec, f"{name} asks for {spec}, and is known to ask for {record.spec}")
         self._hold(record.state == notebook.status, f"{name} is {notebook.status}, and known as {record.state}")
-        self._hold(record.configuration == notebook.configuration, f"{name}: known with {record.configuration}")
+        self._hold(
+            record.lifecycle_config == notebook.lifecycle_config, f"{name}: known with {record.lifecycle_config}"
+        )
         self._hold(bool(record.seen), f"the last look at {name} did not end")
-        if notebook.configuration is None:
-            waits = notebook.status not in AT_REST or record.problem is not None
+        if notebook.lifecycle_config is None:
+            waits = notebook.status not in MODIFIABLE_STATES or record.problem is not None
             self._hold(waits, f"{name} is {notebook.status} and was given no configuration")
             return
-        script = decoded(account.configurations[notebook.configuration].on_start)
-        made = splice(script, self.run.block)
+        script = decoded(account.lifecycle_configs[notebook.lifecycle_config].on_start)
+        made = insert_block(script, self.run.block)
         if isinstance(made, Refused):
             self._hold(record.problem == made.problem, f"{name} does not say {made.problem}: {record.problem}")
             self.checked["refusals said"] += 1
         else:
-            self._hold(not made.changed, f"the configuration {notebook.configuration} of {name} lacks the block")
+            self._hold(not made.changed, f"the configuration {notebook.lifecycle_config} of {name} lacks the block")
             self._hold(record.problem is None, f"{name} still says {record.problem}")
             self.checked["notebooks with the block in place"] += 1
 
-    def _configuration_is_settled(self, configuration: Configuration) -> None:
-        now, truth = self.run.now // 1000, self.truths[configuration.name]
-        wishes = [
-            read_wish(each.tags, "ssh")
+    def _configuration_is_settled(self, lifecycle_config: LifecycleConfig) -> None:
+        now, truth = self.run.now // 1000, self.truths[lifecycle_config.name]
+        specs = [
+            parse_spec(each.tags, "ssh")
             for each in self.run.account.notebooks.values()
-            if each.configuration == configuration.name
+            if each.lifecycle_config == lifecycle_config.name
         ]
-        wanted = any(wish.mode_at(now) is not Mode.OFF or wish.problem for wish in wishes)
+        wanted = any(spec.effective_mode(now) is not Mode.OFF or spec.problem for spec in specs)
         if wanted or truth.damaged or truth.put_back:
             return
-        here = [each for each in blocks(decoded(configuration.on_start)) if each.stack == STACK]
-        self._hold(not here, f"nobody asks for SSH in {configuration.name}, and the block is there")
+        here = [each for each in blocks(decoded(lifecycle_config.on_start)) if each.stack == STACK]
+        self._hold(not here, f"nobody asks for SSH in {lifecycle_config.name}, and the block is there")
         self.checked["configurations without the block"] += 1
 
     def _bastion_is_settled(self) -> None:
@@ -344,7 +360,8 @@ class Promises(Watcher):
         admitted = [
             each
             for each in account.notebooks.values()
-            if read_wish(each.tags, "ssh").mode_at(now) is Mode.BASTION and each.status in ("Pending", "InService")
+            if parse_spec(each.tags, "ssh").effective_mode(now) is Mode.BASTION
+            and each.status in ("Pending", "InService")
         ]
         reachable = [each for each in admitted if any(account.groups[group] == BASTION_VPC for group in each.groups)]
         entrances = {

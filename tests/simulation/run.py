@@ -27,7 +27,7 @@ from unittest.mock import patch
 from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 from builders import a_body, an_api_event
-from simulation.account import BASTION_GROUP, BASTION_VPC, NUMBER, REGION, Account, Configuration, Notebook, pages
+from simulation.account import BASTION_GROUP, BASTION_VPC, NUMBER, REGION, Account, LifecycleConfig, Notebook, pages
 from simulation.chance import Chance
 from simulation.errors import BrokenPromise, Killed, no_answer, refusal
 from simulation.people import People
@@ -35,18 +35,18 @@ from simulation.promises import FALLBACK, STACK, Promises, blocks, decoded
 from simulation.workers import Baton, Worker
 
 from lookup_api import handler as lookup_function
-from notebook_ssh.aws import clients, secrets
-from notebook_ssh.aws.table import Table
-from notebook_ssh.errors import Transient
-from notebook_ssh.rules.notebook import Terms
-from notebook_ssh.rules.script import Block, fingerprint
+from notebook_ssh.adapters import clients, secrets
+from notebook_ssh.adapters.table import Table
+from notebook_ssh.errors import RetryableError
+from notebook_ssh.model.managed_block import Block, fingerprint
+from notebook_ssh.planning.notebook import BlockPolicy
 from reconcile_bastion import handler as bastion_function
 from reconcile_notebook import handler as notebook_function
 from record_address import handler as report_function
 from start_notebook import handler as start_function
 from sweep import handler as sweep_function
 from uninstall import handler as uninstall_function
-from uninstall.farewell import Left
+from uninstall.farewell import TeardownResult
 
 BEGIN = 1_800_000_000_000
 FUNCTION = f"{STACK}-ReconcileNotebook"
@@ -56,7 +56,7 @@ VISIBILITY, RECEIVES = 130_000, 5
 """As in template.yaml."""
 
 SECONDS = {"notebooks": 120, "bastion": 120, "sweep": 300, "report": 30, "start": 30, "lookup": 30, "uninstall": 900}
-MOST = {"notebooks": 3, "bastion": 1, "sweep": 1, "report": 2, "start": 1, "lookup": 2, "uninstall": 1}
+SCRIPT_CACHE_SIZE = {"notebooks": 3, "bastion": 1, "sweep": 1, "report": 2, "start": 1, "lookup": 2, "uninstall": 1}
 """Time and concurrency of each function."""
 
 LAMBDA_TRIES_AGAIN = 60_000
@@ -116,7 +116,7 @@ class Weather:
     """
 
     until: int
-    trouble: tuple[str, bool] | None
+    config_problem: tuple[str, bool] | None
     page: int
 
 
@@ -230,11 +230,11 @@ class Run:
         self.hold(left.done, f"the stack could not be deleted: {left.said}")
         self.counts["stacks deleted"] += 1
 
-    def _ask_to_delete(self, told: str) -> list[Left]:
+    def _ask_to_delete(self, told: str) -> list[TeardownResult]:
         """What the stack's own end answers to CloudFormation; nothing when it was killed."""
         self.story.append(told)
         event = {"RequestType": "Delete"}
-        said: list[Left] = []
+        said: list[TeardownResult] = []
         with patch.object(uninstall_function, "answer", lambda event, left, log: said.append(left)):
             self.jobs.append(("uninstall", lambda: uninstall_function.handle(event, self._context(self.baton.current))))
             self._drain()
@@ -335,7 +335,7 @@ class Run:
     # ---- invocations
 
     def _busy(self, kind: str) -> bool:
-        return sum(worker.kind == kind for worker in self.workers) >= MOST[kind]
+        return sum(worker.kind == kind for worker in self.workers) >= SCRIPT_CACHE_SIZE[kind]
 
     def _next_job(self, *, begin: bool) -> bool:
         for place, (kind, job) in enumerate(self.jobs):
@@ -390,7 +390,7 @@ class Run:
         error = worker.error
         if isinstance(error, BrokenPromise):
             raise error
-        if error is not None and not isinstance(error, Killed | Transient):
+        if error is not None and not isinstance(error, Killed | RetryableError):
             raise BrokenPromise(f"{worker.kind}: unforeseen {_told(error)}") from error
         if worker.kind in ANSWERS and error is None:
             self.said.append((worker.kind, worker.result["body"]))
@@ -426,7 +426,7 @@ class Run:
         self.now += self.chance.between(5, 60)
         if self.now >= self.weather.until:
             self._weather_changes()
-        if self.weather.trouble == (operation, "NextToken" in given):
+        if self.weather.config_problem == (operation, "NextToken" in given):
             raise self._fault("throttled", refusal("ThrottlingException", "Rate exceeded"))
         fate = self.chance.roll()
         if fate >= 0.095 or not self.chance.mischief():
@@ -448,9 +448,9 @@ class Run:
         return self._obey(operation, given)
 
     def _weather_changes(self) -> None:
-        trouble = self.chance.pick(_HINGES) if self.chance.mischief(0.5) else None
-        page = 1 if trouble and trouble[1] else self.chance.pick((100, 100, 1, 2))
-        self.weather = Weather(self.now + self.chance.between(10_000, 120_000), trouble, page)
+        config_problem = self.chance.pick(_HINGES) if self.chance.mischief(0.5) else None
+        page = 1 if config_problem and config_problem[1] else self.chance.pick((100, 100, 1, 2))
+        self.weather = Weather(self.now + self.chance.between(10_000, 120_000), config_problem, page)
 
     def _fault(self, name: str, error: Any) -> Any:
         self.counts[f"calls {name}"] += 1
@@ -585,8 +585,8 @@ class Run:
     def next_block(self) -> None:
         self.block = BLOCKS[1 - BLOCKS.index(self.block)]
 
-    def terms(self) -> Terms:
-        return Terms("ssh", FALLBACK, self.block)
+    def policy(self) -> BlockPolicy:
+        return BlockPolicy("ssh", FALLBACK, self.block)
 
     def hold(self, held: bool, otherwise: str) -> None:
         if not held:
@@ -595,7 +595,7 @@ class Run:
     def unforeseen(self, *_: Any, **__: Any) -> None:
         """A handler met an error that nobody foresaw, and logged it."""
         error = sys.exc_info()[1]
-        if isinstance(error, Transient) or (isinstance(error, ClientError) and clients.transient(error)):
+        if isinstance(error, RetryableError) or (isinstance(error, ClientError) and clients.retryable(error)):
             return
         self.story.append(f"unforeseen: {_told(error)}")
         raise BrokenPromise(f"unforeseen: {_told(error)}")
@@ -656,7 +656,7 @@ def _delivered(number: int, message: Message) -> dict[str, Any]:
     }
 
 
-def _event(kind: str, resource: Notebook | Configuration) -> dict[str, Any]:
+def _event(kind: str, resource: Notebook | LifecycleConfig) -> dict[str, Any]:
     """As in events/*.json, with what the handlers may read."""
     match kind, resource:
         case "status", Notebook():
@@ -718,9 +718,9 @@ def bound(run: Run) -> Iterator[None]:
         ):
             enter(patch.object(module, "time", clock))
         enter(patch.object(bastion_function, "time", clock.time))
-        enter(patch.object(notebook_function, "read_terms", lambda settings: run.terms()))
-        enter(patch.object(sweep_function, "read_terms", lambda settings: run.terms()))
-        enter(patch.object(uninstall_function, "read_terms", lambda settings: run.terms()))
+        enter(patch.object(notebook_function, "load_policy", lambda settings: run.policy()))
+        enter(patch.object(sweep_function, "load_policy", lambda settings: run.policy()))
+        enter(patch.object(uninstall_function, "load_policy", lambda settings: run.policy()))
         enter(redirect_stdout(_Nowhere()))  # metrics are printed
         enter(patch.object(Logger, "exception", run.unforeseen))
         secrets.forget()

@@ -18,12 +18,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("layers/core", "functions", "tests")
 
-PLAN = "layers/core/notebook_ssh/rules/notebook.py"
-BASTION = "layers/core/notebook_ssh/rules/bastion.py"
-REVOKE = "layers/core/notebook_ssh/aws/security_groups.py"
-SAGEMAKER = "layers/core/notebook_ssh/aws/notebooks.py"
-TABLE = "layers/core/notebook_ssh/aws/table.py"
-PACING = "layers/core/notebook_ssh/aws/pacing.py"
+PLAN = "layers/core/notebook_ssh/planning/notebook.py"
+BASTION = "layers/core/notebook_ssh/planning/bastion.py"
+REVOKE = "layers/core/notebook_ssh/adapters/ec2.py"
+SAGEMAKER = "layers/core/notebook_ssh/adapters/sagemaker.py"
+TABLE = "layers/core/notebook_ssh/adapters/table.py"
+PACING = "layers/core/notebook_ssh/adapters/write_slots.py"
 OBSERVE = "functions/reconcile_notebook/observe.py"
 RECONCILE = "functions/reconcile_notebook/reconcile.py"
 APPLY = "functions/reconcile_notebook/apply.py"
@@ -32,9 +32,12 @@ FAREWELL = "functions/uninstall/farewell.py"
 
 RULE_PLANNED = (BASTION, "if complete and each.stack == stack and", "if complete and")
 RULE_REVOKED = (REVOKE, "if fresh.get(found.id) != found or found.stack != stack:", "if False:")
-ONLY_ABSENCE = "except Absent:\n        return Seen(", "except Exception:\n        return Seen("
-NOT_READ = "except Absent:\n        return None", "except Exception:\n        return None"
-NO_TAGS = "except Absent:\n            continue", "except Exception:\n            continue"
+ONLY_ABSENCE = (
+    "except NotFoundError:\n        return NotebookObservation(",
+    "except Exception:\n        return NotebookObservation(",
+)
+NOT_READ = "except NotFoundError:\n        return None", "except Exception:\n        return None"
+NO_TAGS = "except NotFoundError:\n            continue", "except Exception:\n            continue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Safeguard:
 SAFEGUARDS = (
     Safeguard(
         "the copy of a script before it is changed",
-        ((APPLY, "backups.back_up(hands.table, configuration, because, hands.now)", "pass"),),
+        ((APPLY, "backups.backup_script(hands.table, configuration, because, hands.now)", "pass"),),
     ),
     Safeguard("the sweep's queueing", ((SWEEP, "(to_message(look, now, ids) for look in looks)", "()"),)),
     Safeguard("a failed read of a notebook is not its absence", ((OBSERVE, *ONLY_ABSENCE),)),
@@ -67,14 +70,14 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "the second look, after waiting for a turn",
-        ((RECONCILE, "if again or look.known.is_old(turn // 1000):", "if False:"),),
+        ((RECONCILE, "if again or look.known.is_expired(turn // 1000):", "if False:"),),
     ),
     Safeguard(
-        "the last look before a script is written", ((APPLY, "notebooks.look_before_writing(configuration)", "pass"),)
+        "the last look before a script is written", ((APPLY, "notebooks.verify_unchanged(configuration)", "pass"),)
     ),
     Safeguard(
         "the last look before a configuration is attached",
-        ((APPLY, "notebooks.look_before_attaching(notebook)", "pass"),),
+        ((APPLY, "notebooks.verify_detached(notebook)", "pass"),),
     ),
     Safeguard(
         "one worker at a time for a configuration",
@@ -96,7 +99,7 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "others are told before a change counts as seen",
-        ((RECONCILE, "_send(plan.look_next, desk, now)\n    _keep(before", "_keep(before"),),
+        ((RECONCILE, "_send(plan.follow_ups, desk, now)\n    _keep(before", "_keep(before"),),
     ),
     Safeguard("a script that was read is read again", ((OBSERVE, "now <= at + SURE else None", "True else None"),)),
     Safeguard(
@@ -121,14 +124,14 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "taking records and tags back when it is deleted",
-        ((FAREWELL, "_until_done(records, lambda record: _let_go(record, desk, left), desk, left)", "pass"),),
+        ((FAREWELL, "_until_done(records, lambda record: _release_notebook(record, desk, left), desk, left)", "pass"),),
     ),
     Safeguard(
         "taking the bastion's rules back when it is deleted",
         (
             (
                 FAREWELL,
-                """_until_done(["the bastion's rules"], lambda what: _close_ways(desk, left), desk, left)""",
+                """_until_done(["the bastion's rules"], lambda what: _revoke_rules(desk, left), desk, left)""",
                 "pass",
             ),
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulation.account import Configuration, Notebook
+from simulation.account import LifecycleConfig, Notebook
 from simulation.promises import Truth, encoded
 from simulation.run import Run
 
@@ -14,14 +14,14 @@ class Story(Run):
         super().__init__(1, 0)
         self.chance.calm, self.mischief, self.account.person = True, False, False
 
-    def configuration(self, name: str, script: bytes) -> None:
+    def lifecycle_config(self, name: str, script: bytes) -> None:
         """An owner's configuration."""
-        self.account.configurations[name] = Configuration(name, self.now, None, encoded(script))
+        self.account.lifecycle_configs[name] = LifecycleConfig(name, self.now, None, encoded(script))
         self.promises.truths[name] = Truth(script)
 
-    def notebook(self, name: str, configuration: str | None) -> Notebook:
+    def notebook(self, name: str, lifecycle_config: str | None) -> Notebook:
         """A stopped notebook."""
-        made = Notebook(name, "role", self.now, "Stopped", configuration)
+        made = Notebook(name, "role", self.now, "Stopped", lifecycle_config)
         self.account.notebooks[name] = made
         return made
 

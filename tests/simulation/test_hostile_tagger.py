@@ -6,8 +6,8 @@ from collections import Counter
 from unittest.mock import patch
 
 import pytest
-from simulation.account import Configuration, Notebook
-from simulation.run import MOST, bound
+from simulation.account import LifecycleConfig, Notebook
+from simulation.run import SCRIPT_CACHE_SIZE, bound
 from simulation.story import Story
 
 SCRIPT = b"#!/bin/bash\necho the owner was here\n"
@@ -36,11 +36,11 @@ class Flipped(Story):
         self.waited: dict[str, float] = {}
         script, tags = self.promises.script, self.promises.tags
 
-        def count_script(configuration: Configuration, before: str | None, after: str | None) -> None:
-            self.scripts[configuration.name] += not self.account.person
-            if configuration.name in self.others:
-                self.waited[configuration.name] = (self.now - self.tagged) / SECOND
-            script(configuration, before, after)
+        def count_script(lifecycle_config: LifecycleConfig, before: str | None, after: str | None) -> None:
+            self.scripts[lifecycle_config.name] += not self.account.person
+            if lifecycle_config.name in self.others:
+                self.waited[lifecycle_config.name] = (self.now - self.tagged) / SECOND
+            script(lifecycle_config, before, after)
 
         def count_tags(notebook: Notebook, after: dict[str, str]) -> None:
             self.tags[notebook.name] += not self.account.person
@@ -57,14 +57,14 @@ class Flipped(Story):
     def happen(self) -> None:
         """All of it, until nothing is under way."""
         for name in (*self.hostile, *self.others):
-            self.configuration(name, SCRIPT)
+            self.lifecycle_config(name, SCRIPT)
             self.notebook(name, name).status = "InService"
         for second in range(LASTS):
             for name in self.hostile:
                 self.at(self.now + second * SECOND, lambda name=name, on=second % 2 == 0: self.flip(name, on))
         for name in self.others:
             self.at(self.tagged, lambda name=name: self.tag(self.account.notebooks[name], ssh="ngrok"))
-        with patch.dict(MOST, notebooks=2), bound(self):  # MaximumConcurrency in template.yaml
+        with patch.dict(SCRIPT_CACHE_SIZE, notebooks=2), bound(self):  # MaximumConcurrency in template.yaml
             try:
                 self.settle()
             finally:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from unittest.mock import patch
 
 import pytest
-from simulation.account import Configuration, Notebook
+from simulation.account import LifecycleConfig, Notebook
 from simulation.busy import BUCKETS, DESCRIPTION, SCRIPT, WRITE, Busy, EachItsOwn
 from simulation.promises import Truth, encoded
-from simulation.run import BEGIN, MOST, PACED, bound
+from simulation.run import BEGIN, PACED, SCRIPT_CACHE_SIZE, bound
 
 MANY = 1_000
 TO_A_CONFIGURATION = 20
@@ -29,12 +29,12 @@ class Day(Busy):
         account = self.account
         for number in range(MANY // TO_A_CONFIGURATION):
             name = f"team-{number}"
-            account.configurations[name] = Configuration(name, self.now, None, encoded(SCRIPT))
+            account.lifecycle_configs[name] = LifecycleConfig(name, self.now, None, encoded(SCRIPT))
             self.promises.truths[name] = Truth(SCRIPT)
         for number in range(MANY):
-            configuration = None if number % 10 == 0 else f"team-{number // TO_A_CONFIGURATION}"
+            lifecycle_config = None if number % 10 == 0 else f"team-{number // TO_A_CONFIGURATION}"
             name = f"box-{number}"
-            account.notebooks[name] = Notebook(name, f"role-{number}", self.now, "Stopped", configuration)
+            account.notebooks[name] = Notebook(name, f"role-{number}", self.now, "Stopped", lifecycle_config)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def day() -> Day:
     """The day on which all of them start."""
     run = Day()
     run.account.person = False
-    with patch.dict(MOST, notebooks=2), bound(run):  # MaximumConcurrency in template.yaml
+    with patch.dict(SCRIPT_CACHE_SIZE, notebooks=2), bound(run):  # MaximumConcurrency in template.yaml
         try:
             run.found()
             for number in range(MANY):

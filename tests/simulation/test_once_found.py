@@ -16,7 +16,7 @@ from simulation.promises import FALLBACK, Truth, decoded, encoded
 from simulation.run import bound
 from simulation.story import Story
 
-from notebook_ssh.aws import notebooks
+from notebook_ssh.adapters import sagemaker as notebooks
 
 SCRIPT = b"#!/bin/bash\necho the owner was here\n"
 TOO_LARGE = b"#!/bin/bash\n" + b"# a comment that takes all of the room\n" * 310
@@ -81,7 +81,7 @@ def break_the_connection() -> None:
 
 @pytest.mark.parametrize("operation", ["put_item", "update_item", "delete_item", "batch_get_item"])
 def test_a_connection_that_breaks_under_a_call_to_the_table_means_later(run: Struck, operation: str) -> None:
-    run.configuration("ours", SCRIPT)
+    run.lifecycle_config("ours", SCRIPT)
     notebook = run.notebook("demo", "ours")
     run.operation, run.before = operation, break_the_connection
     run.tag(notebook, ssh="ngrok")
@@ -91,7 +91,7 @@ def test_a_connection_that_breaks_under_a_call_to_the_table_means_later(run: Str
 
 
 def two_users_of_a_script_that_is_too_large(run: Struck) -> tuple[Notebook, Notebook]:
-    run.configuration("shared", TOO_LARGE)
+    run.lifecycle_config("shared", TOO_LARGE)
     first, second = run.notebook("first", "shared"), run.notebook("second", "shared")
     for each in (first, second):
         run.tag(each, ssh="ngrok")
@@ -134,12 +134,12 @@ def test_a_configuration_is_known_of_before_it_is_made(run: Struck) -> None:
     run.deaf = True
     run.tag(notebook, ssh="ngrok")
     run.sweep_until_struck()
-    assert FALLBACK in run.account.configurations
+    assert FALLBACK in run.account.lifecycle_configs
     run.untag(notebook)
-    run.lost = json.dumps({"configuration": FALLBACK})
+    run.lost = json.dumps({"lifecycle_config": FALLBACK})
     run.settle(sweeps=2)
     assert not run.lost
-    assert FALLBACK not in run.account.configurations
+    assert FALLBACK not in run.account.lifecycle_configs
 
 
 def test_a_notebook_is_known_before_its_status_is_shown(run: Struck) -> None:
@@ -167,18 +167,18 @@ def test_a_notebook_that_is_deleted_before_its_status_is_written_is_gone(run: St
 
 
 def test_a_configuration_that_somebody_wrote_into_is_not_deleted(run: Struck) -> None:
-    run.configuration("ours", SCRIPT)
-    seen = notebooks.describe_configuration("ours")
-    run.account.configurations["ours"].on_start = encoded(b"#!/bin/sh\necho mine\n")
-    with pytest.raises(notebooks.ChangedMeanwhile, match="was changed"):
-        notebooks.delete_configuration(seen)
-    assert "ours" in run.account.configurations
+    run.lifecycle_config("ours", SCRIPT)
+    seen = notebooks.describe_lifecycle_config("ours")
+    run.account.lifecycle_configs["ours"].on_start = encoded(b"#!/bin/sh\necho mine\n")
+    with pytest.raises(notebooks.ScriptConflictError, match="was changed"):
+        notebooks.delete_lifecycle_config(seen)
+    assert "ours" in run.account.lifecycle_configs
 
 
 def test_a_configuration_that_somebody_attached_is_looked_at_again(run: Struck) -> None:
-    run.configuration("ours", SCRIPT)
-    seen = notebooks.describe_configuration("ours")
+    run.lifecycle_config("ours", SCRIPT)
+    seen = notebooks.describe_lifecycle_config("ours")
     run.notebook("demo", "ours")
-    with pytest.raises(notebooks.ChangedMeanwhile, match="was not deleted"):
-        notebooks.delete_configuration(seen)
-    assert decoded(run.account.configurations["ours"].on_start) == SCRIPT
+    with pytest.raises(notebooks.ScriptConflictError, match="was not deleted"):
+        notebooks.delete_lifecycle_config(seen)
+    assert decoded(run.account.lifecycle_configs["ours"].on_start) == SCRIPT

@@ -22,8 +22,8 @@ import size
 import unused
 from stack import PROJECT, source
 
-from notebook_ssh.aws import notebooks
-from notebook_ssh.aws.table import item_of, to_attribute
+from notebook_ssh.adapters import sagemaker as notebooks
+from notebook_ssh.adapters.table import item_of, to_attribute
 from patience import LIMIT_S
 
 MAKE = """
@@ -131,7 +131,7 @@ LISTS = {("sagemaker", "ListNotebookInstances"), ("sagemaker", "ListNotebookInst
     ("function", "shape"),
     [
         (notebooks.list_notebooks, "NotebookInstanceSummary"),
-        (notebooks.list_configurations, "NotebookInstanceLifecycleConfigSummary"),
+        (notebooks.list_lifecycle_configs, "NotebookInstanceLifecycleConfigSummary"),
     ],
 )
 def test_of_the_lines_of_lists_what_the_code_reads_is_packed_and_no_more(

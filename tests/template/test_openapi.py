@@ -17,10 +17,10 @@ from stack import PROJECT, source
 
 from lookup_api.handler import ROUTES
 from notebook_ssh.errors import Problem
-from notebook_ssh.rules.record import Mode, NotebookState, Phase, RejectedKey, Way, Wish
-from notebook_ssh.rules.report import LARGEST_BODY
-from notebook_ssh.rules.status import Code
-from notebook_ssh.rules.tags import read_wish
+from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, NotebookState, Phase, RejectedKey
+from notebook_ssh.model.spec import parse_spec
+from notebook_ssh.model.status import Code
+from notebook_ssh.reports.report import LARGEST_BODY
 from notebook_ssh_client.lookup import HAS_ADDRESS, ON_ITS_WAY
 
 METHODS = {"get", "post", "put", "delete", "patch"}
@@ -74,7 +74,7 @@ def test_every_mode_is_known_to_the_agent_and_told_to_people() -> None:
     agent = (PROJECT / "layers" / "notebook_agent" / "agent.py").read_text("utf-8")
     (modes,) = re.findall(r"^MODES = (.+)$", agent, re.MULTILINE)
     assert set(ast.literal_eval(modes)) == set(Mode)
-    mistyped = read_wish({"ssh": "ngrock"}, "ssh").problem
+    mistyped = parse_spec({"ssh": "ngrock"}, "ssh").problem
     tags = (PROJECT / "docs" / "tags.md").read_text("utf-8")
     for mode in Mode:
         assert mistyped
@@ -107,7 +107,7 @@ def problem_codes(*folders: str) -> Iterator[str]:
                         yield code
 
 
-MAY = Wish(mode=Mode.NGROK, wake=True)
+MAY = NotebookSpec(mode=Mode.NGROK, wake=True)
 FULL = a_report(
     rejected=(RejectedKey(2, "cut"),),
     sessions=1,
@@ -118,23 +118,23 @@ FULL = a_report(
 RECORDS = {
     "connected": a_record(report=a_report()),
     "not heard of": a_record(),
-    "nothing known": a_record(state_since=0, started_at=None, configuration=None, block_since=None),
-    "failed": a_record(report=FULL, wish=replace(MAY, until=NOW + 9, users=("mario",))),
-    "asleep": a_record(wish=MAY, state=NotebookState.STOPPED, started_at=None),
+    "nothing known": a_record(state_since=0, started_at=None, lifecycle_config=None, block_since=None),
+    "failed": a_record(report=FULL, spec=replace(MAY, until=NOW + 9, users=("mario",))),
+    "asleep": a_record(spec=MAY, state=NotebookState.STOPPED, started_at=None),
     "behind the bastion": a_record(
-        wish=Wish(mode=Mode.BASTION),
-        way=Way(open=True, private_ip="10.0.1.5"),
+        spec=NotebookSpec(mode=Mode.BASTION),
+        route=BastionRoute(open=True, private_ip="10.0.1.5"),
         report=a_report(mode=Mode.BASTION, host=None, port=None),
     ),
-    "off": a_record(wish=Wish()),
-    "tag misspelt": a_record(wish=Wish(problem=Problem("invalid-tag", "x"))),
+    "off": a_record(spec=NotebookSpec()),
+    "tag misspelt": a_record(spec=NotebookSpec(problem=Problem("invalid-tag", "x"))),
 }
 
 
 @pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
 def test_every_answer_is_as_described(world: World, record: Any) -> None:
     world.knows(record)
-    world.patch.setattr("notebook_ssh.aws.secrets.ngrok_token", lambda *_: None)
+    world.patch.setattr("notebook_ssh.adapters.secrets.ngrok_token", lambda *_: None)
     for route in (path for method, path in ROUTES if method == "GET"):
         for name in ("demo", "unknown", "a_b"):
             assert_as_described(("GET", route), world.get(route, name))

@@ -45,12 +45,12 @@ def event(name: str) -> dict[str, Any]:
     return dict(json.loads((EVENTS / f"{name}.json").read_text("utf-8")))
 
 
-def takers(stack: Stack, news: dict[str, Any]) -> list[str]:
+def takers(stack: Stack, status_change: dict[str, Any]) -> list[str]:
     rules = stack.of_type("AWS::Events::Rule")
     return [
         name
         for name in RULES
-        if EventPattern(None, rules[name]["EventPattern"]).matches_event(news)  # type: ignore[arg-type]
+        if EventPattern(None, rules[name]["EventPattern"]).matches_event(status_change)  # type: ignore[arg-type]
     ]
 
 
@@ -65,28 +65,31 @@ def test_an_event_is_taken_by_its_rule_alone(name: str) -> None:
 
 
 def test_the_other_spelling_of_cloudtrail_is_taken_too() -> None:
-    news = event("call-add-tags")
-    parameters = news["detail"]["requestParameters"]
-    news["detail"]["requestParameters"] = {"ResourceArn": parameters["resourceArn"], "Tags": parameters["tags"]}
-    assert takers(Stack(), news) == ["CallSignals"]
-    news = event("call-tag-resources")
-    parameters = news["detail"]["requestParameters"]
-    news["detail"]["requestParameters"] = {"ResourceARNList": parameters["resourceARNList"]}
-    assert takers(Stack(), news) == ["CallSignals"]
+    status_change = event("call-add-tags")
+    parameters = status_change["detail"]["requestParameters"]
+    status_change["detail"]["requestParameters"] = {
+        "ResourceArn": parameters["resourceArn"],
+        "Tags": parameters["tags"],
+    }
+    assert takers(Stack(), status_change) == ["CallSignals"]
+    status_change = event("call-tag-resources")
+    parameters = status_change["detail"]["requestParameters"]
+    status_change["detail"]["requestParameters"] = {"ResourceARNList": parameters["resourceARNList"]}
+    assert takers(Stack(), status_change) == ["CallSignals"]
 
 
 def test_another_tag_key_listens_to_that_key_alone() -> None:
-    stack, news = Stack(TagKey="remote"), event("tag-set")
-    assert takers(stack, news) == []
-    news["detail"]["changed-tag-keys"] = ["remote-users"]
-    assert takers(stack, news) == ["TagSignals"]
+    stack, status_change = Stack(TagKey="remote"), event("tag-set")
+    assert takers(stack, status_change) == []
+    status_change["detail"]["changed-tag-keys"] = ["remote-users"]
+    assert takers(stack, status_change) == ["TagSignals"]
 
 
 def test_the_tag_keys_are_all_that_people_write_and_none_that_we_write() -> None:
-    from notebook_ssh.rules.tags import status_keys, wish_keys
+    from notebook_ssh.model.spec import spec_tag_keys, status_keys
 
     detail = Stack().of_type("AWS::Events::Rule")["TagSignals"]["EventPattern"]["detail"]
-    assert set(detail["changed-tag-keys"]) == set(wish_keys("ssh"))
+    assert set(detail["changed-tag-keys"]) == set(spec_tag_keys("ssh"))
     assert not set(detail["changed-tag-keys"]) & set(status_keys("ssh"))
 
 

@@ -68,11 +68,11 @@ def test_every_metric_of_aws_that_is_looked_at_is_documented() -> None:
 def test_our_metrics_are_looked_at_under_the_dimensions_that_they_are_emitted_with(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from notebook_ssh.rules.tally import tally
+    from notebook_ssh.model.fleet_stats import fleet_stats
     from sweep.gauges import show
 
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "notebook-ssh")
-    show(tally([], 0, 300, "ssh"))
+    show(fleet_stats([], 0, 300, "ssh"))
     blobs = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "_aws" in line]
     names = set()
     for blob in blobs:
@@ -143,13 +143,17 @@ def test_eventbridge_finds_no_condition_in_the_policy_of_the_topic() -> None:
 def test_a_problem_is_mailed_and_good_news_is_not() -> None:
     from moto.events.models import EventPattern
 
-    from notebook_ssh.aws.notices import DETAIL_TYPE, SOURCE
+    from notebook_ssh.adapters.notifications import DETAIL_TYPE, SOURCE
 
     pattern = EventPattern(None, Stack().of_type("AWS::Events::Rule")["ProblemMails"]["EventPattern"])
-    news = {"source": SOURCE, "detail-type": DETAIL_TYPE, "detail": {"stack": "notebook-ssh", "status": "error"}}
-    assert pattern.matches_event(news)  # type: ignore[arg-type]
+    status_change = {
+        "source": SOURCE,
+        "detail-type": DETAIL_TYPE,
+        "detail": {"stack": "notebook-ssh", "status": "error"},
+    }
+    assert pattern.matches_event(status_change)  # type: ignore[arg-type]
     for change in ({"status": "connected"}, {"stack": "another"}):
-        assert not pattern.matches_event({**news, "detail": {**news["detail"], **change}})  # type: ignore[dict-item, arg-type]
+        assert not pattern.matches_event({**status_change, "detail": {**status_change["detail"], **change}})  # type: ignore[dict-item, arg-type]
 
 
 def test_without_a_dashboard_there_are_no_alarms_and_no_saved_queries() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from builders import BASTION, HOST_KEY, NOW, RSA_KEY, SETTINGS, a_record, a_report, wire
 
-from notebook_ssh.rules.answers import (
+from notebook_ssh.http_api.views import (
     Connection,
-    Jump,
+    ProxyJump,
     address_line,
-    connection_of,
+    connection_for,
     details,
     fleet_known_hosts,
     known_hosts,
@@ -22,19 +22,19 @@ from notebook_ssh.rules.answers import (
     ssh_command,
     ssh_config,
 )
-from notebook_ssh.rules.record import Mode, Record, Way, Wish
+from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, Record
 from patience import LIMIT_S
 
 P521 = f"ecdsa-sha2-nistp521 {wire(b'ecdsa-sha2-nistp521', b'nistp521', bytes([4]) + bytes(132))}"
 TUNNEL = Connection("Demo", "0.tcp.ngrok.io", 17887, (RSA_KEY, HOST_KEY))
-JUMP = Jump("bastion.example.com", "jumper", "bastion.team-ssh")
+JUMP = ProxyJump("bastion.example.com", "jumper", "bastion.team-ssh")
 BEHIND = Connection("inner", "10.0.1.5", 22, (RSA_KEY,), JUMP)
 
 
 def through_bastion(**parts: object) -> Record:
     return a_record(
-        wish=Wish(mode=Mode.BASTION),
-        way=Way(open=True, private_ip="10.0.1.5", since=NOW - 300),
+        spec=NotebookSpec(mode=Mode.BASTION),
+        route=BastionRoute(open=True, private_ip="10.0.1.5", since=NOW - 300),
         report=a_report(mode=Mode.BASTION, host=None, port=None),
         **parts,
     )
@@ -63,19 +63,19 @@ def test_the_line_to_type(connection: Connection, command: str, address: str) ->
 
 
 def test_the_bastion_is_taken_from_the_settings() -> None:
-    assert connection_of(through_bastion(), NOW, SETTINGS) == Connection("demo", "10.0.1.5", 22, (HOST_KEY,), JUMP)
+    assert connection_for(through_bastion(), NOW, SETTINGS) == Connection("demo", "10.0.1.5", 22, (HOST_KEY,), JUMP)
     on_a_port = replace(SETTINGS, bastion=replace(BASTION, host="127.0.0.1:2222"))
-    there = connection_of(through_bastion(), NOW, on_a_port)
+    there = connection_for(through_bastion(), NOW, on_a_port)
     assert there is not None
-    assert there.jump == Jump("127.0.0.1", "jumper", "bastion.team-ssh", 2222)
-    ipv6 = connection_of(through_bastion(), NOW, replace(SETTINGS, bastion=replace(BASTION, host="2001:db8::1")))
+    assert there.jump == ProxyJump("127.0.0.1", "jumper", "bastion.team-ssh", 2222)
+    ipv6 = connection_for(through_bastion(), NOW, replace(SETTINGS, bastion=replace(BASTION, host="2001:db8::1")))
     assert ipv6 is not None
-    assert ipv6.jump == Jump("2001:db8::1", "jumper", "bastion.team-ssh")
+    assert ipv6.jump == ProxyJump("2001:db8::1", "jumper", "bastion.team-ssh")
 
 
 def test_without_a_bastion_there_is_no_way_and_no_address() -> None:
     settings = replace(SETTINGS, bastion=None)
-    assert connection_of(through_bastion(), NOW, settings) is None
+    assert connection_for(through_bastion(), NOW, settings) is None
     assert details(through_bastion(), NOW, settings)["host"] is None
     assert list_entry(through_bastion(), NOW, settings)["address"] is None
 
@@ -142,12 +142,12 @@ def test_the_fleet_has_one_key_for_each_and_the_strongest() -> None:
     "host", ["-oProxyCommand=x", "-evil", "evil-", ".a", "a b", "a\nb", "", "$(id)", "a;b", "ä.example", "a%h"]
 )
 def test_a_host_that_is_not_a_word_is_no_connection(host: str) -> None:
-    assert connection_of(a_record(report=a_report(host=host)), NOW, SETTINGS) is None
+    assert connection_for(a_record(report=a_report(host=host)), NOW, SETTINGS) is None
 
 
 def test_a_stale_address_is_told_as_such_and_not_offered() -> None:
     record = a_record(report=a_report(received_at=NOW - 5000))
-    assert connection_of(record, NOW, SETTINGS) is None
+    assert connection_for(record, NOW, SETTINGS) is None
     told = details(record, NOW, SETTINGS)
     assert (told["status"], told["since"], told["ssh"]) == ("stale", "2027-01-15T06:36:40Z", None)
     assert (told["address"], told["host"], told["port"]) == ("0.tcp.ngrok.io:17887", "0.tcp.ngrok.io", 17887)
@@ -157,9 +157,11 @@ def test_a_stale_address_is_told_as_such_and_not_offered() -> None:
 def test_a_list_of_ten_thousand_fits_into_one_answer() -> None:
     """6 MB is what a function may answer at once; the longest names there can be."""
     record = a_record(
-        name="n" * 63, wish=Wish(mode=Mode.BASTION), report=a_report(host="h" * 60 + ".tcp.ap-southeast.ngrok.io")
+        name="n" * 63,
+        spec=NotebookSpec(mode=Mode.BASTION),
+        report=a_report(host="h" * 60 + ".tcp.ap-southeast.ngrok.io"),
     )
-    entry = json.dumps(list_entry(replace(record, wish=Wish(mode=Mode.NGROK)), NOW, SETTINGS))
+    entry = json.dumps(list_entry(replace(record, spec=NotebookSpec(mode=Mode.NGROK)), NOW, SETTINGS))
     block = ssh_config([replace(TUNNEL, name="N" * 63)], "team-ssh")
     line = next(fleet_known_hosts([replace(TUNNEL, name="N" * 63)]))
     assert max(len(entry), len(block), len(line)) * 10_000 < 6_000_000

@@ -10,22 +10,23 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.rules.bastion import (
+from notebook_ssh.model.record import BastionRoute, Mode, Network, NotebookSpec, NotebookState, Record
+from notebook_ssh.model.stack import Bastion
+from notebook_ssh.planning.bastion import (
     CLOCK_SKEW,
     Desired,
     Direction,
     FoundRule,
+    NetworkState,
     Outcome,
     Plan,
     Rule,
-    Surroundings,
-    already_seen,
     canonical_peer,
-    changed_ways,
+    changed_routes,
+    covered_by_last_sync,
     desired_rules,
     plan,
 )
-from notebook_ssh.rules.record import Bastion, Mode, Network, NotebookState, Record, Way, Wish
 
 NOW = 1_800_000_000
 STACK = "team-ssh"
@@ -42,11 +43,11 @@ def notebook(
     name: str = "nb",
     *groups: str,
     state: NotebookState = RUNNING,
-    wish: Wish = Wish(Mode.BASTION),  # noqa: B008 (frozen)
-    way: Way | None = None,
+    spec: NotebookSpec = NotebookSpec(Mode.BASTION),  # noqa: B008 (frozen)
+    route: BastionRoute | None = None,
 ) -> Record:
     return Record(
-        name, wish=wish, state=state, network=Network("subnet-1", groups or ("sg-a",), f"eni-{name}"), way=way
+        name, spec=spec, state=state, network=Network("subnet-1", groups or ("sg-a",), f"eni-{name}"), route=route
     )
 
 
@@ -62,9 +63,9 @@ def client_of(peer: str) -> Rule:
     return Rule(GATE, Direction.INGRESS, peer)
 
 
-def around(*rules: FoundRule, vpc_of: dict[str, str] | None = None, egress: bool = True) -> Surroundings:
+def around(*rules: FoundRule, vpc_of: dict[str, str] | None = None, egress: bool = True) -> NetworkState:
     known = dict.fromkeys((GATE, "sg-a", "sg-b", "sg-c"), VPC)
-    return Surroundings(
+    return NetworkState(
         vpc_of=known if vpc_of is None else vpc_of,
         address_of={"eni-nb": "10.0.0.7"},
         rules=(OPEN_EGRESS, *rules) if egress else rules,
@@ -72,7 +73,7 @@ def around(*rules: FoundRule, vpc_of: dict[str, str] | None = None, egress: bool
 
 
 def desired(
-    fleet: Iterable[Record], surroundings: Surroundings | None = None, bastion: Bastion | None = BASTION, now: int = NOW
+    fleet: Iterable[Record], surroundings: NetworkState | None = None, bastion: Bastion | None = BASTION, now: int = NOW
 ) -> Desired:
     return desired_rules(fleet, bastion, surroundings or around(), STACK, now)
 
@@ -88,10 +89,10 @@ class TestWhoIsAdmitted:
 
     @pytest.mark.parametrize("mode", [Mode.OFF, Mode.NGROK])
     def test_no_other_mode_is(self, mode: Mode) -> None:
-        assert desired([notebook(wish=Wish(mode))]) == Desired()
+        assert desired([notebook(spec=NotebookSpec(mode))]) == Desired()
 
     def test_access_ends_in_the_second_that_the_tag_names(self) -> None:
-        fleet = [notebook(wish=Wish(Mode.BASTION, until=NOW))]
+        fleet = [notebook(spec=NotebookSpec(Mode.BASTION, until=NOW))]
         assert set(desired(fleet, now=NOW - 1).rules) == {entrance("sg-a")}
         assert desired(fleet, now=NOW).rules == {}
 
@@ -167,7 +168,7 @@ class TestClients:
         wanted = desired([notebook()], bastion=replace(BASTION, client_cidrs=(text,)))
         assert wanted.clients == (client_of(peer),)
         assert client_of(peer) in wanted.rules
-        assert wanted.trouble is None
+        assert wanted.config_problem is None
 
     def test_nobody_is_while_no_notebook_is(self) -> None:
         assert desired([], bastion=replace(BASTION, client_cidrs=("203.0.113.0/24",))).rules == {}
@@ -175,9 +176,9 @@ class TestClients:
     def test_a_wrong_one_is_named_and_shuts_nobody_else_out(self) -> None:
         wanted = desired([notebook()], bastion=replace(BASTION, client_cidrs=("300.1.1.1/8", "203.0.113.0/24")))
         assert set(wanted.rules) == {entrance("sg-a"), client_of("203.0.113.0/24")}
-        assert wanted.trouble is not None
-        assert wanted.trouble.code == "client-cidr-invalid"
-        assert "300.1.1.1/8" in wanted.trouble.message
+        assert wanted.config_problem is not None
+        assert wanted.config_problem.code == "client-cidr-invalid"
+        assert "300.1.1.1/8" in wanted.config_problem.message
 
     @pytest.mark.parametrize("text", ["", "everyone", "10.0.0.0/33", "1.2.3"])
     def test_what_is_no_network_is_refused(self, text: str) -> None:
@@ -210,13 +211,13 @@ class TestObstacles:
         record = replace(notebook(state=state), network=Network(security_groups=groups))
         wanted = desired([record], around(vpc_of=vpc_of), bastion)
         assert wanted.rules == {}
-        assert wanted.obstacles["nb"].code == code
-        assert named in wanted.obstacles["nb"].message
+        assert wanted.blockers["nb"].code == code
+        assert named in wanted.blockers["nb"].message
 
     def test_of_one_notebook_does_not_stand_in_anothers_way(self) -> None:
         astray = notebook("astray", "sg-far")
         wanted = desired([astray, notebook()], around(vpc_of={GATE: VPC, "sg-a": VPC, "sg-far": "vpc-2"}))
-        assert set(wanted.obstacles) == {"astray"}
+        assert set(wanted.blockers) == {"astray"}
         assert set(wanted.needs) == {"nb"}
 
 
@@ -232,7 +233,7 @@ class TestPlan:
             FoundRule("sgr-2", entrance("sg-b"), "other-stack"),
             FoundRule("sgr-3", entrance("sg-c"), STACK),
         )
-        assert [revoke.found.id for revoke in plan(desired([]), rules, STACK, complete=True).revokes] == ["sgr-3"]
+        assert [revoke.found.id for revoke in plan(desired([]), rules, STACK, complete=True).revocations] == ["sgr-3"]
 
     @pytest.mark.parametrize(
         "edited",
@@ -245,73 +246,73 @@ class TestPlan:
     def test_ours_edited_by_hand_is_put_right(self, edited: Rule) -> None:
         existing = around(FoundRule("sgr-1", edited, STACK))
         changes = plan(desired([notebook()], existing), existing.rules, STACK, complete=True)
-        assert [grant.rule for grant in changes.grants] == [entrance("sg-a")]
-        assert [revoke.found.rule for revoke in changes.revokes] == [edited]
+        assert [grant.rule for grant in changes.authorizations] == [entrance("sg-a")]
+        assert [revoke.found.rule for revoke in changes.revocations] == [edited]
 
     def test_with_a_part_of_the_fleet_only_grants(self) -> None:
         rules = (FoundRule("sgr-1", entrance("sg-b"), STACK),)
         changes = plan(desired([notebook()]), rules, STACK, complete=False)
-        assert [grant.rule for grant in changes.grants] == [entrance("sg-a")]
-        assert changes.revokes == ()
+        assert [grant.rule for grant in changes.authorizations] == [entrance("sg-a")]
+        assert changes.revocations == ()
 
     def test_every_change_says_why(self) -> None:
         rules = (FoundRule("sgr-1", entrance("sg-b"), STACK),)
         changes = plan(desired([notebook()]), rules, STACK, complete=True)
-        assert [grant.reason for grant in changes.grants] == ["notebook nb is InService"]
-        assert [revoke.reason for revoke in changes.revokes] == ["no notebook needs it"]
+        assert [grant.reason for grant in changes.authorizations] == ["notebook nb is InService"]
+        assert [revoke.reason for revoke in changes.revocations] == ["no notebook needs it"]
 
 
 class TestWays:
-    def ways(self, record: Record, outcome: Outcome, bastion: Bastion | None = BASTION) -> dict[str, Way]:
+    def routes(self, record: Record, outcome: Outcome, bastion: Bastion | None = BASTION) -> dict[str, BastionRoute]:
         wanted = desired([record], bastion=bastion)
-        return changed_ways([record], wanted, outcome, around(), NOW)
+        return changed_routes([record], wanted, outcome, around(), NOW)
 
     def test_open_with_its_address_once_the_rule_stands(self) -> None:
-        standing = Outcome(standing=frozenset({entrance("sg-a")}))
-        assert self.ways(notebook(), standing) == {"nb": Way(True, "10.0.0.7", NOW)}
+        in_effect = Outcome(in_effect=frozenset({entrance("sg-a")}))
+        assert self.routes(notebook(), in_effect) == {"nb": BastionRoute(True, "10.0.0.7", NOW)}
 
     def test_not_open_before(self) -> None:
-        assert self.ways(notebook(), Outcome()) == {"nb": Way(False, "10.0.0.7", NOW)}
+        assert self.routes(notebook(), Outcome()) == {"nb": BastionRoute(False, "10.0.0.7", NOW)}
 
     def test_not_written_again_while_nothing_changes(self) -> None:
-        standing = Outcome(standing=frozenset({entrance("sg-a")}))
-        assert self.ways(notebook(way=Way(True, "10.0.0.7", NOW - 99)), standing) == {}
+        in_effect = Outcome(in_effect=frozenset({entrance("sg-a")}))
+        assert self.routes(notebook(route=BastionRoute(True, "10.0.0.7", NOW - 99)), in_effect) == {}
 
     @pytest.mark.parametrize(
         "record",
         [
-            notebook(state=NotebookState.STOPPED, way=Way(True, "10.0.0.7", 5)),
-            notebook(state=NotebookState.DELETING, way=Way(True, "10.0.0.7", 5)),
-            notebook(wish=Wish(Mode.NGROK), way=Way(True, "10.0.0.7", 5)),
-            notebook(wish=Wish(Mode.OFF), way=Way(True, "10.0.0.7", 5)),
-            notebook(wish=Wish(Mode.BASTION, until=NOW), way=Way(True, "10.0.0.7", 5)),
+            notebook(state=NotebookState.STOPPED, route=BastionRoute(True, "10.0.0.7", 5)),
+            notebook(state=NotebookState.DELETING, route=BastionRoute(True, "10.0.0.7", 5)),
+            notebook(spec=NotebookSpec(Mode.NGROK), route=BastionRoute(True, "10.0.0.7", 5)),
+            notebook(spec=NotebookSpec(Mode.OFF), route=BastionRoute(True, "10.0.0.7", 5)),
+            notebook(spec=NotebookSpec(Mode.BASTION, until=NOW), route=BastionRoute(True, "10.0.0.7", 5)),
         ],
     )
     def test_closed_and_without_address_when_it_ends(self, record: Record) -> None:
-        assert self.ways(record, Outcome()) == {"nb": Way(since=NOW)}
+        assert self.routes(record, Outcome()) == {"nb": BastionRoute(since=NOW)}
 
     def test_a_refusal_is_the_notebooks_problem(self) -> None:
         full = Problem("rule-limit", "full")
-        assert self.ways(notebook(), Outcome(refused={entrance("sg-a"): full}))["nb"].problem == full
+        assert self.routes(notebook(), Outcome(refused={entrance("sg-a"): full}))["nb"].problem == full
 
     def test_a_client_that_was_not_admitted_leaves_the_way_open_and_says_so(self) -> None:
         full = Problem("rule-limit", "full")
         outcome = Outcome(frozenset({entrance("sg-a")}), {client_of("203.0.113.0/24"): full})
         bastion = replace(BASTION, client_cidrs=("203.0.113.0/24",))
-        assert self.ways(notebook(), outcome, bastion) == {"nb": Way(True, "10.0.0.7", NOW, full)}
+        assert self.routes(notebook(), outcome, bastion) == {"nb": BastionRoute(True, "10.0.0.7", NOW, full)}
 
     def test_another_notebooks_refusal_is_not_ours(self) -> None:
         outcome = Outcome(frozenset({entrance("sg-a")}), {entrance("sg-b"): Problem("rule-limit", "full")})
-        assert self.ways(notebook(), outcome)["nb"].problem is None
+        assert self.routes(notebook(), outcome)["nb"].problem is None
 
     def test_an_obstacle_is_told_even_while_the_notebook_is_stopped(self) -> None:
-        way = self.ways(notebook(state=NotebookState.STOPPED), Outcome(), bastion=None)["nb"]
-        assert way.problem is not None
-        assert way.problem.code == "no-bastion"
+        route = self.routes(notebook(state=NotebookState.STOPPED), Outcome(), bastion=None)["nb"]
+        assert route.problem is not None
+        assert route.problem.code == "no-bastion"
 
 
 @pytest.mark.parametrize(
-    ("sent_ms", "observed_from", "seen"),
+    ("sent_ms", "observed_from", "observed_hash"),
     [
         ([], NOW, False),
         ([0], None, False),
@@ -323,7 +324,7 @@ class TestWays:
 def test_only_messages_surely_sent_before_the_last_look_are_skipped(
     sent_ms: list[int], observed_from: int | None, seen: bool
 ) -> None:
-    assert already_seen(sent_ms, observed_from) is seen
+    assert covered_by_last_sync(sent_ms, observed_from) is seen
 
 
 # Properties, over small worlds in which groups collide often.
@@ -342,14 +343,14 @@ owners = st.sampled_from([None, "other-stack", STACK])
 existing_rules = st.dictionaries(anyones_rules, owners, max_size=12).map(
     lambda found: tuple(FoundRule(f"sgr-{number}", *each) for number, each in enumerate(found.items()))
 )
-wishes = st.builds(Wish, mode=st.sampled_from(Mode), until=st.sampled_from([None, NOW - 1, NOW + 1]))
+specs = st.builds(NotebookSpec, mode=st.sampled_from(Mode), until=st.sampled_from([None, NOW - 1, NOW + 1]))
 fleets = st.lists(
     st.builds(
-        lambda name, held, state, wish: notebook(name, *held, state=state, wish=wish),
+        lambda name, held, state, spec: notebook(name, *held, state=state, spec=spec),
         st.sampled_from([f"nb-{number}" for number in range(6)]),
         st.lists(groups, min_size=1, max_size=3, unique=True),
         st.sampled_from(NotebookState),
-        wishes,
+        specs,
     ),
     unique_by=lambda record: record.name,
     max_size=6,
@@ -369,12 +370,14 @@ def step(
     """One run against rules kept in memory: the plan, and the rules afterwards."""
     seen = around(*rules, egress=False)
     changes = plan(desired(fleet, seen, bastion), rules, STACK, complete=complete)
-    made = tuple(FoundRule(f"new-{len(rules)}-{n}", grant.rule, STACK) for n, grant in enumerate(changes.grants))
-    taken = {revoke.found for revoke in changes.revokes}
+    made = tuple(
+        FoundRule(f"new-{len(rules)}-{n}", grant.rule, STACK) for n, grant in enumerate(changes.authorizations)
+    )
+    taken = {revoke.found for revoke in changes.revocations}
     return changes, tuple(rule for rule in rules if rule not in taken) + made
 
 
-BEHIND = Wish(mode=Mode.BASTION)
+BEHIND = NotebookSpec(mode=Mode.BASTION)
 
 
 def foreign(rules: Iterable[FoundRule]) -> set[FoundRule]:
@@ -392,12 +395,12 @@ def test_rules_of_others_never_change(
 @given(fleets, existing_rules, bastions)
 @example(
     # The first makes us open the bastion's own group, where the second one can be let in as well.
-    [notebook("nb-0", GATE, wish=BEHIND), notebook("nb-1", GATE, "sg-b", wish=BEHIND)],
+    [notebook("nb-0", GATE, spec=BEHIND), notebook("nb-1", GATE, "sg-b", spec=BEHIND)],
     (FoundRule("sgr-0", Rule("sg-b", Direction.INGRESS, GATE)),),
     BASTION,
 )
 @example(
-    [notebook("nb-0", "sg-a", wish=BEHIND), notebook("nb-1", "sg-a", "sg-c", wish=BEHIND)],
+    [notebook("nb-0", "sg-a", spec=BEHIND), notebook("nb-1", "sg-a", "sg-c", spec=BEHIND)],
     (FoundRule("sgr-0", Rule("sg-c", Direction.INGRESS, GATE), STACK),),
     BASTION,
 )
@@ -406,7 +409,7 @@ def test_a_plan_carried_out_leaves_nothing_to_do(
 ) -> None:
     _, after = step(fleet, rules, bastion)
     again, _ = step(fleet, after, bastion)
-    assert (again.grants, again.revokes) == ((), ())
+    assert (again.authorizations, again.revocations) == ((), ())
 
 
 @given(fleets, existing_rules, bastions)
@@ -415,10 +418,10 @@ def test_afterwards_every_need_is_met_and_ours_are_all_needed(
 ) -> None:
     _, after = step(fleet, rules, bastion)
     wanted = desired(fleet, around(*after, egress=False), bastion)
-    standing = {found.rule for found in after}
-    assert {rule for needs in wanted.needs.values() for rule in needs} <= standing
+    in_effect = {found.rule for found in after}
+    assert {rule for needs in wanted.needs.values() for rule in needs} <= in_effect
     assert {found.rule for found in after if found.stack == STACK} <= wanted.rules.keys()
-    assert len(standing) == len(after), "EC2 would have refused a duplicate"
+    assert len(in_effect) == len(after), "EC2 would have refused a duplicate"
 
 
 @given(fleets, existing_rules, bastions)
@@ -438,8 +441,8 @@ def test_the_order_of_what_was_read_does_not_matter(
     random.shuffle(shuffled_rules)
     straight, _ = step(fleet, rules, bastion)
     shuffled, _ = step(shuffled_fleet, tuple(shuffled_rules), bastion)
-    assert {grant.rule for grant in straight.grants} == {grant.rule for grant in shuffled.grants}
-    assert straight.revokes == shuffled.revokes
+    assert {grant.rule for grant in straight.authorizations} == {grant.rule for grant in shuffled.authorizations}
+    assert straight.revocations == shuffled.revocations
 
 
 @given(st.lists(fleets, max_size=4), fleets, existing_rules)

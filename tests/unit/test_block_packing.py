@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from notebook_ssh.rules.block import BUDGET, BlockSettings, pack, render_block, render_body, squeeze
-from notebook_ssh.rules.script import Original, Spliced, splice
+from notebook_ssh.model.block_program import BUDGET, BlockSettings, minify, pack, render_block, render_body
+from notebook_ssh.model.managed_block import Inserted, Original, insert_block
 
 LAYER = Path(__file__).resolve().parents[2] / "layers" / "notebook_agent"
 FRAME, BOOT, AGENT = ((LAYER / name).read_text() for name in ("block.sh", "boot.py", "agent.py"))
@@ -57,7 +57,7 @@ def test_the_block_keeps_to_its_budget(chosen: BlockSettings) -> None:
 
 
 def test_both_programs_come_out_as_they_were_squeezed() -> None:
-    assert unpacked(render_body(FRAME, BOOT, AGENT, USUAL)) == (squeeze(BOOT), squeeze(AGENT))
+    assert unpacked(render_body(FRAME, BOOT, AGENT, USUAL)) == (minify(BOOT), minify(AGENT))
 
 
 def test_the_sum_in_the_body_is_of_the_unpacked_bytes() -> None:
@@ -147,7 +147,7 @@ READABLE = '''"""Module."""
 import os  # why
 
 
-class Kept:
+class LifecycleConfigRecord:
     """Only a docstring."""
 
 
@@ -172,8 +172,8 @@ def said(name, *more, when=None):
 
 
 def test_squeezing_leaves_what_the_program_needs() -> None:
-    squeezed = squeeze(READABLE)
-    assert squeezed.splitlines()[:5] == ["import os", "class Kept:", " 0", "def said(name,*more,when=None):", (
+    squeezed = minify(READABLE)
+    assert squeezed.splitlines()[:5] == ["import os", "class LifecycleConfigRecord:", " 0", "def said(name,*more,when=None):", (
         ' text=(f"{name!r:>{len(name) + 1}} # no comment {\'in\' if more else \'out\'}""a  b")'
     )]  # fmt: skip
     assert " if not more or-1<2 and 3 in more:\n" in squeezed
@@ -184,21 +184,21 @@ def test_squeezing_leaves_what_the_program_needs() -> None:
 @pytest.mark.parametrize("path", sorted(Path(ast.__file__).parent.glob("[a-e]*.py")), ids=lambda path: path.name)
 def test_squeezed_modules_of_the_standard_library_are_the_same_programs(path: Path) -> None:
     # Compiled without docstrings both are the same code; `squeeze` itself raises when the trees differ.
-    squeezed = squeeze(path.read_text(encoding="utf-8"))
+    squeezed = minify(path.read_text(encoding="utf-8"))
     compile(squeezed, path.name, "exec")
     assert len(squeezed) < path.stat().st_size
 
 
 def test_the_agent_and_the_boot_are_squeezed_to_the_same_on_every_supported_python() -> None:
     # The positions inside of f-strings and the tokens they are made of changed in Python 3.12.
-    assert 'f"' not in re.sub(r'f"(?:[^"\\]|\\.)*"', "", squeeze(AGENT))
-    ast.parse(squeeze(AGENT), feature_version=(3, 9))
-    ast.parse(squeeze(BOOT), feature_version=(3, 9))
+    assert 'f"' not in re.sub(r'f"(?:[^"\\]|\\.)*"', "", minify(AGENT))
+    ast.parse(minify(AGENT), feature_version=(3, 9))
+    ast.parse(minify(BOOT), feature_version=(3, 9))
 
 
 def test_what_is_no_python_is_refused() -> None:
     with pytest.raises(SyntaxError):
-        squeeze("def:\n")
+        minify("def:\n")
 
 
 # --- the text as a shell reads it -------------------------------------------------------------------------------
@@ -230,10 +230,10 @@ def test_the_guide_takes_the_block_out_by_hand(tmp_path: Path) -> None:
     owners = b"#!/bin/bash\r\nset -e\n# <<< notebook-ssh is mentioned\necho \xff"
     block = render_block(FRAME, BOOT, AGENT, replace(USUAL, stack="team-ssh"))
     other = render_block(FRAME, BOOT, AGENT, replace(USUAL, stack="team-ssh-2"))
-    with_other = splice(owners, other)
-    assert isinstance(with_other, Spliced)
-    with_both = splice(with_other.script, block)
-    assert isinstance(with_both, Spliced)
+    with_other = insert_block(owners, other)
+    assert isinstance(with_other, Inserted)
+    with_both = insert_block(with_other.script, block)
+    assert isinstance(with_both, Inserted)
     (tmp_path / "with-block.sh").write_bytes(with_both.script)
     (command,) = commands("sh")
     subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
@@ -241,8 +241,8 @@ def test_the_guide_takes_the_block_out_by_hand(tmp_path: Path) -> None:
 
 
 def test_the_guide_prints_the_packed_programs_and_what_they_are_compared_with(tmp_path: Path) -> None:
-    script = splice(b"#!/bin/bash\n", render_block(FRAME, BOOT, AGENT, USUAL))
-    assert isinstance(script, Spliced)
+    script = insert_block(b"#!/bin/bash\n", render_block(FRAME, BOOT, AGENT, USUAL))
+    assert isinstance(script, Inserted)
     (tmp_path / "script.sh").write_bytes(script.script)
     reads, compares = (
         subprocess.run(

@@ -9,12 +9,13 @@ import pytest
 from builders import NOW, SETTINGS, a_record, a_report
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.rules.doctor import Verdict, doctor_json, doctor_text, examine
-from notebook_ssh.rules.record import Mode, NotebookState, Phase, Record, RejectedKey, Way, Wish
+from notebook_ssh.http_api.diagnosis import doctor_json, doctor_text
+from notebook_ssh.model.checks import Verdict, run_checks
+from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, NotebookState, Phase, Record, RejectedKey
 
 OK, WAITING, FAILED = Verdict.OK, Verdict.WAITING, Verdict.FAILED
 VIA_BASTION: dict[str, Any] = {
-    "wish": Wish(mode=Mode.BASTION),
+    "spec": NotebookSpec(mode=Mode.BASTION),
     "report": a_report(mode=Mode.BASTION, host=None, port=None),
 }
 
@@ -36,22 +37,22 @@ REAL_FAILURES: list[tuple[str, Record, str, Verdict, str]] = [
     (
         "configuration too large",
         a_record(block_since=None, problem=Problem("config-too-large", "12,000 bytes and 5,000.")),
-        "configuration",
+        "lifecycle_config",
         FAILED,
         "Shorten",
     ),
     (
         "configuration to be attached",
-        a_record(configuration=None, block_since=None),
-        "configuration",
+        a_record(lifecycle_config=None, block_since=None),
+        "lifecycle_config",
         WAITING,
         "Stop it",
     ),
-    ("configuration to be written", a_record(block_since=None), "configuration", WAITING, "Wait"),
+    ("configuration to be written", a_record(block_since=None), "lifecycle_config", WAITING, "Wait"),
     (
         "a stack that only plans",
         a_record(block_since=None, planned=("write the block into demo-configuration",)),
-        "configuration",
+        "lifecycle_config",
         WAITING,
         "DryRun=false",
     ),
@@ -71,13 +72,19 @@ REAL_FAILURES: list[tuple[str, Record, str, Verdict, str]] = [
     ("agent cannot run sshd", a_record(report=failing("sshd-unreachable")), "agent", FAILED, "message"),
     (
         "notebook in no VPC",
-        a_record(**VIA_BASTION, way=Way(problem=Problem("not-in-vpc", "demo is in no VPC."))),
+        a_record(**VIA_BASTION, route=BastionRoute(problem=Problem("not-in-vpc", "demo is in no VPC."))),
         "rule",
         FAILED,
         "ngrok",
     ),
     ("no bastion", a_record(**VIA_BASTION, problem=Problem("no-bastion", "No bastion.")), "rule", FAILED, "bastion"),
-    ("rule missing", a_record(**VIA_BASTION, way=Way(open=False, private_ip="10.0.1.5")), "rule", WAITING, "by itself"),
+    (
+        "rule missing",
+        a_record(**VIA_BASTION, route=BastionRoute(open=False, private_ip="10.0.1.5")),
+        "rule",
+        WAITING,
+        "by itself",
+    ),
     ("no rule was ever looked at", a_record(**VIA_BASTION), "rule", WAITING, "by itself"),
     ("no keys present", a_record(report=a_report(keys_own=0)), "keys", FAILED, "message"),
     (
@@ -90,7 +97,7 @@ REAL_FAILURES: list[tuple[str, Record, str, Verdict, str]] = [
     (
         "tag misspelt",
         a_record(
-            wish=Wish(
+            spec=NotebookSpec(
                 problem=Problem("invalid-tag", "The tag ssh is “ngrk”, but it can only be ngrok, bastion or off.")
             )
         ),
@@ -98,28 +105,30 @@ REAL_FAILURES: list[tuple[str, Record, str, Verdict, str]] = [
         FAILED,
         "Correct the tag",
     ),
-    ("no tag", a_record(wish=Wish()), "tag", FAILED, "ssh=ngrok"),
-    ("time is over", a_record(wish=Wish(mode=Mode.NGROK, until=NOW - 1)), "tag", FAILED, "ssh-until"),
+    ("no tag", a_record(spec=NotebookSpec()), "tag", FAILED, "ssh=ngrok"),
+    ("time is over", a_record(spec=NotebookSpec(mode=Mode.NGROK, until=NOW - 1)), "tag", FAILED, "ssh-until"),
     ("connecting", a_record(report=a_report(phase=Phase.CONNECTING, host=None, port=None)), "tunnel", WAITING, "Wait"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("record", "hop", "verdict", "remedy"),
+    ("record", "check", "result", "remedy"),
     [case[1:] for case in REAL_FAILURES],
     ids=[case[0] for case in REAL_FAILURES],
 )
-def test_the_failure_stands_at_its_hop_with_its_remedy(record: Record, hop: str, verdict: Verdict, remedy: str) -> None:
-    hops = examine(record, NOW, SETTINGS).hops
-    first = next(each for each in hops if each.verdict is not OK)
-    assert (first.name, first.verdict) == (hop, verdict)
+def test_the_failure_stands_at_its_hop_with_its_remedy(
+    record: Record, check: str, verdict: Verdict, remedy: str
+) -> None:
+    checks = run_checks(record, NOW, SETTINGS).checks
+    first = next(each for each in checks if each.verdict is not OK)
+    assert (first.name, first.verdict) == (check, verdict)
     assert remedy in first.remedy
     assert first.reason
 
 
 def test_all_is_well() -> None:
-    record = a_record(report=a_report(), wished_since=NOW - 9000)
-    assert doctor_text(examine(record, NOW, SETTINGS)) == (
+    record = a_record(report=a_report(), spec_changed_at=NOW - 9000)
+    assert doctor_text(run_checks(record, NOW, SETTINGS)) == (
         "demo: connected since 2027-01-15T07:53:20Z\n"
         "  ok      tag            ssh=ngrok (since 2027-01-15T05:30:00Z)\n"
         "  ok      configuration  the set-up is in demo-configuration (since 2027-01-15T06:36:40Z)\n"
@@ -132,35 +141,35 @@ def test_all_is_well() -> None:
 
 
 def test_what_cannot_be_judged_waits_for_the_hop_that_can() -> None:
-    hops = doctor_json(examine(a_record(configuration=None, block_since=None), NOW, SETTINGS))["hops"]
-    assert [(hop["hop"], hop["verdict"], hop["reason"]) for hop in hops[2:]] == [
+    checks = doctor_json(run_checks(a_record(lifecycle_config=None, block_since=None), NOW, SETTINGS))["checks"]
+    assert [(check["check"], check["result"], check["reason"]) for check in checks[2:]] == [
         (name, "waiting", "waits for: configuration") for name in ("restart", "agent", "tunnel", "keys")
     ]
 
 
 def test_a_running_agent_is_judged_though_the_next_start_is_in_danger() -> None:
     record = a_record(report=a_report(), problem=Problem("config-too-large", "Too large."))
-    verdicts = {hop.name: hop.verdict for hop in examine(record, NOW, SETTINGS).hops}
-    assert verdicts == {"tag": OK, "configuration": FAILED, "restart": OK, "agent": OK, "tunnel": OK, "keys": OK}
+    verdicts = {check.name: check.verdict for check in run_checks(record, NOW, SETTINGS).checks}
+    assert verdicts == {"tag": OK, "lifecycle_config": FAILED, "restart": OK, "agent": OK, "tunnel": OK, "keys": OK}
 
 
 def test_the_way_through_the_bastion() -> None:
-    way = Way(open=True, private_ip="10.0.1.5", since=NOW - 60)
-    hops = examine(a_record(**VIA_BASTION, way=way), NOW, SETTINGS).hops
-    assert [(hop.name, hop.verdict) for hop in hops] == [
-        (name, OK) for name in ("tag", "configuration", "restart", "agent", "rule", "keys")
+    route = BastionRoute(open=True, private_ip="10.0.1.5", since=NOW - 60)
+    checks = run_checks(a_record(**VIA_BASTION, route=route), NOW, SETTINGS).checks
+    assert [(check.name, check.verdict) for check in checks] == [
+        (name, OK) for name in ("tag", "lifecycle_config", "restart", "agent", "rule", "keys")
     ]
-    assert hops[4].reason == "the bastion may reach 10.0.1.5"
-    unknown = examine(a_record(**VIA_BASTION, way=replace(way, private_ip=None)), NOW, SETTINGS).hops[4]
+    assert checks[4].reason == "the bastion may reach 10.0.1.5"
+    unknown = run_checks(a_record(**VIA_BASTION, route=replace(route, private_ip=None)), NOW, SETTINGS).checks[4]
     assert unknown.verdict is WAITING
 
 
 def test_json_says_the_same_with_times() -> None:
-    told = doctor_json(examine(a_record(report=a_report()), NOW, SETTINGS))
+    told = doctor_json(run_checks(a_record(report=a_report()), NOW, SETTINGS))
     assert told["status"] == "connected"
-    assert told["hops"][4] == {
-        "hop": "tunnel",
-        "verdict": "ok",
+    assert told["checks"][4] == {
+        "check": "tunnel",
+        "result": "ok",
         "since": "2027-01-15T07:53:20Z",
         "reason": "0.tcp.ngrok.io:17887",
         "remedy": "",
@@ -169,4 +178,4 @@ def test_json_says_the_same_with_times() -> None:
 
 def test_every_rejected_line_is_named() -> None:
     record = a_record(report=a_report(rejected=(RejectedKey(2, "not base64"), RejectedKey(7, "cut"))))
-    assert "line 2: not base64; line 7: cut" in doctor_text(examine(record, NOW, SETTINGS))
+    assert "line 2: not base64; line 7: cut" in doctor_text(run_checks(record, NOW, SETTINGS))

@@ -8,24 +8,24 @@ import pytest
 from builders import NOW, a_record, a_report
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.rules.fleet import ConfigurationLine, Fleet, NotebookLine, fingerprint, who_needs_attention
-from notebook_ssh.rules.notebook import Kept, tags_to_show
-from notebook_ssh.rules.record import Mode, NotebookState, Record, Wish
-from notebook_ssh.rules.signals import LookAtConfiguration, LookAtNotebook
-from notebook_ssh.rules.status import headline, status_of
+from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Record
+from notebook_ssh.model.status import status_key, status_of
+from notebook_ssh.planning.drift import Fleet, LifecycleConfigSummary, NotebookSummary, find_drift, fingerprint
+from notebook_ssh.planning.notebook import LifecycleConfigRecord, desired_status_tags
+from notebook_ssh.triggers.events import ReconcileLifecycleConfig, ReconcileNotebook
 
 MARK, SYNC = "1.0.0:0123456789ab", 300
 ARN = "arn:aws:sagemaker:us-east-1:123456789012:notebook-instance/demo"
-LINE = NotebookLine("Demo", ARN, NotebookState.IN_SERVICE, NOW - 500, "team")
-TEAM = ConfigurationLine("team", "arn", NOW - 5000)
-KEPT = Kept("team", NOW - 5000, MARK, MARK, NOW - 5000)
+LINE = NotebookSummary("Demo", ARN, NotebookState.IN_SERVICE, NOW - 500, "team")
+TEAM = LifecycleConfigSummary("team", "arn", NOW - 5000)
+KEPT = LifecycleConfigRecord("team", NOW - 5000, MARK, MARK, NOW - 5000)
 TAGS = {"ssh": "ngrok"}
 
 
-def a_known(line: NotebookLine = LINE, tags: dict[str, str] = TAGS, wish: Wish | None = None) -> Record:
+def a_known(line: NotebookSummary = LINE, tags: dict[str, str] = TAGS, spec: NotebookSpec | None = None) -> Record:
     seen = fingerprint(line, tags, "ssh", dry_run=False)
-    record = a_record(name=line.name, wish=wish or Wish(Mode.NGROK), seen=seen, report=a_report())
-    return replace(record, told=headline(status_of(record, NOW, SYNC)))
+    record = a_record(name=line.name, spec=spec or NotebookSpec(Mode.NGROK), seen=seen, report=a_report())
+    return replace(record, told=status_key(status_of(record, NOW, SYNC)))
 
 
 def a_fleet(**parts: object) -> Fleet:
@@ -38,8 +38,8 @@ USUAL = {"dry_run": False, "status_tags": False, "sync_seconds": SYNC}
 
 
 def looks(fleet: Fleet, now: int = NOW, mark: str = MARK, **more: object) -> list[tuple[str, str]]:
-    found = who_needs_attention(fleet, "ssh", mark, now, **(USUAL | more))  # type: ignore[arg-type]
-    return [(look.name, look.because) for look in found]
+    found = find_drift(fleet, "ssh", mark, now, **(USUAL | more))  # type: ignore[arg-type]
+    return [(look.name, look.reason) for look in found]
 
 
 def test_nothing_changed_and_nobody_is_looked_at() -> None:
@@ -47,7 +47,7 @@ def test_nothing_changed_and_nobody_is_looked_at() -> None:
 
 
 def test_an_untagged_notebook_that_nobody_knows_is_nobodys_business() -> None:
-    assert looks(Fleet((replace(LINE, configuration=None),), (TEAM,))) == []
+    assert looks(Fleet((replace(LINE, lifecycle_config=None),), (TEAM,))) == []
     assert looks(Fleet((LINE,), (TEAM,), {ARN: {"ssh": "off"}})) == []
 
 
@@ -61,8 +61,8 @@ def test_a_tagged_notebook_without_a_record_is_looked_at(value: str) -> None:
     [
         {"state": NotebookState.STOPPED},
         {"state_since": NOW - 1},
-        {"configuration": None},
-        {"configuration": "other"},
+        {"lifecycle_config": None},
+        {"lifecycle_config": "other"},
         {"name": "DEMO"},
     ],
     ids=lambda change: next(iter(change)),
@@ -97,7 +97,9 @@ def test_a_gone_notebook_is_looked_at() -> None:
 
 
 def test_a_record_that_waits_for_its_end_is_left_alone_until_the_notebook_goes() -> None:
-    off = a_fleet(records=(a_known(wish=Wish()),), tags={}, kept=(), notebooks=(replace(LINE, state_since=NOW),))
+    off = a_fleet(
+        records=(a_known(spec=NotebookSpec()),), tags={}, config_record=(), notebooks=(replace(LINE, state_since=NOW),)
+    )
     assert looks(off) == []
     assert looks(replace(off, notebooks=())) == [("Demo", "gone")]
     assert looks(replace(off, tags={ARN: TAGS})) == [("Demo", "changed since it was looked at")]
@@ -108,20 +110,18 @@ def test_a_record_that_waits_for_its_end_is_left_alone_until_the_notebook_goes()
 
 def test_an_end_that_passed_is_looked_at_once() -> None:
     tags = TAGS | {"ssh-until": "2027-01-15T08:00Z"}  # NOW
-    known = a_known(tags=tags, wish=Wish(Mode.NGROK, until=NOW))
+    known = a_known(tags=tags, spec=NotebookSpec(Mode.NGROK, until=NOW))
     fleet = a_fleet(tags={ARN: tags}, records=(known,))
     assert ("Demo", "its time is over") in looks(fleet, now=NOW + 100)
-    looked = a_fleet(tags={ARN: tags}, records=(replace(known, observed_at=NOW + 50),), kept=())
+    looked = a_fleet(tags={ARN: tags}, records=(replace(known, observed_at=NOW + 50),), config_record=())
     assert looks(looked, now=NOW + 100) == []
 
 
 def test_an_end_before_the_next_sweep_is_announced_for_its_very_second() -> None:
     tags = TAGS | {"ssh-until": "2027-01-15T08:10Z"}
-    fleet = a_fleet(tags={ARN: tags}, records=(a_known(tags=tags, wish=Wish(Mode.NGROK, until=NOW + 600)),))
-    assert who_needs_attention(fleet, "ssh", MARK, NOW, **USUAL) == (
-        LookAtNotebook("Demo", "its time ends", at=NOW + 600),
-    )
-    assert who_needs_attention(fleet, "ssh", MARK, NOW - 301, **USUAL) == ()
+    fleet = a_fleet(tags={ARN: tags}, records=(a_known(tags=tags, spec=NotebookSpec(Mode.NGROK, until=NOW + 600)),))
+    assert find_drift(fleet, "ssh", MARK, NOW, **USUAL) == (ReconcileNotebook("Demo", "its time ends", at=NOW + 600),)
+    assert find_drift(fleet, "ssh", MARK, NOW - 301, **USUAL) == ()
 
 
 # ---- configurations ------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_a_configuration_out_of_line_is_looked_at(parts: dict[str, object], why:
 def test_a_configuration_that_cannot_take_the_block_is_not_tried_again_until_something_changes() -> None:
     refused = replace(KEPT, block="", block_since=None, problem=Problem("config-not-shell", "…"))
     said = replace(a_known(), block_since=None, problem=refused.problem, told="connected: config-not-shell")
-    assert looks(a_fleet(kept=(refused,), records=(said,))) == []
+    assert looks(a_fleet(config_record=(refused,), records=(said,))) == []
 
 
 @pytest.mark.parametrize("parts", [{"problem": Problem("config-too-large", "…")}, {"block_since": None}])
@@ -154,16 +154,16 @@ def test_a_user_of_a_configuration_that_another_users_look_changed_is_looked_at(
 
 
 def test_an_upgrade_looks_at_each_configuration_once_and_at_no_notebook() -> None:
-    lines = tuple(replace(LINE, name=f"n{i}", arn=f"{ARN}{i}", configuration=f"c{i % 5}") for i in range(50))
+    lines = tuple(replace(LINE, name=f"n{i}", arn=f"{ARN}{i}", lifecycle_config=f"c{i % 5}") for i in range(50))
     fleet = Fleet(
         lines,
-        tuple(ConfigurationLine(f"c{i}", "", 1) for i in range(5)),
+        tuple(LifecycleConfigSummary(f"c{i}", "", 1) for i in range(5)),
         {line.arn: TAGS for line in lines},
         tuple(a_known(line) for line in lines),
-        tuple(Kept(f"c{i}", 1, MARK, MARK, NOW - 5000) for i in range(5)),
+        tuple(LifecycleConfigRecord(f"c{i}", 1, MARK, MARK, NOW - 5000) for i in range(5)),
     )
-    found = who_needs_attention(fleet, "ssh", "2.0.0:0123456789ab", NOW, **USUAL)
-    assert found == tuple(LookAtConfiguration(f"c{i}", "the stack has another block now") for i in range(5))
+    found = find_drift(fleet, "ssh", "2.0.0:0123456789ab", NOW, **USUAL)
+    assert found == tuple(ReconcileLifecycleConfig(f"c{i}", "the stack has another block now") for i in range(5))
 
 
 # ---- what the console shows ----------------------------------------------------------------
@@ -171,7 +171,7 @@ def test_an_upgrade_looks_at_each_configuration_once_and_at_no_notebook() -> Non
 
 def test_a_status_that_is_not_shown_is_looked_at() -> None:
     shown = {"ssh-status": "connected", "ssh-address": "0.tcp.ngrok.io:17887"}
-    assert tags_to_show(a_known(), NOW, SYNC, "ssh") == shown
+    assert desired_status_tags(a_known(), NOW, SYNC, "ssh") == shown
     assert looks(a_fleet(tags={ARN: TAGS | shown}), status_tags=True) == []
     assert looks(a_fleet(), status_tags=True) == [("Demo", "status")]
     assert looks(a_fleet(tags={ARN: TAGS | shown}), now=NOW + 3000, status_tags=True) == [("Demo", "status")]
@@ -185,10 +185,10 @@ def test_a_status_that_comes_with_time_alone_is_found_by_the_sweep_until_it_is_t
 
 
 def test_nothing_is_shown_of_a_notebook_whose_ssh_is_off() -> None:
-    assert tags_to_show(None, NOW, SYNC, "ssh") == {}
-    assert tags_to_show(a_record(wish=Wish()), NOW, SYNC, "ssh") == {}
+    assert desired_status_tags(None, NOW, SYNC, "ssh") == {}
+    assert desired_status_tags(a_record(spec=NotebookSpec()), NOW, SYNC, "ssh") == {}
 
 
 def test_an_error_is_shown_with_its_code() -> None:
     failed = a_record(problem=Problem("config-too-large", "…"))
-    assert tags_to_show(failed, NOW, SYNC, "ssh") == {"ssh-status": "error: config-too-large"}
+    assert desired_status_tags(failed, NOW, SYNC, "ssh") == {"ssh-status": "error: config-too-large"}

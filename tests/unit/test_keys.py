@@ -6,7 +6,7 @@ import pytest
 from builders import HOST_KEY, RSA_KEY, wire
 from hypothesis import given, strategies as st
 
-from notebook_ssh.rules.keys import NotAKey, admitted, central_key, host_key, option_names, public_key
+from notebook_ssh.model.ssh_keys import InvalidKeyError, admitted, central_key, host_key, option_names, public_key
 
 POINT = bytes([4]) + bytes(64)
 P256 = f"ecdsa-sha2-nistp256 {wire(b'ecdsa-sha2-nistp256', b'nistp256', POINT)}"
@@ -72,7 +72,7 @@ def test_options_and_comment_are_told_apart_from_the_key() -> None:
     ],
 )
 def test_what_is_no_key_is_refused_with_the_reason(line: str, reason: str) -> None:
-    with pytest.raises(NotAKey, match=reason) as refused:
+    with pytest.raises(InvalidKeyError, match=reason) as refused:
         public_key(line)
     secret = line.split(" ")[-1]
     assert len(secret) < 16 or secret not in str(refused.value)
@@ -82,7 +82,7 @@ def test_what_is_no_key_is_refused_with_the_reason(line: str, reason: str) -> No
     "line", [SECURITY_KEY, CERTIFICATE, f"{HOST_KEY} comment", f"{HOST_KEY}\n", f"restrict {HOST_KEY}", "x"]
 )
 def test_a_host_key_is_a_plain_type_and_base64_alone(line: str) -> None:
-    with pytest.raises(NotAKey):
+    with pytest.raises(InvalidKeyError):
         host_key(line)
 
 
@@ -114,7 +114,7 @@ def test_a_central_key_may_be_narrowed(options: str) -> None:
     ],
 )
 def test_a_central_key_may_not_be_widened(options: str) -> None:
-    with pytest.raises(NotAKey, match="the option"):
+    with pytest.raises(InvalidKeyError, match="the option"):
         central_key(f"{options} {HOST_KEY}")
 
 
@@ -145,7 +145,7 @@ def test_a_missing_person_is_named_with_the_command() -> None:
 def test_whatever_the_line_it_is_a_key_or_refused(line: str) -> None:
     try:
         key = central_key(line)
-    except NotAKey:
+    except InvalidKeyError:
         return
     assert key.material == HOST_KEY
     assert all(character.isprintable() or character == "\t" for character in key.options + key.comment)

@@ -11,20 +11,20 @@ from hypothesis import given, strategies as st
 from model_of_sagemaker import BODY, FALLBACK, TERMS, Model
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.rules.notebook import (
-    PLAIN,
+from notebook_ssh.model.managed_block import Block, Present, fingerprint, insert_block, inspect, remove_block
+from notebook_ssh.model.record import Mode, NotebookState, Record, RestartStep
+from notebook_ssh.planning.notebook import (
+    EMPTY_SCRIPT,
     Detach,
-    Kept,
+    LifecycleConfigRecord,
     Users,
     WriteScript,
-    is_seen,
-    plan_configuration,
+    includes_change,
+    is_inactive,
+    plan_lifecycle_config,
     plan_notebook,
     reasons,
-    settled_off,
 )
-from notebook_ssh.rules.record import Mode, NotebookState, Record, RestartStep
-from notebook_ssh.rules.script import Block, Present, fingerprint, inspect, splice, strip
 
 OWNERS = b"#!/bin/bash\nset -e\npip install team-tools\n"
 RUNNING, STOPPED = NotebookState.IN_SERVICE, NotebookState.STOPPED
@@ -40,8 +40,8 @@ def a_team(*names: str, tags: dict[str, str] | None = None, state: NotebookState
     return model
 
 
-def has_block(model: Model, configuration: str = "team") -> bool:
-    return isinstance(inspect(model.configurations[configuration].on_start, "team-ssh"), Present)
+def has_block(model: Model, lifecycle_config: str = "team") -> bool:
+    return isinstance(inspect(model.lifecycle_configs[lifecycle_config].on_start, "team-ssh"), Present)
 
 
 def kinds(actions: Any) -> list[str]:
@@ -49,7 +49,7 @@ def kinds(actions: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("changed", "kept", "seen"),
+    ("changed", "kept", "observed_hash"),
     [
         (1_800_000_000_348, 1_800_000_000_348, True),
         (1_800_000_000_347, 1_800_000_000_348, True),
@@ -61,9 +61,11 @@ def kinds(actions: Any) -> list[str]:
         (0, 1_800_000_000_348, False),
     ],
 )
-def test_a_change_is_seen_if_the_last_look_certainly_came_after_it(changed: int, kept: int, seen: bool) -> None:
-    assert is_seen(changed, Kept("team", modified=kept)) is seen
-    assert not is_seen(changed, None)
+def test_a_change_is_seen_if_the_last_look_certainly_came_after_it(
+    changed: int, config_record: int, seen: bool
+) -> None:
+    assert includes_change(changed, LifecycleConfigRecord("team", modified=config_record)) is seen
+    assert not includes_change(changed, None)
 
 
 # ---- in and out --------------------------------------------------------------------------------
@@ -71,9 +73,9 @@ def test_a_change_is_seen_if_the_last_look_certainly_came_after_it(changed: int,
 
 def test_a_tag_backs_the_script_up_and_puts_the_block_in() -> None:
     model = a_team(tags={"ssh": "ngrok"})
-    assert kinds(model.reconcile("box")) == ["KeepBackUps", "BackUp", "WriteScript"]
-    assert model.configurations["team"].on_start == splice(OWNERS, TERMS.block).script  # type: ignore[union-attr]
-    assert model.configurations["team"].on_create == b"#!/bin/sh\n"
+    assert kinds(model.reconcile("box")) == ["KeepBackUps", "BackupScript", "WriteScript"]
+    assert model.lifecycle_configs["team"].on_start == insert_block(OWNERS, TERMS.block).script  # type: ignore[union-attr]
+    assert model.lifecycle_configs["team"].on_create == b"#!/bin/sh\n"
     assert model.records["box"].block_since is not None
 
 
@@ -81,7 +83,7 @@ def test_nothing_is_done_about_a_notebook_that_nobody_tagged() -> None:
     model = a_team()
     assert model.reconcile("box") == ()
     assert model.records == {}
-    assert model.kept == {}
+    assert model.config_record == {}
 
 
 def test_the_last_tag_gone_takes_the_block_out_to_the_byte() -> None:
@@ -89,9 +91,9 @@ def test_the_last_tag_gone_takes_the_block_out_to_the_byte() -> None:
     model.settle()
     model.tags["box"] = {}
     model.settle()
-    assert model.configurations["team"].on_start == OWNERS
-    assert settled_off(model.records["box"])
-    assert model.kept == {}
+    assert model.lifecycle_configs["team"].on_start == OWNERS
+    assert is_inactive(model.records["box"])
+    assert model.config_record == {}
 
 
 def test_an_absent_script_is_absent_again_in_the_end() -> None:
@@ -101,18 +103,18 @@ def test_an_absent_script_is_absent_again_in_the_end() -> None:
     assert has_block(model)
     model.tags["box"] = {}
     model.settle()
-    assert model.configurations["team"].on_start is None
+    assert model.lifecycle_configs["team"].on_start is None
 
 
 def test_an_owners_edit_outside_the_markers_survives_everything() -> None:
     model = a_team(tags={"ssh": "ngrok"})
     model.settle()
-    with_block = model.configurations["team"].on_start or b""
+    with_block = model.lifecycle_configs["team"].on_start or b""
     model.configure("team", with_block + b"echo added later\n")
     model.settle()
     model.tags["box"] = {}
     model.settle()
-    assert model.configurations["team"].on_start == OWNERS + b"echo added later\n"
+    assert model.lifecycle_configs["team"].on_start == OWNERS + b"echo added later\n"
 
 
 @pytest.mark.parametrize(
@@ -126,11 +128,11 @@ def test_an_owners_edit_outside_the_markers_survives_everything() -> None:
 def test_drift_is_put_right(drift: Any, why: str) -> None:
     model = a_team(tags={"ssh": "ngrok"})
     model.settle()
-    whole = model.configurations["team"].on_start
+    whole = model.lifecycle_configs["team"].on_start
     model.configure("team", drift(whole))
-    actions = model.reconcile_configuration("team")
-    assert actions[-1].because == why
-    assert model.configurations["team"].on_start == whole
+    actions = model.reconcile_lifecycle_config("team")
+    assert actions[-1].reason == why
+    assert model.lifecycle_configs["team"].on_start == whole
 
 
 def test_a_new_version_rewrites_the_block_and_counts_as_in_place_all_along() -> None:
@@ -138,10 +140,10 @@ def test_a_new_version_rewrites_the_block_and_counts_as_in_place_all_along() -> 
     model.settle()
     since = model.records["box"].block_since
     body = b": the next block\n"
-    model.terms = replace(TERMS, block=Block("team-ssh", "1.1.0", fingerprint(body), body))
+    model.policy = replace(TERMS, block=Block("team-ssh", "1.1.0", fingerprint(body), body))
     actions = model.reconcile("box")
-    assert actions[-1].because == "the block is of version 1.0.0, the stack of 1.1.0"
-    assert body in (model.configurations["team"].on_start or b"")
+    assert actions[-1].reason == "the block is of version 1.0.0, the stack of 1.1.0"
+    assert body in (model.lifecycle_configs["team"].on_start or b"")
     assert model.records["box"].block_since == since
 
 
@@ -153,10 +155,10 @@ def test_a_look_that_may_not_change_a_script_does_not_note_it_as_seen() -> None:
     model.tags["b"] = {"ssh": "ngrok"}
     model.settle()
     model.tags["b"] = {}
-    noted = model.kept["team"]
+    noted = model.config_record["team"]
     model.now += 100
     model.configure("team", OWNERS)  # the block is gone, and the event with it
-    assert plan_notebook(model.see("b"), model.terms, model.now).kept == noted
+    assert plan_notebook(model.see("b"), model.policy, model.now).config_record == noted
 
 
 def test_the_block_stays_while_one_of_many_is_tagged() -> None:
@@ -171,7 +173,7 @@ def test_the_block_stays_while_one_of_many_is_tagged() -> None:
     assert has_block(model)
     model.tags["c"] = {}
     model.settle()
-    assert model.configurations["team"].on_start == OWNERS
+    assert model.lifecycle_configs["team"].on_start == OWNERS
 
 
 @pytest.mark.parametrize(
@@ -190,9 +192,11 @@ def test_without_full_knowledge_nothing_is_stripped(users: Users | None) -> None
     model.tags["box"] = {}
     plan = plan_notebook(replace(model.see("box"), users=users), TERMS, model.now)
     assert plan.actions == ()
-    assert plan.kept is not None
-    configuration = replace(model.see_configuration("team"), users=users)
-    assert not any(isinstance(action, WriteScript) for action in plan_configuration(configuration, TERMS, 0).actions)
+    assert plan.config_record is not None
+    lifecycle_config = replace(model.see_configuration("team"), users=users)
+    assert not any(
+        isinstance(action, WriteScript) for action in plan_lifecycle_config(lifecycle_config, TERMS, 0).actions
+    )
 
 
 def test_a_tag_that_cannot_be_understood_changes_nothing() -> None:
@@ -201,11 +205,11 @@ def test_a_tag_that_cannot_be_understood_changes_nothing() -> None:
     model.tags["a"] = {"ssh": "ngork"}
     model.settle()
     assert has_block(model)
-    assert model.records["a"].wish.mode is Mode.OFF
+    assert model.records["a"].spec.mode is Mode.OFF
     fresh = a_team(tags={"ssh": "ngork"})
     fresh.settle()
     assert fresh.done == []
-    assert fresh.records["box"].wish.problem is not None
+    assert fresh.records["box"].spec.problem is not None
 
 
 def test_switching_the_configuration_moves_the_block() -> None:
@@ -213,20 +217,20 @@ def test_switching_the_configuration_moves_the_block() -> None:
     model.configure("other", b"#!/bin/sh\necho other\n")
     model.settle()
     model.turn("box", STOPPED)
-    model.notebooks["box"] = replace(model.notebooks["box"], configuration="other")
+    model.notebooks["box"] = replace(model.notebooks["box"], lifecycle_config="other")
     model.reconcile("box")
     assert has_block(model, "other")
-    assert model.configurations["team"].on_start == OWNERS
+    assert model.lifecycle_configs["team"].on_start == OWNERS
 
 
 def test_another_stacks_block_is_left_alone() -> None:
-    theirs = splice(OWNERS, Block("their-ssh", "1.0.0", fingerprint(BODY), BODY))
+    theirs = insert_block(OWNERS, Block("their-ssh", "1.0.0", fingerprint(BODY), BODY))
     model = a_team(tags={"ssh": "ngrok"})
     model.configure("team", theirs.script)  # type: ignore[union-attr]
     model.settle()
     model.tags["box"] = {}
     model.settle()
-    assert model.configurations["team"].on_start == theirs.script  # type: ignore[union-attr]
+    assert model.lifecycle_configs["team"].on_start == theirs.script  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +245,7 @@ def test_a_script_that_cannot_take_the_block_stays_and_the_record_says_why(scrip
     model = a_team(tags={"ssh": "ngrok"})
     model.configure("team", script)
     model.settle()
-    assert model.configurations["team"].on_start == script
+    assert model.lifecycle_configs["team"].on_start == script
     problem = model.records["box"].problem
     assert problem is not None
     assert problem.code == code
@@ -257,7 +261,7 @@ def test_a_deleted_notebook_is_forgotten_and_its_configuration_cleaned() -> None
     del model.notebooks["box"]
     model.settle()
     assert model.records == {}
-    assert model.configurations["team"].on_start == OWNERS
+    assert model.lifecycle_configs["team"].on_start == OWNERS
 
 
 def test_a_notebook_being_deleted_is_left_alone() -> None:
@@ -267,7 +271,7 @@ def test_a_notebook_being_deleted_is_left_alone() -> None:
     model.turn("box", NotebookState.DELETING)
     assert model.reconcile("box") == ()
     assert model.records["box"].state is NotebookState.DELETING
-    assert model.kept["team"].block
+    assert model.config_record["team"].block
 
 
 # ---- without a configuration -------------------------------------------------------------------
@@ -284,13 +288,13 @@ def test_a_running_notebook_waits_until_it_stops() -> None:
     model = alone(ssh="ngrok")
     model.settle()
     assert model.done == []
-    assert model.records["box"].configuration is None
+    assert model.records["box"].lifecycle_config is None
     model.turn("box", STOPPED)
     model.settle()
-    assert kinds(model.done) == ["CreateConfiguration", "Attach"]
-    assert model.configurations[FALLBACK].on_create == PLAIN
-    assert strip(model.configurations[FALLBACK].on_start, "team-ssh") == PLAIN
-    assert model.records["box"].attached == FALLBACK
+    assert kinds(model.done) == ["CreateLifecycleConfig", "Attach"]
+    assert model.lifecycle_configs[FALLBACK].on_create == EMPTY_SCRIPT
+    assert remove_block(model.lifecycle_configs[FALLBACK].on_start, "team-ssh") == EMPTY_SCRIPT
+    assert model.records["box"].attached_config == FALLBACK
 
 
 def test_the_configuration_is_made_once_for_all() -> None:
@@ -298,15 +302,15 @@ def test_the_configuration_is_made_once_for_all() -> None:
     model.add("second", None, STOPPED)
     model.tags["second"] = {"ssh": "ngrok"}
     model.settle()
-    assert kinds(model.done).count("CreateConfiguration") == 1
+    assert kinds(model.done).count("CreateLifecycleConfig") == 1
     model.tags["second"] = {}
     model.settle()
     assert has_block(model, FALLBACK)
-    assert model.notebooks["second"].configuration is None
+    assert model.notebooks["second"].lifecycle_config is None
     model.tags["box"] = {}
     model.settle()
-    assert model.notebooks["box"].configuration is None
-    assert model.configurations == {}
+    assert model.notebooks["box"].lifecycle_config is None
+    assert model.lifecycle_configs == {}
 
 
 def test_a_running_notebook_keeps_an_attached_script_that_does_nothing_until_it_stops() -> None:
@@ -315,47 +319,47 @@ def test_a_running_notebook_keeps_an_attached_script_that_does_nothing_until_it_
     model.turn("box", RUNNING)
     model.tags["box"] = {}
     model.settle()
-    assert model.configurations[FALLBACK].on_start == PLAIN
-    assert model.notebooks["box"].configuration == FALLBACK
-    assert not settled_off(model.records["box"])
+    assert model.lifecycle_configs[FALLBACK].on_start == EMPTY_SCRIPT
+    assert model.notebooks["box"].lifecycle_config == FALLBACK
+    assert not is_inactive(model.records["box"])
     model.turn("box", STOPPED)
     model.settle()
-    assert model.notebooks["box"].configuration is None
-    assert model.configurations == {}
-    assert settled_off(model.records["box"])
+    assert model.notebooks["box"].lifecycle_config is None
+    assert model.lifecycle_configs == {}
+    assert is_inactive(model.records["box"])
 
 
 def test_an_existing_configuration_of_that_name_is_used_and_never_deleted() -> None:
     model = alone(STOPPED, ssh="ngrok")
     model.configure(FALLBACK, OWNERS)
     model.settle()
-    assert model.notebooks["box"].configuration == FALLBACK
+    assert model.notebooks["box"].lifecycle_config == FALLBACK
     model.tags["box"] = {}
     model.settle()
-    assert model.configurations[FALLBACK].on_start == OWNERS
+    assert model.lifecycle_configs[FALLBACK].on_start == OWNERS
 
 
 def test_what_a_person_attached_is_never_detached() -> None:
     model = alone(STOPPED)
-    model.configure(FALLBACK, PLAIN, PLAIN)
-    model.notebooks["box"] = replace(model.notebooks["box"], configuration=FALLBACK)
+    model.configure(FALLBACK, EMPTY_SCRIPT, EMPTY_SCRIPT)
+    model.notebooks["box"] = replace(model.notebooks["box"], lifecycle_config=FALLBACK)
     model.tags["box"] = {"ssh": "ngrok"}
     model.settle()
     model.tags["box"] = {}
     model.settle()
-    assert model.notebooks["box"].configuration == FALLBACK
+    assert model.notebooks["box"].lifecycle_config == FALLBACK
     assert not any(isinstance(action, Detach) for action in model.done)
 
 
 def test_a_configuration_of_ours_that_somebody_wrote_into_is_theirs() -> None:
     model = alone(STOPPED, ssh="ngrok")
     model.settle()
-    written = (model.configurations[FALLBACK].on_start or b"") + b"echo mine now\n"
-    model.configure(FALLBACK, written, PLAIN)
+    written = (model.lifecycle_configs[FALLBACK].on_start or b"") + b"echo mine now\n"
+    model.configure(FALLBACK, written, EMPTY_SCRIPT)
     model.tags["box"] = {}
     model.settle()
-    assert model.configurations[FALLBACK].on_start == PLAIN + b"echo mine now\n"
-    assert model.notebooks["box"].configuration == FALLBACK
+    assert model.lifecycle_configs[FALLBACK].on_start == EMPTY_SCRIPT + b"echo mine now\n"
+    assert model.notebooks["box"].lifecycle_config == FALLBACK
 
 
 # ---- the opted-in restart ----------------------------------------------------------------------
@@ -424,7 +428,7 @@ def test_a_notebook_that_we_stopped_is_started_even_if_the_tags_go_meanwhile() -
     model.settle()
     assert restarted(model) == (1, 1)
     assert model.notebooks["box"].state is RUNNING
-    assert model.configurations["team"].on_start == OWNERS
+    assert model.lifecycle_configs["team"].on_start == OWNERS
 
 
 def test_a_person_who_starts_it_in_between_spares_us_the_start() -> None:
@@ -507,7 +511,16 @@ TAGS = st.fixed_dictionaries(
     },
 )
 SCRIPTS = st.sampled_from(
-    [OWNERS, None, PLAIN, b"", b"echo no shebang", b"#!/usr/bin/python3\n", b"#!/bin/sh\r\nexit 0\r\n", b"#!/bin/sh"]
+    [
+        OWNERS,
+        None,
+        EMPTY_SCRIPT,
+        b"",
+        b"echo no shebang",
+        b"#!/usr/bin/python3\n",
+        b"#!/bin/sh\r\nexit 0\r\n",
+        b"#!/bin/sh",
+    ]
 )
 STATES = st.sampled_from(list(NotebookState))
 
@@ -518,10 +531,10 @@ def models(draw: st.DrawFn) -> Model:
     model.now += 1000
     names = ["team", "other", FALLBACK]
     for name in names[: draw(st.integers(0, 3))]:
-        model.configure(name, draw(SCRIPTS), draw(st.sampled_from([None, PLAIN])))
+        model.configure(name, draw(SCRIPTS), draw(st.sampled_from([None, EMPTY_SCRIPT])))
     for number in range(draw(st.integers(1, 4))):
         name = f"box-{number}"
-        model.add(name, draw(st.sampled_from([None, *model.configurations])), draw(STATES))
+        model.add(name, draw(st.sampled_from([None, *model.lifecycle_configs])), draw(STATES))
         model.tags[name] = draw(TAGS)
     return model
 
@@ -532,15 +545,15 @@ def test_planning_after_applying_is_empty(model: Model) -> None:
     model.settle()
     for name in [*model.notebooks]:
         assert model.reconcile(name) == ()
-    for name in [*model.configurations]:
-        assert model.reconcile_configuration(name) == ()
+    for name in [*model.lifecycle_configs]:
+        assert model.reconcile_lifecycle_config(name) == ()
 
 
 @given(models())
 @examples(300)
 def test_untagging_everything_restores_every_script_and_attachment(model: Model) -> None:
-    scripts = {name: (each.on_create, each.on_start) for name, each in model.configurations.items()}
-    attached = {name: notebook.configuration for name, notebook in model.notebooks.items()}
+    scripts = {name: (each.on_create, each.on_start) for name, each in model.lifecycle_configs.items()}
+    attached_config = {name: notebook.lifecycle_config for name, notebook in model.notebooks.items()}
     model.settle()
     for name in model.notebooks:
         model.tags[name] = {}
@@ -549,14 +562,14 @@ def test_untagging_everything_restores_every_script_and_attachment(model: Model)
         if notebook.state is RUNNING:
             model.turn(name, STOPPED)
     model.settle()
-    assert {name: (each.on_create, each.on_start) for name, each in model.configurations.items()} == scripts
+    assert {name: (each.on_create, each.on_start) for name, each in model.lifecycle_configs.items()} == scripts
     assert {
-        name: notebook.configuration
+        name: notebook.lifecycle_config
         for name, notebook in model.notebooks.items()
         if notebook.state is not NotebookState.DELETING
     } == {
-        name: configuration
-        for name, configuration in attached.items()
+        name: lifecycle_config
+        for name, lifecycle_config in attached_config.items()
         if model.notebooks[name].state is not NotebookState.DELETING
     }
 
@@ -565,10 +578,12 @@ def test_untagging_everything_restores_every_script_and_attachment(model: Model)
 @examples(300)
 def test_configurations_of_untagged_notebooks_are_never_written(model: Model) -> None:
     tagged = {
-        model.notebooks[name].configuration or FALLBACK for name, tags in model.tags.items() if tags.get("ssh") != "off"
+        model.notebooks[name].lifecycle_config or FALLBACK
+        for name, tags in model.tags.items()
+        if tags.get("ssh") != "off"
     }
     model.settle()
-    assert {action.configuration.name for action in model.done if isinstance(action, WriteScript)} <= tagged
+    assert {action.lifecycle_config.name for action in model.done if isinstance(action, WriteScript)} <= tagged
 
 
 @given(models(), st.data())
@@ -595,12 +610,12 @@ def test_crashes_anywhere_end_converged(model: Model, crashes: list[tuple[int, i
         model.finish()
     model.settle()
     for name in names:
-        wish = model.see(name).wish
-        configuration = model.configurations.get(model.notebooks[name].configuration or "")
+        spec = model.see(name).spec
+        lifecycle_config = model.lifecycle_configs.get(model.notebooks[name].lifecycle_config or "")
         refused = model.records[name].problem if name in model.records else None
         there = model.notebooks[name].state is not NotebookState.DELETING
-        if there and wish.mode_at(model.now) is not Mode.OFF and configuration and not refused:
-            assert BODY in (configuration.on_start or b"")
+        if there and spec.effective_mode(model.now) is not Mode.OFF and lifecycle_config and not refused:
+            assert BODY in (lifecycle_config.on_start or b"")
 
 
 @given(models())
@@ -614,6 +629,6 @@ def test_every_action_says_why(model: Model) -> None:
 
 
 def test_a_record_with_something_left_to_do_is_not_settled() -> None:
-    assert settled_off(Record("box"))
-    assert not settled_off(Record("box", attached=FALLBACK))
-    assert not settled_off(Record("box", problem=Problem("block-damaged", "…")))
+    assert is_inactive(Record("box"))
+    assert not is_inactive(Record("box", attached_config=FALLBACK))
+    assert not is_inactive(Record("box", problem=Problem("block-damaged", "…")))

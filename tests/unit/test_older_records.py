@@ -9,13 +9,15 @@ import pytest
 from builders import a_record, a_report
 from hypothesis import given, strategies as st
 
-from notebook_ssh.aws.table import from_attribute, lean, record_of, to_attribute
-from notebook_ssh.rules.record import Record, Restart, RestartStep, Way
+from notebook_ssh.adapters.table import encode_sparse, from_attribute, record_of, to_attribute
+from notebook_ssh.model.record import BastionRoute, Record, Restart, RestartStep
 
 
 def whole() -> dict[str, Any]:
     """An item with every part of a record."""
-    record = a_record(report=a_report(), way=Way(open=True), restart=Restart(RestartStep.STOP, 5, 7), observed_at=9)
+    record = a_record(
+        report=a_report(), route=BastionRoute(open=True), restart=Restart(RestartStep.STOP, 5, 7), observed_at=9
+    )
     return {name: from_attribute(to_attribute(value)) for name, value in asdict(record).items()}
 
 
@@ -39,5 +41,5 @@ def test_a_restart_that_an_older_version_wrote_down_was_then_as_it_was_seen() ->
 
 @given(st.builds(Record, **dict.fromkeys((field.name for field in fields(Record)), ...)))
 def test_what_is_left_out_of_an_item_is_what_is_read_when_it_is_not_there(record: Record) -> None:
-    item = {name: from_attribute(to_attribute(value)) for name, value in lean(record).items()}
+    item = {name: from_attribute(to_attribute(value)) for name, value in encode_sparse(record).items()}
     assert record_of(item | {"name": record.name}) == record

@@ -10,23 +10,33 @@ import pytest
 from builders import BASTION, HOST_KEY, NOW, RSA_KEY, SETTINGS, a_body, a_record, a_report, wire
 from hypothesis import given, strategies as st
 
-from notebook_ssh.errors import BadReport, Problem, TooLarge
-from notebook_ssh.rules.answers import connection_of, details, fleet_known_hosts, known_hosts, ssh_command, ssh_config
-from notebook_ssh.rules.doctor import doctor_text, examine
-from notebook_ssh.rules.record import Mode, Phase, Record, RejectedKey, Report, Way, Wish, is_notebook_name
-from notebook_ssh.rules.report import (
+from notebook_ssh.errors import InvalidReportError, PayloadTooLargeError, Problem
+from notebook_ssh.http_api.diagnosis import doctor_text
+from notebook_ssh.http_api.views import connection_for, details, fleet_known_hosts, known_hosts, ssh_command, ssh_config
+from notebook_ssh.model.checks import run_checks
+from notebook_ssh.model.record import (
+    BastionRoute,
+    Mode,
+    NotebookSpec,
+    Phase,
+    Record,
+    RejectedKey,
+    Report,
+    is_notebook_name,
+)
+from notebook_ssh.model.text import printable
+from notebook_ssh.reports.report import (
     CLOCK_SKEW,
     LARGEST_BODY,
     Change,
-    Older,
-    OtherRole,
+    OutOfOrder,
+    RoleMismatch,
     Token,
     Unknown,
+    accept,
     answer,
-    printable,
     read_report,
     role_of_caller,
-    weigh,
 )
 
 
@@ -131,7 +141,7 @@ def test_a_wrong_field_is_named(parts: dict[str, Any], field: str | None) -> Non
     if field is None:  # an empty value of any kind counts as not told
         assert read(**parts) == read()
         return
-    with pytest.raises(BadReport) as bad:
+    with pytest.raises(InvalidReportError) as bad:
         read(**parts)
     assert bad.value.field == field
     assert str(bad.value).startswith(f"{field}: ")
@@ -201,7 +211,7 @@ def test_a_public_host_passes(host: str) -> None:
     ],
 )
 def test_any_other_host_is_refused(host: str) -> None:
-    with pytest.raises(BadReport) as bad:
+    with pytest.raises(InvalidReportError) as bad:
         read(host=host)
     assert bad.value.field == "host"
 
@@ -212,7 +222,7 @@ def test_the_local_run_may_be_on_this_very_machine_and_nowhere_else() -> None:
 
     assert local("127.0.0.1").host == "127.0.0.1"
     for host in ("10.0.0.1", "169.254.169.254", "localhost"):
-        with pytest.raises(BadReport):
+        with pytest.raises(InvalidReportError):
             local(host)
 
 
@@ -232,7 +242,7 @@ def test_the_local_run_may_be_on_this_very_machine_and_nowhere_else() -> None:
     ],
 )
 def test_what_is_not_an_object_in_json_is_refused(body: bytes) -> None:
-    with pytest.raises(BadReport) as bad:
+    with pytest.raises(InvalidReportError) as bad:
         read_report(body, NOW)
     assert bad.value.field == "body"
 
@@ -240,11 +250,11 @@ def test_what_is_not_an_object_in_json_is_refused(body: bytes) -> None:
 def test_the_limit_is_exact() -> None:
     body = json.dumps(a_body()).encode()
     assert read_report(body.ljust(LARGEST_BODY), NOW).report == read()
-    with pytest.raises(TooLarge, match="16,385 bytes"):
+    with pytest.raises(PayloadTooLargeError, match="16,385 bytes"):
         read_report(body.ljust(LARGEST_BODY + 1), NOW)
 
 
-def name_of_field(bad: BadReport) -> None:
+def name_of_field(bad: InvalidReportError) -> None:
     assert bad.field
     assert str(bad).isprintable()
 
@@ -265,7 +275,7 @@ nasty = st.text(alphabet=st.sampled_from("\n\r\t\x00\x1b\x9b\u2028\u202e\ud800 *
 def test_whatever_comes_it_is_a_report_or_refused_by_field(told: Any, allow_loopback: bool) -> None:
     try:
         read_report(json.dumps(told).encode(), NOW, allow_loopback=allow_loopback)
-    except BadReport as bad:
+    except InvalidReportError as bad:
         name_of_field(bad)
 
 
@@ -273,7 +283,7 @@ def test_whatever_comes_it_is_a_report_or_refused_by_field(told: Any, allow_loop
 def test_whatever_the_bytes(body: bytes) -> None:
     try:
         read_report(body, NOW)
-    except BadReport as bad:
+    except InvalidReportError as bad:
         name_of_field(bad)
 
 
@@ -301,7 +311,7 @@ words = nasty | st.sampled_from(["0.tcp.ngrok.io", HOST_KEY, RSA_KEY, "1.0", "bo
 def test_nothing_that_a_notebook_tells_adds_a_line_or_an_option_anywhere(parts: dict[str, Any]) -> None:
     try:
         report = read_report(json.dumps(a_body(**parts)).encode(), NOW).report
-    except BadReport:
+    except InvalidReportError:
         return
     record = a_record(report=replace(report, connected_since=NOW))
     assert_safe(record)
@@ -314,11 +324,11 @@ def test_nor_does_what_was_in_the_table_before(host: str, key: str, message: str
 
 
 def assert_safe(record: Record) -> None:
-    text = doctor_text(examine(record, NOW, SETTINGS))
+    text = doctor_text(run_checks(record, NOW, SETTINGS))
     assert all(line.isprintable() for line in text.split("\n"))
     assert text.count("\n") <= 14
     assert json.dumps(details(record, NOW, SETTINGS)).isascii()
-    connection = connection_of(record, NOW, SETTINGS)
+    connection = connection_for(record, NOW, SETTINGS)
     if connection is None:
         return
     assert ssh_command(connection) == f"ssh -p 17887 ec2-user@{connection.host}"
@@ -386,23 +396,23 @@ KNOWN = a_record(report=a_report())
 
 
 @pytest.mark.parametrize(
-    ("record", "role", "report", "verdict"),
+    ("record", "role", "report", "result"),
     [
         (None, "demo-role", a_report(), Unknown()),
-        (KNOWN, "other-role", a_report(sequence=6), OtherRole("demo-role")),
-        (KNOWN, "Demo-role", a_report(sequence=6), OtherRole("demo-role")),
-        (KNOWN, "demo-role", a_report(sequence=5), Older(a_report())),
-        (KNOWN, "demo-role", a_report(sequence=4), Older(a_report())),
-        (KNOWN, "demo-role", a_report(boot="boot-0", booted_at=NOW - 551, sequence=99), Older(a_report())),
-        (KNOWN, "demo-role", a_report(boot="boot-2", sequence=99), Older(a_report())),
+        (KNOWN, "other-role", a_report(sequence=6), RoleMismatch("demo-role")),
+        (KNOWN, "Demo-role", a_report(sequence=6), RoleMismatch("demo-role")),
+        (KNOWN, "demo-role", a_report(sequence=5), OutOfOrder(a_report())),
+        (KNOWN, "demo-role", a_report(sequence=4), OutOfOrder(a_report())),
+        (KNOWN, "demo-role", a_report(boot="boot-0", booted_at=NOW - 551, sequence=99), OutOfOrder(a_report())),
+        (KNOWN, "demo-role", a_report(boot="boot-2", sequence=99), OutOfOrder(a_report())),
     ],
 )
 def test_what_is_not_accepted(record: Record | None, role: str, report: Report, verdict: object) -> None:
-    assert weigh(record, role, report) == verdict
+    assert accept(record, role, report) == verdict
 
 
 def heard(report: Report, before: Report | None) -> Report:
-    verdict = weigh(a_record(report=before), "demo-role", report)
+    verdict = accept(a_record(report=before), "demo-role", report)
     assert isinstance(verdict, Change)
     assert verdict.before == before
     return verdict.report
@@ -452,7 +462,7 @@ def test_the_token_is_told_only_when_it_is_another() -> None:
 
 
 def test_off_takes_all_with_it() -> None:
-    for record in (replace(KNOWN, wish=Wish()), replace(KNOWN, wish=Wish(mode=Mode.NGROK, until=NOW))):
+    for record in (replace(KNOWN, spec=NotebookSpec()), replace(KNOWN, spec=NotebookSpec(mode=Mode.NGROK, until=NOW))):
         said = told(record, held_version=None)
         assert said["mode"] == "off"
         assert said["authorized_keys"] == []
@@ -461,12 +471,12 @@ def test_off_takes_all_with_it() -> None:
 
 
 def test_through_the_bastion() -> None:
-    record = replace(KNOWN, wish=Wish(mode=Mode.BASTION), way=Way(open=True, private_ip="10.0.1.5"))
+    record = replace(KNOWN, spec=NotebookSpec(mode=Mode.BASTION), route=BastionRoute(open=True, private_ip="10.0.1.5"))
     said = told(record)
     assert said["bastion"] == {"host": "bastion.example.com", "user": "jumper", "private_ip": "10.0.1.5"}
     assert said["authorized_keys"] == [{"user": "mario", "keys": [HOST_KEY]}]
     assert "ngrok" not in said
-    assert told(replace(record, way=None))["bastion"]["private_ip"] is None
+    assert told(replace(record, route=None))["bastion"]["private_ip"] is None
 
 
 @pytest.mark.parametrize(
@@ -476,12 +486,17 @@ def test_through_the_bastion() -> None:
         (a_record(report=a_report(phase=Phase.FAILED)), 300),
         (a_record(report=a_report(phase=Phase.CONNECTING)), 15),
         (a_record(report=a_report(mode=Mode.OFF, phase=Phase.OFF)), 15),
-        (a_record(wish=Wish(), report=a_report()), 15),
-        (a_record(wish=Wish(), report=a_report(mode=Mode.OFF, phase=Phase.OFF)), 300),
-        (a_record(wish=Wish(mode=Mode.NGROK, until=NOW + 100), report=a_report()), 100),
-        (a_record(wish=Wish(mode=Mode.NGROK, until=NOW + 1000), report=a_report()), 300),
-        (a_record(wish=Wish(mode=Mode.BASTION), report=a_report(mode=Mode.BASTION)), 15),
-        (a_record(wish=Wish(mode=Mode.BASTION), way=Way(open=True), report=a_report(mode=Mode.BASTION)), 300),
+        (a_record(spec=NotebookSpec(), report=a_report()), 15),
+        (a_record(spec=NotebookSpec(), report=a_report(mode=Mode.OFF, phase=Phase.OFF)), 300),
+        (a_record(spec=NotebookSpec(mode=Mode.NGROK, until=NOW + 100), report=a_report()), 100),
+        (a_record(spec=NotebookSpec(mode=Mode.NGROK, until=NOW + 1000), report=a_report()), 300),
+        (a_record(spec=NotebookSpec(mode=Mode.BASTION), report=a_report(mode=Mode.BASTION)), 15),
+        (
+            a_record(
+                spec=NotebookSpec(mode=Mode.BASTION), route=BastionRoute(open=True), report=a_report(mode=Mode.BASTION)
+            ),
+            300,
+        ),
     ],
 )
 def test_the_next_report_comes_sooner_while_something_is_under_way(record: Record, seconds: int) -> None:
@@ -495,8 +510,12 @@ def test_the_next_report_comes_sooner_while_something_is_under_way(record: Recor
         (KNOWN, None, None),
         (KNOWN, Problem("ngrok-token-missing", "x"), "ngrok-token-missing"),
         (replace(KNOWN, problem=Problem("config-too-large", "x")), None, "config-too-large"),
-        (replace(KNOWN, wish=Wish(problem=Problem("invalid-tag", "x"))), None, "invalid-tag"),
-        (replace(KNOWN, wish=Wish(mode=Mode.BASTION), way=Way(problem=Problem("other-vpc", "x"))), None, "other-vpc"),
+        (replace(KNOWN, spec=NotebookSpec(problem=Problem("invalid-tag", "x"))), None, "invalid-tag"),
+        (
+            replace(KNOWN, spec=NotebookSpec(mode=Mode.BASTION), route=BastionRoute(problem=Problem("other-vpc", "x"))),
+            None,
+            "other-vpc",
+        ),
     ],
 )
 def test_the_notebook_learns_what_the_stack_found_wrong(record: Record, own: Problem | None, code: str | None) -> None:

@@ -6,19 +6,19 @@ from base64 import b64encode
 
 import pytest
 
-from notebook_ssh.rules.script import (
+from notebook_ssh.model.managed_block import (
     LIMIT,
     Block,
     Damaged,
+    Inserted,
     NoBlock,
     Original,
     Present,
     Refused,
-    Spliced,
     fingerprint,
+    insert_block,
     inspect,
-    splice,
-    strip,
+    remove_block,
 )
 
 OLD = Block("team", "1.0.0", "0" * 12, b"( echo old ) || :\n")
@@ -30,14 +30,14 @@ OWNERS = b"set -e\necho hello\n"
 
 def put(script: bytes | None, block: Block = NEW) -> bytes:
     """`script` with `block`, which must be taken."""
-    outcome = splice(script, block)
-    assert isinstance(outcome, Spliced), outcome
+    outcome = insert_block(script, block)
+    assert isinstance(outcome, Inserted), outcome
     return outcome.script
 
 
 def refused(script: bytes | None, block: Block = NEW) -> tuple[str, str]:
     """Code and message of the refusal of `script`."""
-    outcome = splice(script, block)
+    outcome = insert_block(script, block)
     assert isinstance(outcome, Refused)
     return outcome.problem.code, outcome.problem.message
 
@@ -61,35 +61,35 @@ AS_IT_WAS = {
     "env with options": b"#!/usr/bin/env -S bash -eu\necho hello\n",
     "a script that ends itself": BASH + b"exec /sbin/reboot\n",
     "strict options": BASH + b"set -euo pipefail\ntrap 'echo bye' EXIT\nfalse\n",
-    "our marker text in a here-document": BASH + b"cat <<'EOF'\n" + OLD.render(Original.WHOLE)[:-20] + b"\nEOF\n",
-    "another stack's block in a here-document": BASH + b"cat <<'EOF'\n" + OTHER.render(Original.WHOLE) + b"EOF\n",
+    "our marker text in a here-document": BASH + b"cat <<'EOF'\n" + OLD.render(Original.COMPLETE)[:-20] + b"\nEOF\n",
+    "another stack's block in a here-document": BASH + b"cat <<'EOF'\n" + OTHER.render(Original.COMPLETE) + b"EOF\n",
     "a comment about us": BASH + b"# notebook-ssh starts above\necho '# >>> notebook-ssh stack=team'\n",
-    "another stack's block on top": BASH + OTHER.render(Original.WHOLE) + OWNERS,
-    "another stack's damaged block on top": BASH + OTHER.render(Original.WHOLE)[:-30] + b"\n" + OWNERS,
+    "another stack's block on top": BASH + OTHER.render(Original.COMPLETE) + OWNERS,
+    "another stack's damaged block on top": BASH + OTHER.render(Original.COMPLETE)[:-30] + b"\n" + OWNERS,
 }
 
 
 @pytest.mark.parametrize("script", AS_IT_WAS.values(), ids=AS_IT_WAS.keys())
 def test_what_was_spliced_is_stripped_to_the_byte(script: bytes | None) -> None:
-    spliced = put(script)
-    assert spliced != script
-    assert strip(spliced, "team") == script
-    assert inspect(spliced, "team") == Present("1.1.0", "1" * 12, intact=True, on_top=True, owner=script)
-    assert splice(spliced, NEW) == Spliced(spliced, changed=False)
+    inserted = put(script)
+    assert inserted != script
+    assert remove_block(inserted, "team") == script
+    assert inspect(inserted, "team") == Present("1.1.0", "1" * 12, intact=True, on_top=True, owner=script)
+    assert insert_block(inserted, NEW) == Inserted(inserted, changed=False)
 
 
 @pytest.mark.parametrize("script", AS_IT_WAS.values(), ids=AS_IT_WAS.keys())
 def test_a_script_without_our_block_is_left_as_it_is_by_strip(script: bytes | None) -> None:
     assert inspect(script, "team") == NoBlock(script)
-    assert strip(script, "team") is script
+    assert remove_block(script, "team") is script
 
 
 def test_the_block_stands_right_after_the_shebang_line() -> None:
-    assert put(BASH + OWNERS) == BASH + NEW.render(Original.WHOLE) + OWNERS
+    assert put(BASH + OWNERS) == BASH + NEW.render(Original.COMPLETE) + OWNERS
 
 
 def test_without_a_shebang_line_the_block_comes_first() -> None:
-    assert put(OWNERS) == NEW.render(Original.WHOLE) + OWNERS
+    assert put(OWNERS) == NEW.render(Original.COMPLETE) + OWNERS
 
 
 @pytest.mark.parametrize("script", [None, b""])
@@ -98,7 +98,7 @@ def test_a_script_made_of_nothing_can_be_run(script: bytes | None) -> None:
 
 
 def test_the_opening_line_says_what_it_is_in_one_line_of_text() -> None:
-    opening, closing = (NEW.render(Original.UNENDED).splitlines()[place].decode() for place in (0, -1))
+    opening, closing = (NEW.render(Original.NO_TRAILING_NEWLINE).splitlines()[place].decode() for place in (0, -1))
     assert opening == (
         f"# >>> notebook-ssh stack=team version=1.1.0 id={'1' * 12} sum={fingerprint(NEW.body)} original=unended"
         " >>> managed: edits inside are undone"
@@ -111,19 +111,19 @@ def test_the_opening_line_says_what_it_is_in_one_line_of_text() -> None:
 
 @pytest.mark.parametrize(("there", "comes"), [(OLD, NEW), (NEW, OLD)], ids=["older", "newer"])
 def test_an_older_or_newer_block_is_replaced_where_it_stands(there: Block, comes: Block) -> None:
-    before = BASH + there.render(Original.WHOLE) + OTHER.render(Original.WHOLE) + OWNERS
-    assert put(before, comes) == BASH + comes.render(Original.WHOLE) + OTHER.render(Original.WHOLE) + OWNERS
+    before = BASH + there.render(Original.COMPLETE) + OTHER.render(Original.COMPLETE) + OWNERS
+    assert put(before, comes) == BASH + comes.render(Original.COMPLETE) + OTHER.render(Original.COMPLETE) + OWNERS
 
 
 @pytest.mark.parametrize("script", [None, b"", b"#!/bin/bash"], ids=["absent", "empty", "unended"])
 def test_an_upgrade_remembers_how_the_script_was(script: bytes | None) -> None:
-    assert strip(put(put(script, OLD), NEW), "team") == script
+    assert remove_block(put(put(script, OLD), NEW), "team") == script
 
 
 def test_the_same_source_packed_by_another_library_is_the_same_block() -> None:
-    spliced = put(BASH + OWNERS)
+    inserted = put(BASH + OWNERS)
     repacked = Block(NEW.stack, NEW.version, NEW.id, b"other bytes of the same source\n")
-    assert splice(spliced, repacked) == Spliced(spliced, changed=False)
+    assert insert_block(inserted, repacked) == Inserted(inserted, changed=False)
 
 
 def test_another_version_of_the_same_source_is_written() -> None:
@@ -137,34 +137,34 @@ def test_an_edit_inside_is_seen_and_undone() -> None:
     assert isinstance(found, Present)
     assert not found.intact
     assert put(edited) == put(BASH + OWNERS)
-    assert strip(edited, "team") == BASH + OWNERS
+    assert remove_block(edited, "team") == BASH + OWNERS
 
 
 def test_line_ends_of_another_editor_are_an_edit() -> None:
     converted = put(BASH + OWNERS).replace(b"\n", b"\r\n")
     windows = (BASH + OWNERS).replace(b"\n", b"\r\n")
-    assert strip(converted, "team") == windows
+    assert remove_block(converted, "team") == windows
     assert put(converted) == put(windows)
 
 
 def test_edits_outside_survive() -> None:
     edited = put(BASH + OWNERS).replace(b"hello", b"goodbye") + b"echo more\n"
-    assert strip(edited, "team") == BASH + OWNERS.replace(b"hello", b"goodbye") + b"echo more\n"
+    assert remove_block(edited, "team") == BASH + OWNERS.replace(b"hello", b"goodbye") + b"echo more\n"
     assert put(edited) == edited
 
 
 @pytest.mark.parametrize("script", [None, b"", b"#!/bin/sh"], ids=["absent", "empty", "unended"])
 def test_lines_that_the_owner_adds_to_a_script_made_by_us_stay_and_keep_the_shebang_line(script: bytes | None) -> None:
-    assert strip(put(script) + b"echo mine\n", "team") == b"#!/bin/sh\necho mine\n"
+    assert remove_block(put(script) + b"echo mine\n", "team") == b"#!/bin/sh\necho mine\n"
 
 
 def test_another_shebang_line_is_the_owners() -> None:
-    assert strip(put(None).replace(b"#!/bin/sh", b"#!/bin/bash"), "team") == BASH
+    assert remove_block(put(None).replace(b"#!/bin/sh", b"#!/bin/bash"), "team") == BASH
 
 
 def test_a_block_that_lost_the_final_line_end_is_found() -> None:
-    assert strip(put(BASH)[:-1], "team") == BASH
-    assert put(put(BASH)[:-1], OTHER) == BASH + OTHER.render(Original.WHOLE) + put(b"")[
+    assert remove_block(put(BASH)[:-1], "team") == BASH
+    assert put(put(BASH)[:-1], OTHER) == BASH + OTHER.render(Original.COMPLETE) + put(b"")[
         len(b"#!/bin/sh\n") : -1
     ].replace(b"original=empty", b"original=whole")
 
@@ -181,19 +181,19 @@ ABOVE = {
 
 @pytest.mark.parametrize("above", ABOVE.values(), ids=ABOVE.keys())
 def test_a_block_below_lines_of_the_owners_is_found_and_brought_back_on_top(above: bytes) -> None:
-    moved = BASH + above + NEW.render(Original.WHOLE) + OWNERS
+    moved = BASH + above + NEW.render(Original.COMPLETE) + OWNERS
     assert inspect(moved, "team") == Present("1.1.0", "1" * 12, True, on_top=False, owner=BASH + above + OWNERS)
     assert put(moved) == put(BASH + above + OWNERS)
 
 
 def test_a_block_below_another_stacks_moved_block_is_found() -> None:
-    moved = BASH + b"set -e\n" + OTHER.render(Original.WHOLE) + NEW.render(Original.WHOLE) + OWNERS
-    assert strip(moved, "team") == BASH + b"set -e\n" + OTHER.render(Original.WHOLE) + OWNERS
+    moved = BASH + b"set -e\n" + OTHER.render(Original.COMPLETE) + NEW.render(Original.COMPLETE) + OWNERS
+    assert remove_block(moved, "team") == BASH + b"set -e\n" + OTHER.render(Original.COMPLETE) + OWNERS
 
 
 # --- nobody can tell: nothing is changed ------------------------------------------------------------------------
 
-INSIDE = NEW.render(Original.WHOLE)
+INSIDE = NEW.render(Original.COMPLETE)
 DAMAGED = {
     "no closing line": BASH + INSIDE[: INSIDE.rindex(b"# <<<")] + OWNERS,
     "no opening line": BASH + INSIDE[INSIDE.index(b"\n") + 1 :] + OWNERS,
@@ -213,7 +213,7 @@ def test_doubt_changes_nothing_and_names_the_line(script: bytes) -> None:
     found = inspect(script, "team")
     assert isinstance(found, Damaged)
     assert found.owner == script
-    assert strip(script, "team") == script
+    assert remove_block(script, "team") == script
     code, message = refused(script)
     assert code == found.problem.code == "block-damaged"
     assert message == found.problem.message
@@ -224,7 +224,7 @@ def test_doubt_changes_nothing_and_names_the_line(script: bytes) -> None:
 
 @pytest.mark.parametrize("script", DAMAGED.values(), ids=DAMAGED.keys())
 def test_another_stacks_damage_is_not_ours(script: bytes) -> None:
-    assert strip(put(script, OTHER), "team-2") == script
+    assert remove_block(put(script, OTHER), "team-2") == script
 
 
 # --- not a shell ------------------------------------------------------------------------------------------------
@@ -263,7 +263,10 @@ def test_what_is_no_shell_is_refused_by_its_name(line: bytes, named: str) -> Non
 
 
 def test_a_block_can_be_taken_from_a_script_that_became_python() -> None:
-    assert strip(put(BASH + OWNERS).replace(BASH, b"#!/usr/bin/python3\n"), "team") == b"#!/usr/bin/python3\n" + OWNERS
+    assert (
+        remove_block(put(BASH + OWNERS).replace(BASH, b"#!/usr/bin/python3\n"), "team")
+        == b"#!/usr/bin/python3\n" + OWNERS
+    )
 
 
 # --- room -------------------------------------------------------------------------------------------------------
@@ -274,10 +277,10 @@ def test_the_limit_is_exact_to_the_byte() -> None:
     full = put(BASH + b"#" * room)
     assert len(full) == LIMIT
     assert len(b64encode(full)) == 16_384
-    assert strip(full, "team") == BASH + b"#" * room
+    assert remove_block(full, "team") == BASH + b"#" * room
     code, message = refused(BASH + b"#" * (room + 1))
     assert code == "config-too-large"
-    block = len(NEW.render(Original.WHOLE))
+    block = len(NEW.render(Original.COMPLETE))
     for number in (len(BASH) + room + 1, block, LIMIT + 1, LIMIT):
         assert f"{number:,}" in message
     assert "1 less" in message
@@ -286,9 +289,9 @@ def test_the_limit_is_exact_to_the_byte() -> None:
 def test_a_full_script_keeps_its_block_and_can_lose_it() -> None:
     room = LIMIT - len(put(BASH, OLD))
     full = put(BASH + b"#" * room, OLD)
-    assert splice(full, OLD) == Spliced(full, changed=False)
+    assert insert_block(full, OLD) == Inserted(full, changed=False)
     assert refused(full, NEW)[0] == "config-too-large"
-    assert strip(full, "team") == BASH + b"#" * room
+    assert remove_block(full, "team") == BASH + b"#" * room
 
 
 # --- blocks that would be unreadable cannot be made ---------------------------------------------------------------

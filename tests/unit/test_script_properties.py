@@ -5,16 +5,16 @@ from __future__ import annotations
 from examples import examples
 from hypothesis import assume, event, given, strategies as st
 
-from notebook_ssh.rules.script import (
+from notebook_ssh.model.managed_block import (
     Block,
     Damaged,
+    Inserted,
     NoBlock,
     Original,
     Present,
-    Spliced,
+    insert_block,
     inspect,
-    splice,
-    strip,
+    remove_block,
 )
 
 thoroughly = examples(300)
@@ -22,7 +22,7 @@ thoroughly = examples(300)
 MINE = Block("alpha", "1.0", "a" * 12, b"( : ) || :\n")
 NEXT = Block("alpha", "2.0", "b" * 12, b"( :\n: ) || :\n")
 THEIRS = Block("beta", "1.0", "c" * 12, b"( cat <<X\n'\nX\n) || :\n")
-OPENING, CLOSING = MINE.render(Original.WHOLE).splitlines(keepends=True)[:: len(MINE.body.splitlines()) + 1]
+OPENING, CLOSING = MINE.render(Original.COMPLETE).splitlines(keepends=True)[:: len(MINE.body.splitlines()) + 1]
 
 crafted = st.lists(
     st.sampled_from(
@@ -30,7 +30,7 @@ crafted = st.lists(
             b"#!/bin/bash\n", b"#!/bin/sh\n", b"#!/bin/sh", b"\xef\xbb\xbf", b"\n", b"\r\n", b"\0\xff", b"echo hi\n",
             b"# don't\n", b"'", b'"', b"\\\n", b"cat <<EOF\n", b"EOF\n", OPENING, OPENING[:60], b"# >>> notebook-ssh stack=alpha\n",
             CLOSING, CLOSING[:-1], b"# <<< notebook-ssh stack=beta <<<\n", MINE.body, *(MINE.render(how) for how in Original),
-            *(THEIRS.render(how) for how in Original), NEXT.render(Original.WHOLE).replace(b"\n", b"\r\n"),
+            *(THEIRS.render(how) for how in Original), NEXT.render(Original.COMPLETE).replace(b"\n", b"\r\n"),
         ]
     ),
     max_size=9,
@@ -41,12 +41,12 @@ lines = st.binary(max_size=40) | st.sampled_from([b"set -e\n", b"cat <<E\nE\n", 
 scripts = st.none() | st.binary(max_size=200) | crafted | st.tuples(st.just(b"#!/bin/bash\n"), lines).map(b"".join)
 
 
-def spliced(script: bytes | None, block: Block) -> bytes:
+def inserted(script: bytes | None, block: Block) -> bytes:
     """`script` with `block` in it; the example does not count when it is refused."""
-    outcome = splice(script, block)
+    outcome = insert_block(script, block)
     event(type(outcome).__name__)
-    assume(isinstance(outcome, Spliced))
-    assert isinstance(outcome, Spliced)
+    assume(isinstance(outcome, Inserted))
+    assert isinstance(outcome, Inserted)
     return outcome.script
 
 
@@ -61,29 +61,29 @@ def without(script: bytes | None, stack: str) -> bytes | None:
 @thoroughly
 @given(scripts)
 def test_strip_undoes_splice(script: bytes | None) -> None:
-    assert strip(spliced(script, MINE), "alpha") == without(script, "alpha")
+    assert remove_block(inserted(script, MINE), "alpha") == without(script, "alpha")
 
 
 @thoroughly
 @given(scripts)
 def test_splicing_twice_is_splicing_once(script: bytes | None) -> None:
-    once = spliced(script, MINE)
-    assert splice(once, MINE) == Spliced(once, changed=False)
+    once = inserted(script, MINE)
+    assert insert_block(once, MINE) == Inserted(once, changed=False)
 
 
 @thoroughly
 @given(scripts)
 def test_what_was_spliced_is_seen_intact_and_on_top(script: bytes | None) -> None:
-    found = inspect(spliced(script, MINE), "alpha")
+    found = inspect(inserted(script, MINE), "alpha")
     assert found == Present("1.0", "a" * 12, intact=True, on_top=True, owner=without(script, "alpha"))
 
 
 @thoroughly
 @given(scripts)
 def test_an_upgrade_is_the_same_as_splicing_anew(script: bytes | None) -> None:
-    upgraded = spliced(spliced(script, MINE), NEXT)
-    assert strip(upgraded, "alpha") == without(script, "alpha")
-    assert not isinstance(inspect(script, "alpha"), NoBlock) or upgraded == spliced(script, NEXT)
+    upgraded = inserted(inserted(script, MINE), NEXT)
+    assert remove_block(upgraded, "alpha") == without(script, "alpha")
+    assert not isinstance(inspect(script, "alpha"), NoBlock) or upgraded == inserted(script, NEXT)
 
 
 @thoroughly
@@ -92,21 +92,21 @@ def test_two_stacks_come_and_go_in_any_order(script: bytes | None, mine_first: b
     assume(isinstance(inspect(script, "alpha"), NoBlock))
     assume(isinstance(inspect(script, "beta"), NoBlock))
     first, second = (MINE, THEIRS) if mine_first else (THEIRS, MINE)
-    both = spliced(spliced(script, first), second)
+    both = inserted(inserted(script, first), second)
     leaves, stays = (MINE, THEIRS) if mine_leaves_first else (THEIRS, MINE)
-    one = strip(both, leaves.stack)
+    one = remove_block(both, leaves.stack)
     assert isinstance(inspect(one, stays.stack), Present)
-    assert strip(one, stays.stack) == script
+    assert remove_block(one, stays.stack) == script
 
 
 @thoroughly
 @given(scripts, st.binary(max_size=40))
 def test_what_the_owner_adds_below_survives(script: bytes | None, added: bytes) -> None:
     assume(script)
-    whole = spliced(script, MINE)
+    whole = inserted(script, MINE)
     assume(isinstance(inspect(whole + added, "alpha"), Present))
     owner = without(script, "alpha")
-    left = strip(whole + added, "alpha")
+    left = remove_block(whole + added, "alpha")
     assert left is not None
     assert left.endswith(added)
     # A shebang line that had no end has one as soon as something follows it.
@@ -117,7 +117,7 @@ def test_what_the_owner_adds_below_survives(script: bytes | None, added: bytes) 
 @given(scripts, lines)
 def test_what_the_owner_writes_above_survives(script: bytes | None, added: bytes) -> None:
     assume(isinstance(inspect(script, "alpha"), NoBlock))
-    whole = spliced(script, MINE)
+    whole = inserted(script, MINE)
     start = whole.index(b"# >>> notebook-ssh stack=alpha version=1.0")
     found = inspect(whole[:start] + added + whole[start:], "alpha")
     event(type(found).__name__)
@@ -134,4 +134,4 @@ def test_what_the_owner_writes_above_survives(script: bytes | None, added: bytes
 def test_nothing_is_lost_when_nothing_is_sure(script: bytes | None) -> None:
     found = inspect(script, "alpha")
     if isinstance(found, Damaged | NoBlock):
-        assert strip(script, "alpha") == script
+        assert remove_block(script, "alpha") == script

@@ -9,22 +9,22 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from notebook_ssh.rules.signals import (
+from notebook_ssh.triggers.events import (
     Ignore,
-    LookAtConfiguration,
     LookAtFleet,
-    LookAtNotebook,
-    Signal,
-    read_signals,
+    ReconcileLifecycleConfig,
+    ReconcileNotebook,
+    ReconcileRequest,
+    merge,
+    parse_event,
     to_message,
-    together,
 )
 
 EVENTS = Path(__file__).parents[2] / "events"
 US = "notebook-ssh-ReconcileNotebook"
 BOX, FROM_ARN = "Marias-Notebook", "marias-notebook"
 
-NOTEBOOK, NOTEBOOK_BY_ARN = [(LookAtNotebook, BOX)], [(LookAtNotebook, FROM_ARN)]
+NOTEBOOK, NOTEBOOK_BY_ARN = [(ReconcileNotebook, BOX)], [(ReconcileNotebook, FROM_ARN)]
 NOTHING = [(Ignore, "")]
 
 MEANING: dict[str, list[tuple[type, str]]] = {
@@ -32,7 +32,7 @@ MEANING: dict[str, list[tuple[type, str]]] = {
     "notebook-stopped": NOTEBOOK,
     "notebook-failed": NOTEBOOK,
     "notebook-untagged": NOTEBOOK,
-    "configuration-changed": [(LookAtConfiguration, "gpu-setup")],
+    "configuration-changed": [(ReconcileLifecycleConfig, "gpu-setup")],
     "tag-set": NOTEBOOK_BY_ARN,
     "tag-removed": NOTEBOOK_BY_ARN,
     "tag-status-written": NOTHING,
@@ -47,7 +47,7 @@ MEANING: dict[str, list[tuple[type, str]]] = {
     "call-create-notebook-instance": NOTEBOOK,
     "call-update-notebook-instance": NOTEBOOK,
     "call-delete-notebook-instance": NOTEBOOK,
-    "call-update-configuration": [(LookAtConfiguration, "gpu-setup")],
+    "call-update-configuration": [(ReconcileLifecycleConfig, "gpu-setup")],
     "call-of-our-own": NOTHING,
     "schedule": [(LookAtFleet, "")],
 }
@@ -57,11 +57,11 @@ def stored(name: str) -> Any:
     return json.loads((EVENTS / f"{name}.json").read_text())
 
 
-def read(event: object) -> tuple[Signal, ...]:
-    return read_signals(event, tag_key="ssh", caller=US)
+def read(event: object) -> tuple[ReconcileRequest, ...]:
+    return parse_event(event, tag_key="ssh", caller=US)
 
 
-def names(signals: tuple[Signal, ...]) -> list[tuple[type, str]]:
+def names(signals: tuple[ReconcileRequest, ...]) -> list[tuple[type, str]]:
     return [(type(signal), getattr(signal, "name", "")) for signal in signals]
 
 
@@ -73,7 +73,7 @@ def test_every_stored_event_has_its_meaning() -> None:
 def test_every_status_is_looked_at(status: str) -> None:
     event = stored("notebook-stopped")
     event["detail"]["NotebookInstanceStatus"] = status
-    assert read(event) == (LookAtNotebook(BOX, f"state {status}"),)
+    assert read(event) == (ReconcileNotebook(BOX, f"state {status}"),)
 
 
 def test_name_arn_and_status_are_enough() -> None:
@@ -85,7 +85,7 @@ def test_name_arn_and_status_are_enough() -> None:
 
 def test_a_configurations_event_says_when_it_changed() -> None:
     assert read(stored("configuration-changed")) == (
-        LookAtConfiguration("gpu-setup", "configuration changed", changed=1_779_823_277_348),
+        ReconcileLifecycleConfig("gpu-setup", "configuration changed", changed=1_779_823_277_348),
     )
 
 
@@ -93,15 +93,15 @@ def test_a_configurations_event_says_when_it_changed() -> None:
 def test_a_time_of_another_shape_is_no_time(time: object) -> None:
     event = stored("configuration-changed")
     event["detail"]["LastModifiedTime"] = time
-    assert read(event) == (LookAtConfiguration("gpu-setup", "configuration changed"),)
+    assert read(event) == (ReconcileLifecycleConfig("gpu-setup", "configuration changed"),)
 
 
 @pytest.mark.parametrize(("changes", "last"), [([5], 5), ([5, 9, 7], 9), ([5, 0, 7], 0), ([0], 0)])
 def test_several_looks_at_a_configuration_are_one_at_its_last_change_if_all_say_when(
     changes: list[int], last: int
 ) -> None:
-    looks = [LookAtConfiguration("Team", "an event", changed) for changed in changes]
-    assert together(looks) == LookAtConfiguration("Team", "an event", last)
+    looks = [ReconcileLifecycleConfig("Team", "an event", changed) for changed in changes]
+    assert merge(looks) == ReconcileLifecycleConfig("Team", "an event", last)
 
 
 def test_a_call_that_failed_is_no_news() -> None:
@@ -114,7 +114,7 @@ def test_a_call_for_several_notebooks_is_news_about_each() -> None:
     event = stored("call-tag-resources")
     arn = event["detail"]["requestParameters"]["resourceARNList"][0]
     event["detail"]["requestParameters"]["resourceARNList"] = [arn, arn.replace("marias", "anas"), "arn:aws:s3:::x"]
-    assert names(read(event)) == [(LookAtNotebook, FROM_ARN), (LookAtNotebook, "anas-notebook")]
+    assert names(read(event)) == [(ReconcileNotebook, FROM_ARN), (ReconcileNotebook, "anas-notebook")]
 
 
 @pytest.mark.parametrize(
@@ -141,20 +141,20 @@ def test_either_spelling_of_the_parameters_is_read(name: str) -> None:
     assert names(read(event)) == NOTEBOOK_BY_ARN
 
 
-@pytest.mark.parametrize("look_at", [{"bucket": "x"}, {"notebook": "../x"}, {"notebook": ""}, [], None, "bastion"])
+@pytest.mark.parametrize("request", [{"bucket": "x"}, {"notebook": "../x"}, {"notebook": ""}, [], None, "bastion"])
 def test_a_message_that_names_nothing_of_ours_is_ignored(look_at: object) -> None:
-    assert names(read({"look_at": look_at, "because": "a mistake"})) == NOTHING
+    assert names(read({"request": look_at, "reason": "a mistake"})) == NOTHING
 
 
 def test_our_own_call_is_known_by_its_session() -> None:
     event = stored("call-of-our-own")
     event["detail"]["requestParameters"]["tags"] = [{"key": "ssh", "value": "off"}]
     assert names(read(event)) == NOTHING
-    assert names(read_signals(event, tag_key="ssh", caller="another")) == NOTEBOOK_BY_ARN
+    assert names(parse_event(event, tag_key="ssh", caller="another")) == NOTEBOOK_BY_ARN
 
 
 def test_another_tag_key_is_another_stacks_business() -> None:
-    assert names(read_signals(stored("tag-set"), tag_key="tunnel", caller=US)) == [(Ignore, "")]
+    assert names(parse_event(stored("tag-set"), tag_key="tunnel", caller=US)) == [(Ignore, "")]
 
 
 @pytest.mark.parametrize(
@@ -165,31 +165,31 @@ def test_another_tag_key_is_another_stacks_business() -> None:
 def test_not_knowing_which_tags_changed_we_look(change: dict[str, Any]) -> None:
     event = stored("tag-of-others")
     event["detail"] |= change
-    assert names(read(event)) == [(LookAtNotebook, FROM_ARN)]
+    assert names(read(event)) == [(ReconcileNotebook, FROM_ARN)]
 
 
 def test_a_state_event_without_a_name_is_read_from_its_arn() -> None:
     event = stored("notebook-stopped")
     del event["detail"]["NotebookInstanceName"]
-    assert names(read(event)) == [(LookAtNotebook, FROM_ARN)]
+    assert names(read(event)) == [(ReconcileNotebook, FROM_ARN)]
 
 
 @pytest.mark.parametrize(
     "look",
     [
-        LookAtNotebook("Anas-Box", "status"),
-        LookAtNotebook("Anas-Box", "its time ends", at=1_900_000_000),
-        LookAtConfiguration("Team", "gone"),
+        ReconcileNotebook("Anas-Box", "status"),
+        ReconcileNotebook("Anas-Box", "its time ends", at=1_900_000_000),
+        ReconcileLifecycleConfig("Team", "gone"),
     ],
 )
-def test_messages_to_ourselves_come_back_as_they_were(look: LookAtNotebook | LookAtConfiguration) -> None:
+def test_messages_to_ourselves_come_back_as_they_were(look: ReconcileNotebook | ReconcileLifecycleConfig) -> None:
     message, _ = to_message(look, now=1_800_000_000, correlation_id="event-1")
     assert read(json.loads(json.dumps(message))) == (look,)
 
 
 def test_a_message_is_held_back_until_there_is_something_to_see() -> None:
-    assert to_message(LookAtNotebook("box", "its time ends", at=160), 100, "event-1")[1] == 60
-    assert to_message(LookAtNotebook("box", "its time ends", at=90), 100, "event-1")[1] == 0
+    assert to_message(ReconcileNotebook("box", "its time ends", at=160), 100, "event-1")[1] == 60
+    assert to_message(ReconcileNotebook("box", "its time ends", at=90), 100, "event-1")[1] == 0
 
 
 JSON = st.recursive(

@@ -10,21 +10,22 @@ from builders import NOW, SETTINGS, a_record, a_report
 from hypothesis import given, strategies as st
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.rules.answers import connection_of, details, list_entry
-from notebook_ssh.rules.doctor import doctor_json, doctor_text, examine
-from notebook_ssh.rules.record import Mode, NotebookState, Phase, Record, Report, Way, Wish
-from notebook_ssh.rules.status import (
+from notebook_ssh.http_api.diagnosis import doctor_json, doctor_text
+from notebook_ssh.http_api.views import connection_for, details, list_entry
+from notebook_ssh.model.checks import run_checks
+from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, NotebookState, Phase, Record, Report
+from notebook_ssh.model.status import (
     STARTING_SECONDS,
     WAKE_AGAIN_SECONDS,
     Code,
     Wake,
     address_of,
-    iso_time,
     last_address,
     silent_after,
     status_of,
     wake,
 )
+from notebook_ssh.model.text import iso_time
 
 SYNC = 300
 TOO_LARGE = Problem("config-too-large", "The on-start script has 12,000 bytes.")
@@ -32,25 +33,31 @@ NO_CARD = Problem("ngrok-card-required", "ngrok wants a card.")
 RULE_LIMIT = Problem("rule-limit", "The group sg-1 is full.")
 CONNECTING = a_report(phase=Phase.CONNECTING, host=None, port=None, connected_since=None, phase_since=NOW - 20)
 THROUGH_BASTION = a_report(mode=Mode.BASTION, host=None, port=None)
-OPEN = Way(open=True, private_ip="10.0.1.5", since=NOW - 300)
-NGROK, VIA_BASTION = Wish(mode=Mode.NGROK), Wish(mode=Mode.BASTION)
+OPEN = BastionRoute(open=True, private_ip="10.0.1.5", since=NOW - 300)
+NGROK, VIA_BASTION = NotebookSpec(mode=Mode.NGROK), NotebookSpec(mode=Mode.BASTION)
 STOPPED = {"state": NotebookState.STOPPED, "started_at": None}
 
 CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
     # What the tags say comes first.
-    ("nobody wants SSH", a_record(wish=Wish()), Code.OFF, None, None),
-    ("off, though the agent is still connected", a_record(wish=Wish(), report=a_report()), Code.OFF, None, None),
+    ("nobody wants SSH", a_record(spec=NotebookSpec()), Code.OFF, None, None),
+    (
+        "off, though the agent is still connected",
+        a_record(spec=NotebookSpec(), report=a_report()),
+        Code.OFF,
+        None,
+        None,
+    ),
     (
         "a misspelt tag",
-        a_record(wish=Wish(problem=Problem("invalid-tag", "The tag ssh is “ngrk”.")), wished_since=NOW - 9),
+        a_record(spec=NotebookSpec(problem=Problem("invalid-tag", "The tag ssh is “ngrk”.")), spec_changed_at=NOW - 9),
         Code.INVALID_TAG,
         NOW - 9,
         "invalid-tag",
     ),
-    ("the end has come", a_record(wish=replace(NGROK, until=NOW), report=a_report()), Code.EXPIRED, NOW, None),
+    ("the end has come", a_record(spec=replace(NGROK, until=NOW), report=a_report()), Code.EXPIRED, NOW, None),
     (
         "the end is near",
-        a_record(wish=replace(NGROK, until=NOW + 1), report=a_report()),
+        a_record(spec=replace(NGROK, until=NOW + 1), report=a_report()),
         Code.CONNECTED,
         NOW - 400,
         None,
@@ -109,7 +116,7 @@ CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
         NOW - 400,
         None,
     ),
-    ("another mode since", a_record(wish=VIA_BASTION, report=a_report()), Code.STARTING, NOW - 400, None),
+    ("another mode since", a_record(spec=VIA_BASTION, report=a_report()), Code.STARTING, NOW - 400, None),
     (
         "failed",
         a_record(report=a_report(phase=Phase.FAILED, problem=NO_CARD)),
@@ -123,35 +130,35 @@ CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
     # The way through the bastion.
     (
         "through the bastion",
-        a_record(wish=VIA_BASTION, way=OPEN, report=THROUGH_BASTION),
+        a_record(spec=VIA_BASTION, route=OPEN, report=THROUGH_BASTION),
         Code.CONNECTED,
         NOW - 400,
         None,
     ),
     (
         "nobody has looked at the rules",
-        a_record(wish=VIA_BASTION, report=THROUGH_BASTION),
+        a_record(spec=VIA_BASTION, report=THROUGH_BASTION),
         Code.STARTING,
         NOW - 400,
         None,
     ),
     (
         "rules not open",
-        a_record(wish=VIA_BASTION, way=replace(OPEN, open=False), report=THROUGH_BASTION),
+        a_record(spec=VIA_BASTION, route=replace(OPEN, open=False), report=THROUGH_BASTION),
         Code.STARTING,
         NOW - 400,
         None,
     ),
     (
         "no private address",
-        a_record(wish=VIA_BASTION, way=replace(OPEN, private_ip=None), report=THROUGH_BASTION),
+        a_record(spec=VIA_BASTION, route=replace(OPEN, private_ip=None), report=THROUGH_BASTION),
         Code.STARTING,
         NOW - 400,
         None,
     ),
     (
         "no rule possible",
-        a_record(wish=VIA_BASTION, way=replace(OPEN, open=False, problem=RULE_LIMIT), report=THROUGH_BASTION),
+        a_record(spec=VIA_BASTION, route=replace(OPEN, open=False, problem=RULE_LIMIT), report=THROUGH_BASTION),
         Code.ERROR,
         NOW - 300,
         "rule-limit",
@@ -195,7 +202,7 @@ CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
     ("nothing heard for long", a_record(started_at=NOW - STARTING_SECONDS - 1), Code.ERROR, NOW - 901, "agent-silent"),
     (
         "running for long, tagged just now",
-        a_record(started_at=NOW - 90_000, block_since=NOW - 99_000, wished_since=NOW - 5),
+        a_record(started_at=NOW - 90_000, block_since=NOW - 99_000, spec_changed_at=NOW - 5),
         Code.STARTING,
         NOW - 5,
         None,
@@ -210,7 +217,7 @@ CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
         None,
     ),
     ("about to be set up", a_record(block_since=None), Code.PENDING_RESTART, None, None),
-    ("nothing to be set up in", a_record(configuration=None, block_since=None), Code.PENDING_STOP, None, None),
+    ("nothing to be set up in", a_record(lifecycle_config=None, block_since=None), Code.PENDING_STOP, None, None),
     ("cannot be set up", a_record(block_since=None, problem=TOO_LARGE), Code.ERROR, None, "config-too-large"),
     # The report of the run before: it began before this one, and nothing was heard since.
     (
@@ -258,14 +265,14 @@ def test_every_code_is_in_the_table() -> None:
 
 
 def test_the_tag_of_this_stack_is_named() -> None:
-    assert "team-ssh=ngrok" in status_of(a_record(wish=Wish()), NOW, SYNC, "team-ssh").next_step
+    assert "team-ssh=ngrok" in status_of(a_record(spec=NotebookSpec()), NOW, SYNC, "team-ssh").next_step
 
 
-@pytest.mark.parametrize("set_up_too_late", [{"block_since": NOW}, {"block_since": None, "configuration": None}])
+@pytest.mark.parametrize("set_up_too_late", [{"block_since": NOW}, {"block_since": None, "lifecycle_config": None}])
 def test_a_person_stops_it_only_where_no_tag_asks_the_stack_to(set_up_too_late: dict[str, Any]) -> None:
     by_hand = status_of(a_record(**set_up_too_late), NOW, SYNC, "team-ssh").next_step
     assert "or tag it team-ssh-restart=now and the stack does both: aws sagemaker stop-notebook-instance " in by_hand
-    asked_for = a_record(**set_up_too_late, wish=replace(NGROK, restart=True))
+    asked_for = a_record(**set_up_too_late, spec=replace(NGROK, restart=True))
     by_itself = status_of(asked_for, NOW, SYNC, "team-ssh").next_step
     assert by_itself == "Wait: it is stopped and started once, as its tag team-ssh-restart says."
 
@@ -287,7 +294,7 @@ def test_an_address_is_given_only_while_it_is_believed_to_work() -> None:
     assert address_of(connected, NOW + 10_000, SYNC) is None
     assert last_address(connected) == ("0.tcp.ngrok.io", 17887)
     assert last_address(replace(connected, state=NotebookState.STOPPING)) is None
-    assert address_of(a_record(wish=VIA_BASTION, way=OPEN, report=THROUGH_BASTION), NOW, SYNC) == ("10.0.1.5", 22)
+    assert address_of(a_record(spec=VIA_BASTION, route=OPEN, report=THROUGH_BASTION), NOW, SYNC) == ("10.0.1.5", 22)
 
 
 def test_times_are_readable_whatever_the_number() -> None:
@@ -299,27 +306,27 @@ def test_times_are_readable_whatever_the_number() -> None:
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
-        (a_record(**STOPPED, wish=replace(NGROK, wake=True)), Wake.START),
-        (a_record(state=NotebookState.FAILED, wish=replace(NGROK, wake=True)), Wake.START),
-        (a_record(**STOPPED, wish=replace(NGROK, wake=True), wake_at=NOW - 501), Wake.START),
-        (a_record(**STOPPED, wish=replace(NGROK, wake=True), wake_at=NOW - 100), Wake.NOT_NEEDED),
-        (a_record(**STOPPED, wish=replace(NGROK, wake=True), wake_at=NOW - WAKE_AGAIN_SECONDS - 1), Wake.START),
+        (a_record(**STOPPED, spec=replace(NGROK, wake=True)), Wake.START),
+        (a_record(state=NotebookState.FAILED, spec=replace(NGROK, wake=True)), Wake.START),
+        (a_record(**STOPPED, spec=replace(NGROK, wake=True), wake_at=NOW - 501), Wake.START),
+        (a_record(**STOPPED, spec=replace(NGROK, wake=True), wake_at=NOW - 100), Wake.NOT_NEEDED),
+        (a_record(**STOPPED, spec=replace(NGROK, wake=True), wake_at=NOW - WAKE_AGAIN_SECONDS - 1), Wake.START),
         (
-            a_record(**STOPPED | {"state_since": NOW - 100}, wish=replace(NGROK, wake=True), wake_at=NOW - 101),
+            a_record(**STOPPED | {"state_since": NOW - 100}, spec=replace(NGROK, wake=True), wake_at=NOW - 101),
             Wake.START,
         ),
         (
-            a_record(**STOPPED | {"state_since": NOW - 100}, wish=replace(NGROK, wake=True), wake_at=NOW - 100),
+            a_record(**STOPPED | {"state_since": NOW - 100}, spec=replace(NGROK, wake=True), wake_at=NOW - 100),
             Wake.NOT_NEEDED,
         ),
-        (a_record(state=NotebookState.PENDING, wish=replace(NGROK, wake=True)), Wake.NOT_NEEDED),
-        (a_record(wish=replace(NGROK, wake=True)), Wake.NOT_NEEDED),
-        (a_record(state=NotebookState.STOPPING, wish=replace(NGROK, wake=True)), Wake.NOT_STOPPED),
-        (a_record(state=NotebookState.UPDATING, wish=replace(NGROK, wake=True)), Wake.NOT_STOPPED),
-        (a_record(state=NotebookState.DELETING, wish=replace(NGROK, wake=True)), Wake.NOT_STOPPED),
-        (a_record(**STOPPED, wish=NGROK), Wake.NOT_ALLOWED),
-        (a_record(**STOPPED, wish=Wish(wake=True)), Wake.NOT_ALLOWED),
-        (a_record(**STOPPED, wish=replace(NGROK, wake=True, until=NOW)), Wake.NOT_ALLOWED),
+        (a_record(state=NotebookState.PENDING, spec=replace(NGROK, wake=True)), Wake.NOT_NEEDED),
+        (a_record(spec=replace(NGROK, wake=True)), Wake.NOT_NEEDED),
+        (a_record(state=NotebookState.STOPPING, spec=replace(NGROK, wake=True)), Wake.NOT_STOPPED),
+        (a_record(state=NotebookState.UPDATING, spec=replace(NGROK, wake=True)), Wake.NOT_STOPPED),
+        (a_record(state=NotebookState.DELETING, spec=replace(NGROK, wake=True)), Wake.NOT_STOPPED),
+        (a_record(**STOPPED, spec=NGROK), Wake.NOT_ALLOWED),
+        (a_record(**STOPPED, spec=NotebookSpec(wake=True)), Wake.NOT_ALLOWED),
+        (a_record(**STOPPED, spec=replace(NGROK, wake=True, until=NOW)), Wake.NOT_ALLOWED),
     ],
 )
 def test_only_a_stopped_notebook_that_may_be_woken_is_woken_once(record: Record, expected: Wake) -> None:
@@ -336,7 +343,7 @@ problems = st.one_of(
         st.text(max_size=30),
     ),
 )
-wishes = st.builds(Wish, mode=st.sampled_from(Mode), until=maybe, problem=problems, wake=st.booleans())
+specs = st.builds(NotebookSpec, mode=st.sampled_from(Mode), until=maybe, problem=problems, wake=st.booleans())
 reports = st.builds(
     Report,
     boot=st.just("b"),
@@ -356,19 +363,23 @@ reports = st.builds(
 records = st.builds(
     Record,
     name=st.just("demo"),
-    wish=wishes,
+    spec=specs,
     state=st.sampled_from(NotebookState),
     state_since=times,
     started_at=maybe,
-    configuration=st.sampled_from([None, "c"]),
+    lifecycle_config=st.sampled_from([None, "c"]),
     block_since=maybe,
     problem=problems,
-    wished_since=maybe,
+    spec_changed_at=maybe,
     wake_at=maybe,
-    way=st.one_of(
+    route=st.one_of(
         st.none(),
         st.builds(
-            Way, open=st.booleans(), private_ip=st.sampled_from([None, "10.0.1.5"]), since=times, problem=problems
+            BastionRoute,
+            open=st.booleans(),
+            private_ip=st.sampled_from([None, "10.0.1.5"]),
+            since=times,
+            problem=problems,
         ),
     ),
     report=st.one_of(st.none(), reports),
@@ -388,11 +399,11 @@ def test_every_record_has_a_status_and_a_next_step(record: Record, now: int) -> 
 def test_every_record_has_every_answer(record: Record, now: int) -> None:
     """And a connection is offered only when the status says so, all of it in plain words."""
     status = status_of(record, now, SYNC)
-    connection = connection_of(record, now, SETTINGS)
+    connection = connection_for(record, now, SETTINGS)
     assert (connection is not None) <= (status.code is Code.CONNECTED)
     assert list_entry(record, now, SETTINGS)["status"] == status.code
     assert details(record, now, SETTINGS)["next_step"] == status.next_step
-    diagnosis = examine(record, now, SETTINGS)
-    assert [hop.name for hop in diagnosis.hops][:4] == ["tag", "configuration", "restart", "agent"]
-    assert len(doctor_json(diagnosis)["hops"]) == 6
+    diagnosis = run_checks(record, now, SETTINGS)
+    assert [check.name for check in diagnosis.checks][:4] == ["tag", "lifecycle_config", "restart", "agent"]
+    assert len(doctor_json(diagnosis)["checks"]) == 6
     assert all(line.isprintable() for line in doctor_text(diagnosis).split("\n"))

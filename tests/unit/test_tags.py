@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from notebook_ssh.rules.record import Mode, Wish
-from notebook_ssh.rules.tags import read_wish, status_keys, wish_keys
+from notebook_ssh.model.record import Mode, NotebookSpec
+from notebook_ssh.model.spec import parse_spec, spec_tag_keys, status_keys
 
 SIX_PM = 1_906_567_200
 """2030-06-01T18:00:00Z."""
 
 
-def wish(**tags: str) -> Wish:
-    return read_wish({key.replace("_", "-"): value for key, value in tags.items()}, "ssh")
+def spec(**tags: str) -> NotebookSpec:
+    return parse_spec({key.replace("_", "-"): value for key, value in tags.items()}, "ssh")
 
 
 @pytest.mark.parametrize(
@@ -31,12 +31,12 @@ def wish(**tags: str) -> Wish:
     ],
 )
 def test_the_mode(value: str, mode: Mode) -> None:
-    assert wish(ssh=value) == Wish(mode=mode)
+    assert spec(ssh=value) == NotebookSpec(mode=mode)
 
 
 def test_no_tag_is_off() -> None:
-    assert read_wish({}, "ssh") == Wish()
-    assert wish(Env="ngrok", sshd="ngrok") == Wish()
+    assert parse_spec({}, "ssh") == NotebookSpec()
+    assert spec(Env="ngrok", sshd="ngrok") == NotebookSpec()
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_no_tag_is_off() -> None:
     ],
 )
 def test_what_goes_with_a_mode(tags: dict[str, str], parts: dict[str, Any]) -> None:
-    assert wish(ssh="ngrok", **tags) == Wish(mode=Mode.NGROK, **parts)
+    assert spec(ssh="ngrok", **tags) == NotebookSpec(mode=Mode.NGROK, **parts)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_what_goes_with_a_mode(tags: dict[str, str], parts: dict[str, Any]) -> N
     ],
 )
 def test_what_cannot_be_understood_is_off_and_says_why(tags: dict[str, str], said: str) -> None:
-    found = wish(**tags)
+    found = spec(**tags)
     assert found.mode is Mode.OFF
     assert found.problem is not None
     assert found.problem.code == "invalid-tag"
@@ -95,30 +95,32 @@ def test_what_cannot_be_understood_is_off_and_says_why(tags: dict[str, str], sai
 
 
 def test_with_ssh_off_the_other_tags_are_nobodys_mistake() -> None:
-    assert wish(ssh="off", ssh_until="tomorrow") == Wish()
-    assert wish(ssh_ngrok_url="nonsense") == Wish()
-    assert wish(ssh="bastion", ssh_ngrok_url="nonsense") == Wish(mode=Mode.BASTION)
+    assert spec(ssh="off", ssh_until="tomorrow") == NotebookSpec()
+    assert spec(ssh_ngrok_url="nonsense") == NotebookSpec()
+    assert spec(ssh="bastion", ssh_ngrok_url="nonsense") == NotebookSpec(mode=Mode.BASTION)
 
 
 def test_the_keys_derive_from_the_stacks_own() -> None:
-    assert read_wish({"tunnel": "ngrok", "tunnel-wake": "yes", "ssh": "off"}, "tunnel") == Wish(Mode.NGROK, wake=True)
-    assert wish_keys("tunnel")[:2] == ("tunnel", "tunnel-ngrok-url")
+    assert parse_spec({"tunnel": "ngrok", "tunnel-wake": "yes", "ssh": "off"}, "tunnel") == NotebookSpec(
+        Mode.NGROK, wake=True
+    )
+    assert spec_tag_keys("tunnel")[:2] == ("tunnel", "tunnel-ngrok-url")
     assert status_keys("tunnel") == ("tunnel-status", "tunnel-address")
-    assert not set(wish_keys("ssh")) & set(status_keys("ssh"))
+    assert not set(spec_tag_keys("ssh")) & set(status_keys("ssh"))
 
 
 def test_access_ends_at_the_very_second() -> None:
-    found = wish(ssh="ngrok", ssh_until="2030-06-01T18:00Z")
-    assert found.mode_at(SIX_PM - 1) is Mode.NGROK
-    assert found.mode_at(SIX_PM) is Mode.OFF
+    found = spec(ssh="ngrok", ssh_until="2030-06-01T18:00Z")
+    assert found.effective_mode(SIX_PM - 1) is Mode.NGROK
+    assert found.effective_mode(SIX_PM) is Mode.OFF
 
 
 TEXT = st.text(max_size=300) | st.from_regex(r"\d{1,5}-\d{1,3}-\d{1,3}[T ]\d{1,3}:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?")
 
 
-@given(st.dictionaries(st.sampled_from(wish_keys("ssh")), TEXT), st.sampled_from(["ngrok", "bastion", ""]))
+@given(st.dictionaries(st.sampled_from(spec_tag_keys("ssh")), TEXT), st.sampled_from(["ngrok", "bastion", ""]))
 def test_any_text_has_a_meaning(tags: dict[str, str], mode: str) -> None:
-    found = read_wish(({"ssh": mode} if mode else {}) | tags, "ssh")
+    found = parse_spec(({"ssh": mode} if mode else {}) | tags, "ssh")
     assert found.problem is None or found.mode is Mode.OFF
     if found.problem:
         # It can stand in a log, in a status and, cut, on a console.

@@ -5,27 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.rules.record import Mode, NotebookState, Record, Wish
-from notebook_ssh.rules.status import Code
-from notebook_ssh.rules.tally import tally
+from notebook_ssh.model.fleet_stats import fleet_stats
+from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Record
+from notebook_ssh.model.status import Code
 
 NOW = 1_700_000_000
 
 
 def notebook(name: str, **parts: object) -> Record:
-    record = Record(name=name, wish=Wish(mode=Mode.NGROK), state=NotebookState.STOPPED, state_since=NOW - 60)
+    record = Record(name=name, spec=NotebookSpec(mode=Mode.NGROK), state=NotebookState.STOPPED, state_since=NOW - 60)
     return replace(record, **parts)  # type: ignore[arg-type]
 
 
 def test_every_notebook_is_counted_once_under_its_status() -> None:
     fleet = [
-        notebook("a", configuration="c", block_since=NOW - 600),
-        notebook("b", configuration="c", block_since=NOW - 600),
-        notebook("c", wish=Wish()),
-        notebook("d", wish=Wish(problem=Problem("invalid-tag", "The tag ssh is ngork."))),
+        notebook("a", lifecycle_config="c", block_since=NOW - 600),
+        notebook("b", lifecycle_config="c", block_since=NOW - 600),
+        notebook("c", spec=NotebookSpec()),
+        notebook("d", spec=NotebookSpec(problem=Problem("invalid-tag", "The tag ssh is ngork."))),
         notebook("e", problem=Problem("config-too-large", "Too large.")),
     ]
-    counted = tally(fleet, NOW, 300, "ssh")
+    counted = fleet_stats(fleet, NOW, 300, "ssh")
     assert counted.statuses == {Code.STOPPED: 2, Code.OFF: 1, Code.INVALID_TAG: 1, Code.ERROR: 1}
     assert counted.problems == {"invalid-tag": 1, "config-too-large": 1}
     assert counted.wished == 4
@@ -39,9 +39,9 @@ def test_a_bad_token_is_counted_apart_because_it_concerns_everybody() -> None:
         notebook("b", problem=Problem("ngrok-token-missing", "There is no token.")),
         notebook("c", problem=Problem("ngrok-config", "config.yml cannot be read.")),
     ]
-    assert tally(fleet, NOW, 300, "ssh").token_refused == 2
+    assert fleet_stats(fleet, NOW, 300, "ssh").token_refused == 2
 
 
 def test_an_empty_fleet_is_all_zeros() -> None:
-    counted = tally([], NOW, 300, "ssh")
+    counted = fleet_stats([], NOW, 300, "ssh")
     assert (counted.wished, counted.token_refused, counted.count(*Code)) == (0, 0, 0)

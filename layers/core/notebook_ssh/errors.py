@@ -1,6 +1,6 @@
 """What goes wrong, by what is to be done about it: it passes if tried again, it needs a person, or nobody need act.
 
-Transient failures are raised through the handler so that the queue tries again. Permanent ones become
+RetryableError failures are raised through the handler so that the queue tries again. TerminalError ones become
 a `Problem` on the notebook's record, with the remedy, and are not retried until something changes.
 """
 
@@ -21,11 +21,11 @@ class Problem:
     message: str
 
 
-class Transient(Exception):
+class RetryableError(Exception):
     """Passes if tried again: throttling, a time-out, a server error, a status that is about to change."""
 
 
-class Permanent(Exception):
+class TerminalError(Exception):
     """Does not pass by itself. Carries the problem to record."""
 
     def __init__(self, problem: Problem) -> None:
@@ -33,11 +33,11 @@ class Permanent(Exception):
         self.problem = problem
 
 
-class Absent(Exception):
+class NotFoundError(Exception):
     """The service answered, and the thing does not exist. Never raised for a read that failed."""
 
 
-class BadReport(Exception):
+class InvalidReportError(Exception):
     """A report that is refused. field: what is wrong, as in docs/protocol.md. The text is for the agent's log."""
 
     def __init__(self, field: str, message: str) -> None:
@@ -45,5 +45,5 @@ class BadReport(Exception):
         self.field = field
 
 
-class TooLarge(BadReport):
+class PayloadTooLargeError(InvalidReportError):
     """A report whose body is larger than any that an agent sends."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from notebook_ssh.rules.record import Bastion as Bastion
+from notebook_ssh.model.stack import Bastion as Bastion
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Settings:
     tag_key: the tag people write; the other keys derive from it (`ssh`, `ssh-users`, …).
     api_url: base address of the API with its stage, no slash at the end.
     sync_seconds: time between two reports of an agent.
-    fallback_configuration: the lifecycle configuration made for notebooks that have none.
+    default_config: the lifecycle configuration made for notebooks that have none.
     keys_path: SSM path of the central public keys, no slash at the end.
     dry_run: plan, record and log, but write nothing outside the table.
     allow_loopback: a notebook may report an address of this very machine. Set by the local run alone.
@@ -30,7 +30,7 @@ class Settings:
     api_url: str
     region: str
     sync_seconds: int
-    fallback_configuration: str
+    default_config: str
     ngrok_secret: str
     keys_path: str
     notebook_queue: str
@@ -68,7 +68,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         api_url=environment.get("API_URL", ""),
         region=environment["AWS_REGION"],
         sync_seconds=int(environment.get("SYNC_SECONDS", "300")),
-        fallback_configuration=environment.get("FALLBACK_CONFIGURATION", "better-sagemaker"),
+        default_config=environment.get("FALLBACK_CONFIGURATION", "better-sagemaker"),
         ngrok_secret=environment.get("NGROK_SECRET", ""),
         keys_path=environment.get("KEYS_PATH", "").rstrip("/"),
         notebook_queue=environment.get("NOTEBOOK_QUEUE", ""),

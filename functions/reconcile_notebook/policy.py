@@ -1,0 +1,45 @@
+"""The stack's side of every plan: above all the block, made once for each Lambda process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cache
+from pathlib import Path
+
+from notebook_ssh import __version__
+from notebook_ssh.model.block_program import BlockSettings, render_block
+from notebook_ssh.model.managed_block import Block
+from notebook_ssh.planning.notebook import BlockPolicy
+from notebook_ssh.settings import Settings
+
+LAYER = "/opt/notebook_agent"
+"""Where Lambda unpacks the agent's layer; `NOTEBOOK_AGENT` names another place."""
+
+
+def load_policy(settings: Settings) -> BlockPolicy:
+    """The terms of this stack, with its block."""
+    return BlockPolicy(
+        tag_key=settings.tag_key,
+        default_config=settings.default_config,
+        block=_block(settings, Path(os.environ.get("NOTEBOOK_AGENT", LAYER))),
+    )
+
+
+@cache
+def _block(settings: Settings, layer: Path) -> Block:
+    return render_block(
+        frame=(layer / "block.sh").read_text(),
+        boot=(layer / "boot.py").read_text(),
+        agent=(layer / "agent.py").read_text(),
+        settings=BlockSettings(
+            stack=settings.stack,
+            version=__version__,
+            region=settings.region,
+            api_url=settings.api_url,
+            tag_key=settings.tag_key,
+            ngrok_download=settings.ngrok_download,
+            ngrok_sha256=settings.ngrok_sha256,
+            worker_sha256=hashlib.sha256((layer / "worker.py").read_bytes()).hexdigest(),
+        ),
+    )

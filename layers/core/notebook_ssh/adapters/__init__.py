@@ -1,0 +1,1 @@
+"""One module a service: reads and writes, no decisions."""

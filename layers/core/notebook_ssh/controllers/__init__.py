@@ -1,0 +1,1 @@
+"""Use cases: each observes, plans and applies."""

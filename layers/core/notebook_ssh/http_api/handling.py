@@ -1,0 +1,125 @@
+"""From a request to an answer, for API Gateway's proxy integration: the one place where failures become HTTP.
+
+No caller ever sees a stack trace, an AWS message or another notebook's data; the log has the cause, under the
+request's id that the answer names.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from notebook_ssh.errors import InvalidReportError, PayloadTooLargeError, RetryableError
+from notebook_ssh.model.record import is_notebook_name
+from notebook_ssh.triggers.correlation import FIELD, correlation_of
+
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+
+LARGEST_ANSWER = 6_000_000
+"""Bytes: below what a function may hand back at once (Lambda, "Invocation payload, synchronous": 6 MB)."""
+
+_HEADERS = {
+    # An address is good for as long as the connection stands; a copy in between would be wrong at the next start.
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer: `status` as in RFC 9110, `body` as it goes over the wire."""
+
+    body: str
+    status: int = 200
+    content_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Refused(Exception):
+    """The request is not served. code and message: for the caller. more: further members of the JSON answer."""
+
+    def __init__(self, status: int, code: str, message: str, /, **more: Any) -> None:
+        super().__init__(f"{status} {code}")
+        self.answer = Answer(json_text({"error": code, "message": message, **more}), status)
+
+
+def log_keys(event: Mapping[str, Any], context: Any) -> dict[str, str]:
+    """What the log lines of a request go by: its id, which an error answer names, Lambda's own, and the notebook's name."""
+    run = getattr(context, "aws_request_id", "")
+    # A caller may choose the id (API Gateway, "$context variables", `requestId`), and writes the path.
+    keys = {
+        FIELD: correlation_of((event.get("requestContext") or {}).get("requestId"), run),
+        "function_request_id": run,
+    }
+    name = (event.get("pathParameters") or {}).get("name") or ""
+    return keys | ({"notebook": name} if is_notebook_name(name) else {})
+
+
+def json_text(value: Any) -> str:
+    """`value` as JSON, in ASCII, so that no terminal is handed what it would interpret."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def notebook_name(event: Mapping[str, Any]) -> str:
+    """The notebook's name in the path. Raises Refused when SageMaker would not allow it."""
+    name = (event.get("pathParameters") or {}).get("name") or ""
+    if not is_notebook_name(name):
+        raise Refused(
+            400, "bad-name", "name: a notebook's name is 1 to 63 letters, digits and hyphens, no hyphen at either end."
+        )
+    return name
+
+
+def header(event: Mapping[str, Any], name: str) -> str:
+    """The value of a request's header, in any capitals; empty when it is not there."""
+    headers = event.get("headers") or {}
+    return next((value or "" for key, value in headers.items() if key.lower() == name.lower()), "")
+
+
+def body_of(event: Mapping[str, Any]) -> bytes:
+    """The request's body as sent."""
+    body = event.get("body") or ""
+    return b64decode(body) if event.get("isBase64Encoded") else body.encode("utf-8", "surrogatepass")
+
+
+def serve(
+    event: Mapping[str, Any],
+    context: Any,
+    answer: Callable[[Mapping[str, Any]], Answer],
+    log: Callable[[], logging.Logger | Any],
+) -> dict[str, Any]:
+    """What `answer` says to `event`, as API Gateway wants it; whatever it raises becomes an error answer.
+
+    log: gives the logger, and is asked for it only when there is something to tell.
+    """
+    keys = log_keys(event, context)
+    request = keys[FIELD]
+    try:
+        said = answer(event)
+        if len(said.body) > LARGEST_ANSWER and len(said.body.encode()) > LARGEST_ANSWER:
+            raise Refused(507, "too-many", "The answer is larger than 6 MB: ask for one notebook at a time.")
+    except Refused as refused:
+        said = refused.answer
+    except InvalidReportError as bad:
+        status = 413 if isinstance(bad, PayloadTooLargeError) else 400
+        said = Refused(status, "too-large" if status == 413 else "bad-report", str(bad), field=bad.field).answer
+    except RetryableError as later:
+        log().warning("try again later: %s", later, extra=keys)
+        said = Refused(503, "later", f"AWS is busy: try again in some seconds (request {request}).").answer
+        said = Answer(said.body, said.status, said.content_type, {"Retry-After": "5"})
+    except Exception:
+        log().exception("request failed", extra=keys)
+        said = Refused(
+            500, "internal", f"This should not happen. The log of the function has the cause, under request {request}."
+        ).answer
+    return {
+        "statusCode": said.status,
+        "headers": {"Content-Type": said.content_type, **_HEADERS, **said.headers},
+        "body": said.body,
+        "isBase64Encoded": False,
+    }

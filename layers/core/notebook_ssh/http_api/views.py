@@ -1,0 +1,239 @@
+"""What the API answers to people and programs about notebooks, in each of its formats (docs/api.md).
+
+Whatever a notebook told was checked when it came in (`reports.report`). Here, at the edge of every format, it is
+checked once more, in one place: `connection_for` hands out nothing that could mean more than a word to a shell,
+to `ssh_config` or to `known_hosts`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from notebook_ssh.model.record import Mode, Record
+from notebook_ssh.model.stack import StackSettings
+from notebook_ssh.model.status import Code, Status, last_address, status_of
+from notebook_ssh.model.text import iso_time
+
+USER = "ec2-user"
+"""The login of every SageMaker notebook."""
+
+_WORD = re.compile(r"[A-Za-z0-9_:](?:[A-Za-z0-9._:-]*[A-Za-z0-9_:])?")
+_HOST_KEY = re.compile(r"[a-z0-9-]+ [A-Za-z0-9+/]+={0,2}")
+_STRENGTH = ("ssh-ed25519", "ecdsa-sha2-nistp521", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp256", "ssh-rsa")
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyJump:
+    """The bastion as ssh goes through it. alias: its name in `ssh_config`. port: 22 unless the parameter names one."""
+
+    host: str
+    user: str
+    alias: str
+    port: int = 22
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.user}@{host}" + (f":{self.port}" if self.port != 22 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How to connect to a notebook: every part is a plain word, safe in any of the formats."""
+
+    name: str
+    host: str
+    port: int
+    host_keys: tuple[str, ...] = ()
+    jump: ProxyJump | None = None
+
+    @property
+    def alias(self) -> str:
+        """The name that stands for the host in `known_hosts`. In lower case, as ssh(1) compares it."""
+        return self.name.lower()
+
+
+def connection_for(record: Record, now: int, stack: StackSettings) -> Connection | None:
+    """How to connect to `record`'s notebook, or None unless that is believed to work at `now`."""
+    if _status(record, now, stack).code is not Code.CONNECTED:
+        return None
+    address = last_address(record)
+    if address is None or record.report is None:
+        return None
+    host, port = address
+    jump = None
+    if record.spec.mode is Mode.BASTION:
+        jump = _jump(stack)
+        if jump is None:
+            return None
+    words = [record.name, host, *((jump.host, jump.user, jump.alias) if jump else ())]
+    if not all(_WORD.fullmatch(word) for word in words):
+        return None
+    keys = tuple(key for key in record.report.host_keys if _HOST_KEY.fullmatch(key))
+    return Connection(record.name, host, port, keys, jump)
+
+
+def ssh_command(connection: Connection) -> str:
+    """`ssh -p 17887 ec2-user@0.tcp.ngrok.io`, or `ssh -J ec2-user@bastion.example.com ec2-user@10.0.1.5`."""
+    words = ["ssh"]
+    if connection.jump:
+        words += ["-J", str(connection.jump)]
+    if connection.port != 22:
+        words += ["-p", str(connection.port)]
+    return " ".join([*words, f"{USER}@{connection.host}"])
+
+
+def address_line(connection: Connection) -> str:
+    """`0.tcp.ngrok.io 17887`."""
+    return f"{connection.host} {connection.port}"
+
+
+def ssh_config(connections: Iterable[Connection], stack: str) -> str:
+    """`Host` blocks, ssh_config(5), one for each connection and one for the bastion where somebody needs it.
+
+    The bastion's name has a dot, which no notebook's can have: nobody's notebook is taken for it.
+    """
+    known_hosts = f"~/.ssh/{stack}.known_hosts"
+    blocks = [f"# Host keys: save the answer of known-hosts as {known_hosts}"]
+    jumps: dict[str, ProxyJump] = {}
+    for connection in connections:
+        lines = [
+            "Host " + " ".join(dict.fromkeys((connection.name, connection.alias))),
+            f"HostName {connection.host}",
+            f"Port {connection.port}",
+            f"User {USER}",
+            f"HostKeyAlias {connection.alias}",
+            f"UserKnownHostsFile {known_hosts}",
+            "StrictHostKeyChecking yes",
+            "ServerAliveInterval 30",
+        ]
+        if connection.jump:
+            jumps[connection.jump.alias] = connection.jump
+            lines.append(f"ProxyJump {connection.jump.alias}")
+        blocks.append("\n  ".join(lines))
+    for jump in jumps.values():
+        blocks.append(f"Host {jump.alias}\n  HostName {jump.host}\n  Port {jump.port}\n  User {jump.user}")
+    return "\n\n".join(blocks)
+
+
+def known_hosts(connection: Connection) -> list[str]:
+    """Lines of a known_hosts file (sshd(8)) under the notebook's name, to go with `HostKeyAlias`."""
+    return [f"{connection.alias} {key}" for key in connection.host_keys]
+
+
+def fleet_known_hosts(connections: Iterable[Connection]) -> Iterator[str]:
+    """One line for each notebook: its strongest key, for ssh asks a host for a key of the type that it knows.
+
+    All keys of a large fleet would be more than the 6 MB that a function may answer.
+    """
+    for connection in connections:
+        keys = sorted(connection.host_keys, key=_weakness)
+        if keys:
+            yield f"{connection.alias} {keys[0]}"
+
+
+def list_entry(record: Record, now: int, stack: StackSettings) -> dict[str, Any]:
+    """A notebook in the list."""
+    status = _status(record, now, stack)
+    return {
+        "name": record.name,
+        "mode": str(record.spec.mode),
+        "status": str(status.code),
+        "address": _address_text(record, stack),
+        "since": _iso(status.since),
+    }
+
+
+def details(record: Record, now: int, stack: StackSettings) -> dict[str, Any]:
+    """Everything that is known and no secret. Times are ISO 8601; unknown is null.
+
+    `address` is the last one of the present run, whatever the status; `ssh` is there only when it is believed to work.
+    """
+    status, connection, report, spec = (
+        _status(record, now, stack),
+        connection_for(record, now, stack),
+        record.report,
+        record.spec,
+    )
+    address = _reachable(record, stack)
+    jump = _jump(stack) if spec.mode is Mode.BASTION else None
+    return {
+        "name": record.name,
+        "mode": str(spec.mode),
+        **status_json(status),
+        "ssh": ssh_command(connection) if connection else None,
+        "address": _address_text(record, stack),
+        "host": address[0] if address else None,
+        "port": address[1] if address else None,
+        "user": USER,
+        "jump": str(jump) if jump else None,
+        "host_keys": list(report.host_keys) if report and address else [],
+        "until": _iso(spec.until),
+        "users": list(spec.users),
+        "wake": spec.wake,
+        "keys": {
+            "own": report.keys_own,
+            "central": report.keys_central,
+            "rejected": [{"line": line.line, "reason": line.reason} for line in report.rejected],
+        }
+        if report
+        else None,
+        "sessions": {"open": report.sessions, "active_at": _iso(report.active_at)} if report else None,
+        "reported_at": _iso(report.received_at) if report else None,
+        "agent": report.agent if report else None,
+        "instance": {"state": str(record.state), "since": _iso(record.state_since or None)},
+        "lifecycle_config": record.lifecycle_config,
+        "block_since": _iso(record.block_since),
+        "planned": list(record.planned),
+    }
+
+
+def status_json(status: Status) -> dict[str, Any]:
+    """A status as JSON: the code, since when, what is and what to do."""
+    problem = status.problem
+    return {
+        "status": str(status.code),
+        "since": _iso(status.since),
+        "message": status.message,
+        "next_step": status.next_step,
+        "problem": {"code": problem.code, "message": problem.message} if problem else None,
+    }
+
+
+def _status(record: Record, now: int, stack: StackSettings) -> Status:
+    return status_of(record, now, stack.sync_seconds, stack.tag_key)
+
+
+def _jump(stack: StackSettings) -> ProxyJump | None:
+    if stack.bastion is None:
+        return None
+    host, port = stack.bastion.host, ""
+    if host.count(":") == 1:  # more of them make an IPv6 address, which has no port here
+        host, _, port = host.partition(":")
+    return ProxyJump(host, stack.bastion.user, f"bastion.{stack.stack}", int(port) if port.isdecimal() else 22)
+
+
+def _reachable(record: Record, stack: StackSettings) -> tuple[str, int] | None:
+    """The last address; none where only a bastion leads to it and the stack has none any more."""
+    return None if record.spec.mode is Mode.BASTION and stack.bastion is None else last_address(record)
+
+
+def _address_text(record: Record, stack: StackSettings) -> str | None:
+    address = _reachable(record, stack)
+    return f"{address[0]}:{address[1]}" if address else None
+
+
+def _iso(seconds: int | None) -> str | None:
+    return None if seconds is None else iso_time(seconds)
+
+
+def _weakness(key: str) -> int:
+    kind = key.split(" ", 1)[0]
+    return _STRENGTH.index(kind) if kind in _STRENGTH else len(_STRENGTH)
+
+
+def lines(texts: Sequence[str]) -> str:
+    """`texts` as a text file: each line with its end."""
+    return "".join(f"{text}\n" for text in texts)

@@ -1,0 +1,205 @@
+"""The block's body: the agent packed into the shell frame (layers/notebook_agent/block.sh).
+
+What is packed is the agent's own source, squeezed; docs/block.md says how anyone unpacks and compares it.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import hashlib
+import io
+import lzma
+import re
+import tokenize
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from functools import cache
+
+from notebook_ssh.model.managed_block import STACK, VERSION, Block, fingerprint
+
+BUDGET = 6_000
+"""Bytes that a rendered block may take of a script's 12,288: half for us, half and more for the owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSettings:
+    """What the block tells the agent. None of it is a secret; all of it can be read in the script.
+
+    api_url: base address of the API with its stage, no slash at the end.
+    ngrok_download, ngrok_sha256: where ngrok comes from instead of its own site, and what it must be; or "".
+    worker_sha256: SHA-256 of the program that the agent takes from the API, and of no other; or "".
+    Raises ValueError naming the setting whose value could not stand between quotes in a shell.
+    """
+
+    stack: str
+    version: str
+    region: str
+    api_url: str
+    tag_key: str
+    ngrok_download: str = ""
+    ngrok_sha256: str = ""
+    worker_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        for (name, pattern), value in zip(_ALLOWED.items(), astuple(self), strict=True):
+            if not re.fullmatch(pattern, value):
+                raise ValueError(f"the block's {name} is {value!r}, which is not {pattern}")
+
+    def words(self) -> str:
+        """The arguments of the agent, quoted for a shell: `'REGION=eu-west-1' …`. Empty ones are left out."""
+        named = zip(_WORDS, astuple(self), strict=True)
+        return " ".join(f"'{word}={value}'" for word, value in named if value)
+
+
+_URL = r"https?://[A-Za-z0-9._~:/@%+=-]+"
+_SHA256 = r"([0-9a-f]{64})?"
+_ALLOWED = {
+    "stack": STACK.pattern,
+    "version": VERSION.pattern,
+    "region": r"[a-z]{2}(-[a-z]+)+-[0-9]",
+    "api_url": _URL,
+    # Tag keys allow letters, digits, blanks and + - = . _ : / @ (Tag, `Key`).
+    "tag_key": r"[\w +=.:/@-]{1,100}",
+    # `{arch}` stands for the machine's, amd64 or arm64; the agent puts it in.
+    "ngrok_download": r"(https?://[A-Za-z0-9._~:/@%+=,{}-]+)?",
+    "ngrok_sha256": _SHA256,
+    "worker_sha256": _SHA256,
+}
+_WORDS = ("STACK", "VERSION", "REGION", "API", "TAG_KEY", "NGROK_DOWNLOAD", "NGROK_SHA256", "WORKER")
+
+
+def render_block(frame: str, boot: str, agent: str, settings: BlockSettings) -> Block:
+    """The block of `settings.stack`: `frame` (shell) with the settings and the packed `boot` and `agent` (Python).
+
+    The block's id is the fingerprint of what went in, so that the same source is the same block
+    whatever library packed it. Packing waits until the body is asked for, and is done once.
+    """
+    source = "\0".join((frame, boot, agent, *astuple(settings)))
+    return Block(
+        stack=settings.stack,
+        version=settings.version,
+        id=fingerprint(source.encode()),
+        body=cache(lambda: render_body(frame, boot, agent, settings)),
+    )
+
+
+def render_body(frame: str, boot: str, agent: str, settings: BlockSettings) -> bytes:
+    """The text between the marker lines.
+
+    Raises ValueError when the frame lacks a place, SyntaxError when a program is no Python.
+    """
+    program = f"{minify(boot)}\0{minify(agent)}".encode()
+    places = {
+        "payload": pack(program),
+        "sum": hashlib.sha256(program).hexdigest()[:16],
+        "arguments": settings.words(),
+    }
+    text = _without_comments(frame)
+    if sorted(_PLACE.findall(text)) != sorted(places):
+        raise ValueError(f"the frame has the places {_PLACE.findall(text)} to fill in, instead of {list(places)}")
+    # In one pass and by a function: what is put in may hold @ signs and backslashes of its own.
+    return _PLACE.sub(lambda place: places[place[1]], text).encode()
+
+
+_PLACE = re.compile(r"@([a-z]+)@")
+
+
+def _without_comments(frame: str) -> str:
+    return "".join(line for line in frame.splitlines(keepends=True) if not line.startswith("#"))
+
+
+def pack(program: bytes) -> str:
+    """`program` compressed, in base85: letters, digits and signs without quotes, blanks and backslashes.
+
+    The old .lzma format: its short header names the filter, so that `lzma.decompress` needs no words.
+    """
+    # The dictionary is small because the preset's own, 64 MB, would cost a Lambda function its memory.
+    preset = 9 | lzma.PRESET_EXTREME
+    filters = [{"id": lzma.FILTER_LZMA1, "preset": preset, "dict_size": 1 << 16, "lc": 3, "lp": 0, "pb": 0}]
+    return base64.b85encode(lzma.compress(program, lzma.FORMAT_ALONE, filters=filters)).decode()
+
+
+def minify(source: str) -> str:
+    """Python source without comments, docstrings and needless blanks: the same program, as its syntax tree proves.
+
+    Names stay, so that a traceback can be read: shortening them safely saves less than 2 % (docs/block.md).
+    Raises SyntaxError for what is no Python.
+    """
+    tree = ast.parse(source)
+    instead = dict(_docstrings(tree))
+    squeezed = "".join(_lines(source, instead))
+    if ast.dump(ast.parse(squeezed)) != ast.dump(tree):
+        raise ValueError("squeezing changed the program")
+    return squeezed
+
+
+def _docstrings(tree: ast.Module) -> Iterator[tuple[tuple[int, int], str]]:
+    """Where each docstring begins, and what stands in its place; `tree` loses them too."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        match node.body:
+            case [ast.Expr(value=ast.Constant(value=str())) as first, *rest]:
+                if rest or isinstance(node, ast.Module):
+                    node.body = rest
+                    yield (first.lineno, first.col_offset), ""
+                else:
+                    node.body = [ast.Expr(ast.Constant(0))]
+                    yield (first.lineno, first.col_offset), "0"
+
+
+def _lines(source: str, instead: dict[tuple[int, int], str]) -> Iterator[str]:
+    """The logical lines of `source`, squeezed, one blank per level of indentation.
+
+    instead: what stands in the place of the docstring that begins at (line, column).
+    """
+    depth = 0
+    line = ""
+    for token in _tokens(source):
+        match token.type:
+            case tokenize.INDENT:
+                depth += 1
+            case tokenize.DEDENT:
+                depth -= 1
+            case tokenize.NEWLINE:
+                if line:
+                    yield " " * depth + line + "\n"
+                line = ""
+            case tokenize.COMMENT | tokenize.NL | tokenize.ENDMARKER:
+                pass
+            case _:
+                text = token.string if line else instead.get(token.start, token.string)
+                line += " " * _would_merge(line, text) + text
+
+
+def _would_merge(before: str, after: str) -> bool:
+    """Two words would become one without a blank between them."""
+    return bool(re.search(r"\w$", before) and re.match(r"\w", after))
+
+
+def _tokens(source: str) -> Iterator[tokenize.TokenInfo]:
+    """Tokens of `source`, each f-string as one: Python 3.12 and later take them apart (PEP 701)."""
+    start_type = getattr(tokenize, "FSTRING_START", None)
+    end_type = getattr(tokenize, "FSTRING_END", None)
+    lines = list(io.StringIO(source))
+    depth = 0
+    begin = (0, 0)
+    for token in tokenize.generate_tokens(iter(lines).__next__):
+        if token.type == start_type:
+            begin = begin if depth else token.start
+            depth += 1
+        if not depth:
+            yield token
+        if token.type == end_type:
+            depth -= 1
+            if not depth:
+                text = _between(lines, begin, token.end)
+                yield tokenize.TokenInfo(tokenize.STRING, text, begin, token.end, token.line)
+
+
+def _between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
+    part = lines[start[0] - 1 : end[0]]
+    part[-1] = part[-1][: end[1]]
+    part[0] = part[0][start[1] :]
+    return "".join(part)

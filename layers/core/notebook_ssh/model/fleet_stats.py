@@ -1,0 +1,47 @@
+"""The fleet in numbers: how many notebooks have which status, and which problems stand in the way of how many."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from notebook_ssh.model.record import Record
+from notebook_ssh.model.status import Code, status_of
+
+TOKEN_REFUSED = frozenset({"ngrok-token-invalid", "ngrok-token-missing"})
+"""Problems that concern every notebook of the stack at once (docs/statuses.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetStats:
+    """statuses: how many notebooks have each status that occurs. problems: how many each problem's code stands against."""
+
+    statuses: Mapping[Code, int]
+    problems: Mapping[str, int]
+
+    def count(self, *codes: Code) -> int:
+        """How many notebooks have one of these statuses."""
+        return sum(self.statuses.get(code, 0) for code in codes)
+
+    @property
+    def wished(self) -> int:
+        """How many notebooks ask for SSH, whether they get it or not."""
+        return sum(self.statuses.values()) - self.count(Code.OFF)
+
+    @property
+    def token_refused(self) -> int:
+        """How many notebooks cannot connect for want of a good ngrok token."""
+        return sum(number for code, number in self.problems.items() if code in TOKEN_REFUSED)
+
+
+def fleet_stats(records: Iterable[Record], now: int, sync_seconds: int, tag_key: str) -> FleetStats:
+    """Count `records` as they are at `now` (epoch seconds)."""
+    statuses: Counter[Code] = Counter()
+    problems: Counter[str] = Counter()
+    for record in records:
+        status = status_of(record, now, sync_seconds, tag_key)
+        statuses[status.code] += 1
+        if status.problem:
+            problems[status.problem.code] += 1
+    return FleetStats(dict(statuses), dict(problems))

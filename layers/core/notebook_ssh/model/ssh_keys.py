@@ -1,0 +1,272 @@
+"""Public keys as OpenSSH writes them: checked by their structure, so that nothing else passes for one.
+
+Two callers, one need: a host key goes into people's `known_hosts`, a central key into a notebook's
+`authorized_keys`, and in both files a line that is not what it seems admits the wrong party.
+
+Sources: the blob of a key is RFC 4253 §6.6 (ssh-rsa), RFC 5656 §3.1 (ECDSA) and RFC 8709 §4 (Ed25519);
+security-key and certificate types are OpenSSH's PROTOCOL.u2f and PROTOCOL.certkeys; the line around it is
+AUTHORIZED_KEYS FILE FORMAT in sshd(8).
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from notebook_ssh.errors import Problem
+
+CERTIFICATE = "-cert-v01@openssh.com"
+
+CURVES = {"nistp256": 32, "nistp384": 48, "nistp521": 66}
+"""The curves of RFC 5656 §10.1 that OpenSSH knows, with the bytes of one coordinate."""
+
+PLAIN_TYPES = frozenset({"ssh-ed25519", "ssh-rsa"} | {f"ecdsa-sha2-{curve}" for curve in CURVES})
+"""Types without hardware or certificate: what a host shows as its own."""
+
+SECURITY_KEY_TYPES = frozenset({"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"})
+
+CERTIFICATE_TYPES = frozenset(
+    {f"{plain}{CERTIFICATE}" for plain in PLAIN_TYPES}
+    | {f"{key.split('@')[0]}{CERTIFICATE}" for key in SECURITY_KEY_TYPES}
+)
+
+KEY_TYPES = PLAIN_TYPES | SECURITY_KEY_TYPES | CERTIFICATE_TYPES
+
+SMALLEST_RSA_BITS = 1024
+"""What OpenSSH accepts at least (ssh_config(5), RequiredRSASize)."""
+
+LONGEST_LINE = 8192
+"""Bytes: more than a 16,384-bit RSA certificate with its options needs."""
+
+NARROWING = frozenset(
+    {
+        "restrict",
+        "no-agent-forwarding",
+        "no-port-forwarding",
+        "no-pty",
+        "no-user-rc",
+        "no-x11-forwarding",
+        "verify-required",
+        # These give back one thing each that `restrict` took, and nothing that a line without options lacks.
+        "agent-forwarding",
+        "port-forwarding",
+        "pty",
+        "user-rc",
+        "x11-forwarding",
+    }
+)
+NARROWING_WITH_VALUE = frozenset({"command", "expiry-time", "from", "permitlisten", "permitopen"})
+
+
+class InvalidKeyError(ValueError):
+    """A line that is not a public key. The text says why, and holds nothing of the line itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A public key whose structure was checked.
+
+    type: the algorithm's name. blob: canonical base64. options: as written, or empty. comment: one printable line.
+    """
+
+    type: str
+    blob: str
+    options: str = ""
+    comment: str = ""
+
+    @property
+    def material(self) -> str:
+        """`type base64`, the form of `known_hosts` and of a report."""
+        return f"{self.type} {self.blob}"
+
+
+def host_key(text: str) -> str:
+    """`text`, a host's public key as `type base64`, in canonical form.
+
+    Raises InvalidKeyError for anything else, security-key and certificate types included: no notebook has such host keys.
+    """
+    words = text.split(" ")
+    if len(words) != 2:
+        raise InvalidKeyError("a host key is two words, `type base64`")
+    if words[0] not in PLAIN_TYPES:
+        raise InvalidKeyError(f"the type of a host key is one of {', '.join(sorted(PLAIN_TYPES))}")
+    return _key(*words).material
+
+
+def public_key(line: str) -> PublicKey:
+    """The key on `line` of an `authorized_keys` file, whatever its options.
+
+    Raises InvalidKeyError. Empty lines and comment lines are the caller's to skip.
+    """
+    line = line.strip(" \t\r\n")
+    if len(line) > LONGEST_LINE:
+        raise InvalidKeyError(f"longer than {LONGEST_LINE} characters")
+    if not all(character.isprintable() or character == "\t" for character in line):
+        raise InvalidKeyError("a character that cannot be printed")
+    if "PRIVATE KEY" in line:
+        raise InvalidKeyError(
+            "part of a private key, which must never leave its owner: put the .pub file here, and make a new key"
+        )
+    options = ""
+    first, rest = _split(line)
+    if first not in KEY_TYPES:
+        options, line = _options(line)
+        first, rest = _split(line)
+    if first not in KEY_TYPES:
+        raise InvalidKeyError("no known key type, such as ssh-ed25519, at its start or after its options")
+    blob, comment = _split(rest)
+    key = _key(first, blob)
+    return PublicKey(key.type, key.blob, options, comment)
+
+
+def central_key(line: str) -> PublicKey:
+    """The key on `line` of a central parameter: as `public_key`, with options that only narrow what it may do.
+
+    Refused are options that admit more than the person the parameter is named after (`cert-authority`,
+    `principals`), or that a line without options lacks (`environment`, `tunnel`, `no-touch-required`).
+    """
+    key = public_key(line)
+    for name, value in option_names(key.options):
+        if name not in (NARROWING_WITH_VALUE if value else NARROWING):
+            raise InvalidKeyError(f"the option {name[:40]!r}, which central keys may not have (docs/keys.md)")
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Central keys for one notebook. lines: `authorized_keys` lines by user. problem: the first that was found."""
+
+    lines: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    problem: Problem | None = None
+
+
+def admitted(users: Iterable[str], texts: Mapping[str, str], path: str) -> Admitted:
+    """The keys of `users` out of `texts`, the parameters under `path` by user.
+
+    Each line stands for itself: one that is not a key is left out and named, the others are admitted. The comment of
+    every line becomes its user's name, so that sshd's log and the file say whose key it is.
+    """
+    lines: list[tuple[str, tuple[str, ...]]] = []
+    problems: list[Problem] = []
+    for user in users:
+        if user not in texts:
+            problems.append(
+                Problem(
+                    "central-key-missing",
+                    f"There is no central key of {user}: put it there with aws ssm put-parameter --type String "
+                    f"--name {path}/{user} --value file://KEY.pub, or take {user} out of the notebook's tag.",
+                )
+            )
+            continue
+        keys: list[str] = []
+        for number, line in enumerate(texts[user].splitlines(), 1):
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            try:
+                key = central_key(line)
+            except InvalidKeyError as reason:
+                problems.append(
+                    Problem("central-key-malformed", f"Line {number} of {path}/{user} is left out: {reason}.")
+                )
+            else:
+                keys.append(" ".join(filter(None, (key.options, key.material, user))))
+        lines.append((user, tuple(dict.fromkeys(keys))))
+    return Admitted(tuple(lines), problems[0] if problems else None)
+
+
+def option_names(options: str) -> list[tuple[str, bool]]:
+    """The names of `options` in lower case, each with whether it has a value."""
+    names = []
+    while options:
+        end = _end(options, ",")
+        name, equals, _ = options[:end].partition("=")
+        names.append((name.lower(), bool(equals)))
+        options = options[end + 1 :]
+    return names
+
+
+def _split(text: str) -> tuple[str, str]:
+    first, _, rest = text.replace("\t", " ").partition(" ")
+    return first, rest.strip(" ")
+
+
+def _options(line: str) -> tuple[str, str]:
+    """`line` cut where its options end: at the first blank outside quotes."""
+    end = _end(line, " \t")
+    return line[:end], line[end:].strip(" \t")
+
+
+def _end(text: str, stops: str) -> int:
+    """Where the first of `stops` stands outside double quotes, read exactly as sshd does (`\\"` is no quote)."""
+    quoted = False
+    at = 0
+    while at < len(text) and (quoted or text[at] not in stops):
+        if text.startswith('\\"', at):
+            at += 1
+        elif text[at] == '"':
+            quoted = not quoted
+        at += 1
+    return min(at, len(text))
+
+
+def _key(type_: str, blob: str) -> PublicKey:
+    try:
+        raw = b64decode(blob, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidKeyError("what follows the type is not base64: perhaps the line was cut or wrapped") from None
+    _check(type_, _Wire(raw))
+    return PublicKey(type_, b64encode(raw).decode("ascii"))
+
+
+class _Wire:
+    """Reads the binary form, field by field (RFC 4251 §5)."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._at = 0
+
+    def text(self) -> bytes:
+        """One `string`: four bytes of length, then as many bytes."""
+        start = self._at + 4
+        end = start + int.from_bytes(self._raw[self._at : start], "big")
+        if start > len(self._raw) or end > len(self._raw):
+            raise InvalidKeyError("its base64 ends too early: perhaps the line was cut or wrapped")
+        self._at = end
+        return self._raw[start:end]
+
+    def end(self) -> None:
+        if self._at != len(self._raw):
+            raise InvalidKeyError("its base64 holds more than a key")
+
+
+def _check(type_: str, wire: _Wire) -> None:
+    """Raises InvalidKeyError unless `wire` is a key of `type_`, the whole of it, and of a sound size."""
+    if wire.text() != type_.encode("ascii"):
+        raise InvalidKeyError("its base64 holds a key of another type than the line says")
+    certificate = type_.endswith(CERTIFICATE)
+    if certificate:
+        wire.text()  # the nonce, PROTOCOL.certkeys
+    _check_numbers(type_, wire)
+    if type_.startswith("sk-"):
+        wire.text()  # the application, PROTOCOL.u2f
+    if not certificate:  # what a certificate goes on with is for sshd to verify with its authority's key
+        wire.end()
+
+
+def _check_numbers(type_: str, wire: _Wire) -> None:
+    if "ed25519" in type_:
+        if len(wire.text()) != 32:
+            raise InvalidKeyError("an Ed25519 key has 32 bytes")
+    elif "ecdsa" in type_:
+        curve = type_.split(CERTIFICATE)[0].split("@")[0].rsplit("-", 1)[1]
+        if wire.text() != curve.encode("ascii"):
+            raise InvalidKeyError("an ECDSA key on another curve than its type says")
+        point = wire.text()
+        if len(point) != 1 + 2 * CURVES[curve] or point[0] != 4:  # uncompressed, SEC 1 §2.3.3
+            raise InvalidKeyError("an ECDSA key whose point has a wrong size")
+    else:
+        exponent, modulus = (int.from_bytes(wire.text(), "big", signed=True) for _ in range(2))
+        if exponent < 3 or modulus.bit_length() < SMALLEST_RSA_BITS or modulus < 0:
+            raise InvalidKeyError(f"an RSA key of fewer than {SMALLEST_RSA_BITS} bits")
