@@ -23,7 +23,7 @@ from notebook_world import World, a_world
 from simulation.busy import WRITE, EachItsOwn
 from simulation.run import BEGIN
 
-from notebook_ssh.adapters import sqs as queues
+from notebook_ssh.adapters import sqs
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.model.block_program import BlockSettings, render_block
 from notebook_ssh.model.managed_block import Inserted, insert_block
@@ -51,7 +51,7 @@ def _counted() -> Iterator[tuple[World, Counter[str]]]:
 
         for service in ("dynamodb", "sagemaker", "events"):
             client(service).meta.events.register("before-call", note)
-        send, request_bastion_resync = queues.send, queues.request_bastion_resync
+        send, request_bastion_resync = sqs.send, sqs.request_bastion_resync
 
         def sent(queue: str, messages: Any) -> int:
             listed = list(messages)
@@ -63,8 +63,8 @@ def _counted() -> Iterator[tuple[World, Counter[str]]]:
             counts["SendMessage"] += 1
             request_bastion_resync(queue, because, correlation_id)
 
-        patch.setattr(queues, "send", sent)
-        patch.setattr(queues, "request_bastion_resync", told)
+        patch.setattr(sqs, "send", sent)
+        patch.setattr(sqs, "request_bastion_resync", told)
         handle = handler.handle
 
         def watched(*given: Any) -> Any:

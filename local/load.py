@@ -233,8 +233,8 @@ class Fleet:
         signed = AWSRequest(request.method, url, headers, request.body)
         SigV4Auth(self.people if request.kind == "lookup" else self.notebooks, "execute-api", REGION).add_auth(signed)
         line.request(request.method, urlsplit(url).path, request.body, dict(signed.headers.items()))
-        answer = line.getresponse()
-        return answer.status, answer.read()
+        reply = line.getresponse()
+        return reply.status, reply.read()
 
     def _memory(self) -> tuple[float, float, int]:
         """MB of the emulator and of the functions below it, and how many those are."""

@@ -44,7 +44,7 @@ from notebook_ssh.errors import InvalidReportError
 from notebook_ssh.model.record import BastionRoute, Mode
 from notebook_ssh.model.spec import parse_spec
 from notebook_ssh.model.stack import Bastion
-from notebook_ssh.reports.report import Change, Token, answer, read_report, weigh
+from notebook_ssh.reports.report import Accepted, Token, accept, read_report
 
 BEGIN = 1_800_000_000
 MINUTE, HOUR = 60, 3_600
@@ -460,13 +460,13 @@ class Day:
             heard = read_report(ask["body"].encode(), now)
         except InvalidReportError as bad:
             return 0.1, reply | {"status": 400, "text": json.dumps({"error": bad.field, "message": str(bad)})}
-        self.record = replace(self.record, wish=parse_spec(self.tags, "ssh"))
-        verdict = weigh(self.record, "role", heard.report)
-        if not isinstance(verdict, Change):
+        self.record = replace(self.record, spec=parse_spec(self.tags, "ssh"))
+        verdict = accept(self.record, "role", heard.report)
+        if not isinstance(verdict, Accepted):
             return 0.1, reply | {"status": 409, "text": '{"error": "older-report", "message": ""}'}
         self.record = replace(self.record, report=verdict.report)
         self.accepted = self.now
-        told = answer(
+        told = reply(
             self.record, now, sync_seconds=SYNC, bastion=Bastion("bastion.example.com", "jump", "sg-1", "vpc-1"),
             token=self.token, held_version=heard.token_version, keys=[("ana", [self.key])],
             worker=(PROGRAMS / "worker.py").read_text() if heard.wants_worker else None,

@@ -100,18 +100,18 @@ def lay_out(root: Path) -> None:
 
 def an_answer(mode: str = "ngrok", **changes: Any) -> dict[str, Any]:
     """The stack's answer (docs/protocol.md) to a notebook in `mode`."""
-    answer: dict[str, Any] = {"notebook": NAME, "mode": mode, "sync_after": 60, "until": None, "problem": None}
-    answer["authorized_keys"] = []
+    reply: dict[str, Any] = {"notebook": NAME, "mode": mode, "sync_after": 60, "until": None, "problem": None}
+    reply["authorized_keys"] = []
     if mode == "ngrok":
-        answer["ngrok"] = {"url": None, "token_version": "v1", "token": TOKEN}
+        reply["ngrok"] = {"url": None, "token_version": "v1", "token": TOKEN}
     if mode == "bastion":
-        answer["bastion"] = {"host": "bastion.example.com", "user": "jump", "private_ip": "10.0.3.7"}
-    return answer | changes
+        reply["bastion"] = {"host": "bastion.example.com", "user": "jump", "private_ip": "10.0.3.7"}
+    return reply | changes
 
 
-def reply_to(told: dict[str, Any], answer: dict[str, Any], now: float, worker: str) -> dict[str, Any]:
+def reply_to(told: dict[str, Any], reply: dict[str, Any], now: float, worker: str) -> dict[str, Any]:
     """The stack's whole reply to the report `told`: `answer`, the program `worker` when wanted, the token when unknown."""
-    reply = answer | {"server_time": int(now)}
+    reply = reply | {"server_time": int(now)}
     if told.get("wants_worker") and reply["mode"] != "off":
         reply["worker"] = worker
     if "ngrok" in reply and reply["ngrok"]["token_version"] == told.get("token_version"):
@@ -135,7 +135,7 @@ class Server:
             def respond(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
                 body = self.rfile.read(length)
-                status, content = outer.answer(self.command, self.path, dict(self.headers), body)
+                status, content = outer.reply(self.command, self.path, dict(self.headers), body)
                 self.send_response_only(status)
                 self.send_header("Date", formatdate(time.time() + outer.ahead, usegmt=True))
                 self.send_header("Content-Length", str(len(content)))
@@ -154,7 +154,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
-    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+    def reply(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
         """(status, body) for one request."""
         raise NotImplementedError
 
@@ -190,7 +190,7 @@ class Stack(Server):
         super().__init__()
         self.address = self.url
 
-    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+    def reply(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
         if headers.get("X-Amz-Target") == "SageMaker.ListTags":
             if self.tags is None:
                 return 503, b"{}"
@@ -238,7 +238,7 @@ class Download(Server):
         self.content, self.fetched = ngrok_archive(), 0
         super().__init__()
 
-    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+    def reply(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
         self.fetched += 1
         return (200, self.content) if self.content else (404, b"no such page")
 
@@ -250,10 +250,10 @@ class Proxy(Server):
         self.behind, self.seen = behind, list[str]()
         super().__init__()
 
-    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+    def reply(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
         address = urlsplit(path)
         self.seen.append(address.netloc)
-        return self.behind[address.netloc].answer(method, address.path, headers, body)
+        return self.behind[address.netloc].reply(method, address.path, headers, body)
 
 
 def ngrok_archive(program: str | None = None) -> bytes:

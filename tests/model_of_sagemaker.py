@@ -124,7 +124,7 @@ class Model:
         seen = self.see(name)
         plan = plan_notebook(seen, self.policy, self.now)
         if plan.record:
-            self.records[name] = replace(plan.record, seen="")
+            self.records[name] = replace(plan.record, observed_hash="")
         for number, action in enumerate(plan.actions):
             if number == crash_after:
                 return plan.actions
@@ -136,7 +136,7 @@ class Model:
             plan.config_record,
         )
         if plan.record:
-            self.records[name] = replace(plan.record, seen="observed_hash")
+            self.records[name] = replace(plan.record, observed_hash="seen")
         else:
             self.records.pop(name, None)
         for look in plan.follow_ups:

@@ -19,7 +19,7 @@ import pytest
 from moto import mock_aws
 
 from emulator import sagemaker
-from notebook_ssh.adapters import clients, sagemaker as notebooks, sqs as queues
+from notebook_ssh.adapters import clients, sagemaker as adapter, sqs
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.model.managed_block import Block, fingerprint
@@ -188,7 +188,7 @@ class World:
         return {tag["Key"]: tag["Value"] for tag in tags}
 
     def scripts(self, lifecycle_config: str) -> tuple[bytes | None, bytes | None]:
-        found = notebooks.describe_lifecycle_config(lifecycle_config)
+        found = adapter.describe_lifecycle_config(lifecycle_config)
         return found.on_create, found.on_start
 
     def on_start(self, lifecycle_config: str) -> bytes | None:
@@ -198,7 +198,7 @@ class World:
         return b"notebook-ssh stack=" in (self.on_start(lifecycle_config) or b"")
 
     def lifecycle_configs(self) -> set[str]:
-        return {line.name for line in notebooks.list_lifecycle_configs()}
+        return {line.name for line in adapter.list_lifecycle_configs()}
 
     def record(self, name: str) -> Record:
         record = self.table.record(name)
@@ -207,7 +207,7 @@ class World:
 
     def tagged(self, key: str) -> Iterator[tuple[str, dict[str, str]]]:
         """As the tagging API answers."""
-        for line in notebooks.list_notebooks():
+        for line in adapter.list_notebooks():
             tags = self.tags(line.name)
             if key in tags:
                 yield line.arn, tags
@@ -237,7 +237,7 @@ class World:
         return _real_ask(call, **given)
 
 
-_real_ask = notebooks._ask
+_real_ask = adapter._ask
 _worlds: list[World] = []
 _heard: list[bool] = []
 
@@ -323,9 +323,9 @@ def _bind(world: World, patch: pytest.MonkeyPatch) -> None:
         SimpleNamespace(time=lambda: world.now + world.fraction, sleep=lambda seconds: _sleep(world, seconds)),
     )
     patch.setattr(handler, "load_policy", lambda settings: world.policy())
-    patch.setattr(queues, "send", world.send)
-    patch.setattr(queues, "request_bastion_resync", world.request_bastion_resync)
-    patch.setattr(notebooks, "_ask", world.ask)
+    patch.setattr(sqs, "send", world.send)
+    patch.setattr(sqs, "request_bastion_resync", world.request_bastion_resync)
+    patch.setattr(adapter, "_ask", world.ask)
     handler.forget()
 
 

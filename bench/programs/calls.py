@@ -33,9 +33,9 @@ def main(function: str, times: str) -> None:
     for turn in range(int(times)):
         for _ in range(slowed):
             pass
-        answer = handler.handle(_event(function, turn), None)
-        if answer["statusCode"] != 200:
-            raise SystemExit(f"{function} answered {answer}")
+        reply = handler.handle(_event(function, turn), None)
+        if reply["statusCode"] != 200:
+            raise SystemExit(f"{function} answered {reply}")
 
 
 def _event(function: str, turn: int) -> dict[str, Any]:

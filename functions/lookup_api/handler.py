@@ -7,8 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from notebook_ssh.adapters.table import STATUS, Table
-from notebook_ssh.http_api import views as answers
-from notebook_ssh.http_api.handling import JSON, TEXT, Answer, Refused, header, json_text, notebook_name, serve
+from notebook_ssh.http_api import views
+from notebook_ssh.http_api.handling import (
+    JSON,
+    TEXT,
+    HttpError,
+    Response,
+    handle_request,
+    header,
+    json_text,
+    notebook_name,
+)
 from notebook_ssh.http_api.views import Connection
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.status import status_of
@@ -19,7 +28,7 @@ Event = Mapping[str, Any]
 
 def handle(event: Event, context: Any) -> dict[str, Any]:
     """An API Gateway proxy event → its answer."""
-    return serve(event, context, _dispatch, _logger)
+    return handle_request(event, context, _dispatch, _logger)
 
 
 def _logger() -> Any:
@@ -29,59 +38,59 @@ def _logger() -> Any:
     return Logger()
 
 
-def _dispatch(event: Event) -> Answer:
+def _dispatch(event: Event) -> Response:
     route = ROUTES.get((event.get("httpMethod", ""), event.get("resource", "")))
     if route is None:
-        raise Refused(404, "no-such-route", "There is no such path: docs/api.md lists them.")
+        raise HttpError(404, "no-such-route", "There is no such path: docs/api.md lists them.")
     return route(event, read_settings(), int(time.time()))
 
 
-def _list(event: Event, settings: Settings, now: int) -> Answer:
+def _list(event: Event, settings: Settings, now: int) -> Response:
     records = Table(settings.table).records(only=STATUS)
-    entries = [answers.list_entry(record, now, settings) for record in records]
-    return Answer(json_text(entries))
+    entries = [views.list_entry(record, now, settings) for record in records]
+    return Response(json_text(entries))
 
 
-def _fleet_ssh_config(event: Event, settings: Settings, now: int) -> Answer:
-    return _text(answers.ssh_config(_connections(settings, now), settings.stack))
+def _fleet_ssh_config(event: Event, settings: Settings, now: int) -> Response:
+    return _text(views.ssh_config(_connections(settings, now), settings.stack))
 
 
-def _fleet_known_hosts(event: Event, settings: Settings, now: int) -> Answer:
-    return _text("\n".join(answers.fleet_known_hosts(_connections(settings, now))))
+def _fleet_known_hosts(event: Event, settings: Settings, now: int) -> Response:
+    return _text("\n".join(views.fleet_known_hosts(_connections(settings, now))))
 
 
-def _details(event: Event, settings: Settings, now: int) -> Answer:
-    return Answer(json_text(answers.details(_record(event, settings), now, settings)))
+def _details(event: Event, settings: Settings, now: int) -> Response:
+    return Response(json_text(views.details(_record(event, settings), now, settings)))
 
 
-def _ssh(event: Event, settings: Settings, now: int) -> Answer:
-    return _text(answers.ssh_command(_connection(event, settings, now)))
+def _ssh(event: Event, settings: Settings, now: int) -> Response:
+    return _text(views.ssh_command(_connection(event, settings, now)))
 
 
-def _address(event: Event, settings: Settings, now: int) -> Answer:
-    return _text(answers.address_line(_connection(event, settings, now)))
+def _address(event: Event, settings: Settings, now: int) -> Response:
+    return _text(views.address_line(_connection(event, settings, now)))
 
 
-def _ssh_config(event: Event, settings: Settings, now: int) -> Answer:
-    return _text(answers.ssh_config([_connection(event, settings, now)], settings.stack))
+def _ssh_config(event: Event, settings: Settings, now: int) -> Response:
+    return _text(views.ssh_config([_connection(event, settings, now)], settings.stack))
 
 
-def _known_hosts(event: Event, settings: Settings, now: int) -> Answer:
-    return _text("\n".join(answers.known_hosts(_connection(event, settings, now))))
+def _known_hosts(event: Event, settings: Settings, now: int) -> Response:
+    return _text("\n".join(views.known_hosts(_connection(event, settings, now))))
 
 
-def _doctor(event: Event, settings: Settings, now: int) -> Answer:
+def _doctor(event: Event, settings: Settings, now: int) -> Response:
     """Text for people; JSON for whoever asks for it by `Accept`, since there are no query strings (they break signing)."""
     from notebook_ssh.http_api.diagnosis import doctor_json, doctor_text
     from notebook_ssh.model.checks import run_checks  # no other answer needs it
 
     diagnosis = run_checks(_record(event, settings), now, settings)
     if JSON in header(event, "Accept"):
-        return Answer(json_text(doctor_json(diagnosis)))
+        return Response(json_text(doctor_json(diagnosis)))
     return _text(doctor_text(diagnosis))
 
 
-ROUTES: dict[tuple[str, str], Callable[[Event, Settings, int], Answer]] = {
+ROUTES: dict[tuple[str, str], Callable[[Event, Settings, int], Response]] = {
     ("GET", "/notebooks"): _list,
     ("GET", "/ssh-config"): _fleet_ssh_config,
     ("GET", "/known-hosts"): _fleet_known_hosts,
@@ -100,7 +109,7 @@ def _record(event: Event, settings: Settings) -> Record:
     name = notebook_name(event)
     record = Table(settings.table).record(name)
     if record is None:
-        raise Refused(
+        raise HttpError(
             404,
             "unknown-notebook",
             f"No notebook {name} is known here: tag it {settings.tag_key}=ngrok or {settings.tag_key}=bastion, and wait a minute.",
@@ -110,20 +119,20 @@ def _record(event: Event, settings: Settings) -> Record:
 
 def _connection(event: Event, settings: Settings, now: int) -> Connection:
     record = _record(event, settings)
-    connection = answers.connection_for(record, now, settings)
+    connection = views.connection_for(record, now, settings)
     if connection is None:
         status = status_of(record, now, settings.sync_seconds, settings.tag_key)
-        told = answers.status_json(status)
-        raise Refused(409, "no-address", f"{told.pop('message')} {status.next_step}", **told)
+        body = views.status_json(status)
+        raise HttpError(409, "no-address", f"{body.pop('message')} {status.next_step}", **body)
     return connection
 
 
 def _connections(settings: Settings, now: int) -> Iterator[Connection]:
     for record in Table(settings.table).records(only=(*STATUS, "report.host_keys")):
-        connection = answers.connection_for(record, now, settings)
+        connection = views.connection_for(record, now, settings)
         if connection:
             yield connection
 
 
-def _text(text: str) -> Answer:
-    return Answer(text + "\n" if text else "", content_type=TEXT)
+def _text(text: str) -> Response:
+    return Response(text + "\n" if text else "", content_type=TEXT)

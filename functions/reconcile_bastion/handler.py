@@ -13,7 +13,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from notebook_ssh.adapters import ec2 as security_groups, sqs as queues
+from notebook_ssh.adapters import ec2, sqs
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.errors import RetryableError, TerminalError
 from notebook_ssh.model.record import BastionRoute, Record
@@ -60,7 +60,7 @@ def reconcile(settings: Settings, table: Table, now: int, correlation_id: str) -
     TerminalError when a rule of ours cannot be taken away, so that somebody hears of it.
     """
     fleet, complete = _read_fleet(table)
-    network = security_groups.observe(settings.stack, resources_to_read(fleet, settings.bastion, now))
+    network = ec2.observe(settings.stack, resources_to_read(fleet, settings.bastion, now))
     desired = desired_rules(fleet, settings.bastion, network, settings.stack, now)
     changes = plan(desired, network.rules, settings.stack, complete=complete)
     if settings.dry_run:
@@ -68,7 +68,7 @@ def reconcile(settings: Settings, table: Table, now: int, correlation_id: str) -
         outcome = Outcome(in_effect=changes.satisfied)
     else:
         _log_changes(changes)
-        outcome = security_groups.apply(changes, settings.stack)
+        outcome = ec2.apply(changes, settings.stack)
     changed = _save(changed_routes(fleet, desired, outcome, network, now), fleet, settings, table, now)
     _request_status_updates(changed, settings, now, correlation_id)
     _log_problems(desired, outcome)
@@ -108,7 +108,7 @@ def _save(
 def _request_status_updates(changed: list[str], settings: Settings, now: int, correlation_id: str) -> None:
     requests = [to_message(ReconcileNotebook(name, "status"), now, correlation_id) for name in changed]
     try:
-        queues.send(settings.notebook_queue, requests)
+        sqs.send(settings.notebook_queue, requests)
     except (RetryableError, ClientError, BotoCoreError):
         # Nothing depends on it: the sweep finds a status that was not told.
         logger.exception("nobody was asked to look at a new status", extra={"notebooks": changed})

@@ -8,7 +8,7 @@ from typing import assert_never
 
 from aws_lambda_powertools import Logger
 
-from notebook_ssh.adapters import backups, sagemaker as notebooks
+from notebook_ssh.adapters import backups, sagemaker
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.adapters.write_slots import Turns
 from notebook_ssh.planning.notebook import (
@@ -91,9 +91,9 @@ def _come_to_a_turn(action: Action, hands: Hands) -> None:
         hands.turn = None
         match action:
             case WriteScript(lifecycle_config):
-                notebooks.verify_unchanged(lifecycle_config)
+                sagemaker.verify_unchanged(lifecycle_config)
             case Attach(notebook):
-                notebooks.verify_detached(notebook)
+                sagemaker.verify_detached(notebook)
         if not hands.turns.missed(turn):
             return
 
@@ -103,25 +103,25 @@ def _do(action: Action, hands: Hands) -> LifecycleConfig | None:
         case BackupScript(lifecycle_config, reason):
             backups.backup_script(hands.table, lifecycle_config, reason, hands.now)
         case WriteScript(lifecycle_config, on_start):
-            return notebooks.write_script(lifecycle_config, on_start)
+            return sagemaker.write_script(lifecycle_config, on_start)
         case CreateLifecycleConfig(name, on_create, on_start):
-            notebooks.create_lifecycle_config(name, on_create, on_start, hands.stack)
+            sagemaker.create_lifecycle_config(name, on_create, on_start, hands.stack)
         case DeleteLifecycleConfig(lifecycle_config):
-            notebooks.delete_lifecycle_config(lifecycle_config)
+            sagemaker.delete_lifecycle_config(lifecycle_config)
         case KeepBackUps(name):
             backups.set_backup_expiry(hands.table, name, None)
         case EndBackUps(name):
             backups.set_backup_expiry(hands.table, name, hands.now + backups.BACKUP_RETENTION_S)
         case Attach(notebook, name):
-            notebooks.attach(notebook, name)
+            sagemaker.attach(notebook, name)
         case Detach(notebook):
-            notebooks.detach(notebook)
+            sagemaker.detach(notebook)
         case Stop(notebook):
-            notebooks.stop(notebook)
+            sagemaker.stop(notebook)
         case Start(notebook):
-            notebooks.start(notebook)
+            sagemaker.start(notebook)
         case RemoveTag(arn, key):
-            notebooks.remove_tags(arn, key)
+            sagemaker.remove_tags(arn, key)
         case _:
             assert_never(action)
     return None

@@ -12,7 +12,7 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from notebook_ssh.adapters import sqs as queues
+from notebook_ssh.adapters import sqs
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.adapters.sagemaker import InvalidStateError
 from notebook_ssh.adapters.table import Table
@@ -206,4 +206,4 @@ def _requeue(
     again = [
         to_message(request, deps.clock(), correlation_of_messages(messages)) for request, messages in requests.items()
     ]
-    queues.send(deps.settings.notebook_queue, [(message, after) for message, _ in again])
+    sqs.send(deps.settings.notebook_queue, [(message, after) for message, _ in again])

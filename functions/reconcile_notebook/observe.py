@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from notebook_ssh.adapters import sagemaker as notebooks
+from notebook_ssh.adapters import sagemaker
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.errors import NotFoundError
 from notebook_ssh.model.record import OWNER_TAG, Mode, NotebookSpec
@@ -51,8 +51,8 @@ def observe_notebook(name: str, cache: RecordCache, policy: BlockPolicy) -> tupl
     """
     record, now = cache.record(name), cache.at
     try:
-        notebook = notebooks.describe_notebook(record.name) if record else notebooks.find_notebook(name)
-        tags = notebooks.read_tags(notebook.arn)
+        notebook = sagemaker.describe_notebook(record.name) if record else sagemaker.find_notebook(name)
+        tags = sagemaker.read_tags(notebook.arn)
     except NotFoundError:
         return NotebookObservation(name=name, notebook=None, record=record), {}
     spec = parse_spec(tags, policy.tag_key)
@@ -76,13 +76,13 @@ def observe_lifecycle_config(
 ) -> LifecycleConfigObservation:
     """What is so about the configuration, whoever uses it."""
     try:
-        lifecycle_config = notebooks.find_lifecycle_config(name)
+        lifecycle_config = sagemaker.find_lifecycle_config(name)
     except NotFoundError:
         return LifecycleConfigObservation(name=name, lifecycle_config=None, config_record=cache.config_record(name))
     users = read_users(lifecycle_config.name, policy, cache.at, specs={})
     ours = None
     if not users.names and lifecycle_config.name == policy.default_config:
-        ours = notebooks.read_tags(lifecycle_config.arn).get(OWNER_TAG) == stack
+        ours = sagemaker.read_tags(lifecycle_config.arn).get(OWNER_TAG) == stack
     return LifecycleConfigObservation(
         name=lifecycle_config.name,
         lifecycle_config=lifecycle_config,
@@ -97,12 +97,12 @@ def read_users(lifecycle_config: str, policy: BlockPolicy, now: int, specs: Mapp
 
     wishes: those that were read a moment ago.
     """
-    lines = notebooks.users_of_lifecycle_config(lifecycle_config)
+    lines = sagemaker.users_of_lifecycle_config(lifecycle_config)
     names = tuple(line.name for line in lines)
     invalid: list[str] = []
     for line in lines:
         try:
-            spec = specs.get(line.name) or parse_spec(notebooks.read_tags(line.arn), policy.tag_key)
+            spec = specs.get(line.name) or parse_spec(sagemaker.read_tags(line.arn), policy.tag_key)
         except NotFoundError:
             continue  # deleted since it was listed
         if spec.effective_mode(now) is not Mode.OFF:
@@ -116,7 +116,7 @@ def _lifecycle_config(name: str | None, now: int) -> LifecycleConfig | None:
     if name is None:
         return None
     try:
-        lifecycle_config = notebooks.describe_lifecycle_config(name)
+        lifecycle_config = sagemaker.describe_lifecycle_config(name)
     except NotFoundError:
         return None
     remember(lifecycle_config, now)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from notebook_ssh.adapters import sagemaker as notebooks, sqs as queues
+from notebook_ssh.adapters import sagemaker, sqs
 from notebook_ssh.adapters.notifications import publish_status_change
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.adapters.table import NOTEBOOK, Table
@@ -206,9 +206,9 @@ def _sync_status_tags(arn: str, desired_tags: Mapping[str, str], tags: Mapping[s
     status = desired_tags.get(status_keys(settings.tag_key)[0], Code.OFF)
     logger.info("show the status in the tags", extra={"reason": f"it is {status}"})
     if outdated := current_status_tags(tags, settings.tag_key).keys() - desired_tags.keys():
-        notebooks.remove_tags(arn, *sorted(outdated))
+        sagemaker.remove_tags(arn, *sorted(outdated))
     if desired_tags:
-        notebooks.write_tags(arn, desired_tags)
+        sagemaker.write_tags(arn, desired_tags)
 
 
 def _publish_status_change(record: Record, deps: Dependencies, now: int) -> Record:
@@ -221,7 +221,7 @@ def _publish_status_change(record: Record, deps: Dependencies, now: int) -> Reco
     status = status_change(record, now, settings.sync_seconds, settings.tag_key)
     if status is None:
         return record
-    before = record.told.partition(":")[0] or str(Code.OFF)
+    before = record.notified_status.partition(":")[0] or str(Code.OFF)
     try:
         publish_status_change(settings.stack, record.name, record.arn, before, status)
     except (RetryableError, ClientError, BotoCoreError):
@@ -232,7 +232,7 @@ def _publish_status_change(record: Record, deps: Dependencies, now: int) -> Reco
         waited = max(0, (status.since or now) - record.spec_changed_at)
         logger.info("first_connected", extra={"notebook": record.name, "seconds_since_tag": waited})
         record = replace(record, first_connected=True)
-    return replace(record, told=status_key(status))
+    return replace(record, notified_status=status_key(status))
 
 
 def _apply_lifecycle_config(
@@ -297,7 +297,7 @@ def _send_follow_ups(before: Record | None, plan: Plan, deps: Dependencies, now:
         _send((ReconcileNotebook(after.name, "its time ends", at=until),), deps, now)
     if _way_changes(before, after, now) and deps.settings.bastion_queue:
         reason = (after or before or Record("")).name
-        queues.request_bastion_resync(deps.settings.bastion_queue, reason, deps.correlation_id)
+        sqs.request_bastion_resync(deps.settings.bastion_queue, reason, deps.correlation_id)
 
 
 def _way_changes(before: Record | None, after: Record | None, now: int) -> bool:
@@ -312,7 +312,7 @@ def _way_changes(before: Record | None, after: Record | None, now: int) -> bool:
 
 
 def _send(looks: tuple[ReconcileNotebook | ReconcileLifecycleConfig, ...], deps: Dependencies, now: int) -> None:
-    queues.send(deps.settings.notebook_queue, (to_message(look, now, deps.correlation_id) for look in looks))
+    sqs.send(deps.settings.notebook_queue, (to_message(look, now, deps.correlation_id) for look in looks))
 
 
 def _fingerprint(observed: NotebookObservation, tags: Mapping[str, str], settings: Settings) -> str:

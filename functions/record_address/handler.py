@@ -11,24 +11,32 @@ from typing import Any, assert_never
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from notebook_ssh.adapters import secrets, sqs as queues
+from notebook_ssh.adapters import secrets, sqs
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.errors import RetryableError
-from notebook_ssh.http_api.handling import Answer, Refused, body_of, json_text, log_keys, notebook_name, serve
+from notebook_ssh.http_api.handling import (
+    HttpError,
+    Response,
+    body_of,
+    handle_request,
+    json_text,
+    log_keys,
+    notebook_name,
+)
 from notebook_ssh.model.record import Mode, Record, Report
 from notebook_ssh.model.ssh_keys import admitted
 from notebook_ssh.model.status import Code, status_key, status_of
 from notebook_ssh.reports.report import (
-    Change,
+    Accepted,
     OutOfOrder,
+    ParsedReport,
     RoleMismatch,
-    Told,
-    Unknown,
+    Unregistered,
     accept,
-    answer,
     heartbeat_deadline,
     missing_token,
     read_report,
+    reply,
     reply_unregistered,
     role_of_caller,
 )
@@ -44,18 +52,18 @@ logger = Logger()
 def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """An API Gateway proxy event of `POST /notebooks/{name}/report` → its answer."""
     with logger.append_context_keys(**log_keys(event, context)):
-        return serve(event, context, _report, lambda: logger)
+        return handle_request(event, context, _accept_report, lambda: logger)
 
 
-def _report(event: Mapping[str, Any]) -> Answer:
+def _accept_report(event: Mapping[str, Any]) -> Response:
     settings, now = read_settings(), int(time.time())
     name = notebook_name(event)
     role = _role(event)
-    told = read_report(body_of(event), now, allow_loopback=settings.allow_loopback)
-    record = _keep(name, role, told.report, settings, now)
+    parsed = read_report(body_of(event), now, allow_loopback=settings.allow_loopback)
+    record = _store(name, role, parsed.report, settings, now)
     if record is None:
-        return Answer(json_text(reply_unregistered(name, now, settings.sync_seconds)))
-    return Answer(json_text(_handle_request(record, told, settings, now)))
+        return Response(json_text(reply_unregistered(name, now, settings.sync_seconds)))
+    return Response(json_text(_reply(record, parsed, settings, now)))
 
 
 def _role(event: Mapping[str, Any]) -> str:
@@ -63,7 +71,7 @@ def _role(event: Mapping[str, Any]) -> str:
     # A policy that somebody changed may let another account's principals this far; a role there may have the same name.
     role = role_of_caller(context["identity"].get("userArn") or "", context["accountId"])
     if role is None:
-        raise Refused(
+        raise HttpError(
             403,
             "not-a-role",
             "Only a notebook reports, with its execution role; this caller has assumed no role of this account.",
@@ -71,7 +79,7 @@ def _role(event: Mapping[str, Any]) -> str:
     return role
 
 
-def _keep(name: str, role: str, report: Report, settings: Settings, now: int) -> Record | None:
+def _store(name: str, role: str, report: Report, settings: Settings, now: int) -> Record | None:
     """The record with `report` in it, or None when nobody tagged the notebook. In steady state one request."""
     table = Table(settings.table)
     known = table.save_heartbeat(name, role, report, heard_since=heartbeat_deadline(now, settings.sync_seconds))
@@ -79,23 +87,23 @@ def _keep(name: str, role: str, report: Report, settings: Settings, now: int) ->
         if known.config_record:
             return known.record
         match accept(known.record, role, report):
-            case Unknown():
+            case Unregistered():
                 return None
             case RoleMismatch(expected):
-                raise Refused(
+                raise HttpError(
                     403,
                     "other-role",
                     f"{name} reports with its execution role {expected or '(not known yet)'}, and not with {role}.",
                 )
             case OutOfOrder(newest):
-                raise Refused(
+                raise HttpError(
                     409,
                     "older-report",
                     f"sequence: a report with sequence {newest.sequence} of boot {newest.boot} is known, and this one is not newer.",
                     boot=newest.boot,
                     sequence=newest.sequence,
                 )
-            case Change(changed, before):
+            case Accepted(changed, before):
                 old = known.record
                 known = table.replace_report(name, role, changed, before)
                 if known.config_record and known.record and old:
@@ -120,28 +128,28 @@ def _request_status_update(old: Record, new: Record, settings: Settings, now: in
         logger.info("connected", extra={"notebook": new.name, "seconds_to_connect": waited})
     request = to_message(ReconcileNotebook(new.name, "status"), now, logger.get_correlation_id() or "")
     try:
-        queues.send(settings.notebook_queue, [request])
+        sqs.send(settings.notebook_queue, [request])
     except (RetryableError, ClientError, BotoCoreError):
         logger.exception("nobody was asked to look at the new status of %s", new.name)
 
 
-def _handle_request(record: Record, told: Told, settings: Settings, now: int) -> dict[str, Any]:
+def _reply(record: Record, parsed: ParsedReport, settings: Settings, now: int) -> dict[str, Any]:
     mode = record.spec.effective_mode(now)
     pace = settings.sync_seconds
     token = secrets.ngrok_token(settings.ngrok_secret, pace) if mode is Mode.NGROK else None
     users = record.spec.users if mode is not Mode.OFF else ()
     keys = admitted(users, secrets.central_keys(settings.keys_path, pace) if users else {}, settings.keys_path)
     problem = missing_token(settings.ngrok_secret) if mode is Mode.NGROK and token is None else keys.problem
-    return answer(
+    return reply(
         record,
         now,
         sync_seconds=settings.sync_seconds,
         bastion=settings.bastion,
         token=token,
-        held_version=told.token_version,
+        held_version=parsed.token_version,
         keys=keys.lines,
         problem=problem,
-        worker=_worker() if told.wants_worker else None,
+        worker=_worker() if parsed.wants_worker else None,
     )
 
 

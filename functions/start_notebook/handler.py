@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.adapters.clients import client, message_of, retryable
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.http_api.handling import Answer, Refused, json_text, log_keys, notebook_name, serve
+from notebook_ssh.http_api.handling import HttpError, Response, handle_request, json_text, log_keys, notebook_name
 from notebook_ssh.http_api.views import status_json
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.status import Wake, status_of, wake
@@ -26,37 +26,37 @@ logger = Logger()
 def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """An API Gateway proxy event of `POST /notebooks/{name}/start` → its answer."""
     with logger.append_context_keys(**log_keys(event, context)):
-        return serve(event, context, _start, lambda: logger)
+        return handle_request(event, context, _start, lambda: logger)
 
 
-def _start(event: Mapping[str, Any]) -> Answer:
+def _start(event: Mapping[str, Any]) -> Response:
     settings, now = read_settings(), int(time.time())
     name = notebook_name(event)
     table = Table(settings.table)
     record = table.record(name)
     if record is None:
-        raise Refused(404, "unknown-notebook", f"No notebook {name} is known here: only a tagged one can be started.")
-    told = status_json(status_of(record, now, settings.sync_seconds, settings.tag_key))
+        raise HttpError(404, "unknown-notebook", f"No notebook {name} is known here: only a tagged one can be started.")
+    body = status_json(status_of(record, now, settings.sync_seconds, settings.tag_key))
     match wake(record, now):
         case Wake.NOT_ALLOWED:
-            raise Refused(
+            raise HttpError(
                 403,
                 "not-wakeable",
                 f"{record.name} may not be started from here: its owner allows it with the tag {settings.tag_key}-wake=yes.",
-                status=told["status"],
+                status=body["status"],
             )
         case Wake.NOT_STOPPED:
-            raise Refused(
+            raise HttpError(
                 409,
                 "not-stopped",
                 f"{record.name} is {record.state}, and only a stopped notebook can be started.",
-                status=told["status"],
+                status=body["status"],
             )
         case Wake.NOT_NEEDED:
-            return Answer(json_text({"name": record.name, "started": False, **told}), 202)
+            return Response(json_text({"name": record.name, "started": False, **body}), 202)
         case Wake.START:
             started = table.claim_wake(record, now) and _started(record, table)
-            return Answer(json_text({"name": record.name, "started": started, **told}), 202)
+            return Response(json_text({"name": record.name, "started": started, **body}), 202)
 
 
 def _started(record: Record, table: Table) -> bool:
@@ -70,7 +70,7 @@ def _started(record: Record, table: Table) -> bool:
         table.release_wake(record)
         if isinstance(error, ClientError) and "RecordNotFound" in message_of(error):
             gone = f"{record.name} was deleted: there is nothing to start."
-            raise Refused(404, "unknown-notebook", gone) from error
+            raise HttpError(404, "unknown-notebook", gone) from error
         raise (retryable(error) or error) from error
     logger.info("start", extra={"notebook": record.name, "reason": "somebody wants to connect"})
     return True

@@ -8,7 +8,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from notebook_ssh.adapters import backups, resource_tagging as tagging, sagemaker as notebooks, sqs as queues
+from notebook_ssh.adapters import backups, resource_tagging, sagemaker, sqs
 from notebook_ssh.adapters.table import STATUS, Table
 from notebook_ssh.model.fleet_stats import fleet_stats
 from notebook_ssh.planning.drift import Fleet, find_drift
@@ -41,10 +41,10 @@ def handle(event: Mapping[str, Any], context: object) -> dict[str, int]:
         status_tags=settings.status_tags,
         sync_seconds=settings.sync_seconds,
     )
-    queues.send(settings.notebook_queue, (to_message(request, now, ids) for request in requests))
+    sqs.send(settings.notebook_queue, (to_message(request, now, ids) for request in requests))
     if settings.bastion:
         # Even if nobody uses it: a rule of ours that was left behind is found by looking, and by nothing else.
-        queues.request_bastion_resync(settings.bastion_queue, "sweep", ids)
+        sqs.request_bastion_resync(settings.bastion_queue, "sweep", ids)
     show(fleet_stats(fleet.records, now, settings.sync_seconds, settings.tag_key))
     found = {"notebooks": len(fleet.notebooks), "known": len(fleet.records), "looks": len(requests)}
     logger.info("swept", extra=found)
@@ -56,8 +56,8 @@ def read_fleet(tag_key: str, table: Table) -> Fleet:
     return Fleet(
         # The table first: what is recorded meanwhile then looks older than the lists, and never the other way round.
         records=tuple(table.records(only=SWEPT)),
-        config_record=tuple(backups.config_records(table)),
-        notebooks=tuple(notebooks.list_notebooks()),
-        lifecycle_configs=tuple(notebooks.list_lifecycle_configs()),
-        tags=dict(tagging.tagged_notebooks(tag_key)),
+        config_records=tuple(backups.config_records(table)),
+        notebooks=tuple(sagemaker.list_notebooks()),
+        lifecycle_configs=tuple(sagemaker.list_lifecycle_configs()),
+        tags=dict(resource_tagging.tagged_notebooks(tag_key)),
     )

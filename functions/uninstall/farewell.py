@@ -9,7 +9,7 @@ from typing import TypeVar
 from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
-from notebook_ssh.adapters import backups, ec2 as security_groups, sagemaker as notebooks
+from notebook_ssh.adapters import backups, ec2, sagemaker
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.adapters.table import CONFIGURATION, NOTEBOOK
 from notebook_ssh.errors import NotFoundError, Problem, RetryableError
@@ -42,18 +42,18 @@ LAST_ROUND = 20_000
 class TeardownResult:
     """What could not be given back. undone: it can be, by deleting the stack again. told: a person may want to know."""
 
-    undone: list[str] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
-        return not self.undone
+        return not self.failed
 
     @property
-    def said(self) -> str:
+    def message(self) -> str:
         """One text for CloudFormation's console and the log."""
-        again = ["Delete the stack again to go on."] if self.undone else []
-        return " ".join([*self.undone, *self.told, *again]) or "Everything is as it was."
+        again = ["Delete the stack again to go on."] if self.failed else []
+        return " ".join([*self.failed, *self.warnings, *again]) or "Everything is as it was."
 
 
 def tear_down(deps: Dependencies) -> TeardownResult:
@@ -86,7 +86,7 @@ def _until_done(things: list[T], one: Callable[[T], None], deps: Dependencies, l
                 again.append((thing, str(error)))
         waiting = [thing for thing, _ in again]
         if waiting and deps.turns.remaining() < LAST_ROUND + BETWEEN_ROUNDS * 1000:
-            left.undone += [f"{_name(thing)}: {reason}." for thing, reason in again]
+            left.failed += [f"{_name(thing)}: {reason}." for thing, reason in again]
             return
         if waiting:
             deps.turns.sleep(BETWEEN_ROUNDS)
@@ -101,7 +101,7 @@ def _restore_script(name: str, deps: Dependencies, left: TeardownResult) -> None
     observed = observe_lifecycle_config(name, RecordCache(deps.table, deps.clock()), deps.policy, deps.settings.stack)
     planned = plan_script_teardown(observed, deps.policy)
     if isinstance(planned, Problem):
-        left.told.append(f"{name}: {planned.message}")
+        left.warnings.append(f"{name}: {planned.message}")
         return
     touched = touched_by(planned)
     if touched:
@@ -113,7 +113,7 @@ def _restore_script(name: str, deps: Dependencies, left: TeardownResult) -> None
             )
             planned = plan_script_teardown(observed, deps.policy)
             written = () if isinstance(planned, Problem) else _apply(planned, deps, turn)
-            left.told += [
+            left.warnings += [
                 f"{name} had no on-start script; it has one now that does nothing." for each in written if each
             ]
     deps.table.forget(CONFIGURATION, observed.name)
@@ -129,10 +129,10 @@ def _apply(actions: tuple[Action, ...], deps: Dependencies, turn: int | None = N
 def _release_notebook(record: Record, deps: Dependencies, left: TeardownResult) -> None:
     """The notebook without anything of ours, as far as its state allows; and its record away."""
     try:
-        notebook = notebooks.describe_notebook(record.name)
-        tags = notebooks.read_tags(notebook.arn)
+        notebook = sagemaker.describe_notebook(record.name)
+        tags = sagemaker.read_tags(notebook.arn)
         lifecycle_config = (
-            notebooks.describe_lifecycle_config(notebook.lifecycle_config) if notebook.lifecycle_config else None
+            sagemaker.describe_lifecycle_config(notebook.lifecycle_config) if notebook.lifecycle_config else None
         )
     except NotFoundError:
         deps.table.forget(NOTEBOOK, record.name.lower())
@@ -141,19 +141,19 @@ def _release_notebook(record: Record, deps: Dependencies, left: TeardownResult) 
         NotebookObservation(record.name, notebook, lifecycle_config=lifecycle_config, record=record), deps.policy
     )
     if isinstance(planned, Problem):
-        left.told.append(planned.message)
+        left.warnings.append(planned.message)
     elif planned:
         with deps.turns.alone(*touched_by(planned)):
             _apply(planned, deps)
     ours = current_status_tags(tags, deps.settings.tag_key)
     if ours:
-        notebooks.remove_tags(notebook.arn, *ours)
+        sagemaker.remove_tags(notebook.arn, *ours)
     deps.table.forget(NOTEBOOK, record.name.lower())
 
 
 def _revoke_rules(deps: Dependencies, left: TeardownResult) -> None:
     """No rule of ours stays. Rules of others, equal ones too, do."""
     stack = deps.settings.stack
-    network = security_groups.observe(stack, Ec2Query())
-    outcome = security_groups.apply(plan(Desired(), network.rules, stack, complete=True), stack)
-    left.undone += [problem.message for problem in outcome.not_revoked.values()]
+    network = ec2.observe(stack, Ec2Query())
+    outcome = ec2.apply(plan(Desired(), network.rules, stack, complete=True), stack)
+    left.failed += [problem.message for problem in outcome.not_revoked.values()]

@@ -41,8 +41,8 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> None:
     except Exception as error:
         # Nothing may keep the answer from being sent; the log has the rest.
         logger.exception("failed")
-        left = TeardownResult(undone=[f"{type(error).__name__}: {error}."])
-    logger.info("answered", extra={"done": left.done, "said": left.said})
+        left = TeardownResult(failed=[f"{type(error).__name__}: {error}."])
+    logger.info("answered", extra={"done": left.done, "said": left.message})
     answer(event, left, context.log_stream_name)
 
 
@@ -68,7 +68,7 @@ def answer(event: Mapping[str, Any], left: TeardownResult, log: str) -> None:
     body = json.dumps(
         {
             "Status": "SUCCESS" if left.done else "FAILED",
-            "Reason": f"{left.said[:REASON_LIMIT]} (log stream {log})",
+            "Reason": f"{left.message[:REASON_LIMIT]} (log stream {log})",
             "PhysicalResourceId": event.get("PhysicalResourceId") or f"{event['LogicalResourceId']}-farewell",
             "StackId": event["StackId"],
             "RequestId": event["RequestId"],

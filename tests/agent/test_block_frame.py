@@ -24,7 +24,7 @@ import needs
 import pytest
 from agent_world import until
 
-from notebook_ssh.model.block_program import BlockSettings, render_block, squeeze
+from notebook_ssh.model.block_program import BlockSettings, minify, render_block
 from notebook_ssh.model.managed_block import Block, Inserted, splice
 from patience import LIMIT_S
 
@@ -227,7 +227,7 @@ def test_the_agent_lies_where_only_root_comes(machine: Machine) -> None:
     machine.run(machine.spliced(b"#!/bin/sh\n"))
     machine.seen()
     home = machine.root / "opt/notebook-ssh"
-    assert (home / "agent.py").read_text() == squeeze(STAND_IN)
+    assert (home / "agent.py").read_text() == minify(STAND_IN)
     assert home.stat().st_mode & 0o777 == 0o700
     assert sorted(path.name for path in home.iterdir()) == ["agent.py", "loop"]
 

@@ -52,7 +52,7 @@ class Scene:
         self.patch.setenv("POWERTOOLS_SERVICE_NAME", "notebook-ssh")
         self.patch.setattr(sweep, "load_policy", lambda settings: world.policy())
         self.patch.setattr(sweep, "time", SimpleNamespace(time=lambda: world.now))
-        self.patch.setattr(sweep.tagging, "tagged_notebooks", lambda key: world.tagged(key))
+        self.patch.setattr(sweep.resource_tagging, "tagged_notebooks", lambda key: world.tagged(key))
         world.deaf = True
         return world
 

@@ -273,7 +273,7 @@ def test_a_look_that_was_overtaken_undoes_nothing_and_is_taken_again(account: Ac
         """Another worker's look begins and ends between our reading of the table and our saving."""
         if operation == "list_tags":
             world.before_call = lambda operation, given: None
-            theirs = a_record(name="box-0", observed_at=world.now, seen="theirs", attached_config="by them")
+            theirs = a_record(name="box-0", observed_at=world.now, observed_hash="theirs", attached_config="by them")
             assert world.table.save_observed(theirs, None)
 
     world.before_call = another
@@ -283,16 +283,16 @@ def test_a_look_that_was_overtaken_undoes_nothing_and_is_taken_again(account: Ac
     world.now += 5
     account.settle()
     assert world.has_block("team-0")
-    assert world.record("box-0").seen not in ("", "theirs")
+    assert world.record("box-0").observed_hash not in ("", "theirs")
 
 
 def test_a_record_is_saved_over_the_one_it_was_made_from_and_twice_by_the_same_hand(account: Account) -> None:
     table = account.world.table
-    first, second = a_record(observed_at=100, seen="a"), a_record(observed_at=100, seen="b")
+    first, second = a_record(observed_at=100, observed_hash="a"), a_record(observed_at=100, observed_hash="b")
     assert table.save_observed(first, None)
     assert table.save_observed(first, None)  # botocore had lost the answer
     assert not table.save_observed(second, None)
-    assert not table.save_observed(second, replace(first, seen="c"))
+    assert not table.save_observed(second, replace(first, observed_hash="c"))
     assert not table.save_observed(second, replace(first, observed_at=99))
     assert table.record("demo") == first
     assert table.save_observed(second, first)
@@ -312,7 +312,7 @@ def test_a_restart_that_another_look_began_is_not_begun_again(account: Account) 
         if operation == "describe_notebook_instance":
             looks.append(operation)
             if len(looks) == 2:
-                world.table.save_observed(a_record(name="box", observed_at=world.now, seen="x"), None)
+                world.table.save_observed(a_record(name="box", observed_at=world.now, observed_hash="x"), None)
 
     world.before_call = before
     world.deliver()
@@ -401,7 +401,7 @@ def test_the_end_of_access_is_news_once() -> None:
     assert has_changed(before, replace(before, observed_at=1_000))
     assert not has_changed(replace(before, observed_at=1_000), replace(before, observed_at=1_001))
     assert has_changed(None, before)
-    assert has_changed(before, replace(before, seen="other"))
+    assert has_changed(before, replace(before, observed_hash="other"))
 
 
 # ---- reading many ------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from loglines import logged_by
 from notebook_world import ROLE, World, a_world
 
 from lookup_api import handler as lookup_api
-from notebook_ssh.adapters import sqs as queues
+from notebook_ssh.adapters import sqs
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.http_api.handling import log_keys
 from notebook_ssh.model.record import Mode
@@ -67,7 +67,7 @@ class Bastion:
     def __init__(self, world: World) -> None:
         self.world = world
         self.messages: list[str] = []
-        world.patch.setattr(queues, "request_bastion_resync", self.tell)
+        world.patch.setattr(sqs, "request_bastion_resync", self.tell)
 
     def tell(self, queue: str, reason: str, correlation_id: str) -> None:
         self.messages.append(json.dumps({"request": "bastion", FIELD: correlation_id}))
@@ -144,7 +144,7 @@ def test_nothing_of_one_look_is_left_on_the_lines_of_the_next_run(
 def test_what_a_sweep_queues_goes_by_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     routes = Bastion(world)
     monkeypatch.setattr(sweep, "load_policy", lambda settings: world.policy())
-    monkeypatch.setattr(sweep.tagging, "tagged_notebooks", world.tagged)
+    monkeypatch.setattr(sweep.resource_tagging, "tagged_notebooks", world.tagged)
     monkeypatch.setenv("BASTION_SECURITY_GROUP", "sg-0123456789abcdef0")
     monkeypatch.setenv("BASTION_VPC", "vpc-0123456789abcdef0")
     world.notebook("box", ssh="ngrok")

@@ -261,7 +261,7 @@ def test_a_busy_table_is_later(world: World) -> None:
 
 
 def test_too_much_for_one_answer_is_said(world: World) -> None:
-    world.patch.setattr("notebook_ssh.http_api.handling.LARGEST_ANSWER", 100)
+    world.patch.setattr("notebook_ssh.http_api.handling.MAX_RESPONSE_BYTES", 100)
     world.knows(a_record(report=a_report()))
     said = world.get("/ssh-config")
     assert (said.status, said.json["error"]) == (507, "too-many")

@@ -10,7 +10,7 @@ from examples import examples
 from hypothesis import HealthCheck, given, strategies as st
 from notebook_world import World, a_world
 
-from notebook_ssh.adapters import clients, resource_tagging as tagging, sqs as queues
+from notebook_ssh.adapters import clients, resource_tagging, sqs
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.adapters.write_slots import MIN_INTERVAL_MS, SHUTDOWN_MARGIN_MS, SlotUnavailableError, Turns
@@ -142,14 +142,14 @@ def account(monkeypatch: pytest.MonkeyPatch, world: World) -> str:
 
 
 def test_messages_go_by_tens(account: str) -> None:
-    assert queues.send(account, (({"number": number}, 0) for number in range(23))) == 23
+    assert sqs.send(account, (({"number": number}, 0) for number in range(23))) == 23
     found = client("sqs").get_queue_attributes(QueueUrl=account, AttributeNames=["ApproximateNumberOfMessages"])
     assert found["Attributes"]["ApproximateNumberOfMessages"] == "23"
-    assert queues.send(account, []) == 0
+    assert sqs.send(account, []) == 0
 
 
 def test_a_delay_longer_than_the_queue_allows_is_the_longest(account: str) -> None:
-    assert queues.send(account, [({"number": 1}, 5_000), ({"number": 2}, -3)]) == 2
+    assert sqs.send(account, [({"number": 1}, 5_000), ({"number": 2}, -3)]) == 2
 
 
 def test_a_message_that_was_not_taken_is_a_failure(account: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,13 +160,13 @@ def test_a_message_that_was_not_taken_is_a_failure(account: str, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(clients, "_client", lambda service: Refusing())
         with pytest.raises(RetryableError):
-            queues.send(account, [({}, 0)])
+            sqs.send(account, [({}, 0)])
 
 
 def test_the_bastion_hears_every_change(account: str) -> None:
     fifo = client("sqs").create_queue(QueueName="bastion.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
-    queues.request_bastion_resync(fifo, "box", "event-1")
-    queues.request_bastion_resync(fifo, "box", "event-1")
+    sqs.request_bastion_resync(fifo, "box", "event-1")
+    sqs.request_bastion_resync(fifo, "box", "event-1")
     found = client("sqs").get_queue_attributes(QueueUrl=fifo, AttributeNames=["ApproximateNumberOfMessages"])
     assert found["Attributes"]["ApproximateNumberOfMessages"] == "2"
 
@@ -187,5 +187,5 @@ def test_only_an_empty_token_ends_the_list_of_tags(monkeypatch: pytest.MonkeyPat
             return pages[given["PaginationToken"]]
 
     monkeypatch.setattr(clients, "_client", lambda service: Paged())
-    found = dict(tagging.tagged_notebooks("ssh"))
+    found = dict(resource_tagging.tagged_notebooks("ssh"))
     assert found == {"arn:aws:sagemaker:eu-west-1:1:notebook-instance/box": {"ssh": "ngrok"}}

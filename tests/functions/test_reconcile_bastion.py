@@ -216,8 +216,8 @@ class TestOthersRules:
         def disown(**_: Any) -> None:
             client("ec2").delete_tags(Resources=[rule_id], Tags=[{"Key": OWNER_TAG}])
 
-        real = handler.security_groups.apply
-        bench.monkeypatch.setattr(handler.security_groups, "apply", lambda *args: (disown(), real(*args))[1])
+        real = handler.ec2.apply
+        bench.monkeypatch.setattr(handler.ec2, "apply", lambda *args: (disown(), real(*args))[1])
         bench.run()
         assert list(bench.rules(group)) == [rule_id]
 
@@ -435,7 +435,7 @@ def test_a_way_that_opens_under_a_waiting_agent_is_news(bench: Bench) -> None:
     report = Report("boot-1", NOW - 60, 1, NOW - 5, Mode.BASTION, Phase.CONNECTED, keys_own=1, connected_since=NOW - 5)
     bench.table.replace_report("nb", record.role, report, None)
     sent: list[Any] = []
-    bench.monkeypatch.setattr(handler.queues, "send", lambda queue, messages: sent.extend(messages))
+    bench.monkeypatch.setattr(handler.sqs, "send", lambda queue, messages: sent.extend(messages))
     bench.run()
     bench.run()
     assert [(message["request"], message["reason"], delay) for message, delay in sent] == [

@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 from notebook_world import FALLBACK, OWNERS, World, a_block, a_world
 
-from notebook_ssh.adapters import sagemaker as notebooks
+from notebook_ssh.adapters import sagemaker
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.table import RECONCILER_FIELDS
 from notebook_ssh.adapters.write_slots import Turns
@@ -195,7 +195,7 @@ def test_an_error_that_nobody_foresaw_fails_its_message_alone(world: World) -> N
     world.look("bad")
     world.look("good")
     assert world.deliver()["batchItemFailures"] == [{"itemIdentifier": "0"}]
-    assert world.record("good").seen
+    assert world.record("good").observed_hash
 
 
 def test_an_owner_who_writes_while_we_do_is_not_overwritten(world: World) -> None:
@@ -269,7 +269,7 @@ def test_a_status_that_does_not_allow_the_call_is_waited_out(world: World) -> No
     world.notebook("box", running=False)
     world.settle()
     world.tag("box", ssh="ngrok")
-    failing(world, "update_notebook_instance", notebooks.InvalidStateError("Unable to transition to (Updating)"))
+    failing(world, "update_notebook_instance", sagemaker.InvalidStateError("Unable to transition to (Updating)"))
     assert world.deliver()["batchItemFailures"] == []
     assert world.attached_config("box") is None
     world.now += 60
@@ -540,7 +540,7 @@ def test_every_part_of_a_record_is_kept_and_read_back(world: World) -> None:
         block_since=2,
         network=Network("subnet", ("sg",), "eni"),
         problem=Problem("c", "d"),
-        seen="observed_hash",
+        observed_hash="seen",
         observed_at=3,
         started_at=4,
         attached_config="team",
@@ -548,7 +548,7 @@ def test_every_part_of_a_record_is_kept_and_read_back(world: World) -> None:
         restart=Restart(RestartStep.START, 5, 4),
         planned=("a", "b"),
         status_tags_at=6,
-        told="error: config-too-large",
+        notified_status="error: config-too-large",
         spec_changed_at=7,
         first_connected=True,
     )
@@ -594,7 +594,7 @@ def test_a_status_that_sagemaker_adds_one_day_stops_nobody_and_is_left_alone(wor
     world.notebook("box", "team", ssh="ngrok")
     world.notebook("other")
     world.settle()
-    answer = notebooks._ask
+    answer = sagemaker._ask
 
     def resuming(call: Callable[..., Any], **given: Any) -> Any:
         told = answer(call, **given)
@@ -603,9 +603,9 @@ def test_a_status_that_sagemaker_adds_one_day_stops_nobody_and_is_left_alone(wor
                 line["NotebookInstanceStatus"] = "Resuming"
         return told
 
-    world.patch.setattr(notebooks, "_ask", resuming)
+    world.patch.setattr(sagemaker, "_ask", resuming)
     world.calls.clear()
-    assert {line.name: line.state for line in notebooks.list_notebooks()}["box"] is NotebookState.UPDATING
+    assert {line.name: line.state for line in sagemaker.list_notebooks()}["box"] is NotebookState.UPDATING
     world.untag("box")
     world.settle()
     assert world.on_start("team") == OWNERS

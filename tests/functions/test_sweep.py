@@ -17,7 +17,7 @@ from builders import NOW, a_record, a_report
 from model_of_sagemaker import TERMS
 from notebook_world import World, a_world
 
-from notebook_ssh.adapters import clients, resource_tagging as tagging
+from notebook_ssh.adapters import clients, resource_tagging
 from notebook_ssh.adapters.table import to_attribute
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.fleet_stats import fleet_stats
@@ -105,7 +105,9 @@ class Account:
             return []
         seen = {line.name: fingerprint(line, {"ssh": "ngrok"}, "ssh", dry_run=False) for line in self.lines}
         records = [
-            a_record(name=line.name, spec=NotebookSpec(Mode.NGROK), seen=seen[line.name], told="starting")
+            a_record(
+                name=line.name, spec=NotebookSpec(Mode.NGROK), observed_hash=seen[line.name], notified_status="starting"
+            )
             for line in self.lines
         ]
         return [{name: to_attribute(value) for name, value in asdict(record).items()} for record in records]
@@ -113,7 +115,9 @@ class Account:
     @cached_property
     def config_record(self) -> list[dict[str, Any]]:
         names = sorted({str(line.lifecycle_config) for line in self.lines}) if self.known else []
-        entries = [LifecycleConfigRecord(name, NOW * 1000, TERMS.mark, TERMS.mark, NOW - 5000) for name in names]
+        entries = [
+            LifecycleConfigRecord(name, NOW * 1000, TERMS.block_ref, TERMS.block_ref, NOW - 5000) for name in names
+        ]
         return [
             {name: to_attribute(value) for name, value in asdict(entry).items()} | {"sk": {"S": entry.name}}
             for entry in entries
@@ -195,7 +199,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with a_world(monkeypatch, BASTION_SECURITY_GROUP="sg-1", BASTION_HOST="b", BASTION_VPC="vpc-1") as world:
         monkeypatch.setattr(handler, "load_policy", lambda settings: world.policy())
         monkeypatch.setattr(handler, "time", SimpleNamespace(time=lambda: world.now))
-        monkeypatch.setattr(tagging, "tagged_notebooks", lambda key: world.tagged(key))
+        monkeypatch.setattr(resource_tagging, "tagged_notebooks", lambda key: world.tagged(key))
         world.deaf = True
         yield world
 
@@ -308,7 +312,7 @@ def test_news_that_could_not_be_told_are_told_at_the_next_sweep(world: World, mo
     for _ in range(3):
         sweep(world)
     assert told == ["box", "box"]
-    assert world.record("box").told == "invalid-tag: invalid-tag"
+    assert world.record("box").notified_status == "invalid-tag: invalid-tag"
 
 
 # ---- what is read of a record ------------------------------------------------------------------
@@ -341,13 +345,13 @@ class Read:
 def test_nothing_else_of_a_record_matters(state: NotebookState, spec: NotebookSpec, report: Report | None) -> None:
     line = NotebookSummary("demo", "arn:demo", state, NOW, "team")
     seen = fingerprint(line, {"ssh": "ngrok"}, "ssh", dry_run=False)
-    record: Any = Read(a_record(spec=spec, state=state, report=report, seen=seen, told="connected"))
+    record: Any = Read(a_record(spec=spec, state=state, report=report, observed_hash=seen, notified_status="connected"))
     for tags in ({}, {"ssh": "ngrok"}):
         fleet = Fleet(
             notebooks=(line,),
             tags={"arn:demo": tags},
             records=(record,),
-            config_record=(LifecycleConfigRecord("team"),),
+            config_records=(LifecycleConfigRecord("team"),),
         )
         find_drift(fleet, "ssh", "mark", NOW, dry_run=False, status_tags=True, sync_seconds=300)
     fleet_stats((record,), NOW, 300, "ssh")

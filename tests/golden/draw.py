@@ -38,7 +38,7 @@ from notebook_ssh.model.record import (
     RestartStep,
 )
 from notebook_ssh.model.stack import Bastion
-from notebook_ssh.planning import bastion, drift as fleet, notebook
+from notebook_ssh.planning import bastion, drift, notebook
 
 CASES = Path(__file__).with_name("cases.jsonl.xz")
 MANY = {
@@ -222,7 +222,7 @@ class Draw:
             block_since=self.maybe(0.7, self.time),
             network=self.network(),
             problem=self.maybe(0.12, self.problem),
-            seen=self.one("", "0123456789abcdef"),
+            observed_hash=self.one("", "0123456789abcdef"),
             observed_at=self.one(0, self.time()),
             started_at=self.maybe(0.8, lambda: self.one(since, since - 100, self.time())) if running else None,
             attached_config=lifecycle_config if self.often(0.2) else self.maybe(0.05, lambda: "better-sagemaker"),
@@ -232,7 +232,7 @@ class Draw:
             ),
             planned=("attach better-sagemaker to demo: why",) if self.often(0.05) else (),
             status_tags_at=self.one(0, self.time()),
-            told=self.one("", "off", "connected", "error: agent-silent", "starting"),
+            notified_status=self.one("", "off", "connected", "error: agent-silent", "starting"),
             spec_changed_at=self.maybe(0.8, self.time),
             first_connected=self.often(0.4),
             wake_at=self.maybe(0.3, self.time),
@@ -337,7 +337,9 @@ class Draw:
     def lifecycle_config(self, name: str) -> notebook.LifecycleConfig:
         on_create = self.one(None, EMPTY_SCRIPT, EMPTY_SCRIPT, b"#!/bin/sh\necho made\n")
         on_start = (
-            self.script() if self.often(0.6) else self.with_block(self.one(EMPTY_SCRIPT, b"#!/bin/bash\nset -e\n", None))
+            self.script()
+            if self.often(0.6)
+            else self.with_block(self.one(EMPTY_SCRIPT, b"#!/bin/bash\nset -e\n", None))
         )
         modified = self.time() * 1000 + self.one(0, 0, 123)
         return notebook.LifecycleConfig(name, f"arn:config/{name}", modified, on_create, on_start)
@@ -366,18 +368,30 @@ class Draw:
     def notebook_case(self) -> Any:
         record = self.record()
         if self.often(0.1):  # what we attached is to go, which rarely comes about by chance
-            record = replace(record, state=NotebookState.STOPPED, attached_config="better-sagemaker", spec=NotebookSpec())
+            record = replace(
+                record, state=NotebookState.STOPPED, attached_config="better-sagemaker", spec=NotebookSpec()
+            )
             record = replace(record, lifecycle_config="better-sagemaker", restart=None)
         name = record.name
-        attached_config = record.lifecycle_config if self.often(0.8) else self.maybe(0.6, lambda: self.one(*CONFIGURATIONS))
+        attached_config = (
+            record.lifecycle_config if self.often(0.8) else self.maybe(0.6, lambda: self.one(*CONFIGURATIONS))
+        )
         state = record.state if self.often(0.6) else self.one(*NotebookState)
         found = notebook.Notebook(
-            name, record.arn, "demo-role", state, self.one(record.state_since, self.time()), attached_config, record.network
+            name,
+            record.arn,
+            "demo-role",
+            state,
+            self.one(record.state_since, self.time()),
+            attached_config,
+            record.network,
         )
         lifecycle_config = self.maybe(0.85, lambda: self.lifecycle_config(attached_config or "better-sagemaker"))
         spec = record.spec if self.often(0.6) else self.spec()
         config_record = (
-            self.maybe(0.65, lambda: self.config_record(lifecycle_config.name, lifecycle_config.modified)) if lifecycle_config else None
+            self.maybe(0.65, lambda: self.config_record(lifecycle_config.name, lifecycle_config.modified))
+            if lifecycle_config
+            else None
         )
         policy = self.policy()
         if record.attached_config and self.often(0.5) and lifecycle_config:
@@ -394,7 +408,7 @@ class Draw:
             record=record if self.often(0.85) else None,
             config_record=config_record,
         )
-        return {"observed_hash": seen, "terms": policy, "now": NOW + self.one(0, 0, 0, 1, 60, 900, 2_000)}
+        return {"seen": seen, "terms": policy, "now": NOW + self.one(0, 0, 0, 1, 60, 900, 2_000)}
 
     def configuration_case(self) -> Any:
         name = self.one(*CONFIGURATIONS)
@@ -407,7 +421,7 @@ class Draw:
             self.maybe(0.65, lambda: self.config_record(name, lifecycle_config.modified if lifecycle_config else None)),
         )
         changed = (lifecycle_config.modified if lifecycle_config else 0) + self.one(-1, 0, 1, 1_000, 123)
-        return {"observed_hash": seen, "terms": self.policy(), "now": NOW, "changed": changed}
+        return {"seen": seen, "terms": self.policy(), "now": NOW, "changed": changed}
 
     # ---- the bastion ---------------------------------------------------------------------------
 
@@ -558,7 +572,7 @@ class Draw:
         names = self.chance.sample(NAMES, self.one(1, 2, 3, 5))
         records = [self.record(name) for name in names]
         lines = tuple(
-            fleet.NotebookSummary(
+            drift.NotebookSummary(
                 each.name,
                 each.arn,
                 each.state if self.often(0.8) else self.one(*NotebookState),
@@ -570,14 +584,14 @@ class Draw:
         )
         told = {each.arn.lower(): self.tag_set(key) for each in records if self.often(0.85)}
         lifecycle_configs = tuple(
-            fleet.LifecycleConfigSummary(name, f"arn:config/{name}", self.time() * 1000)
+            drift.LifecycleConfigSummary(name, f"arn:config/{name}", self.time() * 1000)
             for name in self.some(CONFIGURATIONS)
         )
         modified = {line.name: line.modified for line in lifecycle_configs}
         config_record = tuple(self.config_record(name, modified.get(name)) for name in self.some(CONFIGURATIONS))
         known = tuple(each for each in records if self.often(0.85))
         return {
-            "fleet": fleet.Fleet(lines, lifecycle_configs, told, known, config_record),
+            "fleet": drift.Fleet(lines, lifecycle_configs, told, known, config_record),
             "current": self.some(names),
             "tag_key": key,
             "mark": self.one("1.0.0:0123456789ab", "1.1.0:ba9876543210"),

@@ -50,7 +50,11 @@ def policy_of(told: Mapping[str, Any]) -> notebook.BlockPolicy:
 def of_tags(given: Mapping[str, Any]) -> Any:
     """What the tags ask for."""
     asked = spec.parse_spec(given["tags"], given["tag_key"])
-    return {"wish": asked, "mode": asked.effective_mode(given["now"]), "holds": notebook.needs_block(asked, given["now"])}
+    return {
+        "wish": asked,
+        "mode": asked.effective_mode(given["now"]),
+        "holds": notebook.needs_block(asked, given["now"]),
+    }
 
 
 def of_record(given: Mapping[str, Any]) -> Any:
@@ -78,7 +82,7 @@ def of_record(given: Mapping[str, Any]) -> Any:
             bastion.wants_bastion(record, now),
             bastion.route_is_desired(record, now),
         ),
-        "reply": report.answer(
+        "reply": report.reply(
             record,
             now,
             sync_seconds=sync,
@@ -132,7 +136,9 @@ def of_bastion(given: Mapping[str, Any]) -> Any:
     desired = bastion.desired_rules(records, host, network, stack, now)
     plan = bastion.plan(desired, network.rules, stack, complete=given["complete"])
     made = [grant.rule for number, grant in enumerate(plan.authorizations) if number not in given["refused"]]
-    refused = {grant.rule: given["refusal"] for number, grant in enumerate(plan.authorizations) if number in given["refused"]}
+    refused = {
+        grant.rule: given["refusal"] for number, grant in enumerate(plan.authorizations) if number in given["refused"]
+    }
     outcome = bastion.Outcome(frozenset((*plan.satisfied, *made)), refused)
     return {
         "look": bastion.resources_to_read(records, host, now),
@@ -151,7 +157,9 @@ def of_script(given: Mapping[str, Any]) -> Any:
         "found": managed_block.inspect(given["script"], block.stack),
         "stripped": managed_block.remove_block(given["script"], block.stack),
         "spliced": inserted,
-        "back": managed_block.remove_block(inserted.script, block.stack) if isinstance(inserted, managed_block.Inserted) else None,
+        "back": managed_block.remove_block(inserted.script, block.stack)
+        if isinstance(inserted, managed_block.Inserted)
+        else None,
     }
 
 
@@ -190,7 +198,10 @@ def of_event(given: Mapping[str, Any]) -> Any:
         event = new_keys("message", event)
     read = events.parse_event(event, tag_key=given["tag_key"], caller=given["caller"])
     asked = [each for each in read if isinstance(each, events.ReconcileNotebook | events.ReconcileLifecycleConfig)]
-    return {"signals": read, "messages": [old_message(*events.to_message(each, given["now"], "id-1")) for each in asked]}
+    return {
+        "signals": read,
+        "messages": [old_message(*events.to_message(each, given["now"], "id-1")) for each in asked],
+    }
 
 
 def old_message(message: Mapping[str, Any], delay: int) -> Any:

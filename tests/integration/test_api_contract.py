@@ -58,7 +58,7 @@ A_REPORT = json.dumps(
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     status: int
     body: str
 
@@ -66,7 +66,7 @@ class Answer:
 # ---- two ways to sign ----------------------------------------------------------------------------
 
 
-def by_curl(url: str, method: str, keys: Keys, body: str = "") -> Answer:
+def by_curl(url: str, method: str, keys: Keys, body: str = "") -> Response:
     """Signed and sent by real curl, whichever version is installed."""
     token = keys.get("AWS_SESSION_TOKEN")
     done = subprocess.run(
@@ -83,10 +83,10 @@ def by_curl(url: str, method: str, keys: Keys, body: str = "") -> Answer:
         check=True,
     )
     text, _, status = done.stdout.rpartition("\n")
-    return Answer(int(status), text)
+    return Response(int(status), text)
 
 
-def by_botocore(url: str, method: str, keys: Keys, body: str = "") -> Answer:
+def by_botocore(url: str, method: str, keys: Keys, body: str = "") -> Response:
     """Signed by botocore, which the agent and the client use."""
     return send(signed(url, method, keys, body))
 
@@ -98,13 +98,13 @@ def signed(url: str, method: str, keys: Keys, body: str = "") -> AWSRequest:
     return request
 
 
-def send(request: AWSRequest) -> Answer:
+def send(request: AWSRequest) -> Response:
     response = URLLib3Session().send(request.prepare())
-    return Answer(response.status_code, response.content.decode())
+    return Response(response.status_code, response.content.decode())
 
 
 SIGNERS = {"curl": by_curl, "botocore": by_botocore}
-Signer = Callable[..., Answer]
+Signer = Callable[..., Response]
 
 
 @pytest.fixture(params=SIGNERS)
@@ -298,7 +298,7 @@ def test_a_path_that_does_not_exist(world: World, role: Keys, ask: Signer) -> No
     assert ask(f"{world.stack.api}/notebooks", "DELETE", role).status == 403
 
 
-def is_the_gateways(answer: Answer) -> bool:
+def is_the_gateways(answer: Response) -> bool:
     """Whether API Gateway itself answered: its codes, where it gives one, are in capitals, and ours never are."""
     told = json.loads(answer.body)
     return isinstance(told, dict) and bool({"message", "Message"} & set(told)) and told.get("error", "A").isupper()

@@ -70,7 +70,7 @@ class Machine:
         """Whether a connection from here still waits for an answer."""
         return bool(run(*self.command("ss", "--no-header", "--tcp", "--numeric", "state", "syn-sent")))
 
-    def serve(self, client_key: str) -> None:
+    def handle_request(self, client_key: str) -> None:
         """Start sshd on port 22 of this machine, for the owner of `client_key` alone, and wait until it listens."""
         self.folder.mkdir()
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", self.folder / "host_key")
@@ -257,7 +257,7 @@ def town(site: Site) -> Town:
     public = (site.folder / "key.pub").read_text()
     laptop = site.machine("laptop", OFFICE, ELSEWHERE)
     bastion = site.machine("bastion", BASTION_OUTSIDE, BASTION_INSIDE, groups=(bench.bastion,))
-    bastion.serve(public)
+    bastion.handle_request(public)
     site.wire(laptop, laptop.addresses, bastion, [BASTION_OUTSIDE])
     ana, ben = (_notebook(site, bastion, name, public) for name in ("Ana-Notebook", "ben-notebook"))
     _write_ssh_files(site, bastion, [ana, ben])
@@ -273,7 +273,7 @@ def _notebook(site: Site, bastion: Machine, name: str, client_key: str) -> Noteb
     interfaces = client("ec2").describe_network_interfaces(NetworkInterfaceIds=[record.network.interface or ""])
     address = interfaces["NetworkInterfaces"][0]["PrivateIpAddress"]
     machine = site.machine(name, address, groups=(group,))
-    machine.serve(client_key)
+    machine.handle_request(client_key)
     site.wire(bastion, [BASTION_INSIDE], machine, [address])
     report = Report(
         "boot-1",

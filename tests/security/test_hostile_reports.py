@@ -185,14 +185,14 @@ def test_json_has_tricks_and_none_of_them_works(trick: str, world: World) -> Non
     fields = [f'"{name}": {value}' for name, value in usual.items() if f'"{name}"' not in more]
     said = world.report("{" + ", ".join([*fields, more]) + "}")
     assert said.status == status, said.text
-    config_record = world.table.record("demo")
-    assert config_record is not None
-    assert (config_record.role, config_record.spec) == (a_record().role, a_record().spec)
+    kept = world.table.record("demo")
+    assert kept is not None
+    assert (kept.role, kept.spec) == (a_record().role, a_record().spec)
     if status == 400:
-        assert config_record.report is None
+        assert kept.report is None
     else:
-        assert config_record.report is not None
-        assert (config_record.report.host, config_record.report.received_at) == ("0.tcp.ngrok.io", NOW)
+        assert kept.report is not None
+        assert (kept.report.host, kept.report.received_at) == ("0.tcp.ngrok.io", NOW)
     assert world.table.item("backup#team", "demo") is None
 
 

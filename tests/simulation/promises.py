@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from simulation.account import BASTION_GROUP, BASTION_VPC, MODIFIABLE_STATES, LifecycleConfig, Notebook, Rule, Watcher
 from simulation.errors import BrokenPromise
 
-from notebook_ssh.model.managed_block import LIMIT, SHEBANG, Refused, fingerprint, insert_block
+from notebook_ssh.model.managed_block import LIMIT, SHEBANG, HttpError, fingerprint, insert_block
 from notebook_ssh.model.record import Mode, NotebookSpec
 from notebook_ssh.model.spec import parse_spec
 from notebook_ssh.planning.notebook import (
@@ -331,7 +331,7 @@ class Promises(Watcher):
             return
         script = decoded(account.lifecycle_configs[notebook.lifecycle_config].on_start)
         made = insert_block(script, self.run.block)
-        if isinstance(made, Refused):
+        if isinstance(made, HttpError):
             self._hold(record.problem == made.problem, f"{name} does not say {made.problem}: {record.problem}")
             self.checked["refusals said"] += 1
         else:

@@ -16,7 +16,7 @@ from simulation.promises import FALLBACK, Truth, decoded, encoded
 from simulation.run import bound
 from simulation.story import Story
 
-from notebook_ssh.adapters import sagemaker as notebooks
+from notebook_ssh.adapters import sagemaker
 
 SCRIPT = b"#!/bin/bash\necho the owner was here\n"
 TOO_LARGE = b"#!/bin/bash\n" + b"# a comment that takes all of the room\n" * 310
@@ -168,17 +168,17 @@ def test_a_notebook_that_is_deleted_before_its_status_is_written_is_gone(run: St
 
 def test_a_configuration_that_somebody_wrote_into_is_not_deleted(run: Struck) -> None:
     run.lifecycle_config("ours", SCRIPT)
-    seen = notebooks.describe_lifecycle_config("ours")
+    seen = sagemaker.describe_lifecycle_config("ours")
     run.account.lifecycle_configs["ours"].on_start = encoded(b"#!/bin/sh\necho mine\n")
-    with pytest.raises(notebooks.ScriptConflictError, match="was changed"):
-        notebooks.delete_lifecycle_config(seen)
+    with pytest.raises(sagemaker.ScriptConflictError, match="was changed"):
+        sagemaker.delete_lifecycle_config(seen)
     assert "ours" in run.account.lifecycle_configs
 
 
 def test_a_configuration_that_somebody_attached_is_looked_at_again(run: Struck) -> None:
     run.lifecycle_config("ours", SCRIPT)
-    seen = notebooks.describe_lifecycle_config("ours")
+    seen = sagemaker.describe_lifecycle_config("ours")
     run.notebook("demo", "ours")
-    with pytest.raises(notebooks.ScriptConflictError, match="was not deleted"):
-        notebooks.delete_lifecycle_config(seen)
+    with pytest.raises(sagemaker.ScriptConflictError, match="was not deleted"):
+        sagemaker.delete_lifecycle_config(seen)
     assert decoded(run.account.lifecycle_configs["ours"].on_start) == SCRIPT

@@ -22,7 +22,7 @@ import size
 import unused
 from stack import PROJECT, source
 
-from notebook_ssh.adapters import sagemaker as notebooks
+from notebook_ssh.adapters import sagemaker
 from notebook_ssh.adapters.table import item_of, to_attribute
 from patience import LIMIT_S
 
@@ -130,8 +130,8 @@ LISTS = {("sagemaker", "ListNotebookInstances"), ("sagemaker", "ListNotebookInst
 @pytest.mark.parametrize(
     ("function", "shape"),
     [
-        (notebooks.list_notebooks, "NotebookInstanceSummary"),
-        (notebooks.list_lifecycle_configs, "NotebookInstanceLifecycleConfigSummary"),
+        (sagemaker.list_notebooks, "NotebookInstanceSummary"),
+        (sagemaker.list_lifecycle_configs, "NotebookInstanceLifecycleConfigSummary"),
     ],
 )
 def test_of_the_lines_of_lists_what_the_code_reads_is_packed_and_no_more(

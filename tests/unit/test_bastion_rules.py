@@ -312,7 +312,7 @@ class TestWays:
 
 
 @pytest.mark.parametrize(
-    ("sent_ms", "observed_from", "observed_hash"),
+    ("sent_ms", "observed_from", "seen"),
     [
         ([], NOW, False),
         ([0], None, False),

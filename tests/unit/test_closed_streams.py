@@ -23,8 +23,8 @@ with open(sys.argv[1], "w") as file:
 
 
 @pytest.mark.parametrize("closed", ["", "<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_closed_stream_leads_nowhere(is_tearing_down: str, tmp_path: Path) -> None:
-    command = f"exec '{sys.executable}' -c \"$0\" '{tmp_path}/told' {is_tearing_down}"
+def test_a_closed_stream_leads_nowhere(closed: str, tmp_path: Path) -> None:
+    command = f"exec '{sys.executable}' -c \"$0\" '{tmp_path}/told' {closed}"
     done = subprocess.run(
         ["bash", "-c", command, SCRIPT],
         cwd=Path(processes.__file__).parent,
@@ -33,6 +33,6 @@ def test_a_closed_stream_leads_nowhere(is_tearing_down: str, tmp_path: Path) -> 
         text=True,
         check=True,
     )
-    assert done.stdout == ("" if " >&-" in f" {is_tearing_down}" else "out\n")
-    assert done.stderr == ("" if "2>&-" in is_tearing_down else "err\n")
-    assert (tmp_path / "notified_status").read_text() == " True True\n"
+    assert done.stdout == ("" if " >&-" in f" {closed}" else "out\n")
+    assert done.stderr == ("" if "2>&-" in closed else "err\n")
+    assert (tmp_path / "told").read_text() == " True True\n"

@@ -10,10 +10,10 @@ from builders import NOW, SETTINGS, a_record, a_report
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.http_api.diagnosis import doctor_json, doctor_text
-from notebook_ssh.model.checks import Verdict, run_checks
+from notebook_ssh.model.checks import CheckState, run_checks
 from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, NotebookState, Phase, Record, RejectedKey
 
-OK, WAITING, FAILED = Verdict.OK, Verdict.WAITING, Verdict.FAILED
+OK, WAITING, FAILED = CheckState.OK, CheckState.WAITING, CheckState.FAILED
 VIA_BASTION: dict[str, Any] = {
     "spec": NotebookSpec(mode=Mode.BASTION),
     "report": a_report(mode=Mode.BASTION, host=None, port=None),
@@ -24,7 +24,7 @@ def failing(code: str, message: str = "It does not work.") -> Any:
     return a_report(phase=Phase.FAILED, host=None, port=None, problem=Problem(code, message))
 
 
-REAL_FAILURES: list[tuple[str, Record, str, Verdict, str]] = [
+REAL_FAILURES: list[tuple[str, Record, str, CheckState, str]] = [
     ("not restarted yet", a_record(block_since=NOW - 100), "restart", WAITING, "stop-notebook-instance"),
     ("stopped", a_record(state=NotebookState.STOPPED, started_at=None), "restart", WAITING, "start-notebook-instance"),
     (
@@ -37,22 +37,22 @@ REAL_FAILURES: list[tuple[str, Record, str, Verdict, str]] = [
     (
         "configuration too large",
         a_record(block_since=None, problem=Problem("config-too-large", "12,000 bytes and 5,000.")),
-        "lifecycle_config",
+        "configuration",
         FAILED,
         "Shorten",
     ),
     (
         "configuration to be attached",
         a_record(lifecycle_config=None, block_since=None),
-        "lifecycle_config",
+        "configuration",
         WAITING,
         "Stop it",
     ),
-    ("configuration to be written", a_record(block_since=None), "lifecycle_config", WAITING, "Wait"),
+    ("configuration to be written", a_record(block_since=None), "configuration", WAITING, "Wait"),
     (
         "a stack that only plans",
         a_record(block_since=None, planned=("write the block into demo-configuration",)),
-        "lifecycle_config",
+        "configuration",
         WAITING,
         "DryRun=false",
     ),
@@ -112,16 +112,16 @@ REAL_FAILURES: list[tuple[str, Record, str, Verdict, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("record", "check", "result", "remedy"),
+    ("record", "check", "verdict", "remedy"),
     [case[1:] for case in REAL_FAILURES],
     ids=[case[0] for case in REAL_FAILURES],
 )
 def test_the_failure_stands_at_its_hop_with_its_remedy(
-    record: Record, check: str, verdict: Verdict, remedy: str
+    record: Record, check: str, verdict: CheckState, remedy: str
 ) -> None:
     checks = run_checks(record, NOW, SETTINGS).checks
-    first = next(each for each in checks if each.verdict is not OK)
-    assert (first.name, first.verdict) == (check, verdict)
+    first = next(each for each in checks if each.state is not OK)
+    assert (first.name, first.state) == (check, verdict)
     assert remedy in first.remedy
     assert first.reason
 
@@ -149,19 +149,19 @@ def test_what_cannot_be_judged_waits_for_the_hop_that_can() -> None:
 
 def test_a_running_agent_is_judged_though_the_next_start_is_in_danger() -> None:
     record = a_record(report=a_report(), problem=Problem("config-too-large", "Too large."))
-    verdicts = {check.name: check.verdict for check in run_checks(record, NOW, SETTINGS).checks}
-    assert verdicts == {"tag": OK, "lifecycle_config": FAILED, "restart": OK, "agent": OK, "tunnel": OK, "keys": OK}
+    verdicts = {check.name: check.state for check in run_checks(record, NOW, SETTINGS).checks}
+    assert verdicts == {"tag": OK, "configuration": FAILED, "restart": OK, "agent": OK, "tunnel": OK, "keys": OK}
 
 
 def test_the_way_through_the_bastion() -> None:
     route = BastionRoute(open=True, private_ip="10.0.1.5", since=NOW - 60)
     checks = run_checks(a_record(**VIA_BASTION, route=route), NOW, SETTINGS).checks
-    assert [(check.name, check.verdict) for check in checks] == [
-        (name, OK) for name in ("tag", "lifecycle_config", "restart", "agent", "rule", "keys")
+    assert [(check.name, check.state) for check in checks] == [
+        (name, OK) for name in ("tag", "configuration", "restart", "agent", "rule", "keys")
     ]
     assert checks[4].reason == "the bastion may reach 10.0.1.5"
     unknown = run_checks(a_record(**VIA_BASTION, route=replace(route, private_ip=None)), NOW, SETTINGS).checks[4]
-    assert unknown.verdict is WAITING
+    assert unknown.state is WAITING
 
 
 def test_json_says_the_same_with_times() -> None:

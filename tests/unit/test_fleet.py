@@ -24,8 +24,8 @@ TAGS = {"ssh": "ngrok"}
 
 def a_known(line: NotebookSummary = LINE, tags: dict[str, str] = TAGS, spec: NotebookSpec | None = None) -> Record:
     seen = fingerprint(line, tags, "ssh", dry_run=False)
-    record = a_record(name=line.name, spec=spec or NotebookSpec(Mode.NGROK), seen=seen, report=a_report())
-    return replace(record, told=status_key(status_of(record, NOW, SYNC)))
+    record = a_record(name=line.name, spec=spec or NotebookSpec(Mode.NGROK), observed_hash=seen, report=a_report())
+    return replace(record, notified_status=status_key(status_of(record, NOW, SYNC)))
 
 
 def a_fleet(**parts: object) -> Fleet:
@@ -85,7 +85,7 @@ def test_tags_of_others_and_our_own_change_nothing() -> None:
 
 
 def test_a_look_that_did_not_end_is_taken_up_again() -> None:
-    assert looks(a_fleet(records=(replace(a_known(), seen=""),))) == [("Demo", "the last look did not end")]
+    assert looks(a_fleet(records=(replace(a_known(), observed_hash=""),))) == [("Demo", "the last look did not end")]
 
 
 def test_the_end_of_a_dry_run_makes_us_look_at_everyone() -> None:
@@ -98,7 +98,7 @@ def test_a_gone_notebook_is_looked_at() -> None:
 
 def test_a_record_that_waits_for_its_end_is_left_alone_until_the_notebook_goes() -> None:
     off = a_fleet(
-        records=(a_known(spec=NotebookSpec()),), tags={}, config_record=(), notebooks=(replace(LINE, state_since=NOW),)
+        records=(a_known(spec=NotebookSpec()),), tags={}, config_records=(), notebooks=(replace(LINE, state_since=NOW),)
     )
     assert looks(off) == []
     assert looks(replace(off, notebooks=())) == [("Demo", "gone")]
@@ -113,7 +113,7 @@ def test_an_end_that_passed_is_looked_at_once() -> None:
     known = a_known(tags=tags, spec=NotebookSpec(Mode.NGROK, until=NOW))
     fleet = a_fleet(tags={ARN: tags}, records=(known,))
     assert ("Demo", "its time is over") in looks(fleet, now=NOW + 100)
-    looked = a_fleet(tags={ARN: tags}, records=(replace(known, observed_at=NOW + 50),), config_record=())
+    looked = a_fleet(tags={ARN: tags}, records=(replace(known, observed_at=NOW + 50),), config_records=())
     assert looks(looked, now=NOW + 100) == []
 
 
@@ -130,11 +130,11 @@ def test_an_end_before_the_next_sweep_is_announced_for_its_very_second() -> None
 @pytest.mark.parametrize(
     ("parts", "why"),
     [
-        ({"configurations": (replace(TEAM, modified=NOW),)}, "changed since it was looked at"),
-        ({"configurations": ()}, "gone"),
-        ({"kept": (replace(KEPT, tried="0.9:0"),)}, "the stack has another block now"),
+        ({"lifecycle_configs": (replace(TEAM, modified=NOW),)}, "changed since it was looked at"),
+        ({"lifecycle_configs": ()}, "gone"),
+        ({"config_records": (replace(KEPT, tried="0.9:0"),)}, "the stack has another block now"),
         ({"tags": {}}, "nobody who uses it asks for SSH"),
-        ({"notebooks": (), "records": (), "kept": (replace(KEPT, block=""),)}, "nobody uses it"),
+        ({"notebooks": (), "records": (), "config_records": (replace(KEPT, block=""),)}, "nobody uses it"),
     ],
 )
 def test_a_configuration_out_of_line_is_looked_at(parts: dict[str, object], why: str) -> None:
@@ -143,8 +143,8 @@ def test_a_configuration_out_of_line_is_looked_at(parts: dict[str, object], why:
 
 def test_a_configuration_that_cannot_take_the_block_is_not_tried_again_until_something_changes() -> None:
     refused = replace(KEPT, block="", block_since=None, problem=Problem("config-not-shell", "…"))
-    said = replace(a_known(), block_since=None, problem=refused.problem, told="connected: config-not-shell")
-    assert looks(a_fleet(config_record=(refused,), records=(said,))) == []
+    said = replace(a_known(), block_since=None, problem=refused.problem, notified_status="connected: config-not-shell")
+    assert looks(a_fleet(config_records=(refused,), records=(said,))) == []
 
 
 @pytest.mark.parametrize("parts", [{"problem": Problem("config-too-large", "…")}, {"block_since": None}])
@@ -179,7 +179,7 @@ def test_a_status_that_is_not_shown_is_looked_at() -> None:
 
 def test_a_status_that_comes_with_time_alone_is_found_by_the_sweep_until_it_is_told() -> None:
     assert looks(a_fleet(), now=NOW + 3000) == [("Demo", "status")]
-    silent = replace(a_known(), told="stale: agent-silent")
+    silent = replace(a_known(), notified_status="stale: agent-silent")
     assert looks(a_fleet(records=(silent,)), now=NOW + 3000) == []
     assert looks(a_fleet(), now=NOW + 3000, dry_run=True) == [("Demo", "changed since it was looked at")]
 

@@ -22,7 +22,7 @@ print(urllib.request.urlopen(sys.argv[1], timeout=30).read().decode())
 NOBODY = "http://127.0.0.1:9"
 
 
-class Answer(BaseHTTPRequestHandler):
+class Response(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
@@ -43,7 +43,7 @@ class Answer(BaseHTTPRequestHandler):
     ids=str,
 )
 def test_no_proxy_stands_before_this_machine(environment: dict[str, str]) -> None:
-    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+    with HTTPServer(("127.0.0.1", 0), Response) as server:
         threading.Thread(target=server.handle_request).start()
         told = subprocess.run(
             [sys.executable, "-c", ASK, f"http://127.0.0.1:{server.server_port}"],

@@ -49,7 +49,7 @@ def kinds(actions: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("changed", "kept", "observed_hash"),
+    ("changed", "config_record", "seen"),
     [
         (1_800_000_000_348, 1_800_000_000_348, True),
         (1_800_000_000_347, 1_800_000_000_348, True),

@@ -110,9 +110,7 @@ def test_no_more_keys_than_sshd_lets_a_client_try(ssh: Path) -> None:
     for number in range(8):
         make(ssh, f"id_{number}")
     subprocess.run(["ssh-add", "-q", *(str(ssh / f"id_{number}") for number in range(8))], check=True)
-    assert [key.name for key in found(ssh)] == [
-        f"~/.ssh/id_{number}.pub" for number in range(own_keys.SCRIPT_CACHE_SIZE)
-    ]
+    assert [key.name for key in found(ssh)] == [f"~/.ssh/id_{number}.pub" for number in range(own_keys.MOST)]
 
 
 def test_an_agent_that_is_gone_is_no_agent(ssh: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ def group_of(child: subprocess.Popen[bytes]) -> list[int]:
 
 @pytest.mark.parametrize("bound", [True, False])
 @pytest.mark.parametrize(
-    ("command", "notified_status"),
+    ("command", "told"),
     [
         (a_shell("echo no room left >&2; exit 3"), "the toy ended at its start with status 3: no room left"),
         (a_shell("echo 1; echo 2; echo; echo 3; echo 4"), "the toy ended at its start with status 0: 2; 3; 4"),

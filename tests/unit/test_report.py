@@ -28,14 +28,14 @@ from notebook_ssh.model.text import printable
 from notebook_ssh.reports.report import (
     CLOCK_SKEW,
     LARGEST_BODY,
-    Change,
+    Accepted,
     OutOfOrder,
     RoleMismatch,
     Token,
-    Unknown,
+    Unregistered,
     accept,
-    answer,
     read_report,
+    reply,
     role_of_caller,
 )
 
@@ -396,9 +396,9 @@ KNOWN = a_record(report=a_report())
 
 
 @pytest.mark.parametrize(
-    ("record", "role", "report", "result"),
+    ("record", "role", "report", "verdict"),
     [
-        (None, "demo-role", a_report(), Unknown()),
+        (None, "demo-role", a_report(), Unregistered()),
         (KNOWN, "other-role", a_report(sequence=6), RoleMismatch("demo-role")),
         (KNOWN, "Demo-role", a_report(sequence=6), RoleMismatch("demo-role")),
         (KNOWN, "demo-role", a_report(sequence=5), OutOfOrder(a_report())),
@@ -413,7 +413,7 @@ def test_what_is_not_accepted(record: Record | None, role: str, report: Report, 
 
 def heard(report: Report, before: Report | None) -> Report:
     verdict = accept(a_record(report=before), "demo-role", report)
-    assert isinstance(verdict, Change)
+    assert isinstance(verdict, Accepted)
     assert verdict.before == before
     return verdict.report
 
@@ -450,7 +450,7 @@ def told(record: Record, now: int = NOW, **parts: Any) -> dict[str, Any]:
         "held_version": "v2",
         "keys": [("mario", [HOST_KEY])],
     }
-    return answer(record, now, **(usual | parts))
+    return reply(record, now, **(usual | parts))
 
 
 def test_the_token_is_told_only_when_it_is_another() -> None:

@@ -141,7 +141,7 @@ def test_either_spelling_of_the_parameters_is_read(name: str) -> None:
     assert names(read(event)) == NOTEBOOK_BY_ARN
 
 
-@pytest.mark.parametrize("request", [{"bucket": "x"}, {"notebook": "../x"}, {"notebook": ""}, [], None, "bastion"])
+@pytest.mark.parametrize("look_at", [{"bucket": "x"}, {"notebook": "../x"}, {"notebook": ""}, [], None, "bastion"])
 def test_a_message_that_names_nothing_of_ours_is_ignored(look_at: object) -> None:
     assert names(read({"request": look_at, "reason": "a mistake"})) == NOTHING
 

@@ -404,6 +404,6 @@ def test_every_record_has_every_answer(record: Record, now: int) -> None:
     assert list_entry(record, now, SETTINGS)["status"] == status.code
     assert details(record, now, SETTINGS)["next_step"] == status.next_step
     diagnosis = run_checks(record, now, SETTINGS)
-    assert [check.name for check in diagnosis.checks][:4] == ["tag", "lifecycle_config", "restart", "agent"]
+    assert [check.name for check in diagnosis.checks][:4] == ["tag", "configuration", "restart", "agent"]
     assert len(doctor_json(diagnosis)["checks"]) == 6
     assert all(line.isprintable() for line in doctor_text(diagnosis).split("\n"))

@@ -82,7 +82,7 @@ def test_setup_changes_the_configuration_of_the_terminal(made: Terminal, typed: 
 
 
 @pytest.mark.parametrize(
-    ("target", "first_connected"),
+    ("target", "reached"),
     [
         ("127.3.1.4:22", "127.3.1.4:40123"),
         ("127.3.1.5:22", "127.3.1.5:22"),
@@ -90,12 +90,10 @@ def test_setup_changes_the_configuration_of_the_terminal(made: Terminal, typed: 
         ("10.0.0.4:22", "10.0.0.4:22"),
     ],
 )
-def test_a_private_address_is_reached_where_this_user_may_listen(
-    made: Terminal, target: str, first_connected: str
-) -> None:
+def test_a_private_address_is_reached_where_this_user_may_listen(made: Terminal, target: str, reached: str) -> None:
     made.ports.mkdir()
     (made.ports / "127.3.1.4").write_text("Host 127.3.1.4\n  Port 40123\n")
-    assert said(made.programs / "ssh", "-W", target, "--", "bastion")[3:] == ["-W", first_connected, "--", "bastion"]
+    assert said(made.programs / "ssh", "-W", target, "--", "bastion")[3:] == ["-W", reached, "--", "bastion"]
 
 
 def test_ssh_understands_the_configuration(made: Terminal) -> None:

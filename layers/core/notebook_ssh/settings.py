@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from notebook_ssh.model.stack import Bastion as Bastion
+from notebook_ssh.model.stack import Bastion
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ def record_of(item: Mapping[str, Any]) -> Record:
         else None,
         planned=tuple(item.get("planned") or ()),
         status_tags_at=item.get("status_tags_at", 0),
-        told=item.get("notified_status", ""),
+        notified_status=item.get("notified_status", ""),
         spec_changed_at=item.get("spec_changed_at"),
         first_connected=item.get("first_connected", False),
         wake_at=item.get("wake_at"),
@@ -333,8 +333,8 @@ class Table:
         heard_since: epoch seconds after which the last report must have come.
         """
         changing = {field: to_attribute(getattr(report, field)) for field in HEARTBEAT_FIELDS}
-        told = {field: to_attribute(value) for field, value in encode_sparse(report).items()}
-        same = {field: told.get(field) for field in STABLE_FIELDS}
+        encoded = {field: to_attribute(value) for field, value in encode_sparse(report).items()}
+        same = {field: encoded.get(field) for field in STABLE_FIELDS}
         conditions = {
             "somebody_tagged_it": "attribute_exists(#name)",
             "the_caller_is_the_notebook": "#role = :role",

@@ -20,7 +20,7 @@ from notebook_ssh.triggers.correlation import FIELD, correlation_of
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 
-LARGEST_ANSWER = 6_000_000
+MAX_RESPONSE_BYTES = 6_000_000
 """Bytes: below what a function may hand back at once (Lambda, "Invocation payload, synchronous": 6 MB)."""
 
 _HEADERS = {
@@ -31,7 +31,7 @@ _HEADERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """An answer: `status` as in RFC 9110, `body` as it goes over the wire."""
 
     body: str
@@ -40,12 +40,12 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Refused(Exception):
+class HttpError(Exception):
     """The request is not served. code and message: for the caller. more: further members of the JSON answer."""
 
     def __init__(self, status: int, code: str, message: str, /, **more: Any) -> None:
         super().__init__(f"{status} {code}")
-        self.answer = Answer(json_text({"error": code, "message": message, **more}), status)
+        self.answer = Response(json_text({"error": code, "message": message, **more}), status)
 
 
 def log_keys(event: Mapping[str, Any], context: Any) -> dict[str, str]:
@@ -66,10 +66,10 @@ def json_text(value: Any) -> str:
 
 
 def notebook_name(event: Mapping[str, Any]) -> str:
-    """The notebook's name in the path. Raises Refused when SageMaker would not allow it."""
+    """The notebook's name in the path. Raises HttpError when SageMaker would not allow it."""
     name = (event.get("pathParameters") or {}).get("name") or ""
     if not is_notebook_name(name):
-        raise Refused(
+        raise HttpError(
             400, "bad-name", "name: a notebook's name is 1 to 63 letters, digits and hyphens, no hyphen at either end."
         )
     return name
@@ -87,10 +87,10 @@ def body_of(event: Mapping[str, Any]) -> bytes:
     return b64decode(body) if event.get("isBase64Encoded") else body.encode("utf-8", "surrogatepass")
 
 
-def serve(
+def handle_request(
     event: Mapping[str, Any],
     context: Any,
-    answer: Callable[[Mapping[str, Any]], Answer],
+    answer: Callable[[Mapping[str, Any]], Response],
     log: Callable[[], logging.Logger | Any],
 ) -> dict[str, Any]:
     """What `answer` says to `event`, as API Gateway wants it; whatever it raises becomes an error answer.
@@ -101,20 +101,20 @@ def serve(
     request = keys[FIELD]
     try:
         said = answer(event)
-        if len(said.body) > LARGEST_ANSWER and len(said.body.encode()) > LARGEST_ANSWER:
-            raise Refused(507, "too-many", "The answer is larger than 6 MB: ask for one notebook at a time.")
-    except Refused as refused:
+        if len(said.body) > MAX_RESPONSE_BYTES and len(said.body.encode()) > MAX_RESPONSE_BYTES:
+            raise HttpError(507, "too-many", "The answer is larger than 6 MB: ask for one notebook at a time.")
+    except HttpError as refused:
         said = refused.answer
     except InvalidReportError as bad:
         status = 413 if isinstance(bad, PayloadTooLargeError) else 400
-        said = Refused(status, "too-large" if status == 413 else "bad-report", str(bad), field=bad.field).answer
+        said = HttpError(status, "too-large" if status == 413 else "bad-report", str(bad), field=bad.field).answer
     except RetryableError as later:
         log().warning("try again later: %s", later, extra=keys)
-        said = Refused(503, "later", f"AWS is busy: try again in some seconds (request {request}).").answer
-        said = Answer(said.body, said.status, said.content_type, {"Retry-After": "5"})
+        said = HttpError(503, "later", f"AWS is busy: try again in some seconds (request {request}).").answer
+        said = Response(said.body, said.status, said.content_type, {"Retry-After": "5"})
     except Exception:
         log().exception("request failed", extra=keys)
-        said = Refused(
+        said = HttpError(
             500, "internal", f"This should not happen. The log of the function has the cause, under request {request}."
         ).answer
     return {

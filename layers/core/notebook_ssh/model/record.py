@@ -213,7 +213,7 @@ class Record:
     restart: Restart | None = None
     planned: tuple[str, ...] = ()
     status_tags_at: int = 0
-    told: str = ""
+    notified_status: str = ""
     spec_changed_at: int | None = None
     first_connected: bool = False
     wake_at: int | None = None

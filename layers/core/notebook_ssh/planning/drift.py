@@ -55,7 +55,7 @@ class Fleet:
     lifecycle_configs: tuple[LifecycleConfigSummary, ...] = ()
     tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     records: tuple[Record, ...] = ()
-    config_record: tuple[LifecycleConfigRecord, ...] = ()
+    config_records: tuple[LifecycleConfigRecord, ...] = ()
 
 
 def fingerprint(line: NotebookSummary, tags: Mapping[str, str], tag_key: str, *, dry_run: bool) -> str:
@@ -76,8 +76,8 @@ def find_drift(
     records = {record.name.lower(): record for record in fleet.records}
     there = {line.name.lower() for line in fleet.notebooks}
     requests: list[ReconcileNotebook | ReconcileLifecycleConfig] = []
-    attached_config = {line.lifecycle_config for line in fleet.notebooks}
-    config_record_of = {config_record.name: config_record for config_record in fleet.config_record}
+    attached = {line.lifecycle_config for line in fleet.notebooks}
+    records_by_config = {config_record.name: config_record for config_record in fleet.config_records}
     used: set[str] = set()
     for line in fleet.notebooks:
         tags = fleet.tags.get(line.arn.lower(), {})
@@ -94,7 +94,7 @@ def find_drift(
         else:
             reason = _changed(record, fingerprint(line, tags, tag_key, dry_run=dry_run), now)
             if not dry_run:
-                reason = reason or _script_drift(record, config_record_of.get(line.lifecycle_config or ""), now)
+                reason = reason or _script_drift(record, records_by_config.get(line.lifecycle_config or ""), now)
                 if status_tags and desired_status_tags(record, now, sync_seconds, tag_key) != current_status_tags(
                     tags, tag_key
                 ):
@@ -107,13 +107,13 @@ def find_drift(
             requests.append(ReconcileNotebook(line.name, "its time ends", at=record.spec.until))
     requests += [ReconcileNotebook(record.name, "gone") for record in fleet.records if record.name.lower() not in there]
     modified = {line.name: line.modified for line in fleet.lifecycle_configs}
-    for config_record in fleet.config_record:
+    for config_record in fleet.config_records:
         reason = _config_drift(
             config_record,
             modified.get(config_record.name),
             block_ref,
             used=config_record.name in used,
-            attached_config=config_record.name in attached_config,
+            attached=config_record.name in attached,
         )
         if reason:
             requests.append(ReconcileLifecycleConfig(config_record.name, reason))
@@ -138,7 +138,7 @@ def _script_drift(record: Record, config_record: LifecycleConfigRecord | None, n
 
 
 def _config_drift(
-    config_record: LifecycleConfigRecord, modified: int | None, block_ref: str, *, used: bool, attached_config: bool
+    config_record: LifecycleConfigRecord, modified: int | None, block_ref: str, *, used: bool, attached: bool
 ) -> str | None:
     if modified is None:
         return "gone"
@@ -149,6 +149,6 @@ def _config_drift(
         return "the stack has another block now"
     if config_record.block and not used:
         return "nobody who uses it asks for SSH"
-    if not attached_config:
+    if not attached:
         return "nobody uses it"
     return None

@@ -816,7 +816,7 @@ def current_status_tags(tags: Mapping[str, str], tag_key: str) -> dict[str, str]
 def status_change(record: Record, now: int, sync_seconds: int, tag_key: str) -> Status | None:
     """The status, when another one was told last; None when everybody knows. Before anything was told, SSH was off."""
     status = status_of(record, now, sync_seconds, tag_key)
-    return None if status_key(status) == (record.told or Code.OFF) else status
+    return None if status_key(status) == (record.notified_status or Code.OFF) else status
 
 
 def reasons(actions: Iterable[Action]) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ E = TypeVar("E", Mode, Phase)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ParsedReport:
     """A report as read.
 
     token_version: the version of the ngrok token that the agent holds, or None.
@@ -64,7 +64,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
+class Unregistered:
     """Nobody tagged this notebook: it is told `off`."""
 
 
@@ -83,14 +83,14 @@ class OutOfOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Accepted:
     """Newer, and not merely more of the same. report: as it is to be kept; before: the one it replaces."""
 
     report: Report
     before: Report | None
 
 
-Verdict = Unknown | RoleMismatch | OutOfOrder | Change
+AcceptResult = Unregistered | RoleMismatch | OutOfOrder | Accepted
 
 
 def role_of_caller(user_arn: str, account: str) -> str | None:
@@ -106,7 +106,7 @@ def role_of_caller(user_arn: str, account: str) -> str | None:
 # Reading -------------------------------------------------------------------------------------------------------------
 
 
-def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Told:
+def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> ParsedReport:
     """The report in `body`, received at `now`.
 
     allow_loopback: an address of this very machine will do (the local run). Fields that are not in docs/protocol.md
@@ -114,28 +114,28 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Told:
     """
     if len(body) > LARGEST_BODY:
         raise PayloadTooLargeError("body", f"has {len(body):,} bytes; at most {LARGEST_BODY:,} are read")
-    told = _object(_json(body), "body")
-    mode = _word(told, "mode", Mode)
-    phase = _word(told, "phase", Phase)
-    host, port = _address(told, mode, phase, allow_loopback)
-    keys = _object(told.get("keys") or {}, "keys")
-    sessions = _object(told.get("sessions") or {}, "sessions")
-    booted_at = _whole(told, "booted_at", 0, _YEAR_2242)
+    parsed = _object(_json(body), "body")
+    mode = _word(parsed, "mode", Mode)
+    phase = _word(parsed, "phase", Phase)
+    host, port = _address(parsed, mode, phase, allow_loopback)
+    keys = _object(parsed.get("keys") or {}, "keys")
+    sessions = _object(parsed.get("sessions") or {}, "sessions")
+    booted_at = _whole(parsed, "booted_at", 0, _YEAR_2242)
     if booted_at > now + CLOCK_SKEW:
         raise InvalidReportError(
             "booted_at", f"is {booted_at - now:,} seconds ahead of the stack's clock: set the notebook's"
         )
     report = Report(
-        boot=_text(told, "boot", _BOOT, "1 to 64 letters, digits and hyphens"),
+        boot=_text(parsed, "boot", _BOOT, "1 to 64 letters, digits and hyphens"),
         booted_at=booted_at,
-        sequence=_whole(told, "sequence", 1, 2**53),
+        sequence=_whole(parsed, "sequence", 1, 2**53),
         received_at=now,
         mode=mode,
         phase=phase,
-        agent=_has_no_block(told.get("agent", ""), "agent", 32),
+        agent=_clean(parsed.get("agent", ""), "agent", 32),
         host=host,
         port=port,
-        host_keys=_host_keys(told.get("host_keys")),
+        host_keys=_host_keys(parsed.get("host_keys")),
         keys_own=_whole(keys, "own", 0, _MANY, "keys.", default=0),
         keys_central=_whole(keys, "central", 0, _MANY, "keys.", default=0),
         rejected=_rejected(keys.get("rejected")),
@@ -143,13 +143,13 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Told:
         active_at=None
         if sessions.get("active_at") is None
         else _whole(sessions, "active_at", 0, _YEAR_2242, "sessions."),
-        problem=_problem(told.get("problem")),
+        problem=_problem(parsed.get("problem")),
     )
-    version = told.get("token_version")
-    return Told(
+    version = parsed.get("token_version")
+    return ParsedReport(
         report,
-        token_version=None if version is None else _has_no_block(version, "token_version", 64),
-        wants_worker=told.get("wants_worker") is True,
+        token_version=None if version is None else _clean(version, "token_version", 64),
+        wants_worker=parsed.get("wants_worker") is True,
     )
 
 
@@ -178,44 +178,46 @@ def _list(value: Any, field: str, most: int) -> Sequence[Any]:
 
 
 def _whole(
-    told: Mapping[str, Any], name: str, least: int, most: int, within: str = "", default: int | None = None
+    parsed: Mapping[str, Any], name: str, least: int, most: int, within: str = "", default: int | None = None
 ) -> int:
-    value = told.get(name, default)
+    value = parsed.get(name, default)
     if type(value) is not int or not least <= value <= most:  # a bool is an int to isinstance
         raise InvalidReportError(within + name, f"must be a whole number from {least} to {most}")
     return value
 
 
-def _text(told: Mapping[str, Any], name: str, pattern: re.Pattern[str], expected: str, within: str = "") -> str:
-    value = told.get(name)
+def _text(parsed: Mapping[str, Any], name: str, pattern: re.Pattern[str], expected: str, within: str = "") -> str:
+    value = parsed.get(name)
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise InvalidReportError(within + name, f"must be {expected}")
     return value
 
 
-def _word(told: Mapping[str, Any], name: str, words: type[E]) -> E:
-    value = told.get(name)
+def _word(parsed: Mapping[str, Any], name: str, words: type[E]) -> E:
+    value = parsed.get(name)
     if not isinstance(value, str) or value not in list(words):
         raise InvalidReportError(name, f"must be one of {', '.join(words)}")
     return words(value)
 
 
-def _has_no_block(value: Any, field: str, most: int) -> str:
+def _clean(value: Any, field: str, most: int) -> str:
     """A text for people: one line of at most `most` printable characters, whatever was sent."""
     if not isinstance(value, str):
         raise InvalidReportError(field, "must be text")
     return printable(value)[:most]
 
 
-def _address(told: Mapping[str, Any], mode: Mode, phase: Phase, allow_loopback: bool) -> tuple[str | None, int | None]:
+def _address(
+    parsed: Mapping[str, Any], mode: Mode, phase: Phase, allow_loopback: bool
+) -> tuple[str | None, int | None]:
     """Where people connect. Only the tunnel's address is the notebook's to tell; through a bastion it is EC2's."""
     if mode is not Mode.NGROK:
         return None, None
-    if told.get("host") is None and told.get("port") is None:
+    if parsed.get("host") is None and parsed.get("port") is None:
         if phase is Phase.CONNECTED:
             raise InvalidReportError("host", "is missing, though the phase is connected")
         return None, None
-    return _host(told.get("host"), allow_loopback), _whole(told, "port", 1, 65535)
+    return _host(parsed.get("host"), allow_loopback), _whole(parsed, "port", 1, 65535)
 
 
 def _host(value: Any, allow_loopback: bool) -> str:
@@ -262,9 +264,7 @@ def _rejected(value: Any) -> tuple[RejectedKey, ...]:
         line = _object(each, f"keys.rejected[{number}]")
         where = f"keys.rejected[{number}]."
         lines.append(
-            RejectedKey(
-                _whole(line, "line", 1, 2**31, where), _has_no_block(line.get("reason", ""), where + "reason", 120)
-            )
+            RejectedKey(_whole(line, "line", 1, 2**31, where), _clean(line.get("reason", ""), where + "reason", 120))
         )
     return tuple(lines)
 
@@ -276,22 +276,22 @@ def _problem(value: Any) -> Problem | None:
     code = _text(problem, "code", _CODE, "lower-case words joined by hyphens", "problem.")
     if len(code) > 40:
         raise InvalidReportError("problem.code", "must have at most 40 characters")
-    return Problem(code, _has_no_block(problem.get("message", ""), "problem.message", 500))
+    return Problem(code, _clean(problem.get("message", ""), "problem.message", 500))
 
 
 # Weighing ------------------------------------------------------------------------------------------------------------
 
 
-def accept(record: Record | None, role: str, report: Report) -> Verdict:
+def accept(record: Record | None, role: str, report: Report) -> AcceptResult:
     """What to make of `report`, which a caller with `role` sent, given everything known about the notebook."""
     if record is None:
-        return Unknown()
+        return Unregistered()
     if record.role != role:
         return RoleMismatch(record.role)
     before = record.report
     if before is not None and not _newer(report, before):
         return OutOfOrder(before)
-    return Change(_carried(report, before), before)
+    return Accepted(_carried(report, before), before)
 
 
 def heartbeat_deadline(now: int, sync_seconds: int) -> int:
@@ -322,7 +322,7 @@ def _carried(report: Report, before: Report | None) -> Report:
 # Answering -----------------------------------------------------------------------------------------------------------
 
 
-def answer(
+def reply(
     record: Record,
     now: int,
     *,
@@ -341,7 +341,7 @@ def answer(
     worker: the text of layers/notebook_agent/worker.py, when the agent asked for it.
     """
     spec, mode = record.spec, record.spec.effective_mode(now)
-    answer: dict[str, Any] = {
+    reply: dict[str, Any] = {
         "notebook": record.name,
         "mode": str(mode),
         "sync_after": _sync_after(record, mode, now, sync_seconds),
@@ -352,21 +352,21 @@ def answer(
         else [],
     }
     if worker and mode is not Mode.OFF:
-        answer["worker"] = worker
+        reply["worker"] = worker
     problem = spec.problem or problem or record.problem
     if mode is Mode.NGROK:
-        answer["ngrok"] = {"url": spec.ngrok_url, "token_version": token.version if token else None}
+        reply["ngrok"] = {"url": spec.ngrok_url, "token_version": token.version if token else None}
         if token and token.version != held_version:
-            answer["ngrok"]["token"] = token.value
+            reply["ngrok"]["token"] = token.value
     elif mode is Mode.BASTION and bastion:
-        answer["bastion"] = {
+        reply["bastion"] = {
             "host": bastion.host,
             "user": bastion.user,
             "private_ip": record.route.private_ip if record.route else None,
         }
         problem = problem or (record.route.problem if record.route else None)
-    answer["problem"] = {"code": problem.code, "message": problem.message} if problem else None
-    return answer
+    reply["problem"] = {"code": problem.code, "message": problem.message} if problem else None
+    return reply
 
 
 def missing_token(secret: str) -> Problem:

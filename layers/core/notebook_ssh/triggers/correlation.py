@@ -35,10 +35,10 @@ def _ids(message: Mapping[str, Any]) -> list[str]:
         body = json.loads(message["body"])
     except ValueError:
         body = None
-    told = body if isinstance(body, Mapping) else {}
-    carried = told.get(FIELD)
+    body = body if isinstance(body, Mapping) else {}
+    carried = body.get(FIELD)
     ids = carried.split(" ", SCRIPT_CACHE_SIZE)[:SCRIPT_CACHE_SIZE] if isinstance(carried, str) else []
     if ids and all(map(_ID.fullmatch, ids)):
         return ids
-    own = correlation_of(told.get("id"), message.get("messageId"))
+    own = correlation_of(body.get("id"), message.get("messageId"))
     return [own] if own else []
