@@ -1,4 +1,4 @@
-"""What `ssh name` takes through the client beside a bare `ssh`, to a real sshd on this machine."""
+"""Measures `ssh name` through the client against plain `ssh`, to a real sshd on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from laptop import Laptop, Sshd, make_client_environment, make_laptop, serve_api
+from laptop import Laptop, Sshd, create_client_venv, create_laptop, start_api
 from measure import seconds
 
 NAME = "my-notebook"
@@ -20,50 +20,47 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "example", 
 
 @dataclass(frozen=True, slots=True)
 class Logins:
-    """Medians in seconds. cached: by a remembered address. asked: by one that the API was asked for.
+    """Medians in seconds."""
 
-    botocore: what `import botocore.session` takes more than the interpreter alone.
-    """
-
-    bare: float
-    cached: float
-    asked: float
-    botocore: float
+    bare: float  # plain ssh
+    cached: float  # with a cached address
+    fetched: float  # with an address fetched from the API
+    botocore: float  # importing botocore.session, without starting the interpreter
 
 
 def logins() -> Logins:
-    """A login of each kind, several times in turn, by the same ssh and the same key."""
-    with _a_laptop() as (laptop, sshd):
-        remembered = laptop.home / "remembered"
+    """Measure each kind of login, with the same ssh and the same key."""
+    with _laptop() as (laptop, sshd):
+        addresses = laptop.home / "addresses"
         by_name = ["ssh", f"{getpass.getuser()}@{NAME}", "true"]
-        known = laptop.folder / "known"
-        known.write_text(f"[127.0.0.1]:{sshd.port} {sshd.key}\n")
-        bare = ["ssh", "-o", f'UserKnownHostsFile="{known}"', "-p", str(sshd.port), "127.0.0.1", "true"]
+        known_hosts = laptop.folder / "known_hosts"
+        known_hosts.write_text(f"[127.0.0.1]:{sshd.port} {sshd.host_key}\n")
+        bare = ["ssh", "-o", f'UserKnownHostsFile="{known_hosts}"', "-p", str(sshd.port), "127.0.0.1", "true"]
 
-        def asking() -> None:
-            shutil.rmtree(remembered)
-            _ran(laptop, by_name)
+        def log_in_without_cache() -> None:
+            shutil.rmtree(addresses)
+            _run(laptop, by_name)
 
-        _ran(laptop, by_name)
+        _run(laptop, by_name)
         python = [str(laptop.python), "-I", "-c"]
-        nothing, _ = seconds(lambda: _ran(laptop, [*python, ""]))
-        session, _ = seconds(lambda: _ran(laptop, [*python, "import botocore.session"]))
+        nothing, _ = seconds(lambda: _run(laptop, [*python, ""]))
+        session, _ = seconds(lambda: _run(laptop, [*python, "import botocore.session"]))
         return Logins(
-            bare=seconds(lambda: _ran(laptop, bare))[0],
-            cached=seconds(lambda: _ran(laptop, by_name))[0],
-            asked=seconds(asking)[0],
+            bare=seconds(lambda: _run(laptop, bare))[0],
+            cached=seconds(lambda: _run(laptop, by_name))[0],
+            fetched=seconds(log_in_without_cache)[0],
             botocore=session - nothing,
         )
 
 
 @contextmanager
-def _a_laptop() -> Iterator[tuple[Laptop, Sshd]]:
+def _laptop() -> Iterator[tuple[Laptop, Sshd]]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        laptop = make_laptop(Path(folder), make_client_environment(Path(folder) / "environment"), KEYS)
-        api, sshd = serve_api(), Sshd(Path(folder) / "sshd", laptop.key)
+        laptop = create_laptop(Path(folder), create_client_venv(Path(folder) / "environment"), KEYS)
+        api, sshd = start_api(), Sshd(Path(folder) / "sshd", laptop.key)
         try:
-            api.notebooks[NAME] = sshd.described(NAME)
-            laptop.set_up(api)
+            api.notebooks[NAME] = sshd.notebook_json(NAME)
+            laptop.setup(api)
             yield laptop, sshd
         finally:
             sshd.stop()
@@ -71,8 +68,8 @@ def _a_laptop() -> Iterator[tuple[Laptop, Sshd]]:
             api.server.server_close()
 
 
-def _ran(laptop: Laptop, command: list[str]) -> subprocess.CompletedProcess[str]:
-    done = laptop.run(*command)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
-    return done
+def _run(laptop: Laptop, command: list[str]) -> subprocess.CompletedProcess[str]:
+    result = laptop.run(*command)
+    if result.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {result.returncode}: {result.stderr}")
+    return result

@@ -33,7 +33,7 @@ BOOT_SECONDS = 5
 PATIENCE = 1800
 """Seconds that any step may take, on a machine that has other work."""
 
-DEAD_LETTERS = ("NotebookDeadLetters", "BastionDeadLetters", "SignalDeadLetters")
+DEAD_LETTERS = ("NotebookDeadLetterQueue", "BastionDeadLetterQueue", "EventDeadLetterQueue")
 
 WRITES = (
     "UpdateNotebookInstanceLifecycleConfig",

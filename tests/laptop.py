@@ -1,4 +1,4 @@
-"""A laptop, a stack's API and notebooks with real sshd, all on 127.0.0.1: what the client's tests are made of."""
+"""Fixtures of the client's tests: a laptop, a stack's API and notebooks with a real sshd, all on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ REGION = "eu-west-1"
 
 
 def wait_until(condition: Callable[[], Any]) -> Any:
-    """The first true answer of `condition`, asked again and again for a limited time."""
-    end = time.monotonic() + LIMIT_S
-    while time.monotonic() < end:
-        if answer := condition():
-            return answer
+    """Poll `condition` and return its first true value. Raises AssertionError after LIMIT_S."""
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
         threading.Event().wait(0.02)
     raise AssertionError(f"did not come true in {LIMIT_S:g} s")
 
 
 @dataclass
 class FakeApi:
-    """The stack's API as docs/api.md describes it, answering from `notebooks`."""
+    """The stack's API as docs/api.md describes it."""
 
     server: ThreadingHTTPServer
-    notebooks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
-    refusals: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    notebooks: dict[str, dict[str, Any]] = field(default_factory=dict)  # by name, in lower case
+    requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # method, path and headers
+    queued_responses: list[tuple[int, Any]] = field(default_factory=list)  # status and body, returned first
     on_start: Callable[[dict[str, Any]], None] | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server.server_address[1]}/v1"
 
-    def asked(self, path: str) -> int:
-        """How often `path` was asked for."""
-        return sum(one == path for _, one, _ in self.requests)
+    def request_count(self, path: str) -> int:
+        """Return how many requests for `path` were received."""
+        return sum(requested == path for _, requested, _ in self.requests)
 
-    def answer(self, method: str, path: str) -> tuple[int, Any]:
-        if self.refusals:
-            return self.refusals.pop(0)
+    def respond(self, method: str, path: str) -> tuple[int, Any]:
+        if self.queued_responses:
+            return self.queued_responses.pop(0)
         if path == "/notebooks":
             fields = ("name", "mode", "status", "address", "since")
             return 200, [{key: notebook[key] for key in fields} for notebook in self.notebooks.values()]
@@ -71,13 +71,13 @@ class FakeApi:
             self.on_start(notebook)
             return 202, {"name": notebook["name"]}
         if rest == ["doctor"]:
-            return 200, {"hops": [{"hop": "tag", "state": "ok"}]}
+            return 200, {"checks": [{"check": "tag", "result": "ok"}]}
         return 200, notebook
 
 
-def described(name: str, status: str = "connected", **more: Any) -> dict[str, Any]:
-    """What the API answers about a notebook; `more` replaces fields."""
-    host, port = more.get("host"), more.get("port")
+def notebook_json(name: str, status: str = "connected", **overrides: Any) -> dict[str, Any]:
+    """Return what the API returns for a notebook, with `overrides` of its fields."""
+    host, port = overrides.get("host"), overrides.get("port")
     return {
         "name": name,
         "mode": "ngrok",
@@ -92,18 +92,18 @@ def described(name: str, status: str = "connected", **more: Any) -> dict[str, An
         "jump": None,
         "host_keys": [],
         "wake": False,
-        **more,
+        **overrides,
     }
 
 
 class Sshd:
-    """A real sshd with a host key of its own, as a notebook has after each start."""
+    """A real sshd with its own host key, as a notebook has one after each start."""
 
     def __init__(self, folder: Path, client_key: Path, port: int | None = None) -> None:
         folder.mkdir(parents=True)
         self.folder, self.port = folder, port or free_port()
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "host"], check=True)
-        self.key = " ".join((folder / "host.pub").read_text().split()[:2])
+        self.host_key = " ".join((folder / "host.pub").read_text().split()[:2])
         (folder / "authorized_keys").write_text(client_key.with_suffix(".pub").read_text())
         (folder / "config").write_text(
             f"ListenAddress 127.0.0.1\nPort {self.port}\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
@@ -118,8 +118,10 @@ class Sshd:
     def stop(self) -> None:
         processes.dismiss(self.process, LIMIT_S)
 
-    def described(self, name: str, **more: Any) -> dict[str, Any]:
-        return described(name, **{"host": "127.0.0.1", "port": self.port, "host_keys": [self.key], **more})
+    def notebook_json(self, name: str, **overrides: Any) -> dict[str, Any]:
+        """Return what the API returns for a notebook with this sshd."""
+        defaults = {"host": "127.0.0.1", "port": self.port, "host_keys": [self.host_key]}
+        return notebook_json(name, **{**defaults, **overrides})
 
 
 def free_port() -> int:
@@ -131,9 +133,9 @@ def free_port() -> int:
 
 @dataclass
 class Laptop:
-    """A person's machine: a home, the client installed in an environment of its own, and an ssh that reads this home.
+    """The user's machine: a home directory, the client in its own virtual environment, and an ssh that reads this home.
 
-    OpenSSH finds `~` by the password file and not by HOME, so the `ssh` on this PATH is told its configuration.
+    OpenSSH finds `~` in the password database and not by HOME, so the `ssh` on this PATH sets the path of ssh_config.
     """
 
     folder: Path
@@ -153,9 +155,9 @@ class Laptop:
         return self.folder / ".ssh" / "id_ed25519"
 
     def run(self, *command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run `command` without a terminal: whatever prompts fails."""
+        """Run `command` without a terminal, so that a prompt fails."""
         return subprocess.run(
-            [str(word) for word in command],
+            [str(argument) for argument in command],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -164,22 +166,22 @@ class Laptop:
             **{"stdin": subprocess.DEVNULL, "cwd": self.folder, "timeout": LIMIT_S, **options},
         )
 
-    def client(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run `notebook-ssh words…`."""
-        return self.run(self.python, "-I", "-m", "notebook_ssh_client", *words, **options)
+    def run_client(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run `notebook-ssh arguments…`."""
+        return self.run(self.python, "-I", "-m", "notebook_ssh_client", *arguments, **options)
 
-    def set_up(self, api: FakeApi, stack: str = "team") -> None:
-        """`notebook-ssh setup` for `api`."""
-        done = self.client(
+    def setup(self, api: FakeApi, stack: str = "team") -> None:
+        """Run `notebook-ssh setup` for `api`."""
+        result = self.run_client(
             "setup", "--ssh-config", str(self.config), "--stack", stack, "--region", REGION, "--api", api.url
         )
-        assert done.returncode == 0, done.stderr
+        assert result.returncode == 0, result.stderr
 
 
-def make_client_environment(folder: Path) -> Path:
-    """An environment that holds the client and botocore, as pipx and uv make one; its interpreter.
+def create_client_venv(folder: Path) -> Path:
+    """Create a virtual environment with the client and botocore, as pipx and uv do; return its interpreter.
 
-    CLIENT_PYTHON names one in which the client is installed, to try another version of Python or botocore.
+    CLIENT_PYTHON names an existing one to use instead, for another version of Python or botocore.
     """
     if "CLIENT_PYTHON" in os.environ:
         return Path(os.environ["CLIENT_PYTHON"])
@@ -189,37 +191,37 @@ def make_client_environment(folder: Path) -> Path:
     return folder / "bin" / Path(sys.executable).name
 
 
-WAITS = f"""\
+LONG_TIMEOUTS = f"""\
 from notebook_ssh_client import proxy
-proxy.PATIENCE_REMEMBERED = proxy.PATIENCE_FRESH = {LIMIT_S}
+proxy.CACHED_CONNECT_TIMEOUT_S = proxy.CONNECT_TIMEOUT_S = {LIMIT_S}
 """
 
 
-def let_wait(python: Path) -> Path:
-    """Let the client in this environment wait longer for a greeting: a busy machine is not a notebook that has moved."""
+def extend_timeouts(python: Path) -> Path:
+    """Raise the connect timeouts of the client in this environment, for a busy machine; return its interpreter."""
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(python.parent.parent)}))
     if "CLIENT_PYTHON" not in os.environ:
-        (packages / "waits.py").write_text(WAITS)
-        (packages / "waits.pth").write_text("import waits\n")  # run whenever this Python starts (site)
+        (packages / "long_timeouts.py").write_text(LONG_TIMEOUTS)
+        (packages / "long_timeouts.pth").write_text("import long_timeouts\n")  # run when this Python starts (site)
     return python
 
 
-def make_laptop(folder: Path, python: Path, variables: dict[str, str]) -> Laptop:
-    """A person's machine below `folder`, with a key and a configuration of ssh, and `variables` in its environment."""
-    home = folder / "home of a person"
+def create_laptop(folder: Path, python: Path, variables: dict[str, str]) -> Laptop:
+    """Create a laptop in `folder`, with a key, an ssh_config, and `variables` in its environment."""
+    home = folder / "home of the user"
     (home / ".ssh").mkdir(parents=True, mode=0o700)
     programs = folder / "bin"
     programs.mkdir()
     ssh = programs / "ssh"
     ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F "{home}/.ssh/config" "$@"\n')
     ssh.chmod(0o755)
-    kept = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "USER", "LOGNAME", "SHELL")}
+    inherited = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "USER", "LOGNAME", "SHELL")}
     laptop = Laptop(
         home,
         python,
         {
-            **kept,
-            "PATH": f"{programs}{os.pathsep}{kept['PATH']}",
+            **inherited,
+            "PATH": f"{programs}{os.pathsep}{inherited['PATH']}",
             "HOME": str(home),
             "NOTEBOOK_SSH_HOME": str(home / ".ssh" / "notebook-ssh"),
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -232,15 +234,15 @@ def make_laptop(folder: Path, python: Path, variables: dict[str, str]) -> Laptop
     return laptop
 
 
-def serve_api() -> FakeApi:
-    """A running API; `server.shutdown()` and `server.server_close()` end it."""
+def start_api() -> FakeApi:
+    """Start an API. Stop it with `server.shutdown()` and `server.server_close()`."""
 
     class Handler(BaseHTTPRequestHandler):
         def respond(self) -> None:
             path = self.path.removeprefix("/v1")
-            fake.requests.append((self.command, path, dict(self.headers)))
-            status, answer = fake.answer(self.command, path)
-            body = json.dumps(answer).encode()
+            api.requests.append((self.command, path, dict(self.headers)))
+            status, content = api.respond(self.command, path)
+            body = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
@@ -253,18 +255,19 @@ def serve_api() -> FakeApi:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    fake = FakeApi(server)
+    api = FakeApi(server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    return fake
+    return api
 
 
 class FakeCloudFormation:
-    """DescribeStacks, answering from `outputs` by stack name."""
+    """CloudFormation's DescribeStacks."""
 
     def __init__(self) -> None:
-        self.outputs: dict[str, dict[str, str]] = {}
+        self.outputs: dict[str, dict[str, str]] = {}  # by stack name
 
-    def answer(self, name: str) -> tuple[int, str]:
+    def describe_stacks(self, name: str) -> tuple[int, str]:
+        """Return the status and the XML of the response."""
         if name not in self.outputs:
             message = f"Stack with id {name} does not exist"
             error = f"<Error><Type>Sender</Type><Code>ValidationError</Code><Message>{message}</Message></Error>"
@@ -279,14 +282,15 @@ class FakeCloudFormation:
 
     @classmethod
     def handler(cls) -> type[BaseHTTPRequestHandler]:
-        made = cls()
+        """Return a handler class of a new service, its attribute `service`."""
+        new = cls()
 
         class Handler(BaseHTTPRequestHandler):
-            fake = made
+            service = new
 
             def do_POST(self) -> None:
                 form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-                status, text = made.answer(form["StackName"][0])
+                status, text = new.describe_stacks(form["StackName"][0])
                 self.send_response(status)
                 self.send_header("Content-Type", "text/xml")
                 self.send_header("Content-Length", str(len(text)))

@@ -1,4 +1,4 @@
-"""The command `notebook-ssh`: straight to the two commands that ssh calls, or on to those that people type."""
+"""The command `notebook-ssh`: dispatches to the two commands that ssh calls, or to those that the user types."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ import os
 import sys
 
 from notebook_ssh_client import files
-from notebook_ssh_client.failures import Failure
+from notebook_ssh_client.errors import CliError
 
 
 def main() -> int:
-    """Run the command in `sys.argv` and answer its exit code (docs/connect.md lists them)."""
-    words = sys.argv[1:]
+    """Run the command in `sys.argv` and return its exit code (listed in docs/connect.md)."""
+    argv = sys.argv[1:]
     home = files.home()
-    if words[:1] == ["--home"] and len(words) > 1:
-        home, words = words[1], words[2:]
+    if argv[:1] == ["--home"] and len(argv) > 1:
+        home, argv = argv[1], argv[2:]
     try:
-        return _run(words, home)
-    except Failure as failure:
-        print(f"notebook-ssh: {failure}", file=sys.stderr)
-        return failure.exit_code
+        return _dispatch(argv, home)
+    except CliError as error:
+        print(f"notebook-ssh: {error}", file=sys.stderr)
+        return error.exit_code
     except BrokenPipeError:
-        # Whoever read our output has gone; leave nothing for the interpreter to flush at its end.
+        # The reader of stdout has gone; leave nothing for the interpreter to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except KeyboardInterrupt:
         return 130
 
 
-def _run(words: list[str], home: str) -> int:
-    if words[:1] == ["proxy"]:
+def _dispatch(argv: list[str], home: str) -> int:
+    if argv[:1] == ["proxy"]:
         from notebook_ssh_client import proxy
 
-        return proxy.main(words[1:], home)
-    if words[:1] == ["known-hosts"]:
+        return proxy.main(argv[1:], home)
+    if argv[:1] == ["known-hosts"]:
         from notebook_ssh_client import known_hosts
 
-        return known_hosts.main(words[1:], home)
+        return known_hosts.main(argv[1:], home)
     from notebook_ssh_client import cli
 
-    return cli.main(words, home)
+    return cli.main(argv, home)
 
 
 if __name__ == "__main__":

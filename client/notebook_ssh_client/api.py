@@ -1,7 +1,7 @@
-"""The stack's API over HTTPS, signed with the person's own AWS credentials.
+"""Calls the stack's API over HTTPS, signed with the user's own AWS credentials.
 
-botocore gives credentials, signature, proxies and certificates; no botocore *client* is made, because loading a
-service's description takes longer than the question itself.
+botocore provides credentials, signature, proxies and certificates. No botocore *client* is created, because loading a
+service model takes longer than the request itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectionError,  # noqa: A004 (botocore's own, not Python's)
+    ConnectionError as BotocoreConnectionError,
     CredentialRetrievalError,
     HTTPClientError,
     PartialCredentialsError,
@@ -31,99 +31,98 @@ from botocore.httpsession import URLLib3Session
 from botocore.utils import JSONFileCache, get_environ_proxies
 
 from notebook_ssh_client import __version__
-from notebook_ssh_client.failures import FAILED, NO_ANSWER, NOT_ALLOWED, Failure
-from notebook_ssh_client.stacks import Stack
+from notebook_ssh_client.errors import (
+    EXIT_ACCESS_DENIED,
+    EXIT_FAILURE,
+    EXIT_NOT_CONNECTABLE,
+    EXIT_UNREACHABLE,
+    CliError,
+)
+from notebook_ssh_client.settings import Stack
 
-ADDRESS_VARIABLE = "AWS_ENDPOINT_URL_EXECUTE_API"
-"""Names the API's address with its stage, in place of the one that `setup` found."""
+# The environment variable that overrides the API's URL (with its stage) in the settings.
+ENDPOINT_ENV_VAR = "AWS_ENDPOINT_URL_EXECUTE_API"
 
-PATIENCE = (5, 30)
-"""Seconds to connect, and to answer: API Gateway itself gives up after 29."""
+# Seconds to connect and to read: API Gateway itself times out after 29.
+TIMEOUT_S = (5, 30)
 
-TRIES = 3
-PAUSE_SECONDS = 0.3
-"""Before the second try; twice as long before the third."""
-CLI_CACHE = os.path.join("~", ".aws", "cli", "cache")
-"""Where the AWS CLI keeps short-lived credentials of roles; shared, so that nobody types an MFA code twice."""
+MAX_ATTEMPTS = 3
+RETRY_DELAY_S = 0.3  # before the second attempt; twice as long before the third
+
+# Where the AWS CLI caches the credentials of roles; shared, so that the user types an MFA code only once.
+AWS_CLI_CACHE_DIR = os.path.join("~", ".aws", "cli", "cache")
 
 
-class Refused(Exception):
-    """The API answered, with a status that is not success. code and message are the API's own words."""
+class ApiError(Exception):
+    """An error response of the API."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(f"{status} {code}: {message}")
-        self.status = status
-        self.code = code
+        self.status = status  # the HTTP status code
+        self.code = code  # the member "error" of the body; "" in API Gateway's own responses
         self.message = message
 
 
-class Api:
-    """The API of one stack."""
+class ApiClient:
+    """A client of one stack's API."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        self._address = (os.environ.get(ADDRESS_VARIABLE) or stack.api).rstrip("/")
+        self._endpoint = (os.environ.get(ENDPOINT_ENV_VAR) or stack.api_url).rstrip("/")
 
     def get(self, path: str) -> Any:
-        """The JSON at `path` (which begins with a slash and needs no quoting)."""
-        return self._ask("GET", path)
+        """Return the JSON at `path` (which begins with a slash and needs no quoting). Raises ApiError or CliError."""
+        return self._request_json("GET", path)
 
     def post(self, path: str) -> Any:
-        """The JSON that answers an empty POST to `path`."""
-        return self._ask("POST", path)
+        """Send an empty POST to `path` and return the JSON of the response. Raises ApiError or CliError."""
+        return self._request_json("POST", path)
 
     def get_text(self, path: str) -> str:
-        """The text at `path`, for a person."""
-        status, body = self._answer("GET", path, "text/plain")
+        """Return the plain text at `path`. Raises ApiError or CliError."""
+        status, body = self._request("GET", path, "text/plain")
         if status >= 300:
-            raise self._refused(status, body)
+            raise _api_error(status, body)
         return body.decode("utf-8", "replace")
 
-    def _ask(self, method: str, path: str) -> Any:
-        """Raises Refused for an answer that names a reason, Failure when there is no answer to be had."""
-        status, body = self._answer(method, path, "application/json")
+    def _request_json(self, method: str, path: str) -> Any:
+        status, body = self._request(method, path, "application/json")
         if status >= 300:
-            raise self._refused(status, body)
+            raise _api_error(status, body)
         try:
             return json.loads(body)
         except ValueError as error:
-            raise Failure(f"{self._address} answers something else than JSON; run: notebook-ssh setup") from error
+            raise CliError(f"{self._endpoint} did not return JSON; run: notebook-ssh setup") from error
 
-    def _refused(self, status: int, body: bytes) -> Refused:
-        try:
-            answer = json.loads(body)
-        except ValueError:
-            answer = None
-        told = answer if isinstance(answer, dict) else {}
-        # API Gateway's own refusals say {"message": …} or, in one case, {"Message": …}; ours add "error".
-        message = str(told.get("message") or told.get("Message") or f"status {status}")
-        return Refused(status, str(told.get("error", "")), message)
-
-    def _answer(self, method: str, path: str, accept: str) -> tuple[int, bytes]:
-        last = Failure("never asked", FAILED)
-        for tried in range(TRIES):
-            time.sleep(PAUSE_SECONDS * tried)
+    def _request(self, method: str, path: str, accept: str) -> tuple[int, bytes]:
+        """Send a request, with retries, and return the status and body. Raises CliError without a usable response."""
+        last_error = CliError("no request was sent", EXIT_FAILURE)
+        for attempt in range(MAX_ATTEMPTS):
+            time.sleep(RETRY_DELAY_S * attempt)
             try:
-                response = self._http.send(self._signed(method, path, accept))
-            except (HTTPClientError, ConnectionError) as error:
-                last = self._unreachable(error)
+                response = self._http.send(self._sign(method, path, accept))
+            except (HTTPClientError, BotocoreConnectionError) as error:
+                last_error = self._unreachable_error(error)
                 continue
             if response.status_code < 500 and response.status_code != 429:
                 return response.status_code, response.content
-            last = Failure(f"the API of stack {self._stack.name} answers {response.status_code}; try again", NO_ANSWER)
-        raise last
+            last_error = CliError(
+                f"the API of stack {self._stack.name} returned status {response.status_code}; try again later",
+                EXIT_UNREACHABLE,
+            )
+        raise last_error
 
-    def _signed(self, method: str, path: str, accept: str) -> AWSPreparedRequest:
+    def _sign(self, method: str, path: str, accept: str) -> AWSPreparedRequest:
         headers = {"Accept": accept, "User-Agent": f"notebook-ssh/{__version__}"}
-        request = AWSRequest(method=method, url=self._address + path, headers=headers)
+        request = AWSRequest(method=method, url=self._endpoint + path, headers=headers)
         SigV4Auth(self._credentials, "execute-api", self._stack.region).add_auth(request)
         return request.prepare()
 
-    def _unreachable(self, error: BotoCoreError) -> Failure:
-        return Failure(
-            f"the API of stack {self._stack.name} cannot be reached at {self._address} ({error}); "
+    def _unreachable_error(self, error: BotoCoreError) -> CliError:
+        return CliError(
+            f"cannot reach the API of stack {self._stack.name} at {self._endpoint} ({error}); "
             "check your network, VPN and HTTPS_PROXY",
-            NO_ANSWER,
+            EXIT_UNREACHABLE,
         )
 
     @cached_property
@@ -131,53 +130,91 @@ class Api:
         verify = self._session.get_config_variable("ca_bundle") or True
         return URLLib3Session(
             verify=verify,
-            proxies=get_environ_proxies(self._address),
-            timeout=PATIENCE,  # type: ignore[arg-type]  # the pair is understood; its stubs know one number alone
+            proxies=get_environ_proxies(self._endpoint),
+            timeout=TIMEOUT_S,  # type: ignore[arg-type]  # the stubs accept one number only
         )
 
     @cached_property
     def _session(self) -> botocore.session.Session:
-        return session(self._stack.profile)
+        return create_session(self._stack.profile)
 
     @cached_property
     def _credentials(self) -> ReadOnlyCredentials:
-        return credentials(self._session, self._stack.profile)
+        return load_credentials(self._session, self._stack.profile)
+
+
+def _api_error(status: int, body: bytes) -> ApiError:
+    try:
+        content = json.loads(body)
+    except ValueError:
+        content = None
+    fields = content if isinstance(content, dict) else {}
+    # API Gateway's own responses have {"message": …} or, in one case, {"Message": …}; the stack's also have "error".
+    message = str(fields.get("message") or fields.get("Message") or f"status {status}")
+    return ApiError(status, str(fields.get("error", "")), message)
+
+
+def to_cli_error(error: ApiError, stack: Stack) -> CliError:
+    """Translate an error response into a message that includes what to do."""
+    message = error.message.rstrip(".")
+    if error.status == 409 or error.code == "not-wakeable":
+        return CliError(error.message, EXIT_NOT_CONNECTABLE)
+    if error.status in (401, 403):
+        return _access_error(message, stack)
+    if error.status == 404 and not error.code:
+        return CliError(f"{stack.api_url} is not the API of a notebook-ssh stack ({message}); run: notebook-ssh setup")
+    return CliError(f"stack {stack.name} returned an error: {error.message}", EXIT_FAILURE)
+
+
+def _access_error(message: str, stack: Stack) -> CliError:
+    login = login_command(stack.profile)
+    if "expired" in message.lower():
+        return CliError(f"your AWS credentials have expired; run: {login}", EXIT_ACCESS_DENIED)
+    if "token" in message.lower() or "signature" in message.lower():
+        return CliError(f"AWS rejected your credentials ({message}); run: {login}", EXIT_ACCESS_DENIED)
+    identity = f"profile {stack.profile}" if stack.profile else "your AWS identity"
+    return CliError(
+        f"{identity} is not allowed to call the API of stack {stack.name} ({message}). If these are the right "
+        "credentials, ask the stack's admin, who sets in its parameters which users may look up notebooks. Inside a "
+        "VPC with a private execute-api endpoint, a public API cannot be reached",
+        EXIT_ACCESS_DENIED,
+    )
 
 
 def login_command(profile: str | None) -> str:
-    """What a person types to get fresh credentials for `profile`."""
+    """Return the command that gets new credentials for `profile`."""
     profile = profile or os.environ.get("AWS_PROFILE")
     return "aws sso login" + (f" --profile {profile}" if profile else "")
 
 
-def session(profile: str | None) -> botocore.session.Session:
-    """A botocore session for `profile` that shares the AWS CLI's cache of role credentials."""
-    made = botocore.session.Session(profile=profile)
+def create_session(profile: str | None) -> botocore.session.Session:
+    """Create a botocore session for `profile` that shares the AWS CLI's cache of role credentials."""
+    session = botocore.session.Session(profile=profile)
     try:
-        resolver = made.get_component("credential_provider")
+        resolver = session.get_component("credential_provider")
     except ProfileNotFound as error:
-        raise Failure(
+        raise CliError(
             f"AWS profile {profile or os.environ.get('AWS_PROFILE')!r} does not exist in ~/.aws/config; "
             "run: aws configure sso",
-            NOT_ALLOWED,
+            EXIT_ACCESS_DENIED,
         ) from error
-    cache = JSONFileCache(os.path.expanduser(CLI_CACHE))
+    cache = JSONFileCache(os.path.expanduser(AWS_CLI_CACHE_DIR))
     for provider in ("assume-role", "assume-role-with-web-identity", "sso"):
         resolver.get_provider(provider).cache = cache
-    return made
+    return session
 
 
-def credentials(made: botocore.session.Session, profile: str | None) -> ReadOnlyCredentials:
-    """Valid credentials, frozen for one signature. Raises Failure that names the command to run."""
+def load_credentials(session: botocore.session.Session, profile: str | None) -> ReadOnlyCredentials:
+    """Return valid credentials, frozen for one signature. Raises CliError with the command to run."""
     login = login_command(profile)
     try:
-        found = made.get_credentials()
-        frozen = found.get_frozen_credentials() if found else None
+        credentials = session.get_credentials()
+        frozen = credentials.get_frozen_credentials() if credentials else None
     except (SSOError, TokenRetrievalError) as error:
-        raise Failure(f"your AWS sign-in has expired ({error}); run: {login}", NOT_ALLOWED) from error
+        raise CliError(f"your AWS SSO session has expired ({error}); run: {login}", EXIT_ACCESS_DENIED) from error
     except (CredentialRetrievalError, PartialCredentialsError, ClientError, BotoCoreError) as error:
-        raise Failure(f"your AWS credentials cannot be had ({error}); run: {login}", NOT_ALLOWED) from error
+        raise CliError(f"AWS credentials could not be loaded ({error}); run: {login}", EXIT_ACCESS_DENIED) from error
     if frozen is None:
         where = f"in profile {profile}" if profile else "on this machine"
-        raise Failure(f"there are no AWS credentials {where}; run: {login} (or: aws configure)", NOT_ALLOWED)
+        raise CliError(f"no AWS credentials found {where}; run: {login} (or: aws configure)", EXIT_ACCESS_DENIED)
     return frozen

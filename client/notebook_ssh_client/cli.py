@@ -1,4 +1,4 @@
-"""The commands that people type. Answers go to standard output, everything said beside them to standard error."""
+"""The commands that the user types. Results are printed to standard output, all other messages to standard error."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from notebook_ssh_client import __version__
-from notebook_ssh_client.failures import FAILED, NOT_CONNECTABLE, USAGE, Failure
-from notebook_ssh_client.remembered import SUFFIX
+from notebook_ssh_client.address_cache import HOST_SUFFIX
+from notebook_ssh_client.errors import EXIT_FAILURE, EXIT_NOT_CONNECTABLE, EXIT_USAGE, CliError
 
 
-def main(words: list[str], home: str) -> int:
-    """Run one command and answer its exit code. Raises Failure."""
-    if words[:1] == ["ssh"]:
-        return _ssh(words[1:], home)  # what follows the name is ssh's, whatever it looks like
-    arguments = _parser().parse_args(words)
-    command: Callable[[argparse.Namespace, str], int] = arguments.command
-    return command(arguments, home)
+def main(argv: list[str], home: str) -> int:
+    """Run a command and return its exit code. Raises CliError."""
+    if argv[:1] == ["ssh"]:
+        return _ssh(argv[1:], home)  # argparse must not interpret the arguments of ssh
+    arguments = _create_parser().parse_args(argv)
+    run: Callable[[argparse.Namespace, str], int] = arguments.run
+    return run(arguments, home)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="notebook-ssh", description="ssh to SageMaker notebook instances by name, wherever they are today."
-    )
+def _create_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="notebook-ssh", description="ssh to SageMaker notebook instances by name.")
     parser.add_argument("--version", action="version", version=f"notebook-ssh {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    setup = commands.add_parser("setup", help="let ssh find notebooks by name; run again for another stack")
-    setup.add_argument("--remove", action="store_true", help="take everything away again")
+    setup = commands.add_parser("setup", help="configure ssh to find notebooks by name; run again to add a stack")
+    setup.add_argument("--remove", action="store_true", help="remove the configuration and all files")
     setup.add_argument("--stack", help="the stack's name (default: notebook-ssh)")
     setup.add_argument("--region", help="the stack's region (default: the profile's)")
-    setup.add_argument("--profile", help="the AWS profile to ask with (default: what the environment says)")
-    setup.add_argument(
-        "--api", metavar="URL", help="the API's address with its stage (default: asked of CloudFormation)"
+    setup.add_argument("--profile", help="the AWS profile to call the API with (default: from the environment)")
+    setup.add_argument("--api", metavar="URL", help="the API's URL with its stage (default: from the stack's outputs)")
+    setup.add_argument("--ssh-config", metavar="FILE", help="the ssh_config to change (default: ~/.ssh/config)")
+    setup.set_defaults(run=_setup)
+
+    list_ = commands.add_parser("list", help="list the notebooks and their status")
+    list_.add_argument("--json", action="store_true", help="print JSON")
+    list_.set_defaults(run=_list)
+
+    doctor = _add_notebook_command(commands, "doctor", _doctor, "check every step of the path to a notebook")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    _add_notebook_command(commands, "address", _address, "print the current host and port of a notebook")
+    start = _add_notebook_command(
+        commands, "start", _start, "start a stopped notebook and wait until it is connectable"
     )
-    setup.add_argument("--ssh-config", metavar="FILE", help="the configuration to change (default: ~/.ssh/config)")
-    setup.set_defaults(command=_setup)
+    start.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to wait (default: 900)")
+    commands.add_parser("ssh", help="ssh NAME …: run ssh, also for a name that ssh does not know yet")
+    return parser
 
-    listing = commands.add_parser("list", help="the notebooks, and whether they can be reached")
-    listing.add_argument("--json", action="store_true", help="as JSON")
-    listing.set_defaults(command=_list)
 
-    for name, command, text in (
-        ("doctor", _doctor, "every step between you and a notebook: ok, waiting or failed, and what to do"),
-        ("address", _address, "where a notebook is now: host and port"),
-        ("start", _start, "start a stopped notebook and wait until it can be reached"),
-    ):
-        one = commands.add_parser(name, help=text)
-        one.add_argument("name", metavar="NAME", help="the notebook; NAME.STACK where several stacks know the name")
-        one.set_defaults(command=command)
-        if name == "doctor":
-            one.add_argument("--json", action="store_true", help="as JSON")
-        if name == "start":
-            one.add_argument("--limit", type=float, metavar="SECONDS", help="how long to wait (default: 900)")
-    commands.add_parser("ssh", help="ssh NAME …: the same as ssh, for a name that ssh does not know yet")
+def _add_notebook_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace, str], int], help_text: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text)
+    parser.add_argument("name", metavar="NAME", help="the notebook; NAME.STACK if several stacks have one of this name")
+    parser.set_defaults(run=run)
     return parser
 
 
@@ -67,98 +67,103 @@ def _setup(arguments: argparse.Namespace, home: str) -> int:
 
     if arguments.remove:
         return _remove(arguments, home)
-    from notebook_ssh_client import discovery, lookup, stacks
+    from notebook_ssh_client import address_cache, discovery, name_list, settings
 
-    config = os.path.abspath(arguments.ssh_config or ssh_files.config_in_use(home))
-    stack = discovery.discover(arguments.stack, arguments.region, arguments.profile, arguments.api)
-    lookup.read_names_or_fail(stack)
-    known = stacks.add(home, stack, config)
-    lookup.forget_all(home)
-    told = lookup.refresh_names(home)
+    config = os.path.abspath(arguments.ssh_config or ssh_files.current_config_path(home))
+    stack = discovery.discover_stack(arguments.stack, arguments.region, arguments.profile, arguments.api)
+    name_list.list_notebooks(stack)  # raises CliError if the user has no access
+    stacks = settings.add_stack(home, stack, config).stacks
+    address_cache.clear(home)  # a name may now refer to another stack's notebook
+    results = name_list.refresh_names(home)
     changed = ssh_files.install(home, config)
-    _say(f"{config} now includes the notebooks" if changed else f"{config} includes the notebooks already")
-    names = [item["name"] for _, items in told if isinstance(items, list) for item in items]
-    count = f"{_counted(len(known.stacks), 'stack')}, {_counted(len(names), 'notebook')}"
-    _say(f"{count}. Try: ssh {names[0]}" if names else f"{count}: tag one ssh=ngrok or ssh=bastion")
+    _print_message(f"{config} now includes the notebooks" if changed else f"{config} already includes the notebooks")
+    names = [item["name"] for _, notebooks in results if isinstance(notebooks, list) for item in notebooks]
+    count = f"{_pluralize(len(stacks), 'stack')}, {_pluralize(len(names), 'notebook')}"
+    _print_message(f"{count}. Try: ssh {names[0]}" if names else f"{count}. Tag a notebook ssh=ngrok or ssh=bastion")
     return 0
 
 
 def _remove(arguments: argparse.Namespace, home: str) -> int:
     from notebook_ssh_client import ssh_files
 
-    config = os.path.abspath(arguments.ssh_config or ssh_files.config_in_use(home))
+    config = os.path.abspath(arguments.ssh_config or ssh_files.current_config_path(home))
     removed = ssh_files.uninstall(home, config)
-    _say(f"{config} is as it was; nothing of notebook-ssh is left" if removed else "there is nothing to remove")
+    _print_message(f"notebook-ssh was removed; {config} is restored" if removed else "there is nothing to remove")
     return 0
 
 
 def _list(arguments: argparse.Namespace, home: str) -> int:
-    from notebook_ssh_client import lookup
+    from notebook_ssh_client import name_list
 
-    told = lookup.refresh_names(home)
-    rows = [{"stack": stack.label, **item} for stack, items in told if isinstance(items, list) for item in items]
+    results = name_list.refresh_names(home)
+    rows = [
+        {"stack": stack.label, **item}
+        for stack, notebooks in results
+        if isinstance(notebooks, list)
+        for item in notebooks
+    ]
     if arguments.json:
         print(json.dumps(rows, indent=2))
     elif rows:
-        columns = ["name", "mode", "status", "address", "since"] + (["stack"] if len(told) > 1 else [])
-        print(_table(columns, rows))
-    failures = [(stack, items) for stack, items in told if isinstance(items, Failure)]
-    for stack, failure in failures:
-        print(f"notebook-ssh: {stack.label}: {failure}", file=sys.stderr)
-    if not rows and not failures:
-        _say("no notebook is tagged yet; tag one ssh=ngrok or ssh=bastion")
-    return failures[0][1].exit_code if failures else 0
+        columns = ["name", "mode", "status", "address", "since"] + (["stack"] if len(results) > 1 else [])
+        print(_format_table(columns, rows))
+    errors = [(stack, error) for stack, error in results if isinstance(error, CliError)]
+    for stack, error in errors:
+        print(f"notebook-ssh: {stack.label}: {error}", file=sys.stderr)
+    if not rows and not errors:
+        _print_message("no notebook is tagged; tag one ssh=ngrok or ssh=bastion")
+    return errors[0][1].exit_code if errors else 0
 
 
 def _doctor(arguments: argparse.Namespace, home: str) -> int:
     from notebook_ssh_client import lookup
 
-    diagnosis, well = lookup.diagnose(home, arguments.name, as_json=arguments.json)
+    diagnosis, is_reachable = lookup.diagnose(home, arguments.name, as_json=arguments.json)
     print(diagnosis)
-    return 0 if well else NOT_CONNECTABLE
+    return 0 if is_reachable else EXIT_NOT_CONNECTABLE
 
 
 def _address(arguments: argparse.Namespace, home: str) -> int:
     from notebook_ssh_client import lookup
 
-    place = lookup.find(home, arguments.name)
-    print(f"{place.host} {place.port}")
+    address = lookup.resolve(home, arguments.name)
+    print(f"{address.host} {address.port}")
     return 0
 
 
 def _start(arguments: argparse.Namespace, home: str) -> int:
     from notebook_ssh_client import lookup
 
-    found = lookup.start(home, arguments.name, limit=arguments.limit or lookup.WAIT_LIMIT)
-    _say(f"{found.name} is {found.status}. Connect with: ssh {found.name}")
+    notebook = lookup.start(home, arguments.name, timeout_s=arguments.timeout or lookup.START_TIMEOUT_S)
+    _print_message(f"{notebook.name} is {notebook.status}. Connect with: ssh {notebook.name}")
     return 0
 
 
-def _ssh(words: Sequence[str], home: str) -> int:
-    if not words or words[0].startswith("-"):
-        raise Failure("usage: notebook-ssh ssh NAME [what ssh takes after a host, or its options]", USAGE)
+def _ssh(argv: Sequence[str], home: str) -> int:
+    if not argv or argv[0].startswith("-"):
+        raise CliError("usage: notebook-ssh ssh NAME [OPTION]… [COMMAND]", EXIT_USAGE)
     if not os.path.exists(os.path.join(home, "hosts")):
-        raise Failure("ssh has not been told of the notebooks yet; run: notebook-ssh setup", USAGE)
-    host = words[0] if words[0].lower().endswith(SUFFIX) else words[0] + SUFFIX
-    command = ["ssh", host, *words[1:]]
+        raise CliError("ssh is not configured for notebooks; run: notebook-ssh setup", EXIT_USAGE)
+    host = argv[0] if argv[0].lower().endswith(HOST_SUFFIX) else argv[0] + HOST_SUFFIX
+    command = ["ssh", host, *argv[1:]]
     try:
-        if os.name == "nt":  # there, exec would give the terminal back before ssh has ended
+        if os.name == "nt":  # there, exec would return to the terminal before ssh has ended
             return subprocess.call(command)
         os.execvp(command[0], command)
     except FileNotFoundError as error:
-        raise Failure("there is no ssh on this machine's PATH; install OpenSSH's client", FAILED) from error
+        raise CliError("ssh was not found on PATH; install the OpenSSH client", EXIT_FAILURE) from error
 
 
-def _table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
-    cells = [[column.upper() for column in columns]]
-    cells += [[str(row.get(column) or "-") for column in columns] for row in rows]
-    widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
-    return "\n".join("  ".join(word.ljust(width) for word, width in zip(line, widths)).rstrip() for line in cells)
+def _format_table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
+    lines = [[column.upper() for column in columns]]
+    lines += [[str(row.get(column) or "-") for column in columns] for row in rows]
+    widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+def _pluralize(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
+def _print_message(message: str) -> None:
+    print(message, file=sys.stderr)

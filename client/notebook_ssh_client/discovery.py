@@ -1,4 +1,4 @@
-"""Find a stack's API by CloudFormation, once, at set-up: the only AWS service that this client calls."""
+"""Finds a stack's API URL through CloudFormation at `setup`, the only AWS service that the client calls."""
 
 from __future__ import annotations
 
@@ -9,43 +9,46 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from notebook_ssh_client.api import credentials, session
-from notebook_ssh_client.failures import FAILED, NO_ANSWER, NOT_ALLOWED, USAGE, Failure
-from notebook_ssh_client.stacks import Stack
+from notebook_ssh_client.api import create_session, load_credentials
+from notebook_ssh_client.errors import EXIT_ACCESS_DENIED, EXIT_FAILURE, EXIT_UNREACHABLE, EXIT_USAGE, CliError
+from notebook_ssh_client.settings import Stack
 
-OUTPUT = "ApiUrl"
-"""The output of template.yaml that holds the API's address."""
+# The output of template.yaml that holds the API's URL.
+API_URL_OUTPUT = "ApiUrl"
 
-DEFAULT_NAME = "notebook-ssh"
+DEFAULT_STACK_NAME = "notebook-ssh"
 
 
-def discover(name: str | None, region: str | None, profile: str | None, api: str | None) -> Stack:
-    """The stack called `name` in `region`, at `api` or where CloudFormation says it is."""
-    # Programs that are started from a desktop don't see what a terminal's environment says.
+def discover_stack(name: str | None, region: str | None, profile: str | None, api_url: str | None) -> Stack:
+    """Return the stack `name` in `region`, with `api_url` or the URL in its outputs. Raises CliError."""
+    # Programs that a desktop starts do not see a terminal's environment variables, so the profile is stored.
     profile = profile or os.environ.get("AWS_PROFILE")
-    made = session(profile)
-    name = name or DEFAULT_NAME
-    # AWS_REGION as all AWS tools but botocore read it: before AWS_DEFAULT_REGION and the profile.
-    region = region or _region_in(api) or os.environ.get("AWS_REGION") or made.get_config_variable("region")
+    session = create_session(profile)
+    name = name or DEFAULT_STACK_NAME
+    # AWS_REGION as every AWS tool but botocore reads it: before AWS_DEFAULT_REGION and the profile.
+    region = region or _region_in_url(api_url) or os.environ.get("AWS_REGION") or session.get_config_variable("region")
     if not region:
-        raise Failure("no AWS region is set; say it with --region, for example --region eu-west-1", USAGE)
-    if api is None:
-        credentials(made, profile)
-        api = _output(made, name, region)
-    if not api.startswith(("https://", "http://")):
-        raise Failure(f"{api!r} is not an address; it begins with https:// and ends with the stage, …/v1", USAGE)
-    return Stack(label=name, name=name, region=region, api=api.rstrip("/"), profile=profile)
+        raise CliError("no AWS region is configured; set --region, for example --region eu-west-1", EXIT_USAGE)
+    if api_url is None:
+        load_credentials(session, profile)
+        api_url = _read_api_url(session, name, region)
+    if not api_url.startswith(("https://", "http://")):
+        raise CliError(
+            f"{api_url!r} is not a valid API URL; set --api to the stack's output {API_URL_OUTPUT}, https://…/v1",
+            EXIT_USAGE,
+        )
+    return Stack(label=name, name=name, region=region, api_url=api_url.rstrip("/"), profile=profile)
 
 
-def _region_in(api: str | None) -> str | None:
-    """The region in API Gateway's own host names, `<id>.execute-api.<region>.amazonaws.com`."""
-    parts = (api or "").split(".")
+def _region_in_url(api_url: str | None) -> str | None:
+    """Return the region in an API Gateway host name, `<id>.execute-api.<region>.amazonaws.com`."""
+    parts = (api_url or "").split(".")
     return parts[2] if len(parts) > 4 and parts[1] == "execute-api" else None
 
 
-def _output(made: botocore.session.Session, name: str, region: str) -> str:
-    instead = "ask its admin for the API's address and run: notebook-ssh setup --api ADDRESS"
-    client: Any = made.create_client(
+def _read_api_url(session: botocore.session.Session, name: str, region: str) -> str:
+    workaround = "ask the stack's admin for the API URL and run: notebook-ssh setup --api URL"
+    client: Any = session.create_client(
         "cloudformation",
         region_name=region,
         config=Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard"}),
@@ -53,19 +56,22 @@ def _output(made: botocore.session.Session, name: str, region: str) -> str:
     try:
         stack = client.describe_stacks(StackName=name)["Stacks"][0]
     except ClientError as error:
-        told = error.response.get("Error", {})
-        if told.get("Code") == "ValidationError":
-            raise Failure(
-                f"there is no stack called {name} in {region}; say --stack and --region, or {instead}", USAGE
+        details = error.response.get("Error", {})
+        if details.get("Code") == "ValidationError":
+            raise CliError(
+                f"stack {name} does not exist in {region}; set --stack and --region, or {workaround}", EXIT_USAGE
             ) from error
-        raise Failure(
-            f"CloudFormation does not describe {name}: {told.get('Message')}; {instead}", NOT_ALLOWED
+        raise CliError(
+            f"not allowed to read stack {name} in {region} ({details.get('Message')}); {workaround}",
+            EXIT_ACCESS_DENIED,
         ) from error
     except BotoCoreError as error:
-        raise Failure(f"CloudFormation in {region} cannot be reached ({error}); {instead}", NO_ANSWER) from error
+        raise CliError(f"cannot reach CloudFormation in {region} ({error}); {workaround}", EXIT_UNREACHABLE) from error
     for output in stack.get("Outputs", []):
-        if output["OutputKey"] == OUTPUT:
+        if output["OutputKey"] == API_URL_OUTPUT:
             return str(output["OutputValue"])
-    raise Failure(
-        f"stack {name} in {region} has no output {OUTPUT}: it is not a notebook-ssh stack, or not ready", FAILED
+    raise CliError(
+        f"stack {name} in {region} has no output {API_URL_OUTPUT}: it is not a notebook-ssh stack, or its deployment "
+        "has not finished; check --stack and --region",
+        EXIT_FAILURE,
     )

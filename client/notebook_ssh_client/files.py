@@ -1,12 +1,12 @@
-"""The client's own folder, and writing in it so that no reader ever sees half a file.
+"""The client's directory, with atomic writes and file locks.
 
-Everything lives in one folder that only its owner can read, by default `~/.ssh/notebook-ssh`:
+All files are in one directory that only the user can read, by default `~/.ssh/notebook-ssh`:
 
-    stacks.json    the stacks that `setup` was told of
-    names.json     the notebooks each stack named last
-    hosts          what ~/.ssh/config includes
-    known_hosts    the host keys that ssh reads
-    remembered/    the last good address of each notebook, for minutes
+    settings.json  the configured stacks and the path of the user's ssh_config
+    names.json     the notebook names that each stack listed last
+    hosts          the file that ~/.ssh/config includes
+    known_hosts    the notebooks' host keys
+    addresses/     the cached address of each notebook, valid for minutes
 """
 
 from __future__ import annotations
@@ -19,36 +19,37 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WINDOWS_TRIES = 20
-WINDOWS_PAUSE = 0.05
+# Windows refuses to replace a file while another process has it open.
+WINDOWS_RENAME_ATTEMPTS = 20
+WINDOWS_RENAME_DELAY_S = 0.05
 
-HOME_VARIABLE = "NOTEBOOK_SSH_HOME"
-"""Names another folder, so that two set-ups can live side by side."""
+# The environment variable that sets another directory, so that two installations can exist side by side.
+HOME_ENV_VAR = "NOTEBOOK_SSH_HOME"
 
 
-def ssh_folder() -> str:
-    """The person's `.ssh`, where OpenSSH looks for it: by the password file, whatever HOME says (ssh(1), FILES)."""
+def ssh_dir() -> str:
+    """Return the user's `.ssh` as OpenSSH finds it: from the password database, not from HOME (ssh(1), FILES)."""
     try:
         import pwd
 
-        person = pwd.getpwuid(os.getuid()).pw_dir
-    except (ImportError, KeyError):  # Windows, or a container that runs as nobody in particular
-        person = os.path.expanduser("~")
-    return os.path.join(person, ".ssh")
+        user_home = pwd.getpwuid(os.getuid()).pw_dir
+    except (ImportError, KeyError):  # Windows, or a container whose user id has no entry in the password database
+        user_home = os.path.expanduser("~")
+    return os.path.join(user_home, ".ssh")
 
 
 def default_home() -> str:
-    """The folder used when nobody names another."""
-    return os.path.join(ssh_folder(), "notebook-ssh")
+    """Return the client's default directory."""
+    return os.path.join(ssh_dir(), "notebook-ssh")
 
 
 def home() -> str:
-    """The client's folder, as the environment has it. It may not exist yet."""
-    return os.environ.get(HOME_VARIABLE) or default_home()
+    """Return the client's directory: HOME_ENV_VAR or the default. It may not exist yet."""
+    return os.environ.get(HOME_ENV_VAR) or default_home()
 
 
-def read(path: str) -> str | None:
-    """The text of `path`, or None when there is no such file. Any other failure is raised as OSError."""
+def read_text(path: str) -> str | None:
+    """Return the text of `path`, or None if the file does not exist. Raises OSError for any other failure."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             return file.read()
@@ -56,51 +57,50 @@ def read(path: str) -> str | None:
         return None
 
 
-def write(path: str, text: str) -> None:
-    """Replace `path` by `text` in one step, readable by its owner only. Makes the folder when it is missing."""
-    folder = os.path.dirname(path)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    replace(path, text.encode("utf-8"), mode=0o600)
+def write_text(path: str, text: str) -> None:
+    """Replace `path` by `text` atomically, with mode 0600. Creates the directory if it is missing."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    write_atomically(path, text.encode("utf-8"), mode=0o600)
 
 
-def replace(path: str, content: bytes, *, mode: int) -> None:
-    """Replace the file `path` by `content` in one step, with the permissions `mode`."""
-    beside = f"{path}.{os.getpid()}.new"
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
+def write_atomically(path: str, content: bytes, *, mode: int) -> None:
+    """Replace the file `path` by `content` atomically, with the permissions `mode`."""
+    temporary = f"{path}.{os.getpid()}.new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-        os.chmod(beside, mode)
-        _rename(beside, path)
+        os.chmod(temporary, mode)
+        _rename(temporary, path)
     except BaseException:
-        os.unlink(beside)
+        os.unlink(temporary)
         raise
 
 
-def _rename(beside: str, path: str) -> None:
-    """Put one file in another's place. Windows refuses while somebody has that one open, so it gets a second."""
-    for _ in range(WINDOWS_TRIES if os.name == "nt" else 0):
+def _rename(source: str, target: str) -> None:
+    """Rename `source` to `target`; on Windows, retry for a second while another process has `target` open."""
+    for _ in range(WINDOWS_RENAME_ATTEMPTS if os.name == "nt" else 0):
         try:
-            return os.replace(beside, path)
+            return os.replace(source, target)
         except PermissionError:
-            time.sleep(WINDOWS_PAUSE)
-    return os.replace(beside, path)
+            time.sleep(WINDOWS_RENAME_DELAY_S)
+    return os.replace(source, target)
 
 
 @contextmanager
-def locked(path: str) -> Iterator[None]:
-    """Hold the lock `path` against other processes. The system frees it when its holder dies."""
+def lock(path: str) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path`. The system releases it when the process ends."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if os.name == "nt":
             import msvcrt
 
-            msvcrt.locking(handle, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined,unused-ignore]
+            msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined,unused-ignore]
         else:
             import fcntl
 
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)
+        os.close(descriptor)

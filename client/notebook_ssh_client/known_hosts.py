@@ -1,10 +1,10 @@
-"""The notebook's host keys, given to ssh in both ways it knows.
+"""Gives the notebooks' host keys to ssh, in both of the ways that it supports.
 
-Every OpenSSH reads the file `known_hosts`; `proxy` brings it up to date before the first byte reaches ssh, and
-ssh reads it only after the server's greeting, so it is always in time. OpenSSH from 8.5 on asks KnownHostsCommand
-besides, which closes the one gap left: the same address with new keys, while the old ones are still remembered.
+Every OpenSSH reads the file `known_hosts`: `proxy` updates it before it passes the first byte to ssh, and ssh reads it
+only after the server's banner, so the update is always in time. OpenSSH 8.5 and newer also runs KnownHostsCommand,
+which covers the remaining case: the same address with new keys, while the old keys are still in the cache.
 
-Only keys that the stack vouches for are ever written; nothing is learned from the connection itself.
+Only keys that the stack returned are ever written; none is learned from the connection itself.
 """
 
 from __future__ import annotations
@@ -13,85 +13,92 @@ import os
 import sys
 import time
 
-from notebook_ssh_client import files, remembered
-from notebook_ssh_client.failures import Failure
+from notebook_ssh_client import address_cache, files
+from notebook_ssh_client.errors import EXIT_USAGE, CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from notebook_ssh_client.remembered import Place
+    from notebook_ssh_client.address_cache import SshAddress
 
-JUST_NOW = 10
-"""Seconds during which a look-up is not repeated: this very connection has made it."""
+# Seconds during which an address is not fetched again: this very connection has just fetched it.
+MIN_REFETCH_INTERVAL_S = 10
 
-
-def lines(names: str, host_keys: tuple[str, ...]) -> str:
-    """known_hosts lines for `names`, several joined by commas (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
-    return "".join(f"{names} {key}\n" for key in host_keys)
+# ssh's %K while it only prepares a connection (ssh_config(5), KnownHostsCommand).
+NO_KEY = "NONE"
 
 
-def names_searched(host: str, port: int) -> str:
-    """What ssh searches the file for: the name alone on port 22, `[name]:port` elsewhere."""
+def format_lines(hostnames: str, host_keys: tuple[str, ...]) -> str:
+    """Return known_hosts lines for `hostnames`, separated by commas (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
+    return "".join(f"{hostnames} {key}\n" for key in host_keys)
+
+
+def hostnames_field(host: str, port: int) -> str:
+    """Return the names that ssh searches the file for: `name` for port 22, `[name]:port` for others."""
     return host if port == 22 else f"{host},[{host}]:{port}"
 
 
 def update_file(home: str, host: str, port: int, host_keys: tuple[str, ...]) -> None:
-    """Make the file's lines for `host` exactly these keys. Nothing is written when they are already there."""
+    """Replace the lines of `host` in the file by these keys. Writes nothing if they are unchanged."""
     path = os.path.join(home, "known_hosts")
-    with files.locked(path + ".lock"):
-        before = files.read(path) or ""
-        others = [line for line in before.splitlines(True) if _host_of(line) != host]
-        after = "".join(others) + lines(names_searched(host, port), host_keys)
+    with files.lock(path + ".lock"):
+        before = files.read_text(path) or ""
+        others = [line for line in before.splitlines(True) if _bare_host(line) != host]
+        after = "".join(others) + format_lines(hostnames_field(host, port), host_keys)
         if after != before:
-            files.write(path, after)
+            files.write_text(path, after)
 
 
-def answer(home: str, searched: str, presented: str, find: Callable[[str], Place]) -> str:
-    """The known_hosts lines for KnownHostsCommand.
+def lines_for_server_key(home: str, hostname: str, server_key: str, resolve: Callable[[str], SshAddress]) -> str:
+    """Return the known_hosts lines for KnownHostsCommand.
 
-    searched: ssh's %H, `name` or `[name]:port`. presented: ssh's %K, the key in base64, or NONE while ssh only
-    prepares (ssh_config(5), KnownHostsCommand). find: asks the stack. A key that is not remembered makes one
-    look-up; whether it is then accepted is ssh's own decision, by the lines returned.
+    hostname: ssh's %H, `name` or `[name]:port`. server_key: ssh's %K, the server's key in base64, or NO_KEY. resolve:
+    fetches an address from the stack; called once if the key is not in the cache. ssh itself compares the key with
+    the lines.
     """
-    host = _host_of(searched)
+    host = _bare_host(hostname)
     now = time.time()
-    place = remembered.recall(home, host, now=now, max_age=remembered.MAX_AGE)
-    if presented != "NONE" and not _vouched_for(place, presented) and not _is_fresh(place, now):
-        place = find(host)
-        remembered.remember(home, host, place)
-    if presented != "NONE" and not _vouched_for(place, presented):
+    address = address_cache.get(home, host, now=now, max_age=address_cache.MAX_AGE_S)
+    if not _has_key(address, server_key) and not _is_just_fetched(address, now):
+        address = resolve(host)
+        address_cache.put(home, host, address)
+    if not _has_key(address, server_key):
         print(
-            f"notebook-ssh: {host} presents a host key that the notebook never reported, so the connection is refused. "
-            f"If the notebook has just started, try again in a minute; else run: notebook-ssh doctor {host}",
+            f"notebook-ssh: {host} presented a host key that the notebook never reported; the connection is refused. "
+            f"If the notebook has just started, try again in a minute, otherwise run: notebook-ssh doctor {host}",
             file=sys.stderr,
         )
-    return lines(searched, place.host_keys) if place else ""
+    return format_lines(hostname, address.host_keys) if address else ""
 
 
-def main(words: list[str], home: str) -> int:
-    """`known-hosts HOST KEY`: print what ssh needs to verify HOST."""
-    if len(words) != 2:
-        raise Failure("usage: notebook-ssh known-hosts %H %K (ssh calls this; people don't need to)", 2)
+def main(argv: list[str], home: str) -> int:
+    """Run `known-hosts HOST KEY`, ssh's KnownHostsCommand."""
+    if len(argv) != 2:
+        raise CliError("usage: notebook-ssh known-hosts %H %K (called by ssh as its KnownHostsCommand)", EXIT_USAGE)
 
-    def find(host: str) -> Place:
+    def resolve(host: str) -> SshAddress:
         from notebook_ssh_client import lookup
 
-        return lookup.find(home, host)
+        return lookup.resolve(home, host)
 
-    sys.stdout.write(answer(home, words[0], words[1], find))
+    hostname, server_key = argv
+    sys.stdout.write(lines_for_server_key(home, hostname, server_key, resolve))
     return 0
 
 
-def _vouched_for(place: Place | None, presented: str) -> bool:
-    return place is not None and any(key.split(" ")[1:2] == [presented] for key in place.host_keys)
+def _has_key(address: SshAddress | None, server_key: str) -> bool:
+    """Return whether there is nothing to verify yet, or `server_key` is one of the address's host keys."""
+    if server_key == NO_KEY:
+        return True
+    return address is not None and any(key.split(" ")[1:2] == [server_key] for key in address.host_keys)
 
 
-def _is_fresh(place: Place | None, now: float) -> bool:
-    return place is not None and now - place.looked_up < JUST_NOW
+def _is_just_fetched(address: SshAddress | None, now: float) -> bool:
+    return address is not None and now - address.fetched_at < MIN_REFETCH_INTERVAL_S
 
 
-def _host_of(line: str) -> str:
-    """The bare host at the start of a line or of a searched name."""
-    first = line.split(" ", 1)[0].split(",", 1)[0].strip()
+def _bare_host(text: str) -> str:
+    """Return the host at the start of a known_hosts line or of a `[name]:port`."""
+    first = text.split(" ", 1)[0].split(",", 1)[0].strip()
     return first[1:].partition("]")[0] if first.startswith("[") else first

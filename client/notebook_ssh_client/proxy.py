@@ -1,7 +1,7 @@
-"""ProxyCommand: carry ssh's bytes to wherever the notebook is now.
+"""ssh's ProxyCommand: relays ssh's bytes to the current address of the notebook.
 
-The remembered address is tried first and proves itself by greeting (`SSH-…`, RFC 4253 section 4.2: the server
-speaks first). If nothing greets in time, the stack is asked, and a sleeping notebook may be woken.
+The cached address is tried first; it is valid if the server sends its banner (`SSH-…`, RFC 4253 section 4.2: the
+server sends first). Without a banner in time, the address is fetched from the stack, and the notebook may be started.
 """
 
 from __future__ import annotations
@@ -12,239 +12,246 @@ import socket
 import threading
 import time
 
-from notebook_ssh_client import known_hosts, remembered
-from notebook_ssh_client.failures import NO_ANSWER, USAGE, Failure
+from notebook_ssh_client import address_cache, known_hosts
+from notebook_ssh_client.errors import EXIT_UNREACHABLE, EXIT_USAGE, CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Union
 
-    from notebook_ssh_client.remembered import Place
+    from notebook_ssh_client.address_cache import SshAddress
 
-    Link = Union["Direct", "ThroughBastion"]
+    Transport = Union["TcpTransport", "BastionTransport"]
 
-PATIENCE_REMEMBERED = 2.0
-PATIENCE_FRESH = 20.0
-"""Seconds for connecting and greeting, at a remembered address and at one the stack just gave."""
+# Seconds for the connection and the banner: at a cached address, at a fetched one, and through a bastion, where the
+# user may have to type a passphrase or touch a security key.
+CACHED_CONNECT_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_S = 20.0
+BASTION_CONNECT_TIMEOUT_S = 120.0
 
-PATIENCE_BASTION = 120.0
-"""The same through a bastion, where a person may have to type a passphrase or touch a key."""
+# The environment variable with the URL of an HTTP proxy. Not HTTPS_PROXY: most of those allow port 443 only.
+HTTP_PROXY_ENV_VAR = "NOTEBOOK_SSH_PROXY"
 
-WEB_PROXY = "NOTEBOOK_SSH_PROXY"
-"""Names an HTTP proxy that lets connections through. Not HTTPS_PROXY: most of those refuse all ports but 443."""
+CHUNK_SIZE = 64 * 1024
 
-CHUNK = 64 * 1024
-GREETING_LIMIT = 16 * 1024
-"""Bytes that a server may send before its greeting; OpenSSH's own limit is 1024 lines."""
+# Bytes that a server may send before its banner; OpenSSH's own limit is 1024 lines.
+MAX_PREAMBLE_SIZE = 16 * 1024
 
 
-class Direct:
-    """A TCP connection."""
+class TcpTransport:
+    """A TCP connection to the notebook."""
 
-    def __init__(self, place: Place, patience: float) -> None:
-        self._deadline = time.monotonic() + patience
-        self._socket = _dial(place.host, place.port, patience)
+    def __init__(self, address: SshAddress, timeout_s: float) -> None:
+        self._deadline = time.monotonic() + timeout_s
+        self._socket = _connect_tcp(address.host, address.port, timeout_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
-    def greeted(self) -> None:
-        """The other side has proved itself: from now on there is no time limit."""
+    def banner_received(self) -> None:
+        """Remove the time limit."""
         self._socket.settimeout(None)
         self._deadline = 0.0
 
     def read(self) -> bytes:
-        """The next bytes, or none at the end."""
+        """Return the next bytes, or none at the end of the stream."""
         if self._deadline:
             self._socket.settimeout(max(0.01, self._deadline - time.monotonic()))
-        return self._socket.recv(CHUNK)
+        return self._socket.recv(CHUNK_SIZE)
 
     def write(self, data: bytes) -> None:
         """Send all of `data`."""
         self._socket.sendall(data)
 
-    def finish(self) -> None:
-        """Say that nothing more will be written; reading goes on."""
+    def close_write(self) -> None:
+        """Close the writing direction; reading continues."""
         self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._socket.close()
 
 
-def _dial(host: str, port: int, patience: float) -> socket.socket:
-    """A TCP connection, through an HTTP proxy when WEB_PROXY names one (RFC 9110 section 9.3.6, CONNECT)."""
-    proxy = os.environ.get(WEB_PROXY)
-    if not proxy:
-        return socket.create_connection((host, port), timeout=patience)
-    proxy_host, _, proxy_port = proxy.partition("://")[2].rstrip("/").rpartition(":")
-    if not proxy.startswith("http://") or not proxy_port.isdecimal():
-        raise Failure(f"{WEB_PROXY}={proxy} is not of the form http://host:port", USAGE)
-    dialled = socket.create_connection((proxy_host, int(proxy_port)), timeout=patience)
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    dialled.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
-    answer = b""
-    while not answer.endswith(b"\r\n\r\n"):
-        byte = dialled.recv(1)  # one at a time: what follows the empty line is the notebook's already
-        if not byte or len(answer) > GREETING_LIMIT:
-            break
-        answer += byte
-    status = answer.split(b" ", 2)[1:2]
-    if status != [b"200"]:
-        dialled.close()
-        first = answer.partition(b"\r\n")[0].decode("ascii", "replace")
-        raise ConnectionError(f"the proxy {proxy} refuses: {first or 'no answer'}")
-    return dialled
+class BastionTransport:
+    """A connection through `ssh -W` to the bastion, with the user's own configuration, keys and agent for it."""
 
-
-class ThroughBastion:
-    """`ssh -W` to the bastion, with the person's own configuration, keys and agent for it."""
-
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, argv: list[str]) -> None:
         import subprocess
 
-        its_input, self._up = os.pipe()
-        self._down, its_output = os.pipe()
-        self._process = subprocess.Popen(command, stdin=its_input, stdout=its_output)
-        os.close(its_input)
-        os.close(its_output)
-        self._limit = threading.Timer(PATIENCE_BASTION, self._process.kill)
-        self._limit.daemon = True
-        self._limit.start()
+        child_stdin, self._write_end = os.pipe()
+        self._read_end, child_stdout = os.pipe()
+        self._process = subprocess.Popen(argv, stdin=child_stdin, stdout=child_stdout)
+        os.close(child_stdin)
+        os.close(child_stdout)
+        self._timer = threading.Timer(BASTION_CONNECT_TIMEOUT_S, self._process.kill)
+        self._timer.daemon = True
+        self._timer.start()
 
-    def greeted(self) -> None:
-        """The other side has proved itself: from now on there is no time limit."""
-        self._limit.cancel()
+    def banner_received(self) -> None:
+        """Remove the time limit."""
+        self._timer.cancel()
 
     def read(self) -> bytes:
-        """The next bytes, or none at the end."""
-        return os.read(self._down, CHUNK)
+        """Return the next bytes, or none at the end of the stream."""
+        return os.read(self._read_end, CHUNK_SIZE)
 
     def write(self, data: bytes) -> None:
         """Send all of `data`."""
-        _write_all(self._up, data)
+        _write_all(self._write_end, data)
 
-    def finish(self) -> None:
-        """Say that nothing more will be written; reading goes on."""
-        os.close(self._up)
+    def close_write(self) -> None:
+        """Close the writing direction; reading continues."""
+        os.close(self._write_end)
 
     def close(self) -> None:
-        """End the jump."""
-        self._limit.cancel()
+        """Terminate ssh."""
+        self._timer.cancel()
         self._process.terminate()
         self._process.wait()
-        os.close(self._down)
+        os.close(self._read_end)
 
 
-def jump_command(host: str, port: int, bastion: tuple[str, str, int]) -> list[str]:
-    """The words that open a connection from the bastion to the notebook (ssh(1), -W)."""
+def _connect_tcp(host: str, port: int, timeout_s: float) -> socket.socket:
+    """Open a TCP connection, through the HTTP proxy in HTTP_PROXY_ENV_VAR if set (RFC 9110 section 9.3.6, CONNECT)."""
+    proxy = os.environ.get(HTTP_PROXY_ENV_VAR)
+    if not proxy:
+        return socket.create_connection((host, port), timeout=timeout_s)
+    proxy_host, _, proxy_port = proxy.partition("://")[2].rstrip("/").rpartition(":")
+    if not proxy.startswith("http://") or not proxy_port.isdecimal():
+        raise CliError(f"{HTTP_PROXY_ENV_VAR}={proxy} is not valid; set it to http://host:port", EXIT_USAGE)
+    connection = socket.create_connection((proxy_host, int(proxy_port)), timeout=timeout_s)
+    target = _host_and_port(host, port)
+    connection.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+    response = b""
+    while not response.endswith(b"\r\n\r\n"):
+        byte = connection.recv(1)  # one at a time: the bytes after the empty line are the notebook's
+        if not byte or len(response) > MAX_PREAMBLE_SIZE:
+            break
+        response += byte
+    status = response.split(b" ", 2)[1:2]
+    if status != [b"200"]:
+        connection.close()
+        status_line = response.partition(b"\r\n")[0].decode("ascii", "replace")
+        raise ConnectionError(f"the proxy {proxy} refused the connection: {status_line or 'no response'}")
+    return connection
+
+
+def bastion_command(host: str, port: int, bastion: tuple[str, str, int]) -> list[str]:
+    """Return the ssh command that connects from the bastion to the notebook (ssh(1), -W)."""
     bastion_host, user, bastion_port = bastion
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    # The person's own `Port` for the bastion counts unless the stack names another than ssh's.
-    at = ["-p", str(bastion_port)] if bastion_port != 22 else []
-    options = ["-o", "ConnectTimeout=20", "-o", "ClearAllForwardings=yes", "-l", user, *at]
-    return ["ssh", *options, "-W", target, "--", bastion_host]
+    # The user's own `Port` for the bastion applies unless the stack sets a port other than 22.
+    port_option = ["-p", str(bastion_port)] if bastion_port != 22 else []
+    options = ["-o", "ConnectTimeout=20", "-o", "ClearAllForwardings=yes", "-l", user, *port_option]
+    return ["ssh", *options, "-W", _host_and_port(host, port), "--", bastion_host]
 
 
-def reach(place: Place, patience: float) -> tuple[Link, bytes]:
-    """A connection to `place` and the bytes it has already said. Raises OSError when it does not greet in time."""
-    link: Link
-    if place.bastion:
-        link = ThroughBastion(jump_command(place.host, place.port, place.bastion))
+def _host_and_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def open_transport(address: SshAddress, timeout_s: float) -> tuple[Transport, bytes]:
+    """Connect to `address`; return the connection and the bytes received up to the banner.
+
+    Raises OSError if no banner arrives in time.
+    """
+    transport: Transport
+    if address.bastion:
+        transport = BastionTransport(bastion_command(address.host, address.port, address.bastion))
     else:
-        link = Direct(place, patience)
+        transport = TcpTransport(address, timeout_s)
     try:
-        said = b""
-        while not said.startswith(b"SSH-") and b"\nSSH-" not in said:
-            data = link.read()
-            if not data or len(said) > GREETING_LIMIT:
-                raise ConnectionError(f"{place.host} port {place.port} closes the connection without an SSH greeting")
-            said += data
+        received = b""
+        while not received.startswith(b"SSH-") and b"\nSSH-" not in received:
+            data = transport.read()
+            if not data or len(received) > MAX_PREAMBLE_SIZE:
+                raise ConnectionError(f"{address.host} port {address.port} sent no SSH banner")
+            received += data
     except BaseException:
-        link.close()
+        transport.close()
         raise
-    link.greeted()
-    return link, said
+    transport.banner_received()
+    return transport, received
 
 
-def unreachable(place: Place, error: OSError) -> str:
-    """Why `place` cannot be reached, and what to look at."""
-    at = f"{place.host} port {place.port}"
-    if place.bastion:
-        return f"{at} does not answer through the bastion {place.bastion[0]} ({error}); ssh's own words above say why"
-    return f"{at} does not answer ({error}); your network may not let you out to that port"
+def unreachable_message(address: SshAddress, error: OSError) -> str:
+    """Return why `address` could not be reached, and what to check."""
+    target = f"{address.host} port {address.port}"
+    if address.bastion:
+        return f"{target} did not answer through bastion {address.bastion[0]} ({error}); see the messages of ssh above"
+    return f"{target} did not answer ({error}); check whether your network allows connections to this port"
 
 
-def relay(link: Link, said: bytes, source: int, sink: int) -> None:
-    """Carry bytes both ways until the notebook ends the connection; the end of `source` is passed on."""
+def relay(transport: Transport, received: bytes, source: int, sink: int) -> None:
+    """Copy bytes in both directions until the notebook closes the connection; the end of `source` is passed on."""
 
-    def upwards() -> None:
+    def copy_source() -> None:
         try:
-            while data := os.read(source, CHUNK):
-                link.write(data)
-            link.finish()
+            while data := os.read(source, CHUNK_SIZE):
+                transport.write(data)
+            transport.close_write()
         except OSError:
-            return  # the other direction sees the end and finishes the relay
+            return  # the other direction ends too, and with it the relay
 
-    threading.Thread(target=upwards, daemon=True).start()
+    threading.Thread(target=copy_source, daemon=True).start()
     try:
-        _write_all(sink, said)
-        while data := link.read():
+        _write_all(sink, received)
+        while data := transport.read():
             _write_all(sink, data)
     except (BrokenPipeError, ConnectionResetError):
-        return  # ssh has gone, or the notebook has: nobody is left to tell
+        return  # ssh has ended, or the notebook has closed the connection
     except OSError as error:
-        if error.errno != errno.EINVAL:  # Windows' word for a pipe that has no reader any more
+        if error.errno != errno.EINVAL:  # Windows' error for a pipe without a reader
             raise
 
 
-def connect(home: str, host: str, port: int, max_age: float) -> tuple[Link, bytes]:
-    """A connection to the notebook called `host`, with ssh's known_hosts file made ready for it."""
-    place = remembered.recall(home, host, now=time.time(), max_age=max_age)
-    if place:
+def connect(home: str, host: str, port: int, max_age: float) -> tuple[Transport, bytes]:
+    """Connect to the notebook called `host`, and update ssh's known_hosts file for it."""
+    address = address_cache.get(home, host, now=time.time(), max_age=max_age)
+    if address:
         try:
-            link, said = reach(place, PATIENCE_REMEMBERED)
+            transport, received = open_transport(address, CACHED_CONNECT_TIMEOUT_S)
         except OSError:
-            remembered.forget(home, host)
+            address_cache.delete(home, host)
         else:
-            known_hosts.update_file(home, host, port, place.host_keys)
-            return link, said
-    return _connect_afresh(home, host, port)
+            known_hosts.update_file(home, host, port, address.host_keys)
+            return transport, received
+    return _resolve_and_connect(home, host, port)
 
 
-def _connect_afresh(home: str, host: str, port: int) -> tuple[Link, bytes]:
-    from notebook_ssh_client import lookup
+def _resolve_and_connect(home: str, host: str, port: int) -> tuple[Transport, bytes]:
+    from notebook_ssh_client import lookup, name_list
 
-    place = lookup.find(home, host, wake=True)
-    known_hosts.update_file(home, host, port, place.host_keys)
+    address = lookup.resolve(home, host, wake=True)
+    known_hosts.update_file(home, host, port, address.host_keys)
     try:
-        link, said = reach(place, PATIENCE_FRESH)
+        transport, received = open_transport(address, CONNECT_TIMEOUT_S)
     except OSError as error:
-        raise Failure(f"{unreachable(place, error)}; see also: notebook-ssh doctor {host}", NO_ANSWER) from error
-    remembered.remember(home, host, place)
-    lookup.refresh_names_meanwhile(home)
-    return link, said
+        message = f"{unreachable_message(address, error)}, or run: notebook-ssh doctor {host}"
+        raise CliError(message, EXIT_UNREACHABLE) from error
+    address_cache.put(home, host, address)
+    name_list.refresh_names_in_background(home)
+    return transport, received
 
 
-def main(words: list[str], home: str) -> int:
-    """`proxy [--max-age SECONDS] HOST PORT`: be ssh's ProxyCommand."""
-    max_age = float(remembered.MAX_AGE)
-    if words[:1] == ["--max-age"] and len(words) > 1:
-        max_age, words = float(words[1]), words[2:]
-    if len(words) != 2:
-        raise Failure(
-            "usage: notebook-ssh proxy [--max-age SECONDS] %h %p (ssh calls this; people don't need to)", USAGE
+def main(argv: list[str], home: str) -> int:
+    """Run `proxy [--max-age SECONDS] HOST PORT`, ssh's ProxyCommand."""
+    max_age = float(address_cache.MAX_AGE_S)
+    if argv[:1] == ["--max-age"] and len(argv) > 1:
+        max_age, argv = float(argv[1]), argv[2:]
+    if len(argv) != 2:
+        raise CliError(
+            "usage: notebook-ssh proxy [--max-age SECONDS] %h %p (called by ssh as its ProxyCommand)", EXIT_USAGE
         )
-    # Windows has no shell to take the quotes away that protect other systems' shells.
-    host, port = words[0].strip("'").lower(), int(words[1])
-    link, said = connect(home, host, port, max_age)
-    _binary(0, 1)
-    relay(link, said, source=0, sink=1)
-    link.close()
+    # Windows has no shell that removes the quotes, which are for the shells of other systems.
+    host, port = argv[0].strip("'").lower(), int(argv[1])
+    transport, received = connect(home, host, port, max_age)
+    _set_binary_mode(0, 1)
+    relay(transport, received, source=0, sink=1)
+    transport.close()
     return 0
 
 
-def _binary(*descriptors: int) -> None:
-    """Keep Windows from translating line ends in what ssh sends."""
+def _set_binary_mode(*descriptors: int) -> None:
+    """Disable the translation of line endings on Windows."""
     if os.name == "nt":
         import msvcrt
 

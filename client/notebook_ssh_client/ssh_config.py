@@ -1,113 +1,112 @@
-"""The texts that OpenSSH reads: our section in a person's configuration, and the hosts it includes. Pure.
+"""Generates and parses the texts that OpenSSH reads: the section in the user's ssh_config, and the hosts file. Pure.
 
-Which names are claimed, and why so (docs/connect.md tells people):
-- every notebook that the stacks named last has a `Host` entry, because editors list those, and because a name that
-  ssh finds in a file costs no process;
-- any `name.notebook` goes to the client, known or not;
-- a name that the person's own configuration speaks of, or that already means another host here (this machine,
-  /etc/hosts, known_hosts), is never taken: there, only `name.notebook` works;
-- nothing else is touched: other hosts cost no process and see no setting of ours.
+Which host names the client takes, as docs/connect.md describes it:
+- every notebook that the stacks listed last has a `Host` entry, because editors list those, and because a name that
+  ssh finds in a file needs no process;
+- every `name.notebook` is passed to the client, listed or not;
+- a name that the user's own ssh_config configures, or that already refers to another host (this machine, /etc/hosts,
+  known_hosts), is never taken: only `name.notebook` works for it;
+- no other host is affected: it needs no process and gets none of the client's settings.
 """
 
 from __future__ import annotations
 
 import binascii
+import codecs
 import hmac
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from notebook_ssh_client.failures import Failure
-from notebook_ssh_client.remembered import SUFFIX
+from notebook_ssh_client.address_cache import HOST_SUFFIX
+from notebook_ssh_client.errors import CliError
 
-BEGIN = "# >>> notebook-ssh >>> written by `notebook-ssh setup`, taken away by `notebook-ssh setup --remove`"
-END = "# <<< notebook-ssh <<<"
-_BEGIN_MARK = b"# >>> notebook-ssh >>>"
-_END_MARK = b"# <<< notebook-ssh <<<"
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BEGIN_LINE = "# >>> notebook-ssh >>> written by `notebook-ssh setup`, taken away by `notebook-ssh setup --remove`"
+END_LINE = "# <<< notebook-ssh <<<"
+_BEGIN_MARKER = b"# >>> notebook-ssh >>>"
+_END_MARKER = b"# <<< notebook-ssh <<<"
 
 
 @dataclass(frozen=True)
-class Commands:
-    """How ssh calls this client.
+class ClientCommand:
+    """How ssh runs this client."""
 
-    python: the interpreter. home: the client's folder, or None for the default one.
-    ask_for_keys: this ssh knows KnownHostsCommand (OpenSSH 8.5, not on Windows).
-    hosts, known_hosts: our two files, as ssh_config(5) names them.
-    """
+    python: str  # the path of the interpreter
+    home: str | None  # the client's directory; None: the default one
+    has_known_hosts_command: bool  # whether ssh supports KnownHostsCommand (OpenSSH 8.5, not on Windows)
+    hosts_path: str  # the client's hosts file, as ssh_config(5) writes it
+    known_hosts_path: str
 
-    python: str
-    home: str | None
-    ask_for_keys: bool
-    hosts: str
-    known_hosts: str
-
-    def words(self) -> list[str]:
-        """The client itself. `-I` keeps a notebook user's PYTHONPATH or working directory from changing it."""
+    def argv(self, *arguments: str) -> list[str]:
+        """Return the client's command line. `-I` makes Python ignore PYTHONPATH and the working directory."""
         home = ["--home", self.home] if self.home else []
-        return [self.python, "-I", "-m", "notebook_ssh_client", *home]
+        return [self.python, "-I", "-m", "notebook_ssh_client", *home, *arguments]
 
 
-def splice(text: bytes, include: str) -> bytes:
-    """`text` with our section on top, in place of one that is there. The rest stays byte for byte.
+def insert_section(text: bytes, include: str) -> bytes:
+    """Return `text` with the client's section at its top, in place of an existing one; all other bytes unchanged.
 
-    The section stands first because ssh takes the first value it meets, and because an `Include` below a `Host`
-    line would count for that host alone. Raises Failure when the markers in `text` are damaged.
+    The section comes first because ssh uses the first value that it finds, and because an `Include` below a `Host`
+    line applies to that host only. Raises CliError if the markers in `text` are damaged.
     """
-    text = strip(text)
-    mark = BYTE_ORDER_MARK if text.startswith(BYTE_ORDER_MARK) else b""
-    rest = text[len(mark) :]
+    text = remove_section(text)
+    bom = codecs.BOM_UTF8 if text.startswith(codecs.BOM_UTF8) else b""
+    rest = text[len(bom) :]
     newline = b"\r\n" if b"\r\n" in rest[: rest.find(b"\n") + 1] else b"\n"
-    section = [BEGIN.encode(), f"Include {quoted(include)}".encode(), END.encode()]
-    return mark + b"".join(line + newline for line in section) + rest
+    section = [BEGIN_LINE.encode(), f"Include {quote(include)}".encode(), END_LINE.encode()]
+    return bom + b"".join(line + newline for line in section) + rest
 
 
-def strip(text: bytes) -> bytes:
-    """`text` without our section: the exact inverse of `splice`. Raises Failure when the markers are damaged."""
+def remove_section(text: bytes) -> bytes:
+    """Return `text` without the section: the exact inverse of `insert_section`. Raises CliError for damaged markers."""
     lines = text.splitlines(keepends=True)
-    begins = [number for number, line in enumerate(lines) if _is(line, _BEGIN_MARK)]
-    ends = [number for number, line in enumerate(lines) if _is(line, _END_MARK)]
+    begins = [number for number, line in enumerate(lines) if _has_marker(line, _BEGIN_MARKER)]
+    ends = [number for number, line in enumerate(lines) if _has_marker(line, _END_MARKER)]
     if not begins and not ends:
         return text
     if len(begins) != 1 or len(ends) != 1 or ends[0] < begins[0]:
         found = ", ".join(str(number + 1) for number in sorted(begins + ends))
-        raise Failure(
-            f"the notebook-ssh markers in your ssh configuration are not one pair (lines {found}); "
-            "delete those lines and what is between them, then run the command again"
+        raise CliError(
+            f"the notebook-ssh markers in your ssh_config are damaged (lines {found}); delete these lines and "
+            "everything between them, then run the command again"
         )
-    mark = BYTE_ORDER_MARK if lines[begins[0]].startswith(BYTE_ORDER_MARK) else b""
-    return b"".join(lines[: begins[0]]) + mark + b"".join(lines[ends[0] + 1 :])
+    bom = codecs.BOM_UTF8 if lines[begins[0]].startswith(codecs.BOM_UTF8) else b""
+    return b"".join(lines[: begins[0]]) + bom + b"".join(lines[ends[0] + 1 :])
 
 
-def _is(line: bytes, mark: bytes) -> bool:
-    return line.removeprefix(BYTE_ORDER_MARK).startswith(mark)
+def _has_marker(line: bytes, marker: bytes) -> bool:
+    return line.removeprefix(codecs.BOM_UTF8).startswith(marker)
 
 
-def quoted(word: str) -> str:
-    """`word` as one argument in ssh_config(5). Backslashes become slashes, which Windows takes as well."""
-    word = word.replace("\\", "/")
-    if '"' in word or "\n" in word:
-        raise Failure(f"{word!r} holds a character that ssh's configuration cannot express; use another folder")
-    return f'"{word}"' if re.search(r"[\s'#]", word) else word
+def quote(argument: str) -> str:
+    """Quote `argument` for ssh_config(5). Backslashes become slashes, which Windows accepts too."""
+    argument = argument.replace("\\", "/")
+    if '"' in argument or "\n" in argument:
+        raise CliError(
+            f"{argument!r} contains a character that ssh_config does not support; set NOTEBOOK_SSH_HOME to another folder"
+        )
+    return f'"{argument}"' if re.search(r"[\s'#]", argument) else argument
 
 
-def command_line(words: Sequence[str], *, through_a_shell: bool) -> str:
-    """`words` as a command for ssh. With `through_a_shell`, safe in any POSIX shell too: ProxyCommand goes through one.
+def join_command(argv: Sequence[str], *, for_shell: bool) -> str:
+    """Quote and join `argv` to a command for ssh. for_shell: ssh passes it to a shell, as it does a ProxyCommand.
 
-    Double quotes are all that every shell, cmd's CreateProcess and ssh's own splitting agree on.
+    Double quotes are the only form that POSIX shells, Windows' CreateProcess and ssh's own parser all accept.
     """
-    for word in words:
-        if re.search(r'["\n]', word) or (through_a_shell and re.search(r"[$`]", word)):
-            raise Failure(f"{word!r} holds a character that cannot be passed through ssh; install in another folder")
-    plain = [word.replace("\\", "/").replace("%", "%%") for word in words]
-    return " ".join(f'"{word}"' if re.search(r"[^A-Za-z0-9._/:%=+-]", word) else word for word in plain)
+    for argument in argv:
+        if re.search(r'["\n]', argument) or (for_shell and re.search(r"[$`]", argument)):
+            raise CliError(
+                f"{argument!r} contains a character that ssh cannot pass on; install the client in another folder"
+            )
+    escaped = [argument.replace("\\", "/").replace("%", "%%") for argument in argv]
+    return " ".join(f'"{word}"' if re.search(r"[^A-Za-z0-9._/:%=+-]", word) else word for word in escaped)
 
 
-def hosts_file(commands: Commands, names: Mapping[str, Sequence[str]], labels: Sequence[str]) -> str:
-    """What ssh includes: one `Host` a notebook, and below the rules for everything that ends in `.notebook`.
+def hosts_file(command: ClientCommand, names: Mapping[str, Sequence[str]], labels: Sequence[str]) -> str:
+    """Return the file that ssh includes: a `Host` entry for each notebook, then a `Match` for every `*.notebook`.
 
-    names: the notebooks by stack label, without those that belong to the person's own configuration.
-    labels: the stacks, the first one first; a name that two of them know means the first one's.
+    names: the notebooks by stack label, without those that refer to another host. labels: the stacks, in order; a
+    name that two of them have refers to the first one's notebook.
     """
     text = ["# Written by notebook-ssh and replaced when notebooks come and go; changes made here are lost.\n"]
     taken: set[str] = set()
@@ -116,95 +115,92 @@ def hosts_file(commands: Commands, names: Mapping[str, Sequence[str]], labels: S
             if name.lower() not in taken:
                 taken.add(name.lower())
                 qualified = name.lower() if label == labels[0] else f"{name.lower()}.{label.lower()}"
-                text.append(_entry(commands, name, qualified))
-    # Whatever a quote could break out of is not ours (older ssh passes any characters on to the shell).
-    text.append(f'Match host "*{SUFFIX},!*\'*"\n' + "".join(f"    {line}\n" for line in _rules(commands)))
+                text.append(_host_entry(command, name, qualified))
+    # No name with a quote: older versions of ssh pass any character on to the shell.
+    options = "".join(f"    {line}\n" for line in _match_options(command))
+    text.append(f'Match host "*{HOST_SUFFIX},!*\'*"\n{options}')
     return "\n".join(text)
 
 
-def _entry(commands: Commands, name: str, qualified: str) -> str:
-    # These three stand here as well as under Match for the sake of programs that read only `Host` entries.
+def _host_entry(command: ClientCommand, name: str, qualified: str) -> str:
+    # These options are also below `Match`, and repeated here for programs that read only `Host` entries.
     spellings = " ".join(dict.fromkeys((name, name.lower())))
-    lines = [f"HostName {qualified}{SUFFIX}", "User ec2-user", f"ProxyCommand {proxy_command(commands)}"]
+    lines = [f"HostName {qualified}{HOST_SUFFIX}", "User ec2-user", f"ProxyCommand {proxy_command(command)}"]
     return f"Host {spellings}\n" + "".join(f"    {line}\n" for line in lines)
 
 
-def _rules(commands: Commands) -> list[str]:
-    known = quoted(commands.known_hosts)
-    rules = [
+def _match_options(command: ClientCommand) -> list[str]:
+    options = [
         "User ec2-user",
         "Port 22",
         "HostName %h",
-        f"ProxyCommand {proxy_command(commands)}",
+        f"ProxyCommand {proxy_command(command)}",
         "ProxyUseFdpass no",
         "CanonicalizeHostname no",
         "StrictHostKeyChecking yes",
-        f"UserKnownHostsFile {known}",
+        f"UserKnownHostsFile {quote(command.known_hosts_path)}",
         "UpdateHostKeys no",
         "VerifyHostKeyDNS no",
         "CheckHostIP no",
-        # The client has limits of its own, the longest of them 15 minutes for a notebook that is being woken.
-        # Not `none`: ssh takes that for "not set", and a shorter limit in the person's configuration would count.
+        # The client has its own timeouts, the longest of them 15 minutes for a notebook that is starting.
+        # Not `none`: ssh treats that as "not set", and a shorter timeout in the user's ssh_config would apply.
         "ConnectTimeout 1200",
     ]
-    if commands.ask_for_keys:
-        rules.append(
-            f"KnownHostsCommand {command_line([*commands.words(), 'known-hosts'], through_a_shell=False)} %H %K"
-        )
-    return rules
+    if command.has_known_hosts_command:
+        options.append(f"KnownHostsCommand {join_command(command.argv('known-hosts'), for_shell=False)} %H %K")
+    return options
 
 
-def proxy_command(commands: Commands) -> str:
-    """The ProxyCommand. Without KnownHostsCommand, an address is remembered so briefly that its keys cannot change."""
-    briefly = [] if commands.ask_for_keys else ["--max-age", "60"]
-    return f"{command_line([*commands.words(), 'proxy', *briefly], through_a_shell=True)} '%h' %p"
+def proxy_command(command: ClientCommand) -> str:
+    """Return the ProxyCommand. Without KnownHostsCommand, addresses expire before a notebook can have new host keys."""
+    max_age = [] if command.has_known_hosts_command else ["--max-age", "60"]
+    return f"{join_command(command.argv('proxy', *max_age), for_shell=True)} '%h' %p"
 
 
-def spoken_of(name: str, configuration: Iterable[Sequence[str]]) -> bool:
-    """True when a person's own configuration speaks of `name`.
+def is_configured_by_user(name: str, host_lines: Iterable[Sequence[str]]) -> bool:
+    """Return whether one of the user's `Host` lines (the patterns of each) names `name`.
 
-    configuration: the patterns of each `Host` line. A pattern of nothing but wildcards speaks of nobody.
+    A pattern that consists of wildcards only does not count.
     """
     return any(
-        any(_matches(name, pattern) for pattern in patterns if pattern.strip("*?"))
-        and not any(_matches(name, pattern[1:]) for pattern in patterns if pattern[0] == "!")
-        for patterns in configuration
+        any(_matches_pattern(name, pattern) for pattern in patterns if pattern.strip("*?"))
+        and not any(_matches_pattern(name, pattern[1:]) for pattern in patterns if pattern[0] == "!")
+        for patterns in host_lines
     )
 
 
 def host_patterns(text: str) -> list[list[str]]:
-    """The patterns of each `Host` line in `text`."""
-    return [words for keyword, words in _directives(text) if keyword == "host" and words]
+    """Return the patterns of each `Host` line in `text`."""
+    return [arguments for keyword, arguments in _directives(text) if keyword == "host" and arguments]
 
 
-def includes(text: str) -> list[str]:
-    """The paths that `text` includes, as written."""
-    return [path for keyword, words in _directives(text) if keyword == "include" for path in words]
+def include_paths(text: str) -> list[str]:
+    """Return the paths that `text` includes, as written."""
+    return [path for keyword, arguments in _directives(text) if keyword == "include" for path in arguments]
 
 
-def hosts_of_this_machine(text: str) -> set[str]:
-    """The names in a hosts(5) file, in lower case."""
+def etc_hosts_names(text: str) -> set[str]:
+    """Return the names in a hosts(5) file, in lower case."""
     lines = (line.partition("#")[0].split() for line in text.splitlines())
-    return {name.lower() for words in lines for name in words[1:]}
+    return {name.lower() for fields in lines for name in fields[1:]}
 
 
 class KnownHosts:
-    """The hosts that a known_hosts text (sshd(8)) names, plain or hashed (HashKnownHosts)."""
+    """The hosts in a known_hosts file (sshd(8)), plain or hashed (HashKnownHosts)."""
 
     def __init__(self, text: str) -> None:
         self.plain: set[str] = set()
-        self.hashed: list[tuple[bytes, bytes]] = []
+        self.hashed: list[tuple[bytes, bytes]] = []  # salt and digest
         for line in text.splitlines():
-            words = line.split()
-            names = next((word for word in words if not word.startswith("@")), "#")
-            if names.startswith("|1|"):
+            hostnames = next((field for field in line.split() if not field.startswith("@")), "#")
+            if hostnames.startswith("|1|"):
                 try:
-                    salt, digest = (binascii.a2b_base64(part) for part in names[3:].split("|"))
+                    salt, digest = (binascii.a2b_base64(part) for part in hostnames[3:].split("|"))
                 except ValueError:
                     continue
                 self.hashed.append((salt, digest))
-            elif not names.startswith("#"):
-                self.plain |= {re.sub(r"^\[(.*)\]:\d+$", r"\1", name).lower() for name in names.split(",")}
+            elif not hostnames.startswith("#"):
+                self.plain |= {re.sub(r"^\[(.*)\]:\d+$", r"\1", name).lower() for name in hostnames.split(",")}
 
     def __contains__(self, name: str) -> bool:
         name = name.lower()
@@ -214,13 +210,15 @@ class KnownHosts:
 
 
 def _directives(text: str) -> Iterable[tuple[str, list[str]]]:
+    """Yield the keyword (in lower case) and the arguments of each line."""
     for line in text.splitlines():
         keyword, _, rest = re.sub(r"^\s*(\w+)\s*=\s*", r"\1 ", line).strip().partition(" ")
         if keyword and not keyword.startswith("#"):
-            yield keyword.lower(), [one or other for one, other in re.findall(r'"([^"]*)"|([^\s"]+)', rest)]
+            arguments = re.findall(r'"([^"]*)"|([^\s"]+)', rest)
+            yield keyword.lower(), [quoted or unquoted for quoted, unquoted in arguments]
 
 
-def _matches(name: str, pattern: str) -> bool:
-    """As ssh_config(5), PATTERNS: `*` any characters, `?` exactly one."""
-    wild = re.escape(pattern.lower()).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.fullmatch(wild, name.lower()) is not None
+def _matches_pattern(name: str, pattern: str) -> bool:
+    """Match as ssh_config(5), PATTERNS: `*` is any number of characters, `?` exactly one; case-insensitive."""
+    regex = re.escape(pattern.lower()).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.fullmatch(regex, name.lower()) is not None

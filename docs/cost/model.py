@@ -25,7 +25,7 @@ RUNNING_SECONDS = 22 * 8 * 3600
 SWEEP_SECONDS = 900
 METRICS = 5
 """Gauges of the sweep. What else the dashboard shows of our own is read from the logs when somebody looks, and a metric
-that is sent only when something fails, as `FailedSignals` is, is billed for those hours alone."""
+that is sent only when something fails, as `FailedRequests` is, is billed for those hours alone."""
 ALARMS = 11
 
 REPORT_SECONDS = 0.020

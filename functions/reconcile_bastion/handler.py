@@ -45,18 +45,18 @@ def handle(event: Mapping[str, Any], context: object) -> None:
     table = Table(settings.table)
     sent_ms = [int(message["attributes"]["SentTimestamp"]) for message in messages]
     if covered_by_last_sync(sent_ms, table.last_bastion_sync()):
-        logger.info("already seen", extra={"messages": len(sent_ms)})
+        logger.info("already covered", extra={"messages": len(sent_ms)})
         return
     now = int(time())
     reconcile(settings, table, now, ids)
     table.save_bastion_sync(now)
-    logger.info("looked at", extra={"messages": len(messages)})
+    logger.info("reconciled", extra={"messages": len(messages)})
 
 
 def reconcile(settings: Settings, table: Table, now: int, correlation_id: str) -> None:
     """Observe the fleet and EC2, plan, apply, and record every notebook's way as it is then.
 
-    Raises RetryableError when the fleet could not be read whole (nothing was revoked then) or EC2 says "later", and
+    Raises RetryableError when the fleet could not be read whole (nothing was revoked then) or EC2 says "deferred", and
     TerminalError when a rule of ours cannot be taken away, so that somebody hears of it.
     """
     fleet, complete = _read_fleet(table)
@@ -111,7 +111,7 @@ def _request_status_updates(changed: list[str], settings: Settings, now: int, co
         sqs.send(settings.notebook_queue, requests)
     except (RetryableError, ClientError, BotoCoreError):
         # Nothing depends on it: the sweep finds a status that was not told.
-        logger.exception("nobody was asked to look at a new status", extra={"notebooks": changed})
+        logger.exception("no reconciliation was requested for a new status", extra={"notebooks": changed})
 
 
 def _status_key(record: Record, settings: Settings, now: int) -> str:

@@ -85,12 +85,12 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
         if cache is None or deps.clock() > cache.at:  # or a write that has to wait would find it old, and look again
             cache = _read(list(requests)[number:], deps)
         if cache.is_tearing_down():
-            logger.info("the stack is being deleted: nothing is looked at any more")
+            logger.info("the stack is being deleted: nothing is reconciled any more")
             break
         if not _handle_request(request, messages, deps, cache):
             failed |= {message["messageId"] for message in messages}
     if failed:
-        with single_metric(name="FailedSignals", unit=MetricUnit.Count, value=len(failed), namespace="notebook-ssh"):
+        with single_metric(name="FailedRequests", unit=MetricUnit.Count, value=len(failed), namespace="notebook-ssh"):
             pass  # printed at the end of the block; Lambda counts a run that fails as a whole, and not these
     return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in sorted(failed)]}
 
@@ -156,9 +156,9 @@ def _handle_request(
 ) -> bool:
     """Look, unless all was seen already. False when the messages shall be delivered again."""
     ids = correlation_of_messages(messages)
-    with logger.append_context_keys(factory=request.name, reason=request.reason, correlation_id=ids):
+    with logger.append_context_keys(resource=request.name, trigger=request.reason, correlation_id=ids):
         if _is_covered(request, messages, cache):
-            logger.info("already seen")
+            logger.info("already covered")
             return True
         return _reconcile(request, messages, replace(deps, correlation_id=ids), cache)
 
@@ -177,23 +177,23 @@ def _reconcile(
         else:
             reconcile_lifecycle_config(request.name, deps, cache)
     except SlotUnavailableError as later:
-        logger.info("later", extra={"reason": str(later)})
+        logger.info("deferred", extra={"reason": str(later)})
         _requeue({request: messages}, later.after, deps)
     except RecordConflictError as later:
-        logger.info("later", extra={"reason": str(later)})
+        logger.info("deferred", extra={"reason": str(later)})
         _requeue({request: messages}, 1, deps)
     except (InvalidStateError, NotFoundError) as later:
-        logger.info("it changed since it was looked at", extra={"reason": str(later)})
+        logger.info("changed since it was observed", extra={"reason": str(later)})
         _requeue({request: messages}, RETRY_DELAY_S, deps)
     except RetryableError as error:
-        logger.warning("failed for now", extra={"reason": str(error)})
+        logger.warning("failed, will be retried", extra={"reason": str(error)})
         return False
     except Exception:
         # One notebook that nobody foresaw must not hold up the others: its messages fail, and end in the alarm.
         logger.exception("failed")
         return False
     else:
-        logger.info("looked at")
+        logger.info("reconciled")
     return True
 
 

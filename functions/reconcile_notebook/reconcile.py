@@ -204,7 +204,7 @@ def _desired_tags(record: Record, tags: Mapping[str, str], deps: Dependencies, n
 def _sync_status_tags(arn: str, desired_tags: Mapping[str, str], tags: Mapping[str, str], settings: Settings) -> None:
     """Bring the tags that we write in line with `desired_tags`."""
     status = desired_tags.get(status_keys(settings.tag_key)[0], Code.OFF)
-    logger.info("show the status in the tags", extra={"reason": f"it is {status}"})
+    logger.info("write the status tags", extra={"reason": f"it is {status}"})
     if outdated := current_status_tags(tags, settings.tag_key).keys() - desired_tags.keys():
         sagemaker.remove_tags(arn, *sorted(outdated))
     if desired_tags:
@@ -225,12 +225,12 @@ def _publish_status_change(record: Record, deps: Dependencies, now: int) -> Reco
     try:
         publish_status_change(settings.stack, record.name, record.arn, before, status)
     except (RetryableError, ClientError, BotoCoreError):
-        logger.exception("a change of status was not told", extra={"notebook": record.name})
+        logger.exception("a status change was not published", extra={"notebook": record.name})
         return record
     logger.info("status", extra={"notebook": record.name, "before": before, "status": str(status.code)})
     if status.code is Code.CONNECTED and record.spec_changed_at and not record.first_connected:
         waited = max(0, (status.since or now) - record.spec_changed_at)
-        logger.info("first_connected", extra={"notebook": record.name, "seconds_since_tag": waited})
+        logger.info("first connected", extra={"notebook": record.name, "seconds_since_tag": waited})
         record = replace(record, first_connected=True)
     return replace(record, notified_status=status_key(status))
 

@@ -130,7 +130,7 @@ def _request_status_update(old: Record, new: Record, settings: Settings, now: in
     try:
         sqs.send(settings.notebook_queue, [request])
     except (RetryableError, ClientError, BotoCoreError):
-        logger.exception("nobody was asked to look at the new status of %s", new.name)
+        logger.exception("no reconciliation was requested for the new status of %s", new.name)
 
 
 def _reply(record: Record, parsed: ParsedReport, settings: Settings, now: int) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def _until_done(things: list[T], one: Callable[[T], None], deps: Dependencies, l
             try:
                 one(thing)
             except (RetryableError, ClientError) as error:
-                logger.warning("not yet", extra={"thing": _name(thing), "reason": str(error)})
+                logger.warning("failed, will be retried", extra={"thing": _name(thing), "reason": str(error)})
                 again.append((thing, str(error)))
         waiting = [thing for thing, _ in again]
         if waiting and deps.turns.remaining() < LAST_ROUND + BETWEEN_ROUNDS * 1000:

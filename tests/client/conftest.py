@@ -1,4 +1,4 @@
-"""A laptop, a stack's API and notebooks, for each test its own."""
+"""Fixtures: a laptop, a stack's API and notebooks, new for each test."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from laptop import (
     FakeCloudFormation,
     Laptop,
     Sshd,
-    let_wait,
-    make_client_environment,
-    make_laptop,
-    serve_api,
+    create_client_venv,
+    create_laptop,
+    extend_timeouts,
+    start_api,
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A laptop and its sshd are made of POSIX programs, so what takes them is left out on Windows (check_client.py)."""
+    """Mark the tests with a laptop or an sshd as posix: these need POSIX programs (see packaging/check_client.py)."""
     for item in items:
         if {"laptop", "sshd"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.posix)
@@ -29,55 +29,55 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def api() -> Iterator[FakeApi]:
-    yield from served()
+    yield from running_api()
 
 
 @pytest.fixture
 def other_api() -> Iterator[FakeApi]:
-    yield from served()
+    yield from running_api()
 
 
-def served() -> Iterator[FakeApi]:
-    fake = serve_api()
-    yield fake
-    fake.server.shutdown()
-    fake.server.server_close()
+def running_api() -> Iterator[FakeApi]:
+    api = start_api()
+    yield api
+    api.server.shutdown()
+    api.server.server_close()
 
 
 @pytest.fixture
 def cloudformation(laptop: Laptop) -> Iterator[FakeCloudFormation]:
-    """The service that tells a stack's outputs, as the laptop reaches it."""
+    """CloudFormation as the laptop calls it."""
     with ThreadingHTTPServer(("127.0.0.1", 0), FakeCloudFormation.handler()) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         laptop.environment["AWS_ENDPOINT_URL_CLOUDFORMATION"] = f"http://127.0.0.1:{server.server_address[1]}"
-        yield server.RequestHandlerClass.fake  # type: ignore[attr-defined]
+        yield server.RequestHandlerClass.service  # type: ignore[attr-defined]
         server.shutdown()
 
 
 @pytest.fixture(scope="session")
 def client_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return let_wait(make_client_environment(tmp_path_factory.mktemp("client-environment")))
+    return extend_timeouts(create_client_venv(tmp_path_factory.mktemp("client-environment")))
 
 
 @pytest.fixture
 def laptop(tmp_path: Path, client_python: Path) -> Laptop:
-    keys = {
+    credentials = {
         "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
         "AWS_SECRET_ACCESS_KEY": "secret-example",
         "AWS_SESSION_TOKEN": "token-example",
     }
-    return make_laptop(tmp_path, client_python, keys)
+    return create_laptop(tmp_path, client_python, credentials)
 
 
 @pytest.fixture
 def sshd(tmp_path: Path, laptop: Laptop) -> Iterator[Callable[..., Sshd]]:
-    """Makes sshds, and stops them at the end."""
-    made: list[Sshd] = []
+    """A function that starts an sshd; all are stopped at the end of the test."""
+    started: list[Sshd] = []
 
-    def make(port: int | None = None) -> Sshd:
-        made.append(Sshd(tmp_path / f"sshd{len(made)}", laptop.key, port))
-        return made[-1]
+    def start(port: int | None = None) -> Sshd:
+        started.append(Sshd(tmp_path / f"sshd{len(started)}", laptop.key, port))
+        return started[-1]
 
-    yield make
-    for one in made:
-        one.stop()
+    yield start
+    for server in started:
+        server.stop()

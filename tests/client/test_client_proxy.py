@@ -1,4 +1,4 @@
-"""The relay between ssh and a notebook: who is taken for a notebook, and that no byte and no end is lost."""
+"""The ProxyCommand: banner detection, relaying, the address cache, and the known_hosts file."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from laptop import described, wait_until
+from laptop import notebook_json, wait_until
 
-from notebook_ssh_client import known_hosts, lookup, proxy, remembered
-from notebook_ssh_client.failures import Failure
-from notebook_ssh_client.remembered import Place
+from notebook_ssh_client import address_cache, known_hosts, lookup, name_list, proxy
+from notebook_ssh_client.address_cache import SshAddress
+from notebook_ssh_client.errors import CliError
 from patience import LIMIT_S
 
-GREETING = b"SSH-2.0-Test\r\n"
-Serve = Callable[[Callable[[socket.socket], None]], int]
+BANNER = b"SSH-2.0-Test\r\n"
+Handler = Callable[[socket.socket], None]
+Serve = Callable[[Handler], int]
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Starts a server that hands each connection to a function; answers its port."""
+    """A function that starts a server with a handler for each connection, and returns its port."""
     listeners: list[socket.socket] = []
 
-    def start(behave: Callable[[socket.socket], None]) -> int:
+    def start(handler: Handler) -> int:
         listener = socket.create_server(("127.0.0.1", 0))
         listeners.append(listener)
 
@@ -43,7 +44,7 @@ def serve() -> Iterator[Serve]:
                     return
                 with connection:
                     connection.settimeout(LIMIT_S)
-                    behave(connection)
+                    handler(connection)
 
         threading.Thread(target=accept, daemon=True).start()
         port: int = listener.getsockname()[1]
@@ -55,102 +56,102 @@ def serve() -> Iterator[Serve]:
         listener.close()
 
 
-def greet(connection: socket.socket) -> None:
-    connection.sendall(GREETING)
+def send_banner(connection: socket.socket) -> None:
+    connection.sendall(BANNER)
     connection.recv(1)
 
 
-def place(port: int, **more: Any) -> Place:
+def address_at(port: int, **overrides: Any) -> SshAddress:
     fields: dict[str, Any] = {
         "host": "127.0.0.1",
         "port": port,
         "host_keys": ("ssh-ed25519 AAAA",),
         "bastion": None,
-        "looked_up": int(time.time()),
+        "fetched_at": int(time.time()),
     }
-    return Place(**{**fields, **more})
+    return SshAddress(**{**fields, **overrides})
 
 
-def test_a_name_that_leads_inwards_gets_a_connection_and_not_a_byte(serve: Serve) -> None:
-    """Names are not looked up before they are believed, since they may change at once; what they lead to hears nothing."""
-    heard = [b""]
+def test_a_host_that_sends_no_banner_receives_no_byte(serve: Serve) -> None:
+    """A host name may resolve to any machine: the name is not checked first, but nothing is sent before the banner."""
+    from_client = [b""]
 
     def listen(connection: socket.socket) -> None:
         connection.settimeout(0.3)
         with contextlib.suppress(OSError):  # a timeout, which is no TimeoutError on Python 3.9
-            heard.append(connection.recv(1))
+            from_client.append(connection.recv(1))
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    with pytest.raises(ConnectionError, match="without an SSH greeting"):
-        proxy.reach(place(serve(listen), host="localhost"), LIMIT_S)
-    assert heard == [b""]
+    with pytest.raises(ConnectionError, match="sent no SSH banner"):
+        proxy.open_transport(address_at(serve(listen), host="localhost"), LIMIT_S)
+    assert from_client == [b""]
 
 
-def test_a_greeting_may_come_in_pieces_and_after_other_lines(serve: Serve) -> None:
+def test_banner_in_pieces_after_other_lines(serve: Serve) -> None:
     def slowly(connection: socket.socket) -> None:
         for piece in (b"welcome\r\n", b"SS", b"H-2.0-Test\r\n"):
             connection.sendall(piece)
         connection.recv(1)
 
-    link, said = proxy.reach(place(serve(slowly)), LIMIT_S)
-    assert said.startswith(b"welcome\r\nSSH-")
-    link.close()
+    transport, received = proxy.open_transport(address_at(serve(slowly)), LIMIT_S)
+    assert received.startswith(b"welcome\r\nSSH-")
+    transport.close()
 
 
 @pytest.mark.parametrize(
-    "other",
+    "handler",
     [
         lambda connection: None,
         lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
-        lambda connection: connection.sendall(b"x" * 2 * proxy.GREETING_LIMIT),
+        lambda connection: connection.sendall(b"x" * 2 * proxy.MAX_PREAMBLE_SIZE),
     ],
-    ids=["closes", "speaks-http", "never-ends"],
+    ids=["closes", "sends-http", "never-ends"],
 )
-def test_whoever_does_not_greet_is_no_notebook(serve: Serve, other: Callable[[socket.socket], None]) -> None:
-    with pytest.raises(OSError, match=r"without an SSH greeting|reset"):
-        proxy.reach(place(serve(other)), LIMIT_S)
+def test_server_without_a_banner_is_rejected(serve: Serve, handler: Handler) -> None:
+    with pytest.raises(OSError, match=r"sent no SSH banner|reset"):
+        proxy.open_transport(address_at(serve(handler)), LIMIT_S)
 
 
-def test_silence_ends(serve: Serve) -> None:
+def test_silent_server_times_out(serve: Serve) -> None:
     with pytest.raises(OSError, match="timed out"):  # no TimeoutError on Python 3.9
-        proxy.reach(place(serve(lambda connection: connection.recv(1))), 0.05)
+        proxy.open_transport(address_at(serve(lambda connection: connection.recv(1))), 0.05)
 
 
-def test_the_end_of_one_direction_is_passed_on_and_the_other_goes_on(serve: Serve) -> None:
-    heard: list[bytes] = []
+def test_end_of_stdin_is_passed_on_and_the_other_direction_continues(serve: Serve) -> None:
+    from_client: list[bytes] = []
 
-    def answer_at_the_end(connection: socket.socket) -> None:
-        connection.sendall(GREETING)
+    def reply_at_the_end(connection: socket.socket) -> None:
+        connection.sendall(BANNER)
         while data := connection.recv(65536):
-            heard.append(data)
+            from_client.append(data)
         connection.sendall(b"bye")
 
-    link, said = proxy.reach(place(serve(answer_at_the_end)), LIMIT_S)
-    source, feed = os.pipe()
-    result, sink = os.pipe()
-    os.write(feed, b"hello")
-    os.close(feed)
-    proxy.relay(link, said, source, sink)
-    link.close()
+    transport, received = proxy.open_transport(address_at(serve(reply_at_the_end)), LIMIT_S)
+    source, source_write_end = os.pipe()
+    output, sink = os.pipe()
+    os.write(source_write_end, b"hello")
+    os.close(source_write_end)
+    proxy.relay(transport, received, source, sink)
+    transport.close()
     os.close(sink)
-    assert b"".join(heard) == b"hello"
-    assert os.read(result, 100) == GREETING + b"bye"
+    assert b"".join(from_client) == b"hello"
+    assert os.read(output, 100) == BANNER + b"bye"
 
 
-def test_when_ssh_has_gone_the_relay_ends(serve: Serve) -> None:
-    def talk(connection: socket.socket) -> None:
-        connection.sendall(GREETING + b"x" * 100_000)
+def test_relay_ends_when_ssh_has_ended(serve: Serve) -> None:
+    def send_much(connection: socket.socket) -> None:
+        connection.sendall(BANNER + b"x" * 100_000)
 
-    link, said = proxy.reach(place(serve(talk)), LIMIT_S)
-    source, _feed = os.pipe()
-    result, sink = os.pipe()
-    os.close(result)
-    proxy.relay(link, said, source, sink)
-    link.close()
+    transport, received = proxy.open_transport(address_at(serve(send_much)), LIMIT_S)
+    source, _source_write_end = os.pipe()
+    output, sink = os.pipe()
+    os.close(output)
+    proxy.relay(transport, received, source, sink)
+    transport.close()
 
 
 @pytest.mark.parametrize(
-    ("number", "ends"),
+    ("error_number", "is_end"),
     [
         (errno.EPIPE, True),
         (errno.EINVAL, True),
@@ -158,116 +159,116 @@ def test_when_ssh_has_gone_the_relay_ends(serve: Serve) -> None:
     ],
     ids=["EPIPE", "EINVAL", "ENOSPC"],
 )
-def test_a_pipe_that_nobody_reads_is_the_end_on_every_system(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, number: int, ends: bool
+def test_relay_ends_at_a_pipe_without_a_reader_on_every_system(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, error_number: int, is_end: bool
 ) -> None:
     def refuse(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
+        raise OSError(error_number, os.strerror(error_number))
 
-    link, said = proxy.reach(place(serve(lambda connection: connection.sendall(GREETING))), 10)
+    transport, received = proxy.open_transport(address_at(serve(lambda connection: connection.sendall(BANNER))), 10)
     monkeypatch.setattr(proxy, "_write_all", refuse)
-    source, _feed = os.pipe()
-    with contextlib.nullcontext() if ends else pytest.raises(OSError, match=os.strerror(number)):
-        proxy.relay(link, said, source, 1)
-    link.close()
+    source, _source_write_end = os.pipe()
+    with contextlib.nullcontext() if is_end else pytest.raises(OSError, match=os.strerror(error_number)):
+        proxy.relay(transport, received, source, 1)
+    transport.close()
 
 
-def test_a_remembered_address_that_does_not_greet_is_looked_up_afresh(
+def test_cached_address_without_a_banner_is_fetched_again(
     serve: Serve, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home, now = str(tmp_path), place(serve(greet))
-    remembered.remember(home, "demo.notebook", place(serve(lambda connection: None)))
-    monkeypatch.setattr(lookup, "find", lambda *_, **__: now)
-    monkeypatch.setattr(lookup, "refresh_names_meanwhile", lambda _: None)
-    link, _ = proxy.connect(home, "demo.notebook", 22, 300)
-    link.close()
-    assert remembered.recall(home, "demo.notebook", now=time.time(), max_age=300) == now
+    home, current = str(tmp_path), address_at(serve(send_banner))
+    address_cache.put(home, "demo.notebook", address_at(serve(lambda connection: None)))
+    monkeypatch.setattr(lookup, "resolve", lambda *_, **__: current)
+    monkeypatch.setattr(name_list, "refresh_names_in_background", lambda _: None)
+    transport, _ = proxy.connect(home, "demo.notebook", 22, 300)
+    transport.close()
+    assert address_cache.get(home, "demo.notebook", now=time.time(), max_age=300) == current
 
 
-def test_an_address_that_nobody_answers_is_said_and_not_remembered(
+def test_unreachable_address_is_reported_and_not_cached(
     serve: Serve, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookup, "find", lambda *_, **__: place(serve(lambda connection: None)))
-    with pytest.raises(Failure, match=r"does not answer .*notebook-ssh doctor demo"):
+    monkeypatch.setattr(lookup, "resolve", lambda *_, **__: address_at(serve(lambda connection: None)))
+    with pytest.raises(CliError, match=r"did not answer .*notebook-ssh doctor demo"):
         proxy.connect(str(tmp_path), "demo.notebook", 22, 300)
-    assert remembered.recall(str(tmp_path), "demo.notebook", now=time.time(), max_age=300) is None
+    assert address_cache.get(str(tmp_path), "demo.notebook", now=time.time(), max_age=300) is None
 
 
-def test_through_a_web_proxy(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bytes] = []
+def test_connection_through_an_http_proxy(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[bytes] = []
 
     def connect(connection: socket.socket) -> None:
-        asked.append(connection.recv(1000))
-        connection.sendall(b"HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n" + GREETING)
+        requests.append(connection.recv(1000))
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n" + BANNER)
         connection.recv(1)
 
-    monkeypatch.setenv(proxy.WEB_PROXY, f"http://127.0.0.1:{serve(connect)}")
-    link, said = proxy.reach(place(17887, host="0.tcp.ngrok.io"), 10)
-    link.close()
-    assert said == GREETING
-    assert asked == [b"CONNECT 0.tcp.ngrok.io:17887 HTTP/1.1\r\nHost: 0.tcp.ngrok.io:17887\r\n\r\n"]
+    monkeypatch.setenv(proxy.HTTP_PROXY_ENV_VAR, f"http://127.0.0.1:{serve(connect)}")
+    transport, received = proxy.open_transport(address_at(17887, host="0.tcp.ngrok.io"), 10)
+    transport.close()
+    assert received == BANNER
+    assert requests == [b"CONNECT 0.tcp.ngrok.io:17887 HTTP/1.1\r\nHost: 0.tcp.ngrok.io:17887\r\n\r\n"]
 
 
-def test_a_web_proxy_that_refuses_is_named(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_of_the_http_proxy_is_reported(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(connection: socket.socket) -> None:
         connection.recv(1000)
         connection.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
 
-    monkeypatch.setenv(proxy.WEB_PROXY, f"http://127.0.0.1:{serve(refuse)}")
-    with pytest.raises(ConnectionError, match=r"refuses: HTTP/1\.1 403 Forbidden"):
-        proxy.reach(place(17887, host="0.tcp.ngrok.io"), 10)
+    monkeypatch.setenv(proxy.HTTP_PROXY_ENV_VAR, f"http://127.0.0.1:{serve(refuse)}")
+    with pytest.raises(ConnectionError, match=r"refused the connection: HTTP/1\.1 403 Forbidden"):
+        proxy.open_transport(address_at(17887, host="0.tcp.ngrok.io"), 10)
 
 
-def test_the_jump_is_words_and_no_shell() -> None:
-    assert proxy.jump_command("10.0.1.5", 22, ("bastion.example.com", "me", 22))[-4:] == [
+def test_bastion_command_needs_no_shell() -> None:
+    assert proxy.bastion_command("10.0.1.5", 22, ("bastion.example.com", "me", 22))[-4:] == [
         "-W",
         "10.0.1.5:22",
         "--",
         "bastion.example.com",
     ]
-    assert "[fd00::1]:22" in proxy.jump_command("fd00::1", 22, ("bastion", "me", 2222))
+    assert "[fd00::1]:22" in proxy.bastion_command("fd00::1", 22, ("bastion", "me", 2222))
 
 
-WORDS = st.from_regex(r"[A-Za-z0-9.:-]{1,20}", fullmatch=True)
-PLACES = st.builds(
-    Place,
-    host=WORDS,
+TOKENS = st.from_regex(r"[A-Za-z0-9.:-]{1,20}", fullmatch=True)
+ADDRESSES = st.builds(
+    SshAddress,
+    host=TOKENS,
     port=st.integers(1, 65535),
-    host_keys=st.lists(st.builds("ssh-ed25519 {}".format, WORDS)).map(tuple),
-    bastion=st.none() | st.tuples(WORDS, WORDS, st.integers(1, 65535)),
-    looked_up=st.integers(0, 2**40),
+    host_keys=st.lists(st.builds("ssh-ed25519 {}".format, TOKENS)).map(tuple),
+    bastion=st.none() | st.tuples(TOKENS, TOKENS, st.integers(1, 65535)),
+    fetched_at=st.integers(0, 2**40),
 )
 
 
-@given(PLACES)
-def test_what_is_remembered_is_recalled(where: Place) -> None:
-    assert remembered.parse(remembered.render(where)) == where
+@given(ADDRESSES)
+def test_address_round_trips(address: SshAddress) -> None:
+    assert address_cache.loads(address_cache.dumps(address)) == address
 
 
 @given(st.text())
-def test_a_damaged_memory_is_no_memory(text: str) -> None:
-    assert remembered.parse(text) is None
+def test_damaged_cache_entry_is_ignored(text: str) -> None:
+    assert address_cache.loads(text) is None
 
 
-@pytest.mark.parametrize(("age", "known"), [(0, True), (299, True), (300, False), (-5, False)])
-def test_memories_fade(tmp_path: Any, age: int, known: bool) -> None:
-    remembered.remember(str(tmp_path), "demo.notebook", place(1, looked_up=1000))
-    recalled = remembered.recall(str(tmp_path), "Demo.notebook", now=1000 + age, max_age=300)
-    assert (recalled is not None) is known
+@pytest.mark.parametrize(("age", "valid"), [(0, True), (299, True), (300, False), (-5, False)])
+def test_cache_entries_expire(tmp_path: Any, age: int, valid: bool) -> None:
+    address_cache.put(str(tmp_path), "demo.notebook", address_at(1, fetched_at=1000))
+    cached = address_cache.get(str(tmp_path), "Demo.notebook", now=1000 + age, max_age=300)
+    assert (cached is not None) is valid
 
 
-def test_known_hosts_holds_exactly_the_present_keys(tmp_path: Any) -> None:
+def test_known_hosts_has_exactly_the_current_keys(tmp_path: Any) -> None:
     home, path = str(tmp_path), tmp_path / "known_hosts"
     known_hosts.update_file(home, "a.notebook", 22, ("ssh-ed25519 OLD", "ssh-rsa OLD"))
     known_hosts.update_file(home, "ab.notebook", 22, ("ssh-ed25519 OTHER",))
     known_hosts.update_file(home, "a.notebook", 2222, ("ssh-ed25519 NEW",))
     assert path.read_text() == "ab.notebook ssh-ed25519 OTHER\na.notebook,[a.notebook]:2222 ssh-ed25519 NEW\n"
-    changed = path.stat().st_mtime_ns
+    modified_at = path.stat().st_mtime_ns
     known_hosts.update_file(home, "a.notebook", 2222, ("ssh-ed25519 NEW",))
-    assert path.stat().st_mtime_ns == changed
+    assert path.stat().st_mtime_ns == modified_at
 
 
-def test_writers_at_the_same_time_lose_nothing(tmp_path: Any) -> None:
+def test_concurrent_updates_of_known_hosts(tmp_path: Any) -> None:
     hosts = [f"n{number}.notebook" for number in range(20)]
     threads = [
         threading.Thread(target=known_hosts.update_file, args=(str(tmp_path), host, 22, (f"ssh-ed25519 {host}",)))
@@ -281,59 +282,59 @@ def test_writers_at_the_same_time_lose_nothing(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("presented", "looked_up_ago", "asks"),
+    ("server_key", "age", "fetches"),
     [("NONE", 100, False), ("AAAA", 100, False), ("CHANGED", 10, True), ("CHANGED", 9, False)],
 )
-def test_the_stack_is_asked_once_when_a_key_is_new(
+def test_unknown_server_key_is_fetched_once(
     tmp_path: Any,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    presented: str,
-    looked_up_ago: int,
-    asks: bool,
+    server_key: str,
+    age: int,
+    fetches: bool,
 ) -> None:
     now = 1_800_000_000
     monkeypatch.setattr(known_hosts, "time", SimpleNamespace(time=lambda: now))
-    asked: list[str] = []
+    fetched: list[str] = []
 
-    def find(host: str) -> Place:
-        asked.append(host)
-        return place(1, host_keys=("ssh-ed25519 CHANGED",))
+    def resolve(host: str) -> SshAddress:
+        fetched.append(host)
+        return address_at(1, host_keys=("ssh-ed25519 CHANGED",))
 
     home = str(tmp_path)
-    remembered.remember(home, "demo.notebook", place(1, looked_up=now - looked_up_ago))
-    told = known_hosts.answer(home, "[demo.notebook]:2222", presented, find)
-    assert asked == (["demo.notebook"] if asks else [])
-    assert told == f"[demo.notebook]:2222 ssh-ed25519 {'CHANGED' if asks else 'AAAA'}\n"
-    assert ("never reported" in capsys.readouterr().err) is (presented == "CHANGED" and not asks)
+    address_cache.put(home, "demo.notebook", address_at(1, fetched_at=now - age))
+    lines = known_hosts.lines_for_server_key(home, "[demo.notebook]:2222", server_key, resolve)
+    assert fetched == (["demo.notebook"] if fetches else [])
+    assert lines == f"[demo.notebook]:2222 ssh-ed25519 {'CHANGED' if fetches else 'AAAA'}\n"
+    assert ("never reported" in capsys.readouterr().err) is (server_key == "CHANGED" and not fetches)
 
 
-def test_names_are_refreshed_beside_a_connection(laptop: Any, api: Any, sshd: Any) -> None:
+def test_names_are_refreshed_during_a_connection(laptop: Any, api: Any, sshd: Any) -> None:
     server = sshd()
-    api.notebooks["demo"] = server.described("demo")
-    laptop.set_up(api)
-    api.notebooks["new"] = described("new")
+    api.notebooks["demo"] = server.notebook_json("demo")
+    laptop.setup(api)
+    api.notebooks["new"] = notebook_json("new")
     names = laptop.home / "names.json"
     os.utime(names, (0, 0))
     assert laptop.run("ssh", f"{os.environ.get('USER', 'root')}@demo", "sleep 1").returncode == 0
     assert wait_until(lambda: "Host new\n" in (laptop.home / "hosts").read_text())
 
 
-def imports(laptop: Any, *words: str) -> set[str]:
-    """The modules that Python loads with `words`."""
-    done = laptop.run(laptop.python, "-I", "-X", "importtime", *words)
-    return {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+def imported_modules(laptop: Any, *arguments: str) -> set[str]:
+    """Return the modules that Python imports when it runs with `arguments`."""
+    result = laptop.run(laptop.python, "-I", "-X", "importtime", *arguments)
+    return {line.rsplit("|", 1)[1].strip() for line in result.stderr.splitlines() if line.startswith("import time:")}
 
 
-def test_the_quick_path_loads_no_botocore_and_nothing_slow(laptop: Any, api: Any, sshd: Any) -> None:
+def test_cached_connection_imports_no_slow_module(laptop: Any, api: Any, sshd: Any) -> None:
     server = sshd()
-    api.notebooks["demo"] = server.described("demo")
-    laptop.set_up(api)
+    api.notebooks["demo"] = server.notebook_json("demo")
+    laptop.setup(api)
     for command in (["proxy", "demo.notebook", "22"], ["known-hosts", "demo.notebook", "NONE"]):
-        laptop.client(*command)  # the first time looks up
-        loaded = imports(laptop, "-m", "notebook_ssh_client", *command)
-        assert "notebook_ssh_client.remembered" in loaded
+        laptop.run_client(*command)  # the first run fetches the address
+        imported = imported_modules(laptop, "-m", "notebook_ssh_client", *command)
+        assert "notebook_ssh_client.address_cache" in imported
         slow = {"botocore", "json", "dataclasses", "typing", "pathlib", "argparse", "subprocess", "asyncio"}
         if sys.version_info < (3, 10):  # noqa: UP036  these tests run on 3.9 too (make oldest)
-            slow.discard("typing")  # which `-m` itself loads there
-        assert not loaded & slow
+            slow.discard("typing")  # which `-m` itself imports there
+        assert not imported & slow

@@ -1,7 +1,8 @@
-"""The texts that ssh reads: our section goes in and out without a trace, and only our names are claimed."""
+"""The ssh_config texts: the section is inserted and removed byte for byte, and no other host is affected."""
 
 from __future__ import annotations
 
+import codecs
 import subprocess
 from pathlib import Path
 
@@ -9,13 +10,13 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from notebook_ssh_client import ssh_config
-from notebook_ssh_client.failures import Failure
-from notebook_ssh_client.ssh_config import Commands
+from notebook_ssh_client.errors import CliError
+from notebook_ssh_client.ssh_config import ClientCommand
 
 INCLUDE = "~/.ssh/notebook-ssh/hosts"
-HERE = Commands("/opt/client/bin/python", None, True, INCLUDE, "~/.ssh/notebook-ssh/known_hosts")
+COMMAND = ClientCommand("/opt/client/bin/python", None, True, INCLUDE, "~/.ssh/notebook-ssh/known_hosts")
 
-# Lines that look like a configuration, and bytes that look like nothing.
+# Lines of an ssh_config, and arbitrary bytes.
 LINES = st.lists(
     st.sampled_from(
         [b"Host *", b"  User me", b"# a comment", b"", b"\tPort 22", b"Include other", b"\xff\xfe", b"\x00"]
@@ -24,7 +25,7 @@ LINES = st.lists(
 TEXTS = st.one_of(
     st.binary(),
     st.builds(bytes.join, st.sampled_from([b"\n", b"\r\n", b"\r"]), LINES),
-    st.builds(lambda text: ssh_config.BYTE_ORDER_MARK + text, st.binary()),
+    st.builds(lambda text: codecs.BOM_UTF8 + text, st.binary()),
 ).filter(lambda text: b"notebook-ssh" not in text)
 
 
@@ -32,124 +33,124 @@ TEXTS = st.one_of(
 @example(b"")
 @example(b"Host a\n  User b")
 @example(b"Host a\r\n\tUser b\r\n")
-@example(ssh_config.BYTE_ORDER_MARK)
-def test_what_goes_in_comes_out_without_a_trace(text: bytes) -> None:
-    spliced = ssh_config.splice(text, INCLUDE)
-    assert ssh_config.strip(spliced) == text
-    assert ssh_config.splice(spliced, INCLUDE) == spliced
-    assert spliced.endswith(text.removeprefix(ssh_config.BYTE_ORDER_MARK))
+@example(codecs.BOM_UTF8)
+def test_remove_is_the_inverse_of_insert(text: bytes) -> None:
+    inserted = ssh_config.insert_section(text, INCLUDE)
+    assert ssh_config.remove_section(inserted) == text
+    assert ssh_config.insert_section(inserted, INCLUDE) == inserted
+    assert inserted.endswith(text.removeprefix(codecs.BOM_UTF8))
 
 
 @given(TEXTS)
-def test_another_include_takes_the_place_of_the_first(text: bytes) -> None:
-    first = ssh_config.splice(text, "one")
-    assert ssh_config.splice(first, "two") == ssh_config.splice(text, "two")
+def test_insert_replaces_an_existing_section(text: bytes) -> None:
+    first = ssh_config.insert_section(text, "one")
+    assert ssh_config.insert_section(first, "two") == ssh_config.insert_section(text, "two")
 
 
-def test_the_section_speaks_the_line_ends_of_the_file() -> None:
-    assert ssh_config.splice(b"Host a\r\n", INCLUDE).count(b"\r\n") == 4
-    assert ssh_config.splice(b"Host a\n  User b\r\n", INCLUDE).count(b"\r\n") == 1
+def test_section_has_the_line_endings_of_the_file() -> None:
+    assert ssh_config.insert_section(b"Host a\r\n", INCLUDE).count(b"\r\n") == 4
+    assert ssh_config.insert_section(b"Host a\n  User b\r\n", INCLUDE).count(b"\r\n") == 1
 
 
-def test_a_section_that_a_person_moved_is_still_taken_away() -> None:
-    section = ssh_config.splice(b"", INCLUDE)
-    assert ssh_config.strip(b"Host a\n" + section + b"Host b\n") == b"Host a\nHost b\n"
+def test_section_that_the_user_moved_is_removed() -> None:
+    section = ssh_config.insert_section(b"", INCLUDE)
+    assert ssh_config.remove_section(b"Host a\n" + section + b"Host b\n") == b"Host a\nHost b\n"
 
 
-@pytest.mark.parametrize("cut", [0, 2])
-def test_damaged_markers_change_nothing_and_are_named(cut: int) -> None:
-    lines = ssh_config.splice(b"Host a\n", INCLUDE).splitlines(keepends=True)
-    damaged = b"".join(line for number, line in enumerate(lines) if number != cut)
-    with pytest.raises(Failure, match=r"not one pair \(lines \d\)"):
-        ssh_config.splice(damaged, INCLUDE)
+@pytest.mark.parametrize("missing", [0, 2])
+def test_damaged_markers_are_reported(missing: int) -> None:
+    lines = ssh_config.insert_section(b"Host a\n", INCLUDE).splitlines(keepends=True)
+    damaged = b"".join(line for number, line in enumerate(lines) if number != missing)
+    with pytest.raises(CliError, match=r"markers .* are damaged \(lines \d\)"):
+        ssh_config.insert_section(damaged, INCLUDE)
 
 
-def test_every_notebook_has_an_entry_and_the_rules_follow() -> None:
-    text = ssh_config.hosts_file(HERE, {"team": ["Demo", "abc"]}, ["team"])
+def test_every_notebook_has_a_host_entry_above_match() -> None:
+    text = ssh_config.hosts_file(COMMAND, {"team": ["Demo", "abc"]}, ["team"])
     assert "Host Demo demo\n    HostName demo.notebook\n" in text
     assert "Host abc\n    HostName abc.notebook\n" in text
     assert text.index("Host abc") < text.index("Match host")
     assert "StrictHostKeyChecking yes" in text
 
 
-def test_a_name_that_two_stacks_know_means_the_first_one() -> None:
-    text = ssh_config.hosts_file(HERE, {"one": ["demo"], "two": ["demo", "other"]}, ["one", "two"])
+def test_same_name_in_two_stacks_refers_to_the_first() -> None:
+    text = ssh_config.hosts_file(COMMAND, {"one": ["demo"], "two": ["demo", "other"]}, ["one", "two"])
     assert text.count("Host demo\n") == 1
     assert "HostName demo.notebook\n" in text
     assert "HostName other.two.notebook\n" in text
 
 
-def test_an_older_openssh_is_not_told_of_what_it_does_not_know() -> None:
-    older = Commands(HERE.python, None, False, HERE.hosts, HERE.known_hosts)
-    assert "KnownHostsCommand" in ssh_config.hosts_file(HERE, {}, ["team"])
+def test_older_openssh_gets_no_unsupported_option() -> None:
+    older = ClientCommand(COMMAND.python, None, False, COMMAND.hosts_path, COMMAND.known_hosts_path)
+    assert "KnownHostsCommand" in ssh_config.hosts_file(COMMAND, {}, ["team"])
     assert "KnownHostsCommand" not in ssh_config.hosts_file(older, {}, ["team"])
     assert "proxy --max-age 60 " in ssh_config.proxy_command(older)
 
 
 @pytest.mark.posix
 @pytest.mark.parametrize(
-    ("host", "ours"),
+    ("host", "is_notebook"),
     [("x.notebook", True), ("demo", True), ("example.com", False), ("notebook", False), ("demo2", False)],
 )
-def test_ssh_itself_sees_our_settings_for_our_names_alone(tmp_path: Path, host: str, ours: bool) -> None:
+def test_options_apply_to_notebooks_only(tmp_path: Path, host: str, is_notebook: bool) -> None:
     hosts = tmp_path / "hosts"
-    hosts.write_text(ssh_config.hosts_file(HERE, {"team": ["demo"]}, ["team"]))
+    hosts.write_text(ssh_config.hosts_file(COMMAND, {"team": ["demo"]}, ["team"]))
     config = tmp_path / "config"
-    config.write_bytes(ssh_config.splice(b"Port 2222\nHost *\n  ConnectTimeout 7\n", str(hosts)))
-    seen = evaluated(config, host)
-    assert ("proxycommand" in seen) is ours
-    assert seen["port"] == ("22" if ours else "2222")
-    assert seen["connecttimeout"] == ("1200" if ours else "7")
+    config.write_bytes(ssh_config.insert_section(b"Port 2222\nHost *\n  ConnectTimeout 7\n", str(hosts)))
+    options = evaluate(config, host)
+    assert ("proxycommand" in options) is is_notebook
+    assert options["port"] == ("22" if is_notebook else "2222")
+    assert options["connecttimeout"] == ("1200" if is_notebook else "7")
 
 
 @pytest.mark.posix
 @pytest.mark.parametrize("host", ["demo", "new.notebook"])
-def test_settings_for_all_hosts_do_not_get_in_the_way(tmp_path: Path, host: str) -> None:
+def test_options_of_the_user_for_all_hosts_do_not_override(tmp_path: Path, host: str) -> None:
     hosts = tmp_path / "hosts"
-    hosts.write_text(ssh_config.hosts_file(HERE, {"team": ["demo"]}, ["team"]))
-    theirs = (
+    hosts.write_text(ssh_config.hosts_file(COMMAND, {"team": ["demo"]}, ["team"]))
+    user_config = (
         b"Host *\n  HostName %h.corp\n  ProxyJump jump\n  StrictHostKeyChecking no\n  User me\n  ForwardAgent yes\n"
     )
     config = tmp_path / "config"
-    config.write_bytes(ssh_config.splice(theirs, str(hosts)))
-    seen = evaluated(config, host)
-    assert (seen["hostname"], seen["user"]) == (f"{host.partition('.')[0]}.notebook", "ec2-user")
-    assert seen["stricthostkeychecking"] in ("true", "yes")
-    assert "proxyjump" not in seen
-    assert seen["forwardagent"] == "yes"
+    config.write_bytes(ssh_config.insert_section(user_config, str(hosts)))
+    options = evaluate(config, host)
+    assert (options["hostname"], options["user"]) == (f"{host.partition('.')[0]}.notebook", "ec2-user")
+    assert options["stricthostkeychecking"] in ("true", "yes")
+    assert "proxyjump" not in options
+    assert options["forwardagent"] == "yes"
 
 
-def test_a_name_with_a_quote_in_it_is_not_ours() -> None:
-    # An ssh that checks names itself (9.6) never gets so far; an older one hands them to the shell.
-    text = ssh_config.hosts_file(HERE, {"team": ["demo"]}, ["team"])
+def test_name_with_a_quote_is_not_matched() -> None:
+    # OpenSSH 9.6 and newer rejects such names itself; older versions pass them to the shell.
+    text = ssh_config.hosts_file(COMMAND, {"team": ["demo"]}, ["team"])
     assert 'Match host "*.notebook,!*\'*"\n' in text
     assert all(" '%h' %p" in line for line in text.splitlines() if "ProxyCommand" in line)
 
 
 @pytest.mark.posix
 @pytest.mark.parametrize("host", ["demo", "demo.notebook"])
-def test_settings_of_ones_own_for_notebooks(tmp_path: Path, host: str) -> None:
+def test_options_of_the_user_for_notebooks_apply(tmp_path: Path, host: str) -> None:
     hosts = tmp_path / "hosts"
-    hosts.write_text(ssh_config.hosts_file(HERE, {"team": ["demo"]}, ["team"]))
+    hosts.write_text(ssh_config.hosts_file(COMMAND, {"team": ["demo"]}, ["team"]))
     config = tmp_path / "config"
     config.write_bytes(
-        ssh_config.splice(b"Host other\n  Port 1\nMatch host demo.notebook\n  ForwardAgent yes\n", str(hosts))
+        ssh_config.insert_section(b"Host other\n  Port 1\nMatch host demo.notebook\n  ForwardAgent yes\n", str(hosts))
     )
-    seen = evaluated(config, host)
-    assert (seen["forwardagent"], seen["port"]) == ("yes", "22")
+    options = evaluate(config, host)
+    assert (options["forwardagent"], options["port"]) == ("yes", "22")
 
 
 @pytest.mark.posix
-def test_ten_thousand_notebooks_are_read_at_once(tmp_path: Path) -> None:
+def test_hosts_file_with_ten_thousand_notebooks(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
-    hosts.write_text(ssh_config.hosts_file(HERE, {"team": [f"notebook-{n}" for n in range(10_000)]}, ["team"]))
+    hosts.write_text(ssh_config.hosts_file(COMMAND, {"team": [f"notebook-{n}" for n in range(10_000)]}, ["team"]))
     config = tmp_path / "config"
-    config.write_bytes(ssh_config.splice(b"", str(hosts)))
-    assert evaluated(config, "notebook-9999")["hostname"] == "notebook-9999.notebook"
+    config.write_bytes(ssh_config.insert_section(b"", str(hosts)))
+    assert evaluate(config, "notebook-9999")["hostname"] == "notebook-9999.notebook"
 
 
 @pytest.mark.parametrize(
-    ("theirs", "name", "spoken"),
+    ("user_config", "name", "is_configured"),
     [
         ("Host demo", "demo", True),
         ("Host other Demo", "demo", True),
@@ -163,33 +164,33 @@ def test_ten_thousand_notebooks_are_read_at_once(tmp_path: Path) -> None:
         ("# Host demo", "demo", False),
     ],
 )
-def test_names_of_the_persons_own_configuration_are_left_alone(theirs: str, name: str, spoken: bool) -> None:
-    assert ssh_config.spoken_of(name, ssh_config.host_patterns(theirs)) is spoken
+def test_is_configured_by_user(user_config: str, name: str, is_configured: bool) -> None:
+    assert ssh_config.is_configured_by_user(name, ssh_config.host_patterns(user_config)) is is_configured
 
 
-def test_hosts_of_this_machine_are_read_as_hosts_5_writes_them() -> None:
+def test_etc_hosts_is_parsed() -> None:
     text = "127.0.0.1 localhost Box # not this\n\n# 10.0.0.1 nor-this\n10.0.0.2\tgit git.example.com\n"
-    assert ssh_config.hosts_of_this_machine(text) == {"localhost", "box", "git", "git.example.com"}
+    assert ssh_config.etc_hosts_names(text) == {"localhost", "box", "git", "git.example.com"}
 
 
 @pytest.mark.posix
 @pytest.mark.parametrize("hashed", [False, True])
-def test_known_hosts_are_found_plain_and_hashed(tmp_path: Path, hashed: bool) -> None:
+def test_known_hosts_is_parsed_plain_and_hashed(tmp_path: Path, hashed: bool) -> None:
     file = tmp_path / "known_hosts"
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
     file.write_text(f"# a comment\nGit,10.0.0.1 {key}\n[build]:2222 {key}\n@revoked old {key}\n\n|1|torn {key}\n")
     if hashed:
         subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(file)], check=True, capture_output=True)
-    known = ssh_config.KnownHosts(file.read_text())
-    assert bool(known.hashed) is hashed
-    assert "git" in known
-    assert "GIT" in known
-    assert "demo" not in known
-    assert hashed or {"build", "old"} <= known.plain
+    known_hosts = ssh_config.KnownHosts(file.read_text())
+    assert bool(known_hosts.hashed) is hashed
+    assert "git" in known_hosts
+    assert "GIT" in known_hosts
+    assert "demo" not in known_hosts
+    assert hashed or {"build", "old"} <= known_hosts.plain
 
 
 @pytest.mark.parametrize(
-    ("path", "written"),
+    ("path", "quoted"),
     [
         ("/usr/bin/python3", "/usr/bin/python3"),
         (r"C:\Users\Ana Maria\pipx\python.exe", '"C:/Users/Ana Maria/pipx/python.exe"'),
@@ -200,25 +201,25 @@ def test_known_hosts_are_found_plain_and_hashed(tmp_path: Path, hashed: bool) ->
         ("/home/josé/python", '"/home/josé/python"'),
     ],
 )
-def test_paths_of_every_system_become_one_word(path: str, written: str) -> None:
-    assert ssh_config.command_line([path, "-I"], through_a_shell=True) == f"{written} -I"
+def test_join_command_quotes_paths_of_every_system(path: str, quoted: str) -> None:
+    assert ssh_config.join_command([path, "-I"], for_shell=True) == f"{quoted} -I"
 
 
 @pytest.mark.parametrize("path", ["/home/$(x)/python", "/home/`x`/python", 'C:\\a"b', "/a\nb"])
-def test_a_path_that_a_shell_would_read_is_refused(path: str) -> None:
-    with pytest.raises(Failure, match="another folder"):
-        ssh_config.command_line([path], through_a_shell=True)
+def test_join_command_rejects_shell_metacharacters(path: str) -> None:
+    with pytest.raises(CliError, match="another folder"):
+        ssh_config.join_command([path], for_shell=True)
 
 
 @pytest.mark.posix
 @given(st.from_regex(r"/[A-Za-z0-9 &;()'|<>*?!#~éß.-]{1,30}", fullmatch=True))
-def test_the_shell_reads_back_the_very_words(path: str) -> None:
-    line = ssh_config.command_line([path, "proxy"], through_a_shell=True)
-    read = subprocess.run(["sh", "-c", f"printf '%s\\n' {line}"], capture_output=True, text=True, check=True).stdout
-    assert read == f"{path}\nproxy\n"
+def test_shell_parses_the_same_arguments(path: str) -> None:
+    line = ssh_config.join_command([path, "proxy"], for_shell=True)
+    output = subprocess.run(["sh", "-c", f"printf '%s\\n' {line}"], capture_output=True, text=True, check=True).stdout
+    assert output == f"{path}\nproxy\n"
 
 
-def evaluated(config: Path, host: str) -> dict[str, str]:
-    """What ssh makes of `config` for `host`."""
-    done = subprocess.run(["ssh", "-G", "-F", config, host], capture_output=True, text=True, check=True)
-    return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+def evaluate(config: Path, host: str) -> dict[str, str]:
+    """Return the options that ssh uses for `host` with `config`."""
+    result = subprocess.run(["ssh", "-G", "-F", config, host], capture_output=True, text=True, check=True)
+    return dict(line.split(" ", 1) for line in result.stdout.splitlines() if " " in line)

@@ -100,7 +100,7 @@ def failed_signals(scene: Scene) -> Story:
     once = look(1)
     world.before_call = well
     for at in range(once, look(1) + SWEEP, MINUTE):
-        assert not scene.watch.rings("FailedSignalsAlarm", at), "it succeeded at the second try"
+        assert not scene.watch.rings("FailedRequestsAlarm", at), "it succeeded at the second try"
     world.now += SWEEP
     world.before_call = denied
     yield look(5)
@@ -289,7 +289,7 @@ def undelivered_events(scene: Scene) -> Story:
         now += 5 * MINUTE
         attributes = sqs.get_queue_attributes(QueueUrl=letters, AttributeNames=["ApproximateNumberOfMessages"])
         count = int(attributes["Attributes"]["ApproximateNumberOfMessages"])
-        dimensions = {"QueueName": "<SignalDeadLetters.QueueName>"}
+        dimensions = {"QueueName": "<EventDeadLetterQueue.QueueName>"}
         scene.watch.measure("AWS/SQS", "ApproximateNumberOfMessagesVisible", dimensions, count, now)
         return now
 
@@ -301,11 +301,11 @@ def undelivered_events(scene: Scene) -> Story:
 
 
 STORIES: dict[str, Callable[[Scene], Story]] = {
-    "NotebookDeadLettersAlarm": dead_letters("NotebookQueue", "NotebookDeadLetters"),
-    "BastionDeadLettersAlarm": dead_letters("BastionQueue", "BastionDeadLetters"),
-    "SignalDeadLettersAlarm": undelivered_events,
+    "NotebookDeadLetterQueueAlarm": dead_letters("NotebookQueue", "NotebookDeadLetterQueue"),
+    "BastionDeadLetterQueueAlarm": dead_letters("BastionQueue", "BastionDeadLetterQueue"),
+    "EventDeadLetterQueueAlarm": undelivered_events,
     "ReconcileNotebookAlarm": reconcile_notebook,
-    "FailedSignalsAlarm": failed_signals,
+    "FailedRequestsAlarm": failed_signals,
     "ReconcileBastionAlarm": reconcile_bastion,
     "AnswersAlarm": answers,
     "SweepAlarm": no_sweep,

@@ -99,8 +99,8 @@ def test_a_tag_is_followed_through_both_reconcilers_to_the_status_that_is_told(
         routes.deliver()
         world.settle()
 
-    told = [(line["message"], line.get("reason")) for line in lines if line["message"] in ("looked at", "grant")]
-    assert told == [("looked at", "tags changed"), ("grant", None), ("looked at", None), ("looked at", "status")]
+    told = [(line["message"], line.get("reason")) for line in lines if line["message"] in ("reconciled", "grant")]
+    assert told == [("reconciled", "tags changed"), ("grant", None), ("reconciled", None), ("reconciled", "status")]
     assert {line["correlation_id"] for line in lines} == {EVENT}
     assert {line["function_request_id"] for line in lines} == {"request", "run-1"}
 
@@ -117,7 +117,7 @@ def test_a_look_that_is_put_off_goes_on_under_the_same_id(world: World, monkeypa
     with logged_by(monkeypatch, notebook.logger) as lines:
         world.now += 60
         world.deliver()
-    assert [(line["message"], line[FIELD]) for line in lines] == [("looked at", EVENT)]
+    assert [(line["message"], line[FIELD]) for line in lines] == [("reconciled", EVENT)]
 
 
 def test_a_signal_that_tells_nothing_new_is_found_by_its_id_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_a_signal_that_tells_nothing_new_is_found_by_its_id_too(world: World, mo
     world.messages = [(world.now, sent, json.dumps({"request": {"notebook": "box"}, FIELD: EVENT}))]
     with logged_by(monkeypatch, notebook.logger) as lines:
         world.deliver()
-    assert [(line["message"], line["request"], line[FIELD]) for line in lines] == [("already seen", "box", EVENT)]
+    assert [(line["message"], line["request"], line[FIELD]) for line in lines] == [("already covered", "box", EVENT)]
 
 
 def test_nothing_of_one_look_is_left_on_the_lines_of_the_next_run(

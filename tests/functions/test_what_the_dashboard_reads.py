@@ -72,7 +72,7 @@ def test_each_writing_of_the_status_tags_says_what_they_say(world: World, monkey
         world.now += 61
         world.untag("box")
         world.settle()
-    said = [line["reason"] for line in lines if line["message"] == "show the status in the tags"]
+    said = [line["reason"] for line in lines if line["message"] == "write the status tags"]
     assert said == ["it is pending-restart", "it is off"]
 
 

@@ -307,7 +307,7 @@ def looks_things_up(terminal: Terminal) -> None:
 def operates(terminal: Terminal) -> None:
     """docs/operations.md, what is done while the stack runs; its first block is at the top of every other."""
     terminal.type("operations.md", "resource() {")
-    until("nothing is to be done", lambda: terminal.letters("NotebookDeadLetters") == 0)
+    until("nothing is to be done", lambda: terminal.letters("NotebookDeadLetterQueue") == 0)
     terminal.forget_the_last_look()
     message_id = json.loads(terminal.type("operations.md", "send-message"))["MessageId"]
     until("the notebook was looked at", terminal.was_looked_at)
@@ -316,7 +316,7 @@ def operates(terminal: Terminal) -> None:
     # The first line is of whatever came last, by now perhaps a report.
     lines = followed.splitlines()[1:]
     assert all(message_id in line for line in lines), followed
-    assert any('"message":"looked at"' in line for line in lines), followed
+    assert any('"message":"reconciled"' in line for line in lines), followed
     terminal.type("operations.md", "tail -20")
     silent = 'said=$(api /notebooks | sed s/connected/stale/)\napi() { printf "%s" "$said"; }'
     assert '"name":"my-notebook"' in terminal.type("operations.md", '/"status":"stale"/p', before=silent)
@@ -327,17 +327,17 @@ def operates(terminal: Terminal) -> None:
     assert "Enabl" in terminal.type("operations.md", "update-event-source-mapping")
     assert '"notebooks": 1' in terminal.type("operations.md", '--function-name "$(resource Sweep)" /dev/stdout\n```')
 
-    message = json.dumps({"look_at": {"notebook": "my-notebook"}, "because": "tried before"})
+    message = json.dumps({"request": {"notebook": "my-notebook"}, "reason": "tried before"})
     sqs, outputs = terminal.client("sqs"), terminal.outputs()
-    for name in ("NotebookDeadLetters", "BastionDeadLetters", "SignalDeadLetters"):
+    for name in ("NotebookDeadLetterQueue", "BastionDeadLetterQueue", "EventDeadLetterQueue"):
         fifo = {"MessageGroupId": "all", "MessageDeduplicationId": "1"} if "Bastion" in name else {}
         sqs.send_message(QueueUrl=outputs[name], MessageBody=message, **fifo)
     terminal.forget_the_last_look()
     terminal.type("operations.md", "start-message-move-task")
-    assert terminal.letters("NotebookDeadLetters") == terminal.letters("BastionDeadLetters") == 0
+    assert terminal.letters("NotebookDeadLetterQueue") == terminal.letters("BastionDeadLetterQueue") == 0
     until("the dead letter was answered", terminal.was_looked_at)
     terminal.type("operations.md", "purge-queue")
-    until("they are thrown away", lambda: terminal.letters("SignalDeadLetters") == 0)
+    until("they are thrown away", lambda: terminal.letters("EventDeadLetterQueue") == 0)
 
     terminal.type("operations.md", 'bash -c "$(output PutToken)"', answer="another token\n")
     secrets = terminal.client("secretsmanager")

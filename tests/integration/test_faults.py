@@ -29,8 +29,8 @@ def impatient(world: World) -> Iterator[str]:
     sqs.set_queue_attributes(QueueUrl=url, Attributes=before)
 
 
-def look_at(name: str) -> str:
-    return json.dumps({"look_at": {"notebook": name}, "because": "asked by hand"})
+def reconcile_request(name: str) -> str:
+    return json.dumps({"request": {"notebook": name}, "reason": "asked by hand"})
 
 
 def known(world: World, name: str) -> bool:
@@ -71,7 +71,7 @@ def test_a_poison_message_harms_no_other_and_works_once_it_is_moved_back(
     world: World, impatient: str, poison: Callable[[], None]
 ) -> None:
     sqs, functions = world.emulator.client("sqs"), world.emulator.client("lambda")
-    dead = world.stack.outputs["NotebookDeadLetters"]
+    dead = world.stack.outputs["NotebookDeadLetterQueue"]
     names = ("Poisoned", "beside-one", "beside-two")
     for name in names:
         world.create_notebook(name)
@@ -85,7 +85,7 @@ def test_a_poison_message_harms_no_other_and_works_once_it_is_moved_back(
     )
     functions.update_event_source_mapping(UUID=mapping, Enabled=False)
     for name in names:  # while nobody fetches, so that one batch holds them all
-        sqs.send_message(QueueUrl=impatient, MessageBody=look_at(name))
+        sqs.send_message(QueueUrl=impatient, MessageBody=reconcile_request(name))
     functions.update_event_source_mapping(UUID=mapping, Enabled=True)
     processes.wait_until("the others are known", lambda: known(world, names[1]) and known(world, names[2]))
     processes.wait_until("the dead letter", lambda: world.emulator.waiting(dead) > 0)

@@ -22,7 +22,7 @@ from notebook_ssh.model.managed_block import remove_block
 from world import OWNERS_SCRIPT, STACK, Response, World
 
 FALLBACK = "better-sagemaker"
-DEAD_LETTERS = ("NotebookDeadLetters", "BastionDeadLetters")
+DEAD_LETTERS = ("NotebookDeadLetterQueue", "BastionDeadLetterQueue")
 
 
 @dataclass
@@ -141,19 +141,19 @@ class Sweeping(Scene):
         """Nothing was wished."""
 
 
-LETTER, BASTIONS_LETTER, LOGGED, FAILED = "NotebookDeadLetters", "BastionDeadLetters", "log", "HTTP 500"
+LETTER, BASTIONS_LETTER, LOGGED, FAILED = "NotebookDeadLetterQueue", "BastionDeadLetterQueue", "log", "HTTP 500"
 
 STATEMENTS: dict[tuple[str, str], tuple[type[Scene], str]] = {
     ("ReconcileNotebook", "Table"): (Scene, LETTER),
     ("ReconcileNotebook", "Forget"): (Leaving, LOGGED),
     ("ReconcileNotebook", "Notebooks"): (Scene, LETTER),
     ("ReconcileNotebook", "StatusTags"): (Scene, LETTER),
-    ("ReconcileNotebook", "OwnTagsAway"): (Scene, LETTER),
-    ("ReconcileNotebook", "Configurations"): (Scene, LETTER),
-    ("ReconcileNotebook", "FallbackConfiguration"): (WithoutConfiguration, LETTER),
+    ("ReconcileNotebook", "RemoveOwnTags"): (Scene, LETTER),
+    ("ReconcileNotebook", "LifecycleConfigs"): (Scene, LETTER),
+    ("ReconcileNotebook", "DefaultConfig"): (WithoutConfiguration, LETTER),
     ("ReconcileNotebook", "Lists"): (Scene, LETTER),
-    ("ReconcileNotebook", "LookAgain"): (ThroughTheBastion, LETTER),
-    ("ReconcileNotebook", "Notices"): (Scene, LOGGED),
+    ("ReconcileNotebook", "SendMessages"): (ThroughTheBastion, LETTER),
+    ("ReconcileNotebook", "StatusEvents"): (Scene, LOGGED),
     ("ReconcileBastion", "Table"): (ThroughTheBastion, BASTIONS_LETTER),
     ("ReconcileBastion", "Look"): (ThroughTheBastion, BASTIONS_LETTER),
     ("ReconcileBastion", "Groups"): (ThroughTheBastion, LOGGED),
@@ -165,18 +165,18 @@ STATEMENTS: dict[tuple[str, str], tuple[type[Scene], str]] = {
     ("RecordAddress", "Table"): (Scene, LOGGED),
     ("RecordAddress", "Token"): (Scene, LOGGED),
     ("RecordAddress", "CentralKeys"): (Scene, LOGGED),
-    ("RecordAddress", "LookAgain"): (Scene, LOGGED),
+    ("RecordAddress", "SendMessages"): (Scene, LOGGED),
     ("LookupApi", "Table"): (Scene, FAILED),
     ("StartNotebook", "Table"): (Waking, FAILED),
     ("StartNotebook", "Notebooks"): (Waking, FAILED),
 }
 """The statements that the functions' own calls need, the scene that needs each, and what tells that it is denied.
 
-Without those of `Uninstall`, since no stack ends here; FallbackConfigurationIsTagged, which the emulator does not ask for;
+Without those of `Uninstall`, since no stack ends here; DefaultConfigIsTagged, which the emulator does not ask for;
 and StatusChanged of ReconcileBastion: a change of status that is not told by it is told by the sweep.
 """
 
-HANDFUL = [("ReconcileNotebook", "Configurations"), ("Sweep", "Lists"), ("LookupApi", "Table")]
+HANDFUL = [("ReconcileNotebook", "LifecycleConfigs"), ("Sweep", "Lists"), ("LookupApi", "Table")]
 CHOSEN = list(STATEMENTS) if os.environ.get("ALL_GRANTS") else HANDFUL
 
 

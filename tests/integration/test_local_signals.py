@@ -90,7 +90,7 @@ def broken_reconciler(world: World) -> Iterator[Any]:
 
 
 def test_a_signal_that_cannot_be_handled_ends_in_the_dead_letter_queue(world: World, broken_reconciler: Any) -> None:
-    dead = world.stack.outputs["NotebookDeadLetters"]
+    dead = world.stack.outputs["NotebookDeadLetterQueue"]
     world.create_notebook("unlucky")
     world.tag("unlucky", ssh="ngrok")
 

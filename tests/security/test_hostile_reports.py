@@ -20,10 +20,10 @@ from builders import HOST_KEY, NOW, RSA_KEY, a_record
 from examples import examples
 from hypothesis import HealthCheck, example, given, strategies as st
 
-from notebook_ssh_client.api import Api
-from notebook_ssh_client.failures import Failure
-from notebook_ssh_client.lookup import HOST, HOST_KEY as PLAIN_KEY, Found, place_in
-from notebook_ssh_client.stacks import Stack
+from notebook_ssh_client.api import ApiClient
+from notebook_ssh_client.errors import CliError
+from notebook_ssh_client.lookup import HOST_KEY_PATTERN, HOST_PATTERN, NotebookInfo, parse_address
+from notebook_ssh_client.settings import Stack
 
 LIES = (
     *("\n", "\r\n", "\0", "\t", " ", "\x1b[2J", "\u202e", "\u2028", "\ufeff", "\ud800"),
@@ -139,11 +139,11 @@ def test_no_report_reaches_more_of_ssh_than_the_address_and_the_keys(
 def as_the_client_reads_it(answer: dict[str, Any]) -> None:
     stack = Stack("team", "team", "us-east-1", "https://example.com")
     try:
-        place = place_in(Found(stack, Api(stack), "demo", answer))
-    except Failure:
+        address = parse_address(NotebookInfo(stack, ApiClient(stack), "demo", answer))
+    except CliError:
         return
-    assert HOST.fullmatch(place.host)
-    assert all(PLAIN_KEY.fullmatch(key) for key in place.host_keys)
+    assert HOST_PATTERN.fullmatch(address.host)
+    assert all(HOST_KEY_PATTERN.fullmatch(key) for key in address.host_keys)
 
 
 @examples(150)
@@ -153,14 +153,14 @@ def test_the_client_believes_no_stack_that_lies(host: str, key: str, jump: str) 
     stack = Stack("team", "team", "us-east-1", "https://example.com")
     answer = {"status": "connected", "host": host, "port": 22, "host_keys": [key], "jump": jump}
     try:
-        place = place_in(Found(stack, Api(stack), "demo", answer))
-    except Failure:
+        address = parse_address(NotebookInfo(stack, ApiClient(stack), "demo", answer))
+    except CliError:
         return
-    words = [place.host, *place.host_keys, *((place.bastion or ())[:2])]
+    words = [address.host, *address.host_keys, *((address.bastion or ())[:2])]
     assert all(word.isascii() and word.isprintable() for word in words)
     assert not any(character in word for word in words for character in "\n\"'`$\\;|&*?!,#%()<>{}~")
     assert not any(word.startswith("-") for word in words)
-    assert " " not in place.host
+    assert " " not in address.host
 
 
 BODIES = {

@@ -33,7 +33,7 @@ EXCEPTIONS = {
     # The statement grants the new rule alone, because the group is granted under a condition that rules do not have.
     ("ReconcileBastionRole", "NewRules", "RESOURCE_MISMATCH"),
     # A grant on the key of a notebook's volume, which SageMaker makes when it starts one; for AWS's own services alone.
-    ("NotebookStarts", "GrantOnKey", "PERMISSIONS_MANAGEMENT_ACTIONS"),
+    ("StartNotebookPolicy", "GrantOnKey", "PERMISSIONS_MANAGEMENT_ACTIONS"),
 }
 """What the linter says and what stays: policy, statement, finding."""
 

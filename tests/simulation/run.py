@@ -71,7 +71,7 @@ ENVIRONMENT = {
     "TABLE_NAME": "records",
     "NOTEBOOK_QUEUE": "notebooks",
     "BASTION_QUEUE": "bastion",
-    "FALLBACK_CONFIGURATION": FALLBACK,
+    "DEFAULT_LIFECYCLE_CONFIG": FALLBACK,
     "NGROK_SECRET": "token",
     "KEYS_PATH": "/keys",
     "SYNC_SECONDS": str(SYNC),

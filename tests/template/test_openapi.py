@@ -21,7 +21,7 @@ from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, Notebook
 from notebook_ssh.model.spec import parse_spec
 from notebook_ssh.model.status import Code
 from notebook_ssh.reports.report import LARGEST_BODY
-from notebook_ssh_client.lookup import HAS_ADDRESS, ON_ITS_WAY
+from notebook_ssh_client.lookup import CONNECTABLE, TRANSITIONAL
 
 METHODS = {"get", "post", "put", "delete", "patch"}
 DESCRIPTION: dict[str, Any] = yaml.safe_load((PROJECT / "docs" / "openapi.yaml").read_text("utf-8"))
@@ -67,7 +67,7 @@ def test_the_words_are_the_same() -> None:
         re.findall(r"^\| `([a-z-]+)` \|", (PROJECT / "docs" / "statuses.md").read_text("utf-8"), re.MULTILINE)
     )
     assert set(Code) <= documented
-    assert set(Code) >= HAS_ADDRESS | ON_ITS_WAY
+    assert set(Code) >= CONNECTABLE | TRANSITIONAL
 
 
 def test_every_mode_is_known_to_the_agent_and_told_to_people() -> None:

@@ -13,32 +13,32 @@ from stack import WITH_BASTION, Stack
 EVENTS = Path(__file__).resolve().parent.parent.parent / "events"
 
 TAKEN_BY = {
-    "notebook-in-service": "StateSignals",
-    "notebook-stopped": "StateSignals",
-    "notebook-failed": "StateSignals",
-    "notebook-untagged": "StateSignals",
-    "configuration-changed": "ConfigurationSignals",
-    "tag-set": "TagSignals",
-    "tag-removed": "TagSignals",
+    "notebook-in-service": "NotebookStateRule",
+    "notebook-stopped": "NotebookStateRule",
+    "notebook-failed": "NotebookStateRule",
+    "notebook-untagged": "NotebookStateRule",
+    "configuration-changed": "ConfigStateRule",
+    "tag-set": "TagRule",
+    "tag-removed": "TagRule",
     "tag-status-written": None,
     "tag-of-others": None,
     "tag-on-endpoint": None,
-    "call-add-tags": "CallSignals",
-    "call-add-tags-by-user": "CallSignals",
-    "call-delete-tags": "CallSignals",
-    "call-create-notebook-instance": "CallSignals",
-    "call-update-notebook-instance": "CallSignals",
-    "call-delete-notebook-instance": "CallSignals",
-    "call-update-configuration": "CallSignals",
-    "call-tag-resources": "CallSignals",
-    "call-untag-resources": "CallSignals",
+    "call-add-tags": "CloudTrailRule",
+    "call-add-tags-by-user": "CloudTrailRule",
+    "call-delete-tags": "CloudTrailRule",
+    "call-create-notebook-instance": "CloudTrailRule",
+    "call-update-notebook-instance": "CloudTrailRule",
+    "call-delete-notebook-instance": "CloudTrailRule",
+    "call-update-configuration": "CloudTrailRule",
+    "call-tag-resources": "CloudTrailRule",
+    "call-untag-resources": "CloudTrailRule",
     "call-add-tags-to-endpoint": None,
     "call-of-our-own": None,
     "schedule": None,
 }
 """Which rule takes each file of events/; None: no rule does. The schedule calls its function without a rule."""
 
-RULES = ["StateSignals", "ConfigurationSignals", "TagSignals", "CallSignals"]
+RULES = ["NotebookStateRule", "ConfigStateRule", "TagRule", "CloudTrailRule"]
 
 
 def event(name: str) -> dict[str, Any]:
@@ -71,24 +71,24 @@ def test_the_other_spelling_of_cloudtrail_is_taken_too() -> None:
         "ResourceArn": parameters["resourceArn"],
         "Tags": parameters["tags"],
     }
-    assert takers(Stack(), status_change) == ["CallSignals"]
+    assert takers(Stack(), status_change) == ["CloudTrailRule"]
     status_change = event("call-tag-resources")
     parameters = status_change["detail"]["requestParameters"]
     status_change["detail"]["requestParameters"] = {"ResourceARNList": parameters["resourceARNList"]}
-    assert takers(Stack(), status_change) == ["CallSignals"]
+    assert takers(Stack(), status_change) == ["CloudTrailRule"]
 
 
 def test_another_tag_key_listens_to_that_key_alone() -> None:
     stack, status_change = Stack(TagKey="remote"), event("tag-set")
     assert takers(stack, status_change) == []
     status_change["detail"]["changed-tag-keys"] = ["remote-users"]
-    assert takers(stack, status_change) == ["TagSignals"]
+    assert takers(stack, status_change) == ["TagRule"]
 
 
 def test_the_tag_keys_are_all_that_people_write_and_none_that_we_write() -> None:
     from notebook_ssh.model.spec import spec_tag_keys, status_keys
 
-    detail = Stack().of_type("AWS::Events::Rule")["TagSignals"]["EventPattern"]["detail"]
+    detail = Stack().of_type("AWS::Events::Rule")["TagRule"]["EventPattern"]["detail"]
     assert set(detail["changed-tag-keys"]) == set(spec_tag_keys("ssh"))
     assert not set(detail["changed-tag-keys"]) & set(status_keys("ssh"))
 
@@ -97,11 +97,11 @@ def test_the_tag_keys_are_all_that_people_write_and_none_that_we_write() -> None
 def test_every_target_has_somewhere_for_what_it_cannot_deliver(rule: str) -> None:
     stack = Stack(**WITH_BASTION)
     targets = stack.of_type("AWS::Events::Rule")[rule]["Targets"]
-    assert all(target["DeadLetterConfig"] == {"Arn": stack.arn("SignalDeadLetters")} for target in targets)
+    assert all(target["DeadLetterConfig"] == {"Arn": stack.arn("EventDeadLetterQueue")} for target in targets)
     (policy,) = stack.of_type("AWS::SQS::QueuePolicy").values()
     (statement,) = policy["PolicyDocument"]["Statement"]
     assert stack.arn(rule) in statement["Condition"]["ArnEquals"]["aws:SourceArn"]
-    assert {target["Arn"] for target in targets} | {stack.arn("SignalDeadLetters")} <= set(statement["Resource"])
+    assert {target["Arn"] for target in targets} | {stack.arn("EventDeadLetterQueue")} <= set(statement["Resource"])
 
 
 def test_the_bastion_hears_of_a_change_from_the_notebooks_reconciler_alone_once_it_is_recorded() -> None:

@@ -81,7 +81,7 @@ def test_our_metrics_are_looked_at_under_the_dimensions_that_they_are_emitted_wi
         assert metrics["Dimensions"] == [["service"]]
         assert blob["service"] == "notebook-ssh"
         names |= {metric["Name"] for metric in metrics["Metrics"]}
-    assert names == {"Wished", "Connected", "Stale", "Failing", "TokenRefused"}
+    assert names == {"Requested", "Connected", "Stale", "Failing", "TokenRefused"}
     for name, alarm in Stack().of_type("AWS::CloudWatch::Alarm").items():
         if alarm["Namespace"] == NAMESPACE:
             assert alarm["Dimensions"] == [{"Name": "service", "Value": "notebook-ssh"}], name

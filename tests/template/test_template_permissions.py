@@ -126,7 +126,7 @@ def statements(function: str) -> list[dict[str, Any]]:
     stack = Stack(**WITH_BASTION)
     arn = stack.of_type("AWS::Lambda::Function")[function]["Role"]
     (role,) = (role for name, role in stack.of_type("AWS::IAM::Role").items() if stack.arn(name) == arn)
-    assert set(role.get("ManagedPolicyArns", ())) <= {"<NotebookStarts>"}
+    assert set(role.get("ManagedPolicyArns", ())) <= {"<StartNotebookPolicy>"}
     return [statement for policy in role["Policies"] for statement in policy["PolicyDocument"]["Statement"]]
 
 
@@ -201,13 +201,13 @@ def test_who_starts_notebooks_and_nobody_else_lends_sagemaker_what_a_start_in_a_
     stack = Stack(**WITH_BASTION)
     roles = stack.of_type("AWS::IAM::Role")
     lenders = {
-        stack.arn(name) for name, role in roles.items() if "<NotebookStarts>" in role.get("ManagedPolicyArns", ())
+        stack.arn(name) for name, role in roles.items() if "<StartNotebookPolicy>" in role.get("ManagedPolicyArns", ())
     }
     functions = stack.of_type("AWS::Lambda::Function").items()
     assert {name for name, function in functions if function["Role"] in lenders} == {
         name for name, reviewed in REVIEWED.items() if "sagemaker:StartNotebookInstance" in reviewed
     }
-    lent = stack.of_type("AWS::IAM::ManagedPolicy")["NotebookStarts"]["PolicyDocument"]["Statement"]
+    lent = stack.of_type("AWS::IAM::ManagedPolicy")["StartNotebookPolicy"]["PolicyDocument"]["Statement"]
     assert set().union(*map(actions_of, lent)) == {
         "ec2:CreateNetworkInterface",
         "ec2:DescribeNetworkInterfaces",

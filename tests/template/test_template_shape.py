@@ -196,7 +196,7 @@ def test_every_parameter_is_described_labelled_grouped_once_and_has_a_default() 
 
 GOOD = {
     "TagKey": ["ssh", "team.ssh", "SSH_2"],
-    "FallbackConfiguration": ["better-sagemaker", "a"],
+    "DefaultLifecycleConfig": ["better-sagemaker", "a"],
     "NgrokSecretArn": ["arn:aws-us-gov:secretsmanager:us-gov-west-1:111122223333:secret:ngrok-AbCdEf"],
     "NgrokDownload": ["https://bucket.s3.amazonaws.com/ngrok-v3-stable-linux-{arch}.tgz"],
     "NgrokSha256": ["0" * 64],
@@ -210,7 +210,7 @@ GOOD = {
 }
 BAD = {
     "TagKey": ["", "aws:ssh", "9ssh", "ssh key", "s" * 101],
-    "FallbackConfiguration": ["Better", "-a", "a-", "a" * 64],
+    "DefaultLifecycleConfig": ["Better", "-a", "a-", "a" * 64],
     "NgrokSecretArn": ["ngrok", "arn:aws:s3:::bucket"],
     "NgrokDownload": ["http://example.com/ngrok.tgz", "https://example.com/a b", "https://example.com/$(id)"],
     "NgrokSha256": ["0" * 63, "F" * 64],
@@ -314,9 +314,9 @@ def test_each_role_may_use_the_key_for_what_it_reads_and_writes_and_for_nothing_
         "RecordAddress": table | queues | {("kms:Decrypt", "secretsmanager")},
         "": set(),  # the schedule's role
     }
-    assert set(Stack().of_type("AWS::IAM::ManagedPolicy")) == {"NotebookStarts"}
+    assert set(Stack().of_type("AWS::IAM::ManagedPolicy")) == {"StartNotebookPolicy"}
     for role in Stack().of_type("AWS::IAM::Role").values():
-        assert role.get("ManagedPolicyArns", []) in ([], ["<NotebookStarts>"])
+        assert role.get("ManagedPolicyArns", []) in ([], ["<StartNotebookPolicy>"])
 
 
 def test_every_queue_is_encrypted_and_gives_up_into_another() -> None:

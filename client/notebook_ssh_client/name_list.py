@@ -1,0 +1,95 @@
+"""The list of notebook names of every stack, which ssh's hosts file is generated from."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from typing import Any
+
+from notebook_ssh_client import files, settings, ssh_files
+from notebook_ssh_client.api import ApiClient, ApiError, to_cli_error
+from notebook_ssh_client.errors import CliError
+from notebook_ssh_client.settings import Stack
+
+# Seconds after which a connection refreshes the list in the background.
+MAX_AGE_S = 600
+
+
+def load_names(home: str) -> dict[str, list[str]]:
+    """Return the names that each stack (by label) listed last. A damaged file counts as empty: it is recreated."""
+    text = files.read_text(_path(home)) or "{}"
+    try:
+        return {str(label): [str(name) for name in names] for label, names in json.loads(text).items()}
+    except (ValueError, AttributeError, TypeError):
+        return {}
+
+
+def save_names(home: str, names: dict[str, list[str]]) -> None:
+    """Write the names of each stack (by label)."""
+    files.write_text(_path(home), json.dumps(names, indent=1) + "\n")
+
+
+def list_notebooks(stack: Stack) -> list[dict[str, Any]]:
+    """Return the notebooks of `stack`, one object each (`GET /notebooks`). Raises CliError."""
+    try:
+        items = ApiClient(stack).get("/notebooks")
+    except ApiError as error:
+        raise to_cli_error(error, stack) from error
+    if not isinstance(items, list):
+        raise CliError("the API returned an unexpected list of notebooks; update notebook-ssh")
+    return [
+        item
+        for item in items
+        if isinstance(item, dict) and settings.NOTEBOOK_NAME_PATTERN.fullmatch(str(item.get("name")))
+    ]
+
+
+def refresh_names(home: str) -> list[tuple[Stack, list[dict[str, Any]] | CliError]]:
+    """List the notebooks of every stack, write their names for ssh, and return each stack's notebooks or error.
+
+    A stack that returns an error keeps the names that it listed last.
+    """
+    names = load_names(home)
+    results: list[tuple[Stack, list[dict[str, Any]] | CliError]] = []
+    current = settings.load_settings(home)
+    for stack in current.stacks:
+        try:
+            notebooks = list_notebooks(stack)
+        except CliError as error:
+            results.append((stack, error))
+        else:
+            results.append((stack, notebooks))
+            names[stack.label] = [str(item["name"]) for item in notebooks if item.get("mode") != "off"]
+    labels = [stack.label for stack in current.stacks]
+    names = {label: names[label] for label in labels if label in names}
+    save_names(home, names)
+    ssh_files.write_hosts_file(home, current.ssh_config, names, labels)
+    return results
+
+
+def refresh_names_in_background(home: str) -> None:
+    """Refresh the list in a thread, if it is older than MAX_AGE_S. Errors are ignored."""
+    if _age_s(home, time.time()) < MAX_AGE_S:
+        return
+
+    def refresh() -> None:
+        try:
+            refresh_names(home)
+        except (OSError, CliError):
+            return  # must not disturb the connection; the next one tries again
+
+    threading.Thread(target=refresh, daemon=True).start()
+
+
+def _path(home: str) -> str:
+    return os.path.join(home, "names.json")
+
+
+def _age_s(home: str, now: float) -> float:
+    """Return the seconds since the last refresh; infinity if there was none."""
+    try:
+        return now - os.stat(_path(home)).st_mtime
+    except FileNotFoundError:
+        return float("inf")

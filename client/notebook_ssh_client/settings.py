@@ -1,0 +1,106 @@
+"""The client's settings: the configured stacks, and the stack and notebook that a host name refers to."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, replace
+
+from notebook_ssh_client import files
+from notebook_ssh_client.address_cache import HOST_SUFFIX
+from notebook_ssh_client.errors import EXIT_UNKNOWN_NOTEBOOK, EXIT_USAGE, CliError
+
+# CreateNotebookInstance, NotebookInstanceName.
+NOTEBOOK_NAME_PATTERN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+
+# CreateStack, StackName.
+STACK_NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A deployed stack, and the AWS profile to call its API with."""
+
+    label: str  # what the user types in `my-notebook.<label>.notebook`: the stack's name, made unique
+    name: str
+    region: str
+    api_url: str  # with the API's stage, without a slash at the end
+    profile: str | None = None  # None: the default credentials of the environment
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """What `setup` has configured."""
+
+    stacks: list[Stack]  # in the order in which they were added; the first one wins a short name
+    ssh_config: str  # the user's ssh_config that includes the client's hosts file
+
+
+def load_settings(home: str) -> ClientSettings:
+    """Read the settings. Raises CliError if `setup` has not been run."""
+    path = _settings_path(home)
+    text = files.read_text(path)
+    if text is None:
+        raise CliError("no stack is configured; run: notebook-ssh setup", EXIT_USAGE)
+    try:
+        values = json.loads(text)
+        return ClientSettings([Stack(**item) for item in values["stacks"]], str(values["ssh_config"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise CliError(
+            f"{path} is damaged ({error}); run: notebook-ssh setup --remove, then: notebook-ssh setup", EXIT_USAGE
+        ) from error
+
+
+def add_stack(home: str, stack: Stack, ssh_config: str) -> ClientSettings:
+    """Add `stack` to the settings, or replace its entry, and return the new settings."""
+    stacks = load_settings(home).stacks if os.path.exists(_settings_path(home)) else []
+    existing = next((other for other in stacks if _is_same_stack(other, stack)), None)
+    label = existing.label if existing else _unique_label(stack, {other.label.lower() for other in stacks})
+    stack = replace(stack, label=label)
+    stacks = [stack if other is existing else other for other in stacks] if existing else [*stacks, stack]
+    settings = ClientSettings(stacks, ssh_config)
+    files.write_text(_settings_path(home), json.dumps(asdict(settings), indent=2) + "\n")
+    return settings
+
+
+def resolve_host(host: str, stacks: list[Stack]) -> tuple[str, list[Stack]]:
+    """Return the notebook name in `host`, and the stacks to look it up in.
+
+    Accepts `name`, `name.notebook` and `name.label.notebook`. Raises CliError for anything else.
+    """
+    bare = host[: -len(HOST_SUFFIX)] if host.lower().endswith(HOST_SUFFIX) else host
+    name, _, label = bare.partition(".")
+    if not NOTEBOOK_NAME_PATTERN.fullmatch(name):
+        raise CliError(
+            f"{name!r} is not a valid notebook name: use 1 to 63 letters, digits and hyphens, "
+            "without a hyphen at either end",
+            EXIT_UNKNOWN_NOTEBOOK,
+        )
+    if not label:
+        return name, stacks
+    matching = [stack for stack in stacks if stack.label.lower() == label.lower()]
+    if not matching:
+        labels = ", ".join(stack.label for stack in stacks)
+        raise CliError(
+            f"stack {label!r} is not configured (configured: {labels}); add it with: notebook-ssh setup --stack NAME",
+            EXIT_USAGE,
+        )
+    return name, matching
+
+
+def _settings_path(home: str) -> str:
+    return os.path.join(home, "settings.json")
+
+
+def _is_same_stack(one: Stack, other: Stack) -> bool:
+    identities = [(stack.name, stack.region, stack.profile) for stack in (one, other)]
+    return one.api_url == other.api_url or identities[0] == identities[1]
+
+
+def _unique_label(stack: Stack, taken: set[str]) -> str:
+    preferred = [stack.name, f"{stack.name}-{stack.region}", f"{stack.name}-{stack.region}-{stack.profile}"]
+    numbered = (f"{stack.name}-{number}" for number in range(2, len(taken) + 3))
+    return next(
+        label for label in [*preferred, *numbered] if label.lower() not in taken and STACK_NAME_PATTERN.fullmatch(label)
+    )
