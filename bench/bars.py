@@ -184,7 +184,7 @@ def _bytecode(build: Path) -> tuple[int, int]:
 
 def fleet(ground: Ground) -> Iterator[Figure]:
     """The sweep of a fleet in the steady state."""
-    mark = _block_ref(ground)
+    mark = _mark(ground)
     per_notebook: dict[str, Cost] = {}
     small, large = 200, 1_000
     costs = []
@@ -230,7 +230,7 @@ def _calls(notebooks: int, counted: dict[str, int]) -> Figure:
     return Figure("fleet", f"sweep of {notebooks:,}, calls", sum(counted.values()), "calls", allowed, _counted(counted))
 
 
-def _block_ref(ground: Ground) -> str:
+def _mark(ground: Ground) -> str:
     """Which block the stack of the measured environment has."""
     return output(ground.ours("mark"), ground.environment()).strip()
 

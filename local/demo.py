@@ -118,7 +118,7 @@ class Demo:
         """Restart, look up, log in. Returns the address."""
         story = self.story
         story.chapter("From the next start on, Mario can log in")
-        self._plan_restart()
+        self._restart()
         with story.step("The agent on the notebook reports its address and its host keys"):
             self._until_status("connected")
         answer = self._look_up("/ssh")
@@ -132,7 +132,7 @@ class Demo:
     def restart_changes_the_address(self, before: str) -> None:
         """The address and the host keys are new; what the user types is not."""
         self.story.chapter("A restart changes the address, not what Mario types")
-        self._plan_restart()
+        self._restart()
         with self.story.step("The agent reports the new address"):
             self._until_status("connected")
         after = self._look_up("/ssh").body.strip()
@@ -211,7 +211,7 @@ class Demo:
 
     # ---- what scenes share ---------------------------------------------------------------------
 
-    def _plan_restart(self) -> None:
+    def _restart(self) -> None:
         with self.story.step(f"{NOTEBOOK} is stopped and started"):
             self.world.sagemaker.stop_notebook_instance(NotebookInstanceName=NOTEBOOK)
             self._until_state("Stopped")
@@ -246,7 +246,7 @@ class Demo:
         with self.story.step("Mario looks it up, with curl and his AWS keys"):
             answer = self.world.curl(f"/notebooks/{NOTEBOOK}{route}")
         self.story.command(answer.command)
-        self._sync_status_tags(answer.body)
+        self._show(answer.body)
         expect(answer.status == 200, f"the lookup answered {answer.status}: {answer.body}")
         return answer
 
@@ -255,10 +255,10 @@ class Demo:
             self.world.save_ssh_config(NOTEBOOK)
             session = self.world.ssh(NOTEBOOK, command)
         self.story.command(f"ssh {NOTEBOOK} {shlex.quote(command)}")
-        self._sync_status_tags(session.stdout)
+        self._show(session.stdout)
         expect(session.returncode == 0, f"ssh ended with {session.returncode}: {session.stderr.strip()}")
 
-    def _sync_status_tags(self, printed: str) -> None:
+    def _show(self, printed: str) -> None:
         """What a program printed. The line that connects is for copying."""
         for line in printed.splitlines():
             self.story.show(line, whole=line.startswith("ssh "))
@@ -274,7 +274,7 @@ class Demo:
         with self.story.step(what):
             session = person.terminal.run("ssh", *NO_PROMPT, NOTEBOOK, command)
         self.story.command(f"ssh {NOTEBOOK} {shlex.quote(command)}")
-        self._sync_status_tags(session.stdout)
+        self._show(session.stdout)
         expect(session.returncode == 0, f"ssh ended with {session.returncode}: {session.stderr.strip()}")
 
 

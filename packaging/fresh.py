@@ -190,7 +190,7 @@ def pip_settings(environment: Mapping[str, str], files: Sequence[str]) -> dict[s
 
 
 def _pip_files() -> list[str]:
-    """pip's configuration on Linux, in the order in which it reads it (pip's user guide, LifecycleConfig)."""
+    """pip's configuration on Linux, in the order in which it reads it (pip's user guide, Configuration)."""
     home = Path(os.environ.get("HOME") or "/root")
     places = [
         Path("/etc/xdg/pip/pip.conf"),

@@ -8,4 +8,4 @@ def main() -> None:
     from notebook_ssh.settings import read_settings
     from reconcile_notebook.policy import load_policy
 
-    print(load_policy(read_settings()).mark)
+    print(load_policy(read_settings()).block_ref)

@@ -14,6 +14,6 @@ def main(function: str, *services: str) -> None:
         from notebook_ssh.settings import read_settings
         from reconcile_notebook.policy import load_policy
 
-        print(load_policy(read_settings()).mark)
+        print(load_policy(read_settings()).block_ref)
     for service in services:
         client(service)  # type: ignore[call-overload]

@@ -37,7 +37,7 @@ BATCHES = {"sqs:SendMessageBatch", "sqs:DeleteMessageBatch", "sqs:ChangeMessageV
 def teach_access() -> None:
     """Make ministack check requests to SageMaker and EC2 as it checks its own."""
     iam_actions.SERVICE_TO_IAM_NAMESPACE["sagemaker"] = "sagemaker"
-    # RecordCache beforehand, so that ministack does not load the largest models of botocore to find out.
+    # Known beforehand, so that ministack does not load the largest models of botocore to find out.
     iam_actions._TAG_OPERATIONS["sagemaker"] = frozenset(
         {"AddTags", "DeleteTags", "CreateNotebookInstance", "CreateNotebookInstanceLifecycleConfig"}
     )
@@ -258,7 +258,7 @@ def may_tag_on_creation(params: dict[str, Any], access_key: str) -> Any:
     """None when the caller may put tags on the rules it makes, else ministack's denial.
 
     Making tagged rules also needs ec2:CreateTags, with the condition key ec2:CreateAction
-    (EC2 User Guide, "AuthorizeRule permission to tag Amazon EC2 resources during creation").
+    (EC2 User Guide, "Grant permission to tag Amazon EC2 resources during creation").
     """
     if _first(params, "Action") not in RULES_OF_GROUPS or not _makes_tags(params):
         return None

@@ -145,7 +145,7 @@ class Notebook(ManagedState, _MotoNotebook):
         self.account_id = account_id
         ManagedState.__init__(self, NOTEBOOK_MODEL, _TRANSITIONS)
         _MotoNotebook.__init__(self, account_id=account_id, region_name=region_name, **given)
-        # NotebookObservation in events and answers: the ARN is in lower case, the name keeps its capitals.
+        # Seen in events and answers: the ARN is in lower case, the name keeps its capitals.
         head, _, name = self.arn.partition("/")
         self.arn = f"{head}/{name.lower()}"
 
@@ -230,7 +230,7 @@ def _forget(backend: Any, notebook: Notebook) -> None:
         ec2_backends[backend.account_id][backend.region_name].delete_network_interface(notebook.interface)
 
 
-def _lifecycle_config(backend: Any, name: str, verb: str) -> Any:
+def _configuration(backend: Any, name: str, verb: str) -> Any:
     try:
         return backend.notebook_instance_lifecycle_configurations[name]
     except KeyError:
@@ -250,7 +250,7 @@ def _create_notebook(backend: Any, **given: Any) -> Notebook:
     if any(name.lower() == known.lower() for known in backend.notebook_instances):
         raise ValidationError(f"Cannot create a duplicate Notebook Instance ({name})")
     if given.get("lifecycle_config_name"):
-        _lifecycle_config(backend, given["lifecycle_config_name"], "find")
+        _configuration(backend, given["lifecycle_config_name"], "find")
     given |= {
         "direct_internet_access": given.get("direct_internet_access") or "Enabled",
         "volume_size_in_gb": given.get("volume_size_in_gb") or 5,
@@ -282,7 +282,7 @@ def _update_notebook(backend: Any, name: str, changes: Mapping[str, Any]) -> Non
     if configuration and detach:
         raise ValidationError("LifecycleConfigName and DisassociateLifecycleConfig cannot both be given.")
     if configuration:
-        _lifecycle_config(backend, configuration, "find")
+        _configuration(backend, configuration, "find")
     if changes.get("InstanceType"):
         notebook.validate_instance_type(changes["InstanceType"])
     notebook.move("Updating", only_from=("Stopped", "Failed"))
@@ -350,7 +350,7 @@ def _tell_of(configuration: Any, backend: Any) -> None:
 
 def _update_configuration(backend: Any, name: str, on_create: Any, on_start: Any) -> None:
     on_create, on_start = _hook("onCreate", on_create), _hook("onStart", on_start)
-    configuration = _lifecycle_config(backend, name, "update")
+    configuration = _configuration(backend, name, "update")
     configuration.on_create, configuration.on_start = on_create, on_start
     configuration.last_modified_time = utcnow()
     _tell_of(configuration, backend)
@@ -358,7 +358,7 @@ def _update_configuration(backend: Any, name: str, on_create: Any, on_start: Any
 
 def _delete_configuration(backend: Any, notebook_instance_lifecycle_config_name: str) -> None:
     name = notebook_instance_lifecycle_config_name
-    _lifecycle_config(backend, name, "delete")
+    _configuration(backend, name, "delete")
     users = [each.notebook_instance_name for each in _notebooks(backend) if each.lifecycle_config_name == name]
     if users:
         raise ValidationError(
@@ -524,7 +524,7 @@ def _call_create_configuration(response: Any) -> ActionResult:
 
 def _call_describe_configuration(response: Any) -> ActionResult:
     name = response._get_params()["NotebookInstanceLifecycleConfigName"]
-    configuration = _lifecycle_config(response.sagemaker_backend, name, "describe")
+    configuration = _configuration(response.sagemaker_backend, name, "describe")
     return ActionResult(
         {
             "NotebookInstanceLifecycleConfigName": name,
@@ -599,7 +599,7 @@ def notebooks(account: str, region: str) -> list[Notebook]:
 
 def configuration(account: str, region: str, name: str) -> Any:
     """The lifecycle configuration `name`; `on_start` and `on_create` are lists of `{"Content": base64}`."""
-    return _lifecycle_config(models.sagemaker_backends[account][region], name, "find")
+    return _configuration(models.sagemaker_backends[account][region], name, "find")
 
 
 def resources(account: str, region: str) -> list[Any]:

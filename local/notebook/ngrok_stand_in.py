@@ -103,7 +103,7 @@ class Endpoint:
 
 
 @dataclass
-class LifecycleConfig:
+class Configuration:
     """What a configuration file says, whichever version it has."""
 
     token: str
@@ -111,7 +111,7 @@ class LifecycleConfig:
     endpoints: list[Endpoint] = field(default_factory=list)
 
 
-def read_configuration(text: str) -> LifecycleConfig:
+def read_configuration(text: str) -> Configuration:
     """The configuration in `text`, version 2 or 3. Raises BadConfiguration for what ngrok would not load."""
     try:
         loaded = yaml.safe_load(text)
@@ -133,7 +133,7 @@ def read_configuration(text: str) -> LifecycleConfig:
     named = {each.name for each in endpoints}
     tunnels = loaded.get("tunnels") or {}
     endpoints += [_tunnel(name, each) for name, each in tunnels.items() if name not in named]
-    return LifecycleConfig(str(agent.get("authtoken") or ""), str(agent.get("web_addr") or "127.0.0.1:4040"), endpoints)
+    return Configuration(str(agent.get("authtoken") or ""), str(agent.get("web_addr") or "127.0.0.1:4040"), endpoints)
 
 
 def _only(value: Any, known: frozenset[str], where: str) -> None:
@@ -245,8 +245,8 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 class Agent:
     """`ngrok start`: one session, its endpoints, its log on standard output."""
 
-    def __init__(self, configuration: LifecycleConfig, cloud: Cloud) -> None:
-        self._lifecycle_config, self._cloud = configuration, cloud
+    def __init__(self, configuration: Configuration, cloud: Cloud) -> None:
+        self._configuration, self._cloud = configuration, cloud
 
     def run(self) -> int:
         """Until it is ended, or gives up."""
@@ -266,9 +266,9 @@ class Agent:
             return 1
 
     def _connect(self) -> None:
-        self._cloud.admit(self._lifecycle_config.token)
+        self._cloud.admit(self._configuration.token)
         log("client session established", obj="tunnels.session")
-        for endpoint in self._lifecycle_config.endpoints:
+        for endpoint in self._configuration.endpoints:
             self._cloud.open(endpoint)
             log("started tunnel", obj="tunnels", name=endpoint.name, addr=endpoint.upstream, url=endpoint.url)
 
@@ -276,12 +276,12 @@ class Agent:
         orders = self._cloud.orders()
         if orders.get("crash"):
             os._exit(2)
-        random = next((e for e in self._lifecycle_config.endpoints if e.wish == "tcp://"), None)
+        random = next((e for e in self._configuration.endpoints if e.wish == "tcp://"), None)
         moved = random and "port" in orders and random.url and not random.url.endswith(f":{orders['port']}")
         if not orders.get("lost") and not moved:
             return
         log("session closed, starting reconnect loop", lvl="eror", obj="tunnels.session", err="session closed")
-        for endpoint in self._lifecycle_config.endpoints:
+        for endpoint in self._configuration.endpoints:
             self._cloud.close(endpoint)
         while self._cloud.orders().get("lost"):
             log("failed to reconnect session", lvl="eror", obj="tunnels.session", err="dial tcp: i/o timeout")
@@ -304,7 +304,7 @@ class Agent:
             def log_message(self, *args: Any) -> None:
                 """Nothing: standard output is ngrok's log."""
 
-        host, _, port = self._lifecycle_config.web_address.rpartition(":")
+        host, _, port = self._configuration.web_address.rpartition(":")
         server = ThreadingHTTPServer((host or "127.0.0.1", int(port)), Api)
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -313,7 +313,7 @@ class Agent:
     def listing(self, path: str) -> dict[str, Any] | None:
         """What the local API says at `path`, or None for not found."""
         kind = self._cloud.orders().get("api")
-        online = [each for each in self._lifecycle_config.endpoints if each.url]
+        online = [each for each in self._configuration.endpoints if each.url]
         if path == "/api/endpoints" and kind not in ("tunnels", "none"):
             return {"endpoints": [{"name": e.name, "url": e.url, "upstream": {"url": e.upstream}} for e in online]}
         if path == "/api/tunnels" and kind != "none":

@@ -254,7 +254,7 @@ def test_a_stack_that_is_closed_while_a_batch_is_looked_at_is_left_alone(account
         described.append(operation)
         client("dynamodb").put_item(
             TableName="records",
-            Item={"pk": {"S": "clock"}, "sk": {"S": "sagemaker-writes"}, "closed": {"BOOL": True}},
+            Item={"pk": {"S": "coordination"}, "sk": {"S": "sagemaker-writes"}, "closed": {"BOOL": True}},
         )
         account.world.now += MAX_AGE_S + 1
 

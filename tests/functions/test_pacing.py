@@ -42,7 +42,7 @@ class Worker:
 @given(starts=st.lists(st.integers(0, 5_000), min_size=1, max_size=3), order=st.lists(st.integers(0, 2), max_size=25))
 @examples(25, HealthCheck.function_scoped_fixture)
 def test_all_workers_together_write_once_a_second(world: World, starts: list[int], order: list[int]) -> None:
-    world.table.forget("clock", "sagemaker-writes")
+    world.table.forget("coordination", "sagemaker-writes")
     workers = [Worker(world, 1_000_000 + start) for start in starts]
     for number in order:
         workers[number % len(workers)].write()
@@ -75,10 +75,10 @@ def test_a_slot_that_is_asked_for_ahead_comes_so_much_later_and_puts_nobody_off(
 def test_a_slot_that_is_asked_for_ahead_must_come_in_time_as_well(world: World) -> None:
     worker = Worker(world, 0, lasts=SHUTDOWN_MARGIN_MS + 500)
     assert worker.turns.take(ahead=500) == 500
-    world.table.forget("clock", "sagemaker-writes")
+    world.table.forget("coordination", "sagemaker-writes")
     with pytest.raises(SlotUnavailableError):
         worker.turns.take(ahead=501)
-    assert world.table.item("clock", "sagemaker-writes") is None
+    assert world.table.item("coordination", "sagemaker-writes") is None
 
 
 def test_at_the_end_of_an_invocation_nothing_is_begun(world: World) -> None:
@@ -116,7 +116,7 @@ def test_a_claim_whose_answer_was_lost_is_ours(world: World, monkeypatch: pytest
     monkeypatch.setattr(client("dynamodb"), "update_item", lambda **given: (write(**given), write(**given))[1])
     with Worker(world, 0).turns.alone("configuration/a"):
         pass
-    assert world.table.item("clock", "alone/configuration/a") is None
+    assert world.table.item("coordination", "alone/configuration/a") is None
 
 
 def test_a_holder_that_was_late_does_not_let_go_of_anothers(world: World) -> None:

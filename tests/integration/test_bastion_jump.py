@@ -316,7 +316,7 @@ def test_ssh_comes_through_the_bastion_exactly_while_the_rules_are_there(town: T
     site, ana, ben, bench = town.site, town.ana, town.ben, town.site.bench
     assert site.is_shut("ana-notebook"), "nothing is open yet"
 
-    tag(bench, ana, wish=NotebookSpec(Mode.BASTION))
+    tag(bench, ana, spec=NotebookSpec(Mode.BASTION))
     site.reconcile()
     assert site.ssh("ana-notebook") == f"{BASTION_INSIDE} to {ana.address}"
     assert site.ssh("Ana-Notebook") == f"{BASTION_INSIDE} to {ana.address}"
@@ -328,14 +328,14 @@ def test_ssh_comes_through_the_bastion_exactly_while_the_rules_are_there(town: T
     assert connection is not None
     assert (connection.host, connection.jump) == (ana.address, ProxyJump(BASTION_OUTSIDE, "root", f"bastion.{STACK}"))
 
-    tag(bench, ben, wish=NotebookSpec(Mode.BASTION))
+    tag(bench, ben, spec=NotebookSpec(Mode.BASTION))
     tag(bench, ana, state=NotebookState.STOPPING)
     site.reconcile()
     assert site.is_shut("ana-notebook"), "it stops"
     assert site.ssh("ben-notebook") == f"{BASTION_INSIDE} to {ben.address}"
 
     tag(bench, ana, state=STOPPED)
-    tag(bench, ben, wish=NotebookSpec(Mode.OFF))
+    tag(bench, ben, spec=NotebookSpec(Mode.OFF))
     site.reconcile()
     assert site.is_shut("ben-notebook"), "its tag is gone"
     assert site.is_shut(f"bastion.{STACK}"), "nobody needs the bastion any more"
@@ -346,7 +346,7 @@ def test_a_bastion_without_open_egress_gets_a_way_to_the_notebook_alone(town: To
     bench.close_egress()
     # This opens the notebook to the bastion, but not the bastion's way out.
     bench.write_rule(town.ben.group, UserIdGroupPairs=[{"GroupId": bench.bastion}])
-    tag(bench, ana, wish=NotebookSpec(Mode.BASTION))
+    tag(bench, ana, spec=NotebookSpec(Mode.BASTION))
     site.reconcile()
     assert site.ssh("ana-notebook") == f"{BASTION_INSIDE} to {ana.address}"
     assert site.is_shut("ben-notebook")
@@ -354,7 +354,7 @@ def test_a_bastion_without_open_egress_gets_a_way_to_the_notebook_alone(town: To
 
 def test_another_machine_at_the_notebooks_address_is_refused(town: Town) -> None:
     site, ana, ben, bench = town.site, town.ana, town.ben, town.site.bench
-    tag(bench, ana, wish=NotebookSpec(Mode.BASTION))
+    tag(bench, ana, spec=NotebookSpec(Mode.BASTION))
     site.reconcile()
     hosts = site.folder / f"{STACK}.known_hosts"
     hosts.write_text(hosts.read_text().replace(ana.machine.host_key, ben.machine.host_key))
@@ -369,7 +369,7 @@ def test_clients_of_a_prefix_list_are_admitted(town: Town) -> None:
         PrefixListName="offices", MaxEntries=5, AddressFamily="IPv4", Entries=[{"Cidr": network}]
     )
     bench.monkeypatch.setenv("BASTION_CLIENT_CIDRS", prefix_list["PrefixList"]["PrefixListId"])
-    tag(bench, ana, wish=NotebookSpec(Mode.BASTION))
+    tag(bench, ana, spec=NotebookSpec(Mode.BASTION))
     site.reconcile()
     assert site.ssh("ana-notebook", come_from=ELSEWHERE) == f"{BASTION_INSIDE} to {ana.address}"
     assert site.is_shut("ana-notebook")

@@ -209,13 +209,13 @@ class Terminal:
         self.client("dynamodb").update_item(
             TableName=self.outputs()["TableName"],
             Key={"pk": {"S": "notebook"}, "sk": {"S": "my-notebook"}},
-            UpdateExpression="SET seen = :nothing",
+            UpdateExpression="SET observed_hash = :nothing",
             ExpressionAttributeValues={":nothing": {"S": ""}},
         )
 
     def was_looked_at(self) -> bool:
         """Whether the notebook was looked at since then."""
-        return bool(self.record()["seen"]["S"])
+        return bool(self.record()["observed_hash"]["S"])
 
     def logs(self, function: str, words: str) -> bool:
         """Whether a line with `words` is in the function's log."""
@@ -365,7 +365,7 @@ def plans_and_puts_back(terminal: Terminal) -> None:
     assert with_block != OWNERS_SCRIPT
     terminal.type("operations.md", "DryRun=true", at=PROJECT)
     sagemaker.delete_tags(ResourceArn=arn, TagKeys=["ssh"])
-    until("it is known", lambda: terminal.record()["wish"]["M"]["mode"]["S"] == "off")
+    until("it is known", lambda: terminal.record()["spec"]["M"]["mode"]["S"] == "off")
     assert terminal.script() == with_block
     planned = terminal.type("operations.md", "logs '\"dry run\"'")
     assert "write the on-start script of gpu-setup" in planned.splitlines()[-1]

@@ -119,7 +119,7 @@ def test_every_dead_letter_queue_has_its_alarm() -> None:
         for alarm in Stack().of_type("AWS::CloudWatch::Alarm").values()
         if alarm["MetricName"] == "ApproximateNumberOfMessagesVisible"
     }
-    queues = {name for name in Stack().of_type("AWS::SQS::Queue") if name.endswith("DeadLetters")}
+    queues = {name for name in Stack().of_type("AWS::SQS::Queue") if name.endswith("DeadLetterQueue")}
     assert watched_queues == {f"<{name}.QueueName>" for name in queues}
 
 

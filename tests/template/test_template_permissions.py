@@ -194,7 +194,7 @@ def test_rules_are_changed_in_the_bastions_vpc_alone_and_not_at_all_without_one(
     vpc = WITH_BASTION["BastionVpc"]
     assert statement["Condition"]["ArnEquals"]["ec2:Vpc"] == f"arn:aws:ec2:eu-central-1:111122223333:vpc/{vpc}"
     without = json.dumps(Stack().of_type("AWS::IAM::Role")["ReconcileBastionRole"])
-    assert "RevokeRule" not in without
+    assert "Revoke" not in without
 
 
 def test_who_starts_notebooks_and_nobody_else_lends_sagemaker_what_a_start_in_a_vpc_takes() -> None:

@@ -323,7 +323,7 @@ def test_every_queue_is_encrypted_and_gives_up_into_another() -> None:
     queues = Stack().of_type("AWS::SQS::Queue")
     for name, queue in queues.items():
         assert queue["SqsManagedSseEnabled"] is True, name
-        assert ("RedrivePolicy" in queue) != name.endswith("DeadLetters"), name
+        assert ("RedrivePolicy" in queue) != name.endswith("DeadLetterQueue"), name
     for name in ("NotebookQueue", "BastionQueue"):
         consumer = Stack().of_type("AWS::Lambda::Function")["Reconcile" + name.removesuffix("Queue")]
         assert queues[name]["VisibilityTimeout"] > consumer["Timeout"], name

@@ -147,7 +147,7 @@ READABLE = '''"""Module."""
 import os  # why
 
 
-class LifecycleConfigRecord:
+class Kept:
     """Only a docstring."""
 
 
@@ -173,7 +173,7 @@ def said(name, *more, when=None):
 
 def test_squeezing_leaves_what_the_program_needs() -> None:
     squeezed = minify(READABLE)
-    assert squeezed.splitlines()[:5] == ["import os", "class LifecycleConfigRecord:", " 0", "def said(name,*more,when=None):", (
+    assert squeezed.splitlines()[:5] == ["import os", "class Kept:", " 0", "def said(name,*more,when=None):", (
         ' text=(f"{name!r:>{len(name) + 1}} # no comment {\'in\' if more else \'out\'}""a  b")'
     )]  # fmt: skip
     assert " if not more or-1<2 and 3 in more:\n" in squeezed

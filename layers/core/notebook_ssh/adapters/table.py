@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 NOTEBOOK = "notebook"
 CONFIGURATION = "lifecycle_config"
-COORDINATION = "clock"
+COORDINATION = "coordination"
 BASTION_SYNC = "bastion"
 
 BATCH = 100
@@ -302,19 +302,19 @@ class Table:
         expression = "SET " + ", ".join(f"#{name} = :{name}" for name in written)
         if taken_away:
             expression += " REMOVE " + ", ".join(f"#{name}" for name in taken_away)
-        nobody_looked_since = "attribute_not_exists(#observed_at)"
+        is_unchanged = "attribute_not_exists(#observed_at)"
         if before is not None:
-            nobody_looked_since = "#observed_at = :at_before AND #seen = :seen_before"
+            is_unchanged = "#observed_at = :at_before AND #observed_hash = :hash_before"
             values |= {
                 ":at_before": to_attribute(before.observed_at),
-                ":seen_before": to_attribute(before.observed_hash),
+                ":hash_before": to_attribute(before.observed_hash),
             }
         try:
             client("dynamodb").update_item(
                 TableName=self.name,
                 Key=key(NOTEBOOK, record.name.lower()),
                 UpdateExpression=expression,
-                ConditionExpression=nobody_looked_since,
+                ConditionExpression=is_unchanged,
                 ExpressionAttributeNames=names,
                 ExpressionAttributeValues=values,
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
@@ -398,8 +398,8 @@ class Table:
         """Note that `record`'s notebook is being started for somebody; False when another request was faster."""
         # Or it was this very claim, whose answer was lost, so that botocore sent it again. Two who ask in one second may both
         # have it: SageMaker starts a notebook once.
-        nobody_was_faster = "#wake_at = :seen" if record.wake_at is not None else "attribute_not_exists(#wake_at)"
-        observed_hash = {":seen": to_attribute(record.wake_at)} if record.wake_at is not None else {}
+        nobody_was_faster = "#wake_at = :wake_before" if record.wake_at is not None else "attribute_not_exists(#wake_at)"
+        wake_before = {":wake_before": to_attribute(record.wake_at)} if record.wake_at is not None else {}
         try:
             client("dynamodb").update_item(
                 TableName=self.name,
@@ -407,7 +407,7 @@ class Table:
                 UpdateExpression="SET #wake_at = :now",
                 ConditionExpression=f"attribute_exists(#name) AND ({nobody_was_faster} OR #wake_at = :now)",
                 ExpressionAttributeNames={"#wake_at": "wake_at", "#name": "name"},
-                ExpressionAttributeValues={":now": to_attribute(now), **observed_hash},
+                ExpressionAttributeValues={":now": to_attribute(now), **wake_before},
             )
         except Exception as error:
             if isinstance(error, ClientError) and code_of(error) == "ConditionalCheckFailedException":
@@ -435,10 +435,10 @@ class Table:
             client("dynamodb").update_item(
                 TableName=self.name,
                 Key=key(NOTEBOOK, name.lower()),
-                UpdateExpression="SET #way = :way",
+                UpdateExpression="SET #route = :route",
                 ConditionExpression="attribute_exists(pk)",
-                ExpressionAttributeNames={"#way": "route"},
-                ExpressionAttributeValues={":way": to_attribute(encode_sparse(route))},
+                ExpressionAttributeNames={"#route": "route"},
+                ExpressionAttributeValues={":route": to_attribute(encode_sparse(route))},
             )
         except (ClientError, BotoCoreError) as error:
             if code_of(error) != "ConditionalCheckFailedException":

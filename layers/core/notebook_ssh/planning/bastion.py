@@ -26,7 +26,7 @@ _ALL_PROTOCOLS = "-1"
 
 
 class Direction(StrEnum):
-    """NotebookObservation from the group that holds the rule."""
+    """As seen from the group that holds the rule."""
 
     INGRESS = "ingress"
     EGRESS = "egress"
