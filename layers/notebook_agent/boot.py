@@ -11,9 +11,7 @@ import sys
 
 # No file descriptor of the script owner's may stay open: the notebook's start hangs while a lifecycle script's output
 # is open.
-for fd in os.listdir("/proc/self/fd"):
-    if int(fd) > 2:
-        os.closerange(int(fd), int(fd) + 1)
+os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
 os.setsid()
 
 # Every directory down to the agent belongs to root, so no other user can replace the program.
