@@ -1,4 +1,4 @@
-"""The agent that the block carries: supervises the processes on the notebook and asks the stack what they should do.
+"""The agent that the block carries: supervises the processes on the notebook and reports to the stack.
 
 Four kinds of process, each with the privileges and the memory that it needs (docs/notebook.md, "How it is built"):
 
@@ -200,7 +200,7 @@ class StackClient:
 
     def mode(self):
         # type: () -> str
-        """Return the mode that the last reply asks for now: "off" from its end time on."""
+        """Return the mode that the last reply requests now: "off" from its end time on."""
         until = self.reply.get("until")
         return "off" if until and time.time() + self.clock_offset >= until else self.reply.get("mode", "off")
 
@@ -211,7 +211,7 @@ class StackClient:
 
     def run_helper(self, program, verb, request):
         # type: (str, str, dict[str, typing.Any]) -> dict[str, typing.Any]
-        """Run `program verb` with the first Python that has botocore, `request` on its standard input; its result."""
+        """Run `program verb` in the first Python that has botocore, with `request` on its standard input; return its result."""
         for python in self.pythons:
             if os.path.exists(python):
                 with spawn(python, program, verb) as child:
@@ -226,7 +226,7 @@ class StackClient:
 
     def sync(self, report):
         # type: (dict[str, typing.Any]) -> bool
-        """Send a report and take in the reply. True if there was a valid one."""
+        """Send a report and store the reply; return whether there was a valid one."""
         # The time since boot grows across restarts of the agent, so it serves as the sequence number.
         self.sequence = max(self.sequence + 1, int(time.clock_gettime(time.CLOCK_BOOTTIME) * 10))
         report = {**report, **self.boot, "agent": getenv("NOTEBOOK_SSH_VERSION"), "sequence": self.sequence}
