@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from agent_world import Notebook, Sshd, Stack, an_answer, free_port, until
+from agent_env import NotebookHost, Sshd, Stack, free_port, make_reply, wait_until
 
 
 def told_after(boots: int) -> list[float]:
@@ -23,15 +23,15 @@ def _made(folder: Path) -> Path:
 
 def _one_boot(root: Path, sshd: Sshd) -> float:
     port = free_port()
-    with Stack() as stack, Notebook(root, stack, sshd) as notebook:
-        stack.answers = an_answer("ngrok", sync_after=3600)
-        stack.answers["ngrok"]["url"] = f"tcp://127.0.0.1:{port}"
+    with Stack() as stack, NotebookHost(root, stack, sshd) as notebook:
+        stack.reply = make_reply("ngrok", sync_after=3600)
+        stack.reply["ngrok"]["url"] = f"tcp://127.0.0.1:{port}"
         notebook.start()
-        until(lambda: _open(port), f"the tunnel is up at {port}", notebook)
+        wait_until(lambda: _open(port), f"the tunnel is up at {port}", notebook)
         up = time.monotonic()
-        notebook.connected()
+        notebook.wait_connected()
         told = next(n for n, report in enumerate(stack.reports) if report["phase"] == "connected")
-        received: float = stack.received[told]
+        received: float = stack.received_at[told]
         return received - up
 
 

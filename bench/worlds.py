@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_world import Notebook, Sshd, Stack, an_answer
+from agent_env import NotebookHost, Sshd, Stack, make_reply
 from notebook_world import World, a_world
 from simulation.busy import WRITE, EachItsOwn
 from simulation.run import BEGIN
@@ -191,15 +191,15 @@ def idle_agent(seconds: float, sync_after: int) -> Idle:
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
         (Path(folder) / "sshd").mkdir()
         with Stack() as stack, Sshd(Path(folder) / "sshd") as sshd:
-            stack.answers = an_answer("ngrok", sync_after=sync_after)
-            with Notebook(Path(folder) / "notebook", stack, sshd) as notebook:
+            stack.reply = make_reply("ngrok", sync_after=sync_after)
+            with NotebookHost(Path(folder) / "notebook", stack, sshd) as notebook:
                 agent = notebook.start()
-                notebook.connected()
+                notebook.wait_connected()
                 time.sleep(SETTLING)
-                cpu, asked, began = _cpu_of(_agents(agent.pid)), len(stack.received), time.monotonic()
+                cpu, asked, began = _cpu_of(_agents(agent.pid)), len(stack.received_at), time.monotonic()
                 time.sleep(seconds)
                 share = (_cpu_of(_agents(agent.pid)) - cpu) / (time.monotonic() - began)
-                return Idle(_memory_of(_agents(agent.pid)), share, len(stack.received) - asked)
+                return Idle(_memory_of(_agents(agent.pid)), share, len(stack.received_at) - asked)
 
 
 def _agents(process: int) -> list[int]:

@@ -1,11 +1,11 @@
-"""A day on a notebook with the stack away, in simulated time: the agent's own programs in a world that owns the clock.
+"""Simulates a day of a notebook while the stack is down: the agent's own programs in simulated time.
 
-    make simulate DAYS=100 SEED=1               the days of seeds 1, 2, …; the first that breaks a promise is shrunk
-    make simulate DAYS=1 SEED=7 ONLY=3,19       one day again, with these deeds alone, told as it went
+    make simulate DAYS=100 SEED=1               the days of seeds 1, 2, …; the first that violates an invariant is shrunk
+    make simulate DAYS=1 SEED=7 ONLY=3,19       one day again, with these faults only; prints its log
 
-Real are keeper, idle and worker on a folder, each a process in a thread that moves when it is its turn; and the rules by
-which the stack reads a report and answers it. Played, at the edge of the programs, are the clock, waiting, the programs
-that they start, ngrok with its cloud, sshd, and the network. All that happens is drawn from the seed.
+Supervisor, standby and worker are real and run on a folder, each in a thread that runs only when the scheduler resumes
+it; so are the rules by which the stack parses a report and replies to it. Simulated are the clock, waiting, the programs
+that they start, ngrok with its cloud, sshd, and the network. Every event is drawn from the seed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from agent_world import PROGRAMS, TOKEN, a_key, lay_out, program
+from agent_env import PROGRAMS, TOKEN, create_file_system, load_program, make_public_key
 from builders import a_record
 from simulation.errors import BrokenPromise, Killed
 from simulation.explore import smallest
@@ -44,61 +44,64 @@ from notebook_ssh.errors import InvalidReportError
 from notebook_ssh.model.record import BastionRoute, Mode
 from notebook_ssh.model.spec import parse_spec
 from notebook_ssh.model.stack import Bastion
-from notebook_ssh.reports.report import Accepted, Token, accept, read_report
+from notebook_ssh.reports.report import Accepted, Token, accept, read_report, reply
 
 BEGIN = 1_800_000_000
 MINUTE, HOUR = 60, 3_600
-AWAY, BACK, END = HOUR, 25 * HOUR, 25.5 * HOUR
-"""When the stack goes, when it returns, and when the day is over, in seconds."""
+STACK_DOWN, STACK_UP, DAY_END = HOUR, 25 * HOUR, 25.5 * HOUR
+"""Seconds at which the stack goes down, comes up again, and the day ends."""
 
 SYNC = 300
-DEEDS = 40
-"""What happens to a notebook while the stack is away, how often."""
+FAULT_COUNT = 40
+"""Faults and user actions while the stack is down."""
 
-WAYS_TO_BE_AWAY: Sequence[tuple[float, dict[str, Any]]] = (
+OUTAGES: Sequence[tuple[float, dict[str, Any]]] = (
     (0.1, {"status": 0, "text": "ConnectionRefusedError(111, 'Connection refused')"}),
     (10, {"status": 0, "text": "TimeoutError('timed out')"}),
     (0.3, {"status": 503, "text": '{"message": "Service Unavailable"}'}),
     (0.1, {"status": 403, "text": '{"message": "Forbidden"}'}),
     (0.1, {"status": 200, "text": "<html>please log in</html>"}),
 )
-"""After how many seconds the courier comes back, with what."""
+"""Seconds after which the report sender returns, and its result."""
 
-WISHES = ({"ssh": "ngrok"}, {"ssh": "ngrok", "ssh-ngrok-url": "tcp://1.tcp.ngrok.io:4242"}, {"ssh": "bastion"})
+TAG_SETS = ({"ssh": "ngrok"}, {"ssh": "ngrok", "ssh-ngrok-url": "tcp://1.tcp.ngrok.io:4242"}, {"ssh": "bastion"})
 
-REFUSALS = {108: 60, 334: 60, 4018: 900, 8013: 900, 3208: 900}
-"""ngrok's errors, and within how many seconds after it a tunnel is tried anew: what passes by itself each minute, what a
-person must clear each quarter of an hour."""
+RETRY_LIMITS = {108: 60, 334: 60, 4018: 900, 8013: 900, 3208: 900}
+"""ngrok's errors, and the seconds after which the tunnel is retried at the latest: a minute for retryable errors, a
+quarter of an hour for those that a user has to fix."""
 
 STARTING = 10.0
-"""Seconds in which ngrok starts and connects here, with what the agent needs to see it."""
+"""Seconds in which ngrok starts and connects, and the agent notices it."""
 BOOTING = 5.0
-"""What a start of the whole agent takes beyond that."""
+"""Additional seconds for a start of the whole agent."""
 
 
 class Process(Worker):
-    """One of our programs, as its parent sees it. due: when it goes on at the latest. hears: whether it does now."""
+    """A process of the agent, with the interface of Popen.
 
-    def __init__(self, day: Day, kind: str, job: Callable[[], Any]) -> None:
+    due_at: when it is resumed at the latest. is_ready: whether it can be resumed before.
+    """
+
+    def __init__(self, day: SimulatedDay, kind: str, job: Callable[[], Any]) -> None:
         super().__init__(kind, job, 0, [])
-        self.day, self.due, self.hears = day, day.now, _nothing
-        self.written = bytearray()
+        self.day, self.due_at, self.is_ready = day, day.now, _never
+        self.output = bytearray()
         self.children: list[Any] = []
         self.stdout = self
         self.returncode: int | None = None
-        self.in_vain, self.asked = 0, -float(HOUR)
+        self.failed_reports, self.reported_at = 0, -float(HOUR)
 
     def read(self, size: int) -> bytes:
-        """Wait for so many bytes of its standard output, or for its end."""
-        self.day.pause(float("inf"), lambda: self.done or len(self.written) >= size)
-        data, self.written[:size] = bytes(self.written[:size]), b""
+        """Wait for `size` bytes of its standard output, or for its exit."""
+        self.day.wait_for(float("inf"), lambda: self.done or len(self.output) >= size)
+        data, self.output[:size] = bytes(self.output[:size]), b""
         return data
 
     def close(self) -> None:
-        """Its output holds nothing open."""
+        """Do nothing: its output has no descriptor."""
 
     def kill(self) -> None:
-        """End it here and now, and with it all that it started (prctl(2), PR_SET_PDEATHSIG)."""
+        """Kill it, and with it its children (prctl(2), PR_SET_PDEATHSIG)."""
         for child in self.children:
             child.kill()
         self.doomed = True
@@ -107,217 +110,218 @@ class Process(Worker):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.day.pause(float("inf"), lambda: self.done)
+        self.day.wait_for(float("inf"), lambda: self.done)
 
 
-def _nothing() -> bool:
+def _never() -> bool:
     return False
 
 
-class Errand:
-    """A short-lived child: what it brings back, and after how many seconds."""
+class Helper:
+    """A short-lived child, with the interface of Popen. run: returns the seconds that it takes, and its result."""
 
-    def __init__(self, run: Callable[[dict[str, Any]], tuple[float, dict[str, Any]]], day: Day) -> None:
+    def __init__(self, run: Callable[[dict[str, Any]], tuple[float, dict[str, Any]]], day: SimulatedDay) -> None:
         self.run, self.day, self.returncode = run, day, 0
 
-    def communicate(self, question: bytes, limit: float) -> tuple[bytes, None]:
-        seconds, reply = self.run(json.loads(question))
-        if seconds > limit:
-            self.day.pause(limit)
-            raise subprocess.TimeoutExpired("errand", limit)
-        self.day.pause(seconds)
-        return json.dumps(reply).encode(), None
+    def communicate(self, request: bytes, timeout: float) -> tuple[bytes, None]:
+        seconds, result = self.run(json.loads(request))
+        if seconds > timeout:
+            self.day.wait_for(timeout)
+            raise subprocess.TimeoutExpired("helper", timeout)
+        self.day.wait_for(seconds)
+        return json.dumps(result).encode(), None
 
     def kill(self) -> None:
-        """It has ended."""
+        """Do nothing: it has exited."""
 
-    def __enter__(self) -> Errand:
+    def __enter__(self) -> Helper:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is left of it."""
+        """Do nothing: it has exited."""
 
 
-class Became(BaseException):
-    """A process has become another program (execve(2))."""
+class ProcessReplaced(BaseException):
+    """The process has been replaced by another program (execve(2))."""
 
 
 class Ngrok:
-    """ngrok's agent: a child whose log is a pipe. place: (host, port) while it is connected."""
+    """ngrok's agent, with the interface of Popen; its log is a pipe. address: (host, port) while it is connected."""
 
-    def __init__(self, day: Day) -> None:
+    def __init__(self, day: SimulatedDay) -> None:
         self.day = day
         self.returncode: int | None = None
-        self.place: tuple[str, int] | None = None
-        self.wish = day.heard
-        reading, self.writing = os.pipe()
-        self.stdout = open(reading, "rb", 0)  # noqa: SIM115  (the agent closes it)
+        self.address: tuple[str, int] | None = None
+        self.desired = day.known
+        read_fd, self.log_fd = os.pipe()
+        self.stdout = open(read_fd, "rb", 0)  # noqa: SIM115  (the agent closes it)
         self.stdin = self
-        self.question = b""
+        self.request = b""
 
-    def write(self, question: bytes) -> None:
-        self.question = question
+    def write(self, request: bytes) -> None:
+        self.request = request
 
     def __enter__(self) -> Ngrok:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The question is complete: prepare as worker.py does, and become ngrok."""
+        """Take the complete request: prepare as worker.py does, and start as ngrok."""
         worker = self.day.worker
-        with patch.object(worker, "say", self.say):
+        with patch.object(worker, "emit", self.log_event):
             try:
-                worker.tunnel(json.loads(self.question))
-            except Became:
-                self.day.after(2, self.connect)
+                worker.run_tunnel(json.loads(self.request))
+            except ProcessReplaced:
+                self.day.schedule_after(2, self.connect)
                 return
-        self.end(0)
+        self.exit(0)
 
-    def say(self, text: str, **more: Any) -> None:
-        self.print(json.dumps({"msg": text, **more}))
+    def log_event(self, text: str, **more: Any) -> None:
+        self.write_log(json.dumps({"msg": text, **more}))
 
-    def print(self, lines: str) -> None:
-        """To its standard output, if anybody still reads it: whoever ends it has stopped to do so just before."""
+    def write_log(self, lines: str) -> None:
+        """Write to its standard output; the agent stops reading it just before it terminates ngrok."""
         if self.returncode is None:
             with contextlib.suppress(BrokenPipeError):
-                os.write(self.writing, lines.encode() + b"\n")
+                os.write(self.log_fd, lines.encode() + b"\n")
 
     def connect(self) -> None:
-        """Open a session, as far as the cloud allows; what it refuses is final."""
+        """Open a session, unless the cloud refuses it, which is final."""
         if self.returncode is not None:
             return
-        cloud, configuration = self.day, read_configuration(Path(self.day.worker.NGROK, "config.yml").read_text())
+        cloud, configuration = self.day, read_configuration(Path(self.day.worker.NGROK_DIR, "config.yml").read_text())
         if cloud.now < cloud.cut_until:
-            self.say("failed to reconnect session", err="dial tcp: lookup failed")
-            self.day.after(20, self.connect)
+            self.log_event("failed to reconnect session", err="dial tcp: lookup failed")
+            self.day.schedule_after(20, self.connect)
             return
-        refusal = 105 if configuration.token != cloud.token.value else cloud.refusal()
-        if refusal:
-            self.print(f"ERROR:  refused.\nERROR:  ERR_NGROK_{refusal}")
-            self.end(1)
+        error = 105 if configuration.token != cloud.token.value else cloud.ngrok_error()
+        if error:
+            self.write_log(f"ERROR:  refused.\nERROR:  ERR_NGROK_{error}")
+            self.exit(1)
             return
-        wished = next(each.wish for each in configuration.endpoints if each.name == "ssh").removeprefix("tcp://")
-        host, _, port = (wished or f"{cloud.chance.randrange(9)}.tcp.ngrok.io:{next(cloud.ports)}").rpartition(":")
-        self.place = host, int(port)
-        self.say("client session established")
-        self.say("started tunnel", name="ssh", url=f"tcp://{host}:{port}")
+        reserved = next(each.wish for each in configuration.endpoints if each.name == "ssh").removeprefix("tcp://")
+        host, _, port = (reserved or f"{cloud.random.randrange(9)}.tcp.ngrok.io:{next(cloud.ports)}").rpartition(":")
+        self.address = host, int(port)
+        self.log_event("client session established")
+        self.log_event("started tunnel", name="ssh", url=f"tcp://{host}:{port}")
 
-    def lose(self, seconds: float) -> None:
-        """The session is lost, and tried anew after so many seconds."""
-        self.place = None
-        self.say("session closed, starting reconnect loop", err="session closed")
-        self.day.after(seconds, self.connect)
+    def lose_session(self, seconds: float) -> None:
+        """Lose the session, and reconnect after `seconds`."""
+        self.address = None
+        self.log_event("session closed, starting reconnect loop", err="session closed")
+        self.day.schedule_after(seconds, self.connect)
 
-    def end(self, code: int) -> None:
+    def exit(self, code: int) -> None:
         if self.returncode is None:
-            self.returncode, self.place = code, None
-            os.close(self.writing)
+            self.returncode, self.address = code, None
+            os.close(self.log_fd)
 
     def terminate(self) -> None:
-        """The agent ends it: only for a reason."""
-        self.day.judge_an_end(self)
-        self.day.after(0.2, self.kill)
+        """Exit soon; checks that the agent had a reason."""
+        self.day.check_termination(self)
+        self.day.schedule_after(0.2, self.kill)
 
     def kill(self) -> None:
-        self.end(-9)
+        self.exit(-9)
 
-    def wait(self, limit: float = float("inf")) -> int:
-        self.day.pause(limit, lambda: self.returncode is not None)
+    def wait(self, timeout: float = float("inf")) -> int:
+        self.day.wait_for(timeout, lambda: self.returncode is not None)
         if self.returncode is None:
-            raise subprocess.TimeoutExpired("ngrok", limit)
+            raise subprocess.TimeoutExpired("ngrok", timeout)
         return self.returncode
 
 
-class Day:
-    """The world, its clock, and what must never happen in it. `only`: the deeds that are done; None: all."""
+class SimulatedDay:
+    """A simulated day: scheduler, stack, notebook and invariants. `only`: the faults that are injected; None: all."""
 
     def __init__(self, seed: int, root: Path, only: frozenset[int] | None = None) -> None:
         self.seed, self.root = seed, root
-        self.chance = Random(seed)
+        self.random = Random(seed)
         self.now = 0.0
-        self.story: list[str] = []
+        self.log_lines: list[str] = []
         self.counts: Counter[str] = Counter()
-        self.broke: BrokenPromise | None = None
-        self.baton, self.processes, self.turns = Baton(), list[Process](), 0
+        self.violation: BrokenPromise | None = None
+        self.baton, self.processes, self.steps = Baton(), list[Process](), 0
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.order = itertools.count()
         self.ports = itertools.count(10_000)
         # The stack.
-        self.key = a_key("ana").strip()
-        self.usual = self.tags = {**self.chance.choice(WISHES), "ssh-users": "ana"}
+        self.key = make_public_key("ana").strip()
+        self.usual_tags = self.tags = {**self.random.choice(TAG_SETS), "ssh-users": "ana"}
         self.token = Token("v1", TOKEN)
-        self.record = a_record(name="Research-1", role="role", way=BastionRoute(open=True, private_ip="10.0.3.7"))
-        self.weather: tuple[float, dict[str, Any]] | None = None
-        self.accepted = 0.0
+        self.record = a_record(name="Research-1", role="role", route=BastionRoute(open=True, private_ip="10.0.3.7"))
+        self.outage: tuple[float, dict[str, Any]] | None = None
+        self.accepted_at = 0.0
         # The notebook.
-        self.heard: tuple[dict[str, str], str] = {}, ""
-        self.on = self.dated = self.tags_away = False
-        self.skew = self.last_refusal = 0
-        self.nudged_at = -float(HOUR)
+        self.known: tuple[dict[str, str], str] = {}, ""
+        self.running = self.clock_known = self.list_tags_down = False
+        self.skew = self.last_error = 0
+        self.notified_at = -float(HOUR)
         self.ngrok: Ngrok | None = None
         self.sshd_up = True
-        self.disturbed, self.stands_at = 0, 0.0
-        self.cut_until = self.refused_until = self.mute_until = 0.0
-        self.plan(only)
+        self.change_count, self.settled_at = 0, 0.0
+        self.cut_until = self.errors_until = self.api_silent_until = 0.0
+        self.schedule(only)
 
     # ---- from the first boot to the end
 
-    def plan(self, only: frozenset[int] | None) -> None:
-        """Draw the day: when the notebook boots first, what happens, and what is wished when the stack is back."""
-        draw = self.chance
-        first = draw.choice([0, 0, 0, AWAY + 1])
-        self.at(first, self.boot)
-        self.at(first + 2 * MINUTE, partial(self.says, first))
-        self.at(AWAY, self.leave)
-        deeds = sorted(
-            (draw.uniform(AWAY + 5 * MINUTE, BACK - 40 * MINUTE), draw.choice(list(KINDS))) for _ in range(DEEDS)
+    def schedule(self, only: frozenset[int] | None) -> None:
+        """Draw the day's events: the first boot, the faults, and the tags when the stack is up again."""
+        draw = self.random
+        first = draw.choice([0, 0, 0, STACK_DOWN + 1])
+        self.schedule_at(first, self.boot)
+        self.schedule_at(first + 2 * MINUTE, partial(self.check_first_boot, first))
+        self.schedule_at(STACK_DOWN, self.stop_stack)
+        faults = sorted(
+            (draw.uniform(STACK_DOWN + 5 * MINUTE, STACK_UP - 40 * MINUTE), draw.choice(list(FAULTS)))
+            for _ in range(FAULT_COUNT)
         )
-        for number, (moment, deed) in enumerate(deeds):
+        for number, (seconds, fault) in enumerate(faults):
             size = draw.random()
             if only is None or number in only:
-                self.at(moment, partial(self.do, number, deed, size))
-        self.at(BACK, self.come_back)
-        self.at(BACK + 2 * MINUTE + 15, self.has_reported)
-        self.at(BACK + 5 * MINUTE, partial(self.be_off, draw.random() < 0.5))
-        self.at(BACK + 7 * MINUTE, self.boot)
+                self.schedule_at(seconds, partial(self.inject, number, fault, size))
+        self.schedule_at(STACK_UP, self.start_stack)
+        self.schedule_at(STACK_UP + 2 * MINUTE + 15, self.check_reported)
+        self.schedule_at(STACK_UP + 5 * MINUTE, partial(self.stop_instance, draw.random() < 0.5))
+        self.schedule_at(STACK_UP + 7 * MINUTE, self.boot)
         if draw.random() < 0.3:
-            self.tags = {**self.usual, "ssh-until": iso(draw.uniform(AWAY, BACK))}
-        self.at(END, self.has_told)
-        self.at(END, self.stands)
+            self.tags = {**self.usual_tags, "ssh-until": tag_time(draw.uniform(STACK_DOWN, STACK_UP))}
+        self.schedule_at(DAY_END, self.check_address_known)
+        self.schedule_at(DAY_END, self.check_state)
 
-    def play(self) -> None:
-        """The whole day. BrokenPromise at the first promise that does not hold."""
+    def run(self) -> None:
+        """Simulate the whole day. BrokenPromise at the first violation of an invariant."""
         settings = {
             "ROOT": str(self.root), "REGION": "eu-west-1", "API": "https://api.example.com/v1", "VERSION": "1.2.3",
             "WORKER": hashlib.sha256((PROGRAMS / "worker.py").read_bytes()).hexdigest(), "TAG_KEY": "ssh",
         }  # fmt: skip
         with patch.dict(os.environ, {f"NOTEBOOK_SSH_{name}": value for name, value in settings.items()}):
-            self.agent, self.worker = program("agent"), program("worker")
-            self.take_the_edge()
+            self.agent, self.worker = load_program("agent"), load_program("worker")
+            self.patch_modules()
             try:
                 while self.events:
-                    self.move()
-            except BrokenPromise as broken:
-                raise BrokenPromise(f"seed {self.seed}, {told(self.now)}: {broken}") from broken
+                    self.step()
+            except BrokenPromise as violation:
+                raise BrokenPromise(f"seed {self.seed}, {format_time(self.now)}: {violation}") from violation
             finally:
                 self.stop()
                 self.baton.end()
 
-    def move(self) -> None:
-        """One turn of a process, or else the next moment at which something happens."""
-        process = next((each for each in self.processes if each.due <= self.now or each.hears()), None)
+    def step(self) -> None:
+        """Resume a process that is due, or advance to the next event."""
+        process = next((each for each in self.processes if each.due_at <= self.now or each.is_ready()), None)
         if process:
-            self.turns += 1
-            if self.turns > 200:
-                raise BrokenPromise(f"{process.kind} goes round without waiting")
+            self.steps += 1
+            if self.steps > 200:
+                raise BrokenPromise(f"{process.kind} loops without waiting")
             self.resume(process)
             return
-        moment = min([each.due for each in self.processes] + [self.events[0][0]])
-        self.turns, self.now = 0, max(self.now, moment)
+        next_at = min([each.due_at for each in self.processes] + [self.events[0][0]])
+        self.steps, self.now = 0, max(self.now, next_at)
         while self.events and self.events[0][0] <= self.now:
             heapq.heappop(self.events)[2]()
 
     def resume(self, process: Process) -> None:
-        """Let it go on until it waits or ends."""
+        """Resume a process until it waits or exits."""
         self.baton.resume(process)
         if not process.done:
             return
@@ -327,84 +331,86 @@ class Day:
             child.stdout.close()
         process.returncode = -9 if isinstance(process.error, Killed) else 0
         if process.error and not isinstance(process.error, Killed):
-            fall = "".join(traceback.format_exception(process.error))
+            trace = "".join(traceback.format_exception(process.error))
             raise (
                 process.error
                 if isinstance(process.error, BrokenPromise)
-                else BrokenPromise(f"{process.kind} fell: {fall}")
+                else BrokenPromise(f"{process.kind} crashed: {trace}")
             )
 
-    def pause(self, seconds: float, hears: Callable[[], bool] = _nothing) -> None:
-        """Called by a process: wait so long, or until it hears something."""
+    def wait_for(self, seconds: float, is_ready: Callable[[], bool] = _never) -> None:
+        """Wait, called by a process, for `seconds` or until `is_ready` returns true."""
         process = self.baton.current
         assert isinstance(process, Process)
-        process.due, process.hears = self.now + max(0, seconds), hears
+        process.due_at, process.is_ready = self.now + max(0, seconds), is_ready
         self.baton.wait()
 
-    def at(self, moment: float, deed: Callable[[], None]) -> None:
-        heapq.heappush(self.events, (moment, next(self.order), deed))
+    def schedule_at(self, seconds: float, fault: Callable[[], None]) -> None:
+        heapq.heappush(self.events, (seconds, next(self.order), fault))
 
-    def after(self, seconds: float, deed: Callable[[], None]) -> None:
-        self.at(self.now + seconds, deed)
+    def schedule_after(self, seconds: float, fault: Callable[[], None]) -> None:
+        self.schedule_at(self.now + seconds, fault)
 
-    def tell(self, text: str) -> None:
-        self.story.append(f"{told(self.now)} {text}")
+    def log(self, text: str) -> None:
+        self.log_lines.append(f"{format_time(self.now)} {text}")
 
-    # ---- the edge of the programs
+    # ---- what the programs use of the system
 
-    def take_the_edge(self) -> None:
-        """Put the world in the place of what the programs reach out for."""
+    def patch_modules(self) -> None:
+        """Replace what the programs use of the system by the simulation."""
         clock = SimpleNamespace(**{name: getattr(time, name) for name in dir(time) if name[0] != "_"})
         clock.time = lambda: BEGIN + self.now + self.skew
         clock.monotonic, clock.clock_gettime = lambda: self.now, lambda _: self.now
-        clock.sleep = self.pause
+        clock.sleep = self.wait_for
         system = SimpleNamespace(**{name: getattr(os, name) for name in dir(os) if name[0] != "_"})
         system.environ, system.umask = dict(os.environ), lambda mask: mask
         system.dup2 = lambda old, new: os.close(old) if old > 2 else None
-        system.close = lambda file: None if file == 3 else os.close(file)  # 3 is our log, which is not open here
+        system.close = lambda file: (
+            None if file == 3 else os.close(file)
+        )  # 3 is the agent's log, which is not open here
         system.write = lambda file, data: self.write(data) if file == 1 else os.write(file, data)
-        system.execv = _become
+        system.execv = _replace_process
         children = SimpleNamespace(
-            PIPE=None, DEVNULL=None, TimeoutExpired=subprocess.TimeoutExpired, Popen=self.start, run=self.as_root
+            PIPE=None, DEVNULL=None, TimeoutExpired=subprocess.TimeoutExpired, Popen=self.start, run=self.run_as_root
         )
         output = SimpleNamespace(buffer=SimpleNamespace(write=self.write))
         agent: Any = self.agent
         worker: Any = self.worker
         for module in agent, worker:
-            module.time, module.os, module.log = clock, system, self.tell
+            module.time, module.os, module.log = clock, system, self.log
             module.subprocess = children
-        agent.__file__ = agent.OPT + "agent.py"
-        agent.random, agent.signal = self.chance, SimpleNamespace(SIGTERM=15, signal=lambda *_: None)
+        agent.__file__ = agent.INSTALL_DIR + "agent.py"
+        agent.random, agent.signal = self.random, SimpleNamespace(SIGTERM=15, signal=lambda *_: None)
         agent.sys = SimpleNamespace(executable=sys.executable, stdout=output, exit=sys.exit)
-        agent.take_over = lambda: True
+        agent.acquire_agent_lock = lambda: True
         worker.select = SimpleNamespace(select=self.select)
-        worker.local_api, worker.sshd_answers = self.local_api, lambda: self.sshd_up
+        worker.query_local_api, worker.sshd_responds = self.local_api, lambda: self.sshd_up
         worker.sessions = lambda: {"open": 0, "active_at": None}
-        worker.install, worker.free_address = lambda renew: "ngrok", lambda old: "127.0.0.1:4040"
+        worker.install_ngrok, worker.free_local_address = lambda force: "ngrok", lambda old: "127.0.0.1:4040"
 
     def write(self, data: bytes) -> None:
-        """To the standard output of whose turn it is."""
+        """Write to the standard output of the current process."""
         process = self.baton.current
         assert isinstance(process, Process)
-        process.written += data
+        process.output += data
 
-    def select(self, ears: list[Any], *rest: Any) -> tuple[list[Any], list[Any], list[Any]]:
-        self.pause(rest[-1], lambda: bool(select.select(ears, [], [], 0)[0]))
-        return select.select(ears, [], [], 0)
+    def select(self, files: list[Any], *rest: Any) -> tuple[list[Any], list[Any], list[Any]]:
+        self.wait_for(rest[-1], lambda: bool(select.select(files, [], [], 0)[0]))
+        return select.select(files, [], [], 0)
 
-    def start(self, words: list[str], **_: Any) -> Any:
-        """Start a child of whose turn it is."""
-        parent, verb = self.baton.current, words[-1]
+    def start(self, command: list[str], **_: Any) -> Any:
+        """Start a child of the current process."""
+        parent, verb = self.baton.current, command[-1]
         assert isinstance(parent, Process)
         child: Any
-        if verb in ("courier", "tags"):
-            return Errand(self.report if verb == "courier" else self.list_tags, self)
+        if verb in ("send-report", "list-tags"):
+            return Helper(self.report if verb == "send-report" else self.list_tags, self)
         if verb == "tunnel":
             if self.ngrok and self.ngrok.returncode is None:
                 raise BrokenPromise("two ngrok agents at once")
             child = self.ngrok = Ngrok(self)
         else:
-            child = self.process(verb, self.agent.idle if verb == "idle" else self.work)
+            child = self.process(verb, self.agent.standby if verb == "standby" else self.work)
         parent.children.append(child)
         return child
 
@@ -415,394 +421,409 @@ class Day:
         return process
 
     def work(self) -> None:
-        """worker.py's `work`; its end closes what it holds open."""
+        """Run worker.py's `work`; its exit closes its FIFO."""
         worker = self.worker.Worker()
         try:
             worker.run()
         finally:
-            os.close(worker.ears)
+            os.close(worker.wake_fifo)
 
-    def as_root(self, words: list[str], **_: Any) -> None:
-        """What root does for the worker."""
-        if words[-1] == "set-up":
-            self.worker.set_up()
-            self.after(1, partial(setattr, self, "sshd_up", True))
+    def run_as_root(self, command: list[str], **_: Any) -> None:
+        """Run one of the worker's root commands."""
+        if command[-1] == "root-setup":
+            self.worker.root_setup()
+            self.schedule_after(1, partial(setattr, self, "sshd_up", True))
 
-    def local_api(self, web: str, kind: str) -> list[dict[str, str]]:
-        """ngrok's local API."""
+    def local_api(self, address: str, kind: str) -> list[dict[str, str]]:
+        """Return the list of ngrok's local API."""
         ngrok = self.ngrok
-        if self.now < self.mute_until:
-            self.pause(2)
+        if self.now < self.api_silent_until:
+            self.wait_for(2)
             raise TimeoutError("timed out")
         if ngrok is None or ngrok.returncode is not None:
             raise ConnectionRefusedError
-        return [{"name": "ssh", "url": "tcp://{}:{}".format(*ngrok.place)}] if ngrok.place else []
+        return [{"name": "ssh", "url": "tcp://{}:{}".format(*ngrok.address)}] if ngrok.address else []
 
     # ---- the stack
 
-    def report(self, ask: dict[str, Any]) -> tuple[float, dict[str, Any]]:
-        """Carry a report: after how many seconds the courier is back, with what."""
+    def report(self, request: dict[str, Any]) -> tuple[float, dict[str, Any]]:
+        """Send a report; return the seconds that the report sender takes, and its result."""
         process = self.baton.current
         assert isinstance(process, Process)
-        self.counts["reports while the stack is away" if self.weather else "reports"] += 1
-        if self.weather:
-            self.judge_the_pace(process)
-            return self.weather
-        process.in_vain = 0
+        self.counts["reports while the stack is down" if self.outage else "reports"] += 1
+        if self.outage:
+            self.check_back_off(process)
+            return self.outage
+        process.failed_reports = 0
         now = int(BEGIN + self.now)
-        if not self.dated:
-            self.dated = True
-            self.watch()
-        reply = {"date": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now))}
-        if abs(self.skew + ask["ahead"]) > SYNC:
-            return 0.1, reply | {"status": 403, "text": '{"message": "Signature expired"}'}
+        if not self.clock_known:
+            self.clock_known = True
+            self.schedule_end()
+        result = {"date": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now))}
+        if abs(self.skew + request["clock_offset"]) > SYNC:
+            return 0.1, result | {"status": 403, "text": '{"message": "Signature expired"}'}
         try:
-            heard = read_report(ask["body"].encode(), now)
-        except InvalidReportError as bad:
-            return 0.1, reply | {"status": 400, "text": json.dumps({"error": bad.field, "message": str(bad)})}
+            parsed = read_report(request["body"].encode(), now)
+        except InvalidReportError as error:
+            return 0.1, result | {"status": 400, "text": json.dumps({"error": error.field, "message": str(error)})}
         self.record = replace(self.record, spec=parse_spec(self.tags, "ssh"))
-        verdict = accept(self.record, "role", heard.report)
+        verdict = accept(self.record, "role", parsed.report)
         if not isinstance(verdict, Accepted):
-            return 0.1, reply | {"status": 409, "text": '{"error": "older-report", "message": ""}'}
+            return 0.1, result | {"status": 409, "text": '{"error": "older-report", "message": ""}'}
         self.record = replace(self.record, report=verdict.report)
-        self.accepted = self.now
-        told = reply(
+        self.accepted_at = self.now
+        reply = reply(
             self.record, now, sync_seconds=SYNC, bastion=Bastion("bastion.example.com", "jump", "sg-1", "vpc-1"),
-            token=self.token, held_version=heard.token_version, keys=[("ana", [self.key])],
-            worker=(PROGRAMS / "worker.py").read_text() if heard.wants_worker else None,
+            token=self.token, held_version=parsed.token_version, keys=[("ana", [self.key])],
+            worker=(PROGRAMS / "worker.py").read_text() if parsed.wants_worker else None,
         )  # fmt: skip
-        self.hear((self.tags, self.token.version))
-        return 0.1, reply | {"status": 200, "text": json.dumps(told)}
+        self.set_known((self.tags, self.token.version))
+        return 0.1, result | {"status": 200, "text": json.dumps(reply)}
 
-    def list_tags(self, ask: dict[str, Any]) -> tuple[float, dict[str, Any]]:
-        """SageMaker's own answer, which may be away as well."""
-        if self.tags_away:
+    def list_tags(self, request: dict[str, Any]) -> tuple[float, dict[str, Any]]:
+        """Return SageMaker's tags, which may be unavailable as well."""
+        if self.list_tags_down:
             return 10, {"text": "EndpointConnectionError"}
-        self.hear((self.tags, self.heard[1]))
+        self.set_known((self.tags, self.known[1]))
         return 0.3, {"tags": self.tags}
 
-    def hear(self, wish: tuple[dict[str, str], str]) -> None:
-        """From now on the notebook knows this wish."""
-        if wish != self.heard:
-            self.heard = wish
-            self.expect()
-            self.watch()
+    def set_known(self, desired: tuple[dict[str, str], str]) -> None:
+        """Set what the notebook knows of the desired state: (tags, token version)."""
+        if desired != self.known:
+            self.known = desired
+            self.expect_settled()
+            self.schedule_end()
 
-    def watch(self) -> None:
-        """Look when access ends, by the clock that the notebook now goes by."""
-        until = parse_spec(self.heard[0], "ssh").until
+    def schedule_end(self) -> None:
+        """Schedule the end of access, by the clock that the notebook uses now."""
+        until = parse_spec(self.known[0], "ssh").until
         if until:
-            self.at(max(self.now, until - BEGIN - self.error()), self.ended)
+            self.schedule_at(max(self.now, until - BEGIN - self.clock_error()), self.end_access)
 
-    def ended(self) -> None:
-        """When access has ended, what was known is forgotten: a clock that is set back does not bring it back."""
-        if self.on and self.heard[0] and self.wished() is Mode.OFF:
-            self.heard = {}, self.heard[1]
-            self.expect()
+    def end_access(self) -> None:
+        """Forget the desired state when access has ended: a clock that is set back does not restore access."""
+        if self.running and self.known[0] and self.desired_mode() is Mode.OFF:
+            self.known = {}, self.known[1]
+            self.expect_settled()
 
-    def error(self) -> int:
-        """Seconds by which the notebook errs about the time: it goes by the stack's clock, once it has heard it."""
-        return 0 if self.dated else self.skew
+    def clock_error(self) -> int:
+        """Return the error of the notebook's time in seconds: 0 once it knows the stack's clock."""
+        return 0 if self.clock_known else self.skew
 
-    def wished(self) -> Mode:
-        """What should be done, by what the notebook knows."""
-        return parse_spec(self.heard[0], "ssh").effective_mode(int(BEGIN + self.now + self.error()))
+    def desired_mode(self) -> Mode:
+        """Return the mode that the notebook should be in, given what it knows."""
+        return parse_spec(self.known[0], "ssh").effective_mode(int(BEGIN + self.now + self.clock_error()))
 
-    def leave(self) -> None:
-        self.weather = self.chance.choice(WAYS_TO_BE_AWAY)
-        self.tell("the stack is away")
+    def stop_stack(self) -> None:
+        self.outage = self.random.choice(OUTAGES)
+        self.log("the stack is down")
 
-    def come_back(self) -> None:
-        """The stack is back, perhaps with another wish."""
-        change = self.chance.choice(["nothing", "off", "over", "bastion", "token", "address"])
+    def start_stack(self) -> None:
+        """Start the stack, possibly with other tags or another token."""
+        change = self.random.choice(["nothing", "off", "over", "bastion", "token", "address"])
         if change == "token":
             self.token = Token("v2", TOKEN[::-1].replace("_", "x") + "_" + "A" * 20)
         self.tags = {
             "nothing": self.tags, "token": self.tags, "off": {}, "bastion": {"ssh": "bastion", "ssh-users": "ana"},
-            "over": {**self.tags, "ssh-until": iso(self.now - HOUR)},
+            "over": {**self.tags, "ssh-until": tag_time(self.now - HOUR)},
             "address": {"ssh": "ngrok", "ssh-users": "ana", "ssh-ngrok-url": "tcp://2.tcp.ngrok.io:777"},
         }[change]  # fmt: skip
-        self.weather = None
-        self.counts[f"the stack is back, with {change} new"] += 1
-        self.tell(f"the stack is back; new: {change}")
+        self.outage = None
+        self.counts[f"the stack is up, changed: {change}"] += 1
+        self.log(f"the stack is up, changed: {change}")
 
-    # ---- what happens to a notebook
+    # ---- faults and user actions
 
     def boot(self) -> None:
         """Start the instance."""
-        lay_out(self.root)
-        (self.root / "etc/ssh/ssh_host_ed25519_key.pub").write_text(a_key(""))
-        self.on, self.sshd_up, self.dated = True, False, False
-        self.skew = self.chance.choice([0, 0, 20 * MINUTE, -20 * MINUTE])
-        self.tell(f"boot, the clock {self.skew} s ahead")
-        self.watch()
-        self.keep()
-        self.expect(BOOTING)
+        create_file_system(self.root)
+        (self.root / "etc/ssh/ssh_host_ed25519_key.pub").write_text(make_public_key(""))
+        self.running, self.sshd_up, self.clock_known = True, False, False
+        self.skew = self.random.choice([0, 0, 20 * MINUTE, -20 * MINUTE])
+        self.log(f"boot, the clock {self.skew} s ahead")
+        self.schedule_end()
+        self.start_supervisor()
+        self.expect_settled(BOOTING)
 
-    def keep(self) -> None:
-        """What systemd does: start the keeper."""
-        if self.on and not any(each.kind == "keeper" for each in self.processes):
-            self.process("keeper", self.agent.keeper)
+    def start_supervisor(self) -> None:
+        """Start the supervisor, as systemd does."""
+        if self.running and not any(each.kind == "supervisor" for each in self.processes):
+            self.process("supervisor", self.agent.supervisor)
 
     def stop(self) -> None:
-        """Stop the instance, or end the day."""
-        self.on = False
+        """Stop the instance."""
+        self.running = False
         for process in list(self.processes):
             process.kill()
             self.resume(process)
 
-    def do(self, number: int, deed: str, size: float) -> None:
-        """One deed, if the notebook runs. size: from 0 to 1."""
-        if self.on:
-            self.counts[deed] += 1
-            self.tell(f"deed {number}: {deed} {size:.2f}")
-            KINDS[deed](self, size)
+    def inject(self, number: int, fault: str, size: float) -> None:
+        """Inject a fault if the notebook runs. size: from 0 to 1."""
+        if self.running:
+            self.counts[fault] += 1
+            self.log(f"fault {number}: {fault} {size:.2f}")
+            FAULTS[fault](self, size)
 
     def lose(self, size: float) -> None:
-        if self.ngrok and self.ngrok.place:
+        if self.ngrok and self.ngrok.address:
             seconds = 5 + size * 10 * MINUTE
-            self.ngrok.lose(seconds)
-            self.expect(seconds)
+            self.ngrok.lose_session(seconds)
+            self.expect_settled(seconds)
 
     def crash(self, size: float) -> None:
         if self.ngrok:
-            self.ngrok.end(2)
-            self.expect()
+            self.ngrok.exit(2)
+            self.expect_settled()
 
     def refuse(self, size: float) -> None:
-        self.refused_until = self.now + size * HOUR
-        self.last_refusal = list(REFUSALS)[int(size * 1000) % len(REFUSALS)]
-        if self.ngrok and self.ngrok.place:
-            self.ngrok.lose(5)
-        self.expect(5)
+        self.errors_until = self.now + size * HOUR
+        self.last_error = list(RETRY_LIMITS)[int(size * 1000) % len(RETRY_LIMITS)]
+        if self.ngrok and self.ngrok.address:
+            self.ngrok.lose_session(5)
+        self.expect_settled(5)
 
     def cut(self, size: float) -> None:
         self.cut_until = self.now + size * 15 * MINUTE
-        if self.ngrok and self.ngrok.place:
-            self.ngrok.lose(5)
-        self.expect(5)
+        if self.ngrok and self.ngrok.address:
+            self.ngrok.lose_session(5)
+        self.expect_settled(5)
 
     def mute(self, size: float) -> None:
-        self.mute_until = self.now + size * 10 * MINUTE
+        self.api_silent_until = self.now + size * 10 * MINUTE
 
-    def fall(self, size: float) -> None:
+    def kill_worker(self, size: float) -> None:
         for process in [each for each in self.processes if each.kind == "work"]:
             process.kill()
             self.resume(process)
-        self.expect(BOOTING)
+        self.expect_settled(BOOTING)
 
-    def fall_whole(self, size: float) -> None:
+    def kill_agent(self, size: float) -> None:
         for process in list(self.processes):
             process.kill()
             self.resume(process)
-        self.after(9, self.keep)  # RestartSec
-        self.expect(9 + BOOTING)
+        self.schedule_after(9, self.start_supervisor)  # RestartSec
+        self.expect_settled(9 + BOOTING)
 
     def command(self, word: bytes) -> None:
-        """A person's command, as far as the worker hears of it."""
-        if self.worker.nudge(word):
-            self.nudged_at = self.now
-            self.expect()
+        """Run a user's command, as far as it notifies the worker."""
+        if self.worker.notify(word):
+            self.notified_at = self.now
+            self.expect_settled()
 
     def reboot(self, size: float) -> None:
         self.stop()
-        self.after(size * 30 * MINUTE, self.boot)
+        self.schedule_after(size * 30 * MINUTE, self.boot)
 
-    def be_off(self, for_good: bool) -> None:
-        """Stop the notebook, the stack being there; for good: and take its tags away meanwhile."""
+    def stop_instance(self, untag: bool) -> None:
+        """Stop the notebook while the stack is up; untag: and remove its tags."""
         self.stop()
-        self.tags = {} if for_good else self.tags
-        self.tell(f"stopped; tags: {self.tags}")
+        self.tags = {} if untag else self.tags
+        self.log(f"stopped; tags: {self.tags}")
 
     def lose_sshd(self, size: float) -> None:
         self.sshd_up = False
-        self.after(5 * MINUTE + STARTING, self.has_sshd)
+        self.schedule_after(5 * MINUTE + STARTING, self.has_sshd)
 
-    def turn_tags(self, size: float) -> None:
-        """ListTags is away, or back."""
-        self.tags_away = not self.tags_away
-        self.expect()
+    def toggle_list_tags(self, size: float) -> None:
+        """Make ListTags unavailable, or available again."""
+        self.list_tags_down = not self.list_tags_down
+        self.expect_settled()
 
-    def change_weather(self, size: float) -> None:
-        self.weather = WAYS_TO_BE_AWAY[int(size * len(WAYS_TO_BE_AWAY))]
-        self.expect()
+    def change_outage(self, size: float) -> None:
+        self.outage = OUTAGES[int(size * len(OUTAGES))]
+        self.expect_settled()
 
     def retag(self, size: float) -> None:
-        """A person changes the tags, which the stack cannot tell anyone."""
-        ends = {**self.usual, "ssh-until": iso(self.now + size * 4 * HOUR)}
-        self.tags = self.usual if size < 0.4 else {"ssh": "off"} if size < 0.5 else ends
+        """Accepted the tags while the stack is down."""
+        ends = {**self.usual_tags, "ssh-until": tag_time(self.now + size * 4 * HOUR)}
+        self.tags = self.usual_tags if size < 0.4 else {"ssh": "off"} if size < 0.5 else ends
 
-    # ---- the promises
+    # ---- invariants
 
-    def held_up(self) -> float:
-        """For how long questions in vain may hold the agent up: the stack's twice, before the tunnel and beside it, and SageMaker's."""
-        seconds = self.weather[0] if self.weather else 0.0
-        return 2 * (seconds + 10 * self.tags_away) + seconds
+    def outage_delay(self) -> float:
+        """Return how long failed requests may delay the agent: two to the stack, and SageMaker's, before and after the tunnel."""
+        seconds = self.outage[0] if self.outage else 0.0
+        return 2 * (seconds + 10 * self.list_tags_down) + seconds
 
-    def patience(self) -> float:
-        """How long it may take, by what ngrok's cloud has refused and still refuses, until a tunnel is tried anew."""
-        over = max(self.refused_until, self.cut_until, self.mute_until)
-        retry = REFUSALS.get(self.last_refusal, 0) if self.now < self.refused_until + 900 else 0
-        return max(0.0, over - self.now) + max(retry, 60 if over else 0)
+    def retry_delay(self) -> float:
+        """Return how long it may take until the tunnel is retried, given the faults of ngrok's cloud."""
+        fault_end = max(self.errors_until, self.cut_until, self.api_silent_until)
+        retry = RETRY_LIMITS.get(self.last_error, 0) if self.now < self.errors_until + 900 else 0
+        return max(0.0, fault_end - self.now) + max(retry, 60 if fault_end else 0)
 
-    def refusal(self) -> int:
-        return self.last_refusal if self.now < self.refused_until else 0
+    def ngrok_error(self) -> int:
+        return self.last_error if self.now < self.errors_until else 0
 
-    def expect(self, seconds: float = 0.0) -> None:
-        """Something changes: unless something else does before, all must be as wished so many seconds later, and a start."""
-        self.disturbed += 1
-        self.stands_at = max(self.stands_at, self.now + seconds + STARTING + self.held_up() + self.patience())
-        self.at(self.stands_at, partial(self.stands, self.disturbed))
+    def expect_settled(self, seconds: float = 0.0) -> None:
+        """Schedule a check of the state, `seconds` and a start later, unless there is another change before."""
+        self.change_count += 1
+        self.settled_at = max(self.settled_at, self.now + seconds + STARTING + self.outage_delay() + self.retry_delay())
+        self.schedule_at(self.settled_at, partial(self.check_state, self.change_count))
 
-    def stands(self, since: int | None = None) -> None:
-        """All is as wished: the tunnel, the keys, and what people read."""
-        if not self.on or since not in (None, self.disturbed):
+    def check_state(self, since: int | None = None) -> None:
+        """Check tunnel, keys and SSH_INSTRUCTIONS against the desired state."""
+        if not self.running or since not in (None, self.change_count):
             return
-        self.counts["looks that all is as wished"] += 1
-        mode, ngrok = self.wished(), self.ngrok
+        self.counts["checks of the desired state"] += 1
+        mode, ngrok = self.desired_mode(), self.ngrok
         alive = ngrok is not None and ngrok.returncode is None
-        text, admitted = self.file("SageMaker/SSH_INSTRUCTIONS"), self.file(".ssh/authorized_keys")
+        text, admitted = self.read_file("SageMaker/SSH_INSTRUCTIONS"), self.read_file(".ssh/authorized_keys")
         if mode is not Mode.NGROK and alive:
-            raise BrokenPromise(f"ngrok runs although {mode} is wished")
+            raise BrokenPromise(f"ngrok runs in mode {mode}")
         if mode is Mode.OFF:
-            self.must(self.key not in admitted, "a key is admitted although SSH is off")
-            self.must("SSH to" not in text or "is off" in text, "people are not told that SSH is off")
-            self.must(not self.file("SageMaker/.notebook-ssh/answer.json"), "a wish is kept that is none any more")
+            self.check(self.key not in admitted, "a key is admitted although SSH is off")
+            self.check("SSH to" not in text or "is off" in text, "SSH_INSTRUCTIONS does not show that SSH is off")
+            self.check(
+                not self.read_file("SageMaker/.notebook-ssh/reply.json"), "a reply is saved that is not valid any more"
+            )
             return
-        self.must(self.key in admitted, "a central key is not admitted")
+        self.check(self.key in admitted, "a central key is not admitted")
         if mode is Mode.NGROK:
-            self.must(bool(ngrok and ngrok.place), "the tunnel is not up")
+            self.check(bool(ngrok and ngrok.address), "the tunnel is not up")
             assert ngrok
-            assert ngrok.place
-            line = "ssh -p {1} ec2-user@{0}".format(*ngrok.place)
+            assert ngrok.address
+            line = "ssh -p {1} ec2-user@{0}".format(*ngrok.address)
         else:
             line = "ssh -J jump@bastion.example.com ec2-user@10.0.3.7"
-        self.must(f"    {line}\n" in text, f"people do not read `{line}`")
-        self.counts["looks that found a tunnel, or the way through the bastion"] += 1
+        self.check(f"    {line}\n" in text, f"SSH_INSTRUCTIONS does not show `{line}`")
+        self.counts["checks with a tunnel, or a route through the bastion"] += 1
 
-    def file(self, name: str) -> str:
+    def read_file(self, name: str) -> str:
         path = self.root / "home/ec2-user" / name
         return path.read_text() if path.exists() else ""
 
-    def must(self, holds: bool, otherwise: str) -> None:
-        """Break the day unless it holds. What a process that falls of it does next is not another matter."""
+    def check(self, holds: bool, violation: str) -> None:
+        """Raise BrokenPromise unless `holds`, and again in a process that was interrupted by it."""
         if not holds:
-            self.broke = self.broke or BrokenPromise(otherwise)
-            raise self.broke
+            self.violation = self.violation or BrokenPromise(violation)
+            raise self.violation
 
-    def says(self, first: float) -> None:
-        """After the first boot: without an answer nothing is done, and the log says why."""
-        if first < AWAY:
-            self.must(self.accepted > 0, "the first boot has not reported")
+    def check_first_boot(self, first: float) -> None:
+        """Check the first boot: without a reply nothing is changed, and the log has the reason."""
+        if first < STACK_DOWN:
+            self.check(self.accepted_at > 0, "the first boot has not reported")
             return
-        self.must(not self.file("SageMaker/SSH_INSTRUCTIONS"), "something was done without a wish")
-        self.must(any("no answer: " in line for line in self.story), "the log does not say that it waits")
+        self.check(not self.read_file("SageMaker/SSH_INSTRUCTIONS"), "files were written without a reply")
+        self.check(any("no reply: " in line for line in self.log_lines), "the log has no reason")
 
-    def has_reported(self) -> None:
-        """Within two minutes after its return the stack knows where the notebook is."""
-        if self.on:
-            self.must(self.accepted > BACK, "the stack has heard nothing since it is back")
-            self.after(MINUTE, self.has_told)
+    def check_reported(self) -> None:
+        """Check that the notebook has reported within two minutes after the stack is up."""
+        if self.running:
+            self.check(self.accepted_at > STACK_UP, "the stack has received no report since it is up")
+            self.schedule_after(MINUTE, self.check_address_known)
 
-    def has_told(self) -> None:
-        """The stack knows the address as it is."""
-        heard = self.record.report
-        place = self.ngrok.place if self.ngrok else None
-        assert heard
-        self.must(
-            (heard.host, heard.port) == (place or (None, None)), f"the stack knows {heard.host}, and it is {place}"
+    def check_address_known(self) -> None:
+        """Check that the stack knows the current address."""
+        report = self.record.report
+        address = self.ngrok.address if self.ngrok else None
+        assert report
+        self.check(
+            (report.host, report.port) == (address or (None, None)),
+            f"the stack knows {report.host}, and it is {address}",
         )
 
     def has_sshd(self) -> None:
-        self.must(self.sshd_up or not self.on or self.wished() is Mode.OFF, "sshd was not started again")
+        self.check(self.sshd_up or not self.running or self.desired_mode() is Mode.OFF, "sshd was not started again")
 
-    def nudged(self) -> bool:
-        """Whether a person's command has just been heard, or could only just now be."""
-        return self.now - self.nudged_at <= 1 + self.held_up()
+    def recently_notified(self) -> bool:
+        """Return whether a user's command has just been received, or could only be received now."""
+        return self.now - self.notified_at <= 1 + self.outage_delay()
 
-    def judge_an_end(self, ngrok: Ngrok) -> None:
-        """A tunnel that lives is ended when another one is wished, or none, and at a person's word."""
+    def check_termination(self, ngrok: Ngrok) -> None:
+        """Check that a working tunnel is terminated only for another one, for none, or by a user's command."""
         process = self.baton.current
-        if process is None or process.doomed or not ngrok.place or self.nudged():
+        if process is None or process.doomed or not ngrok.address or self.recently_notified():
             return
-        self.must(self.wished() is not Mode.NGROK or ngrok.wish != self.heard, "a tunnel that lives was ended")
+        self.check(
+            self.desired_mode() is not Mode.NGROK or ngrok.desired != self.known, "a working tunnel was terminated"
+        )
 
-    def judge_the_pace(self, process: Process) -> None:
-        """While the stack is away it is asked less and less, down to once a minute at most."""
-        gap, process.asked, process.in_vain = self.now - process.asked, self.now, process.in_vain + 1
-        self.must(
-            process.in_vain < 9 or gap >= MINUTE or self.nudged(),
-            f"asked again after {gap:.0f} s, in vain for the {process.in_vain}th time",
+    def check_back_off(self, process: Process) -> None:
+        """Check that reports back off while the stack is down, to at most one a minute."""
+        gap, process.reported_at, process.failed_reports = (
+            self.now - process.reported_at,
+            self.now,
+            process.failed_reports + 1,
+        )
+        self.check(
+            process.failed_reports < 9 or gap >= MINUTE or self.recently_notified(),
+            f"reported again after {gap:.0f} s, without a reply for the {process.failed_reports}th time",
         )
 
 
-KINDS: dict[str, Callable[[Day, float], None]] = {
-    "ngrok's session is lost": Day.lose,
-    "ngrok crashes": Day.crash,
-    "ngrok refuses": Day.refuse,
-    "ngrok's cloud is cut off": Day.cut,
-    "ngrok's local API is silent": Day.mute,
-    "the worker is killed": Day.fall,
-    "all of the agent is killed": Day.fall_whole,
+FAULTS: dict[str, Callable[[SimulatedDay, float], None]] = {
+    "ngrok's session is lost": SimulatedDay.lose,
+    "ngrok crashes": SimulatedDay.crash,
+    "ngrok refuses": SimulatedDay.refuse,
+    "ngrok's cloud is cut off": SimulatedDay.cut,
+    "ngrok's local API is silent": SimulatedDay.mute,
+    "the worker is killed": SimulatedDay.kill_worker,
+    "all of the agent is killed": SimulatedDay.kill_agent,
     "start-ssh-ngrok": lambda day, size: day.command(b"restart"),
-    "ssh-status": lambda day, size: day.command(b"look"),
-    "the notebook is stopped and started": Day.reboot,
-    "sshd falls": Day.lose_sshd,
-    "ListTags goes or returns": Day.turn_tags,
-    "the stack is away in another way": Day.change_weather,
-    "the tags change": Day.retag,
+    "ssh-status": lambda day, size: day.command(b"status"),
+    "the notebook is stopped and started": SimulatedDay.reboot,
+    "sshd crashes": SimulatedDay.lose_sshd,
+    "ListTags becomes unavailable or available": SimulatedDay.toggle_list_tags,
+    "the stack fails in another way": SimulatedDay.change_outage,
+    "the tags change": SimulatedDay.retag,
 }
 
 
-def _become(*_: object) -> None:
-    raise Became
+def _replace_process(*_: object) -> None:
+    raise ProcessReplaced
 
 
-def told(seconds: float) -> str:
-    """A moment of the day, for people."""
+def format_time(seconds: float) -> str:
+    """Format a time of the day for the log."""
     return f"{int(seconds // HOUR):02d}:{int(seconds // MINUTE % 60):02d}:{seconds % MINUTE:04.1f}"
 
 
-def iso(seconds: float) -> str:
-    """A moment of the day, as a tag has it."""
+def tag_time(seconds: float) -> str:
+    """Format a time of the day for a tag."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(BEGIN + seconds)))
 
 
-def broken(seed: int, only: frozenset[int] | None = None) -> tuple[str | None, Day]:
-    """What breaks in the day of `seed`, or None; and the day."""
+def run_day(seed: int, only: frozenset[int] | None = None) -> tuple[str | None, SimulatedDay]:
+    """Return the violation in the day of `seed`, or None; and the day."""
     with tempfile.TemporaryDirectory() as root:
-        day = Day(seed, Path(root), only)
+        day = SimulatedDay(seed, Path(root), only)
         try:
-            day.play()
-        except BrokenPromise as promise:
-            return str(promise), day
+            day.run()
+        except BrokenPromise as violation:
+            return str(violation), day
         return None, day
 
 
 def main() -> int:
-    """The command."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="agent_day")
     parser.add_argument("--days", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", metavar="DEED,DEED,…")
-    given = parser.parse_args()
-    if given.only is not None:
-        what, day = broken(given.seed, frozenset(map(int, filter(None, given.only.split(",")))))
-        print("\n".join(day.story), what or "Every promise held.", sep="\n")
-        return what is not None
+    parser.add_argument("--only", metavar="FAULT,FAULT,…")
+    arguments = parser.parse_args()
+    if arguments.only is not None:
+        violation, day = run_day(arguments.seed, frozenset(map(int, filter(None, arguments.only.split(",")))))
+        print("\n".join(day.log_lines), violation or "Every invariant held.", sep="\n")
+        return violation is not None
     counts: Counter[str] = Counter()
-    for seed in range(given.seed, given.seed + given.days):
-        what, day = broken(seed)
-        if what:
-            few = smallest(frozenset(range(DEEDS)), lambda deeds, seed=seed: broken(seed, deeds)[0] is not None, 100)  # type: ignore[misc]
+    for seed in range(arguments.seed, arguments.seed + arguments.days):
+        violation, day = run_day(seed)
+        if violation:
+            needed = smallest(
+                frozenset(range(FAULT_COUNT)),
+                lambda faults, seed=seed: run_day(seed, faults)[0] is not None,  # type: ignore[misc]
+                100,
+            )
             print(
-                f"{what}\nShrunk; see it again with: make simulate DAYS=1 SEED={seed} ONLY={','.join(map(str, sorted(few)))}"
+                f"{violation}\nShrunk; reproduce it with: make simulate DAYS=1 SEED={seed} ONLY={','.join(map(str, sorted(needed)))}"
             )
             return 1
         counts += day.counts
-    for thing, number in sorted(counts.items()):
-        print(f"{number:>9,}  {thing}")
-    print(f"Every promise held on {given.days:,} days, seeds {given.seed} to {given.seed + given.days - 1}.")
+    for name, number in sorted(counts.items()):
+        print(f"{number:>9,}  {name}")
+    print(
+        f"Every invariant held on {arguments.days:,} days, seeds {arguments.seed} to {arguments.seed + arguments.days - 1}."
+    )
     return 0
 
 

@@ -1,6 +1,6 @@
 """Run inside new mount, network and process namespaces, as root: a notebook with its real paths and a real ec2-user.
 
-`test_agent_real_paths.py` starts it. It ends with 0 when everything held; else with the assertion that did not.
+`test_agent_real_paths.py` starts it. It exits with 0 if every assertion held.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import namespaces
-from agent_world import (
+from agent_env import (
     ACCESS,
     PROGRAMS,
     PROJECT,
@@ -26,12 +26,12 @@ from agent_world import (
     SESSION,
     STAND_IN,
     Download,
-    Notebook,
+    NotebookHost,
     Stack,
-    an_answer,
-    lay_identity,
+    make_reply,
     ngrok_archive,
-    until,
+    wait_until,
+    write_identity,
 )
 
 import processes
@@ -42,42 +42,42 @@ from sshd import start_sshd
 
 UID = 54321
 HOME = Path("/home/ec2-user")
-PYTHON = HOME / "anaconda3/envs/JupyterSystemEnv/bin/python"
-SYSTEM = "/usr/bin/python3"
+NOTEBOOK_PYTHON = HOME / "anaconda3/envs/JupyterSystemEnv/bin/python"
+SYSTEM_PYTHON = "/usr/bin/python3"
 SYSTEMD = Path("/mnt/systemd")
-LESS = "-dac_override,-dac_read_search,-fowner"
-POWERLESS = "setpriv", f"--bounding-set={LESS}", f"--inh-caps={LESS}"
-"""Runs a command as a root that may read and write what is root's, and no more (capabilities(7))."""
-POWERLESS_SYSTEM = "/mnt/python3"
-"""The system's Python, so run."""
+DROPPED = "-dac_override,-dac_read_search,-fowner"
+RESTRICTED = "setpriv", f"--bounding-set={DROPPED}", f"--inh-caps={DROPPED}"
+"""Runs a command as a root that has access to root's own files only (capabilities(7))."""
+RESTRICTED_PYTHON = "/mnt/python3"
+"""Runs the system's Python in this way."""
 AGENT = "/opt/notebook-ssh/agent.py"
 
 
-class RealNotebook(Notebook):
+class RealNotebookHost(NotebookHost):
     """A notebook whose root is `/`."""
 
     def boot(self) -> None:
-        """The namespaces are the boot: `prepare` has made the files."""
-        self.environs = {
+        """Set the environment; `prepare` has created the files."""
+        self.credentials = {
             "AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": SESSION,
             "AWS_EC2_METADATA_DISABLED": "true",
         }  # fmt: skip
 
 
 class RealSshd:
-    """sshd as it is on a notebook: port 22, StrictModes."""
+    """sshd as on a notebook: port 22, StrictModes."""
 
     port = 22
     folder = Path("/etc/ssh")
 
 
-def sh(*command: str | Path, input: str | None = None) -> str:  # noqa: A002  (as subprocess names it)
-    """Run as root; the output."""
+def run(*command: str | Path, input: str | None = None) -> str:  # noqa: A002  (as subprocess names it)
+    """Run a command as root and return its output."""
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=LIMIT_S, input=input).stdout
 
 
-def as_user(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run as ec2-user, who has no other power."""
+def run_as_user(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command as ec2-user, without other privileges."""
     return subprocess.run(
         command, user=UID, group=UID, extra_groups=[], capture_output=True, text=True, cwd=HOME, timeout=LIMIT_S, check=False,
         env={"HOME": str(HOME), "PATH": "/usr/local/bin:/usr/bin:/bin"},
@@ -85,13 +85,13 @@ def as_user(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def prepare() -> None:
-    """Lay out the machine: nothing of it is seen outside of the namespaces."""
+    """Create the machine's files, which are visible in the namespaces only."""
     namespaces.keep_mounts()
-    sh("mount", "-t", "proc", "proc", "/proc")  # of this process namespace
-    sh("ip", "link", "set", "lo", "up")
-    sh("ip", "address", "add", "169.254.169.254/32", "dev", "lo")
+    run("mount", "-t", "proc", "proc", "/proc")  # of this process namespace
+    run("ip", "link", "set", "lo", "up")
+    run("ip", "address", "add", "169.254.169.254/32", "dev", "lo")
     scratch = Path("/mnt")
-    sh("mount", "-t", "tmpfs", "none", scratch)
+    run("mount", "-t", "tmpfs", "none", scratch)
     for name, line in (
         ("passwd", f"ec2-user:x:{UID}:{UID}::{HOME}:/bin/bash\n"),
         ("group", f"ec2-user:x:{UID}:\n"),
@@ -100,33 +100,33 @@ def prepare() -> None:
         text = Path("/etc", name).read_text()
         (scratch / name).write_text("".join(each for each in text.splitlines(True) if f":{UID}:" not in each) + line)
         (scratch / name).chmod(0o644)
-        sh("mount", "--bind", scratch / name, f"/etc/{name}")
-    ours = {place: os.open(place, os.O_PATH) for place in map(Path, (PROJECT, sys.prefix, sys.base_prefix))}
+        run("mount", "--bind", scratch / name, f"/etc/{name}")
+    needed = {path: os.open(path, os.O_PATH) for path in map(Path, (PROJECT, sys.prefix, sys.base_prefix))}
     for folder in ("/home", "/opt", "/run", "/var/log", "/usr/local/bin", "/etc/profile.d", "/etc/ssh"):
-        sh("mount", "-t", "tmpfs", "-o", "mode=755", "none", folder)
-    for place, was in ours.items():
-        if not place.exists():  # it lay below one of these
-            place.mkdir(parents=True)
-            sh("mount", "--rbind", f"/proc/{os.getpid()}/fd/{was}", place)
-        os.close(was)
+        run("mount", "-t", "tmpfs", "-o", "mode=755", "none", folder)
+    for path, descriptor in needed.items():
+        if not path.exists():  # it was below one of these
+            path.mkdir(parents=True)
+            run("mount", "--rbind", f"/proc/{os.getpid()}/fd/{descriptor}", path)
+        os.close(descriptor)
     (HOME / "SageMaker").mkdir(parents=True)
-    sh("mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", HOME / "SageMaker")
+    run("mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", HOME / "SageMaker")
     _python_with_botocore()
     _conda()
     (HOME / "SageMaker/ssh").mkdir()
-    sh("chown", "-R", f"{UID}:{UID}", HOME)
-    lay_identity(Path("/"))
+    run("chown", "-R", f"{UID}:{UID}", HOME)
+    write_identity(Path("/"))
     Path("/opt/notebook-ssh").mkdir(mode=0o700)
     shutil.copy(PROGRAMS / "agent.py", "/opt/notebook-ssh")
-    sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/etc/ssh/ssh_host_ed25519_key")
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/etc/ssh/ssh_host_ed25519_key")
     text = "Port 22\nListenAddress 127.0.0.1\nUsePAM no\nStrictModes yes\n"
     sftp = next(path for path in SFTP if os.path.exists(path))
     Path("/etc/ssh/sshd_config").write_text(f"{text}PidFile {SYSTEMD}/sshd.pid\nSubsystem sftp {sftp}\n")
-    Path(POWERLESS_SYSTEM).write_text(f'#!/bin/sh\nexec {" ".join(POWERLESS)} {SYSTEM} "$@"\n')
-    Path(POWERLESS_SYSTEM).chmod(0o755)
+    Path(RESTRICTED_PYTHON).write_text(f'#!/bin/sh\nexec {" ".join(RESTRICTED)} {SYSTEM_PYTHON} "$@"\n')
+    Path(RESTRICTED_PYTHON).chmod(0o755)
     SYSTEMD.mkdir()
     for name in ("systemctl", "systemd-run"):
-        (SYSTEMD / name).write_text(f"#!{SYSTEM}\n" + (PROJECT / "tests/agent_systemd.py").read_text())
+        (SYSTEMD / name).write_text(f"#!{SYSTEM_PYTHON}\n" + (PROJECT / "tests/agent_systemd.py").read_text())
         (SYSTEMD / name).chmod(0o755)
 
 
@@ -134,27 +134,27 @@ SFTP = "/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr
 
 
 def _conda() -> None:
-    """The notebook's conda, which speaks when it is read; and a .bashrc that reads /etc/profile.d, as Amazon Linux's does."""
+    """Create the notebook's conda, which prints a line, and a .bashrc that reads /etc/profile.d, as Amazon Linux's does."""
     conda = HOME / "anaconda3"
     (conda / "etc/profile.d").mkdir(parents=True)
     (conda / "bin").mkdir()
-    (conda / "etc/profile.d/conda.sh").write_text('echo conda speaks; conda() { echo "the notebook\'s conda"; }\n')
-    (conda / "bin/python").write_text(f'#!/bin/sh\nexec {PYTHON} "$@"\n')
+    (conda / "etc/profile.d/conda.sh").write_text('echo conda loaded; conda() { echo "the notebook\'s conda"; }\n')
+    (conda / "bin/python").write_text(f'#!/bin/sh\nexec {NOTEBOOK_PYTHON} "$@"\n')
     (conda / "bin/python").chmod(0o755)
     (HOME / ".bashrc").write_text("for file in /etc/profile.d/*.sh; do . $file; done\n")
 
 
 def _python_with_botocore() -> None:
-    """The system's Python has no botocore; the notebook's own environment has, as on a real notebook."""
+    """Create the notebook's own Python with botocore, which the system's has not, as on a real notebook."""
     import botocore
 
-    sh(SYSTEM, "-m", "venv", "--without-pip", PYTHON.parent.parent)
-    target = next(PYTHON.parent.parent.glob("lib/python3*/site-packages"))
+    run(SYSTEM_PYTHON, "-m", "venv", "--without-pip", NOTEBOOK_PYTHON.parent.parent)
+    target = next(NOTEBOOK_PYTHON.parent.parent.glob("lib/python3*/site-packages"))
     source = Path(botocore.__file__).parent.parent
-    needless = shutil.ignore_patterns("__pycache__", "ec2", "[!_ps]*-*", "data")
+    unused = shutil.ignore_patterns("__pycache__", "ec2", "[!_ps]*-*", "data")
     for name in ("botocore", "jmespath", "dateutil", "urllib3", "six.py", "yaml"):
         if (source / name).is_dir():
-            shutil.copytree(source / name, target / name, ignore=needless)
+            shutil.copytree(source / name, target / name, ignore=unused)
         else:
             shutil.copy(source / name, target)
     (target / "botocore/data").mkdir(exist_ok=True)
@@ -162,8 +162,8 @@ def _python_with_botocore() -> None:
         shutil.copy(source / "botocore/data" / name, target / "botocore/data")
 
 
-def owners() -> dict[str, int]:
-    """The owner of each of our processes, by its last words."""
+def process_owners() -> dict[str, int]:
+    """Return the owner of each of the agent's processes, by its last argument."""
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -172,12 +172,14 @@ def owners() -> dict[str, int]:
         except OSError:
             continue
         if "/opt/notebook-ssh/" in line or "start --all" in line:
-            found["keeper" if "NOTEBOOK_SSH_API" in line else "ngrok" if "--all" in line else line.split()[-1]] = uid
+            found["supervisor" if "NOTEBOOK_SSH_API" in line else "ngrok" if "--all" in line else line.split()[-1]] = (
+                uid
+            )
     return found
 
 
-def tell(notebook: RealNotebook, stack: Stack) -> None:
-    """Root's part and ec2-user's, from a full disk to a shell; root has no power to look below the home directory."""
+def users_scenario(notebook: RealNotebookHost, stack: Stack) -> None:
+    """Test what root and ec2-user do, from a full disk to a shell; root has no access below the home directory."""
     for link, target in (
         (HOME / "SageMaker/SSH_INSTRUCTIONS", "/etc/passwd"),
         (HOME / ".vscode-server", "/etc"),
@@ -186,70 +188,70 @@ def tell(notebook: RealNotebook, stack: Stack) -> None:
         link.symlink_to(target)
         os.lchown(link, UID, UID)
     HOME.chmod(0o772)  # which sshd refuses
-    before = roots_files()
+    before = root_files()
     filler = HOME / "SageMaker/large.bin"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4096))
 
-    stack.answers = an_answer("ngrok", sync_after=1)
-    notebook.start(POWERLESS_SYSTEM)
-    told = until(lambda: stack.last().get("problem"), "a full disk is told", notebook)
-    assert told["code"] in ("files", "ngrok-download"), told
+    stack.reply = make_reply("ngrok", sync_after=1)
+    notebook.start(RESTRICTED_PYTHON)
+    problem = wait_until(lambda: stack.last_report().get("problem"), "a full disk is reported", notebook)
+    assert problem["code"] in ("files", "ngrok-download"), problem
     filler.unlink()
-    hard_links = link_roots_files()
-    assert as_user("start-ssh-ngrok").returncode == 0, notebook.told()
-    port = notebook.connected()["port"]
+    hard_links = hard_link_root_files()
+    assert run_as_user("start-ssh-ngrok").returncode == 0, notebook.logs()
+    port = notebook.wait_connected()["port"]
 
-    who = owners()
-    assert who["keeper"] == 0, who
-    assert stat.S_IMODE(HOME.stat().st_mode) == 0o750, "what others may write, sshd does not read"
-    assert {who["work"], who["ngrok"]} == {UID}, who
-    roots = [path for path in HOME.rglob("*") if "anaconda3" not in path.parts and path.lstat().st_uid == 0]
-    assert roots == [HOME / "SageMaker/precious"], f"root wrote below the home directory: {roots}"
+    uids = process_owners()
+    assert uids["supervisor"] == 0, uids
+    assert stat.S_IMODE(HOME.stat().st_mode) == 0o750, "sshd reads no keys where other users can write"
+    assert {uids["work"], uids["ngrok"]} == {UID}, uids
+    written = [path for path in HOME.rglob("*") if "anaconda3" not in path.parts and path.lstat().st_uid == 0]
+    assert written == [HOME / "SageMaker/precious"], f"root wrote below the home directory: {written}"
     tops = [
         Path(top) for top in ("/opt/notebook-ssh", "/run/notebook-ssh", "/usr/local/bin", "/etc/profile.d", "/var/log")
     ]
-    mine = [place for top in tops for place in (top, *top.rglob("*")) if place.lstat().st_uid == 0]
-    assert AGENT in map(str, mine)
-    assert not [place for place in mine if place.stat().st_mode & 0o022], "nobody but root writes what is root's"
-    assert Path("/run/notebook-ssh/worker/answer.json").stat().st_mode & 0o077 == 0
+    owned = [path for top in tops for path in (top, *top.rglob("*")) if path.lstat().st_uid == 0]
+    assert AGENT in map(str, owned)
+    assert not [path for path in owned if path.stat().st_mode & 0o022], "only root can write root's files"
+    assert Path("/run/notebook-ssh/worker/reply.json").stat().st_mode & 0o077 == 0
     instructions = (HOME / "SageMaker/SSH_INSTRUCTIONS").lstat()
     assert (instructions.st_mode, instructions.st_uid) == (0o100644, UID), "Jupyter, which is ec2-user, reads it"
 
-    sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/mnt/key")
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/mnt/key")
     (HOME / "SageMaker/ssh/authorized_keys").write_text(Path("/mnt/key.pub").read_text())
-    copied = as_user("copy-ssh-keys")
+    copied = run_as_user("copy-ssh-keys")
     assert (copied.returncode, copied.stdout) == (0, "Copying 1 SSH keys...\n"), copied
-    Path("/mnt/known").write_text(f"[127.0.0.1]:{port} {stack.last()['host_keys'][0]}\n")
+    Path("/mnt/known").write_text(f"[127.0.0.1]:{port} {stack.last_report()['host_keys'][0]}\n")
     Path("/mnt/config").write_text(
         "StrictHostKeyChecking yes\nUserKnownHostsFile /mnt/known\nIdentityFile /mnt/key\nBatchMode yes\n"
     )
-    tell_of_shells(notebook, port)
-    tell_of_use(stack, port)
-    race(notebook, stack)
-    assert all(path.read_text() == text for path, text in hard_links.items()), "what was linked to was written"
-    assert {path: kind for path, kind in roots_files().items() if path in before} == before, "root's files changed"
-    assert Path("/mnt/stderr").read_text() == "", "no program of ours fell, or was refused anything"
+    check_shells(notebook, port)
+    check_sessions(stack, port)
+    swap_paths(notebook, stack)
+    assert all(path.read_text() == text for path, text in hard_links.items()), "a hard link's target was written"
+    assert {path: kind for path, kind in root_files().items() if path in before} == before, "root's files changed"
+    assert Path("/mnt/stderr").read_text() == "", "no program of the agent crashed, or was denied access"
 
 
-def ssh(port: int, *words: str) -> list[str]:
-    """The command line to log in; the host key is known, and checked from the first time on."""
-    return ["ssh", "-F", "/mnt/config", "-p", str(port), "ec2-user@127.0.0.1", *words]
+def ssh(port: int, *arguments: str) -> list[str]:
+    """Return the command line to log in; the host key is known, and verified from the first login on."""
+    return ["ssh", "-F", "/mnt/config", "-p", str(port), "ec2-user@127.0.0.1", *arguments]
 
 
-def tell_of_shells(notebook: RealNotebook, port: int) -> None:
-    """A person at a terminal has the notebook's conda, credentials and region; programs hear nothing."""
-    assert sh(*ssh(port, "id -un")) == "ec2-user\n", "the first login, the host key checked"
+def check_shells(notebook: RealNotebookHost, port: int) -> None:
+    """Check that a terminal has the notebook's conda, credentials and region, and that programs get no output."""
+    assert run(*ssh(port, "id -un")) == "ec2-user\n", "the first login, with the host key verified"
     shell = 'python -c "import botocore.session as b; s = b.Session(); print(s.get_credentials().access_key, '
     shell += "s.get_config_variable('region'))\"; conda which; exit\n"
-    at_terminal = sh(*ssh(port, "-tt"), input=shell)
+    at_terminal = run(*ssh(port, "-tt"), input=shell)
     assert f"{ACCESS} eu-west-1" in at_terminal, at_terminal
     assert "the notebook's conda" in at_terminal, at_terminal
-    assert "conda speaks" in at_terminal
+    assert "conda loaded" in at_terminal
 
-    assert sh(*ssh(port, "true")) == ""
-    assert sh(*ssh(port, "bash"), input="echo ready\n") == "ready\n", "as an editor starts its server"
+    assert run(*ssh(port, "true")) == ""
+    assert run(*ssh(port, "bash"), input="echo ready\n") == "ready\n", "as an editor starts its server"
     sent, back = Path("/mnt/sent.ipynb"), HOME / "SageMaker/sent.ipynb"
     sent.write_text("a notebook\n")
     line = next(line for line in notebook.instructions.read_text().splitlines() if "scp" in line)
@@ -261,60 +263,63 @@ def tell_of_shells(notebook: RealNotebook, port: int) -> None:
         ["sftp", "-q", "-b", "/mnt/batch", "-F", "/mnt/config", "-P", str(port), "ec2-user@127.0.0.1"],
     ):
         Path("/mnt/batch").write_text(f"@put {sent} SageMaker/\n")
-        assert sh(*command) == "", command
+        assert run(*command) == "", command
         assert back.read_text() == sent.read_text(), command
         back.unlink()
 
 
-def tell_of_use(stack: Stack, port: int) -> None:
-    """An open session counts, with a terminal and without one."""
-    assert as_user("ssh-status", "--in-use").returncode == 1
-    for words in ((), ("-tt",)):
-        began = int(time.time())
-        with subprocess.Popen(ssh(port, *words, "read x"), stdin=subprocess.PIPE) as session:
-            until(lambda: as_user("ssh-status", "--in-use").returncode == 0, "an open session counts as use")
-            told = until(lambda: stack.last()["sessions"]["open"] == 1 and stack.last()["sessions"], "the stack hears")
-            assert began <= told["active_at"] <= time.time(), told
+def check_sessions(stack: Stack, port: int) -> None:
+    """Check that open sessions are reported, with a terminal and without one."""
+    assert run_as_user("ssh-status", "--in-use").returncode == 1
+    for options in ((), ("-tt",)):
+        started_at = int(time.time())
+        with subprocess.Popen(ssh(port, *options, "read x"), stdin=subprocess.PIPE) as session:
+            wait_until(lambda: run_as_user("ssh-status", "--in-use").returncode == 0, "an open session counts as use")
+            reported = wait_until(
+                lambda: stack.last_report()["sessions"]["open"] == 1 and stack.last_report()["sessions"],
+                "it is reported",
+            )
+            assert started_at <= reported["active_at"] <= time.time(), reported
             session.terminate()
-        until(lambda: as_user("ssh-status", "--in-use").returncode == 1, "and no longer when it is closed")
-        until(lambda: stack.last()["sessions"] == {"open": 0, "active_at": None}, "which the stack hears, too")
+        wait_until(lambda: run_as_user("ssh-status", "--in-use").returncode == 1, "and no longer when it is closed")
+        wait_until(lambda: stack.last_report()["sessions"] == {"open": 0, "active_at": None}, "which is reported, too")
 
 
-def link_roots_files() -> dict[Path, str]:
-    """Put hard links to root's files where the agent writes; those files and what they hold."""
+def hard_link_root_files() -> dict[Path, str]:
+    """Create hard links to root's files where the agent writes; return those files and their texts."""
     (HOME / ".ssh").unlink()
     links = {
         HOME.parent / "precious": HOME / ".ssh/authorized_keys",
         HOME / "SageMaker/precious": HOME / "SageMaker/.ngrok/config.yml",
     }
-    for precious, place in links.items():
+    for precious, path in links.items():
         precious.write_text("# root's\n")
-        place.parent.mkdir(exist_ok=True)
-        os.chown(place.parent, UID, UID)
-        place.unlink(missing_ok=True)
-        place.hardlink_to(precious)
+        path.parent.mkdir(exist_ok=True)
+        os.chown(path.parent, UID, UID)
+        path.unlink(missing_ok=True)
+        path.hardlink_to(precious)
     return dict.fromkeys(links, "# root's\n")
 
 
-SWAP = """
+SWAP_LOOP = """
 import contextlib, os, sys
 pairs = [pair.split("=") for pair in sys.argv[1:]]
 while True:
     for place, target in pairs:
         with contextlib.suppress(OSError):
-            os.rename(place, place + ".was")
+            os.rename(place, place + ".moved")
         with contextlib.suppress(OSError):
             os.symlink(target, place)
         with contextlib.suppress(OSError):
             os.unlink(place)
         with contextlib.suppress(OSError):
-            os.rename(place + ".was", place)
+            os.rename(place + ".moved", place)
 """
-"""What a person without root could run all day: what the agent uses becomes a link to what is root's, and back."""
+"""What a user without root could run all day: paths that the agent uses become links to root's, and back."""
 
 
-def race(notebook: RealNotebook, stack: Stack) -> None:
-    """Let ec2-user swap folders and files under the agent's hands while it works, and while root runs the commands."""
+def swap_paths(notebook: RealNotebookHost, stack: Stack) -> None:
+    """Let ec2-user swap folders and files while the agent uses them, and while root runs the commands."""
     pairs = {
         HOME / ".ssh": "/etc/ssh",
         HOME / "SageMaker/SSH_INSTRUCTIONS": "/etc/passwd",
@@ -323,27 +328,33 @@ def race(notebook: RealNotebook, stack: Stack) -> None:
         HOME / "SageMaker/.ngrok": "/opt/notebook-ssh",
         HOME / "SageMaker/.notebook-ssh": "/opt/notebook-ssh",
     }
-    words = [f"{place}={target}" for place, target in pairs.items()]
+    arguments = [f"{path}={target}" for path, target in pairs.items()]
     count = len(stack.reports)
-    with subprocess.Popen([SYSTEM, "-c", SWAP, *words], user=UID, group=UID, extra_groups=[]) as swapping:
+    with subprocess.Popen(
+        [SYSTEM_PYTHON, "-c", SWAP_LOOP, *arguments], user=UID, group=UID, extra_groups=[]
+    ) as swapping:
         for command in ("copy-ssh-keys", "start-ssh-ngrok", "copy-ssh-keys", "ssh-status"):
-            subprocess.run([*POWERLESS, command], capture_output=True, timeout=LIMIT_S, check=False)
-        until(lambda: len(stack.reports) > count + 2, "the agent goes on", notebook)
+            subprocess.run([*RESTRICTED, command], capture_output=True, timeout=LIMIT_S, check=False)
+        wait_until(lambda: len(stack.reports) > count + 2, "the agent continues", notebook)
         swapping.kill()
-    for place in pairs:
-        if place.is_symlink():
-            place.unlink()
-        if (was := place.with_name(place.name + ".was")).exists():
-            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
-            was.rename(place)
-    until(lambda: as_user("copy-ssh-keys").stdout == "Copying 1 SSH keys...\n", "as if nothing had been", notebook)
-    until(lambda: as_user("start-ssh-ngrok").returncode == 0, "the tunnel too", notebook)
+    for path in pairs:
+        if path.is_symlink():
+            path.unlink()
+        if (moved := path.with_name(path.name + ".moved")).exists():
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            moved.rename(path)
+    wait_until(
+        lambda: run_as_user("copy-ssh-keys").stdout == "Copying 1 SSH keys...\n",
+        "the keys are in place again",
+        notebook,
+    )
+    wait_until(lambda: run_as_user("start-ssh-ngrok").returncode == 0, "the tunnel is up again", notebook)
     assert (HOME / ".ssh/authorized_keys").stat().st_uid == UID
-    assert sh(*POWERLESS, "copy-ssh-keys").startswith("Copying 1"), "with sudo it works too"
+    assert run(*RESTRICTED, "copy-ssh-keys").startswith("Copying 1"), "with sudo it works too"
 
 
-def roots_files() -> dict[Path, tuple[int, int, bytes]]:
-    """(mode, owner, content's sum) of every file of root's in the places that a person's links lead to."""
+def root_files() -> dict[Path, tuple[int, int, bytes]]:
+    """Return (mode, owner, checksum) of each file in the folders that the user's links point to."""
     found = {}
     for top in ("/etc", "/opt", "/usr/local/bin"):
         for path in Path(top).rglob("*"):
@@ -353,68 +364,74 @@ def roots_files() -> dict[Path, tuple[int, int, bytes]]:
     return found
 
 
-def tell_of_systemd(notebook: RealNotebook, stack: Stack) -> None:
-    """The block itself, where systemd runs: a unit, a second start, falls, and an sshd that is ours to stop or not."""
+def systemd_scenario(notebook: RealNotebookHost, stack: Stack) -> None:
+    """Test the block with systemd: unit, second start, crashes, and an sshd that the agent may or may not stop."""
     Path("/run/systemd/system").mkdir(parents=True)
     proxies = SYSTEMD / "environment"
-    proxies.write_text("NO_PROXY=inside.example.com\n" + "".join(f"{k}={v}\n" for k, v in notebook.environs.items()))
-    sh("touch", "/etc/environment")
-    sh("mount", "--bind", proxies, "/etc/environment")
-    stack.answers = an_answer("bastion", sync_after=1)
+    proxies.write_text("NO_PROXY=inside.example.com\n" + "".join(f"{k}={v}\n" for k, v in notebook.credentials.items()))
+    run("touch", "/etc/environment")
+    run("mount", "--bind", proxies, "/etc/environment")
+    stack.reply = make_reply("bastion", sync_after=1)
 
     stack.status = 500
     on_start(notebook)
-    until(lambda: "(500, " in notebook.told(), "the failure is logged", notebook)
+    wait_until(lambda: "(500, " in notebook.logs(), "the failure is logged", notebook)
     assert notebook.log.read_text() == (SYSTEMD / "journal").read_text(), "in the journal as in the log"
     stack.status = 200
-    notebook.connected()
-    stop, run, *_ = calls()
+    notebook.wait_connected()
+    stop, start, *_ = calls()
     assert stop == ["systemctl", "stop", "notebook-ssh"]
-    options = run[: run.index(SYSTEM)]
+    options = start[: start.index(SYSTEM_PYTHON)]
     assert options[:3] == ["systemd-run", "--unit=notebook-ssh", "--collect"]
     assert {"-pRestart=always", "-pRestartSec=9", "-pRestartPreventExitStatus=64"} < set(options)
-    assert run[len(options) :][:3] == [SYSTEM, "-I", AGENT]
-    assert f"NOTEBOOK_SSH_TAG_KEY={TAG_KEY}" in run, "a blank and a quotation mark arrive as they are"
-    first = until(keeper, "the keeper runs", notebook)
+    assert start[len(options) :][:3] == [SYSTEM_PYTHON, "-I", AGENT]
+    assert f"NOTEBOOK_SSH_TAG_KEY={TAG_KEY}" in start, "a space and a quotation mark are preserved"
+    first = wait_until(supervisor_pid, "the supervisor runs", notebook)
     environment = Path(f"/proc/{first}/environ").read_bytes().split(b"\0")
-    assert b"NO_PROXY=inside.example.com" in environment, "proxies of the machine reach the unit"
+    assert b"NO_PROXY=inside.example.com" in environment, "the unit has the machine's proxies"
     assert "sshd" in " ".join(calls()[-1]), "sshd was not running"
     assert calls()[-1] == ["systemctl", "--quiet", "start", "sshd"]
 
     os.kill(first, signal.SIGKILL)
-    second = until(lambda: keeper() not in (None, first) and keeper(), "systemd starts it again", notebook)
+    second = wait_until(
+        lambda: supervisor_pid() not in (None, first) and supervisor_pid(), "systemd restarts it", notebook
+    )
     count = len(stack.reports)
-    until(lambda: len(stack.reports) > count, "and it reports", notebook)
+    wait_until(lambda: len(stack.reports) > count, "and it reports", notebook)
 
-    stack.answers = an_answer("off", sync_after=1)
-    until(lambda: calls()[-1] == ["systemctl", "--quiet", "stop", "sshd"], "our sshd is stopped", notebook)
-    until(lambda: not Path("/run/notebook-ssh/sshd").exists(), "and forgotten", notebook)
+    stack.reply = make_reply("off", sync_after=1)
+    wait_until(lambda: calls()[-1] == ["systemctl", "--quiet", "stop", "sshd"], "the agent's sshd is stopped", notebook)
+    wait_until(lambda: not Path("/run/notebook-ssh/sshd").exists(), "and its state removed", notebook)
 
     (SYSTEMD / "enabled").touch()
-    stack.answers = an_answer("bastion", sync_after=1)
+    stack.reply = make_reply("bastion", sync_after=1)
     on_start(notebook)
-    third = until(lambda: keeper() not in (None, first, second) and keeper(), "a second start takes over", notebook)
-    until(lambda: calls()[-1] == ["systemctl", "--quiet", "start", "sshd"], "an enabled one is started", notebook)
+    third = wait_until(
+        lambda: supervisor_pid() not in (None, first, second) and supervisor_pid(),
+        "a second start takes over",
+        notebook,
+    )
+    wait_until(lambda: calls()[-1] == ["systemctl", "--quiet", "start", "sshd"], "an enabled one is started", notebook)
     units = [call for call in calls() if "sshd" not in call]
     assert units[-2][1:] == ["stop", "notebook-ssh"]
     assert units[-1][0] == "systemd-run"
-    assert not Path("/opt/notebook-ssh/loop").exists(), "no loop beside the unit"
-    assert third == keeper()
-    until(lambda: stack.last()["phase"] == "connected", "on again", notebook)
-    stack.answers = an_answer("off", sync_after=1)
-    until(lambda: stack.last()["mode"] == "off", "off once more", notebook)
+    assert not Path("/opt/notebook-ssh/loop").exists(), "no loop next to the unit"
+    assert third == supervisor_pid()
+    wait_until(lambda: stack.last_report()["phase"] == "connected", "on again", notebook)
+    stack.reply = make_reply("off", sync_after=1)
+    wait_until(lambda: stack.last_report()["mode"] == "off", "off once more", notebook)
     count = len(stack.reports)
-    until(lambda: len(stack.reports) > count + 1, "off for good", notebook)
-    assert calls()[-1] == ["systemctl", "--quiet", "start", "sshd"], "but not stopped: it was not ours"
-    sh(SYSTEMD / "systemctl", "stop", "notebook-ssh")
-    sh(SYSTEMD / "systemctl", "stop", "sshd")
+    wait_until(lambda: len(stack.reports) > count + 1, "off for good", notebook)
+    assert calls()[-1] == ["systemctl", "--quiet", "start", "sshd"], "but not stopped: the agent did not start it"
+    run(SYSTEMD / "systemctl", "stop", "notebook-ssh")
+    run(SYSTEMD / "systemctl", "stop", "sshd")
 
 
 TAG_KEY = "team's ssh"
 
 
-def on_start(notebook: RealNotebook) -> None:
-    """Run the block as a notebook does at its start; it ends with 0."""
+def on_start(notebook: RealNotebookHost) -> None:
+    """Run the block as a notebook does at its start; it must exit with 0."""
     folder = PROGRAMS
     frame, boot, agent = ((folder / name).read_text() for name in ("block.sh", "boot.py", "agent.py"))
     worker = hashlib.sha256((folder / "worker.py").read_bytes()).hexdigest()
@@ -434,43 +451,45 @@ def on_start(notebook: RealNotebook) -> None:
 
 
 def calls() -> list[list[str]]:
-    """What systemd was asked, oldest first."""
+    """Return the calls of systemctl and systemd-run, oldest first."""
     return [json.loads(line) for line in (SYSTEMD / "calls").read_text().splitlines()]
 
 
-def keeper() -> int | None:
-    """The id of the keeper's process that runs now."""
+def supervisor_pid() -> int | None:
+    """Return the process id of the running supervisor."""
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if words[:3] == [SYSTEM.encode(), b"-I", AGENT.encode()] and words[3].startswith(b"NOTEBOOK_SSH_"):
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            if command[:3] == [SYSTEM_PYTHON.encode(), b"-I", AGENT.encode()] and command[3].startswith(
+                b"NOTEBOOK_SSH_"
+            ):
                 return int(entry.name)
     return None
 
 
-STORIES = {"users": tell, "systemd": tell_of_systemd}
+SCENARIOS = {"users": users_scenario, "systemd": systemd_scenario}
 
 
-def main(story: str) -> int:
-    """Prepare, tell the story, end everything."""
+def main(scenario: str) -> int:
+    """Prepare the machine, run the scenario, and stop everything."""
     prepare()
     sshd = None
-    if story == "users":
+    if scenario == "users":
         sshd = start_sshd("the notebook's sshd", Path("/etc/ssh/sshd_config"), Path("/mnt/sshd.log"), RealSshd.port)
-    program = f'#!/bin/sh\nexec {PYTHON} /home/stand_in.py "$@"\n'
+    program = f'#!/bin/sh\nexec {NOTEBOOK_PYTHON} /home/stand_in.py "$@"\n'
     shutil.copy(STAND_IN, "/home/stand_in.py")
     Path("/home/stand_in.py").chmod(0o644)
     role = {"key": ACCESS, "secret": SECRET, "token": SESSION, "expires": time.time() + 3600}
     MetadataService("role", role, ("169.254.169.254", 80)).start()
     with Stack() as stack, Download() as download:
-        download.content = ngrok_archive(program)
-        notebook = RealNotebook(Path("/"), stack, RealSshd(), aside=Path("/mnt"))  # type: ignore[arg-type]
+        download.archive = ngrok_archive(program)
+        notebook = RealNotebookHost(Path("/"), stack, RealSshd(), scratch=Path("/mnt"))  # type: ignore[arg-type]
         notebook.settings["ROOT"] = ""
-        notebook.download.content = download.content
+        notebook.download.archive = download.archive
         try:
-            STORIES[story](notebook, stack)
+            SCENARIOS[scenario](notebook, stack)
         except AssertionError:
-            print(notebook.told(), file=sys.stderr)
+            print(notebook.logs(), file=sys.stderr)
             raise
         finally:
             notebook.stop()

@@ -1,8 +1,8 @@
-"""Stand-ins for `systemd-run` and `systemctl`, as far as the block and the agent call them. One file, two names.
+"""Stand-ins for `systemd-run` and `systemctl`, with the options that the block and the agent use. One file, two names.
 
-A unit is a process of its own that keeps its command running, with the environment that systemd gives: a PATH and what
-the EnvironmentFile says, nothing of the caller's (systemd.exec(5)). Calls are written to `calls` beside this file, one
-JSON list a line; `enabled` beside it stands for an sshd that is enabled. An unknown option is an error, as it is there.
+A unit is a process of its own that keeps its command running, with the environment that systemd sets: a PATH and the
+EnvironmentFile, nothing of the caller's (systemd.exec(5)). Calls are written to `calls` next to this file, one JSON list
+a line; `enabled` next to it stands for an sshd that is enabled. An unknown option is an error, as with systemd.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ SSHD = "sshd"
 
 
 def pid_of(unit: str) -> int | None:
-    """The process that stands for a unit, if it runs."""
+    """Return the process id of a unit, or None if it does not run."""
     try:
         pid = int((HERE / f"{unit}.pid").read_text())
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, ValueError):
         return None
-    # Nobody waits for orphans here, so that one that has ended may still be listed.
+    # No process waits for orphans here, so one that has exited may still be listed.
     return None if state == "Z" else pid
 
 
-def end(unit: str) -> int:
-    """End a unit and wait for it; 5 when there is none (systemctl(1), EXIT STATUS)."""
+def stop_unit(unit: str) -> int:
+    """Stop a unit and wait for it; return 5 if there is none (systemctl(1), EXIT STATUS)."""
     pid = pid_of(unit)
     if pid is None:
         return 5
@@ -45,7 +45,7 @@ def end(unit: str) -> int:
 
 
 def systemd_run(words: list[str]) -> int:
-    """Start a transient unit: the options up to the first word that is none, then the command."""
+    """Start a transient unit: options up to the first word that is none, then the command."""
     name, properties = "", {}
     while words and words[0].startswith("-"):
         word = words.pop(0)
@@ -66,17 +66,17 @@ def systemd_run(words: list[str]) -> int:
         os.setsid()
         if os.fork() == 0:
             (HERE / f"{name}.pid").write_text(str(os.getpid()))
-            keep(words, environment, properties)
+            supervise(words, environment, properties)
         os._exit(0)
     os.wait()
     return 0
 
 
-def keep(words: list[str], environment: dict[str, str], properties: dict[str, str]) -> None:
-    """Run the command again and again, until the unit is stopped or the command ends for good."""
+def supervise(words: list[str], environment: dict[str, str], properties: dict[str, str]) -> None:
+    """Restart the command until the unit is stopped or the command exits with the status that prevents it."""
     with (HERE / "journal").open("ab") as journal:
-        there = os.fstat(journal.fileno())
-        environment |= {"JOURNAL_STREAM": f"{there.st_dev}:{there.st_ino}"}
+        stat = os.fstat(journal.fileno())
+        environment |= {"JOURNAL_STREAM": f"{stat.st_dev}:{stat.st_ino}"}
         for descriptor in (1, 2):
             os.dup2(journal.fileno(), descriptor)
     child: subprocess.Popen[bytes] | None = None
@@ -101,10 +101,10 @@ def keep(words: list[str], environment: dict[str, str], properties: dict[str, st
 
 
 def systemctl(words: list[str]) -> int:
-    """`stop UNIT`, and what is asked of sshd."""
+    """Run `stop UNIT`, or one of the commands for sshd."""
     match [word for word in words if word != "--quiet"]:
         case ["stop", unit]:
-            return end(unit)
+            return stop_unit(unit)
         case ["start", "sshd"]:
             if pid_of(SSHD) is None:
                 Path("/run/sshd").mkdir(exist_ok=True)  # RuntimeDirectory= of the unit
@@ -121,7 +121,7 @@ def systemctl(words: list[str]) -> int:
 
 
 def main() -> int:
-    """Note the call, and do it."""
+    """Record the call and run it."""
     name = Path(sys.argv[0]).name
     with (HERE / "calls").open("a") as calls:
         calls.write(json.dumps([name, *sys.argv[1:]]) + "\n")

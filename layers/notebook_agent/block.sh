@@ -1,16 +1,16 @@
 # shellcheck shell=sh
-# The frame of the block: shell text placed inline on top of an owner's script (docs/block.md).
+# The frame of the block: shell text inserted at the top of a script owner's on-start script (docs/block.md).
 #
-# Any POSIX shell with any options may run it. It must end at once with status 0 and leave no trace in the
-# owner's shell. So all of it happens in a subshell, and all that takes time in a background child of that one,
-# which ends as a process of its own session that holds no file descriptor of the owner's (boot.py). That subshell
-# is the left side of a pipeline, which every shell runs in a process of its own. ksh93 runs other subshells in the
-# shell itself: the background child would be the owner's shell's, and the owner's `wait` would wait for the agent.
+# Any POSIX shell with any options may run it. It must return at once with status 0 and change nothing in the owner's
+# shell. So everything runs in a subshell, and everything that takes time in a background child of that subshell, which
+# becomes the leader of a session of its own and holds no file descriptor of the owner's (boot.py). The subshell is the
+# left side of a pipeline, which every shell runs in a process of its own. ksh93 runs other subshells in the shell
+# itself: the background child would belong to the owner's shell, and the owner's `wait` would wait for the agent.
 #
-# Root runs no interpreter that others can write to, and everything below /home/ec2-user is ec2-user's: only
-# the system's Python will do (docs/block.md, "Which Python").
+# Root runs no interpreter that other users can write to, and everything below /home/ec2-user is ec2-user's: only the
+# system's Python is safe (docs/block.md, "Which Python").
 #
-# model/block_program.py drops these lines and fills in the words between @ signs. The settings are words such as
+# rules/block.py drops these comments and substitutes the words between @ signs. The settings are words such as
 # REGION=eu-west-1; boot.py passes them on as arguments, NOTEBOOK_SSH_REGION=eu-west-1.
 ( ( (
 set +eu
@@ -28,6 +28,6 @@ try:
  c=lzma.decompress(base64.b85decode(os.environ.pop("P")))
  if hashlib.sha256(c).hexdigest()[:16]!="@sum@":raise ValueError("damaged block")
  exec(c[:c.index(0)])
-except Exception as e:sys.exit("notebook-ssh: nothing was started: %r"%e)
+except Exception as e:sys.exit("notebook-ssh: not started: %r"%e)
 ' @arguments@ >>"$l" 2>&1
 ) & ) | : ) <>/dev/null >&0 2>&0 || :

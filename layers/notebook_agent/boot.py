@@ -1,31 +1,30 @@
-"""The first part of the block's program: settle down, lay the agent on disk, hand over to what keeps it running.
+"""Installs the agent and hands over to the process that keeps it running: the first part of the block's program.
 
-The frame (block.sh) unpacks this text and the agent's, joined by a NUL, into the bytes `c`, checks their sum
-and runs this part in `python3 -I -c`, as root, with the agent's settings in `sys.argv[1:]`. It ends in another
-program, or in an exception that the frame turns into one line of the log.
+The frame (block.sh) unpacks this source and the agent's, joined by a NUL, into the bytes `c`, verifies their checksum
+and runs this part in `python3 -I -c`, as root, with the agent's settings in `sys.argv[1:]`. It ends in another program,
+or in an exception, of which the frame writes one line to the log.
 """
 
-# What is needed stands in the frame already; the import is for whoever reads or checks this file alone.
+# Both are imported by the frame already; the imports are for tools that read this file alone.
 import os
 import sys
 
-# Nothing of the owner's may be held: a lifecycle script whose output stays open hangs the notebook's start.
-for fd in os.listdir("/proc/self/fd"):
-    if int(fd) > 2:
-        os.closerange(int(fd), int(fd) + 1)
+# No file descriptor of the script owner's may stay open: the notebook's start hangs while a lifecycle script's output
+# is open.
+os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
 os.setsid()
 
-# Root's alone, all the way up: nobody else can put another program in its place.
+# Every directory down to the agent belongs to root, so no other user can replace the program.
 root = os.environ.get("NOTEBOOK_SSH_ROOT", "")
 home = root + "/opt/notebook-ssh"
 agent = home + "/agent.py"
 os.makedirs(home, 0o700, True)
 with open(agent + "~", "wb") as file:
-    file.write(c[c.index(b"\0") + 1 :])  # noqa: F821  (the frame's)
+    file.write(c[c.index(b"\0") + 1 :])  # type: ignore[name-defined]  # noqa: F821  (defined by the frame)
 os.replace(agent + "~", agent)
 
-# Where systemd runs it keeps the agent running, in the place of a former one. Elsewhere a loop does, with a
-# back-off, until a later loop has written its own number, or the agent ends with 64: no more in this boot.
+# Where systemd runs, it restarts the agent, as a unit that replaces an earlier one. Elsewhere a loop does, with a
+# back-off, until a later loop has written its own process id or the agent exits with 64: not again in this boot.
 # EnvironmentFile: proxies are set there, and a unit does not inherit them.
 os.execv(
     "/bin/sh",

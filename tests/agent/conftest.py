@@ -1,4 +1,4 @@
-"""The agent as a program: a notebook in a folder, a stack that answers as the test says, a stand-in for ngrok."""
+"""Fixtures that run the agent: a notebook in a folder, a stack whose replies the test sets, a stand-in for ngrok."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from agent_world import Notebook, Sshd, Stack, lay_identity, program
+from agent_env import NotebookHost, Sshd, Stack, load_program, write_identity
 
 
 @pytest.fixture
@@ -25,18 +25,18 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 @pytest.fixture
-def notebook(tmp_path: Path, stack: Stack, sshd: Sshd) -> Iterator[Notebook]:
-    """A notebook that has just been started; its agent runs when the test says so."""
-    with Notebook(tmp_path / "note book", stack, sshd) as notebook:
+def notebook(tmp_path: Path, stack: Stack, sshd: Sshd) -> Iterator[NotebookHost]:
+    """A notebook that has just been started; the test starts its agent."""
+    with NotebookHost(tmp_path / "note book", stack, sshd) as notebook:
         yield notebook
 
 
 @pytest.fixture
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The agent's program as a module, on a notebook whose root is a temporary folder; what it logs is lost."""
+    """The agent as a module, on a notebook whose root is a temporary folder; its log is discarded."""
     monkeypatch.setenv("NOTEBOOK_SSH_ROOT", str(tmp_path))
-    lay_identity(tmp_path)
-    agent = program("agent")
-    Path(agent.MINE).mkdir(parents=True)
+    write_identity(tmp_path)
+    agent = load_program("agent")
+    Path(agent.STATE_DIR).mkdir(parents=True)
     monkeypatch.setattr(agent, "log", lambda text: None)
     return agent

@@ -1,4 +1,4 @@
-"""The lock by which the keeper is the only one, and people of the notebook who would like to hold it."""
+"""The lock that ensures a single supervisor, and processes of other users that try to hold it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from agent_world import program
+from agent_env import load_program
 
-HOLDS = """
+HOLD_LOCK = """
 import fcntl, os, struct, sys, time
 lock = os.open(sys.argv[1], os.O_RDWR)
 fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
@@ -30,31 +30,31 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "lock"
 
 
-def test_nobody_but_its_owner_can_open_it(lock: Path) -> None:
+def test_only_root_can_open_it(lock: Path) -> None:
     before = os.umask(0o22)
     try:
-        os.close(program("agent").take_over())
+        os.close(load_program("agent").acquire_agent_lock())
     finally:
         os.umask(before)
     assert stat.S_IMODE(lock.stat().st_mode) == 0o600
 
 
-def test_whoever_holds_it_by_an_open_file_is_no_process_to_end(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel names -1 as its holder (fcntl(2), "Open file description locks"); kill(2) would take that for everybody."""
+def test_the_holder_of_an_open_file_lock_is_not_killed(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel returns -1 as its holder (fcntl(2), "Open file description locks"); for kill(2) that is every process."""
     lock.touch()
-    agent = program("agent")
-    ended: list[int] = []
-    monkeypatch.setattr(agent.os, "kill", lambda pid, sent: ended.append(pid))
+    agent = load_program("agent")
+    killed: list[int] = []
+    monkeypatch.setattr(agent.os, "kill", lambda pid, number: killed.append(pid))
     monkeypatch.setattr(agent.time, "sleep", lambda seconds: None)
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDS, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", HOLD_LOCK, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         with open(lock, "r+b") as file:
-            asked = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
-        assert struct.unpack("hhqqi4x", asked)[4] == -1
-        with pytest.raises(SystemExit, match="another agent stays"):
-            agent.take_over()
+            flock = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+        assert struct.unpack("hhqqi4x", flock)[4] == -1
+        with pytest.raises(SystemExit, match="another agent holds the lock"):
+            agent.acquire_agent_lock()
         holder.communicate(b"")
-    assert ended == []
+    assert killed == []

@@ -1,4 +1,4 @@
-"""How often the stack is asked: as it says, and ever less often while it does not answer. No process, no waiting."""
+"""When the agent reports: as the stack requests, and with a back-off without a reply. No process, no waiting."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-Reply = dict[str, Any]
+Result = dict[str, Any]
 
 
 @pytest.fixture
-def exchange(agent: ModuleType) -> Callable[[Reply], Any]:
-    """Makes an exchange that gets this reply to every report."""
+def make_client(agent: ModuleType) -> Callable[[Result], Any]:
+    """Return a function that makes a client whose every report has this result."""
 
-    def make(reply: Reply) -> Any:
-        made = agent.Exchange()
-        made.errand = lambda program, verb, ask: reply
-        return made
+    def make(result: Result) -> Any:
+        client = agent.StackClient()
+        client.run_helper = lambda program, verb, request: result
+        return client
 
     return make
 
@@ -30,109 +30,110 @@ NOW = 1_800_000_000
 
 @pytest.fixture
 def clock(agent: ModuleType, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The module `time` as the agent has it; the test says what its `time()` answers."""
+    """The agent's module `time`; the test sets its function `time()`."""
     clock = SimpleNamespace(**{name: getattr(agent.time, name) for name in dir(agent.time) if name[0] != "_"})
     monkeypatch.setattr(agent, "time", clock)
     return clock
 
 
-def http_date(moment: float) -> str:
-    return formatdate(moment, usegmt=True)
+def http_date(seconds: float) -> str:
+    return formatdate(seconds, usegmt=True)
 
 
-def good(**more: Any) -> Reply:
+def good(**more: Any) -> Result:
     return {"status": 200, "text": json.dumps({"mode": "ngrok", "sync_after": 300} | more)}
 
 
-def test_the_stack_sets_the_pace_and_no_two_notebooks_keep_step(exchange: Callable[[Reply], Any]) -> None:
-    asking = exchange(good())
+def test_the_stack_sets_the_interval_and_jitter_is_added(make_client: Callable[[Result], Any]) -> None:
+    client = make_client(good())
     delays = set()
     for _ in range(50):
-        assert asking.sync({})
-        delays.add(asking.delay)
+        assert client.sync({})
+        delays.add(client.delay)
     assert 270 <= min(delays) < max(delays) <= 330
     assert len(delays) > 40
 
 
-@pytest.mark.parametrize(("told", "least", "most"), [(0, 0.9, 1.1), (-5, 0.9, 1.1), (10**9, 3240, 3960)])
-def test_a_pace_beyond_reason_is_not_taken(
-    exchange: Callable[[Reply], Any], told: int, least: float, most: float
+@pytest.mark.parametrize(("sync_after", "least", "most"), [(0, 0.9, 1.1), (-5, 0.9, 1.1), (10**9, 3240, 3960)])
+def test_an_interval_out_of_range_is_limited(
+    make_client: Callable[[Result], Any], sync_after: int, least: float, most: float
 ) -> None:
-    asking = exchange(good(sync_after=told))
-    asking.sync({})
-    assert least <= asking.delay <= most
+    client = make_client(good(sync_after=sync_after))
+    client.sync({})
+    assert least <= client.delay <= most
 
 
 @pytest.mark.parametrize(
-    "reply",
+    "result",
     [
         {"status": 0, "text": "no answer"},
         {"status": 500, "text": ""},
         {"status": 200, "text": "<html>"},
         {"status": 200, "text": "[]"},
-        good(mode="nonsense"),
+        good(mode=None),
+        good(mode=["ngrok"]),
         good(sync_after="soon"),
     ],
 )
-def test_it_is_asked_ever_less_often_up_to_two_minutes(exchange: Callable[[Reply], Any], reply: Reply) -> None:
-    asking = exchange(reply)
-    asking.answer = {"mode": "bastion"}
+def test_the_back_off_grows_to_two_minutes(make_client: Callable[[Result], Any], result: Result) -> None:
+    client = make_client(result)
+    client.reply = {"mode": "bastion"}
     for attempt in range(1, 12):
-        assert not asking.sync({})
-        assert 0.5 * min(2**attempt, 120) <= asking.delay <= min(2**attempt, 120)
-    assert asking.answer == {"mode": "bastion"}, "what was known stays"
-    assert asking.failed[1] == ("unreadable" if reply["status"] == 200 else reply["text"]), "it could hold the token"
+        assert not client.sync({})
+        assert 0.5 * min(2**attempt, 120) <= client.delay <= min(2**attempt, 120)
+    assert client.reply == {"mode": "bastion"}, "the last reply is kept"
+    assert client.error[1] == ("unreadable" if result["status"] == 200 else result["text"]), "it could hold the token"
 
 
-def test_the_first_answer_after_failures_ends_the_back_off(exchange: Callable[[Reply], Any]) -> None:
-    asking = exchange({"status": 503, "text": ""})
+def test_the_first_reply_after_failures_ends_the_back_off(make_client: Callable[[Result], Any]) -> None:
+    client = make_client({"status": 503, "text": ""})
     for _ in range(5):
-        asking.sync({})
-    asking.errand = exchange(good()).errand
-    assert asking.sync({})
-    assert (asking.failures, asking.failed) == (0, None)
+        client.sync({})
+    client.run_helper = make_client(good()).run_helper
+    assert client.sync({})
+    assert (client.failures, client.error) == (0, None)
 
 
-@pytest.mark.parametrize(("ahead", "kept"), [(0, 0), (1, 0), (7200, 7200), (-10800, -10800)])
-def test_the_stacks_clock_counts_where_they_differ(
-    clock: SimpleNamespace, exchange: Callable[[Reply], Any], ahead: int, kept: int
+@pytest.mark.parametrize(("ahead", "offset"), [(0, 0), (1, 0), (7200, 7200), (-10800, -10800)])
+def test_the_stacks_clock_is_used_if_they_differ(
+    clock: SimpleNamespace, make_client: Callable[[Result], Any], ahead: int, offset: int
 ) -> None:
     clock.time = lambda: NOW
-    asking = exchange(good(until=NOW + kept + 60) | {"date": http_date(NOW + ahead)})
-    asking.sync({})
-    assert asking.ahead == kept
-    assert asking.mode() == "ngrok"
+    client = make_client(good(until=NOW + offset + 60) | {"date": http_date(NOW + ahead)})
+    client.sync({})
+    assert client.clock_offset == offset
+    assert client.mode() == "ngrok"
     clock.time = lambda: NOW + 60
-    assert asking.mode() == "off"
+    assert client.mode() == "off"
 
 
-def test_a_clock_that_is_wrong_is_known_after_one_answer_and_put_right_at_once(
-    clock: SimpleNamespace, exchange: Callable[[Reply], Any]
+def test_a_wrong_clock_is_corrected_after_one_response(
+    clock: SimpleNamespace, make_client: Callable[[Result], Any]
 ) -> None:
-    """Twenty minutes are too many for a signature (SigV4 admits five), and for the stack to believe when a boot began."""
+    """Twenty minutes are too many for a signature (SigV4 allows five), and for the stack to accept `booted_at`."""
     clock.time = lambda: NOW
-    asking = exchange({"status": 0, "text": "no answer"})
+    client = make_client({"status": 0, "text": "no answer"})
     for _ in range(9):
-        asking.sync({})
-    named = asking.boot
+        client.sync({})
+    boot = client.boot
     refusal = {"text": '{"message": "Signature expired"}', "date": http_date(NOW - 1200)}
-    asking.errand = exchange(refusal | {"status": 403}).errand
-    asking.sync({})
-    assert asking.delay <= 2, "not after two minutes, as in vain before"
-    asking.errand = exchange(refusal | {"status": 400}).errand
-    asking.sync({})
-    assert asking.boot["boot"] != named["boot"]
-    assert named["booted_at"] - asking.boot["booted_at"] == 1200
-    asking.sync({})
-    assert asking.delay > 2, "and once only: its clock is known by now"
+    client.run_helper = make_client(refusal | {"status": 403}).run_helper
+    client.sync({})
+    assert client.delay <= 2, "not after two minutes, as before"
+    client.run_helper = make_client(refusal | {"status": 400}).run_helper
+    client.sync({})
+    assert client.boot["boot"] != boot["boot"]
+    assert boot["booted_at"] - client.boot["booted_at"] == 1200
+    client.sync({})
+    assert client.delay > 2, "and only once: the offset is known now"
 
 
-def test_each_report_is_newer_than_the_last_also_after_a_restart_of_the_agent(exchange: Callable[[Reply], Any]) -> None:
+def test_the_sequence_grows_across_restarts_of_the_agent(make_client: Callable[[Result], Any]) -> None:
     sequence = []
     for _ in range(2):
-        asking = exchange(good())
+        client = make_client(good())
         for _ in range(3):
-            asking.sync({})
-            sequence.append(asking.sequence)
+            client.sync({})
+            sequence.append(client.sequence)
     assert sequence[:3] == sorted(set(sequence[:3]))
     assert sequence[3] >= sequence[0], "it grows with the time since boot"

@@ -1,4 +1,4 @@
-"""The agent on a machine laid out as a notebook is: real paths, a real ec2-user without sudo, a real sshd on port 22."""
+"""The agent with a notebook's real paths, a real ec2-user without sudo, and a real sshd on port 22."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import sys
 
 import needs
 import pytest
-from agent_world import PROJECT
+from agent_env import PROJECT
 
 from patience import LIMIT_S
 
 
 @pytest.mark.needs_root
-@pytest.mark.parametrize("story", ["users", "systemd"])
-def test_root_and_ec2_user_each_do_their_part(story: str) -> None:
-    """The story is in agent_real_paths.py; what it prints explains a failure."""
+@pytest.mark.parametrize("scenario", ["users", "systemd"])
+def test_root_and_ec2_user_each_do_their_part(scenario: str) -> None:
+    """The scenarios are in agent_real_paths.py; the output explains a failure."""
     needs.root("for a user and namespaces of its own")
     needs.mounts()
     needs.networks()
     for name in ("rsync", "scp", "setpriv", "sftp", "sshd"):
         needs.program(name)
     command = ["unshare", "--mount", "--propagation", "unchanged", "--net", "--pid", "--fork", "--kill-child"]
-    ended = subprocess.run(
-        [*command, sys.executable, PROJECT / "tests" / "agent_real_paths.py", story],
+    completed = subprocess.run(
+        [*command, sys.executable, PROJECT / "tests" / "agent_real_paths.py", scenario],
         capture_output=True,
         text=True,
         timeout=10 * LIMIT_S,
         check=False,
         env={**os.environ, "PYTHONPATH": f"{PROJECT / 'tests'}:{PROJECT / 'local'}:{PROJECT / 'layers/core'}"},
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert completed.returncode == 0, completed.stdout + completed.stderr

@@ -1,6 +1,6 @@
-"""The block run for real: by many shells, in front of owners' scripts, where everything can go wrong.
+"""The block executed by many shells, in front of script owners' scripts, with faults of every kind.
 
-The agent here is a stand-in that writes down what it was given, waits to be let go, and ends as it is told.
+The agent here is a stand-in that records its arguments and environment, waits for the test, and exits with its status.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 import namespaces
 import needs
 import pytest
-from agent_world import until
+from agent_env import wait_until
 
 from notebook_ssh.model.block_program import BlockSettings, minify, render_block
-from notebook_ssh.model.managed_block import Block, Inserted, splice
+from notebook_ssh.model.managed_block import Block, Inserted, insert_block
 from patience import LIMIT_S
 
 LAYER = Path(__file__).resolve().parents[2] / "layers" / "notebook_agent"
@@ -34,19 +34,19 @@ SETTINGS = BlockSettings("team-ssh", "1.0.0", "eu-west-1", "https://a1.execute-a
 
 STAND_IN = """
 import json, os, sys
-here = os.environ["NOTEBOOK_SSH_ROOT"]
-status = os.umask(0)
-os.umask(status)
-told = {
-    "words": sys.argv[1:], "cwd": os.getcwd(), "umask": status, "pid": os.getpid(), "loop": os.getppid(),
+root = os.environ["NOTEBOOK_SSH_ROOT"]
+umask = os.umask(0)
+os.umask(umask)
+record = {
+    "arguments": sys.argv[1:], "cwd": os.getcwd(), "umask": umask, "pid": os.getpid(), "loop": os.getppid(),
     "session": os.getsid(0), "isolated": sys.flags.isolated, "home": os.environ.get("HOME"),
     "fds": [os.readlink("/proc/self/fd/" + f) for f in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + f)],
     "names": sorted(os.environ),
 }
-with open(here + "/seen", "a") as file:
-    file.write(json.dumps(told) + chr(10))
-with open(here + "/leave") as pipe:
-    sys.exit(int(pipe.read() or 1))
+with open(root + "/records", "a") as file:
+    file.write(json.dumps(record) + chr(10))
+with open(root + "/exit") as fifo:
+    sys.exit(int(fifo.read() or 1))
 """
 
 SHELLS = [
@@ -54,20 +54,20 @@ SHELLS = [
     "/bin/dash -euxC", "/usr/bin/env bash", "/bin/bash -m", "/bin/bash -v", "/bin/busybox sh", "/bin/ksh93 -eu",
     "/bin/mksh -eu", "/bin/zsh -eu",
 ]  # fmt: skip
-"""Each is tried on every machine: `make test` installs those that are missing."""
+"""Each is tested on every machine: `make test` installs those that are missing."""
 
 
-def begun(shell: str, text: bytes = b"") -> bytes:
-    """A script for `shell`."""
+def script_for(shell: str, text: bytes = b"") -> bytes:
+    """Return a script for `shell`."""
     needs.program(next(name for name in re.findall(r"\w+", shell) if name not in ("bin", "usr", "env", "S")))
     return f"#!{shell}\n".encode() + text
 
 
 @dataclass
 class Machine:
-    """A folder that plays `/`, a stand-in agent, and what ran in it. `home` may hold blanks.
+    """A folder in the place of `/`, and a stand-in agent. `home` may contain spaces.
 
-    python: what the block takes for the system's Python. agent: the program in the block.
+    python: the system's Python for the block. agent: the program in the block.
     """
 
     home: Path
@@ -78,62 +78,62 @@ class Machine:
     def __post_init__(self) -> None:
         self.root = self.home / "the root"
         self.root.mkdir(parents=True)
-        os.mkfifo(self.root / "leave")
-        # Held open for both, so that neither the agent's opening nor ours waits.
-        self.leave = os.open(self.root / "leave", os.O_RDWR | os.O_NONBLOCK)
+        os.mkfifo(self.root / "exit")
+        # Open for reading and writing, so that neither the agent's open nor this one blocks.
+        self.exit_fifo = os.open(self.root / "exit", os.O_RDWR | os.O_NONBLOCK)
 
     def block(self) -> Block:
         return render_block(FRAME, BOOT, self.agent, SETTINGS)
 
-    def spliced(self, script: bytes) -> bytes:
-        outcome = splice(script, self.block())
+    def with_block(self, script: bytes) -> bytes:
+        outcome = insert_block(script, self.block())
         assert isinstance(outcome, Inserted)
         return outcome.script
 
     def environment(self) -> dict[str, str]:
-        """What SageMaker gives, and no more; `HOME` is not among it."""
-        told = {"PATH": f"{self.home}/bin:/usr/bin:/bin", "NOTEBOOK_SSH_ROOT": str(self.root)}
-        return told | {"NOTEBOOK_SSH_PYTHON": self.python} | self.extra
+        """Return the environment that SageMaker gives to a script; it has no `HOME`."""
+        variables = {"PATH": f"{self.home}/bin:/usr/bin:/bin", "NOTEBOOK_SSH_ROOT": str(self.root)}
+        return variables | {"NOTEBOOK_SSH_PYTHON": self.python} | self.extra
 
     def run(self, script: bytes, **changes: Any) -> subprocess.CompletedProcess[bytes]:
-        """Run `script` as the kernel would, by its first line; it ends, and lets go of its output, within the limit."""
+        """Run `script` as the kernel does, by its first line; it must exit and close its output within the timeout."""
         path = self.home / "OnStart"
         path.write_bytes(script)
         path.chmod(0o700)
-        usual: dict[str, Any] = {"env": self.environment(), "cwd": "/tmp", "stdin": subprocess.DEVNULL}
+        defaults: dict[str, Any] = {"env": self.environment(), "cwd": "/tmp", "stdin": subprocess.DEVNULL}
         with_output = {"capture_output": True, "timeout": LIMIT_S, "check": False}
-        return subprocess.run([path, "first", "second word"], **(usual | with_output | changes))
+        return subprocess.run([path, "first", "second word"], **(defaults | with_output | changes))
 
-    def seen(self, count: int = 1) -> list[dict[str, Any]]:
-        """What the stand-in wrote down, once it has done so `count` times."""
-        path = self.root / "seen"
-        until(
+    def records(self, count: int = 1) -> list[dict[str, Any]]:
+        """Return the stand-in's records, once there are `count`."""
+        path = self.root / "records"
+        wait_until(
             lambda: path.exists() and path.read_text().count("\n") >= count, f"the agent is started {count} times", self
         )
         return [json.loads(line) for line in path.read_text().splitlines()]
 
-    def told(self) -> str:
-        """The log; nothing when there is none."""
+    def logs(self) -> str:
+        """Return the log, or "" if there is none."""
         path = self.root / "var/log/notebook-ssh.log"
         return path.read_text() if path.exists() else ""
 
-    def logged(self, words: str) -> str:
-        """The log, once `words` stand in it."""
-        until(lambda: words in self.told(), f"the log says {words!r}", self)
-        return self.told()
+    def wait_for_log(self, text: str) -> str:
+        """Return the log, once it contains `text`."""
+        wait_until(lambda: text in self.logs(), f"the log contains {text!r}", self)
+        return self.logs()
 
     def close(self) -> None:
-        """End what was started here: the processes whose environment names this very folder."""
+        """Kill the processes whose environment has this folder."""
         marker = f"NOTEBOOK_SSH_ROOT={self.root}\0".encode()
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if marker in (process / "environ").read_bytes():
                     os.kill(int(process.name), signal.SIGKILL)
-        os.close(self.leave)
+        os.close(self.exit_fifo)
 
 
-def has_ended(process: int) -> bool:
-    """Whether `process` is gone, or waits for nothing but its parent's word."""
+def has_exited(process: int) -> bool:
+    """Return whether `process` has exited; it may be a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
@@ -142,7 +142,7 @@ def has_ended(process: int) -> bool:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    """A machine whose stand-in agents end with the test."""
+    """A machine whose stand-in agents are killed after the test."""
     machine = Machine(tmp_path)
     (tmp_path / "bin").mkdir()
     yield machine
@@ -150,15 +150,15 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 
 def stub(machine: Machine, name: str, text: str) -> None:
-    """A program `name` that comes first in the script's PATH."""
+    """Create a program `name` in the first directory of the script's PATH."""
     path = machine.home / "bin" / name
     path.write_text(text)
     path.chmod(0o755)
 
 
-# --- nothing of the owner's changes -------------------------------------------------------------------------------
+# --- the owner's shell is unchanged -------------------------------------------------------------------------------
 
-LOOK = rb"""printf 'status %s, last argument %s, background %s\n' "$?" "${_-}" "${!-none}"
+PRINT_STATE = rb"""printf 'status %s, last argument %s, background %s\n' "$?" "${_-}" "${!-none}"
 echo "$0: $# $*"
 echo "options $-"
 pwd
@@ -175,57 +175,57 @@ echo "waited $?"
 """
 
 
-def state(shell: str, seen: subprocess.CompletedProcess[bytes]) -> str:
-    """What `LOOK` said, without times and the numbers of pipes."""
-    said = seen.stdout.decode()
+def state(shell: str, completed: subprocess.CompletedProcess[bytes]) -> str:
+    """Return what `PRINT_STATE` printed, without times and the numbers of pipes."""
+    output = completed.stdout.decode()
     if "zsh" in shell:
-        # It waits by a pipe of its own until a program is started, and may still hold that when the program looks.
-        said = re.sub(r"^l.* ([3-9]|\d\d) -> pipe:.*\n", "", said, flags=re.MULTILINE)
-    return re.sub(r"^[dl].* (\d+ -> [^\d\n]*).*$", r"\1", said, flags=re.MULTILINE)
+        # It uses a pipe of its own until a program is started, and may still have it open when the program lists them.
+        output = re.sub(r"^l.* ([3-9]|\d\d) -> pipe:.*\n", "", output, flags=re.MULTILINE)
+    return re.sub(r"^[dl].* (\d+ -> [^\d\n]*).*$", r"\1", output, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_owners_shell_looks_the_same_with_and_without_the_block(shell: str, machine: Machine) -> None:
-    script = begun(shell, LOOK)
+def test_the_owners_shell_has_the_same_state_with_and_without_the_block(shell: str, machine: Machine) -> None:
+    script = script_for(shell, PRINT_STATE)
     without = machine.run(script)
-    with_block = machine.run(machine.spliced(script))
+    with_block = machine.run(machine.with_block(script))
     assert state(shell, with_block) == state(shell, without)
     assert (with_block.returncode, without.returncode) == (0, 0), without.stderr
     assert b"waited 0" in without.stdout
     assert b"options" in without.stdout
-    machine.seen()
+    machine.records()
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_agent_runs_apart_from_the_owners_process(shell: str, machine: Machine) -> None:
+def test_the_agent_runs_detached_from_the_owners_process(shell: str, machine: Machine) -> None:
     read, write = os.pipe()
-    kept = os.open("/etc/passwd", os.O_RDONLY)
-    script = begun(shell, b"umask 0\ncd /usr\n")
-    machine.run(machine.spliced(script), pass_fds=(write, kept), umask=0o007)
+    inherited = os.open("/etc/passwd", os.O_RDONLY)
+    script = script_for(shell, b"umask 0\ncd /usr\n")
+    machine.run(machine.with_block(script), pass_fds=(write, inherited), umask=0o007)
     os.close(write)
-    os.close(kept)
-    (told,) = machine.seen()
-    # The stand-in still waits; a descriptor of the owner's in its hands would keep this pipe open.
+    os.close(inherited)
+    (record,) = machine.records()
+    # The stand-in still runs; with a descriptor of the owner's it would keep this pipe open.
     assert select.select([read], [], [], LIMIT_S)[0] == [read]
     assert os.read(read, 1) == b""
     os.close(read)
     log = f"{machine.root}/var/log/notebook-ssh.log"
-    assert sorted(told["fds"]) == ["/dev/null", log, log]
-    assert told["words"] == [
+    assert sorted(record["fds"]) == ["/dev/null", log, log]
+    assert record["arguments"] == [
         "NOTEBOOK_SSH_STACK=team-ssh",
         "NOTEBOOK_SSH_VERSION=1.0.0",
         "NOTEBOOK_SSH_REGION=eu-west-1",
         "NOTEBOOK_SSH_API=https://a1.execute-api.eu-west-1.amazonaws.com/v1",
         "NOTEBOOK_SSH_TAG_KEY=ssh",
     ]
-    assert (told["cwd"], told["umask"], told["isolated"]) == ("/", 0o022, 1)
-    assert told["session"] == told["loop"] not in (os.getsid(0), told["pid"])
-    assert "P" not in told["names"]
+    assert (record["cwd"], record["umask"], record["isolated"]) == ("/", 0o022, 1)
+    assert record["session"] == record["loop"] not in (os.getsid(0), record["pid"])
+    assert "P" not in record["names"]
 
 
-def test_the_agent_lies_where_only_root_comes(machine: Machine) -> None:
-    machine.run(machine.spliced(b"#!/bin/sh\n"))
-    machine.seen()
+def test_the_agent_is_installed_where_only_root_has_access(machine: Machine) -> None:
+    machine.run(machine.with_block(b"#!/bin/sh\n"))
+    machine.records()
     home = machine.root / "opt/notebook-ssh"
     assert (home / "agent.py").read_text() == minify(STAND_IN)
     assert home.stat().st_mode & 0o777 == 0o700
@@ -276,34 +276,34 @@ echo never
 
 
 @pytest.mark.parametrize(("shell", "text"), OWNERS.values(), ids=OWNERS.keys())
-def test_owners_scripts_do_what_they_did(shell: str, text: str, machine: Machine) -> None:
+def test_owners_scripts_have_the_same_effects(shell: str, text: str, machine: Machine) -> None:
     stub(machine, "crontab", '#!/bin/sh\n[ "$1" = - ] && echo "crontab: $(cat)"\n')
     stub(machine, "sudo", "#!/bin/sh\nexec /bin/bash\n")
     stub(machine, "pretended-reboot", "#!/bin/sh\necho rebooting\n")
-    script = begun(shell, text.encode())
-    seen = []
-    for number, content in enumerate((script, machine.spliced(script))):
+    script = script_for(shell, text.encode())
+    effects = []
+    for number, content in enumerate((script, machine.with_block(script))):
         home = machine.home / f"home {number}"
         home.mkdir()
         machine.extra["HOMEDIR"] = str(home)
         done = machine.run(content, input=b"from outside\n", stdin=None)
-        said = re.sub(rb"(line |: )\d+", rb"\1N", done.stderr)
+        errors = re.sub(rb"(line |: )\d+", rb"\1N", done.stderr)
         files = {path.name: path.read_bytes() for path in home.iterdir()}
-        seen.append((done.returncode, done.stdout, said, files))
-    assert seen[1] == seen[0]
-    assert len(machine.seen()) == 1
+        effects.append((done.returncode, done.stdout, errors, files))
+    assert effects[1] == effects[0]
+    assert len(machine.records()) == 1
 
 
-def test_a_script_without_a_shebang_line_is_run_by_a_shell_as_before(machine: Machine) -> None:
+def test_a_script_without_a_shebang_line_still_runs_in_a_shell(machine: Machine) -> None:
     path = machine.home / "OnStart"
-    path.write_bytes(machine.spliced(b"echo hello\nexit 4\n"))
+    path.write_bytes(machine.with_block(b"echo hello\nexit 4\n"))
     path.chmod(0o700)
     done = subprocess.run(["sh", "-c", '"$0"', path], env=machine.environment(), capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (4, b"hello\n")
-    machine.seen()
+    machine.records()
 
 
-# --- everything goes wrong ----------------------------------------------------------------------------------------
+# --- faults ----------------------------------------------------------------------------------------
 
 HELLO = b'set -e\necho "hello $?"\n'
 
@@ -322,20 +322,20 @@ def broken_python(machine: Machine) -> str:
 def full_disk(machine: Machine) -> str:
     (machine.root / "opt/notebook-ssh").mkdir(parents=True)
     (machine.root / "opt/notebook-ssh/agent.py~").symlink_to("/dev/full")
-    return "nothing was started: OSError(28"
+    return "not started: OSError(28"
 
 
-def no_place_for_the_agent(machine: Machine) -> str:
+def no_directory_for_the_agent(machine: Machine) -> str:
     (machine.root / "opt").write_text("a file")
-    return "nothing was started: "
+    return "not started: "
 
 
-def no_place_at_all(machine: Machine) -> str:
-    machine.extra["NOTEBOOK_SSH_ROOT"] = "/proc/self"  # nobody can make a folder there, not even root
+def no_writable_root(machine: Machine) -> str:
+    machine.extra["NOTEBOOK_SSH_ROOT"] = "/proc/self"  # not even root can create a folder there
     return ""
 
 
-def no_place_but_a_device(machine: Machine) -> str:
+def a_device_as_the_root(machine: Machine) -> str:
     machine.extra["NOTEBOOK_SSH_ROOT"] = "/dev/null"
     return ""
 
@@ -351,25 +351,25 @@ FAULTS = [
     no_python,
     broken_python,
     full_disk,
-    no_place_for_the_agent,
-    no_place_at_all,
-    no_place_but_a_device,
+    no_directory_for_the_agent,
+    no_writable_root,
+    a_device_as_the_root,
     a_full_log,
 ]
 
 
 @pytest.mark.parametrize("shell", [shell for shell in SHELLS if " -v" not in shell])
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_a_fault_is_the_logs_affair_and_not_the_owners(
+def test_a_fault_is_logged_and_does_not_affect_the_owners_script(
     fault: Callable[[Machine], str], shell: str, machine: Machine
 ) -> None:
-    said = fault(machine)
-    script = begun(shell, HELLO)
-    done, without = machine.run(machine.spliced(script)), machine.run(script)
+    message = fault(machine)
+    script = script_for(shell, HELLO)
+    done, without = machine.run(machine.with_block(script)), machine.run(script)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"hello 0\n", without.stderr)
-    if said:
-        machine.logged(said)
-        assert machine.told().count("\n") == 1
+    if message:
+        machine.wait_for_log(message)
+        assert machine.logs().count("\n") == 1
 
 
 READ_ONLY = """
@@ -392,7 +392,7 @@ def test_a_real_file_system_that_is_read_only_or_full(state: str, shell: str, ma
     machine.extra["NOTEBOOK_SSH_ROOT"] = str(disk)
     machine.agent = "import os\n" + "".join(f"name_{n} = {os.urandom(20).hex()!r}\n" for n in range(60))
     script = machine.home / "OnStart"
-    script.write_bytes(machine.spliced(begun(shell, HELLO)))
+    script.write_bytes(machine.with_block(script_for(shell, HELLO)))
     script.chmod(0o700)
     done = subprocess.run(
         [*namespaces.of_mounts(), "sh", "-c", READ_ONLY, "sh", disk, state, script],
@@ -402,51 +402,51 @@ def test_a_real_file_system_that_is_read_only_or_full(state: str, shell: str, ma
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash -eu"])
-def test_an_unwritable_log_does_not_keep_the_agent_from_running(shell: str, machine: Machine) -> None:
+def test_the_agent_runs_with_an_unwritable_log(shell: str, machine: Machine) -> None:
     (machine.root / "var/log/notebook-ssh.log").mkdir(parents=True)
-    done = machine.run(machine.spliced(begun(shell, HELLO)))
+    done = machine.run(machine.with_block(script_for(shell, HELLO)))
     assert (done.returncode, done.stdout, done.stderr) == (0, b"hello 0\n", b"")
-    assert sorted(machine.seen()[0]["fds"]) == ["/dev/null"] * 3
+    assert sorted(machine.records()[0]["fds"]) == ["/dev/null"] * 3
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_without_a_place_for_the_log_the_agent_runs_all_the_same(shell: str, machine: Machine) -> None:
+def test_the_agent_runs_without_a_directory_for_the_log(shell: str, machine: Machine) -> None:
     (machine.root / "var").write_text("a file")
-    machine.run(machine.spliced(begun(shell)))
-    assert machine.seen()[0]["fds"] == ["/dev/null"] * 3
+    machine.run(machine.with_block(script_for(shell)))
+    assert machine.records()[0]["fds"] == ["/dev/null"] * 3
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_environment_may_be_bare(shell: str, machine: Machine) -> None:
+def test_the_environment_may_be_empty(shell: str, machine: Machine) -> None:
     environment = {name: value for name, value in machine.environment().items() if name.startswith("NOTEBOOK")}
-    script = begun(shell, b":\n")
-    done, without = (machine.run(content, env=environment) for content in (machine.spliced(script), script))
+    script = script_for(shell, b":\n")
+    done, without = (machine.run(content, env=environment) for content in (machine.with_block(script), script))
     assert (done.returncode, done.stdout) == (0, b"")
     assert done.stderr == without.stderr or " -v" in shell
-    machine.seen()
+    machine.records()
 
 
-def test_programs_are_found_where_the_path_names_none(machine: Machine) -> None:
+def test_programs_are_found_without_a_usable_path(machine: Machine) -> None:
     machine.extra["PATH"] = "/nowhere"
-    machine.run(machine.spliced(b"#!/bin/sh\n"))
+    machine.run(machine.with_block(b"#!/bin/sh\n"))
     log = f"{machine.root}/var/log/notebook-ssh.log"
-    assert sorted(machine.seen()[0]["fds"]) == ["/dev/null", log, log]
+    assert sorted(machine.records()[0]["fds"]) == ["/dev/null", log, log]
 
 
-def test_pythons_own_variables_have_no_say(machine: Machine) -> None:
+def test_pythons_environment_variables_are_ignored(machine: Machine) -> None:
     (machine.home / "base64.py").write_text("raise SystemExit('not the standard library')\n")
     machine.extra["PYTHONPATH"] = str(machine.home)
-    machine.run(machine.spliced(b"#!/bin/sh\n"))
-    machine.seen()
+    machine.run(machine.with_block(b"#!/bin/sh\n"))
+    machine.records()
 
 
-def test_a_shell_that_forbids_redirections_goes_on_with_the_owners_script(machine: Machine) -> None:
-    done = machine.run(machine.spliced(b"#!/bin/bash -re\n" + HELLO))
+def test_a_shell_that_forbids_redirections_runs_the_owners_script(machine: Machine) -> None:
+    done = machine.run(machine.with_block(b"#!/bin/bash -re\n" + HELLO))
     assert (done.returncode, done.stdout) == (0, b"hello 0\n")
 
 
 def damaged(script: bytes, how: str) -> bytes:
-    """`script` with other bytes in its payload."""
+    """Return `script` with other bytes in its payload."""
     start = script.index(b"P='") + 3
     end = script.index(b"'", start)
     payload = script[start:end]
@@ -455,81 +455,81 @@ def damaged(script: bytes, how: str) -> bytes:
             payload = payload[:-100]
         case "emptied":
             payload = b""
-        case "one sign changed":
+        case "one character changed":
             payload = payload[:100] + (b"A" if payload[100:101] != b"A" else b"B") + payload[101:]
         case "not base85":
             payload = b"\xff\xfe" + payload
     return script[:start] + payload + script[end:]
 
 
-@pytest.mark.parametrize("how", ["cut", "emptied", "one sign changed", "not base85"])
+@pytest.mark.parametrize("how", ["cut", "emptied", "one character changed", "not base85"])
 def test_a_corrupt_payload_leaves_one_line_in_the_log_and_nothing_else(how: str, machine: Machine) -> None:
-    done = machine.run(damaged(machine.spliced(b"#!/bin/bash\n" + HELLO), how))
+    done = machine.run(damaged(machine.with_block(b"#!/bin/bash\n" + HELLO), how))
     assert (done.returncode, done.stdout, done.stderr) == (0, b"hello 0\n", b"")
-    assert machine.logged("notebook-ssh: nothing was started: ").count("\n") == 1
-    assert sorted(path.name for path in machine.root.rglob("*")) == ["leave", "log", "notebook-ssh.log", "var"]
+    assert machine.wait_for_log("notebook-ssh: not started: ").count("\n") == 1
+    assert sorted(path.name for path in machine.root.rglob("*")) == ["exit", "log", "notebook-ssh.log", "var"]
 
 
-def test_a_sound_payload_with_another_sum_is_not_run(machine: Machine) -> None:
-    script = re.sub(rb'!="[0-9a-f]{16}"', b'!="0000000000000000"', machine.spliced(b"#!/bin/sh\n"))
+def test_a_payload_with_another_checksum_is_not_run(machine: Machine) -> None:
+    script = re.sub(rb'!="[0-9a-f]{16}"', b'!="0000000000000000"', machine.with_block(b"#!/bin/sh\n"))
     machine.run(script)
-    machine.logged("damaged block")
+    machine.wait_for_log("damaged block")
     assert not (machine.root / "opt").exists()
 
 
 def test_the_owners_script_does_not_wait_for_a_slow_python(machine: Machine) -> None:
     gate = machine.home / "gate"
     os.mkfifo(gate)
-    stub(machine, "python", f"#!/bin/sh\nread line <'{gate}'\necho \"let through: $line\" >&2\n")
+    stub(machine, "python", f"#!/bin/sh\nread line <'{gate}'\necho \"released: $line\" >&2\n")
     machine.python = str(machine.home / "bin/python")
-    # Only the owner's own second line opens the gate: a block that waited for its Python would never get there.
-    script = f"#!/bin/bash\necho 'the owner goes on' >'{gate}'\nwait\n".encode()
-    assert machine.run(machine.spliced(script)).returncode == 0
-    machine.logged("let through: the owner goes on")
+    # Only the owner's second line opens the gate: with a block that waited for its Python it would never run.
+    script = f"#!/bin/bash\necho 'the owner continues' >'{gate}'\nwait\n".encode()
+    assert machine.run(machine.with_block(script)).returncode == 0
+    machine.wait_for_log("released: the owner continues")
 
 
-# --- it stays up --------------------------------------------------------------------------------------------------
+# --- restarts --------------------------------------------------------------------------------------------------
 
 
-def test_the_agent_is_started_again_with_longer_and_longer_pauses_until_it_ends_for_good(machine: Machine) -> None:
-    stub(machine, "sleep", '#!/bin/sh\necho "$1" >>"$NOTEBOOK_SSH_ROOT/pauses"\n')
+def test_the_agent_is_restarted_with_a_back_off_until_it_exits_with_64(machine: Machine) -> None:
+    stub(machine, "sleep", '#!/bin/sh\necho "$1" >>"$NOTEBOOK_SSH_ROOT/delays"\n')
     machine.agent = STAND_IN.rpartition("with open")[0] + (
-        "count = len(open(here + '/seen').readlines())\nsys.exit(64 if count == 11 else count % 2)\n"
+        "count = len(open(root + '/records').readlines())\nsys.exit(64 if count == 11 else count % 2)\n"
     )
-    machine.run(machine.spliced(b"#!/bin/sh\n"))
-    told = machine.seen(11)
-    until(lambda: has_ended(told[0]["loop"]), "the loop ends", machine)
-    assert (machine.root / "pauses").read_text().split() == ["1", "2", "4", "8", "16", "32", "64", "128", "256", "256"]
-    assert len({each["loop"] for each in told}) == 1
-    assert len(machine.seen()) == 11
+    machine.run(machine.with_block(b"#!/bin/sh\n"))
+    records = machine.records(11)
+    wait_until(lambda: has_exited(records[0]["loop"]), "the loop ends", machine)
+    assert (machine.root / "delays").read_text().split() == ["1", "2", "4", "8", "16", "32", "64", "128", "256", "256"]
+    assert len({each["loop"] for each in records}) == 1
+    assert len(machine.records()) == 11
 
 
-def test_a_loop_ends_with_its_agent_when_a_later_one_has_begun(machine: Machine) -> None:
+def test_a_loop_ends_with_its_agent_when_a_later_one_has_started(machine: Machine) -> None:
     stub(machine, "sleep", "#!/bin/sh\n")
-    machine.run(machine.spliced(b"#!/bin/sh\n"))
-    (first,) = machine.seen()
-    machine.run(machine.spliced(b"#!/bin/sh\n"))
-    second = machine.seen(2)[1]
+    machine.run(machine.with_block(b"#!/bin/sh\n"))
+    (first,) = machine.records()
+    machine.run(machine.with_block(b"#!/bin/sh\n"))
+    second = machine.records(2)[1]
     os.kill(first["pid"], signal.SIGTERM)
-    until(lambda: has_ended(first["loop"]), "the loop ends", machine)
+    wait_until(lambda: has_exited(first["loop"]), "the loop ends", machine)
     os.kill(second["pid"], signal.SIGKILL)
-    assert machine.seen(3)[2]["loop"] == second["loop"]
+    assert machine.records(3)[2]["loop"] == second["loop"]
 
 
-def keeper_text(running: Path) -> str:
-    """The shell text with which boot.py ends, looking for systemd at `running` instead."""
+def launcher_text(running: Path) -> str:
+    """Return the shell text that boot.py executes, with `running` in the place of systemd's directory."""
     constants = (node.value for node in ast.walk(ast.parse(BOOT)) if isinstance(node, ast.Constant))
     (text,) = (str(value) for value in constants if "systemd-run" in str(value))
     assert text.count("/run/systemd/system") == 1
     return text.replace("/run/systemd/system", f'"{running}"')
 
 
-def test_where_systemd_runs_it_keeps_the_agent(machine: Machine) -> None:
+def test_systemd_runs_the_agent_where_it_is_available(machine: Machine) -> None:
     record = '#!/bin/sh\necho "${0##*/} $*" >>"$NOTEBOOK_SSH_ROOT/calls"\n'
     stub(machine, "systemctl", record + "exit 5\n")  # there is no such unit yet
     stub(machine, "systemd-run", record)
     subprocess.run(
-        ["/bin/sh", "-c", keeper_text(machine.root), "", "/usr/bin/python3", "-I", "/opt/agent.py", "NOTEBOOK_SSH_A=b c"],
+        ["/bin/sh", "-c", launcher_text(machine.root), "", "/usr/bin/python3", "-I", "/opt/agent.py", "NOTEBOOK_SSH_A=b c"],
         env=machine.environment(), check=True, timeout=LIMIT_S,
     )  # fmt: skip
     assert (machine.root / "calls").read_text().splitlines() == [
@@ -540,15 +540,15 @@ def test_where_systemd_runs_it_keeps_the_agent(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("root", ["", "a folder of its own"])
-def test_where_systemd_fails_or_is_not_asked_the_loop_keeps_the_agent(root: str, machine: Machine) -> None:
+def test_a_loop_runs_the_agent_where_systemd_fails_or_is_not_used(root: str, machine: Machine) -> None:
     record = '#!/bin/sh\necho "${0##*/} $*" >>"$NOTEBOOK_SSH_ROOT/calls"\nexit 1\n'
     stub(machine, "systemctl", record)
     stub(machine, "systemd-run", record)
     stub(machine, "agent", '#!/bin/sh\necho once >>"$NOTEBOOK_SSH_ROOT/ran"\nexit 64\n')
     (machine.root / "opt/notebook-ssh").mkdir(parents=True)
-    text = keeper_text(machine.root)
+    text = launcher_text(machine.root)
     assert text.count("l=$0/opt") == 1
-    # The real /opt is not this test's to write to.
+    # The test must not write to the real /opt.
     text = text.replace("l=$0/opt", f"l='{machine.root}/opt'")
     subprocess.run(["/bin/sh", "-c", text, root, "agent"], env=machine.environment(), check=False, timeout=LIMIT_S)
     assert (machine.root / "ran").read_text() == "once\n"

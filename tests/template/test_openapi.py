@@ -71,8 +71,8 @@ def test_the_words_are_the_same() -> None:
 
 
 def test_every_mode_is_known_to_the_agent_and_told_to_people() -> None:
-    agent = (PROJECT / "layers" / "notebook_agent" / "agent.py").read_text("utf-8")
-    (modes,) = re.findall(r"^MODES = (.+)$", agent, re.MULTILINE)
+    worker = (PROJECT / "layers" / "notebook_agent" / "worker.py").read_text("utf-8")
+    (modes,) = re.findall(r"^MODES = (.+)$", worker, re.MULTILINE)
     assert set(ast.literal_eval(modes)) == set(Mode)
     mistyped = parse_spec({"ssh": "ngrock"}, "ssh").problem
     tags = (PROJECT / "docs" / "tags.md").read_text("utf-8")

@@ -398,7 +398,9 @@ class Table:
         """Note that `record`'s notebook is being started for somebody; False when another request was faster."""
         # Or it was this very claim, whose answer was lost, so that botocore sent it again. Two who ask in one second may both
         # have it: SageMaker starts a notebook once.
-        nobody_was_faster = "#wake_at = :wake_before" if record.wake_at is not None else "attribute_not_exists(#wake_at)"
+        nobody_was_faster = (
+            "#wake_at = :wake_before" if record.wake_at is not None else "attribute_not_exists(#wake_at)"
+        )
         wake_before = {":wake_before": to_attribute(record.wake_at)} if record.wake_at is not None else {}
         try:
             client("dynamodb").update_item(

@@ -1,6 +1,6 @@
-"""What surrounds the agent in its tests: a notebook in a folder, the stack's API, sshd, and ngrok's download.
+"""The agent's environment in its tests: a notebook in a directory, the stack's API, sshd, and ngrok's download.
 
-Nothing here knows how the agent works; it knows docs/protocol.md, OpenSSH and ngrok.
+Nothing here depends on how the agent works; it follows docs/protocol.md, OpenSSH and ngrok.
 """
 
 from __future__ import annotations
@@ -48,25 +48,25 @@ TOKEN = "2abcDEFghiJKLmnoPQRstuVWXyz_3T5yQ7example"
 T = TypeVar("T")
 
 
-class Logging(Protocol):
-    """What can say what was logged."""
+class HasLogs(Protocol):
+    """An object that can return what was logged."""
 
-    def told(self) -> str:
-        """All of it, for the message of a test that fails."""
+    def logs(self) -> str:
+        """Return all of it, for the message of a failed test."""
 
 
-def until(what: Callable[[], T | None], said: str, logging: Logging | None = None) -> T:
-    """The first true value of `what`; fails with `said` and what was logged when none comes (patience.py)."""
+def wait_until(condition: Callable[[], T | None], description: str, source: HasLogs | None = None) -> T:
+    """Return the first true value of `condition`; fail with `description` and the logs if there is none (patience.py)."""
     deadline = time.monotonic() + LIMIT_S
     while time.monotonic() < deadline:
-        if value := what():
+        if value := condition():
             return value
         time.sleep(0.02)
-    raise AssertionError(f"not within {LIMIT_S:g} s: {said}\n{logging.told() if logging else ''}")
+    raise AssertionError(f"not within {LIMIT_S:g} s: {description}\n{source.logs() if source else ''}")
 
 
-def program(name: str) -> ModuleType:
-    """`agent` or `worker` as a module of its own, with the settings of the environment; a worker has the last agent's."""
+def load_program(name: str) -> ModuleType:
+    """Load `agent` or `worker` as a new module, with the settings of the environment; a worker uses the last agent loaded."""
     spec = importlib.util.spec_from_file_location(name, PROGRAMS / f"{name}.py")
     assert spec
     assert spec.loader
@@ -75,15 +75,15 @@ def program(name: str) -> ModuleType:
     return module
 
 
-def lay_identity(root: Path) -> None:
-    """Write down which notebook this is, as SageMaker does."""
+def write_identity(root: Path) -> None:
+    """Write the file that identifies the notebook, as SageMaker does."""
     path = root / "opt/ml/metadata/resource-metadata.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"ResourceArn": ARN, "ResourceName": NAME}))
 
 
-def lay_out(root: Path) -> None:
-    """The files of a notebook that starts: all but the volume is new. Without host keys."""
+def create_file_system(root: Path) -> None:
+    """Create the files of a notebook that starts: all but the volume is new. Without host keys."""
     home = root / "home/ec2-user"
     for folder in ("opt", "run", "etc", "var", "usr"):
         shutil.rmtree(root / folder, ignore_errors=True)
@@ -94,12 +94,12 @@ def lay_out(root: Path) -> None:
             shutil.rmtree(path)
     for folder in ("opt/notebook-ssh", "run", "etc/ssh", "home/ec2-user/SageMaker/ssh"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    lay_identity(root)
+    write_identity(root)
     shutil.copy(PROGRAMS / "agent.py", root / "opt/notebook-ssh")
 
 
-def an_answer(mode: str = "ngrok", **changes: Any) -> dict[str, Any]:
-    """The stack's answer (docs/protocol.md) to a notebook in `mode`."""
+def make_reply(mode: str = "ngrok", **changes: Any) -> dict[str, Any]:
+    """Return the stack's reply (docs/protocol.md) to a notebook in `mode`."""
     reply: dict[str, Any] = {"notebook": NAME, "mode": mode, "sync_after": 60, "until": None, "problem": None}
     reply["authorized_keys"] = []
     if mode == "ngrok":
@@ -109,53 +109,56 @@ def an_answer(mode: str = "ngrok", **changes: Any) -> dict[str, Any]:
     return reply | changes
 
 
-def reply_to(told: dict[str, Any], reply: dict[str, Any], now: float, worker: str) -> dict[str, Any]:
-    """The stack's whole reply to the report `told`: `answer`, the program `worker` when wanted, the token when unknown."""
-    reply = reply | {"server_time": int(now)}
-    if told.get("wants_worker") and reply["mode"] != "off":
-        reply["worker"] = worker
-    if "ngrok" in reply and reply["ngrok"]["token_version"] == told.get("token_version"):
-        reply["ngrok"] = {name: value for name, value in reply["ngrok"].items() if name != "token"}
-    return reply
+def build_reply(report: dict[str, Any], reply: dict[str, Any], now: float, worker: str) -> dict[str, Any]:
+    """Return `reply` to `report`, with the program `worker` if it is requested, and the token only if it is another one."""
+    complete = reply | {"server_time": int(now)}
+    if report.get("wants_worker") and complete["mode"] != "off":
+        complete["worker"] = worker
+    if "ngrok" in complete and complete["ngrok"]["token_version"] == report.get("token_version"):
+        complete["ngrok"] = {name: value for name, value in complete["ngrok"].items() if name != "token"}
+    return complete
 
 
-def a_key(comment: str) -> str:
-    """A fresh Ed25519 public key, as a line."""
+def make_public_key(comment: str) -> str:
+    """Return a new Ed25519 public key, as a line."""
     data = b"\0\0\0\x0bssh-ed25519\0\0\0 " + os.urandom(32)
     return f"ssh-ed25519 {base64.b64encode(data).decode()} {comment}\n"
 
 
 class Server:
-    """An HTTP server on a free port of 127.0.0.1, in a thread. `answer(method, path, headers, body)` is the whole of it."""
+    """An HTTP server on a free port of 127.0.0.1, in a thread. Subclasses implement `respond`.
+
+    clock_offset: seconds by which its clock is ahead.
+    """
 
     def __init__(self) -> None:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
-            def respond(self) -> None:
+            def handle_request(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
                 body = self.rfile.read(length)
-                status, content = outer.reply(self.command, self.path, dict(self.headers), body)
+                status, content = outer.respond(self.command, self.path, dict(self.headers), body)
                 self.send_response_only(status)
-                self.send_header("Date", formatdate(time.time() + outer.ahead, usegmt=True))
+                self.send_header("Date", formatdate(time.time() + outer.clock_offset, usegmt=True))
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_GET = do_POST = respond  # noqa: N815  (http.server names them)
+            do_GET = do_POST = handle_request  # noqa: N815  (http.server names them)
 
             def log_message(self, *args: Any) -> None:
-                """Nothing: the tests look at what arrived."""
+                """Log nothing: the tests check what was received."""
 
-        self.ahead = 0
+        self.clock_offset = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
-    def reply(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
-        """(status, body) for one request."""
+    def respond(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        """Return (status, body) for one request."""
         raise NotImplementedError
 
     def __enter__(self) -> Any:
@@ -171,94 +174,94 @@ class Server:
 class Stack(Server):
     """The API's report route, and SageMaker's ListTags. Signatures are checked as API Gateway does.
 
-    answers: what is told from now on. status: another HTTP status than 200, with `refusal` as its body.
-    reports: what was told to it, oldest first. tags: what ListTags says, or None when it is away too.
-    slow: nothing is answered until it is set; waiting: how many reports have been kept waiting. address: what
-    callers know it by, when that is not its own.
+    reply: the reply from now on. status: another HTTP status than 200, with `error_body` as its body.
+    reports: the reports received, oldest first. tags: what ListTags returns, or None if it is down too.
+    gate: if set, each report waits for it; waiting: how many have waited. address: the one that callers use, if it is
+    not the server's own.
     """
 
     def __init__(self) -> None:
-        self.answers = an_answer("off")
-        self.status, self.refusal = 200, b'{"error": "later", "message": "later"}'
+        self.reply = make_reply("off")
+        self.status, self.error_body = 200, b'{"error": "later", "message": "later"}'
         self.reports: list[dict[str, Any]] = []
-        self.received: list[float] = []
+        self.received_at: list[float] = []
         self.waiting = 0
-        self.raw: list[bytes] = []
+        self.bodies: list[bytes] = []
         self.tags: dict[str, str] | None = None
-        self.slow: threading.Event | None = None
+        self.gate: threading.Event | None = None
         self.worker = (PROGRAMS / "worker.py").read_text()
         super().__init__()
         self.address = self.url
 
-    def reply(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+    def respond(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
         if headers.get("X-Amz-Target") == "SageMaker.ListTags":
             if self.tags is None:
                 return 503, b"{}"
             return 200, json.dumps({"Tags": [{"Key": k, "Value": v} for k, v in self.tags.items()]}).encode()
         assert (method, path) == ("POST", f"/v1/notebooks/{NAME}/report")
-        if not self._signed(path, headers, body):
+        if not self._is_signed(path, headers, body):
             return 403, b'{"message": "The request signature we calculated does not match"}'
-        if self.slow:
+        if self.gate:
             self.waiting += 1
-            self.slow.wait(LIMIT_S)
-        self.raw.append(body)
-        self.received.append(time.monotonic())
-        told = json.loads(body)
-        self.reports.append(told)
+            self.gate.wait(LIMIT_S)
+        self.bodies.append(body)
+        self.received_at.append(time.monotonic())
+        report = json.loads(body)
+        self.reports.append(report)
         try:
-            read_report(body, int(time.time() + self.ahead), allow_loopback=True)
-        except InvalidReportError as bad:
-            return 400, json.dumps({"error": bad.field, "message": str(bad)}).encode()
-        if self.status != 200 or "mode" not in self.answers:
-            return self.status, self.refusal
-        return 200, json.dumps(reply_to(told, self.answers, time.time() + self.ahead, self.worker)).encode()
+            read_report(body, int(time.time() + self.clock_offset), allow_loopback=True)
+        except InvalidReportError as error:
+            return 400, json.dumps({"error": error.field, "message": str(error)}).encode()
+        if self.status != 200 or "mode" not in self.reply:
+            return self.status, self.error_body
+        return 200, json.dumps(build_reply(report, self.reply, time.time() + self.clock_offset, self.worker)).encode()
 
-    def _signed(self, path: str, headers: dict[str, str], body: bytes) -> bool:
-        at = headers["X-Amz-Date"]
-        moment = time.mktime(time.strptime(at, "%Y%m%dT%H%M%SZ")) - time.timezone
-        if abs(moment - time.time() - self.ahead) > 300:
+    def _is_signed(self, path: str, headers: dict[str, str], body: bytes) -> bool:
+        date = headers["X-Amz-Date"]
+        signed_at = time.mktime(time.strptime(date, "%Y%m%dT%H%M%SZ")) - time.timezone
+        if abs(signed_at - time.time() - self.clock_offset) > 300:
             return False
         request = AWSRequest("POST", self.address + path, data=body, headers={"Content-Type": headers["Content-Type"]})
-        request.context["timestamp"] = at
+        request.context["timestamp"] = date
         signer = SigV4Auth(Credentials(ACCESS, SECRET, SESSION), "execute-api", "eu-west-1")
-        request.headers["X-Amz-Date"] = at
+        request.headers["X-Amz-Date"] = date
         request.headers["X-Amz-Security-Token"] = SESSION
         expected = signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request)
         return headers["Authorization"].endswith(f"Signature={expected}")
 
-    def last(self) -> dict[str, Any]:
-        """The last report, or {}."""
+    def last_report(self) -> dict[str, Any]:
+        """Return the last report, or {}."""
         return self.reports[-1] if self.reports else {}
 
 
 class Download(Server):
-    """Where ngrok's agent comes from. content: the archive's bytes; fetched: how often it was asked for."""
+    """The server that ngrok's agent is downloaded from. archive: its bytes, b"" for 404. requests: how many there were."""
 
     def __init__(self) -> None:
-        self.content, self.fetched = ngrok_archive(), 0
+        self.archive, self.requests = ngrok_archive(), 0
         super().__init__()
 
-    def reply(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
-        self.fetched += 1
-        return (200, self.content) if self.content else (404, b"no such page")
+    def respond(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        self.requests += 1
+        return (200, self.archive) if self.archive else (404, b"no such page")
 
 
 class Proxy(Server):
-    """An HTTP proxy. seen: the hosts that were asked for through it, which are the servers `behind` it alone."""
+    """An HTTP proxy for the `servers`, by host. requested: the hosts that were requested through it."""
 
-    def __init__(self, behind: dict[str, Server]) -> None:
-        self.behind, self.seen = behind, list[str]()
+    def __init__(self, servers: dict[str, Server]) -> None:
+        self.servers, self.requested = servers, list[str]()
         super().__init__()
 
-    def reply(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+    def respond(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
         address = urlsplit(path)
-        self.seen.append(address.netloc)
-        return self.behind[address.netloc].reply(method, address.path, headers, body)
+        self.requested.append(address.netloc)
+        return self.servers[address.netloc].respond(method, address.path, headers, body)
 
 
 def ngrok_archive(program: str | None = None) -> bytes:
-    """A .tgz as ngrok ships it, with the stand-in (or `program`) as `ngrok`."""
-    text = (program or "#!/bin/sh\n" + stand_in_call()).encode()
+    """Return a .tgz as ngrok ships it, with the stand-in (or `program`) as `ngrok`."""
+    text = (program or "#!/bin/sh\n" + stand_in_command()).encode()
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         entry = tarfile.TarInfo("ngrok")
@@ -267,13 +270,13 @@ def ngrok_archive(program: str | None = None) -> bytes:
     return packed.getvalue()
 
 
-def stand_in_call() -> str:
-    """The shell line that becomes the stand-in."""
+def stand_in_command() -> str:
+    """Return the shell line that executes the stand-in."""
     return f"exec '{sys.executable}' '{STAND_IN}' \"$@\"\n"
 
 
 class Sshd:
-    """A real sshd of this user on a free port of 127.0.0.1. `admit(file)` says where it reads keys."""
+    """A real sshd of this user on a free port of 127.0.0.1. keys: the file that it reads keys from."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
@@ -295,36 +298,36 @@ class Sshd:
         processes.dismiss(self._process, LIMIT_S)
 
 
-def key_shown_at(port: int) -> str:
-    """What ssh-keyscan sees at a port of 127.0.0.1."""
+def scan_host_key(port: int) -> str:
+    """Return the output of ssh-keyscan for a port of 127.0.0.1."""
     command = ["ssh-keyscan", "-p", str(port), "-t", "ed25519", "127.0.0.1"]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT_S).stdout
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nothing listens now."""
+    """Return a port of 127.0.0.1 on which no process listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-class Notebook:
-    """A notebook whose root directory is a folder. Its files have people's names: `home`, `volume`, `instructions`."""
+class NotebookHost:
+    """A notebook instance whose root directory is a folder; the agent runs in it as on a real one."""
 
-    def __init__(self, root: Path, stack: Stack, sshd: Sshd, aside: Path | None = None) -> None:
-        """aside: a folder for what is no part of the notebook; the root itself, if none is named."""
-        self.root, self.stack, self.sshd, self.aside = root, stack, sshd, aside or root
+    def __init__(self, root: Path, stack: Stack, sshd: Sshd, scratch: Path | None = None) -> None:
+        """scratch: a folder for the test's own files; by default the root itself."""
+        self.root, self.stack, self.sshd, self.scratch = root, stack, sshd, scratch or root
         self.home = root / "home" / "ec2-user"
         self.volume = self.home / "SageMaker"
         self.instructions = self.volume / "SSH_INSTRUCTIONS"
         self.config = self.volume / ".ngrok" / "config.yml"
-        self.authorized = self.home / ".ssh" / "authorized_keys"
+        self.authorized_keys = self.home / ".ssh" / "authorized_keys"
         self.own_keys = self.volume / "ssh" / "authorized_keys"
         self.log = root / "var" / "log" / "notebook-ssh.log"
         self.ngrok_log = root / "var" / "log" / "ngrok.log"
-        self.clouds = self.aside / "ngrok's cloud"
-        self.clouds.mkdir(parents=True)
+        self.ngrok_cloud = self.scratch / "ngrok's cloud"
+        self.ngrok_cloud.mkdir(parents=True)
         self.download = Download()
         self.environment: dict[str, str] = {}
         self.settings: dict[str, str] = {}
@@ -332,14 +335,14 @@ class Notebook:
         self.boot()
 
     def boot(self) -> None:
-        """Start the instance: all but the volume is new, the host keys too."""
-        lay_out(self.root)
+        """Start the instance: all but the volume is new, including the host keys."""
+        create_file_system(self.root)
         shutil.copy(self.sshd.folder / "ssh_host_ed25519_key.pub", self.root / "etc/ssh")
 
     def start(self, python: str = os.environ.get("AGENT_PYTHON") or sys.executable) -> subprocess.Popen[bytes]:
         """Start the agent as the block does; it keeps running until the test ends.
 
-        $AGENT_PYTHON names another interpreter that has botocore, to try the agent with an older Python.
+        $AGENT_PYTHON is the path of another interpreter that has botocore, to test the agent with an older Python.
         """
         settings = {
             "STACK": "notebook-ssh",
@@ -361,64 +364,64 @@ class Notebook:
             "AWS_SESSION_TOKEN": SESSION,
             "AWS_ENDPOINT_URL_SAGEMAKER": self.stack.url,
             "AWS_EC2_METADATA_DISABLED": "true",
-            "NGROK_STAND_IN": str(self.clouds),
+            "NGROK_STAND_IN": str(self.ngrok_cloud),
             "LC_ALL": "C.UTF-8",
             **self.environment,
         }
         program = self.root / "opt/notebook-ssh/agent.py"
         words = [f"NOTEBOOK_SSH_{name}={value}" for name, value in settings.items()]
-        with (self.aside / "stderr").open("ab") as errors:
+        with (self.scratch / "stderr").open("ab") as errors:
             agent = subprocess.Popen([python, "-I", program, *words], env=environment, stderr=errors, cwd="/")
         self.agents.append(agent)
         return agent
 
-    def cloud(self, **faults: Any) -> None:
-        """What goes wrong at ngrok from now on (local/notebook/ngrok_stand_in.py); nothing, when nothing is named."""
-        new = self.clouds / "new"
+    def set_ngrok_faults(self, **faults: Any) -> None:
+        """Set the faults of ngrok (local/notebook/ngrok_stand_in.py); without arguments, clear them."""
+        new = self.ngrok_cloud / "new"
         new.write_text(json.dumps(faults))
-        new.replace(self.clouds / "faults.json")
+        new.replace(self.ngrok_cloud / "faults.json")
 
-    def refuse(self, number: int | None) -> None:
-        """ngrok refuses every session with this error number; None admits them again."""
-        (self.clouds / "refusal").write_text(str(number or ""))
+    def set_ngrok_error(self, number: int | None) -> None:
+        """Let ngrok refuse every session with this error number; None: accept them again."""
+        (self.ngrok_cloud / "refusal").write_text(str(number or ""))
 
     def stop(self) -> None:
-        """End every agent, and see that it ends."""
+        """Terminate every agent, and wait for its exit."""
         for agent in self.agents:
             if agent.poll() is None:
                 agent.send_signal(signal.SIGTERM)
         for agent in self.agents:
             agent.wait(LIMIT_S)
 
-    def run(self, command: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run one of people's commands as they do, from a directory of theirs, or from `cwd`."""
+    def run_command(self, command: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run one of the user's commands as the user does, from the home directory or from `cwd`."""
         program = self.root / "usr/local/bin" / command
         return subprocess.run(
             [program, *arguments], capture_output=True, text=True, cwd=cwd or self.home, timeout=LIMIT_S, check=False
         )
 
     def status(self) -> dict[str, Any]:
-        """What `ssh-status` reads, or {}."""
+        """Return what `ssh-status` reads, or {}."""
         try:
             text = (self.root / "run/notebook-ssh/worker/status.json").read_text()
             return dict(json.loads(text))
         except FileNotFoundError:
             return {}
 
-    def connected(self) -> dict[str, Any]:
-        """The first report that says so, waited for."""
-        return until(
+    def wait_connected(self) -> dict[str, Any]:
+        """Wait for a report with the phase `connected`, and return the first."""
+        return wait_until(
             lambda: next((r for r in self.stack.reports if r["phase"] == "connected"), None),
             "connected",
             self,
         )
 
-    def told(self) -> str:
-        """Everything that was logged, for a failing test's message."""
-        files = [self.aside / "stderr", self.log, self.ngrok_log]
+    def logs(self) -> str:
+        """Return everything that was logged, for the message of a failed test."""
+        files = [self.scratch / "stderr", self.log, self.ngrok_log]
         return "\n".join(f"--- {file.name}\n{file.read_text()}" for file in files if file.exists())
 
-    def __enter__(self) -> Notebook:
+    def __enter__(self) -> NotebookHost:
         return self
 
     def __exit__(self, *_: object) -> None:
