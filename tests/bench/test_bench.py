@@ -34,7 +34,7 @@ def ground(bench: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactor
 
 def test_a_lookup_loads_and_makes_no_more_than_it_needs(bench: dict[str, ModuleType], ground: object) -> None:
     figures = list(bench["bars"].contents(ground))
-    assert [figure.what for figure in figures if not figure.needs_block] == []
+    assert [figure.what for figure in figures if not figure.holds] == []
     assert {figure.what: figure.value for figure in figures}["lookup, clients made"] == 1
 
 
@@ -83,7 +83,7 @@ def test_a_slowed_handler_misses_its_bar(
     for slowed in ("0", "10000"):
         monkeypatch.setitem(bench["ground"].LIKE_LAMBDA, "BENCH_SLOWED", slowed)
         figures = {figure.what: figure for figure in bench["bars"].warm(ground)}
-        verdicts.append(figures["lookup; against a GetItem"].needs_block)
+        verdicts.append(figures["lookup; against a GetItem"].holds)
     assert verdicts == [True, False]
 
 

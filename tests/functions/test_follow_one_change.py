@@ -99,7 +99,7 @@ def test_a_tag_is_followed_through_both_reconcilers_to_the_status_that_is_told(
         routes.deliver()
         world.settle()
 
-    told = [(line["message"], line.get("reason")) for line in lines if line["message"] in ("reconciled", "grant")]
+    told = [(line["message"], line.get("trigger")) for line in lines if line["message"] in ("reconciled", "grant")]
     assert told == [("reconciled", "tags changed"), ("grant", None), ("reconciled", None), ("reconciled", "status")]
     assert {line["correlation_id"] for line in lines} == {EVENT}
     assert {line["function_request_id"] for line in lines} == {"request", "run-1"}
@@ -127,7 +127,7 @@ def test_a_signal_that_tells_nothing_new_is_found_by_its_id_too(world: World, mo
     world.messages = [(world.now, sent, json.dumps({"request": {"notebook": "box"}, FIELD: EVENT}))]
     with logged_by(monkeypatch, notebook.logger) as lines:
         world.deliver()
-    assert [(line["message"], line["request"], line[FIELD]) for line in lines] == [("already covered", "box", EVENT)]
+    assert [(line["message"], line["resource"], line[FIELD]) for line in lines] == [("already covered", "box", EVENT)]
 
 
 def test_nothing_of_one_look_is_left_on_the_lines_of_the_next_run(
@@ -137,8 +137,8 @@ def test_nothing_of_one_look_is_left_on_the_lines_of_the_next_run(
     with logged_by(monkeypatch, notebook.logger) as lines:
         world.deliver()
         notebook.logger.info("the next run")
-    assert {"request", "reason", FIELD} & lines[0].keys() == {"request", "reason", FIELD}
-    assert not {"request", "reason", FIELD} & lines[-1].keys()
+    assert {"resource", "trigger", FIELD} & lines[0].keys() == {"resource", "trigger", FIELD}
+    assert not {"resource", "trigger", FIELD} & lines[-1].keys()
 
 
 def test_what_a_sweep_queues_goes_by_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

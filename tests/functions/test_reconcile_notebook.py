@@ -131,7 +131,7 @@ def test_a_message_that_failed_is_looked_at_however_old_it_is(world: World) -> N
     world.now += 100
     world.settle()
     world.calls.clear()
-    world.messages.append((world.now, world.now - 1000, '{"look_at": {"notebook": "box"}}'))
+    world.messages.append((world.now, world.now - 1000, '{"request": {"notebook": "box"}}'))
     world.deliver(receives=2)
     assert world.calls["describe_notebook_instance"] == 1
 

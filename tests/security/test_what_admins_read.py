@@ -128,7 +128,7 @@ def test_a_log_line_is_one_line_of_json_that_no_terminal_obeys(monkeypatch: pyte
                 world.settle()
     finally:
         notebook_function.logger.removeHandler(printed)
-    said = [str(json.loads(line).get("reason")) for line in printed.lines]
+    said = [str(json.loads(line).get("trigger")) for line in printed.lines]
     assert {re.sub(r"[^ -~]", "?", text[:20]) for text in TEXTS} <= {
         reason.removeprefix("state ")[:20] for reason in said
     }
