@@ -25,10 +25,10 @@ from simulation.run import BEGIN
 
 from notebook_ssh.adapters import sqs
 from notebook_ssh.adapters.clients import client
+from notebook_ssh.controllers.observe import SCRIPT_CACHE_S
 from notebook_ssh.model.block_program import BlockSettings, render_block
 from notebook_ssh.model.managed_block import Inserted, insert_block
 from reconcile_notebook import handler
-from reconcile_notebook.observe import SCRIPT_CACHE_S
 
 PROJECT = Path(__file__).resolve().parent.parent
 LAYER = PROJECT / "layers" / "notebook_agent"

@@ -22,6 +22,7 @@ from emulator import sagemaker
 from notebook_ssh.adapters import clients, sagemaker as adapter, sqs
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.table import Table
+from notebook_ssh.controllers import requests
 from notebook_ssh.model.managed_block import Block, fingerprint
 from notebook_ssh.model.record import Record
 from notebook_ssh.planning.notebook import BlockPolicy
@@ -326,7 +327,7 @@ def _bind(world: World, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sqs, "send", world.send)
     patch.setattr(sqs, "request_bastion_resync", world.request_bastion_resync)
     patch.setattr(adapter, "_ask", world.ask)
-    handler.forget()
+    requests.forget()
 
 
 def _sleep(world: World, seconds: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def main() -> None:
     """Print its mark."""
+    from notebook_ssh.controllers.block_policy import load_policy
     from notebook_ssh.settings import read_settings
-    from reconcile_notebook.policy import load_policy
 
     print(load_policy(read_settings()).block_ref)

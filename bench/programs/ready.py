@@ -11,8 +11,8 @@ def main(function: str, *services: str) -> None:
     from notebook_ssh.adapters.clients import client
 
     if function in ("reconcile_notebook", "sweep"):  # the others have nothing to do with the block
+        from notebook_ssh.controllers.block_policy import load_policy
         from notebook_ssh.settings import read_settings
-        from reconcile_notebook.policy import load_policy
 
         print(load_policy(read_settings()).block_ref)
     for service in services:

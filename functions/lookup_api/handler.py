@@ -1,138 +1,23 @@
-"""RUNS IN LAMBDA: people's questions → the table. docs/api.md, docs/openapi.yaml."""
+"""Lambda: GET requests of users → the table (docs/api.md, docs/openapi.yaml)."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from notebook_ssh.adapters.table import STATUS, Table
-from notebook_ssh.http_api import views
-from notebook_ssh.http_api.handling import (
-    JSON,
-    TEXT,
-    HttpError,
-    Response,
-    handle_request,
-    header,
-    json_text,
-    notebook_name,
-)
-from notebook_ssh.http_api.views import Connection
-from notebook_ssh.model.record import Record
-from notebook_ssh.model.status import status_of
-from notebook_ssh.settings import Settings, read_settings
-
-Event = Mapping[str, Any]
+from notebook_ssh.controllers.lookup import respond
+from notebook_ssh.http_api.handling import handle_request
+from notebook_ssh.settings import read_settings
 
 
-def handle(event: Event, context: Any) -> dict[str, Any]:
-    """An API Gateway proxy event → its answer."""
-    return handle_request(event, context, _dispatch, _logger)
+def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+    """Return the response to an API Gateway proxy event."""
+    return handle_request(event, context, lambda event: respond(event, read_settings(), int(time.time())), _logger)
 
 
 def _logger() -> Any:
-    """Powertools' logger, loaded when something failed: 35 million instructions that no other answer needs."""
+    """Powertools' logger, loaded only when something failed: 35 million instructions that no other response needs."""
     from aws_lambda_powertools import Logger
 
     return Logger()
-
-
-def _dispatch(event: Event) -> Response:
-    route = ROUTES.get((event.get("httpMethod", ""), event.get("resource", "")))
-    if route is None:
-        raise HttpError(404, "no-such-route", "There is no such path: docs/api.md lists them.")
-    return route(event, read_settings(), int(time.time()))
-
-
-def _list(event: Event, settings: Settings, now: int) -> Response:
-    records = Table(settings.table).records(only=STATUS)
-    entries = [views.list_entry(record, now, settings) for record in records]
-    return Response(json_text(entries))
-
-
-def _fleet_ssh_config(event: Event, settings: Settings, now: int) -> Response:
-    return _text(views.ssh_config(_connections(settings, now), settings.stack))
-
-
-def _fleet_known_hosts(event: Event, settings: Settings, now: int) -> Response:
-    return _text("\n".join(views.fleet_known_hosts(_connections(settings, now))))
-
-
-def _details(event: Event, settings: Settings, now: int) -> Response:
-    return Response(json_text(views.details(_record(event, settings), now, settings)))
-
-
-def _ssh(event: Event, settings: Settings, now: int) -> Response:
-    return _text(views.ssh_command(_connection(event, settings, now)))
-
-
-def _address(event: Event, settings: Settings, now: int) -> Response:
-    return _text(views.address_line(_connection(event, settings, now)))
-
-
-def _ssh_config(event: Event, settings: Settings, now: int) -> Response:
-    return _text(views.ssh_config([_connection(event, settings, now)], settings.stack))
-
-
-def _known_hosts(event: Event, settings: Settings, now: int) -> Response:
-    return _text("\n".join(views.known_hosts(_connection(event, settings, now))))
-
-
-def _doctor(event: Event, settings: Settings, now: int) -> Response:
-    """Text for people; JSON for whoever asks for it by `Accept`, since there are no query strings (they break signing)."""
-    from notebook_ssh.http_api.diagnosis import doctor_json, doctor_text
-    from notebook_ssh.model.checks import run_checks  # no other answer needs it
-
-    diagnosis = run_checks(_record(event, settings), now, settings)
-    if JSON in header(event, "Accept"):
-        return Response(json_text(doctor_json(diagnosis)))
-    return _text(doctor_text(diagnosis))
-
-
-ROUTES: dict[tuple[str, str], Callable[[Event, Settings, int], Response]] = {
-    ("GET", "/notebooks"): _list,
-    ("GET", "/ssh-config"): _fleet_ssh_config,
-    ("GET", "/known-hosts"): _fleet_known_hosts,
-    ("GET", "/notebooks/{name}"): _details,
-    ("GET", "/notebooks/{name}/ssh"): _ssh,
-    ("GET", "/notebooks/{name}/address"): _address,
-    ("GET", "/notebooks/{name}/ssh-config"): _ssh_config,
-    ("GET", "/notebooks/{name}/known-hosts"): _known_hosts,
-    ("GET", "/notebooks/{name}/doctor"): _doctor,
-}
-"""API Gateway has matched the path already, so a dict is enough of a router: Powertools' resolver adds 181 million
-instructions to a cold start of about 850 million, and 40 µs to every call."""
-
-
-def _record(event: Event, settings: Settings) -> Record:
-    name = notebook_name(event)
-    record = Table(settings.table).record(name)
-    if record is None:
-        raise HttpError(
-            404,
-            "unknown-notebook",
-            f"No notebook {name} is known here: tag it {settings.tag_key}=ngrok or {settings.tag_key}=bastion, and wait a minute.",
-        )
-    return record
-
-
-def _connection(event: Event, settings: Settings, now: int) -> Connection:
-    record = _record(event, settings)
-    connection = views.connection_for(record, now, settings)
-    if connection is None:
-        status = status_of(record, now, settings.sync_seconds, settings.tag_key)
-        body = views.status_json(status)
-        raise HttpError(409, "no-address", f"{body.pop('message')} {status.next_step}", **body)
-    return connection
-
-
-def _connections(settings: Settings, now: int) -> Iterator[Connection]:
-    for record in Table(settings.table).records(only=(*STATUS, "report.host_keys")):
-        connection = views.connection_for(record, now, settings)
-        if connection:
-            yield connection
-
-
-def _text(text: str) -> Response:
-    return Response(text + "\n" if text else "", content_type=TEXT)

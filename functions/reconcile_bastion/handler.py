@@ -1,43 +1,27 @@
-"""Lambda: keep the security-group rules of bastion mode as the whole fleet needs them.
+"""Lambda: keeps the security-group rules of bastion mode as the whole fleet needs them.
 
-Fed by a FIFO queue with one group, so that only one run is under way at any time.
+Fed by a FIFO queue with one message group, so that only one run is under way at any time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from time import time
 from typing import Any
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import BotoCoreError, ClientError
 
-from notebook_ssh.adapters import ec2, sqs
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.errors import RetryableError, TerminalError
-from notebook_ssh.model.record import BastionRoute, Record
-from notebook_ssh.model.status import status_key, status_of
-from notebook_ssh.planning.bastion import (
-    Desired,
-    Outcome,
-    Plan,
-    changed_routes,
-    covered_by_last_sync,
-    desired_rules,
-    plan,
-    resources_to_read,
-    uses_bastion,
-)
-from notebook_ssh.settings import Settings, read_settings
+from notebook_ssh.controllers.bastion import reconcile_bastion
+from notebook_ssh.planning.bastion import covered_by_last_sync
+from notebook_ssh.settings import read_settings
 from notebook_ssh.triggers.correlation import correlation_of_messages
-from notebook_ssh.triggers.events import ReconcileNotebook, to_message
 
 logger = Logger()
 
 
 def handle(event: Mapping[str, Any], context: object) -> None:
-    """Look once for all messages at hand, and not at all when the last look came after they were sent."""
+    """Reconcile once for all messages at hand, and not at all when the last sync began after they were sent."""
     messages = event.get("Records", ())
     ids = correlation_of_messages(messages)
     logger.append_keys(correlation_id=ids, function_request_id=getattr(context, "aws_request_id", ""))
@@ -48,91 +32,6 @@ def handle(event: Mapping[str, Any], context: object) -> None:
         logger.info("already covered", extra={"messages": len(sent_ms)})
         return
     now = int(time())
-    reconcile(settings, table, now, ids)
+    reconcile_bastion(settings, table, now, ids)
     table.save_bastion_sync(now)
     logger.info("reconciled", extra={"messages": len(messages)})
-
-
-def reconcile(settings: Settings, table: Table, now: int, correlation_id: str) -> None:
-    """Observe the fleet and EC2, plan, apply, and record every notebook's way as it is then.
-
-    Raises RetryableError when the fleet could not be read whole (nothing was revoked then) or EC2 says "deferred", and
-    TerminalError when a rule of ours cannot be taken away, so that somebody hears of it.
-    """
-    fleet, complete = _read_fleet(table)
-    network = ec2.observe(settings.stack, resources_to_read(fleet, settings.bastion, now))
-    desired = desired_rules(fleet, settings.bastion, network, settings.stack, now)
-    changes = plan(desired, network.rules, settings.stack, complete=complete)
-    if settings.dry_run:
-        logger.info("dry run", extra={"plan": _reasons(changes)})
-        outcome = Outcome(in_effect=changes.satisfied)
-    else:
-        _log_changes(changes)
-        outcome = ec2.apply(changes, settings.stack)
-    changed = _save(changed_routes(fleet, desired, outcome, network, now), fleet, settings, table, now)
-    _request_status_updates(changed, settings, now, correlation_id)
-    _log_problems(desired, outcome)
-    if not complete:
-        raise RetryableError("the fleet could not be read whole: nothing was revoked")
-    for problem in outcome.not_revoked.values():
-        raise TerminalError(problem)
-
-
-def _read_fleet(table: Table) -> tuple[list[Record], bool]:
-    """The notebooks that have to do with the bastion, and whether these are all."""
-    fleet: list[Record] = []
-    try:
-        for record in table.records(consistent=True):
-            if uses_bastion(record):
-                fleet.append(record)
-    except RetryableError as error:
-        logger.warning("the fleet was not read whole", extra={"error": str(error)})
-        return fleet, False
-    return fleet, True
-
-
-def _save(
-    routes: Mapping[str, BastionRoute], fleet: Iterable[Record], settings: Settings, table: Table, now: int
-) -> list[str]:
-    """Record the ways; the names of the notebooks whose status is another one now."""
-    changed: list[str] = []
-    for record in fleet:
-        if record.name in routes:
-            table.save_route(record.name, routes[record.name])
-            after = replace(record, route=routes[record.name])
-            if _status_key(record, settings, now) != _status_key(after, settings, now):
-                changed.append(record.name)
-    return changed
-
-
-def _request_status_updates(changed: list[str], settings: Settings, now: int, correlation_id: str) -> None:
-    requests = [to_message(ReconcileNotebook(name, "status"), now, correlation_id) for name in changed]
-    try:
-        sqs.send(settings.notebook_queue, requests)
-    except (RetryableError, ClientError, BotoCoreError):
-        # Nothing depends on it: the sweep finds a status that was not told.
-        logger.exception("no reconciliation was requested for a new status", extra={"notebooks": changed})
-
-
-def _status_key(record: Record, settings: Settings, now: int) -> str:
-    return status_key(status_of(record, now, settings.sync_seconds, settings.tag_key))
-
-
-def _reasons(changes: Plan) -> list[str]:
-    granted = [f"grant {grant.rule}: {grant.reason}" for grant in changes.authorizations]
-    return granted + [f"revoke {revoke.found.rule}: {revoke.reason}" for revoke in changes.revocations]
-
-
-def _log_changes(changes: Plan) -> None:
-    for grant in changes.authorizations:
-        logger.info("grant", extra={"rule": str(grant.rule), "reason": grant.reason})
-    for revoke in changes.revocations:
-        logger.info(
-            "revoke", extra={"rule": str(revoke.found.rule), "rule_id": revoke.found.id, "reason": revoke.reason}
-        )
-
-
-def _log_problems(desired: Desired, outcome: Outcome) -> None:
-    for problem in (*outcome.refused.values(), desired.config_problem):
-        if problem:
-            logger.warning(problem.message, extra={"code": problem.code})

@@ -1,209 +1,39 @@
-"""Lambda: signals in, notebooks and configurations looked at, each once for a batch."""
+"""Lambda: events and requests for notebooks and lifecycle configurations → reconciled, each once for a batch."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from notebook_ssh.adapters import sqs
-from notebook_ssh.adapters.record_cache import RecordCache
-from notebook_ssh.adapters.sagemaker import InvalidStateError
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.adapters.write_slots import SlotUnavailableError, Turns
-from notebook_ssh.errors import NotFoundError, RetryableError
-from notebook_ssh.planning.notebook import includes_change
+from notebook_ssh.adapters.write_slots import Turns
+from notebook_ssh.controllers.block_policy import load_policy
+from notebook_ssh.controllers.dependencies import Dependencies
+from notebook_ssh.controllers.requests import process
 from notebook_ssh.settings import read_settings
-from notebook_ssh.triggers.correlation import correlation_of_messages
-from notebook_ssh.triggers.events import ReconcileLifecycleConfig, ReconcileNotebook, merge, parse_event, to_message
-from reconcile_notebook import observe
-from reconcile_notebook.policy import load_policy
-from reconcile_notebook.reconcile import (
-    Dependencies,
-    RecordConflictError,
-    reconcile_lifecycle_config,
-    reconcile_notebook,
-)
 
 logger = Logger()
 
-RETRY_DELAY_S = 30
-"""Seconds after which to look again when the notebook is in a status that allows nothing, or just went away."""
-
-
-@dataclass(frozen=True, slots=True)
-class LastRun:
-    """A look of this process at a notebook, which came to its end.
-
-    at: when it began; one that finds nothing new writes nothing. configuration: what to read about next time at once.
-    """
-
-    at: int
-    lifecycle_config: str | None
-
-
-_last_runs: dict[str, LastRun] = {}
-"""The last one at each notebook, by its name in lower case."""
-
-
-def forget() -> None:
-    """Remember nothing of what this process saw."""
-    _last_runs.clear()
-    observe.forget()
-
 
 def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Look at everything that the batch's messages name; answer with the messages to deliver again."""
+    """Process a batch of messages; return those to deliver again (SQS, `ReportBatchItemFailures`)."""
     logger.append_keys(function_request_id=context.aws_request_id)
     settings = read_settings()
     table = Table(settings.table)
-    deps = Dependencies(
-        settings=settings,
-        policy=load_policy(settings),
-        table=table,
-        turns=Turns(
-            table,
-            remaining=context.get_remaining_time_in_millis,
-            clock=lambda: int(time.time() * 1000),
-            sleep=time.sleep,
-        ),
-        clock=lambda: int(time.time()),
+    turns = Turns(
+        table,
+        remaining=context.get_remaining_time_in_millis,
+        clock=lambda: int(time.time() * 1000),
+        sleep=time.sleep,
     )
-    requests = deduplicate(event["Records"], settings.tag_key, context.function_name)
-    failed: set[str] = set()
-    cache: RecordCache | None = None
-    for number, (request, messages) in enumerate(requests.items()):
-        if deps.turns.over():
-            _requeue(dict(list(requests.items())[number:]), 1, deps)
-            break
-        if cache is None or deps.clock() > cache.at:  # or a write that has to wait would find it old, and look again
-            cache = _read(list(requests)[number:], deps)
-        if cache.is_tearing_down():
-            logger.info("the stack is being deleted: nothing is reconciled any more")
-            break
-        if not _handle_request(request, messages, deps, cache):
-            failed |= {message["messageId"] for message in messages}
+    deps = Dependencies(settings, load_policy(settings), table, turns, clock=lambda: int(time.time()))
+    failed = process(event["Records"], deps, context.function_name)
     if failed:
         with single_metric(name="FailedRequests", unit=MetricUnit.Count, value=len(failed), namespace="notebook-ssh"):
             pass  # printed at the end of the block; Lambda counts a run that fails as a whole, and not these
     return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in sorted(failed)]}
-
-
-def _read(requests: Iterable[ReconcileNotebook | ReconcileLifecycleConfig], deps: Dependencies) -> RecordCache:
-    """What the table knows of everything that is to be looked at."""
-    cache = RecordCache(deps.table, deps.clock())
-    notebooks = [request.name for request in requests if isinstance(request, ReconcileNotebook)]
-    lifecycle_configs = [request.name for request in requests if isinstance(request, ReconcileLifecycleConfig)]
-    as_before = (_last_runs[name.lower()].lifecycle_config for name in notebooks if name.lower() in _last_runs)
-    cache.prefetch(notebooks, [deps.policy.default_config, *lifecycle_configs, *filter(None, as_before)])
-    return cache
-
-
-def deduplicate(
-    messages: list[Mapping[str, Any]], tag_key: str, caller: str
-) -> dict[ReconcileNotebook | ReconcileLifecycleConfig, list[Mapping[str, Any]]]:
-    """What to look at, once for each name in any capitals, with the messages that ask for it."""
-    asked: dict[tuple[type, str], list[tuple[ReconcileNotebook | ReconcileLifecycleConfig, Mapping[str, Any]]]] = {}
-    for message in messages:
-        for signal in parse_event(_body(message), tag_key=tag_key, caller=caller):
-            if isinstance(signal, ReconcileNotebook | ReconcileLifecycleConfig):
-                asked.setdefault((type(signal), signal.name.lower()), []).append((signal, message))
-    return {merge([request for request, _ in each]): [message for _, message in each] for each in asked.values()}
-
-
-def _body(message: Mapping[str, Any]) -> object:
-    try:
-        return json.loads(message["body"])
-    except ValueError:
-        return None
-
-
-def _is_covered(
-    request: ReconcileNotebook | ReconcileLifecycleConfig, messages: list[Mapping[str, Any]], cache: RecordCache
-) -> bool:
-    """Whether everything that the messages can tell was there to be seen when the thing was last looked at.
-
-    A message that is delivered again is never known: the look that it asked for did not end.
-    """
-    if any(message["attributes"].get("ApproximateReceiveCount", "1") != "1" for message in messages):
-        return False
-    if isinstance(request, ReconcileLifecycleConfig):
-        return includes_change(request.changed, cache.config_record(request.name))
-    record = cache.record(request.name)
-    looked = _last_runs.get(request.name.lower())
-    looked_at = max(record.observed_at if record and record.observed_hash else 0, looked.at if looked else 0)
-    return all(_visible_from(message) < looked_at for message in messages)
-
-
-def _visible_from(message: Mapping[str, Any]) -> int:
-    """When the thing that the message tells of can be seen, in epoch seconds: when it was sent, or as it says itself."""
-    body = _body(message)
-    at = body.get("at", 0) if isinstance(body, Mapping) else 0
-    return max(int(message["attributes"]["SentTimestamp"]) // 1000, at if isinstance(at, int) else 0)
-
-
-def _handle_request(
-    request: ReconcileNotebook | ReconcileLifecycleConfig,
-    messages: list[Mapping[str, Any]],
-    deps: Dependencies,
-    cache: RecordCache,
-) -> bool:
-    """Look, unless all was seen already. False when the messages shall be delivered again."""
-    ids = correlation_of_messages(messages)
-    with logger.append_context_keys(resource=request.name, trigger=request.reason, correlation_id=ids):
-        if _is_covered(request, messages, cache):
-            logger.info("already covered")
-            return True
-        return _reconcile(request, messages, replace(deps, correlation_id=ids), cache)
-
-
-def _reconcile(
-    request: ReconcileNotebook | ReconcileLifecycleConfig,
-    messages: list[Mapping[str, Any]],
-    deps: Dependencies,
-    cache: RecordCache,
-) -> bool:
-    """False when it came to no end and nobody will look again by himself."""
-    try:
-        if isinstance(request, ReconcileNotebook):
-            lifecycle_config = reconcile_notebook(request.name, deps, cache)
-            _last_runs[request.name.lower()] = LastRun(cache.at, lifecycle_config)
-        else:
-            reconcile_lifecycle_config(request.name, deps, cache)
-    except SlotUnavailableError as later:
-        logger.info("deferred", extra={"reason": str(later)})
-        _requeue({request: messages}, later.after, deps)
-    except RecordConflictError as later:
-        logger.info("deferred", extra={"reason": str(later)})
-        _requeue({request: messages}, 1, deps)
-    except (InvalidStateError, NotFoundError) as later:
-        logger.info("changed since it was observed", extra={"reason": str(later)})
-        _requeue({request: messages}, RETRY_DELAY_S, deps)
-    except RetryableError as error:
-        logger.warning("failed, will be retried", extra={"reason": str(error)})
-        return False
-    except Exception:
-        # One notebook that nobody foresaw must not hold up the others: its messages fail, and end in the alarm.
-        logger.exception("failed")
-        return False
-    else:
-        logger.info("reconciled")
-    return True
-
-
-def _requeue(
-    requests: Mapping[ReconcileNotebook | ReconcileLifecycleConfig, list[Mapping[str, Any]]],
-    after: int,
-    deps: Dependencies,
-) -> None:
-    """Into the queue once more, rather than failing: waiting for a turn is no reason to end among the dead letters."""
-    again = [
-        to_message(request, deps.clock(), correlation_of_messages(messages)) for request, messages in requests.items()
-    ]
-    sqs.send(deps.settings.notebook_queue, [(message, after) for message, _ in again])

@@ -1,52 +1,50 @@
-"""Lambda: CloudFormation's custom resource, for the end of the stack. It gives everything back and says what it could not.
+"""Lambda: CloudFormation's custom resource, for the end of the stack. It undoes everything, and reports what it could not.
 
-On Create and Update it only opens the stack for work. On Delete it closes it to everybody else, restores every
-script to the byte, detaches what is ours, removes status tags, forgets the records and takes our rules away.
-Each step is whole in itself and found done when it is tried again: a deletion that failed goes on where it was.
-Whatever happens, CloudFormation gets its answer: without one it would wait for an hour.
+On Create and Update it only lets the other functions write. On Delete it stops them, restores every script byte for byte,
+detaches what the stack attached, removes status tags and records, and revokes the stack's rules. Each step is complete in
+itself and found done when it is retried: a deletion that failed goes on where it was.
 """
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from notebook_ssh.adapters import custom_resource
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.adapters.write_slots import Turns
+from notebook_ssh.controllers.block_policy import load_policy
+from notebook_ssh.controllers.dependencies import Dependencies
+from notebook_ssh.controllers.teardown import TeardownResult, run
 from notebook_ssh.settings import read_settings
 from notebook_ssh.triggers.correlation import correlation_of
-from reconcile_notebook.policy import load_policy
-from reconcile_notebook.reconcile import Dependencies
-from uninstall.farewell import TeardownResult, tear_down
 
 logger = Logger()
 
 REASON_LIMIT = 1_000
-"""Characters of the reason that CloudFormation takes: a response has at most 4,096 bytes, and a character up to three."""
+"""Characters of the reason: a response has at most 4,096 bytes, and a character up to three."""
 
 
 def handle(event: Mapping[str, Any], context: LambdaContext) -> None:
-    """One request of CloudFormation (User Guide, "Custom resource request objects") → its answer."""
-    logger.append_keys(
-        correlation_id=correlation_of(event.get("RequestId")), function_request_id=context.aws_request_id
-    )
+    """Serve one request of CloudFormation (User Guide, "Custom resource request objects")."""
+    ids = correlation_of(event.get("RequestId"))
+    logger.append_keys(correlation_id=ids, function_request_id=context.aws_request_id)
     try:
-        left = _work(event["RequestType"], context)
+        result = run(event["RequestType"], _dependencies(context))
     except Exception as error:
-        # Nothing may keep the answer from being sent; the log has the rest.
+        # Without a response CloudFormation would wait for an hour. The log has the stack trace.
         logger.exception("failed")
-        left = TeardownResult(failed=[f"{type(error).__name__}: {error}."])
-    logger.info("answered", extra={"done": left.done, "said": left.message})
-    answer(event, left, context.log_stream_name)
+        result = TeardownResult(failed=[f"{type(error).__name__}: {error}."])
+    logger.info("responded", extra={"done": result.done, "result": result.message})
+    reason = f"{result.message[:REASON_LIMIT]} (log stream {context.log_stream_name})"
+    custom_resource.respond(event, success=result.done, reason=reason)
 
 
-def _work(request: str, context: LambdaContext) -> TeardownResult:
+def _dependencies(context: LambdaContext) -> Dependencies:
     settings = read_settings()
     table = Table(settings.table)
     turns = Turns(
@@ -56,27 +54,4 @@ def _work(request: str, context: LambdaContext) -> TeardownResult:
         sleep=time.sleep,
         last=True,
     )
-    if request != "Delete":
-        turns.cancel_teardown()
-        return TeardownResult()
-    turns.close()
-    return tear_down(Dependencies(settings, load_policy(settings), table, turns, clock=lambda: int(time.time())))
-
-
-def answer(event: Mapping[str, Any], left: TeardownResult, log: str) -> None:
-    """Tell CloudFormation (User Guide, "Custom resource response objects")."""
-    body = json.dumps(
-        {
-            "Status": "SUCCESS" if left.done else "FAILED",
-            "Reason": f"{left.message[:REASON_LIMIT]} (log stream {log})",
-            "PhysicalResourceId": event.get("PhysicalResourceId") or f"{event['LogicalResourceId']}-farewell",
-            "StackId": event["StackId"],
-            "RequestId": event["RequestId"],
-            "LogicalResourceId": event["LogicalResourceId"],
-        }
-    ).encode()
-    # The address comes from CloudFormation itself: a presigned one, of S3. It wants no content type.
-    address = event["ResponseURL"]
-    request = urllib.request.Request(address, data=body, method="PUT", headers={"Content-Type": ""})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=10):  # noqa: S310
-        pass
+    return Dependencies(settings, load_policy(settings), table, turns, clock=lambda: int(time.time()))

@@ -22,6 +22,7 @@ from builders import a_report
 from notebook_world import World, a_world
 from stack import PROJECT, Stack
 
+from notebook_ssh.adapters import resource_tagging
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.errors import Problem, TerminalError
 from notebook_ssh.model.record import NotebookState, Phase
@@ -52,7 +53,7 @@ class Scene:
         self.patch.setenv("POWERTOOLS_SERVICE_NAME", "notebook-ssh")
         self.patch.setattr(sweep, "load_policy", lambda settings: world.policy())
         self.patch.setattr(sweep, "time", SimpleNamespace(time=lambda: world.now))
-        self.patch.setattr(sweep.resource_tagging, "tagged_notebooks", lambda key: world.tagged(key))
+        self.patch.setattr(resource_tagging, "tagged_notebooks", lambda key: world.tagged(key))
         world.deaf = True
         return world
 

@@ -17,11 +17,11 @@ from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.record_cache import MAX_AGE_S, RecordCache
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.adapters.write_slots import Turns
+from notebook_ssh.controllers import requests
+from notebook_ssh.controllers.observe import SCRIPT_CACHE_S
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.record import Mode, NotebookSpec, Restart, RestartStep
 from notebook_ssh.planning.notebook import LifecycleConfigRecord, has_changed
-from reconcile_notebook import handler
-from reconcile_notebook.observe import SCRIPT_CACHE_S
 
 
 @dataclass
@@ -92,7 +92,7 @@ def test_nothing_to_do_costs_the_three_reads_of_sagemaker_and_one_of_the_table(
     fleet(account, 1, ssh="ngrok")
     look(account, 1)
     if new:
-        handler.forget()
+        requests.forget()
     assert account.story() == {
         "BatchGetItem": reads,
         "DescribeNotebookInstance": 1,
@@ -133,7 +133,7 @@ def test_a_tag_where_the_block_is_in_already_costs_four(account: Account, new: b
     account.settle()
     account.world.tag("box-1", ssh="ngrok")
     if new:
-        handler.forget()
+        requests.forget()
     assert account.story() == more | {
         "BatchGetItem": 1,
         "DescribeNotebookInstance": 1,
@@ -349,7 +349,7 @@ def test_a_look_that_found_nothing_new_is_remembered_by_the_process_alone(accoun
     account.world.now += 1
     account.world.messages += late
     assert account.story() == {"BatchGetItem": 1}
-    handler.forget()
+    requests.forget()
     account.world.messages += late
     assert account.story()["DescribeNotebookInstance"] == 1
 

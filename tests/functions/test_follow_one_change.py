@@ -15,7 +15,7 @@ from loglines import logged_by
 from notebook_world import ROLE, World, a_world
 
 from lookup_api import handler as lookup_api
-from notebook_ssh.adapters import sqs
+from notebook_ssh.adapters import resource_tagging, sqs
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.http_api.handling import log_keys
 from notebook_ssh.model.record import Mode
@@ -99,8 +99,15 @@ def test_a_tag_is_followed_through_both_reconcilers_to_the_status_that_is_told(
         routes.deliver()
         world.settle()
 
-    told = [(line["message"], line.get("trigger")) for line in lines if line["message"] in ("reconciled", "grant")]
-    assert told == [("reconciled", "tags changed"), ("grant", None), ("reconciled", None), ("reconciled", "status")]
+    told = [
+        (line["message"], line.get("trigger")) for line in lines if line["message"] in ("reconciled", "authorize rule")
+    ]
+    assert told == [
+        ("reconciled", "tags changed"),
+        ("authorize rule", None),
+        ("reconciled", None),
+        ("reconciled", "status"),
+    ]
     assert {line["correlation_id"] for line in lines} == {EVENT}
     assert {line["function_request_id"] for line in lines} == {"request", "run-1"}
 
@@ -144,7 +151,7 @@ def test_nothing_of_one_look_is_left_on_the_lines_of_the_next_run(
 def test_what_a_sweep_queues_goes_by_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     routes = Bastion(world)
     monkeypatch.setattr(sweep, "load_policy", lambda settings: world.policy())
-    monkeypatch.setattr(sweep.resource_tagging, "tagged_notebooks", world.tagged)
+    monkeypatch.setattr(resource_tagging, "tagged_notebooks", world.tagged)
     monkeypatch.setenv("BASTION_SECURITY_GROUP", "sg-0123456789abcdef0")
     monkeypatch.setenv("BASTION_VPC", "vpc-0123456789abcdef0")
     world.notebook("box", ssh="ngrok")
@@ -203,7 +210,7 @@ def test_a_caller_writes_nothing_into_the_log(text: str, monkeypatch: pytest.Mon
 def test_what_the_end_of_the_stack_does_goes_by_the_request_of_cloudformation(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uninstall, "answer", lambda *_: None)
+    monkeypatch.setattr(uninstall.custom_resource, "respond", lambda *_, **__: None)
     context = SimpleNamespace(aws_request_id="run-1", log_stream_name="stream", get_remaining_time_in_millis=lambda: 0)
     with logged_by(monkeypatch, uninstall.logger) as lines:
         uninstall.handle({"RequestType": "Create", "RequestId": EVENT}, context)  # type: ignore[arg-type]

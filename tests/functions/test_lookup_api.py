@@ -10,8 +10,8 @@ from api_world import World, api_world
 from botocore.exceptions import ClientError
 from builders import HOST_KEY, NOW, RSA_KEY, a_record, a_report
 
-from lookup_api import handler
 from notebook_ssh.adapters.clients import client
+from notebook_ssh.controllers.lookup import ROUTES
 from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, NotebookState
 
 ONE = "/notebooks/{name}"
@@ -98,7 +98,7 @@ ROUTES_OF_ALL = ["/notebooks", "/ssh-config", "/known-hosts"]
 
 
 def test_these_are_all_the_routes() -> None:
-    assert set(handler.ROUTES) == {("GET", route) for route in [*ROUTES_OF_ONE, *ROUTES_OF_ALL]}
+    assert set(ROUTES) == {("GET", route) for route in [*ROUTES_OF_ONE, *ROUTES_OF_ALL]}
 
 
 @pytest.mark.parametrize("route", ROUTES_OF_ONE)

@@ -25,6 +25,7 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from stack import source
 
+from notebook_ssh.adapters import ec2, sqs
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.table import key, to_attribute
 from notebook_ssh.errors import RetryableError, TerminalError
@@ -40,7 +41,6 @@ from notebook_ssh.model.record import (
     Report,
 )
 from notebook_ssh.model.status import Code, status_of
-from reconcile_bastion import handler
 
 READS = {"DescribeSecurityGroups", "DescribeSecurityGroupRules", "DescribeNetworkInterfaces", "Query", "GetItem"}
 
@@ -216,8 +216,8 @@ class TestOthersRules:
         def disown(**_: Any) -> None:
             client("ec2").delete_tags(Resources=[rule_id], Tags=[{"Key": OWNER_TAG}])
 
-        real = handler.ec2.apply
-        bench.monkeypatch.setattr(handler.ec2, "apply", lambda *args: (disown(), real(*args))[1])
+        real = ec2.apply
+        bench.monkeypatch.setattr(ec2, "apply", lambda *args: (disown(), real(*args))[1])
         bench.run()
         assert list(bench.rules(group)) == [rule_id]
 
@@ -435,7 +435,7 @@ def test_a_way_that_opens_under_a_waiting_agent_is_news(bench: Bench) -> None:
     report = Report("boot-1", NOW - 60, 1, NOW - 5, Mode.BASTION, Phase.CONNECTED, keys_own=1, connected_since=NOW - 5)
     bench.table.replace_report("nb", record.role, report, None)
     sent: list[Any] = []
-    bench.monkeypatch.setattr(handler.sqs, "send", lambda queue, messages: sent.extend(messages))
+    bench.monkeypatch.setattr(sqs, "send", lambda queue, messages: sent.extend(messages))
     bench.run()
     bench.run()
     assert [(message["request"], message["reason"], delay) for message, delay in sent] == [

@@ -19,13 +19,14 @@ from notebook_world import World, a_world
 
 from notebook_ssh.adapters import clients, resource_tagging
 from notebook_ssh.adapters.table import to_attribute
+from notebook_ssh.controllers import status_updates
+from notebook_ssh.controllers.sweep import SWEPT
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.fleet_stats import fleet_stats
 from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Phase, Report
 from notebook_ssh.model.status import Status
 from notebook_ssh.planning.drift import Fleet, NotebookSummary, find_drift, fingerprint
 from notebook_ssh.planning.notebook import LifecycleConfigRecord
-from reconcile_notebook import reconcile
 from sweep import handler
 
 PAGE = 100
@@ -151,7 +152,7 @@ def test_in_the_steady_state_requests_grow_with_pages_and_nothing_is_queued(
 ) -> None:
     account = Account(count)
     settings.setattr(clients, "_client", lambda service: account)
-    assert handler.handle({}, None) == {"notebooks": count, "known": count, "looks": 0}
+    assert handler.handle({}, None) == {"notebooks": count, "records": count, "requests": 0}
     pages, pages_of_configurations = ceil(count / PAGE), ceil(ceil(count / 10) / PAGE)
     assert account.calls == {
         "notebooks": pages,
@@ -165,7 +166,7 @@ def test_in_the_steady_state_requests_grow_with_pages_and_nothing_is_queued(
 def test_a_fleet_that_nobody_knows_is_queued_by_tens(settings: pytest.MonkeyPatch) -> None:
     account = Account(101, known=False)
     settings.setattr(clients, "_client", lambda service: account)
-    assert handler.handle({}, None)["looks"] == 101
+    assert handler.handle({}, None)["requests"] == 101
     assert account.calls["send"] == 11
     assert {json.loads(entry["MessageBody"])["request"]["notebook"] for entry in account.sent} == {
         line.name for line in account.lines
@@ -206,7 +207,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 def sweep(world: World) -> int:
     world.now += 900
-    looks = handler.handle({}, None)["looks"]
+    looks = handler.handle({}, None)["requests"]
     world.settle()
     return looks
 
@@ -284,7 +285,7 @@ def test_a_status_is_told_once_for_each_change_and_not_once_for_each_sweep(
         found, told[:] = list(told), []
         return found
 
-    monkeypatch.setattr(reconcile, "publish_status_change", tell)
+    monkeypatch.setattr(status_updates, "publish_status_change", tell)
     world.lifecycle_config("large", b"#!/bin/bash\n" + b"#" * 12_270)
     world.notebook("box", "large", running=False, ssh="ngrok")
     world.notebook("odd", "large", running=False, ssh="ngork")
@@ -307,7 +308,7 @@ def test_news_that_could_not_be_told_are_told_at_the_next_sweep(world: World, mo
         if len(told) == 1:
             raise RetryableError("PutEvents: throttled")
 
-    monkeypatch.setattr(reconcile, "publish_status_change", tell)
+    monkeypatch.setattr(status_updates, "publish_status_change", tell)
     world.notebook("box", running=False, ssh="ngork")
     for _ in range(3):
         sweep(world)
@@ -327,9 +328,9 @@ class Read:
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.whole, name)
         path = f"{self.path}.{name}".lstrip(".")
-        if callable(value) or path in handler.SWEPT:
+        if callable(value) or path in SWEPT:
             return value
-        if value is not None and any(swept.startswith(f"{path}.") for swept in handler.SWEPT):
+        if value is not None and any(swept.startswith(f"{path}.") for swept in SWEPT):
             return Read(value, path)
         if value is None and path == "report":
             return None

@@ -11,12 +11,11 @@ from builders import a_report
 from loglines import logged_by
 from notebook_world import World, a_world
 
-import reconcile_bastion.handler as bastion
+from notebook_ssh.adapters import metrics
+from notebook_ssh.controllers import bastion, status_updates
 from notebook_ssh.model.fleet_stats import FleetStats
 from notebook_ssh.model.record import Phase
 from notebook_ssh.model.status import Code
-from reconcile_notebook import reconcile
-from sweep import gauges
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def test_the_time_from_the_tag_is_told_at_the_first_connection_and_at_no_later_o
 ) -> None:
     world.notebook("box", "team", running=False)
     world.settle()
-    with logged_by(monkeypatch, reconcile.logger) as lines:
+    with logged_by(monkeypatch, status_updates.logger) as lines:
         world.tag("box", ssh="ngrok")
         tagged = world.now
         world.settle()
@@ -66,7 +65,7 @@ def test_the_time_from_the_tag_is_told_at_the_first_connection_and_at_no_later_o
 def test_each_writing_of_the_status_tags_says_what_they_say(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.notebook("box", "team")
     world.settle()
-    with logged_by(monkeypatch, reconcile.logger) as lines:
+    with logged_by(monkeypatch, status_updates.logger) as lines:
         world.tag("box", ssh="ngrok")
         world.settle()
         world.now += 61
@@ -78,8 +77,8 @@ def test_each_writing_of_the_status_tags_says_what_they_say(world: World, monkey
 
 def test_a_status_that_no_notebook_has_any_more_is_counted_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """The table shows the last number of each status: without a zero, the one before would stand for hours."""
-    with logged_by(monkeypatch, gauges.logger) as lines:
-        gauges.show(FleetStats({Code.CONNECTED: 2}, {"ngrok-offline": 1}))
+    with logged_by(monkeypatch, metrics.logger) as lines:
+        metrics.publish(FleetStats({Code.CONNECTED: 2}, {"ngrok-offline": 1}))
     statuses = {line["status"]: line["notebooks"] for line in lines if line["message"] == "fleet by status"}
     assert statuses == {**dict.fromkeys(map(str, Code), 0), "connected": 2}
     assert [line["problem"] for line in lines if line["message"] == "fleet by problem"] == ["ngrok-offline"]
@@ -96,6 +95,8 @@ def test_a_dry_run_of_the_bastion_says_what_it_would_do_and_not_that_it_did(monk
         with logged_by(monkeypatch, bastion.logger) as real:
             bench.run()
     (planned,) = (line["plan"] for line in dry if line["message"] == "dry run")
-    assert [f"grant {line['rule']}: {line['reason']}" for line in real if line["message"] == "grant"] == planned
+    assert [
+        f"authorize {line['rule']}: {line['reason']}" for line in real if line["message"] == "authorize rule"
+    ] == planned
     assert planned
-    assert not [line for line in dry if line["message"] in ("grant", "revoke")]
+    assert not [line for line in dry if line["message"] in ("authorize rule", "revoke rule")]

@@ -37,6 +37,8 @@ from simulation.workers import Baton, Worker
 from lookup_api import handler as lookup_function
 from notebook_ssh.adapters import clients, secrets
 from notebook_ssh.adapters.table import Table
+from notebook_ssh.controllers import requests
+from notebook_ssh.controllers.teardown import TeardownResult
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.managed_block import Block, fingerprint
 from notebook_ssh.planning.notebook import BlockPolicy
@@ -46,7 +48,6 @@ from record_address import handler as report_function
 from start_notebook import handler as start_function
 from sweep import handler as sweep_function
 from uninstall import handler as uninstall_function
-from uninstall.farewell import TeardownResult
 
 BEGIN = 1_800_000_000_000
 FUNCTION = f"{STACK}-ReconcileNotebook"
@@ -226,8 +227,8 @@ class Run:
         self._ask_to_delete("the stack is deleted amid faults")
         self._calm_down()
         self.now += LAMBDA_TRIES_AGAIN
-        (left,) = self._ask_to_delete("the stack is deleted")
-        self.hold(left.done, f"the stack could not be deleted: {left.message}")
+        ((done, reason),) = self._ask_to_delete("the stack is deleted")
+        self.hold(done, f"the stack could not be deleted: {reason}")
         self.counts["stacks deleted"] += 1
 
     def _ask_to_delete(self, told: str) -> list[TeardownResult]:
@@ -235,7 +236,9 @@ class Run:
         self.story.append(told)
         event = {"RequestType": "Delete"}
         said: list[TeardownResult] = []
-        with patch.object(uninstall_function, "answer", lambda event, left, log: said.append(left)):
+        with patch.object(
+            uninstall_function.custom_resource, "respond", lambda event, success, reason: said.append((success, reason))
+        ):
             self.jobs.append(("uninstall", lambda: uninstall_function.handle(event, self._context(self.baton.current))))
             self._drain()
         return said
@@ -724,7 +727,7 @@ def bound(run: Run) -> Iterator[None]:
         enter(redirect_stdout(_Nowhere()))  # metrics are printed
         enter(patch.object(Logger, "exception", run.unforeseen))
         secrets.forget()
-        notebook_function.forget()
+        requests.forget()
         logging.disable(logging.CRITICAL)
         stack.callback(logging.disable, logging.NOTSET)
         yield

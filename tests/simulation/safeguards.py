@@ -24,11 +24,13 @@ REVOKE = "layers/core/notebook_ssh/adapters/ec2.py"
 SAGEMAKER = "layers/core/notebook_ssh/adapters/sagemaker.py"
 TABLE = "layers/core/notebook_ssh/adapters/table.py"
 PACING = "layers/core/notebook_ssh/adapters/write_slots.py"
-OBSERVE = "functions/reconcile_notebook/observe.py"
-RECONCILE = "functions/reconcile_notebook/reconcile.py"
-APPLY = "functions/reconcile_notebook/apply.py"
-SWEEP = "functions/sweep/handler.py"
-FAREWELL = "functions/uninstall/farewell.py"
+OBSERVE = "layers/core/notebook_ssh/controllers/observe.py"
+EXCLUSIVE = "layers/core/notebook_ssh/controllers/exclusive.py"
+CONFIG_RECORDS = "layers/core/notebook_ssh/controllers/config_records.py"
+LIFECYCLE_CONFIG = "layers/core/notebook_ssh/controllers/lifecycle_config.py"
+APPLY = "layers/core/notebook_ssh/controllers/apply.py"
+SWEEP = "layers/core/notebook_ssh/controllers/sweep.py"
+FAREWELL = "layers/core/notebook_ssh/controllers/teardown.py"
 
 RULE_PLANNED = (BASTION, "if complete and each.stack == stack and", "if complete and")
 RULE_REVOKED = (REVOKE, "if fresh.get(found.id) != found or found.stack != stack:", "if False:")
@@ -51,9 +53,11 @@ class Safeguard:
 SAFEGUARDS = (
     Safeguard(
         "the copy of a script before it is changed",
-        ((APPLY, "backups.backup_script(hands.table, lifecycle_config, reason, hands.now)", "pass"),),
+        ((APPLY, "backups.backup_script(deps.table, lifecycle_config, reason, now)", "pass"),),
     ),
-    Safeguard("the sweep's queueing", ((SWEEP, "(to_message(request, now, ids) for request in requests)", "()"),)),
+    Safeguard(
+        "the sweep's queueing", ((SWEEP, "(to_message(request, now, correlation_id) for request in requests)", "()"),)
+    ),
     Safeguard("a failed read of a notebook is not its absence", ((OBSERVE, *ONLY_ABSENCE),)),
     Safeguard("a failed read of a configuration is not its absence", ((OBSERVE, *NOT_READ),)),
     Safeguard("a failed read of a user's tags is not their absence", ((OBSERVE, *NO_TAGS),)),
@@ -70,7 +74,7 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "the second look, after waiting for a turn",
-        ((RECONCILE, "if again or look.cache.is_expired(turn // 1000):", "if False:"),),
+        ((EXCLUSIVE, "if reobserve or planned.cache.is_expired(slot // 1000):", "if False:"),),
     ),
     Safeguard(
         "the last look before a script is written", ((APPLY, "sagemaker.verify_unchanged(lifecycle_config)", "pass"),)
@@ -95,11 +99,11 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "a configuration is noted before it is touched",
-        ((RECONCILE, "if before is None and after is not None and actions:", "if False:"),),
+        ((CONFIG_RECORDS, "if before is None and after is not None and actions:", "if False:"),),
     ),
     Safeguard(
         "others are told before a change counts as seen",
-        ((RECONCILE, "_send(plan.follow_ups, deps, now)\n    _keep(before", "_keep(before"),),
+        ((LIFECYCLE_CONFIG, "send(plan.follow_ups, deps, cache.at)\n    record_after(before", "record_after(before"),),
     ),
     Safeguard(
         "a script that was read is read again", ((OBSERVE, "now <= at + SCRIPT_CACHE_S else None", "True else None"),)
@@ -122,18 +126,30 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "restoring scripts when the stack is deleted",
-        ((FAREWELL, "_until_done(sorted(names), lambda name: _restore_script(name, deps, left), deps, left)", "pass"),),
+        (
+            (
+                FAREWELL,
+                "_until_done(sorted(names), lambda name: _restore_script(name, deps, result), deps, result)",
+                "pass",
+            ),
+        ),
     ),
     Safeguard(
         "taking records and tags back when it is deleted",
-        ((FAREWELL, "_until_done(records, lambda record: _release_notebook(record, deps, left), deps, left)", "pass"),),
+        (
+            (
+                FAREWELL,
+                "_until_done(records, lambda record: _release_notebook(record, deps, result), deps, result)",
+                "pass",
+            ),
+        ),
     ),
     Safeguard(
         "taking the bastion's rules back when it is deleted",
         (
             (
                 FAREWELL,
-                """_until_done(["the bastion's rules"], lambda what: _revoke_rules(deps, left), deps, left)""",
+                """_until_done(["the bastion's rules"], lambda what: _revoke_rules(deps, result), deps, result)""",
                 "pass",
             ),
         ),

@@ -15,7 +15,7 @@ from builders import NOW, a_record, a_report
 from jsonschema import Draft202012Validator, FormatChecker
 from stack import PROJECT, source
 
-from lookup_api.handler import ROUTES
+from notebook_ssh.controllers.lookup import ROUTES
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, NotebookState, Phase, RejectedKey
 from notebook_ssh.model.spec import parse_spec

@@ -69,10 +69,9 @@ def test_our_metrics_are_looked_at_under_the_dimensions_that_they_are_emitted_wi
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from notebook_ssh.model.fleet_stats import fleet_stats
-    from sweep.gauges import show
 
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "notebook-ssh")
-    show(fleet_stats([], 0, 300, "ssh"))
+    publish(fleet_stats([], 0, 300, "ssh"))
     blobs = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "_aws" in line]
     names = set()
     for blob in blobs:

@@ -137,7 +137,7 @@ def test_every_method_demands_a_signature_and_calls_with_the_apis_own_right() ->
 
 
 def test_the_routes_are_those_that_the_functions_serve() -> None:
-    from lookup_api.handler import ROUTES
+    from notebook_ssh.controllers.lookup import ROUTES
 
     found = {(method.upper(), path) for method, path, _ in operations(Stack())}
     served = {*ROUTES, ("POST", "/notebooks/{name}/report"), ("POST", "/notebooks/{name}/start")}

@@ -25,7 +25,7 @@ class FleetStats:
         return sum(self.statuses.get(code, 0) for code in codes)
 
     @property
-    def wished(self) -> int:
+    def requested(self) -> int:
         """How many notebooks ask for SSH, whether they get it or not."""
         return sum(self.statuses.values()) - self.count(Code.OFF)
 

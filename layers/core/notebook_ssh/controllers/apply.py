@@ -1,16 +1,14 @@
-"""Doing what a plan says, one action after the other, each SageMaker write in its turn."""
+"""Applies actions, one after the other, each SageMaker write in its slot."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import assert_never
 
 from aws_lambda_powertools import Logger
 
 from notebook_ssh.adapters import backups, sagemaker
-from notebook_ssh.adapters.table import Table
-from notebook_ssh.adapters.write_slots import Turns
+from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.planning.notebook import (
     PACED,
     Action,
@@ -32,20 +30,9 @@ from notebook_ssh.planning.notebook import (
 logger = Logger(child=True)
 
 
-@dataclass(slots=True)
-class Hands:
-    """What actions are done with. turn: the moment of a slot that was taken already (Turns.take), for the first write."""
-
-    table: Table
-    turns: Turns
-    stack: str
-    now: int
-    turn: int | None = None
-
-
-def touched_by(actions: Iterable[Action]) -> frozenset[str]:
+def locks_of(actions: Iterable[Action]) -> frozenset[str]:
     """What the SageMaker writes among the actions change: nobody else may be at it meanwhile. Empty when there is none."""
-    return frozenset(name for action in actions for name in _touched_by(action))
+    return frozenset(name for action in actions for name in _locks_of(action))
 
 
 def lifecycle_config_lock(name: str) -> str:
@@ -53,7 +40,7 @@ def lifecycle_config_lock(name: str) -> str:
     return f"configuration/{name}"
 
 
-def _touched_by(action: Action) -> tuple[str, ...]:
+def _locks_of(action: Action) -> tuple[str, ...]:
     match action:
         case WriteScript(lifecycle_config) | DeleteLifecycleConfig(lifecycle_config):
             return (lifecycle_config_lock(lifecycle_config.name),)
@@ -70,48 +57,50 @@ def _touched_by(action: Action) -> tuple[str, ...]:
             assert_never(action)
 
 
-def apply(actions: Iterable[Action], hands: Hands) -> LifecycleConfig | None:
-    """Do the actions in order; the configuration as it was read after its script was written, if one was.
+def apply(actions: Iterable[Action], deps: Dependencies, now: int, slot: int | None) -> LifecycleConfig | None:
+    """Apply the actions in order; returns the configuration as it was read after its script was written, if one was.
 
-    An error leaves the rest undone: what is done is whole, and the next look plans from there.
+    slot: the moment of a reserved write slot (epoch milliseconds), for the first write; None: none is reserved.
+    An error leaves the rest undone: what is done is complete, and the next reconciliation plans from there.
     """
     written = None
     for action in actions:
         if isinstance(action, PACED):
-            _come_to_a_turn(action, hands)
+            _wait_for_slot(action, deps, slot)
+            slot = None
         logger.info(describe(action), extra={"reason": action.reason})
-        written = _do(action, hands) or written
+        written = _do(action, deps, now) or written
     return written
 
 
-def _come_to_a_turn(action: Action, hands: Hands) -> None:
-    """Wait for a turn and take the last look; wait for another one when that took so long that the turn is over."""
+def _wait_for_slot(action: Action, deps: Dependencies, slot: int | None) -> None:
+    """Wait for the slot and verify what is about to change; wait for another slot if that took longer than this one lasts."""
     while True:
-        turn = hands.turns.keep(hands.turn)
-        hands.turn = None
+        slot = deps.turns.keep(slot)
         match action:
             case WriteScript(lifecycle_config):
                 sagemaker.verify_unchanged(lifecycle_config)
             case Attach(notebook):
                 sagemaker.verify_detached(notebook)
-        if not hands.turns.missed(turn):
+        if not deps.turns.missed(slot):
             return
+        slot = None
 
 
-def _do(action: Action, hands: Hands) -> LifecycleConfig | None:
+def _do(action: Action, deps: Dependencies, now: int) -> LifecycleConfig | None:
     match action:
         case BackupScript(lifecycle_config, reason):
-            backups.backup_script(hands.table, lifecycle_config, reason, hands.now)
+            backups.backup_script(deps.table, lifecycle_config, reason, now)
         case WriteScript(lifecycle_config, on_start):
             return sagemaker.write_script(lifecycle_config, on_start)
         case CreateLifecycleConfig(name, on_create, on_start):
-            sagemaker.create_lifecycle_config(name, on_create, on_start, hands.stack)
+            sagemaker.create_lifecycle_config(name, on_create, on_start, deps.settings.stack)
         case DeleteLifecycleConfig(lifecycle_config):
             sagemaker.delete_lifecycle_config(lifecycle_config)
         case KeepBackUps(name):
-            backups.set_backup_expiry(hands.table, name, None)
+            backups.set_backup_expiry(deps.table, name, None)
         case EndBackUps(name):
-            backups.set_backup_expiry(hands.table, name, hands.now + backups.BACKUP_RETENTION_S)
+            backups.set_backup_expiry(deps.table, name, now + backups.BACKUP_RETENTION_S)
         case Attach(notebook, name):
             sagemaker.attach(notebook, name)
         case Detach(notebook):

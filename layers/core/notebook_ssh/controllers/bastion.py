@@ -1,0 +1,115 @@
+"""Keeps the security-group rules of bastion mode as the whole fleet needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from aws_lambda_powertools import Logger
+from botocore.exceptions import BotoCoreError, ClientError
+
+from notebook_ssh.adapters import ec2, sqs
+from notebook_ssh.adapters.table import Table
+from notebook_ssh.errors import RetryableError, TerminalError
+from notebook_ssh.model.record import BastionRoute, Record
+from notebook_ssh.model.status import status_key, status_of
+from notebook_ssh.planning.bastion import (
+    Desired,
+    Outcome,
+    Plan,
+    changed_routes,
+    desired_rules,
+    plan,
+    resources_to_read,
+    uses_bastion,
+)
+from notebook_ssh.settings import Settings
+from notebook_ssh.triggers.events import ReconcileNotebook, to_message
+
+logger = Logger(child=True)
+
+
+def reconcile_bastion(settings: Settings, table: Table, now: int, correlation_id: str) -> None:
+    """Observe the fleet and EC2, plan, apply, and record the route of every notebook.
+
+    Raises RetryableError when the fleet could not be read completely (no rule was revoked then) or EC2 throttles, and
+    TerminalError when a rule of this stack cannot be revoked, so that the admin's alarm fires.
+    """
+    fleet, complete = _read_fleet(table)
+    network = ec2.observe(settings.stack, resources_to_read(fleet, settings.bastion, now))
+    desired = desired_rules(fleet, settings.bastion, network, settings.stack, now)
+    changes = plan(desired, network.rules, settings.stack, complete=complete)
+    if settings.dry_run:
+        logger.info("dry run", extra={"plan": _reasons(changes)})
+        outcome = Outcome(in_effect=changes.satisfied)
+    else:
+        _log_changes(changes)
+        outcome = ec2.apply(changes, settings.stack)
+    changed = _save(changed_routes(fleet, desired, outcome, network, now), fleet, settings, table, now)
+    _request_status_updates(changed, settings, now, correlation_id)
+    _log_problems(desired, outcome)
+    if not complete:
+        raise RetryableError("the fleet could not be read completely: nothing was revoked")
+    for problem in outcome.not_revoked.values():
+        raise TerminalError(problem)
+
+
+def _read_fleet(table: Table) -> tuple[list[Record], bool]:
+    """Read the notebooks that use the bastion, and whether these are all."""
+    fleet: list[Record] = []
+    try:
+        for record in table.records(consistent=True):
+            if uses_bastion(record):
+                fleet.append(record)
+    except RetryableError as error:
+        logger.warning("the fleet was not read completely", extra={"error": str(error)})
+        return fleet, False
+    return fleet, True
+
+
+def _save(
+    routes: Mapping[str, BastionRoute], fleet: Iterable[Record], settings: Settings, table: Table, now: int
+) -> list[str]:
+    """Record the routes; the names of the notebooks whose status changed by that."""
+    changed: list[str] = []
+    for record in fleet:
+        if record.name in routes:
+            table.save_route(record.name, routes[record.name])
+            after = replace(record, route=routes[record.name])
+            if _status_key(record, settings, now) != _status_key(after, settings, now):
+                changed.append(record.name)
+    return changed
+
+
+def _request_status_updates(changed: list[str], settings: Settings, now: int, correlation_id: str) -> None:
+    requests = [to_message(ReconcileNotebook(name, "status"), now, correlation_id) for name in changed]
+    try:
+        sqs.send(settings.notebook_queue, requests)
+    except (RetryableError, ClientError, BotoCoreError):
+        # Nothing depends on it: the sweep finds a status that was not published.
+        logger.exception("no reconciliation was requested for a new status", extra={"notebooks": changed})
+
+
+def _status_key(record: Record, settings: Settings, now: int) -> str:
+    return status_key(status_of(record, now, settings.sync_seconds, settings.tag_key))
+
+
+def _reasons(changes: Plan) -> list[str]:
+    authorized = [f"authorize {authorization.rule}: {authorization.reason}" for authorization in changes.authorizations]
+    return authorized + [f"revoke {revocation.found.rule}: {revocation.reason}" for revocation in changes.revocations]
+
+
+def _log_changes(changes: Plan) -> None:
+    for authorization in changes.authorizations:
+        logger.info("authorize rule", extra={"rule": str(authorization.rule), "reason": authorization.reason})
+    for revocation in changes.revocations:
+        logger.info(
+            "revoke rule",
+            extra={"rule": str(revocation.found.rule), "rule_id": revocation.found.id, "reason": revocation.reason},
+        )
+
+
+def _log_problems(desired: Desired, outcome: Outcome) -> None:
+    for problem in (*outcome.refused.values(), desired.config_problem):
+        if problem:
+            logger.warning(problem.message, extra={"code": problem.code})

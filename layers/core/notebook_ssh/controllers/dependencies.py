@@ -1,0 +1,23 @@
+"""What every controller of the notebook queue works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from notebook_ssh.adapters.table import Table
+from notebook_ssh.adapters.write_slots import Turns
+from notebook_ssh.planning.notebook import BlockPolicy
+from notebook_ssh.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """The dependencies of one invocation."""
+
+    settings: Settings
+    policy: BlockPolicy
+    table: Table
+    turns: Turns
+    clock: Callable[[], int]  # epoch seconds
+    correlation_id: str = ""  # the ids of the messages that are being processed

@@ -1,0 +1,66 @@
+"""Lease → write slot → observe again → plan again → apply: the one sequence in which SageMaker is written to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from notebook_ssh.adapters.record_cache import RecordCache
+from notebook_ssh.adapters.write_slots import SlotUnavailableError
+from notebook_ssh.controllers.dependencies import Dependencies
+
+PREPARE_MS = 300
+"""Milliseconds that recording what is begun takes."""
+
+REOBSERVE_MS = 500
+"""Milliseconds that another observation takes. Both are reserved before the slot, so that they do not delay the write."""
+
+
+class Planned(Protocol):
+    """An observation with its plan."""
+
+    @property
+    def cache(self) -> RecordCache:
+        """The records that it was made from."""
+
+    @property
+    def locks(self) -> frozenset[str]:
+        """What must be leased while the plan is applied; empty when SageMaker is not written to."""
+
+    @property
+    def verified_on_write(self) -> bool:
+        """Whether each write compares with what was observed right before it, so that observing again adds nothing."""
+
+    def prefetch(self, cache: RecordCache) -> None:
+        """Read into `cache`, in one request, what observing again needs."""
+
+
+P = TypeVar("P", bound=Planned)
+R = TypeVar("R")
+
+
+def carry_out(
+    cache: RecordCache, plan: Callable[[RecordCache], P], apply: Callable[[P, int | None], R], deps: Dependencies
+) -> tuple[P, R]:
+    """Observe and plan with `plan`, then `apply` it; returns the plan that was applied, and what `apply` returned.
+
+    A plan with locks is applied under leases of them, in a write slot (its moment, epoch milliseconds, is passed to
+    `apply`). What was observed before the wait may have changed meanwhile, so it is observed and planned again, unless
+    the writes verify that themselves. Raises SlotUnavailableError when there is no slot within the time that is left,
+    when another worker holds a lease, or when the second plan needs locks that are not held.
+    """
+    planned = plan(cache)
+    locks = planned.locks
+    if not locks:
+        return planned, apply(planned, None)
+    with deps.turns.alone(*locks):
+        reobserve = not planned.verified_on_write
+        slot = deps.turns.take(ahead=PREPARE_MS + (REOBSERVE_MS if reobserve else 0))
+        if reobserve or planned.cache.is_expired(slot // 1000):
+            deps.turns.wait_until(slot - PREPARE_MS - REOBSERVE_MS)
+            fresh = RecordCache(deps.table, deps.clock())
+            planned.prefetch(fresh)
+            planned = plan(fresh)
+        if not planned.locks <= locks:
+            raise SlotUnavailableError("what the new plan writes to", after=1)
+        return planned, apply(planned, slot)

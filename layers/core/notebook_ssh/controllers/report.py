@@ -1,0 +1,150 @@
+"""Accepts a notebook's report, and replies with what its agent is to do (docs/protocol.md)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, assert_never
+
+from aws_lambda_powertools import Logger
+from botocore.exceptions import BotoCoreError, ClientError
+
+from notebook_ssh.adapters import secrets, sqs
+from notebook_ssh.adapters.table import Table
+from notebook_ssh.errors import RetryableError
+from notebook_ssh.http_api.handling import (
+    HttpError,
+    Response,
+    body_of,
+    json_text,
+    notebook_name,
+)
+from notebook_ssh.model.record import Mode, Record, Report
+from notebook_ssh.model.ssh_keys import admitted
+from notebook_ssh.model.status import Code, status_key, status_of
+from notebook_ssh.reports.report import (
+    Accepted,
+    OutOfOrder,
+    ParsedReport,
+    RoleMismatch,
+    Unregistered,
+    accept,
+    heartbeat_deadline,
+    missing_token,
+    read_report,
+    reply,
+    reply_unregistered,
+    role_of_caller,
+)
+from notebook_ssh.settings import Settings
+from notebook_ssh.triggers.events import ReconcileNotebook, to_message
+
+TRIES = 3
+"""How often a report is weighed anew because another one came in between."""
+
+logger = Logger(child=True)
+
+
+def respond(event: Mapping[str, Any], settings: Settings, now: int) -> Response:
+    """Store the report in `event`, and reply with what the agent is to do. Raises HttpError or InvalidReportError."""
+    name = notebook_name(event)
+    role = _role(event)
+    parsed = read_report(body_of(event), now, allow_loopback=settings.allow_loopback)
+    record = _store(name, role, parsed.report, settings, now)
+    if record is None:
+        return Response(json_text(reply_unregistered(name, now, settings.sync_seconds)))
+    return Response(json_text(_reply(record, parsed, settings, now)))
+
+
+def _role(event: Mapping[str, Any]) -> str:
+    context = event["requestContext"]
+    # A policy that somebody changed may let another account's principals this far; a role there may have the same name.
+    role = role_of_caller(context["identity"].get("userArn") or "", context["accountId"])
+    if role is None:
+        raise HttpError(
+            403,
+            "not-a-role",
+            "Only a notebook reports, with its execution role; this caller has assumed no role of this account.",
+        )
+    return role
+
+
+def _store(name: str, role: str, report: Report, settings: Settings, now: int) -> Record | None:
+    """The record with `report` in it, or None when nobody tagged the notebook. In steady state one request."""
+    table = Table(settings.table)
+    known = table.save_heartbeat(name, role, report, heard_since=heartbeat_deadline(now, settings.sync_seconds))
+    for _ in range(TRIES):
+        if known.config_record:
+            return known.record
+        match accept(known.record, role, report):
+            case Unregistered():
+                return None
+            case RoleMismatch(expected):
+                raise HttpError(
+                    403,
+                    "other-role",
+                    f"{name} reports with its execution role {expected or '(not known yet)'}, and not with {role}.",
+                )
+            case OutOfOrder(newest):
+                raise HttpError(
+                    409,
+                    "older-report",
+                    f"sequence: a report with sequence {newest.sequence} of boot {newest.boot} is known, and this one is not newer.",
+                    boot=newest.boot,
+                    sequence=newest.sequence,
+                )
+            case Accepted(changed, before):
+                old = known.record
+                known = table.replace_report(name, role, changed, before)
+                if known.config_record and known.record and old:
+                    _request_status_update(old, known.record, settings, now)
+            case verdict:
+                assert_never(verdict)
+    raise RetryableError(f"the reports of {name} overtake each other")
+
+
+def _request_status_update(old: Record, new: Record, settings: Settings, now: int) -> None:
+    """Have a change of status told and shown. Nothing depends on it: the sweep finds what is lost here."""
+    heard_at = old.report.received_at if old.report else now
+    # What was true when it last spoke, unless it was silent for so long that this was true no more.
+    silent = heard_at <= heartbeat_deadline(now, settings.sync_seconds)
+    before = status_of(old, now if silent else heard_at, settings.sync_seconds, settings.tag_key)
+    status = status_of(new, now, settings.sync_seconds, settings.tag_key)
+    if status_key(before) == status_key(status):
+        return
+    logger.info("reported", extra={"notebook": new.name, "before": before.code, "status": status.code})
+    if before.code is Code.STARTING and status.code is Code.CONNECTED and before.since is not None:
+        waited = max(0, now - before.since)
+        logger.info("connected", extra={"notebook": new.name, "seconds_to_connect": waited})
+    request = to_message(ReconcileNotebook(new.name, "status"), now, logger.get_correlation_id() or "")
+    try:
+        sqs.send(settings.notebook_queue, [request])
+    except (RetryableError, ClientError, BotoCoreError):
+        logger.exception("no reconciliation was requested for the new status of %s", new.name)
+
+
+def _reply(record: Record, parsed: ParsedReport, settings: Settings, now: int) -> dict[str, Any]:
+    mode = record.spec.effective_mode(now)
+    pace = settings.sync_seconds
+    token = secrets.ngrok_token(settings.ngrok_secret, pace) if mode is Mode.NGROK else None
+    users = record.spec.users if mode is not Mode.OFF else ()
+    keys = admitted(users, secrets.central_keys(settings.keys_path, pace) if users else {}, settings.keys_path)
+    problem = missing_token(settings.ngrok_secret) if mode is Mode.NGROK and token is None else keys.problem
+    return reply(
+        record,
+        now,
+        sync_seconds=settings.sync_seconds,
+        bastion=settings.bastion,
+        token=token,
+        held_version=parsed.token_version,
+        keys=keys.lines,
+        problem=problem,
+        worker=_worker() if parsed.wants_worker else None,
+    )
+
+
+def _worker() -> str:
+    """What the agent runs once something is wished: the text whose SHA-256 is in the block (docs/block.md)."""
+    layer = Path(os.environ.get("NOTEBOOK_AGENT", "/opt/notebook_agent"))
+    return (layer / "worker.py").read_bytes().decode()

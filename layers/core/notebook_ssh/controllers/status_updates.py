@@ -1,0 +1,71 @@
+"""Publishes changes of status, and writes the status into the notebook's tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from aws_lambda_powertools import Logger
+from botocore.exceptions import BotoCoreError, ClientError
+
+from notebook_ssh.adapters import sagemaker
+from notebook_ssh.adapters.notifications import publish_status_change
+from notebook_ssh.controllers.dependencies import Dependencies
+from notebook_ssh.controllers.follow_ups import send
+from notebook_ssh.errors import RetryableError
+from notebook_ssh.model.record import Record
+from notebook_ssh.model.spec import status_keys
+from notebook_ssh.model.status import Code, status_key
+from notebook_ssh.planning.notebook import STATUS_TAG_INTERVAL, current_status_tags, desired_status_tags, status_change
+from notebook_ssh.settings import Settings
+from notebook_ssh.triggers.events import ReconcileNotebook
+
+logger = Logger(child=True)
+
+
+def tags_to_write(record: Record, tags: Mapping[str, str], deps: Dependencies, now: int) -> Mapping[str, str] | None:
+    """Our tags as they are to be written now; None when they are so already, or were written too short a time ago."""
+    settings = deps.settings
+    desired_tags = (
+        desired_status_tags(record, now, settings.sync_seconds, settings.tag_key) if settings.status_tags else {}
+    )
+    if desired_tags == current_status_tags(tags, settings.tag_key):
+        return None
+    if desired_tags and now < record.status_tags_at + STATUS_TAG_INTERVAL:
+        send((ReconcileNotebook(record.name, "status", at=record.status_tags_at + STATUS_TAG_INTERVAL),), deps, now)
+        return None
+    return desired_tags
+
+
+def write_status_tags(arn: str, desired_tags: Mapping[str, str], tags: Mapping[str, str], settings: Settings) -> None:
+    """Bring the tags that we write in line with `desired_tags`."""
+    status = desired_tags.get(status_keys(settings.tag_key)[0], Code.OFF)
+    logger.info("write the status tags", extra={"reason": f"it is {status}"})
+    if outdated := current_status_tags(tags, settings.tag_key).keys() - desired_tags.keys():
+        sagemaker.remove_tags(arn, *sorted(outdated))
+    if desired_tags:
+        sagemaker.write_tags(arn, desired_tags)
+
+
+def publish_change(record: Record, deps: Dependencies, now: int) -> Record:
+    """Tell a change of status once, whoever caused it: a report, a rule, a tag or the clock; the record, with what was told.
+
+    Told before it is noted, so that a crash in between tells twice rather than never. News that could not be told are
+    still news at the next sweep, and no reason to fail.
+    """
+    settings = deps.settings
+    status = status_change(record, now, settings.sync_seconds, settings.tag_key)
+    if status is None:
+        return record
+    before = record.notified_status.partition(":")[0] or str(Code.OFF)
+    try:
+        publish_status_change(settings.stack, record.name, record.arn, before, status)
+    except (RetryableError, ClientError, BotoCoreError):
+        logger.exception("a status change was not published", extra={"notebook": record.name})
+        return record
+    logger.info("status", extra={"notebook": record.name, "before": before, "status": str(status.code)})
+    if status.code is Code.CONNECTED and record.spec_changed_at and not record.first_connected:
+        waited = max(0, (status.since or now) - record.spec_changed_at)
+        logger.info("first connected", extra={"notebook": record.name, "seconds_since_tag": waited})
+        record = replace(record, first_connected=True)
+    return replace(record, notified_status=status_key(status))

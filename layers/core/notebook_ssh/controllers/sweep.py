@@ -1,0 +1,49 @@
+"""Finds on schedule what is not as it should be, and queues it. It alone would be enough: events only make it sooner."""
+
+from __future__ import annotations
+
+from notebook_ssh.adapters import backups, metrics, resource_tagging, sagemaker, sqs
+from notebook_ssh.adapters.table import STATUS, Table
+from notebook_ssh.model.fleet_stats import fleet_stats
+from notebook_ssh.planning.drift import Fleet, find_drift
+from notebook_ssh.planning.notebook import BlockPolicy
+from notebook_ssh.settings import Settings
+from notebook_ssh.triggers.events import to_message
+
+SWEPT = (*STATUS, "observed_hash", "observed_at", "attached_config", "restart", "notified_status")
+"""The attributes that a sweep reads. Decoding whole records was most of its time (docs/performance.md)."""
+
+
+def sweep(settings: Settings, policy: BlockPolicy, now: int, correlation_id: str) -> dict[str, int]:
+    """Read the lists, find drift, and queue what is to be reconciled; the numbers of what was read and queued.
+
+    A list that could not be read completely fails the sweep: half a list tells nothing.
+    """
+    fleet = read_fleet(settings.tag_key, Table(settings.table))
+    requests = find_drift(
+        fleet,
+        settings.tag_key,
+        policy.block_ref,
+        now,
+        dry_run=settings.dry_run,
+        status_tags=settings.status_tags,
+        sync_seconds=settings.sync_seconds,
+    )
+    sqs.send(settings.notebook_queue, (to_message(request, now, correlation_id) for request in requests))
+    if settings.bastion:
+        # Even if no notebook uses it: only a resync finds a rule of this stack that was left behind.
+        sqs.request_bastion_resync(settings.bastion_queue, "sweep", correlation_id)
+    metrics.publish(fleet_stats(fleet.records, now, settings.sync_seconds, settings.tag_key))
+    return {"notebooks": len(fleet.notebooks), "records": len(fleet.records), "requests": len(requests)}
+
+
+def read_fleet(tag_key: str, table: Table) -> Fleet:
+    """Read the whole fleet, page by page: no request is for a single notebook."""
+    return Fleet(
+        # The table first: what is recorded concurrently is then older than the lists, and never the other way round.
+        records=tuple(table.records(only=SWEPT)),
+        config_records=tuple(backups.config_records(table)),
+        notebooks=tuple(sagemaker.list_notebooks()),
+        lifecycle_configs=tuple(sagemaker.list_lifecycle_configs()),
+        tags=dict(resource_tagging.tagged_notebooks(tag_key)),
+    )

@@ -1,0 +1,66 @@
+"""Starts a stopped notebook that a user wants to connect to (docs/api.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from botocore.exceptions import BotoCoreError, ClientError
+
+from notebook_ssh.adapters.clients import client, message_of, retryable
+from notebook_ssh.adapters.table import Table
+from notebook_ssh.http_api.handling import HttpError, Response, json_text, notebook_name
+from notebook_ssh.http_api.views import status_json
+from notebook_ssh.model.record import Record
+from notebook_ssh.model.status import Wake, status_of, wake
+from notebook_ssh.settings import Settings
+
+logger = Logger(child=True)
+
+
+def respond(event: Mapping[str, Any], settings: Settings, now: int) -> Response:
+    """Start the notebook named in `event` if its tags allow that. Raises HttpError when they do not."""
+    name = notebook_name(event)
+    table = Table(settings.table)
+    record = table.record(name)
+    if record is None:
+        raise HttpError(404, "unknown-notebook", f"No notebook {name} is known here: only a tagged one can be started.")
+    body = status_json(status_of(record, now, settings.sync_seconds, settings.tag_key))
+    match wake(record, now):
+        case Wake.NOT_ALLOWED:
+            raise HttpError(
+                403,
+                "not-wakeable",
+                f"{record.name} may not be started from here: its owner allows it with the tag {settings.tag_key}-wake=yes.",
+                status=body["status"],
+            )
+        case Wake.NOT_STOPPED:
+            raise HttpError(
+                409,
+                "not-stopped",
+                f"{record.name} is {record.state}, and only a stopped notebook can be started.",
+                status=body["status"],
+            )
+        case Wake.NOT_NEEDED:
+            return Response(json_text({"name": record.name, "started": False, **body}), 202)
+        case Wake.START:
+            started = table.claim_wake(record, now) and _started(record, table)
+            return Response(json_text({"name": record.name, "started": started, **body}), 202)
+
+
+def _started(record: Record, table: Table) -> bool:
+    """Ask SageMaker to start the notebook. False when it is no longer in a state to be started: somebody was faster."""
+    try:
+        client("sagemaker").start_notebook_instance(NotebookInstanceName=record.name)
+    except (ClientError, BotoCoreError) as error:
+        if isinstance(error, ClientError) and "Unable to transition" in message_of(error):
+            return False
+        # The start did not happen, so the next one to ask may have it.
+        table.release_wake(record)
+        if isinstance(error, ClientError) and "RecordNotFound" in message_of(error):
+            gone = f"{record.name} was deleted: there is nothing to start."
+            raise HttpError(404, "unknown-notebook", gone) from error
+        raise (retryable(error) or error) from error
+    logger.info("start", extra={"notebook": record.name, "reason": "somebody wants to connect"})
+    return True
