@@ -38,7 +38,6 @@ from lookup_api import handler as lookup_function
 from notebook_ssh.adapters import clients, secrets
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.controllers import requests
-from notebook_ssh.controllers.teardown import TeardownResult
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.managed_block import Block, fingerprint
 from notebook_ssh.planning.notebook import BlockPolicy
@@ -231,11 +230,11 @@ class Run:
         self.hold(done, f"the stack could not be deleted: {reason}")
         self.counts["stacks deleted"] += 1
 
-    def _ask_to_delete(self, told: str) -> list[TeardownResult]:
+    def _ask_to_delete(self, told: str) -> list[tuple[bool, str]]:
         """What the stack's own end answers to CloudFormation; nothing when it was killed."""
         self.story.append(told)
         event = {"RequestType": "Delete"}
-        said: list[TeardownResult] = []
+        said: list[tuple[bool, str]] = []
         with patch.object(
             uninstall_function.custom_resource, "respond", lambda event, success, reason: said.append((success, reason))
         ):
