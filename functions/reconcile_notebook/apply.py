@@ -11,23 +11,20 @@ from aws_lambda_powertools import Logger
 from notebook_ssh.adapters import backups, sagemaker
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.adapters.write_slots import Turns
-from notebook_ssh.planning.notebook import (
-    PACED,
+from notebook_ssh.planning.actions import (
     Action,
     Attach,
     BackupScript,
     CreateLifecycleConfig,
     DeleteLifecycleConfig,
     Detach,
-    EndBackUps,
-    KeepBackUps,
-    LifecycleConfig,
+    ExpireBackups,
     RemoveTag,
     Start,
     Stop,
     WriteScript,
-    describe,
 )
+from notebook_ssh.planning.observation import LifecycleConfig
 
 logger = Logger(child=True)
 
@@ -43,33 +40,6 @@ class Hands:
     turn: int | None = None
 
 
-def touched_by(actions: Iterable[Action]) -> frozenset[str]:
-    """What the SageMaker writes among the actions change: nobody else may be at it meanwhile. Empty when there is none."""
-    return frozenset(name for action in actions for name in _touched_by(action))
-
-
-def lifecycle_config_lock(name: str) -> str:
-    """What the configuration `name` is held as (`Turns.alone`)."""
-    return f"configuration/{name}"
-
-
-def _touched_by(action: Action) -> tuple[str, ...]:
-    match action:
-        case WriteScript(lifecycle_config) | DeleteLifecycleConfig(lifecycle_config):
-            return (lifecycle_config_lock(lifecycle_config.name),)
-        case CreateLifecycleConfig(name):
-            return (lifecycle_config_lock(name),)
-        case Attach(notebook, lifecycle_config):
-            # Held as well, so that nobody finds it unused and deletes it.
-            return f"notebook/{notebook.lower()}", lifecycle_config_lock(lifecycle_config)
-        case Detach(notebook) | Stop(notebook) | Start(notebook):
-            return (f"notebook/{notebook.lower()}",)
-        case BackupScript() | KeepBackUps() | EndBackUps() | RemoveTag():
-            return ()
-        case _:
-            assert_never(action)
-
-
 def apply(actions: Iterable[Action], hands: Hands) -> LifecycleConfig | None:
     """Do the actions in order; the configuration as it was read after its script was written, if one was.
 
@@ -77,9 +47,9 @@ def apply(actions: Iterable[Action], hands: Hands) -> LifecycleConfig | None:
     """
     written = None
     for action in actions:
-        if isinstance(action, PACED):
+        if action.rate_limited:
             _come_to_a_turn(action, hands)
-        logger.info(describe(action), extra={"reason": action.reason})
+        logger.info(str(action), extra={"reason": action.reason})
         written = _do(action, hands) or written
     return written
 
@@ -89,13 +59,17 @@ def _come_to_a_turn(action: Action, hands: Hands) -> None:
     while True:
         turn = hands.turns.keep(hands.turn)
         hands.turn = None
-        match action:
-            case WriteScript(lifecycle_config):
-                sagemaker.verify_unchanged(lifecycle_config)
-            case Attach(notebook):
-                sagemaker.verify_detached(notebook)
+        _verify(action)
         if not hands.turns.missed(turn):
             return
+
+
+def _verify(action: Action) -> None:
+    """Check right before a write what the plan rests on, where SageMaker would not refuse the write itself."""
+    if isinstance(action, WriteScript):
+        sagemaker.verify_unchanged(action.lifecycle_config)
+    elif isinstance(action, Attach):
+        sagemaker.verify_detached(action.notebook)
 
 
 def _do(action: Action, hands: Hands) -> LifecycleConfig | None:
@@ -108,10 +82,8 @@ def _do(action: Action, hands: Hands) -> LifecycleConfig | None:
             sagemaker.create_lifecycle_config(name, on_create, on_start, hands.stack)
         case DeleteLifecycleConfig(lifecycle_config):
             sagemaker.delete_lifecycle_config(lifecycle_config)
-        case KeepBackUps(name):
-            backups.set_backup_expiry(hands.table, name, None)
-        case EndBackUps(name):
-            backups.set_backup_expiry(hands.table, name, hands.now + backups.BACKUP_RETENTION_S)
+        case ExpireBackups(name, after):
+            backups.set_backup_expiry(hands.table, name, None if after is None else hands.now + after)
         case Attach(notebook, name):
             sagemaker.attach(notebook, name)
         case Detach(notebook):

@@ -18,10 +18,11 @@ from notebook_ssh.adapters.sagemaker import InvalidStateError
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.adapters.write_slots import SlotUnavailableError, Turns
 from notebook_ssh.errors import NotFoundError, RetryableError
-from notebook_ssh.planning.notebook import includes_change
+from notebook_ssh.planning.lifecycle_config import includes_change
 from notebook_ssh.settings import read_settings
 from notebook_ssh.triggers.correlation import correlation_of_messages
-from notebook_ssh.triggers.events import ReconcileLifecycleConfig, ReconcileNotebook, merge, parse_event, to_message
+from notebook_ssh.triggers.events import parse_event
+from notebook_ssh.triggers.requests import ReconcileLifecycleConfig, ReconcileNotebook, merge, to_message
 from reconcile_notebook import observe
 from reconcile_notebook.policy import load_policy
 from reconcile_notebook.reconcile import (

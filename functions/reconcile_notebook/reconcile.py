@@ -14,34 +14,30 @@ from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.adapters.table import NOTEBOOK, Table
 from notebook_ssh.adapters.write_slots import SlotUnavailableError, Turns
 from notebook_ssh.errors import RetryableError
-from notebook_ssh.model.record import Mode, Record
-from notebook_ssh.model.spec import status_keys
+from notebook_ssh.model.record import Record
+from notebook_ssh.model.spec import Mode, status_keys
 from notebook_ssh.model.status import Code, status_key
-from notebook_ssh.planning.drift import LONGEST_DELAY, NotebookSummary, fingerprint
-from notebook_ssh.planning.notebook import (
-    INACTIVE_RECORD_TTL_S,
-    PACED,
-    STATUS_TAG_INTERVAL,
-    Action,
+from notebook_ssh.planning.actions import Action, WriteScript, lifecycle_config_lock, locks_of, reasons
+from notebook_ssh.planning.drift import LONGEST_DELAY, fingerprint
+from notebook_ssh.planning.facts import INACTIVE_RECORD_TTL_S, has_changed, is_inactive
+from notebook_ssh.planning.lifecycle_config import LifecycleConfigPlan, plan_lifecycle_config
+from notebook_ssh.planning.notebook import NotebookPlan, plan_notebook
+from notebook_ssh.planning.observation import (
     BlockPolicy,
     LifecycleConfig,
-    LifecycleConfigPlan,
     LifecycleConfigRecord,
     NotebookObservation,
-    Plan,
-    WriteScript,
+    NotebookSummary,
+)
+from notebook_ssh.planning.status_tags import (
+    STATUS_TAG_INTERVAL,
     current_status_tags,
     desired_status_tags,
-    has_changed,
-    is_inactive,
-    plan_lifecycle_config,
-    plan_notebook,
-    reasons,
     status_change,
 )
 from notebook_ssh.settings import Settings
-from notebook_ssh.triggers.events import ReconcileLifecycleConfig, ReconcileNotebook, to_message
-from reconcile_notebook.apply import Hands, apply, lifecycle_config_lock, touched_by
+from notebook_ssh.triggers.requests import ReconcileLifecycleConfig, ReconcileNotebook, to_message
+from reconcile_notebook.apply import Hands, apply
 from reconcile_notebook.observe import observe_lifecycle_config, observe_notebook, remember
 
 logger = Logger(child=True)
@@ -69,7 +65,7 @@ class Look:
     cache: RecordCache
     observed: NotebookObservation
     tags: Mapping[str, str]
-    plan: Plan
+    plan: NotebookPlan
 
 
 class RecordConflictError(RetryableError):
@@ -84,7 +80,7 @@ def reconcile_notebook(name: str, deps: Dependencies, cache: RecordCache) -> str
     look = _look(name, deps, cache)
     if deps.settings.dry_run:
         _only_record(look, deps)
-    elif touched := touched_by(look.plan.actions):
+    elif touched := locks_of(look.plan.actions):
         _carry_out_in_turn(look, touched, deps)
     else:
         _carry_out(look, deps)
@@ -99,7 +95,7 @@ def _carry_out_in_turn(look: Look, touched: frozenset[str], deps: Dependencies) 
         if again or look.cache.is_expired(turn // 1000):
             deps.turns.wait_until(turn - PREPARE_MS - REOBSERVE_MS)
             look = _look_again(look, deps)
-        if not touched_by(look.plan.actions) <= touched:
+        if not locks_of(look.plan.actions) <= touched:
             raise SlotUnavailableError("what is to be done by now", after=1)
         _carry_out(look, deps, turn)
 
@@ -111,7 +107,7 @@ def reconcile_lifecycle_config(name: str, deps: Dependencies, cache: RecordCache
     if deps.settings.dry_run:
         logger.info("dry run", extra={"plan": reasons(plan.actions)})
         return
-    touched = touched_by(plan.actions)
+    touched = locks_of(plan.actions)
     if observed.config_record and plan.config_record is None:
         # Whoever holds it may be about to make it, and must find it again should they die.
         touched |= {lifecycle_config_lock(observed.name)}
@@ -132,7 +128,7 @@ def _looks_before_it_writes(look: Look) -> bool:
 
     What is taken away, attached, stopped or started hangs on more than that, and nothing holds it still.
     """
-    writes = (action for action in look.plan.actions if isinstance(action, PACED))
+    writes = (action for action in look.plan.actions if action.rate_limited)
     return look.observed.users is None and all(isinstance(action, WriteScript) for action in writes)
 
 
@@ -289,7 +285,7 @@ def _keep(
         cache.keep(after)
 
 
-def _send_follow_ups(before: Record | None, plan: Plan, deps: Dependencies, now: int) -> None:
+def _send_follow_ups(before: Record | None, plan: NotebookPlan, deps: Dependencies, now: int) -> None:
     after = plan.record
     _send(plan.follow_ups, deps, now)
     until = after.spec.until if after else None

@@ -14,7 +14,7 @@ from notebook_ssh.model.fleet_stats import fleet_stats
 from notebook_ssh.planning.drift import Fleet, find_drift
 from notebook_ssh.settings import read_settings
 from notebook_ssh.triggers.correlation import correlation_of
-from notebook_ssh.triggers.events import to_message
+from notebook_ssh.triggers.requests import to_message
 from reconcile_notebook.policy import load_policy
 from sweep.gauges import show
 

@@ -13,17 +13,14 @@ from notebook_ssh.adapters import backups, ec2, sagemaker
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.adapters.table import CONFIGURATION, NOTEBOOK
 from notebook_ssh.errors import NotFoundError, Problem, RetryableError
+from notebook_ssh.model.network import Ec2Query
 from notebook_ssh.model.record import Record
-from notebook_ssh.planning.bastion import Desired, Ec2Query, plan
-from notebook_ssh.planning.notebook import (
-    Action,
-    NotebookObservation,
-    WriteScript,
-    current_status_tags,
-    plan_attachment_teardown,
-    plan_script_teardown,
-)
-from reconcile_notebook.apply import Hands, apply, touched_by
+from notebook_ssh.planning.actions import Action, WriteScript, locks_of
+from notebook_ssh.planning.bastion import Desired, plan_bastion
+from notebook_ssh.planning.observation import NotebookObservation
+from notebook_ssh.planning.status_tags import current_status_tags
+from notebook_ssh.planning.teardown import plan_attachment_teardown, plan_script_teardown
+from reconcile_notebook.apply import Hands, apply
 from reconcile_notebook.observe import observe_lifecycle_config
 from reconcile_notebook.reconcile import PREPARE_MS, REOBSERVE_MS, Dependencies
 
@@ -103,7 +100,7 @@ def _restore_script(name: str, deps: Dependencies, left: TeardownResult) -> None
     if isinstance(planned, Problem):
         left.warnings.append(f"{name}: {planned.message}")
         return
-    touched = touched_by(planned)
+    touched = locks_of(planned)
     if touched:
         with deps.turns.alone(*touched):
             turn = deps.turns.take(ahead=PREPARE_MS + REOBSERVE_MS)
@@ -143,7 +140,7 @@ def _release_notebook(record: Record, deps: Dependencies, left: TeardownResult) 
     if isinstance(planned, Problem):
         left.warnings.append(planned.message)
     elif planned:
-        with deps.turns.alone(*touched_by(planned)):
+        with deps.turns.alone(*locks_of(planned)):
             _apply(planned, deps)
     ours = current_status_tags(tags, deps.settings.tag_key)
     if ours:
@@ -155,5 +152,5 @@ def _revoke_rules(deps: Dependencies, left: TeardownResult) -> None:
     """No rule of ours stays. Rules of others, equal ones too, do."""
     stack = deps.settings.stack
     network = ec2.observe(stack, Ec2Query())
-    outcome = ec2.apply(plan(Desired(), network.rules, stack, complete=True), stack)
+    outcome = ec2.apply(plan_bastion(Desired(), network.rules, stack, complete=True), stack)
     left.failed += [problem.message for problem in outcome.not_revoked.values()]

@@ -21,10 +21,11 @@ from notebook_ssh.adapters import clients, resource_tagging
 from notebook_ssh.adapters.table import to_attribute
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.fleet_stats import fleet_stats
-from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Phase, Report
+from notebook_ssh.model.record import NotebookState, Phase, Report
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import Status
-from notebook_ssh.planning.drift import Fleet, NotebookSummary, find_drift, fingerprint
-from notebook_ssh.planning.notebook import LifecycleConfigRecord
+from notebook_ssh.planning.drift import Fleet, find_drift, fingerprint
+from notebook_ssh.planning.observation import LifecycleConfigRecord, NotebookSummary
 from reconcile_notebook import reconcile
 from sweep import handler
 

@@ -24,7 +24,7 @@ from simulation.promises import (
 )
 
 from notebook_ssh.model.managed_block import Block, HttpError, fingerprint, insert_block, inspect, remove_block
-from notebook_ssh.planning.notebook import EMPTY_SCRIPT
+from notebook_ssh.planning.script import EMPTY_SCRIPT
 
 if TYPE_CHECKING:
     from simulation.run import Run

@@ -13,7 +13,8 @@ from notebook_ssh.errors import Problem
 from notebook_ssh.http_api.diagnosis import doctor_json, doctor_text
 from notebook_ssh.http_api.views import connection_for, details, list_entry
 from notebook_ssh.model.checks import run_checks
-from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, NotebookState, Phase, Record, Report
+from notebook_ssh.model.record import BastionRoute, NotebookState, Phase, Record, Report
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import (
     STARTING_SECONDS,
     WAKE_AGAIN_SECONDS,

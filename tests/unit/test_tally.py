@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.fleet_stats import fleet_stats
-from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Record
+from notebook_ssh.model.record import NotebookState, Record
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import Code
 
 NOW = 1_700_000_000

@@ -24,9 +24,7 @@ from notebook_ssh.adapters.clients import client, code_of, retryable
 from notebook_ssh.errors import Problem, RetryableError
 from notebook_ssh.model.record import (
     BastionRoute,
-    Mode,
     Network,
-    NotebookSpec,
     NotebookState,
     Phase,
     Record,
@@ -35,6 +33,7 @@ from notebook_ssh.model.record import (
     Restart,
     RestartStep,
 )
+from notebook_ssh.model.spec import Mode, NotebookSpec
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
@@ -398,7 +397,9 @@ class Table:
         """Note that `record`'s notebook is being started for somebody; False when another request was faster."""
         # Or it was this very claim, whose answer was lost, so that botocore sent it again. Two who ask in one second may both
         # have it: SageMaker starts a notebook once.
-        nobody_was_faster = "#wake_at = :wake_before" if record.wake_at is not None else "attribute_not_exists(#wake_at)"
+        nobody_was_faster = (
+            "#wake_at = :wake_before" if record.wake_at is not None else "attribute_not_exists(#wake_at)"
+        )
         wake_before = {":wake_before": to_attribute(record.wake_at)} if record.wake_at is not None else {}
         try:
             client("dynamodb").update_item(

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.model.record import Mode, NotebookState, Phase, Record, Report
+from notebook_ssh.model.record import NotebookState, Phase, Record, Report
+from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.stack import StackSettings
 from notebook_ssh.model.status import REMEDIES, Code, Status, last_address, report_of_this_run, status_of
 from notebook_ssh.model.text import iso_time

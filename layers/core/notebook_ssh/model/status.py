@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.model.record import Mode, NotebookState, Phase, Record, Report, predates_block
+from notebook_ssh.model.record import NotebookState, Phase, Record, Report, predates_block
+from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.text import iso_time
 
 STARTING_SECONDS = 900

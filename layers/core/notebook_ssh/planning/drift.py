@@ -1,4 +1,4 @@
-"""Who needs attention: the sweep's question, answered from lists alone, without a request for any single notebook."""
+"""Find the notebooks and lifecycle configurations whose lists and records disagree, without a read of any single one."""
 
 from __future__ import annotations
 
@@ -7,40 +7,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Record
-from notebook_ssh.model.spec import parse_spec, spec_tag_keys
-from notebook_ssh.planning.notebook import (
-    LifecycleConfigRecord,
-    current_status_tags,
-    desired_status_tags,
-    is_inactive,
-    needs_block,
-    status_change,
-)
-from notebook_ssh.triggers.events import ReconcileLifecycleConfig, ReconcileNotebook
+from notebook_ssh.model.record import Record
+from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec, spec_tag_keys
+from notebook_ssh.planning.facts import is_inactive
+from notebook_ssh.planning.observation import LifecycleConfigRecord, LifecycleConfigSummary, NotebookSummary
+from notebook_ssh.planning.status_tags import current_status_tags, desired_status_tags, status_change
+from notebook_ssh.triggers.requests import ReconcileLifecycleConfig, ReconcileNotebook
 
 LONGEST_DELAY = 900
-"""Seconds for which a message can wait in the queue (SQS, `DelaySeconds`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class NotebookSummary:
-    """A notebook as ListNotebookInstances tells it. state_since: `LastModifiedTime`."""
-
-    name: str
-    arn: str
-    state: NotebookState
-    state_since: int
-    lifecycle_config: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class LifecycleConfigSummary:
-    """A configuration as ListNotebookInstanceLifecycleConfigs tells it. modified: as in `LifecycleConfig`."""
-
-    name: str
-    arn: str
-    modified: int
+"""Seconds for which a message can be delayed (SQS, `DelaySeconds`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +57,7 @@ def find_drift(
     for line in fleet.notebooks:
         tags = fleet.tags.get(line.arn.lower(), {})
         spec = parse_spec(tags, tag_key)
-        block_needed = needs_block(spec, now)
+        block_needed = spec.needs_block(now)
         if block_needed and line.lifecycle_config:
             used.add(line.lifecycle_config)
         record = records.get(line.name.lower())
