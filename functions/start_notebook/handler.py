@@ -17,7 +17,8 @@ from notebook_ssh.adapters.table import Table
 from notebook_ssh.http_api.handling import HttpError, Response, handle_request, json_text, log_keys, notebook_name
 from notebook_ssh.http_api.views import status_json
 from notebook_ssh.model.record import Record
-from notebook_ssh.model.status import Wake, status_of, wake
+from notebook_ssh.model.status import status_of
+from notebook_ssh.model.wake import Wake, wake
 from notebook_ssh.settings import read_settings
 
 logger = Logger()

@@ -14,7 +14,7 @@ from golden.codec import new_keys, old_class, old_keys
 
 from notebook_ssh.errors import InvalidReportError
 from notebook_ssh.http_api import diagnosis, views
-from notebook_ssh.model import checks, managed_block, spec, ssh_keys, status
+from notebook_ssh.model import assessment, checks, managed_block, spec, ssh_keys, status, wake
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.stack import Bastion
 from notebook_ssh.planning import (
@@ -78,9 +78,9 @@ def of_record(given: Mapping[str, Any]) -> Any:
     told = {
         "status": state,
         "headline": status.status_key(state),
-        "address": status.address_of(record, now, sync),
-        "last_address": status.last_address(record),
-        "wake": status.wake(record, now),
+        "address": assessment.address_of(record, now, sync),
+        "last_address": assessment.last_address(record),
+        "wake": wake.wake(record, now),
         "doctor": diagnosis.doctor_text(found),
         "hops": [(check.name, str(check.state), check.since) for check in found.checks],
         "details": old_keys("details", views.details(record, now, stack)),

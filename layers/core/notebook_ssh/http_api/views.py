@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from notebook_ssh.model.assessment import last_address
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.stack import StackSettings
-from notebook_ssh.model.status import Code, Status, last_address, status_of
+from notebook_ssh.model.status import Code, Status, status_of
 from notebook_ssh.model.text import iso_time
 
 USER = "ec2-user"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from notebook_ssh.model.assessment import address_of
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import NotebookSpec, status_keys
-from notebook_ssh.model.status import Code, Status, address_of, status_key, status_of
+from notebook_ssh.model.status import Code, Status, status_key, status_of
 
 STATUS_TAG_INTERVAL = 60
 """Seconds between two writes of one notebook's status tags, however often its status changes."""
