@@ -23,9 +23,10 @@ from typing import Any
 from builders import NOW, a_record, a_report
 
 from notebook_ssh.adapters.table import encode_sparse, to_attribute
-from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Record, Report
-from notebook_ssh.planning.drift import NotebookSummary, fingerprint
-from notebook_ssh.planning.notebook import LifecycleConfigRecord
+from notebook_ssh.model.record import NotebookState, Record, Report
+from notebook_ssh.model.spec import Mode, NotebookSpec
+from notebook_ssh.planning.drift import fingerprint
+from notebook_ssh.planning.observation import LifecycleConfigRecord, NotebookSummary
 
 PAGE = 100
 RECORDS_A_PAGE = 800

@@ -33,7 +33,8 @@ import processes
 from emulator.process import REGION, Emulator
 from emulator.stack import Stack, deploy
 from notebook_ssh.adapters.table import NOTEBOOK, encode_sparse, key, to_attribute
-from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Record
+from notebook_ssh.model.record import NotebookState, Record
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.reports.report import read_report
 from patience import LIMIT_S
 from world import World

@@ -41,8 +41,8 @@ from simulation.workers import Baton, Worker
 
 from notebook.ngrok_stand_in import read_configuration
 from notebook_ssh.errors import InvalidReportError
-from notebook_ssh.model.record import BastionRoute, Mode
-from notebook_ssh.model.spec import parse_spec
+from notebook_ssh.model.record import BastionRoute
+from notebook_ssh.model.spec import Mode, parse_spec
 from notebook_ssh.model.stack import Bastion
 from notebook_ssh.reports.report import Accepted, Token, accept, read_report, reply
 

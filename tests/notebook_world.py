@@ -25,7 +25,7 @@ from notebook_ssh.adapters.table import Table
 from notebook_ssh.controllers import requests
 from notebook_ssh.model.managed_block import Block, fingerprint
 from notebook_ssh.model.record import Record
-from notebook_ssh.planning.notebook import BlockPolicy
+from notebook_ssh.planning.observation import BlockPolicy
 from reconcile_notebook import handler
 
 ACCOUNT, REGION, STACK = "123456789012", "us-east-1", "team-ssh"

@@ -20,8 +20,10 @@ from notebook_ssh.adapters.write_slots import Turns
 from notebook_ssh.controllers import requests
 from notebook_ssh.controllers.observe import SCRIPT_CACHE_S
 from notebook_ssh.errors import RetryableError
-from notebook_ssh.model.record import Mode, NotebookSpec, Restart, RestartStep
-from notebook_ssh.planning.notebook import LifecycleConfigRecord, has_changed
+from notebook_ssh.model.record import Restart, RestartStep
+from notebook_ssh.model.spec import Mode, NotebookSpec
+from notebook_ssh.planning.facts import has_changed
+from notebook_ssh.planning.observation import LifecycleConfigRecord
 
 
 @dataclass

@@ -18,7 +18,7 @@ from lookup_api import handler as lookup_api
 from notebook_ssh.adapters import resource_tagging, sqs
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.http_api.handling import log_keys
-from notebook_ssh.model.record import Mode
+from notebook_ssh.model.spec import Mode
 from notebook_ssh.triggers.correlation import FIELD
 from reconcile_bastion import handler as bastion
 from reconcile_notebook import handler as notebook

@@ -12,7 +12,8 @@ from builders import HOST_KEY, NOW, RSA_KEY, a_record, a_report
 
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.controllers.lookup import ROUTES
-from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, NotebookState
+from notebook_ssh.model.record import BastionRoute, NotebookState
+from notebook_ssh.model.spec import Mode, NotebookSpec
 
 ONE = "/notebooks/{name}"
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"

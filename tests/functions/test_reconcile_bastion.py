@@ -29,17 +29,8 @@ from notebook_ssh.adapters import ec2, sqs
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.table import key, to_attribute
 from notebook_ssh.errors import RetryableError, TerminalError
-from notebook_ssh.model.record import (
-    OWNER_TAG,
-    BastionRoute,
-    Mode,
-    Network,
-    NotebookSpec,
-    NotebookState,
-    Phase,
-    Record,
-    Report,
-)
+from notebook_ssh.model.record import OWNER_TAG, BastionRoute, Network, NotebookState, Phase, Record, Report
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import Code, status_of
 
 READS = {"DescribeSecurityGroups", "DescribeSecurityGroupRules", "DescribeNetworkInterfaces", "Query", "GetItem"}

@@ -20,8 +20,9 @@ from notebook_ssh.adapters.table import RECONCILER_FIELDS
 from notebook_ssh.adapters.write_slots import Turns
 from notebook_ssh.controllers.block_policy import load_policy
 from notebook_ssh.errors import Problem, RetryableError
-from notebook_ssh.model.record import Mode, Network, NotebookSpec, NotebookState, Record, Restart, RestartStep
-from notebook_ssh.planning.notebook import EMPTY_SCRIPT
+from notebook_ssh.model.record import Network, NotebookState, Record, Restart, RestartStep
+from notebook_ssh.model.spec import Mode, NotebookSpec
+from notebook_ssh.planning.script import EMPTY_SCRIPT
 from notebook_ssh.settings import read_settings
 
 

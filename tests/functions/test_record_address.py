@@ -16,7 +16,8 @@ from builders import HOST_KEY, NOW, RSA_KEY, a_body, a_record, a_report
 
 from notebook_ssh.adapters import secrets
 from notebook_ssh.adapters.clients import client
-from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, Phase
+from notebook_ssh.model.record import BastionRoute, Phase
+from notebook_ssh.model.spec import Mode, NotebookSpec
 
 MARIO = NotebookSpec(mode=Mode.NGROK, users=("mario",))
 

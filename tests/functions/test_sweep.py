@@ -23,10 +23,11 @@ from notebook_ssh.controllers import status_updates
 from notebook_ssh.controllers.sweep import SWEPT
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.fleet_stats import fleet_stats
-from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Phase, Report
+from notebook_ssh.model.record import NotebookState, Phase, Report
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import Status
-from notebook_ssh.planning.drift import Fleet, NotebookSummary, find_drift, fingerprint
-from notebook_ssh.planning.notebook import LifecycleConfigRecord
+from notebook_ssh.planning.drift import Fleet, find_drift, fingerprint
+from notebook_ssh.planning.observation import LifecycleConfigRecord, NotebookSummary
 from sweep import handler
 
 PAGE = 100

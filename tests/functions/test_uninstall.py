@@ -16,7 +16,7 @@ from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.sagemaker import ScriptConflictError
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.managed_block import SHEBANG
-from notebook_ssh.planning.notebook import EMPTY_SCRIPT
+from notebook_ssh.planning.script import EMPTY_SCRIPT
 from uninstall import handler
 
 

@@ -16,16 +16,12 @@ from typing import TYPE_CHECKING
 from simulation.account import BASTION_GROUP, BASTION_VPC, MODIFIABLE_STATES, LifecycleConfig, Notebook, Rule, Watcher
 from simulation.errors import BrokenPromise
 
-from notebook_ssh.model.managed_block import LIMIT, SHEBANG, Refused, fingerprint, insert_block
-from notebook_ssh.model.record import Mode, NotebookSpec
-from notebook_ssh.model.spec import parse_spec
-from notebook_ssh.planning.notebook import (
-    EMPTY_SCRIPT,
-    MAX_STOP_S,
-    current_status_tags,
-    desired_status_tags,
-    needs_block,
-)
+from notebook_ssh.http_api.handling import HttpError
+from notebook_ssh.model.managed_block import LIMIT, SHEBANG, fingerprint, insert_block
+from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec
+from notebook_ssh.planning.restart import MAX_STOP_S
+from notebook_ssh.planning.script import EMPTY_SCRIPT
+from notebook_ssh.planning.status_tags import current_status_tags, desired_status_tags
 
 if TYPE_CHECKING:
     from simulation.run import Run
@@ -254,7 +250,7 @@ class Promises(Watcher):
         now, spec = self.run.now, parse_spec(notebook.tags, "ssh")
         if notebook.lifecycle_config is None:
             self.bare[notebook.name] = now
-        if not needs_block(spec, now // 1000):
+        if not spec.needs_block(now // 1000):
             self.idle[notebook.name] = now
         if spec.effective_mode(now // 1000) is not Mode.OFF:
             self.asked[notebook.name] = now
@@ -324,14 +320,14 @@ class Promises(Watcher):
         self._hold(
             record.lifecycle_config == notebook.lifecycle_config, f"{name}: known with {record.lifecycle_config}"
         )
-        self._hold(bool(record.observed_hash), f"the last look at {name} did not end")
+        self._hold(bool(record.seen), f"the last look at {name} did not end")
         if notebook.lifecycle_config is None:
             waits = notebook.status not in MODIFIABLE_STATES or record.problem is not None
             self._hold(waits, f"{name} is {notebook.status} and was given no configuration")
             return
         script = decoded(account.lifecycle_configs[notebook.lifecycle_config].on_start)
         made = insert_block(script, self.run.block)
-        if isinstance(made, Refused):
+        if isinstance(made, HttpError):
             self._hold(record.problem == made.problem, f"{name} does not say {made.problem}: {record.problem}")
             self.checked["refusals said"] += 1
         else:

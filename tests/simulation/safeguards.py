@@ -18,7 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("layers/core", "functions", "tests")
 
-PLAN = "layers/core/notebook_ssh/planning/notebook.py"
+SCRIPT = "layers/core/notebook_ssh/planning/script.py"
+LIFECYCLE_CONFIG = "layers/core/notebook_ssh/planning/lifecycle_config.py"
 BASTION = "layers/core/notebook_ssh/planning/bastion.py"
 REVOKE = "layers/core/notebook_ssh/adapters/ec2.py"
 SAGEMAKER = "layers/core/notebook_ssh/adapters/sagemaker.py"
@@ -55,9 +56,7 @@ SAFEGUARDS = (
         "the copy of a script before it is changed",
         ((APPLY, "backups.backup_script(deps.table, lifecycle_config, reason, now)", "pass"),),
     ),
-    Safeguard(
-        "the sweep's queueing", ((SWEEP, "(to_message(request, now, correlation_id) for request in requests)", "()"),)
-    ),
+    Safeguard("the sweep's queueing", ((SWEEP, "(to_message(request, now, correlation_id) for request in requests)", "()"),)),
     Safeguard("a failed read of a notebook is not its absence", ((OBSERVE, *ONLY_ABSENCE),)),
     Safeguard("a failed read of a configuration is not its absence", ((OBSERVE, *NOT_READ),)),
     Safeguard("a failed read of a user's tags is not their absence", ((OBSERVE, *NO_TAGS),)),
@@ -66,22 +65,23 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "all users known before a script loses the block",
-        ((PLAN, "if users.complete and not users.invalid else", "if not users.invalid else"),),
+        ((SCRIPT, "if users.complete and not users.invalid else", "if not users.invalid else"),),
     ),
     Safeguard(
         "nobody loses the block for a tag that cannot be read",
-        ((PLAN, "if users.complete and not users.invalid else", "if users.complete else"),),
+        ((SCRIPT, "if users.complete and not users.invalid else", "if users.complete else"),),
     ),
     Safeguard(
         "the second look, after waiting for a turn",
         ((EXCLUSIVE, "if reobserve or planned.cache.is_expired(slot // 1000):", "if False:"),),
     ),
     Safeguard(
-        "the last look before a script is written", ((APPLY, "sagemaker.verify_unchanged(lifecycle_config)", "pass"),)
+        "the last look before a script is written",
+        ((APPLY, "sagemaker.verify_unchanged(action.lifecycle_config)", "pass"),),
     ),
     Safeguard(
         "the last look before a configuration is attached",
-        ((APPLY, "sagemaker.verify_detached(notebook)", "pass"),),
+        ((APPLY, "sagemaker.verify_detached(action.notebook)", "pass"),),
     ),
     Safeguard(
         "one worker at a time for a configuration",
@@ -112,9 +112,9 @@ SAFEGUARDS = (
         "a change that no look has seen is looked at",
         (
             (
-                PLAN,
+                LIFECYCLE_CONFIG,
                 "return config_record is not None and changed % 1000 != 0 and changed <= config_record.modified",
-                "return kept is not None",
+                "return config_record is not None",
             ),
         ),
     ),
@@ -126,23 +126,11 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "restoring scripts when the stack is deleted",
-        (
-            (
-                FAREWELL,
-                "_until_done(sorted(names), lambda name: _restore_script(name, deps, result), deps, result)",
-                "pass",
-            ),
-        ),
+        ((FAREWELL, "_until_done(sorted(names), lambda name: _restore_script(name, deps, result), deps, result)", "pass"),),
     ),
     Safeguard(
         "taking records and tags back when it is deleted",
-        (
-            (
-                FAREWELL,
-                "_until_done(records, lambda record: _release_notebook(record, deps, result), deps, result)",
-                "pass",
-            ),
-        ),
+        ((FAREWELL, "_until_done(records, lambda record: _release_notebook(record, deps, result), deps, result)", "pass"),),
     ),
     Safeguard(
         "taking the bastion's rules back when it is deleted",
@@ -181,7 +169,7 @@ def without(safeguard: Safeguard, runs: int) -> str:
             shutil.copytree(ROOT / folder, Path(copy, folder), ignore=shutil.ignore_patterns("__pycache__"))
         for file, text, instead in safeguard.edits:
             source = Path(copy, file)
-            source.write_text(source.read_text().replace(text, instead, 1))
+            source.write_text(source.read_text().replace(text, instead))
         path = os.pathsep.join(str(Path(copy, folder)) for folder in FOLDERS)
         done = subprocess.run(
             [sys.executable, "-B", "-c", PLAY, str(runs)],

@@ -18,10 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from notebook_ssh.adapters.clients import client, retryable
 from notebook_ssh.adapters.table import CONFIGURATION, Table, key, to_attribute
 from notebook_ssh.errors import Problem
-from notebook_ssh.planning.notebook import LifecycleConfig, LifecycleConfigRecord
-
-BACKUP_RETENTION_S = 90 * 86_400
-"""How long copies stay after nobody who uses the configuration asks for SSH any more."""
+from notebook_ssh.planning.observation import LifecycleConfig, LifecycleConfigRecord
 
 
 def config_records(table: Table) -> Iterator[LifecycleConfigRecord]:

@@ -14,19 +14,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.adapters.clients import client, code_of, retryable
 from notebook_ssh.errors import Problem, RetryableError
+from notebook_ssh.model.network import Direction, Ec2Query, FoundRule, NetworkState, Rule, canonical_peer
 from notebook_ssh.model.record import OWNER_TAG
-from notebook_ssh.planning.bastion import (
-    AuthorizeRule,
-    Direction,
-    Ec2Query,
-    FoundRule,
-    NetworkState,
-    Outcome,
-    Plan,
-    RevokeRule,
-    Rule,
-    canonical_peer,
-)
+from notebook_ssh.planning.bastion import AuthorizeRule, BastionPlan, Outcome, RevokeRule
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, IpPermissionTypeDef, SecurityGroupRuleTypeDef
@@ -54,7 +44,7 @@ def observe(stack: str, query: Ec2Query) -> NetworkState:
     return NetworkState(vpc_of, _addresses(query.interfaces), tuple(found.values()))
 
 
-def apply(plan: Plan, stack: str) -> Outcome:
+def apply(plan: BastionPlan, stack: str) -> Outcome:
     """Make and take away rules: every grant, then every revoke, then the grants for which that made room.
 
     Raises RetryableError when EC2 says "later"; what was done until then stays done and is found by the next run.

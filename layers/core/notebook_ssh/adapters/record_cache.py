@@ -9,7 +9,7 @@ from notebook_ssh.adapters import backups
 from notebook_ssh.adapters.table import CONFIGURATION, COORDINATION, NOTEBOOK, Table, record_of
 from notebook_ssh.adapters.write_slots import WRITE_SLOT
 from notebook_ssh.model.record import Record
-from notebook_ssh.planning.notebook import LifecycleConfigRecord
+from notebook_ssh.planning.observation import LifecycleConfigRecord
 
 MAX_AGE_S = 2
 """Seconds for which it counts as what is so. Whoever acts on older news looks once more."""

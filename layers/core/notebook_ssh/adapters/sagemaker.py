@@ -18,8 +18,7 @@ from notebook_ssh.adapters.clients import client, code_of, message_of, retryable
 from notebook_ssh.errors import NotFoundError, RetryableError
 from notebook_ssh.model.managed_block import SHEBANG
 from notebook_ssh.model.record import OWNER_TAG, Network, NotebookState
-from notebook_ssh.planning.drift import LifecycleConfigSummary, NotebookSummary
-from notebook_ssh.planning.notebook import LifecycleConfig, Notebook
+from notebook_ssh.planning.observation import LifecycleConfig, LifecycleConfigSummary, Notebook, NotebookSummary
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import NotebookInstanceLifecycleHookTypeDef

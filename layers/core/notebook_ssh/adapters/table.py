@@ -24,9 +24,7 @@ from notebook_ssh.adapters.clients import client, code_of, retryable
 from notebook_ssh.errors import Problem, RetryableError
 from notebook_ssh.model.record import (
     BastionRoute,
-    Mode,
     Network,
-    NotebookSpec,
     NotebookState,
     Phase,
     Record,
@@ -35,6 +33,7 @@ from notebook_ssh.model.record import (
     Restart,
     RestartStep,
 )
+from notebook_ssh.model.spec import Mode, NotebookSpec
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef

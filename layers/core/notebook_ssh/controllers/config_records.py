@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.controllers.observe import remember
-from notebook_ssh.planning.notebook import Action, LifecycleConfig, LifecycleConfigRecord
+from notebook_ssh.planning.actions import Action
+from notebook_ssh.planning.observation import LifecycleConfig, LifecycleConfigRecord
 
 
 def record_before(

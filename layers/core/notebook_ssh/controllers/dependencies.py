@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.adapters.write_slots import Turns
-from notebook_ssh.planning.notebook import BlockPolicy
+from notebook_ssh.planning.observation import BlockPolicy
 from notebook_ssh.settings import Settings
 
 

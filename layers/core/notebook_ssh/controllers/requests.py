@@ -18,9 +18,10 @@ from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.controllers.lifecycle_config import reconcile_lifecycle_config
 from notebook_ssh.controllers.notebook import RecordConflictError, reconcile_notebook
 from notebook_ssh.errors import NotFoundError, RetryableError
-from notebook_ssh.planning.notebook import includes_change
+from notebook_ssh.planning.lifecycle_config import includes_change
 from notebook_ssh.triggers.correlation import correlation_of_messages
-from notebook_ssh.triggers.events import ReconcileLifecycleConfig, ReconcileNotebook, merge, parse_event, to_message
+from notebook_ssh.triggers.events import parse_event
+from notebook_ssh.triggers.requests import ReconcileLifecycleConfig, ReconcileNotebook, merge, to_message
 
 logger = Logger(child=True)
 

@@ -6,9 +6,9 @@ from notebook_ssh.adapters import backups, metrics, resource_tagging, sagemaker,
 from notebook_ssh.adapters.table import STATUS, Table
 from notebook_ssh.model.fleet_stats import fleet_stats
 from notebook_ssh.planning.drift import Fleet, find_drift
-from notebook_ssh.planning.notebook import BlockPolicy
+from notebook_ssh.planning.observation import BlockPolicy
 from notebook_ssh.settings import Settings
-from notebook_ssh.triggers.events import to_message
+from notebook_ssh.triggers.requests import to_message
 
 SWEPT = (*STATUS, "observed_hash", "observed_at", "attached_config", "restart", "notified_status")
 """The attributes that a sweep reads. Decoding whole records was most of its time (docs/performance.md)."""

@@ -12,22 +12,18 @@ from botocore.exceptions import ClientError
 from notebook_ssh.adapters import backups, ec2, sagemaker
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.adapters.table import CONFIGURATION, NOTEBOOK
-from notebook_ssh.controllers.apply import apply, locks_of
+from notebook_ssh.controllers.apply import apply
 from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.controllers.exclusive import carry_out
 from notebook_ssh.controllers.observe import observe_lifecycle_config
 from notebook_ssh.errors import NotFoundError, Problem, RetryableError
+from notebook_ssh.model.network import Ec2Query
 from notebook_ssh.model.record import Record
-from notebook_ssh.planning import bastion
-from notebook_ssh.planning.bastion import Desired, Ec2Query
-from notebook_ssh.planning.notebook import (
-    Action,
-    NotebookObservation,
-    WriteScript,
-    current_status_tags,
-    plan_attachment_teardown,
-    plan_script_teardown,
-)
+from notebook_ssh.planning.actions import Action, WriteScript, locks_of
+from notebook_ssh.planning.bastion import Desired, plan_bastion
+from notebook_ssh.planning.observation import NotebookObservation
+from notebook_ssh.planning.status_tags import current_status_tags
+from notebook_ssh.planning.teardown import plan_attachment_teardown, plan_script_teardown
 
 logger = Logger(child=True)
 
@@ -188,5 +184,5 @@ def _revoke_rules(deps: Dependencies, result: TeardownResult) -> None:
     """Revoke every rule that carries this stack's tag. Rules of others stay, also equal ones."""
     stack = deps.settings.stack
     network = ec2.observe(stack, Ec2Query())
-    outcome = ec2.apply(bastion.plan(Desired(), network.rules, stack, complete=True), stack)
+    outcome = ec2.apply(plan_bastion(Desired(), network.rules, stack, complete=True), stack)
     result.failed += [problem.message for problem in outcome.not_revoked.values()]

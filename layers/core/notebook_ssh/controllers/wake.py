@@ -13,7 +13,8 @@ from notebook_ssh.adapters.table import Table
 from notebook_ssh.http_api.handling import HttpError, Response, json_text, notebook_name
 from notebook_ssh.http_api.views import status_json
 from notebook_ssh.model.record import Record
-from notebook_ssh.model.status import Wake, status_of, wake
+from notebook_ssh.model.status import status_of
+from notebook_ssh.model.wake import Wake, wake
 from notebook_ssh.settings import Settings
 
 logger = Logger(child=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from notebook_ssh.errors import Problem
+from notebook_ssh.model.spec import Mode, NotebookSpec
 
 OWNER_TAG = "notebook-ssh:stack"
 """The tag by which a configuration or a rule names the stack that made it. Without it, nothing is ever taken away."""
@@ -24,14 +25,6 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 def is_notebook_name(name: str) -> bool:
     """Whether SageMaker allows `name` (CreateNotebookInstance, `NotebookInstanceName`)."""
     return _NAME.fullmatch(name) is not None
-
-
-class Mode(StrEnum):
-    """How a notebook is reached. The values are the words that people write in the tag."""
-
-    OFF = "off"
-    NGROK = "ngrok"
-    BASTION = "bastion"
 
 
 class NotebookState(StrEnum):
@@ -49,30 +42,6 @@ class NotebookState(StrEnum):
     def _missing_(cls, value: object) -> NotebookState:
         """A word that SageMaker adds one day counts as Updating, in which nothing is attached, stopped or started."""
         return cls.UPDATING
-
-
-@dataclass(frozen=True, slots=True)
-class NotebookSpec:
-    """What the notebook's tags ask for (design: docs/tags.md). Made by `model.spec.parse_spec`.
-
-    users: names of central public keys to admit, in the order written, no repeats.
-    until: when access ends, or None. Past `until` the mode that counts is off.
-    restart: one stop and start is asked for, if it is needed at all.
-    wake: the API may start the notebook when it is stopped.
-    problem: a tag that cannot be understood; the mode is then off.
-    """
-
-    mode: Mode = Mode.OFF
-    ngrok_url: str | None = None
-    users: tuple[str, ...] = ()
-    until: int | None = None
-    restart: bool = False
-    wake: bool = False
-    problem: Problem | None = None
-
-    def effective_mode(self, now: int) -> Mode:
-        """The mode that counts at `now` (epoch seconds): off once `until` has passed."""
-        return Mode.OFF if self.until is not None and now >= self.until else self.mode
 
 
 @dataclass(frozen=True, slots=True)
