@@ -13,7 +13,7 @@ logger = Logger(child=True)
 
 def show(fleet_stats: FleetStats) -> None:
     """Print the metrics (CloudWatch embedded metric format), and log the rest, which the dashboard reads from the log."""
-    _gauge(name="Requested", value=fleet_stats.wished)
+    _gauge(name="Requested", value=fleet_stats.requested)
     _gauge(name="Connected", value=fleet_stats.count(Code.CONNECTED))
     _gauge(name="Stale", value=fleet_stats.count(Code.STALE))
     _gauge(name="Failing", value=fleet_stats.count(Code.ERROR, Code.INVALID_TAG))
