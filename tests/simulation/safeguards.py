@@ -56,7 +56,9 @@ SAFEGUARDS = (
         "the copy of a script before it is changed",
         ((APPLY, "backups.backup_script(deps.table, lifecycle_config, reason, now)", "pass"),),
     ),
-    Safeguard("the sweep's queueing", ((SWEEP, "(to_message(request, now, correlation_id) for request in requests)", "()"),)),
+    Safeguard(
+        "the sweep's queueing", ((SWEEP, "(to_message(request, now, correlation_id) for request in requests)", "()"),)
+    ),
     Safeguard("a failed read of a notebook is not its absence", ((OBSERVE, *ONLY_ABSENCE),)),
     Safeguard("a failed read of a configuration is not its absence", ((OBSERVE, *NOT_READ),)),
     Safeguard("a failed read of a user's tags is not their absence", ((OBSERVE, *NO_TAGS),)),
@@ -126,11 +128,23 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "restoring scripts when the stack is deleted",
-        ((FAREWELL, "_until_done(sorted(names), lambda name: _restore_script(name, deps, result), deps, result)", "pass"),),
+        (
+            (
+                FAREWELL,
+                "_until_done(sorted(names), lambda name: _restore_script(name, deps, result), deps, result)",
+                "pass",
+            ),
+        ),
     ),
     Safeguard(
         "taking records and tags back when it is deleted",
-        ((FAREWELL, "_until_done(records, lambda record: _release_notebook(record, deps, result), deps, result)", "pass"),),
+        (
+            (
+                FAREWELL,
+                "_until_done(records, lambda record: _release_notebook(record, deps, result), deps, result)",
+                "pass",
+            ),
+        ),
     ),
     Safeguard(
         "taking the bastion's rules back when it is deleted",
