@@ -23,7 +23,7 @@ from simulation.promises import (
     without_blocks,
 )
 
-from notebook_ssh.model.managed_block import Block, HttpError, fingerprint, insert_block, inspect, remove_block
+from notebook_ssh.model.managed_block import Block, Refused, fingerprint, insert_block, inspect, remove_block
 from notebook_ssh.planning.notebook import EMPTY_SCRIPT
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ class People:
             self._write(lifecycle_config, remove_block(script, OTHER_STACK), truth)
             return
         made = insert_block(script, OTHER_BLOCK)
-        if not isinstance(made, HttpError):
+        if not isinstance(made, Refused):
             self._write(lifecycle_config, made.script, truth)
 
     # ---- security groups, and the stack itself

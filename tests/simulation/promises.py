@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from simulation.account import BASTION_GROUP, BASTION_VPC, MODIFIABLE_STATES, LifecycleConfig, Notebook, Rule, Watcher
 from simulation.errors import BrokenPromise
 
-from notebook_ssh.model.managed_block import LIMIT, SHEBANG, HttpError, fingerprint, insert_block
+from notebook_ssh.model.managed_block import LIMIT, SHEBANG, Refused, fingerprint, insert_block
 from notebook_ssh.model.record import Mode, NotebookSpec
 from notebook_ssh.model.spec import parse_spec
 from notebook_ssh.planning.notebook import (
@@ -324,14 +324,14 @@ class Promises(Watcher):
         self._hold(
             record.lifecycle_config == notebook.lifecycle_config, f"{name}: known with {record.lifecycle_config}"
         )
-        self._hold(bool(record.seen), f"the last look at {name} did not end")
+        self._hold(bool(record.observed_hash), f"the last look at {name} did not end")
         if notebook.lifecycle_config is None:
             waits = notebook.status not in MODIFIABLE_STATES or record.problem is not None
             self._hold(waits, f"{name} is {notebook.status} and was given no configuration")
             return
         script = decoded(account.lifecycle_configs[notebook.lifecycle_config].on_start)
         made = insert_block(script, self.run.block)
-        if isinstance(made, HttpError):
+        if isinstance(made, Refused):
             self._hold(record.problem == made.problem, f"{name} does not say {made.problem}: {record.problem}")
             self.checked["refusals said"] += 1
         else:
