@@ -46,7 +46,7 @@ def _dispatch(event: Event) -> Response:
 
 
 def _list(event: Event, settings: Settings, now: int) -> Response:
-    records = Table(settings.table).records(only=STATUS)
+    records = Table(settings.table).records(only=STATUS, on_unreadable=_log_unreadable)
     entries = [views.list_entry(record, now, settings) for record in records]
     return Response(json_text(entries))
 
@@ -128,10 +128,14 @@ def _connection(event: Event, settings: Settings, now: int) -> Connection:
 
 
 def _connections(settings: Settings, now: int) -> Iterator[Connection]:
-    for record in Table(settings.table).records(only=(*STATUS, "report.host_keys")):
+    for record in Table(settings.table).records(only=(*STATUS, "report.host_keys"), on_unreadable=_log_unreadable):
         connection = views.connection_for(record, now, settings)
         if connection:
             yield connection
+
+
+def _log_unreadable(error: Exception) -> None:
+    _logger().warning("left out of an answer: %s", error)
 
 
 def _text(text: str) -> Response:

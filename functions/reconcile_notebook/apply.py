@@ -10,7 +10,7 @@ from aws_lambda_powertools import Logger
 
 from notebook_ssh.adapters import backups, sagemaker
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.adapters.write_slots import Turns
+from notebook_ssh.adapters.write_slots import WriteSlots
 from notebook_ssh.planning.notebook import (
     PACED,
     Action,
@@ -34,10 +34,10 @@ logger = Logger(child=True)
 
 @dataclass(slots=True)
 class Hands:
-    """What actions are done with. turn: the moment of a slot that was taken already (Turns.take), for the first write."""
+    """What actions are done with. turn: the slot that was reserved already (WriteSlots.reserve), for the first write."""
 
     table: Table
-    turns: Turns
+    slots: WriteSlots
     stack: str
     now: int
     turn: int | None = None
@@ -49,7 +49,7 @@ def touched_by(actions: Iterable[Action]) -> frozenset[str]:
 
 
 def lifecycle_config_lock(name: str) -> str:
-    """What the configuration `name` is held as (`Turns.alone`)."""
+    """What the configuration `name` is held as (`Leases.lease`)."""
     return f"configuration/{name}"
 
 
@@ -87,14 +87,14 @@ def apply(actions: Iterable[Action], hands: Hands) -> LifecycleConfig | None:
 def _come_to_a_turn(action: Action, hands: Hands) -> None:
     """Wait for a turn and take the last look; wait for another one when that took so long that the turn is over."""
     while True:
-        turn = hands.turns.keep(hands.turn)
+        turn = hands.slots.wait_for(hands.turn)
         hands.turn = None
         match action:
             case WriteScript(lifecycle_config):
                 sagemaker.verify_unchanged(lifecycle_config)
             case Attach(notebook):
                 sagemaker.verify_detached(notebook)
-        if not hands.turns.missed(turn):
+        if not hands.slots.is_expired(turn):
             return
 
 

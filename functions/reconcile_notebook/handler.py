@@ -13,11 +13,11 @@ from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from notebook_ssh.adapters import sqs
+from notebook_ssh.adapters.lease import LeaseHeldError, Leases
 from notebook_ssh.adapters.record_cache import RecordCache
-from notebook_ssh.adapters.sagemaker import InvalidStateError
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.adapters.write_slots import SlotUnavailableError, Turns
-from notebook_ssh.errors import NotFoundError, RetryableError
+from notebook_ssh.adapters.write_slots import SlotUnavailableError, WriteSlots
+from notebook_ssh.errors import InvalidStateError, NotFoundError, RetryableError
 from notebook_ssh.planning.notebook import includes_change
 from notebook_ssh.settings import read_settings
 from notebook_ssh.triggers.correlation import correlation_of_messages
@@ -67,19 +67,15 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
         settings=settings,
         policy=load_policy(settings),
         table=table,
-        turns=Turns(
-            table,
-            remaining=context.get_remaining_time_in_millis,
-            clock=lambda: int(time.time() * 1000),
-            sleep=time.sleep,
-        ),
+        slots=WriteSlots(table, context.get_remaining_time_in_millis, _milliseconds, time.sleep),
+        leases=Leases(table, context.get_remaining_time_in_millis, _milliseconds),
         clock=lambda: int(time.time()),
     )
     requests = deduplicate(event["Records"], settings.tag_key, context.function_name)
     failed: set[str] = set()
     cache: RecordCache | None = None
     for number, (request, messages) in enumerate(requests.items()):
-        if deps.turns.over():
+        if deps.slots.out_of_time():
             _requeue(dict(list(requests.items())[number:]), 1, deps)
             break
         if cache is None or deps.clock() > cache.at:  # or a write that has to wait would find it old, and look again
@@ -115,6 +111,10 @@ def deduplicate(
             if isinstance(signal, ReconcileNotebook | ReconcileLifecycleConfig):
                 asked.setdefault((type(signal), signal.name.lower()), []).append((signal, message))
     return {merge([request for request, _ in each]): [message for _, message in each] for each in asked.values()}
+
+
+def _milliseconds() -> int:
+    return int(time.time() * 1000)
 
 
 def _body(message: Mapping[str, Any]) -> object:
@@ -157,9 +157,6 @@ def _handle_request(
     """Look, unless all was seen already. False when the messages shall be delivered again."""
     ids = correlation_of_messages(messages)
     with logger.append_context_keys(resource=request.name, trigger=request.reason, correlation_id=ids):
-        if _is_covered(request, messages, cache):
-            logger.info("already covered")
-            return True
         return _reconcile(request, messages, replace(deps, correlation_id=ids), cache)
 
 
@@ -171,14 +168,17 @@ def _reconcile(
 ) -> bool:
     """False when it came to no end and nobody will look again by himself."""
     try:
+        if _is_covered(request, messages, cache):
+            logger.info("already covered")
+            return True
         if isinstance(request, ReconcileNotebook):
             lifecycle_config = reconcile_notebook(request.name, deps, cache)
             _last_runs[request.name.lower()] = LastRun(cache.at, lifecycle_config)
         else:
             reconcile_lifecycle_config(request.name, deps, cache)
-    except SlotUnavailableError as later:
+    except (SlotUnavailableError, LeaseHeldError) as later:
         logger.info("deferred", extra={"reason": str(later)})
-        _requeue({request: messages}, later.after, deps)
+        _requeue({request: messages}, later.retry_after, deps)
     except RecordConflictError as later:
         logger.info("deferred", extra={"reason": str(later)})
         _requeue({request: messages}, 1, deps)

@@ -9,10 +9,11 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.adapters import sagemaker, sqs
+from notebook_ssh.adapters.lease import Leases
 from notebook_ssh.adapters.notifications import publish_status_change
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.adapters.table import NOTEBOOK, Table
-from notebook_ssh.adapters.write_slots import SlotUnavailableError, Turns
+from notebook_ssh.adapters.write_slots import SlotUnavailableError, WriteSlots
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.record import Mode, Record
 from notebook_ssh.model.spec import status_keys
@@ -57,7 +58,8 @@ class Dependencies:
     settings: Settings
     policy: BlockPolicy
     table: Table
-    turns: Turns
+    slots: WriteSlots
+    leases: Leases
     clock: Callable[[], int]
     correlation_id: str = ""
 
@@ -93,14 +95,14 @@ def reconcile_notebook(name: str, deps: Dependencies, cache: RecordCache) -> str
 
 def _carry_out_in_turn(look: Look, touched: frozenset[str], deps: Dependencies) -> None:
     """Holding what is `touched`, with a turn for the first write, and after another look where nothing else comes before it."""
-    with deps.turns.alone(*touched):
+    with deps.leases.lease(*touched):
         again = not _looks_before_it_writes(look)
-        turn = deps.turns.take(ahead=PREPARE_MS + REOBSERVE_MS if again else PREPARE_MS)
+        turn = deps.slots.reserve(ahead=PREPARE_MS + REOBSERVE_MS if again else PREPARE_MS)
         if again or look.cache.is_expired(turn // 1000):
-            deps.turns.wait_until(turn - PREPARE_MS - REOBSERVE_MS)
+            deps.slots.wait_until(turn - PREPARE_MS - REOBSERVE_MS)
             look = _look_again(look, deps)
         if not touched_by(look.plan.actions) <= touched:
-            raise SlotUnavailableError("what is to be done by now", after=1)
+            raise SlotUnavailableError("the plan needs other leases now", retry_after=1)
         _carry_out(look, deps, turn)
 
 
@@ -118,9 +120,9 @@ def reconcile_lifecycle_config(name: str, deps: Dependencies, cache: RecordCache
     if not touched:
         _apply_lifecycle_config(observed.config_record, plan, deps, cache)
         return
-    with deps.turns.alone(*touched):
-        turn = deps.turns.take(ahead=PREPARE_MS + REOBSERVE_MS)
-        deps.turns.wait_until(turn - PREPARE_MS - REOBSERVE_MS)
+    with deps.leases.lease(*touched):
+        turn = deps.slots.reserve(ahead=PREPARE_MS + REOBSERVE_MS)
+        deps.slots.wait_until(turn - PREPARE_MS - REOBSERVE_MS)
         cache = RecordCache(deps.table, deps.clock())  # what was so before we waited may not be so now
         observed = observe_lifecycle_config(observed.name, cache, deps.policy, deps.settings.stack)
         plan = plan_lifecycle_config(observed, deps.policy, cache.at)
@@ -163,7 +165,7 @@ def _carry_out(look: Look, deps: Dependencies, turn: int | None = None) -> None:
             raise RecordConflictError(begun.name)
         before = begun
     _note_first(observed.config_record, plan.config_record, plan.actions, look.cache)
-    written = apply(plan.actions, Hands(deps.table, deps.turns, deps.settings.stack, now, turn))
+    written = apply(plan.actions, Hands(deps.table, deps.slots, deps.settings.stack, now, turn))
     _keep(observed.config_record, plan.config_record, written, look.cache)
     if plan.record:
         record = replace(plan.record, observed_hash=_fingerprint(observed, tags, deps.settings))
@@ -174,7 +176,7 @@ def _carry_out(look: Look, deps: Dependencies, turn: int | None = None) -> None:
         if saved and desired_tags is not None:
             _sync_status_tags(record.arn, desired_tags, tags, deps.settings)
     elif observed.record:
-        deps.table.forget(NOTEBOOK, observed.record.name.lower())
+        deps.table.delete(NOTEBOOK, observed.record.name.lower())
     _send_follow_ups(observed.record, plan, deps, now)
     if not saved:
         raise RecordConflictError(observed.name)
@@ -244,7 +246,7 @@ def _apply_lifecycle_config(
 ) -> None:
     now = cache.at
     _note_first(before, plan.config_record, plan.actions, cache)
-    written = apply(plan.actions, Hands(deps.table, deps.turns, deps.settings.stack, now, turn))
+    written = apply(plan.actions, Hands(deps.table, deps.slots, deps.settings.stack, now, turn))
     # Told first: once it is kept, no later look would find that there is something to tell.
     _send(plan.follow_ups, deps, now)
     _keep(before, plan.config_record, written, cache)
@@ -260,7 +262,7 @@ def _only_record(look: Look, deps: Dependencies) -> None:
         if not _save(record, observed.record, deps.table, look.cache.at):
             raise RecordConflictError(record.name)
     elif observed.record:
-        deps.table.forget(NOTEBOOK, observed.record.name.lower())
+        deps.table.delete(NOTEBOOK, observed.record.name.lower())
 
 
 def _note_first(
@@ -271,7 +273,7 @@ def _note_first(
 ) -> None:
     """Note that we have to do with a configuration before we touch it: should we die, the sweep finds it."""
     if before is None and after is not None and actions:
-        cache.keep(LifecycleConfigRecord(after.name))
+        cache.save(LifecycleConfigRecord(after.name))
 
 
 def _keep(
@@ -284,9 +286,9 @@ def _keep(
         remember(written, cache.at)
         after = after and replace(after, modified=written.modified)
     if after is None and before is not None:
-        cache.forget(before.name)
+        cache.delete(before.name)
     elif after is not None and after != before:
-        cache.keep(after)
+        cache.save(after)
 
 
 def _send_follow_ups(before: Record | None, plan: Plan, deps: Dependencies, now: int) -> None:

@@ -55,9 +55,14 @@ def read_fleet(tag_key: str, table: Table) -> Fleet:
     """The whole fleet, by pages: no request is for a single notebook."""
     return Fleet(
         # The table first: what is recorded meanwhile then looks older than the lists, and never the other way round.
-        records=tuple(table.records(only=SWEPT)),
-        config_records=tuple(backups.config_records(table)),
+        records=tuple(table.records(only=SWEPT, on_unreadable=_log_unreadable)),
+        config_records=tuple(backups.config_records(table, _log_unreadable)),
         notebooks=tuple(sagemaker.list_notebooks()),
         lifecycle_configs=tuple(sagemaker.list_lifecycle_configs()),
         tags=dict(resource_tagging.tagged_notebooks(tag_key)),
     )
+
+
+def _log_unreadable(error: Exception) -> None:
+    """Log a record that is left out: the sweep only requests reconciliations, and each of these reads its own record."""
+    logger.warning("record left out", extra={"reason": str(error)})

@@ -59,8 +59,12 @@ class TeardownResult:
 def tear_down(deps: Dependencies) -> TeardownResult:
     """Scripts first, since they matter most; then attachments, tags and records; then our configuration and our rules."""
     left = TeardownResult()
-    records = list(deps.table.records(consistent=True))
-    names = {config_record.name for config_record in backups.config_records(deps.table)} | {deps.policy.default_config}
+
+    def unreadable(error: Exception) -> None:
+        left.failed.append(f"{error}.")
+
+    records = list(deps.table.records(consistent=True, on_unreadable=unreadable))
+    names = {record.name for record in backups.config_records(deps.table, unreadable)} | {deps.policy.default_config}
     names |= {record.lifecycle_config for record in records if record.lifecycle_config}
     _until_done(sorted(names), lambda name: _restore_script(name, deps, left), deps, left)
     _until_done(records, lambda record: _release_notebook(record, deps, left), deps, left)
@@ -76,7 +80,7 @@ def _until_done(things: list[T], one: Callable[[T], None], deps: Dependencies, l
     while waiting:
         again: list[tuple[T, str]] = []
         for number, thing in enumerate(waiting):
-            if deps.turns.remaining() < LAST_ROUND:
+            if deps.slots.remaining() < LAST_ROUND:
                 again += [(rest, "there was no time left") for rest in waiting[number:]]
                 break
             try:
@@ -85,11 +89,11 @@ def _until_done(things: list[T], one: Callable[[T], None], deps: Dependencies, l
                 logger.warning("failed, will be retried", extra={"thing": _name(thing), "reason": str(error)})
                 again.append((thing, str(error)))
         waiting = [thing for thing, _ in again]
-        if waiting and deps.turns.remaining() < LAST_ROUND + BETWEEN_ROUNDS * 1000:
+        if waiting and deps.slots.remaining() < LAST_ROUND + BETWEEN_ROUNDS * 1000:
             left.failed += [f"{_name(thing)}: {reason}." for thing, reason in again]
             return
         if waiting:
-            deps.turns.sleep(BETWEEN_ROUNDS)
+            deps.slots.sleep(BETWEEN_ROUNDS)
 
 
 def _name(thing: object) -> str:
@@ -105,23 +109,23 @@ def _restore_script(name: str, deps: Dependencies, left: TeardownResult) -> None
         return
     touched = touched_by(planned)
     if touched:
-        with deps.turns.alone(*touched):
-            turn = deps.turns.take(ahead=PREPARE_MS + REOBSERVE_MS)
-            deps.turns.wait_until(turn - PREPARE_MS - REOBSERVE_MS)
+        with deps.leases.lease(*touched):
+            slot = deps.slots.reserve(ahead=PREPARE_MS + REOBSERVE_MS)
+            deps.slots.wait_until(slot - PREPARE_MS - REOBSERVE_MS)
             observed = observe_lifecycle_config(
                 observed.name, RecordCache(deps.table, deps.clock()), deps.policy, deps.settings.stack
             )
             planned = plan_script_teardown(observed, deps.policy)
-            written = () if isinstance(planned, Problem) else _apply(planned, deps, turn)
+            written = () if isinstance(planned, Problem) else _apply(planned, deps, slot)
             left.warnings += [
                 f"{name} had no on-start script; it has one now that does nothing." for each in written if each
             ]
-    deps.table.forget(CONFIGURATION, observed.name)
+    deps.table.delete(CONFIGURATION, observed.name)
 
 
-def _apply(actions: tuple[Action, ...], deps: Dependencies, turn: int | None = None) -> tuple[bool, ...]:
+def _apply(actions: tuple[Action, ...], deps: Dependencies, slot: int | None = None) -> tuple[bool, ...]:
     """Do the actions. True in the answer: SageMaker did not take an absent script."""
-    written = apply(actions, Hands(deps.table, deps.turns, deps.settings.stack, deps.clock(), turn))
+    written = apply(actions, Hands(deps.table, deps.slots, deps.settings.stack, deps.clock(), slot))
     absent = any(isinstance(action, WriteScript) and action.on_start is None for action in actions)
     return (absent and written is not None and written.on_start is not None,)
 
@@ -135,7 +139,7 @@ def _release_notebook(record: Record, deps: Dependencies, left: TeardownResult) 
             sagemaker.describe_lifecycle_config(notebook.lifecycle_config) if notebook.lifecycle_config else None
         )
     except NotFoundError:
-        deps.table.forget(NOTEBOOK, record.name.lower())
+        deps.table.delete(NOTEBOOK, record.name.lower())
         return
     planned = plan_attachment_teardown(
         NotebookObservation(record.name, notebook, lifecycle_config=lifecycle_config, record=record), deps.policy
@@ -143,12 +147,12 @@ def _release_notebook(record: Record, deps: Dependencies, left: TeardownResult) 
     if isinstance(planned, Problem):
         left.warnings.append(planned.message)
     elif planned:
-        with deps.turns.alone(*touched_by(planned)):
+        with deps.leases.lease(*touched_by(planned)):
             _apply(planned, deps)
     ours = current_status_tags(tags, deps.settings.tag_key)
     if ours:
         sagemaker.remove_tags(notebook.arn, *ours)
-    deps.table.forget(NOTEBOOK, record.name.lower())
+    deps.table.delete(NOTEBOOK, record.name.lower())
 
 
 def _revoke_rules(deps: Dependencies, left: TeardownResult) -> None:

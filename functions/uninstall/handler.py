@@ -17,8 +17,9 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from notebook_ssh.adapters.lease import Leases
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.adapters.write_slots import Turns
+from notebook_ssh.adapters.write_slots import WriteSlots
 from notebook_ssh.settings import read_settings
 from notebook_ssh.triggers.correlation import correlation_of
 from reconcile_notebook.policy import load_policy
@@ -49,18 +50,26 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> None:
 def _work(request: str, context: LambdaContext) -> TeardownResult:
     settings = read_settings()
     table = Table(settings.table)
-    turns = Turns(
-        table,
-        remaining=context.get_remaining_time_in_millis,
-        clock=lambda: int(time.time() * 1000),
-        sleep=time.sleep,
-        last=True,
-    )
+    remaining = context.get_remaining_time_in_millis
+    slots = WriteSlots(table, remaining, _milliseconds, time.sleep, is_teardown=True)
     if request != "Delete":
-        turns.cancel_teardown()
+        slots.cancel_teardown()
         return TeardownResult()
-    turns.close()
-    return tear_down(Dependencies(settings, load_policy(settings), table, turns, clock=lambda: int(time.time())))
+    slots.begin_teardown()
+    return tear_down(
+        Dependencies(
+            settings=settings,
+            policy=load_policy(settings),
+            table=table,
+            slots=slots,
+            leases=Leases(table, remaining, _milliseconds),
+            clock=lambda: int(time.time()),
+        )
+    )
+
+
+def _milliseconds() -> int:
+    return int(time.time() * 1000)
 
 
 def answer(event: Mapping[str, Any], left: TeardownResult, log: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,8 +25,9 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from stack import source
 
+from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.clients import client
-from notebook_ssh.adapters.table import key, to_attribute
+from notebook_ssh.adapters.codec import encode_record
 from notebook_ssh.errors import RetryableError, TerminalError
 from notebook_ssh.model.record import (
     OWNER_TAG,
@@ -97,7 +98,7 @@ class TestOneNotebook:
         group = bench.group("notebooks")
         bench.notebook("nb", group)
         bench.run()
-        bench.table.forget("notebook", "nb")
+        bench.table.delete("notebook", "nb")
         bench.run()
         assert bench.rules(group) == {}
         assert bench.table.record("nb") is None
@@ -408,7 +409,7 @@ class TestRaces:
         bench.notebook("nb", bench.group("notebooks"))
         with (
             failing("AuthorizeSecurityGroupIngress", "InvalidPermission.Duplicate"),
-            pytest.raises(RetryableError, match="does not show it yet"),
+            pytest.raises(RetryableError, match="does not list it yet"),
         ):
             bench.run()
 
@@ -547,7 +548,7 @@ def thousand_notebooks(bench: Bench, groups: list[str]) -> list[Record]:
         records.append(Record(f"nb-{number:04}", spec=NotebookSpec(Mode.BASTION), state=RUNNING, network=network))
     for start in range(0, len(records), 25):
         puts = [
-            {"PutRequest": {"Item": key("notebook", record.name) | to_attribute(asdict(record))["M"]}}
+            {"PutRequest": {"Item": key("notebook", record.name) | to_attribute(encode_record(record))["M"]}}
             for record in records[start : start + 25]
         ]
         client("dynamodb").batch_write_item(RequestItems={"records": puts})

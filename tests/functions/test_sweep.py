@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
 from math import ceil
@@ -18,7 +17,8 @@ from model_of_sagemaker import TERMS
 from notebook_world import World, a_world
 
 from notebook_ssh.adapters import clients, resource_tagging
-from notebook_ssh.adapters.table import to_attribute
+from notebook_ssh.adapters.attributes import to_attribute
+from notebook_ssh.adapters.codec import encode_config_record, encode_record
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.fleet_stats import fleet_stats
 from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Phase, Report
@@ -110,7 +110,7 @@ class Account:
             )
             for line in self.lines
         ]
-        return [{name: to_attribute(value) for name, value in asdict(record).items()} for record in records]
+        return [{name: to_attribute(value) for name, value in encode_record(record).items()} for record in records]
 
     @cached_property
     def config_record(self) -> list[dict[str, Any]]:
@@ -119,7 +119,8 @@ class Account:
             LifecycleConfigRecord(name, NOW * 1000, TERMS.block_ref, TERMS.block_ref, NOW - 5000) for name in names
         ]
         return [
-            {name: to_attribute(value) for name, value in asdict(entry).items()} | {"sk": {"S": entry.name}}
+            {name: to_attribute(value) for name, value in encode_config_record(entry).items()}
+            | {"sk": {"S": entry.name}}
             for entry in entries
         ]
 

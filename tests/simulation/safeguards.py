@@ -23,7 +23,7 @@ BASTION = "layers/core/notebook_ssh/planning/bastion.py"
 REVOKE = "layers/core/notebook_ssh/adapters/ec2.py"
 SAGEMAKER = "layers/core/notebook_ssh/adapters/sagemaker.py"
 TABLE = "layers/core/notebook_ssh/adapters/table.py"
-PACING = "layers/core/notebook_ssh/adapters/write_slots.py"
+LEASE = "layers/core/notebook_ssh/adapters/lease.py"
 OBSERVE = "functions/reconcile_notebook/observe.py"
 RECONCILE = "functions/reconcile_notebook/reconcile.py"
 APPLY = "functions/reconcile_notebook/apply.py"
@@ -81,15 +81,15 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "one worker at a time for a configuration",
-        ((PACING, 'held.enter_context(self._hold(f"alone/{name}"))', "pass"),),
+        ((LEASE, 'held.enter_context(self._acquired(f"lease/{name}"))', "pass"),),
     ),
     Safeguard(
         "a newer look's record stands",
         (
             (
                 TABLE,
-                '"#observed_at = :at_before AND #seen = :seen_before"',
-                '"attribute_exists(#observed_at) OR :at_before <> :seen_before"',
+                '"#observed_at = :at_before AND #hash = :hash_before"',
+                '"attribute_exists(#observed_at) OR #hash <> :hash_before"',
             ),
         ),
     ),
