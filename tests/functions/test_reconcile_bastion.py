@@ -351,6 +351,20 @@ class TestPartialKnowledge:
         assert len(bench.rules(known)) == len(bench.rules(unknown)) == 1
         assert bench.route("a-running").open
 
+    def test_with_a_record_of_a_newer_version_rules_are_authorized_and_none_is_revoked(self, bench: Bench) -> None:
+        groups = [bench.group(f"group-{number}") for number in range(3)]
+        records = [bench.notebook(f"nb-{number}", group) for number, group in enumerate(groups[:2])]
+        bench.run()
+        bench.change(records[0], state=NotebookState.STOPPED)
+        bench.table.update("notebook", "nb-1", set={"spec": {"mode": "tailscale"}})
+        bench.notebook("nb-2", groups[2])
+        with pytest.raises(RetryableError, match="nothing was revoked"):
+            bench.run()
+        assert [len(bench.rules(group)) for group in groups] == [1, 1, 1]
+        bench.table.update("notebook", "nb-1", set={"spec": {"mode": "bastion"}})
+        bench.run()
+        assert [len(bench.rules(group)) for group in groups] == [0, 1, 1]
+
     def test_a_write_that_must_wait_is_finished_by_the_next_run(self, bench: Bench) -> None:
         groups = [bench.group(f"group-{number}") for number in range(3)]
         for number, group in enumerate(groups):

@@ -227,7 +227,7 @@ class Run:
         self._calm_down()
         self.now += LAMBDA_TRIES_AGAIN
         (left,) = self._ask_to_delete("the stack is deleted")
-        self.hold(left.done, f"the stack could not be deleted: {left.said}")
+        self.hold(left.done, f"the stack could not be deleted: {left.message}")
         self.counts["stacks deleted"] += 1
 
     def _ask_to_delete(self, told: str) -> list[TeardownResult]:

@@ -51,9 +51,9 @@ class Safeguard:
 SAFEGUARDS = (
     Safeguard(
         "the copy of a script before it is changed",
-        ((APPLY, "backups.backup_script(hands.table, configuration, because, hands.now)", "pass"),),
+        ((APPLY, "backups.backup_script(hands.table, lifecycle_config, reason, hands.now)", "pass"),),
     ),
-    Safeguard("the sweep's queueing", ((SWEEP, "(to_message(look, now, ids) for look in looks)", "()"),)),
+    Safeguard("the sweep's queueing", ((SWEEP, "(to_message(request, now, ids) for request in requests)", "()"),)),
     Safeguard("a failed read of a notebook is not its absence", ((OBSERVE, *ONLY_ABSENCE),)),
     Safeguard("a failed read of a configuration is not its absence", ((OBSERVE, *NOT_READ),)),
     Safeguard("a failed read of a user's tags is not their absence", ((OBSERVE, *NO_TAGS),)),
@@ -62,22 +62,22 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "all users known before a script loses the block",
-        ((PLAN, "if users.complete and not users.unclear else", "if not users.unclear else"),),
+        ((PLAN, "if users.complete and not users.invalid else", "if not users.invalid else"),),
     ),
     Safeguard(
         "nobody loses the block for a tag that cannot be read",
-        ((PLAN, "if users.complete and not users.unclear else", "if users.complete else"),),
+        ((PLAN, "if users.complete and not users.invalid else", "if users.complete else"),),
     ),
     Safeguard(
         "the second look, after waiting for a turn",
-        ((RECONCILE, "if again or look.known.is_expired(turn // 1000):", "if False:"),),
+        ((RECONCILE, "if again or look.cache.is_expired(turn // 1000):", "if False:"),),
     ),
     Safeguard(
-        "the last look before a script is written", ((APPLY, "notebooks.verify_unchanged(configuration)", "pass"),)
+        "the last look before a script is written", ((APPLY, "sagemaker.verify_unchanged(lifecycle_config)", "pass"),)
     ),
     Safeguard(
         "the last look before a configuration is attached",
-        ((APPLY, "notebooks.verify_detached(notebook)", "pass"),),
+        ((APPLY, "sagemaker.verify_detached(notebook)", "pass"),),
     ),
     Safeguard(
         "one worker at a time for a configuration",
@@ -99,16 +99,18 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "others are told before a change counts as seen",
-        ((RECONCILE, "_send(plan.follow_ups, desk, now)\n    _keep(before", "_keep(before"),),
+        ((RECONCILE, "_send(plan.follow_ups, deps, now)\n    _keep(before", "_keep(before"),),
     ),
-    Safeguard("a script that was read is read again", ((OBSERVE, "now <= at + SURE else None", "True else None"),)),
+    Safeguard(
+        "a script that was read is read again", ((OBSERVE, "now <= at + SCRIPT_CACHE_S else None", "True else None"),)
+    ),
     Safeguard(
         "a change that no look has seen is looked at",
         (
             (
                 PLAN,
-                "return kept is not None and changed % 1000 != 0 and changed <= kept.modified",
-                "return kept is not None",
+                "return config_record is not None and changed % 1000 != 0 and changed <= config_record.modified",
+                "return config_record is not None",
             ),
         ),
     ),
@@ -116,22 +118,22 @@ SAFEGUARDS = (
     Safeguard("whose rule it is, in the plan and before revoking", (RULE_PLANNED, RULE_REVOKED)),
     Safeguard(
         "whose configuration it is",
-        ((OBSERVE, "notebooks.read_tags(configuration.arn).get(OWNER_TAG) == stack", "True"),),
+        ((OBSERVE, "sagemaker.read_tags(lifecycle_config.arn).get(OWNER_TAG) == stack", "True"),),
     ),
     Safeguard(
         "restoring scripts when the stack is deleted",
-        ((FAREWELL, "_until_done(sorted(names), lambda name: _restore_script(name, desk, left), desk, left)", "pass"),),
+        ((FAREWELL, "_until_done(sorted(names), lambda name: _restore_script(name, deps, left), deps, left)", "pass"),),
     ),
     Safeguard(
         "taking records and tags back when it is deleted",
-        ((FAREWELL, "_until_done(records, lambda record: _release_notebook(record, desk, left), desk, left)", "pass"),),
+        ((FAREWELL, "_until_done(records, lambda record: _release_notebook(record, deps, left), deps, left)", "pass"),),
     ),
     Safeguard(
         "taking the bastion's rules back when it is deleted",
         (
             (
                 FAREWELL,
-                """_until_done(["the bastion's rules"], lambda what: _revoke_rules(desk, left), desk, left)""",
+                """_until_done(["the bastion's rules"], lambda what: _revoke_rules(deps, left), deps, left)""",
                 "pass",
             ),
         ),

@@ -90,6 +90,8 @@ class _Type(NamedTuple):
     """Converts the field's value to a plain value."""
     shape: _Shape | None = None
     """The parts of the value, when it is a map."""
+    plain: type | None = None
+    """The type of values that are stored as they are, and need not be converted."""
 
 
 class _Attribute(NamedTuple):
@@ -115,7 +117,23 @@ class _Shape:
 
     def decode(self, stored: Mapping[str, Any]) -> Any:
         """Return the dataclass. Raises _UnknownValueError."""
-        return self.make(**{attribute.field: _read(attribute, stored) for attribute in self.attributes})
+        values: dict[str, Any] = {}
+        # Unpacked, and without a call for the usual values: a sweep decodes every record of the fleet.
+        for field, name, kind, default, _ in self.attributes:
+            value = stored.get(name)
+            if type(value) is kind.plain:
+                values[field] = value
+                continue
+            if value is None and default is not REQUIRED:
+                values[field] = default
+                continue
+            try:
+                values[field] = kind.read(value)
+            except _UnknownValueError as inner:
+                raise _UnknownValueError(f"{name}.{inner.args[0]}", inner.args[1]) from None
+            except (ValueError, TypeError, AttributeError):
+                raise _UnknownValueError(name, value) from None
+        return self.make(**values)
 
     def encode(self, value: Any) -> dict[str, Any]:
         """Return the attributes to store: all but those that are None or equal to their default."""
@@ -137,25 +155,13 @@ class _Shape:
             yield from attribute.type.shape.path(fields[1:])
 
 
-def _read(attribute: _Attribute, stored: Mapping[str, Any]) -> Any:
-    value = stored.get(attribute.stored)
-    if value is None and attribute.default is not REQUIRED:
-        return attribute.default
-    try:
-        return attribute.type.read(value)
-    except _UnknownValueError as inner:
-        raise _UnknownValueError(f"{attribute.stored}.{inner.args[0]}", inner.args[1]) from None
-    except (ValueError, TypeError, AttributeError):
-        raise _UnknownValueError(attribute.stored, value) from None
-
-
 def _exactly(kind: type) -> _Type:
     def read(value: Any) -> Any:
         if type(value) is not kind:
             raise TypeError
         return value
 
-    return _Type(read, lambda value: value)
+    return _Type(read, lambda value: value, plain=kind)
 
 
 def _enum(kind: type[Enum]) -> _Type:
