@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
 from math import ceil
@@ -18,7 +17,8 @@ from model_of_sagemaker import TERMS
 from notebook_world import World, a_world
 
 from notebook_ssh.adapters import clients, resource_tagging
-from notebook_ssh.adapters.table import to_attribute
+from notebook_ssh.adapters.attributes import to_attribute
+from notebook_ssh.adapters.codec import encode_config_record, encode_record
 from notebook_ssh.controllers import status_updates
 from notebook_ssh.controllers.sweep import SWEPT
 from notebook_ssh.errors import RetryableError
@@ -112,7 +112,7 @@ class Account:
             )
             for line in self.lines
         ]
-        return [{name: to_attribute(value) for name, value in asdict(record).items()} for record in records]
+        return [{name: to_attribute(value) for name, value in encode_record(record).items()} for record in records]
 
     @cached_property
     def config_record(self) -> list[dict[str, Any]]:
@@ -121,7 +121,8 @@ class Account:
             LifecycleConfigRecord(name, NOW * 1000, TERMS.block_ref, TERMS.block_ref, NOW - 5000) for name in names
         ]
         return [
-            {name: to_attribute(value) for name, value in asdict(entry).items()} | {"sk": {"S": entry.name}}
+            {name: to_attribute(value) for name, value in encode_config_record(entry).items()}
+            | {"sk": {"S": entry.name}}
             for entry in entries
         ]
 
@@ -191,6 +192,15 @@ def test_half_a_list_is_no_news(broken: str, settings: pytest.MonkeyPatch) -> No
     with pytest.raises(RetryableError):
         handler.handle({}, None)
     assert account.sent == []
+
+
+def test_a_record_of_a_newer_version_is_left_out_and_stops_no_sweep(settings: pytest.MonkeyPatch) -> None:
+    account = Account(5)
+    account.records[2]["spec"] = to_attribute({"mode": "tailscale"})
+    settings.setattr(clients, "_client", lambda service: account)
+    assert handler.handle({}, None) == {"notebooks": 5, "known": 4, "looks": 1}
+    (entry,) = account.sent
+    assert json.loads(entry["MessageBody"])["request"]["notebook"] == account.lines[2].name
 
 
 # ---- alone it would be enough ------------------------------------------------------------------

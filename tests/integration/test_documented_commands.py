@@ -209,13 +209,14 @@ class Terminal:
         self.client("dynamodb").update_item(
             TableName=self.outputs()["TableName"],
             Key={"pk": {"S": "notebook"}, "sk": {"S": "my-notebook"}},
-            UpdateExpression="SET observed_hash = :nothing",
+            UpdateExpression="SET #hash = :nothing",
+            ExpressionAttributeNames={"#hash": "hash"},
             ExpressionAttributeValues={":nothing": {"S": ""}},
         )
 
     def was_looked_at(self) -> bool:
         """Whether the notebook was looked at since then."""
-        return bool(self.record()["observed_hash"]["S"])
+        return bool(self.record()["hash"]["S"])
 
     def logs(self, function: str, words: str) -> bool:
         """Whether a line with `words` is in the function's log."""

@@ -20,9 +20,10 @@ from hostile import INJECTIONS, OPERATIVE
 from stack import Stack
 
 from notebook_ssh.adapters import backups
+from notebook_ssh.adapters.attributes import key
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.notifications import publish_status_change
-from notebook_ssh.adapters.table import NOTEBOOK, key
+from notebook_ssh.adapters.table import NOTEBOOK
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.managed_block import LIMIT
 from notebook_ssh.model.record import BastionRoute, Network, Record

@@ -597,7 +597,7 @@ class Run:
     def unforeseen(self, *_: Any, **__: Any) -> None:
         """A handler met an error that nobody foresaw, and logged it."""
         error = sys.exc_info()[1]
-        if isinstance(error, RetryableError) or (isinstance(error, ClientError) and clients.retryable(error)):
+        if error and isinstance(clients.translate(error), RetryableError):
             return
         self.story.append(f"unforeseen: {_told(error)}")
         raise BrokenPromise(f"unforeseen: {_told(error)}")

@@ -24,7 +24,7 @@ BASTION = "layers/core/notebook_ssh/planning/bastion.py"
 REVOKE = "layers/core/notebook_ssh/adapters/ec2.py"
 SAGEMAKER = "layers/core/notebook_ssh/adapters/sagemaker.py"
 TABLE = "layers/core/notebook_ssh/adapters/table.py"
-PACING = "layers/core/notebook_ssh/adapters/write_slots.py"
+LEASE = "layers/core/notebook_ssh/adapters/lease.py"
 OBSERVE = "layers/core/notebook_ssh/controllers/observe.py"
 EXCLUSIVE = "layers/core/notebook_ssh/controllers/exclusive.py"
 CONFIG_RECORDS = "layers/core/notebook_ssh/controllers/config_records.py"
@@ -87,15 +87,15 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "one worker at a time for a configuration",
-        ((PACING, 'held.enter_context(self._hold(f"alone/{name}"))', "pass"),),
+        ((LEASE, 'held.enter_context(self._acquired(f"lease/{name}"))', "pass"),),
     ),
     Safeguard(
         "a newer look's record stands",
         (
             (
                 TABLE,
-                '"#observed_at = :at_before AND #observed_hash = :hash_before"',
-                '"attribute_exists(#observed_at) OR :at_before <> :hash_before"',
+                '"#observed_at = :at_before AND #hash = :hash_before"',
+                '"attribute_exists(#observed_at) OR #hash <> :hash_before"',
             ),
         ),
     ),

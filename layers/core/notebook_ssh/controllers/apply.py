@@ -46,9 +46,9 @@ def apply(actions: Iterable[Action], deps: Dependencies, now: int, slot: int | N
 def _wait_for_slot(action: Action, deps: Dependencies, slot: int | None) -> None:
     """Wait for the slot and verify what is about to change; wait for another slot if that took longer than this one lasts."""
     while True:
-        slot = deps.turns.keep(slot)
+        slot = deps.slots.wait_for(slot)
         _verify(action)
-        if not deps.turns.missed(slot):
+        if not deps.slots.is_expired(slot):
             return
         slot = None
 

@@ -104,7 +104,7 @@ def _apply(planned: Reconciliation, deps: Dependencies, slot: int | None) -> Non
         if saved and desired_tags is not None:
             write_status_tags(record.arn, desired_tags, tags, deps.settings)
     elif observed.record:
-        deps.table.forget(NOTEBOOK, observed.record.name.lower())
+        deps.table.delete(NOTEBOOK, observed.record.name.lower())
     send_follow_ups(observed.record, plan, deps, now)
     if not saved:
         raise RecordConflictError(observed.name)
@@ -129,7 +129,7 @@ def _only_record(planned: Reconciliation, deps: Dependencies) -> None:
         if not _save(record, observed.record, deps.table, planned.cache.at):
             raise RecordConflictError(record.name)
     elif observed.record:
-        deps.table.forget(NOTEBOOK, observed.record.name.lower())
+        deps.table.delete(NOTEBOOK, observed.record.name.lower())
 
 
 def _fingerprint(observed: NotebookObservation, tags: Mapping[str, str], settings: Settings) -> str:

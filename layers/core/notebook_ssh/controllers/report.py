@@ -76,7 +76,7 @@ def _store(name: str, role: str, report: Report, settings: Settings, now: int) -
     table = Table(settings.table)
     known = table.save_heartbeat(name, role, report, heard_since=heartbeat_deadline(now, settings.sync_seconds))
     for _ in range(TRIES):
-        if known.config_record:
+        if known.written:
             return known.record
         match accept(known.record, role, report):
             case Unregistered():
@@ -98,7 +98,7 @@ def _store(name: str, role: str, report: Report, settings: Settings, now: int) -
             case Accepted(changed, before):
                 old = known.record
                 known = table.replace_report(name, role, changed, before)
-                if known.config_record and known.record and old:
+                if known.written and known.record and old:
                     _request_status_update(old, known.record, settings, now)
             case verdict:
                 assert_never(verdict)

@@ -10,14 +10,14 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from notebook_ssh.adapters import sqs
+from notebook_ssh.adapters.lease import LeaseHeldError
 from notebook_ssh.adapters.record_cache import RecordCache
-from notebook_ssh.adapters.sagemaker import InvalidStateError
 from notebook_ssh.adapters.write_slots import SlotUnavailableError
 from notebook_ssh.controllers import observe
 from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.controllers.lifecycle_config import reconcile_lifecycle_config
 from notebook_ssh.controllers.notebook import RecordConflictError, reconcile_notebook
-from notebook_ssh.errors import NotFoundError, RetryableError
+from notebook_ssh.errors import InvalidStateError, NotFoundError, RetryableError
 from notebook_ssh.planning.lifecycle_config import includes_change
 from notebook_ssh.triggers.correlation import correlation_of_messages
 from notebook_ssh.triggers.events import parse_event
@@ -59,7 +59,7 @@ def process(messages: list[Mapping[str, Any]], deps: Dependencies, caller: str) 
     failed: set[str] = set()
     cache: RecordCache | None = None
     for number, (request, causes) in enumerate(requests.items()):
-        if deps.turns.over():
+        if deps.slots.out_of_time():
             _requeue(dict(list(requests.items())[number:]), 1, deps)
             break
         if (
@@ -155,9 +155,9 @@ def _reconcile(
             _last_runs[request.name.lower()] = LastRun(cache.at, lifecycle_config)
         else:
             reconcile_lifecycle_config(request.name, deps, cache)
-    except SlotUnavailableError as later:
+    except (SlotUnavailableError, LeaseHeldError) as later:
         logger.info("deferred", extra={"reason": str(later)})
-        _requeue({request: messages}, later.after, deps)
+        _requeue({request: messages}, later.retry_after, deps)
     except RecordConflictError as later:
         logger.info("deferred", extra={"reason": str(later)})
         _requeue({request: messages}, 1, deps)

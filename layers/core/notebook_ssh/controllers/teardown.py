@@ -58,17 +58,21 @@ class TeardownResult:
 def run(request: str, deps: Dependencies) -> TeardownResult:
     """Serve CloudFormation's request: `Delete` undoes everything; any other lets the stack's functions write again."""
     if request != "Delete":
-        deps.turns.cancel_teardown()
+        deps.slots.cancel_teardown()
         return TeardownResult()
-    deps.turns.close()
+    deps.slots.begin_teardown()
     return tear_down(deps)
 
 
 def tear_down(deps: Dependencies) -> TeardownResult:
     """Undo everything: scripts first, since they matter most; then attachments, tags, records; then the default config, rules."""
     result = TeardownResult()
-    records = list(deps.table.records(consistent=True))
-    names = {config_record.name for config_record in backups.config_records(deps.table)} | {deps.policy.default_config}
+
+    def unreadable(error: Exception) -> None:
+        result.failed.append(f"{error}.")
+
+    records = list(deps.table.records(consistent=True, on_unreadable=unreadable))
+    names = {record.name for record in backups.config_records(deps.table, unreadable)} | {deps.policy.default_config}
     names |= {record.lifecycle_config for record in records if record.lifecycle_config}
     _until_done(sorted(names), lambda name: _restore_script(name, deps, result), deps, result)
     _until_done(records, lambda record: _release_notebook(record, deps, result), deps, result)
@@ -84,7 +88,7 @@ def _until_done(things: list[T], one: Callable[[T], None], deps: Dependencies, r
     while waiting:
         again: list[tuple[T, str]] = []
         for number, thing in enumerate(waiting):
-            if deps.turns.remaining() < LAST_ROUND:
+            if deps.slots.remaining() < LAST_ROUND:
                 again += [(rest, "there was no time left") for rest in waiting[number:]]
                 break
             try:
@@ -93,11 +97,11 @@ def _until_done(things: list[T], one: Callable[[T], None], deps: Dependencies, r
                 logger.warning("failed, will be retried", extra={"thing": _name(thing), "reason": str(error)})
                 again.append((thing, str(error)))
         waiting = [thing for thing, _ in again]
-        if waiting and deps.turns.remaining() < LAST_ROUND + BETWEEN_ROUNDS * 1000:
+        if waiting and deps.slots.remaining() < LAST_ROUND + BETWEEN_ROUNDS * 1000:
             result.failed += [f"{_name(thing)}: {reason}." for thing, reason in again]
             return
         if waiting:
-            deps.turns.sleep(BETWEEN_ROUNDS)
+            deps.slots.sleep(BETWEEN_ROUNDS)
 
 
 def _name(thing: object) -> str:
@@ -144,7 +148,7 @@ def _restore_script(name: str, deps: Dependencies, result: TeardownResult) -> No
         if wants_none and written is not None and written.on_start is not None:
             # SageMaker did not clear the hook.
             result.warnings.append(f"{planned.name} had no on-start script; it has one now that does nothing.")
-        deps.table.forget(CONFIGURATION, planned.name)
+        deps.table.delete(CONFIGURATION, planned.name)
 
     carry_out(RecordCache(deps.table, deps.clock()), plan, apply_plan, deps)
 
@@ -175,7 +179,7 @@ def _release_notebook(record: Record, deps: Dependencies, result: TeardownResult
             apply(planned.plan, deps, deps.clock(), slot)
         if planned.status_tags:
             sagemaker.remove_tags(planned.arn, *planned.status_tags)
-        deps.table.forget(NOTEBOOK, record.name.lower())
+        deps.table.delete(NOTEBOOK, record.name.lower())
 
     carry_out(RecordCache(deps.table, deps.clock()), plan, apply_plan, deps)
 
