@@ -198,7 +198,7 @@ def test_a_record_of_a_newer_version_is_left_out_and_stops_no_sweep(settings: py
     account = Account(5)
     account.records[2]["spec"] = to_attribute({"mode": "tailscale"})
     settings.setattr(clients, "_client", lambda service: account)
-    assert handler.handle({}, None) == {"notebooks": 5, "known": 4, "looks": 1}
+    assert handler.handle({}, None) == {"notebooks": 5, "records": 4, "requests": 1}
     (entry,) = account.sent
     assert json.loads(entry["MessageBody"])["request"]["notebook"] == account.lines[2].name
 

@@ -290,7 +290,7 @@ def looks_things_up(terminal: Terminal) -> None:
     api = "export API=$(output ApiUrl) API_URL=$(output ApiUrl)\nmkdir -p ~/.ssh"
     for document, words in (("README.md", '"$API_URL/notebooks/my-notebook/ssh"'), ("api.md", "get() {")):
         assert terminal.type(document, words, before=api).startswith("ssh -p ")
-    get = f"{api}\n"
+    get = f"{api}\n{block('api.md', 'get() {').rpartition('get /')[0]}"
     terminal.type("api.md", "get /ssh-config", before=get)
     terminal.type("connect.md", "get() {", before=api)
     assert "Host my-notebook" in (terminal.folder / ".ssh/notebooks").read_text()

@@ -18,7 +18,6 @@ from simulation.errors import BrokenPromise
 
 from notebook_ssh.model.managed_block import LIMIT, SHEBANG, Refused, fingerprint, insert_block
 from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec
-from notebook_ssh.planning.notebook import needs_block
 from notebook_ssh.planning.restart import MAX_STOP_S
 from notebook_ssh.planning.script import EMPTY_SCRIPT
 from notebook_ssh.planning.status_tags import current_status_tags, desired_status_tags
@@ -250,7 +249,7 @@ class Promises(Watcher):
         now, spec = self.run.now, parse_spec(notebook.tags, "ssh")
         if notebook.lifecycle_config is None:
             self.bare[notebook.name] = now
-        if not needs_block(spec, now // 1000):
+        if not spec.needs_block(now // 1000):
             self.idle[notebook.name] = now
         if spec.effective_mode(now // 1000) is not Mode.OFF:
             self.asked[notebook.name] = now

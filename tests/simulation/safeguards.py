@@ -28,7 +28,7 @@ LEASE = "layers/core/notebook_ssh/adapters/lease.py"
 OBSERVE = "layers/core/notebook_ssh/controllers/observe.py"
 EXCLUSIVE = "layers/core/notebook_ssh/controllers/exclusive.py"
 CONFIG_RECORDS = "layers/core/notebook_ssh/controllers/config_records.py"
-LIFECYCLE_CONFIG = "layers/core/notebook_ssh/controllers/lifecycle_config.py"
+CONFIG_CONTROLLER = "layers/core/notebook_ssh/controllers/lifecycle_config.py"
 APPLY = "layers/core/notebook_ssh/controllers/apply.py"
 SWEEP = "layers/core/notebook_ssh/controllers/sweep.py"
 FAREWELL = "layers/core/notebook_ssh/controllers/teardown.py"
@@ -105,7 +105,7 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "others are told before a change counts as seen",
-        ((LIFECYCLE_CONFIG, "send(plan.follow_ups, deps, cache.at)\n    record_after(before", "record_after(before"),),
+        ((CONFIG_CONTROLLER, "send(plan.follow_ups, deps, cache.at)\n    record_after(before", "record_after(before"),),
     ),
     Safeguard(
         "a script that was read is read again", ((OBSERVE, "now <= at + SCRIPT_CACHE_S else None", "True else None"),)

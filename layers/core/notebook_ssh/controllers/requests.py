@@ -133,12 +133,9 @@ def _reconcile_if_new(
     deps: Dependencies,
     cache: RecordCache,
 ) -> bool:
-    """Look, unless all was seen already. False when the messages shall be delivered again."""
+    """Reconcile, unless an earlier run covered all messages. False: deliver the messages again."""
     ids = correlation_of_messages(messages)
     with logger.append_context_keys(resource=request.name, trigger=request.reason, correlation_id=ids):
-        if _is_covered(request, messages, cache):
-            logger.info("already covered")
-            return True
         return _reconcile(request, messages, replace(deps, correlation_id=ids), cache)
 
 
@@ -148,8 +145,11 @@ def _reconcile(
     deps: Dependencies,
     cache: RecordCache,
 ) -> bool:
-    """False when it came to no end and nobody will look again by himself."""
+    """False when it did not finish and no other message will cause it to be retried."""
     try:
+        if _is_covered(request, messages, cache):
+            logger.info("already covered")
+            return True
         if isinstance(request, ReconcileNotebook):
             lifecycle_config = reconcile_notebook(request.name, deps, cache)
             _last_runs[request.name.lower()] = LastRun(cache.at, lifecycle_config)
