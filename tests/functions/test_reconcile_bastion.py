@@ -510,6 +510,8 @@ class TestSignals:
         assert 1 <= calls["Query"] <= most_runs
 
 
+@pytest.mark.slow
+@pytest.mark.takes_minutes
 def test_a_thousand_notebooks_in_two_hundred_groups_are_one_run(bench: Bench) -> None:
     pages_as_in_ec2(bench)
     groups = [bench.group(f"group-{number:03}") for number in range(200)]

@@ -302,6 +302,7 @@ def test_an_attachment_whose_answer_was_lost_is_known_as_ours(world: World) -> N
 # ---- write slots and leases ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_writes_are_a_second_apart_and_what_does_not_fit_waits_in_the_queue(world: World) -> None:
     for number in range(12):
         world.lifecycle_config(f"team-{number}")

@@ -148,7 +148,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-@pytest.mark.parametrize("count", [1, 100, 101, 1_000, 10_000])
+@pytest.mark.parametrize("count", [1, 100, 101, 1_000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_in_the_steady_state_requests_grow_with_pages_and_nothing_is_queued(
     count: int, settings: pytest.MonkeyPatch
 ) -> None:

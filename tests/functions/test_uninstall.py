@@ -173,6 +173,7 @@ def test_what_fails_for_now_is_tried_again(world: World, bench: Bench, operation
     assert world.on_start("team") == OWNERS
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_the_time_is_told_and_done_the_next_time(world: World, bench: Bench) -> None:
     for number in range(30):
         world.lifecycle_config(f"team-{number}")
