@@ -19,7 +19,7 @@ SHELLS := bash busybox dash ksh93 mksh zsh
 TOOLS := sshd ssh curl libnss_wrapper.so
 LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 
-.PHONY: help demo local aws test quick simulate broken load starts grants lint audit bench build size deploy environments hooks oldest version release fresh clean
+.PHONY: help demo local aws test quick nightly test-nightly simulate broken load starts grants lint audit bench build size deploy environments hooks oldest version release fresh clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -49,9 +49,20 @@ test: ## every check there is
 	echo "  as an ordinary user: without the tests that need root, for network namespaces"; fi; \
 	$(DEV)/pytest -q $(WORKERS) "$${chosen[@]}" $(TESTS)
 
-quick: ## the tests that need no emulator: make quick TESTS=tests/unit/test_x.py for one file
+quick: ## the fast tests that need no emulator: make quick TESTS=tests/unit/test_x.py for one file
 	@packaging/environments.sh dev
-	@$(DEV)/pytest -q $(WORKERS) $(or $(TESTS),tests/unit tests/functions)
+	@$(DEV)/pytest -q --quick $(WORKERS) $(or $(TESTS),tests/unit tests/functions)
+
+nightly: test-nightly ## what need not run with each change: more examples, the matrix, long explorations, loads
+	@$(MAKE) simulate STEPS=1000000
+	@$(MAKE) simulate DAYS=200
+	@$(MAKE) broken
+	@$(MAKE) grants
+	@$(MAKE) load
+	@$(MAKE) starts
+
+test-nightly:
+	@$(MAKE) test TESTS=--nightly
 
 simulate: ## the control plane against people and faults: make simulate STEPS=1000000 SEED=1, or REPLAY=seed ONLY=steps;
 simulate: ## notebooks without the stack, day after day: make simulate DAYS=100 SEED=1, or DAYS=1 SEED=seed ONLY=deeds

@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,10 +21,12 @@ from typing import Any
 
 from builders import NOW, a_record, a_report
 
-from notebook_ssh.adapters.table import encode_sparse, to_attribute
-from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Record, Report
-from notebook_ssh.planning.drift import NotebookSummary, fingerprint
-from notebook_ssh.planning.notebook import LifecycleConfigRecord
+from notebook_ssh.adapters.attributes import to_attribute
+from notebook_ssh.adapters.codec import encode_config_record, encode_record
+from notebook_ssh.model.record import NotebookState, Record, Report
+from notebook_ssh.model.spec import Mode, NotebookSpec
+from notebook_ssh.planning.drift import fingerprint
+from notebook_ssh.planning.observation import LifecycleConfigRecord, NotebookSummary
 
 PAGE = 100
 RECORDS_A_PAGE = 800
@@ -163,7 +164,7 @@ def _page(rows: list[dict[str, Any]], given: dict[str, Any], field: str, token: 
 
 
 def _item(name: str, part: Any) -> dict[str, Any]:
-    parts = encode_sparse(part) if isinstance(part, Record) else asdict(part)
+    parts = encode_record(part) if isinstance(part, Record) else encode_config_record(part)
     attributes = {key: to_attribute(value) for key, value in parts.items()}
     return attributes | {"pk": {"S": "notebook"}, "sk": {"S": name}}
 

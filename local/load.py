@@ -32,8 +32,11 @@ from botocore.credentials import Credentials
 import processes
 from emulator.process import REGION, Emulator
 from emulator.stack import Stack, deploy
-from notebook_ssh.adapters.table import NOTEBOOK, encode_sparse, key, to_attribute
-from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Record
+from notebook_ssh.adapters.attributes import key, to_attribute
+from notebook_ssh.adapters.codec import encode_record
+from notebook_ssh.adapters.table import NOTEBOOK
+from notebook_ssh.model.record import NotebookState, Record
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.reports.report import read_report
 from patience import LIMIT_S
 from world import World
@@ -160,7 +163,7 @@ class Fleet:
             observed_at=now,
             report=replace(read_report(a_report(number, 1), now, allow_loopback=False).report, connected_since=now),
         )
-        return {**key(NOTEBOOK, name), **{part: to_attribute(value) for part, value in encode_sparse(record).items()}}
+        return {**key(NOTEBOOK, name), **{part: to_attribute(value) for part, value in encode_record(record).items()}}
 
     def warm(self, first: int) -> None:
         """Let each caller ask both functions something, so that their processes run; with notebooks from `first` on."""

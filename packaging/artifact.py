@@ -40,7 +40,7 @@ OF_EVERY_SERVICE = ("_retry.json", "endpoints.json", "partitions.json", "sdk-def
 """botocore's data that every client reads (botocore/loaders.py, botocore/session.py)."""
 
 HANDED_THROUGH = {"dynamodb": "AttributeValue"}
-"""Shapes that botocore need not walk, since adapters/table.py does: {"S": "text"} stays as it comes over the wire."""
+"""Shapes that botocore need not walk, since adapters/attributes.py does: {"S": "text"} stays as it comes over the wire."""
 
 LISTED = {
     "sagemaker": {

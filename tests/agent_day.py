@@ -41,8 +41,8 @@ from simulation.workers import Baton, Worker
 
 from notebook.ngrok_stand_in import read_configuration
 from notebook_ssh.errors import InvalidReportError
-from notebook_ssh.model.record import BastionRoute, Mode
-from notebook_ssh.model.spec import parse_spec
+from notebook_ssh.model.record import BastionRoute
+from notebook_ssh.model.spec import Mode, parse_spec
 from notebook_ssh.model.stack import Bastion
 from notebook_ssh.reports.report import Accepted, Token, accept, read_report, reply
 
@@ -472,13 +472,13 @@ class SimulatedDay:
             return 0.1, result | {"status": 409, "text": '{"error": "older-report", "message": ""}'}
         self.record = replace(self.record, report=verdict.report)
         self.accepted_at = self.now
-        reply = reply(
+        content = reply(
             self.record, now, sync_seconds=SYNC, bastion=Bastion("bastion.example.com", "jump", "sg-1", "vpc-1"),
             token=self.token, held_version=parsed.token_version, keys=[("ana", [self.key])],
             worker=(PROGRAMS / "worker.py").read_text() if parsed.wants_worker else None,
         )  # fmt: skip
         self.set_known((self.tags, self.token.version))
-        return 0.1, result | {"status": 200, "text": json.dumps(reply)}
+        return 0.1, result | {"status": 200, "text": json.dumps(content)}
 
     def list_tags(self, request: dict[str, Any]) -> tuple[float, dict[str, Any]]:
         """Return SageMaker's tags, which may be unavailable as well."""

@@ -16,8 +16,10 @@ from moto import mock_aws
 
 from lookup_api import handler as lookup_api
 from notebook_ssh.adapters import secrets
+from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.clients import client
-from notebook_ssh.adapters.table import NOTEBOOK, Table, encode_sparse, key, to_attribute
+from notebook_ssh.adapters.codec import encode_report
+from notebook_ssh.adapters.table import NOTEBOOK, Table
 from notebook_ssh.model.record import Record, Report
 from record_address import handler as record_address
 from start_notebook import handler as start_notebook
@@ -64,7 +66,7 @@ class World:
                 Key=key(NOTEBOOK, record.name.lower()),
                 UpdateExpression="SET #report = :report",
                 ExpressionAttributeNames={"#report": "report"},
-                ExpressionAttributeValues={":report": to_attribute(encode_sparse(record.report))},
+                ExpressionAttributeValues={":report": to_attribute(encode_report(record.report))},
             )
         return record
 

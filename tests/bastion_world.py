@@ -16,7 +16,8 @@ from moto.ec2.responses.security_groups import SecurityGroups
 
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.model.record import BastionRoute, Mode, Network, NotebookSpec, NotebookState, Record
+from notebook_ssh.model.record import BastionRoute, Network, NotebookState, Record
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from reconcile_bastion import handler
 
 NOW = 1_800_000_000

@@ -5,7 +5,8 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any
 
-from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Phase, Record, Report
+from notebook_ssh.model.record import NotebookState, Phase, Record, Report
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.stack import Bastion
 from notebook_ssh.settings import Settings
 

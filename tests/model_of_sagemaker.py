@@ -5,33 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from notebook_ssh.model.managed_block import Block, fingerprint
-from notebook_ssh.model.record import Mode, NotebookState, Record
-from notebook_ssh.model.spec import parse_spec
-from notebook_ssh.planning.notebook import (
-    MODIFIABLE_STATES,
+from notebook_ssh.model.record import NotebookState, Record
+from notebook_ssh.model.spec import Mode, parse_spec
+from notebook_ssh.planning.actions import (
     Action,
     Attach,
     BackupScript,
-    BlockPolicy,
     CreateLifecycleConfig,
     DeleteLifecycleConfig,
     Detach,
-    EndBackUps,
-    KeepBackUps,
+    ExpireBackups,
+    RemoveTag,
+    Start,
+    Stop,
+    WriteScript,
+)
+from notebook_ssh.planning.lifecycle_config import plan_lifecycle_config
+from notebook_ssh.planning.notebook import plan_notebook
+from notebook_ssh.planning.observation import (
+    MODIFIABLE_STATES,
+    BlockPolicy,
     LifecycleConfig,
     LifecycleConfigObservation,
     LifecycleConfigRecord,
     Notebook,
     NotebookObservation,
-    RemoveTag,
-    Start,
-    Stop,
     Users,
-    WriteScript,
-    needs_users,
-    plan_lifecycle_config,
-    plan_notebook,
 )
+from notebook_ssh.planning.script import needs_users
 
 FALLBACK = "better-sagemaker"
 BODY = b": the block\n"
@@ -203,7 +204,7 @@ class Model:
                 self.turn(name, NotebookState.PENDING)
             case RemoveTag(arn, key):
                 self.tags[arn.rpartition("/")[2]].pop(key, None)
-            case KeepBackUps() | EndBackUps():
+            case ExpireBackups():
                 pass
 
     def _keep(self, name: str, config_record: LifecycleConfigRecord | None) -> None:

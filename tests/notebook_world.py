@@ -25,7 +25,7 @@ from notebook_ssh.adapters.table import Table
 from notebook_ssh.controllers import requests
 from notebook_ssh.model.managed_block import Block, fingerprint
 from notebook_ssh.model.record import Record
-from notebook_ssh.planning.notebook import BlockPolicy
+from notebook_ssh.planning.observation import BlockPolicy
 from reconcile_notebook import handler
 
 ACCOUNT, REGION, STACK = "123456789012", "us-east-1", "team-ssh"
@@ -235,10 +235,9 @@ class World:
     def ask(self, call: Callable[..., Any], **given: Any) -> Any:
         self.calls[call.__name__] += 1
         self.before_call(call.__name__, given)
-        return _real_ask(call, **given)
+        return clients.call(call, **given)
 
 
-_real_ask = adapter._ask
 _worlds: list[World] = []
 _heard: list[bool] = []
 
@@ -326,7 +325,7 @@ def _bind(world: World, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(handler, "load_policy", lambda settings: world.policy())
     patch.setattr(sqs, "send", world.send)
     patch.setattr(sqs, "request_bastion_resync", world.request_bastion_resync)
-    patch.setattr(adapter, "_ask", world.ask)
+    patch.setattr(adapter, "call", world.ask)
     requests.forget()
 
 

@@ -15,8 +15,9 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from notebook_ssh.adapters import custom_resource
+from notebook_ssh.adapters.lease import Leases
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.adapters.write_slots import Turns
+from notebook_ssh.adapters.write_slots import WriteSlots
 from notebook_ssh.controllers.block_policy import load_policy
 from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.controllers.teardown import TeardownResult, run
@@ -47,11 +48,16 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> None:
 def _dependencies(context: LambdaContext) -> Dependencies:
     settings = read_settings()
     table = Table(settings.table)
-    turns = Turns(
-        table,
-        remaining=context.get_remaining_time_in_millis,
-        clock=lambda: int(time.time() * 1000),
-        sleep=time.sleep,
-        last=True,
+    remaining = context.get_remaining_time_in_millis
+    return Dependencies(
+        settings=settings,
+        policy=load_policy(settings),
+        table=table,
+        slots=WriteSlots(table, remaining, _milliseconds, time.sleep, is_teardown=True),
+        leases=Leases(table, remaining, _milliseconds),
+        clock=lambda: int(time.time()),
     )
-    return Dependencies(settings, load_policy(settings), table, turns, clock=lambda: int(time.time()))
+
+
+def _milliseconds() -> int:
+    return int(time.time() * 1000)

@@ -205,7 +205,7 @@ def reported(world: World, sequence: int, problem: Problem | None = None) -> Non
     record, at = world.record("box"), world.now + SWEEP - MINUTE
     phase = Phase.FAILED if problem else Phase.CONNECTED
     report = a_report(sequence=sequence, received_at=at, phase=phase, problem=problem, phase_since=at)
-    assert world.table.replace_report("box", record.role, report, record.report).config_record
+    assert world.table.replace_report("box", record.role, report, record.report).written
 
 
 def a_connected_notebook(scene: Scene) -> World:

@@ -14,14 +14,16 @@ from notebook_world import OWNERS, World, a_block, a_world
 
 from notebook_ssh.adapters import backups, clients
 from notebook_ssh.adapters.clients import client
+from notebook_ssh.adapters.lease import Leases
 from notebook_ssh.adapters.record_cache import MAX_AGE_S, RecordCache
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.adapters.write_slots import Turns
 from notebook_ssh.controllers import requests
 from notebook_ssh.controllers.observe import SCRIPT_CACHE_S
 from notebook_ssh.errors import RetryableError
-from notebook_ssh.model.record import Mode, NotebookSpec, Restart, RestartStep
-from notebook_ssh.planning.notebook import LifecycleConfigRecord, has_changed
+from notebook_ssh.model.record import Restart, RestartStep
+from notebook_ssh.model.spec import Mode, NotebookSpec
+from notebook_ssh.planning.facts import has_changed
+from notebook_ssh.planning.observation import LifecycleConfigRecord
 
 
 @dataclass
@@ -150,8 +152,8 @@ def test_a_tag_that_puts_the_block_in_costs_sixteen_and_the_event_that_it_causes
         "DescribeNotebookInstance": 1,
         "ListTags": 1,
         "DescribeNotebookInstanceLifecycleConfig": 3,  # the look, the last look, the one after
-        "UpdateItem": 4,  # the claim, the turn, what is begun, what is done
-        "PutItem": 3,  # the note, the back-up, what was written
+        "UpdateItem": 6,  # the lease, the slot; the record and the configuration's, before and after the write
+        "PutItem": 1,  # the backup
         "Query": 1,
         "UpdateNotebookInstanceLifecycleConfig": 1,
         "DeleteItem": 1,
@@ -179,7 +181,7 @@ def test_the_block_in_a_script_that_five_share_is_written_once(account: Account)
     tag(account, 5)
     calls = account.story()
     assert calls["UpdateNotebookInstanceLifecycleConfig"] == 1
-    assert calls["PutItem"] == 3  # none writes over what the first one noted
+    assert calls["PutItem"] == 1  # the backup
     assert calls.total() <= 17 + 4 * 4
 
 
@@ -189,7 +191,7 @@ def test_the_block_in_a_script_that_five_share_is_written_once(account: Account)
 def another_worker_saw_a_change(world: World) -> None:
     config_record = RecordCache(world.table, world.now).config_record("team-0")
     assert config_record
-    backups.keep(world.table, replace(config_record, modified=config_record.modified + 1))
+    backups.save_config_record(world.table, replace(config_record, modified=config_record.modified + 1))
 
 
 def the_stack_has_another_block(world: World) -> None:
@@ -254,7 +256,7 @@ def test_a_stack_that_is_closed_while_a_batch_is_looked_at_is_left_alone(account
         described.append(operation)
         client("dynamodb").put_item(
             TableName="records",
-            Item={"pk": {"S": "coordination"}, "sk": {"S": "sagemaker-writes"}, "closed": {"BOOL": True}},
+            Item={"pk": {"S": "coordination"}, "sk": {"S": "sagemaker-writes"}, "tearing_down": {"BOOL": True}},
         )
         account.world.now += MAX_AGE_S + 1
 
@@ -358,9 +360,9 @@ def test_what_is_known_of_a_configuration_that_another_worker_is_about_to_make_i
     account: Account,
 ) -> None:
     world = account.world
-    backups.keep(world.table, LifecycleConfigRecord("team"))
-    elsewhere = Turns(world.table, lambda: 60_000, lambda: world.now * 1000, lambda seconds: None)
-    with elsewhere.alone("configuration/team"):
+    backups.save_config_record(world.table, LifecycleConfigRecord("team"))
+    elsewhere = Leases(world.table, lambda: 60_000, lambda: world.now * 1000)
+    with elsewhere.lease("configuration/team"):
         world.send("", [({"request": {"lifecycle_config": "team"}, "reason": "the story"}, 0)])
         world.deliver()
         assert world.table.item("lifecycle_config", "team")

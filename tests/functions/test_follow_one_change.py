@@ -18,7 +18,7 @@ from lookup_api import handler as lookup_api
 from notebook_ssh.adapters import resource_tagging, sqs
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.http_api.handling import log_keys
-from notebook_ssh.model.record import Mode
+from notebook_ssh.model.spec import Mode
 from notebook_ssh.triggers.correlation import FIELD
 from reconcile_bastion import handler as bastion
 from reconcile_notebook import handler as notebook
@@ -94,7 +94,7 @@ def test_a_tag_is_followed_through_both_reconcilers_to_the_status_that_is_told(
     with logged_by(monkeypatch, notebook.logger, bastion.logger) as lines:
         world.deliver()
         report = a_report(mode=Mode.BASTION, received_at=world.now, host=None, port=None)
-        assert world.table.replace_report("box", world.record("box").role, report, None).config_record
+        assert world.table.replace_report("box", world.record("box").role, report, None).written
         world.finish()
         routes.deliver()
         world.settle()

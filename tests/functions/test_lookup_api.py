@@ -10,9 +10,11 @@ from api_world import World, api_world
 from botocore.exceptions import ClientError
 from builders import HOST_KEY, NOW, RSA_KEY, a_record, a_report
 
+from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.controllers.lookup import ROUTES
-from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, NotebookState
+from notebook_ssh.model.record import BastionRoute, NotebookState
+from notebook_ssh.model.spec import Mode, NotebookSpec
 
 ONE = "/notebooks/{name}"
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
@@ -258,6 +260,22 @@ def test_a_busy_table_is_later(world: World) -> None:
     said = world.get(f"{ONE}/ssh")
     assert (said.status, said.json["error"], said.headers["Retry-After"]) == (503, "later", "5")
     assert "slow down" not in said.text
+
+
+def test_a_record_that_a_newer_version_wrote_is_reported_and_hides_no_other(world: World) -> None:
+    world.knows(a_record(report=a_report()))
+    world.knows(a_record(name="newer", report=a_report()))
+    client("dynamodb").update_item(
+        TableName="records",
+        Key=key("notebook", "newer"),
+        UpdateExpression="SET #spec = :spec",
+        ExpressionAttributeNames={"#spec": "spec"},
+        ExpressionAttributeValues={":spec": to_attribute({"mode": "tailscale"})},
+    )
+    assert [each["name"] for each in world.get("/notebooks").json] == ["demo"]
+    assert world.get("/known-hosts").text == f"demo {HOST_KEY}\n"
+    said = world.get(ONE, "newer")
+    assert (said.status, said.json["error"]) == (503, "later")
 
 
 def test_too_much_for_one_answer_is_said(world: World) -> None:

@@ -34,6 +34,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         sagemaker.throttle_writes(0)
 
 
+@pytest.mark.slow
 def test_as_many_configurations_as_seconds_and_next_to_nothing_refused(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Turns through the table, for several workers at once, on a clock of the test's own."""
+"""Write slots and leases, for several workers at once, on a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ from notebook_world import World, a_world
 
 from notebook_ssh.adapters import clients, resource_tagging, sqs
 from notebook_ssh.adapters.clients import client
+from notebook_ssh.adapters.lease import LeaseHeldError, Leases
 from notebook_ssh.adapters.record_cache import RecordCache
-from notebook_ssh.adapters.write_slots import MIN_INTERVAL_MS, SHUTDOWN_MARGIN_MS, SlotUnavailableError, Turns
+from notebook_ssh.adapters.write_slots import (
+    MIN_INTERVAL_MS,
+    SHUTDOWN_MARGIN_MS,
+    SlotUnavailableError,
+    WriteSlots,
+)
 from notebook_ssh.errors import RetryableError
 
 
@@ -29,20 +35,21 @@ class Worker:
     def __init__(self, world: World, starts: int, lasts: int = 120_000) -> None:
         self.clock, self.end = starts, starts + lasts
         self.writes: list[int] = []
-        self.turns = Turns(world.table, lambda: self.end - self.clock, lambda: self.clock, self.sleep)
+        self.slots = WriteSlots(world.table, lambda: self.end - self.clock, lambda: self.clock, self.sleep)
+        self.leases = Leases(world.table, lambda: self.end - self.clock, lambda: self.clock)
 
     def sleep(self, seconds: float) -> None:
         self.clock += round(seconds * 1000)
 
     def write(self) -> None:
-        self.turns.keep(None)
+        self.slots.wait_for(None)
         self.writes.append(self.clock)
 
 
 @given(starts=st.lists(st.integers(0, 5_000), min_size=1, max_size=3), order=st.lists(st.integers(0, 2), max_size=25))
 @examples(25, HealthCheck.function_scoped_fixture)
 def test_all_workers_together_write_once_a_second(world: World, starts: list[int], order: list[int]) -> None:
-    world.table.forget("coordination", "sagemaker-writes")
+    world.table.delete("coordination", "sagemaker-writes")
     workers = [Worker(world, 1_000_000 + start) for start in starts]
     for number in order:
         workers[number % len(workers)].write()
@@ -55,11 +62,11 @@ def test_all_workers_together_write_once_a_second(world: World, starts: list[int
 def test_a_slot_that_comes_too_late_is_not_taken(world: World) -> None:
     patient, hasty = Worker(world, 0), Worker(world, 0, lasts=SHUTDOWN_MARGIN_MS + 2_500)
     for _ in range(5):
-        patient.turns.take()
+        patient.slots.reserve()
     with pytest.raises(SlotUnavailableError) as refused:
         hasty.write()
-    assert refused.value.after == 5
-    assert patient.turns.take() == 5 * MIN_INTERVAL_MS
+    assert refused.value.retry_after == 5
+    assert patient.slots.reserve() == 5 * MIN_INTERVAL_MS
 
 
 @pytest.mark.parametrize("waiting", [0, 3])
@@ -67,17 +74,17 @@ def test_a_slot_that_is_asked_for_ahead_comes_so_much_later_and_puts_nobody_off(
     """ahead: time to prepare. Whoever has to wait longer than that anyway gets the very next slot."""
     worker = Worker(world, 1_000_000)
     for _ in range(waiting):
-        worker.turns.take()
-    assert worker.turns.take(ahead=300) == 1_000_000 + max(300, waiting * MIN_INTERVAL_MS)
-    assert worker.turns.take() == 1_000_000 + max(300, waiting * MIN_INTERVAL_MS) + MIN_INTERVAL_MS
+        worker.slots.reserve()
+    assert worker.slots.reserve(ahead=300) == 1_000_000 + max(300, waiting * MIN_INTERVAL_MS)
+    assert worker.slots.reserve() == 1_000_000 + max(300, waiting * MIN_INTERVAL_MS) + MIN_INTERVAL_MS
 
 
 def test_a_slot_that_is_asked_for_ahead_must_come_in_time_as_well(world: World) -> None:
     worker = Worker(world, 0, lasts=SHUTDOWN_MARGIN_MS + 500)
-    assert worker.turns.take(ahead=500) == 500
-    world.table.forget("coordination", "sagemaker-writes")
+    assert worker.slots.reserve(ahead=500) == 500
+    world.table.delete("coordination", "sagemaker-writes")
     with pytest.raises(SlotUnavailableError):
-        worker.turns.take(ahead=501)
+        worker.slots.reserve(ahead=501)
     assert world.table.item("coordination", "sagemaker-writes") is None
 
 
@@ -88,12 +95,12 @@ def test_at_the_end_of_an_invocation_nothing_is_begun(world: World) -> None:
 
 def test_a_closed_stack_gives_turns_to_its_end_alone(world: World) -> None:
     worker = Worker(world, 0)
-    last = Turns(world.table, lambda: 60_000, lambda: 0, lambda seconds: None, last=True)
-    last.close()
+    last = WriteSlots(world.table, lambda: 60_000, lambda: 0, lambda seconds: None, is_teardown=True)
+    last.begin_teardown()
     assert RecordCache(world.table, 0).is_tearing_down()
     with pytest.raises(SlotUnavailableError):
         worker.write()
-    last.keep(None)
+    last.wait_for(None)
     last.cancel_teardown()
     worker.write()
     assert len(worker.writes) == 1
@@ -101,12 +108,12 @@ def test_a_closed_stack_gives_turns_to_its_end_alone(world: World) -> None:
 
 def test_what_one_holds_nobody_else_gets_until_it_lets_go(world: World) -> None:
     one, other = Worker(world, 0), Worker(world, 0)
-    with one.turns.alone("configuration/a", "notebook/b"):
-        with pytest.raises(SlotUnavailableError), other.turns.alone("notebook/b"):
+    with one.leases.lease("configuration/a", "notebook/b"):
+        with pytest.raises(LeaseHeldError), other.leases.lease("notebook/b"):
             raise AssertionError("held twice")
-        with other.turns.alone("configuration/c"):
+        with other.leases.lease("configuration/c"):
             pass
-    with other.turns.alone("configuration/a", "notebook/b"):
+    with other.leases.lease("configuration/a", "notebook/b"):
         pass
 
 
@@ -114,17 +121,17 @@ def test_a_claim_whose_answer_was_lost_is_ours(world: World, monkeypatch: pytest
     """botocore sends it again, and it meets itself."""
     write = client("dynamodb").update_item
     monkeypatch.setattr(client("dynamodb"), "update_item", lambda **given: (write(**given), write(**given))[1])
-    with Worker(world, 0).turns.alone("configuration/a"):
+    with Worker(world, 0).leases.lease("configuration/a"):
         pass
-    assert world.table.item("coordination", "alone/configuration/a") is None
+    assert world.table.item("coordination", "lease/configuration/a") is None
 
 
 def test_a_holder_that_was_late_does_not_let_go_of_anothers(world: World) -> None:
     late, next_one, third = Worker(world, 0, lasts=100), Worker(world, 200), Worker(world, 300)
-    with late.turns.alone("configuration/a"):
-        held = next_one.turns.alone("configuration/a")
+    with late.leases.lease("configuration/a"):
+        held = next_one.leases.lease("configuration/a")
         held.__enter__()
-    with pytest.raises(SlotUnavailableError), third.turns.alone("configuration/a"):
+    with pytest.raises(LeaseHeldError), third.leases.lease("configuration/a"):
         raise AssertionError("held twice")
     held.__exit__(None, None, None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,20 +26,12 @@ from moto.ec2.models import ec2_backends
 from stack import source
 
 from notebook_ssh.adapters import ec2, sqs
+from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.clients import client
-from notebook_ssh.adapters.table import key, to_attribute
+from notebook_ssh.adapters.codec import encode_record
 from notebook_ssh.errors import RetryableError, TerminalError
-from notebook_ssh.model.record import (
-    OWNER_TAG,
-    BastionRoute,
-    Mode,
-    Network,
-    NotebookSpec,
-    NotebookState,
-    Phase,
-    Record,
-    Report,
-)
+from notebook_ssh.model.record import OWNER_TAG, BastionRoute, Network, NotebookState, Phase, Record, Report
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import Code, status_of
 
 READS = {"DescribeSecurityGroups", "DescribeSecurityGroupRules", "DescribeNetworkInterfaces", "Query", "GetItem"}
@@ -97,7 +89,7 @@ class TestOneNotebook:
         group = bench.group("notebooks")
         bench.notebook("nb", group)
         bench.run()
-        bench.table.forget("notebook", "nb")
+        bench.table.delete("notebook", "nb")
         bench.run()
         assert bench.rules(group) == {}
         assert bench.table.record("nb") is None
@@ -350,6 +342,20 @@ class TestPartialKnowledge:
         assert len(bench.rules(known)) == len(bench.rules(unknown)) == 1
         assert bench.route("a-running").open
 
+    def test_with_a_record_of_a_newer_version_rules_are_authorized_and_none_is_revoked(self, bench: Bench) -> None:
+        groups = [bench.group(f"group-{number}") for number in range(3)]
+        records = [bench.notebook(f"nb-{number}", group) for number, group in enumerate(groups[:2])]
+        bench.run()
+        bench.change(records[0], state=NotebookState.STOPPED)
+        bench.table.update("notebook", "nb-1", set={"spec": {"mode": "tailscale"}})
+        bench.notebook("nb-2", groups[2])
+        with pytest.raises(RetryableError, match="nothing was revoked"):
+            bench.run()
+        assert [len(bench.rules(group)) for group in groups] == [1, 1, 1]
+        bench.table.update("notebook", "nb-1", set={"spec": {"mode": "bastion"}})
+        bench.run()
+        assert [len(bench.rules(group)) for group in groups] == [0, 1, 1]
+
     def test_a_write_that_must_wait_is_finished_by_the_next_run(self, bench: Bench) -> None:
         groups = [bench.group(f"group-{number}") for number in range(3)]
         for number, group in enumerate(groups):
@@ -408,7 +414,7 @@ class TestRaces:
         bench.notebook("nb", bench.group("notebooks"))
         with (
             failing("AuthorizeSecurityGroupIngress", "InvalidPermission.Duplicate"),
-            pytest.raises(RetryableError, match="does not show it yet"),
+            pytest.raises(RetryableError, match="does not list it yet"),
         ):
             bench.run()
 
@@ -504,6 +510,8 @@ class TestSignals:
         assert 1 <= calls["Query"] <= most_runs
 
 
+@pytest.mark.slow
+@pytest.mark.takes_minutes
 def test_a_thousand_notebooks_in_two_hundred_groups_are_one_run(bench: Bench) -> None:
     pages_as_in_ec2(bench)
     groups = [bench.group(f"group-{number:03}") for number in range(200)]
@@ -547,7 +555,7 @@ def thousand_notebooks(bench: Bench, groups: list[str]) -> list[Record]:
         records.append(Record(f"nb-{number:04}", spec=NotebookSpec(Mode.BASTION), state=RUNNING, network=network))
     for start in range(0, len(records), 25):
         puts = [
-            {"PutRequest": {"Item": key("notebook", record.name) | to_attribute(asdict(record))["M"]}}
+            {"PutRequest": {"Item": key("notebook", record.name) | to_attribute(encode_record(record))["M"]}}
             for record in records[start : start + 25]
         ]
         client("dynamodb").batch_write_item(RequestItems={"records": puts})

@@ -16,12 +16,13 @@ from notebook_world import FALLBACK, OWNERS, World, a_block, a_world
 
 from notebook_ssh.adapters import sagemaker
 from notebook_ssh.adapters.clients import client
-from notebook_ssh.adapters.table import RECONCILER_FIELDS
-from notebook_ssh.adapters.write_slots import Turns
+from notebook_ssh.adapters.codec import RECONCILER_FIELDS
+from notebook_ssh.adapters.lease import Leases
 from notebook_ssh.controllers.block_policy import load_policy
-from notebook_ssh.errors import Problem, RetryableError
-from notebook_ssh.model.record import Mode, Network, NotebookSpec, NotebookState, Record, Restart, RestartStep
-from notebook_ssh.planning.notebook import EMPTY_SCRIPT
+from notebook_ssh.errors import InvalidStateError, Problem, RetryableError
+from notebook_ssh.model.record import Network, NotebookState, Record, Restart, RestartStep
+from notebook_ssh.model.spec import Mode, NotebookSpec
+from notebook_ssh.planning.script import EMPTY_SCRIPT
 from notebook_ssh.settings import read_settings
 
 
@@ -269,7 +270,7 @@ def test_a_status_that_does_not_allow_the_call_is_waited_out(world: World) -> No
     world.notebook("box", running=False)
     world.settle()
     world.tag("box", ssh="ngrok")
-    failing(world, "update_notebook_instance", sagemaker.InvalidStateError("Unable to transition to (Updating)"))
+    failing(world, "update_notebook_instance", InvalidStateError("Unable to transition to (Updating)"))
     assert world.deliver()["batchItemFailures"] == []
     assert world.attached_config("box") is None
     world.now += 60
@@ -298,9 +299,10 @@ def test_an_attachment_whose_answer_was_lost_is_known_as_ours(world: World) -> N
     assert FALLBACK not in world.lifecycle_configs()
 
 
-# ---- turns -------------------------------------------------------------------------------------
+# ---- write slots and leases ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_writes_are_a_second_apart_and_what_does_not_fit_waits_in_the_queue(world: World) -> None:
     for number in range(12):
         world.lifecycle_config(f"team-{number}")
@@ -331,8 +333,8 @@ def test_writes_are_a_second_apart_and_what_does_not_fit_waits_in_the_queue(worl
 def test_a_configuration_that_another_worker_holds_is_left_to_it(world: World) -> None:
     world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
-    other = Turns(world.table, lambda: 60_000, lambda: world.now * 1000, lambda seconds: None)
-    with other.alone("configuration/team"):
+    other = Leases(world.table, lambda: 60_000, lambda: world.now * 1000)
+    with other.lease("configuration/team"):
         assert world.deliver()["batchItemFailures"] == []
         assert not world.has_block("team")
         assert world.messages
@@ -344,8 +346,8 @@ def test_a_configuration_that_another_worker_holds_is_left_to_it(world: World) -
 def test_a_worker_that_was_killed_blocks_nobody_for_longer_than_it_could_have_run(world: World) -> None:
     world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
-    killed = Turns(world.table, lambda: 60_000, lambda: world.now * 1000, lambda seconds: None)
-    never_let_go = killed.alone("configuration/team")
+    killed = Leases(world.table, lambda: 60_000, lambda: world.now * 1000)
+    never_let_go = killed.lease("configuration/team")
     never_let_go.__enter__()
     world.deliver()
     assert not world.has_block("team")
@@ -594,7 +596,7 @@ def test_a_status_that_sagemaker_adds_one_day_stops_nobody_and_is_left_alone(wor
     world.notebook("box", "team", ssh="ngrok")
     world.notebook("other")
     world.settle()
-    answer = sagemaker._ask
+    answer = sagemaker.call
 
     def resuming(call: Callable[..., Any], **given: Any) -> Any:
         told = answer(call, **given)
@@ -603,7 +605,7 @@ def test_a_status_that_sagemaker_adds_one_day_stops_nobody_and_is_left_alone(wor
                 line["NotebookInstanceStatus"] = "Resuming"
         return told
 
-    world.patch.setattr(sagemaker, "_ask", resuming)
+    world.patch.setattr(sagemaker, "call", resuming)
     world.calls.clear()
     assert {line.name: line.state for line in sagemaker.list_notebooks()}["box"] is NotebookState.UPDATING
     world.untag("box")

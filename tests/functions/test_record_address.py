@@ -16,7 +16,8 @@ from builders import HOST_KEY, NOW, RSA_KEY, a_body, a_record, a_report
 
 from notebook_ssh.adapters import secrets
 from notebook_ssh.adapters.clients import client
-from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, Phase
+from notebook_ssh.model.record import BastionRoute, Phase
+from notebook_ssh.model.spec import Mode, NotebookSpec
 
 MARIO = NotebookSpec(mode=Mode.NGROK, users=("mario",))
 
@@ -250,7 +251,7 @@ def test_of_two_reports_at_the_same_time_the_newer_one_stays(world: World) -> No
     write, raced = client("dynamodb").update_item, []
 
     def race(**given: Any) -> Any:
-        if "#report = :report" in given["UpdateExpression"] and not raced:
+        if "#report = :new_report" in given["UpdateExpression"] and not raced:
             raced.append(True)
             world.patch.setattr(client("dynamodb"), "update_item", write)
             assert world.report({"sequence": 7, "port": 7}).status == 200
@@ -268,7 +269,7 @@ def test_reports_that_overtake_each_other_for_ever_are_given_up_and_tried_later(
     write, sequence = client("dynamodb").update_item, [5]
 
     def overtaken(**given: Any) -> Any:
-        if "#report = :report" in given["UpdateExpression"]:
+        if "#report = :new_report" in given["UpdateExpression"]:
             sequence[0] += 1
             world.knows(a_record(report=a_report(sequence=sequence[0])))
         return write(**given)
@@ -277,12 +278,13 @@ def test_reports_that_overtake_each_other_for_ever_are_given_up_and_tried_later(
         client("dynamodb").put_item(TableName="records", Item=item(record))
 
     def item(record: Any) -> dict[str, Any]:
-        from notebook_ssh.adapters.table import encode_sparse, to_attribute
+        from notebook_ssh.adapters.attributes import to_attribute
+        from notebook_ssh.adapters.codec import encode_record
 
         return {
             "pk": {"S": "notebook"},
             "sk": {"S": "demo"},
-            **{name: to_attribute(value) for name, value in encode_sparse(record).items()},
+            **{name: to_attribute(value) for name, value in encode_record(record).items()},
         }
 
     world.patch.setattr(world, "knows", knows)
@@ -314,7 +316,7 @@ def test_a_new_token_reaches_the_notebook_within_a_minute_of_the_next_report(wor
     assert world.report().status == 200
     new = world.token("new_token")
     assert world.report({"sequence": 6, "token_version": old}).json["ngrok"]["token_version"] == old
-    world.patch.setattr(secrets, "KEPT_SECONDS", -1)
+    world.patch.setattr(secrets, "MAX_AGE_S", -1)
     assert world.report({"sequence": 7, "token_version": old}).json["ngrok"] == {
         "url": None,
         "token_version": new,

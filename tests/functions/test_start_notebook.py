@@ -12,7 +12,8 @@ from botocore.exceptions import ClientError
 from builders import NOW, a_record, a_report
 
 from notebook_ssh.adapters.clients import client
-from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Record
+from notebook_ssh.model.record import NotebookState, Record
+from notebook_ssh.model.spec import Mode, NotebookSpec
 
 MAY = NotebookSpec(mode=Mode.NGROK, wake=True)
 

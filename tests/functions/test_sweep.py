@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
 from math import ceil
@@ -18,15 +17,17 @@ from model_of_sagemaker import TERMS
 from notebook_world import World, a_world
 
 from notebook_ssh.adapters import clients, resource_tagging
-from notebook_ssh.adapters.table import to_attribute
+from notebook_ssh.adapters.attributes import to_attribute
+from notebook_ssh.adapters.codec import encode_config_record, encode_record
 from notebook_ssh.controllers import status_updates
 from notebook_ssh.controllers.sweep import SWEPT
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.fleet_stats import fleet_stats
-from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Phase, Report
+from notebook_ssh.model.record import NotebookState, Phase, Report
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import Status
-from notebook_ssh.planning.drift import Fleet, NotebookSummary, find_drift, fingerprint
-from notebook_ssh.planning.notebook import LifecycleConfigRecord
+from notebook_ssh.planning.drift import Fleet, find_drift, fingerprint
+from notebook_ssh.planning.observation import LifecycleConfigRecord, NotebookSummary
 from sweep import handler
 
 PAGE = 100
@@ -111,7 +112,7 @@ class Account:
             )
             for line in self.lines
         ]
-        return [{name: to_attribute(value) for name, value in asdict(record).items()} for record in records]
+        return [{name: to_attribute(value) for name, value in encode_record(record).items()} for record in records]
 
     @cached_property
     def config_record(self) -> list[dict[str, Any]]:
@@ -120,7 +121,8 @@ class Account:
             LifecycleConfigRecord(name, NOW * 1000, TERMS.block_ref, TERMS.block_ref, NOW - 5000) for name in names
         ]
         return [
-            {name: to_attribute(value) for name, value in asdict(entry).items()} | {"sk": {"S": entry.name}}
+            {name: to_attribute(value) for name, value in encode_config_record(entry).items()}
+            | {"sk": {"S": entry.name}}
             for entry in entries
         ]
 
@@ -146,7 +148,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-@pytest.mark.parametrize("count", [1, 100, 101, 1_000, 10_000])
+@pytest.mark.parametrize("count", [1, 100, 101, 1_000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_in_the_steady_state_requests_grow_with_pages_and_nothing_is_queued(
     count: int, settings: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +192,15 @@ def test_half_a_list_is_no_news(broken: str, settings: pytest.MonkeyPatch) -> No
     with pytest.raises(RetryableError):
         handler.handle({}, None)
     assert account.sent == []
+
+
+def test_a_record_of_a_newer_version_is_left_out_and_stops_no_sweep(settings: pytest.MonkeyPatch) -> None:
+    account = Account(5)
+    account.records[2]["spec"] = to_attribute({"mode": "tailscale"})
+    settings.setattr(clients, "_client", lambda service: account)
+    assert handler.handle({}, None) == {"notebooks": 5, "records": 4, "requests": 1}
+    (entry,) = account.sent
+    assert json.loads(entry["MessageBody"])["request"]["notebook"] == account.lines[2].name
 
 
 # ---- alone it would be enough ------------------------------------------------------------------

@@ -16,7 +16,7 @@ from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.sagemaker import ScriptConflictError
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.managed_block import SHEBANG
-from notebook_ssh.planning.notebook import EMPTY_SCRIPT
+from notebook_ssh.planning.script import EMPTY_SCRIPT
 from uninstall import handler
 
 
@@ -129,6 +129,19 @@ def test_a_running_notebook_keeps_a_script_that_does_nothing_and_the_answer_says
     assert world.scripts(FALLBACK) == (EMPTY_SCRIPT, EMPTY_SCRIPT)
 
 
+def test_a_record_of_a_newer_version_is_kept_and_named(world: World, bench: Bench) -> None:
+    world.lifecycle_config("team")
+    world.notebook("box", "team", ssh="ngrok")
+    world.notebook("newer", "team", running=False, ssh="ngrok")
+    world.settle()
+    world.table.update("notebook", "newer", set={"spec": {"mode": "tailscale"}})
+    answered = bench.ask("Delete")
+    assert answered["Status"] == "FAILED"
+    assert "the record of newer cannot be read: its attribute spec.mode" in answered["Reason"]
+    assert [item["sk"] for item in world.table.items("notebook")] == ["newer"]
+    assert world.on_start("team") == OWNERS
+
+
 def test_a_damaged_block_is_left_and_told(world: World, bench: Bench) -> None:
     world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
@@ -160,6 +173,7 @@ def test_what_fails_for_now_is_tried_again(world: World, bench: Bench, operation
     assert world.on_start("team") == OWNERS
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_the_time_is_told_and_done_the_next_time(world: World, bench: Bench) -> None:
     for number in range(30):
         world.lifecycle_config(f"team-{number}")

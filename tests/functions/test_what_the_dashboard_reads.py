@@ -32,7 +32,7 @@ def connects(world: World, boot: str) -> None:
     record = world.record("box")
     report = replace(a_report(boot=boot, phase=Phase.CONNECTED), booted_at=world.now, received_at=world.now)
     report = replace(report, connected_since=world.now, phase_since=world.now, sequence=1)
-    assert world.table.replace_report("box", record.role, report, record.report).config_record
+    assert world.table.replace_report("box", record.role, report, record.report).written
     world.look("box")
     world.settle()
     world.stop("box")

@@ -10,9 +10,10 @@ import pytest
 from api_world import World, api_world
 from builders import HOST_KEY, NOW, a_record, a_report, wire
 
+from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.clients import client
-from notebook_ssh.adapters.table import key, to_attribute
-from notebook_ssh.model.record import BastionRoute, Mode, Network, NotebookSpec, Record
+from notebook_ssh.model.record import BastionRoute, Network, Record
+from notebook_ssh.model.spec import Mode, NotebookSpec
 
 UNIT = 1024
 """Bytes of a write unit (DynamoDB developer guide, "DynamoDB read and write operations")."""

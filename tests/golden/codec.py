@@ -26,11 +26,15 @@ class Names:
 
     classes: new dotted name below the package by old one. fields: new name of a field by `old class.old field`.
     keys: new key of a JSON object by `what it is.old key`.
+    merged: by new dotted name, the old names of classes that became one, by whether a field is None.
+    replaced: old name of the class that is returned in place of an old one that is gone.
     """
 
     classes: Mapping[str, str]
     fields: Mapping[str, str]
     keys: Mapping[str, str]
+    merged: Mapping[str, Mapping[str, str]]
+    replaced: Mapping[str, str]
 
     def class_of(self, old: str) -> Any:
         """The class that the stored name `old` means now. Raises AttributeError or ModuleNotFoundError."""
@@ -41,11 +45,19 @@ class Names:
         """The name that a field has now."""
         return self.fields.get(f"{old_class}.{old_field}", old_field)
 
+    def merger_of(self, cls: type) -> Mapping[str, str] | None:
+        """How `cls` was made of several old classes, if it was."""
+        return self.merged.get(self._dotted(cls))
+
     def old_of(self, cls: type) -> str:
         """The stored name of `cls`."""
-        dotted = f"{cls.__module__.removeprefix(f'{PACKAGE}.')}.{cls.__qualname__}"
+        dotted = self._dotted(cls)
         old = next((old for old, new in self.classes.items() if new == dotted), None)
         return old or dotted.removeprefix("rules.")
+
+    @staticmethod
+    def _dotted(cls: type) -> str:
+        return f"{cls.__module__.removeprefix(f'{PACKAGE}.')}.{cls.__qualname__}"
 
     def old_field_of(self, old_class: str, new_field: str) -> str:
         """The stored name of a field."""
@@ -60,7 +72,7 @@ class Names:
 def names() -> Names:
     """The committed table."""
     told = tomllib.loads((HERE / "names.toml").read_text())
-    return Names(told["classes"], told["fields"], told["keys"])
+    return Names(told["classes"], told["fields"], told["keys"], told["merged"], told["replaced"])
 
 
 def old_class(cls: type) -> str:
@@ -104,11 +116,14 @@ def encode(value: Any) -> Any:
                 return {key: encode(each) for key, each in value.items()}
             return {"!": "pairs", "pairs": [[encode(key), encode(each)] for key, each in value.items()]}
     if is_dataclass(value) and not isinstance(value, type):
-        old = names().old_of(type(value))
+        old, apart = names().old_of(type(value)), ""
+        if merger := names().merger_of(type(value)):
+            apart = merger["field"]
+            old = merger["none" if getattr(value, apart) is None else "other"]
         told = {
             names().old_field_of(old, field.name): encode(getattr(value, field.name))
             for field in fields(value)
-            if field.compare and not _is_default(field, getattr(value, field.name))
+            if field.compare and field.name != apart and not _is_default(field, getattr(value, field.name))
         }
         return {"!": old, **told}
     raise TypeError(f"no case holds a {type(value).__name__}")

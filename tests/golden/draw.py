@@ -23,12 +23,11 @@ from golden.codec import decode, encode
 from golden.subjects import SUBJECTS
 
 from notebook_ssh.errors import Problem
+from notebook_ssh.model import network
 from notebook_ssh.model.managed_block import Block, Inserted, insert_block
 from notebook_ssh.model.record import (
     BastionRoute,
-    Mode,
     Network,
-    NotebookSpec,
     NotebookState,
     Phase,
     Record,
@@ -37,8 +36,9 @@ from notebook_ssh.model.record import (
     Restart,
     RestartStep,
 )
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.stack import Bastion
-from notebook_ssh.planning import bastion, drift, notebook
+from notebook_ssh.planning import drift, observation as observed, script
 
 CASES = Path(__file__).with_name("cases.jsonl.xz")
 MANY = {
@@ -83,7 +83,7 @@ CODES = [
     "block-damaged",
     "something-new",
 ]
-EMPTY_SCRIPT = notebook.EMPTY_SCRIPT
+EMPTY_SCRIPT = script.EMPTY_SCRIPT
 
 
 class Draw:
@@ -334,7 +334,7 @@ class Draw:
     def policy(self) -> dict[str, Any]:
         return {"tag_key": self.one("ssh", "ssh", "team:ssh"), "fallback": "better-sagemaker", "block": self.block()}
 
-    def lifecycle_config(self, name: str) -> notebook.LifecycleConfig:
+    def lifecycle_config(self, name: str) -> observed.LifecycleConfig:
         on_create = self.one(None, EMPTY_SCRIPT, EMPTY_SCRIPT, b"#!/bin/sh\necho made\n")
         on_start = (
             self.script()
@@ -342,15 +342,15 @@ class Draw:
             else self.with_block(self.one(EMPTY_SCRIPT, b"#!/bin/bash\nset -e\n", None))
         )
         modified = self.time() * 1000 + self.one(0, 0, 123)
-        return notebook.LifecycleConfig(name, f"arn:config/{name}", modified, on_create, on_start)
+        return observed.LifecycleConfig(name, f"arn:config/{name}", modified, on_create, on_start)
 
     def with_block(self, text: bytes | None) -> bytes | None:
         made = insert_block(text, self.made(self.block()))
         return made.script if isinstance(made, Inserted) and self.often(0.8) else text
 
-    def config_record(self, name: str, modified: int | None = None) -> notebook.LifecycleConfigRecord:
+    def config_record(self, name: str, modified: int | None = None) -> observed.LifecycleConfigRecord:
         mark = self.one("1.0.0:0123456789ab", "1.1.0:ba9876543210", "")
-        return notebook.LifecycleConfigRecord(
+        return observed.LifecycleConfigRecord(
             name,
             self.one(modified or 0, self.time() * 1000),
             mark,
@@ -359,9 +359,9 @@ class Draw:
             self.maybe(0.1, self.problem),
         )
 
-    def users(self, names: Sequence[str] = NAMES) -> notebook.Users:
+    def users(self, names: Sequence[str] = NAMES) -> observed.Users:
         listed = self.some(names, 3)
-        return notebook.Users(
+        return observed.Users(
             listed, self.some(listed, 1), self.some(listed, 1) if self.often(0.2) else (), self.often(0.8)
         )
 
@@ -377,7 +377,7 @@ class Draw:
             record.lifecycle_config if self.often(0.8) else self.maybe(0.6, lambda: self.one(*CONFIGURATIONS))
         )
         state = record.state if self.often(0.6) else self.one(*NotebookState)
-        found = notebook.Notebook(
+        found = observed.Notebook(
             name,
             record.arn,
             "demo-role",
@@ -395,11 +395,11 @@ class Draw:
         )
         policy = self.policy()
         if record.attached_config and self.often(0.5) and lifecycle_config:
-            content = notebook._owner_hash(
-                lifecycle_config, notebook.BlockPolicy("ssh", "better-sagemaker", self.made(policy["block"]))
+            content = script.owner_hash(
+                lifecycle_config, observed.BlockPolicy("ssh", "better-sagemaker", self.made(policy["block"]))
             )
             record = replace(record, attached_hash=content)
-        seen = notebook.NotebookObservation(
+        seen = observed.NotebookObservation(
             name=name,
             notebook=found if self.often(0.96) else None,
             spec=spec,
@@ -413,10 +413,10 @@ class Draw:
     def configuration_case(self) -> Any:
         name = self.one(*CONFIGURATIONS)
         lifecycle_config = self.maybe(0.93, lambda: self.lifecycle_config(name))
-        seen = notebook.LifecycleConfigObservation(
+        seen = observed.LifecycleConfigObservation(
             name,
             lifecycle_config,
-            self.maybe(0.85, lambda: self.one(notebook.Users(), self.users(), self.users())),
+            self.maybe(0.85, lambda: self.one(observed.Users(), self.users(), self.users())),
             self.one(None, True, True, False),
             self.maybe(0.65, lambda: self.config_record(name, lifecycle_config.modified if lifecycle_config else None)),
         )
@@ -425,9 +425,9 @@ class Draw:
 
     # ---- the bastion ---------------------------------------------------------------------------
 
-    def rule(self) -> bastion.Rule:
-        direction = self.one(*bastion.Direction)
-        return bastion.Rule(
+    def rule(self) -> network.Rule:
+        direction = self.one(*network.Direction)
+        return network.Rule(
             self.one(*GROUPS),
             direction,
             self.one("sg-0bastion", "sg-0bastion", *GROUPS, "203.0.113.0/24", "0.0.0.0/0", "2001:db8::/32"),
@@ -446,13 +446,13 @@ class Draw:
         vpcs = {group: self.one("vpc-1", "vpc-1", "vpc-1", "vpc-2") for group in GROUPS if group != "sg-0gone"}
         addresses = {f"eni-{name.lower()}": f"10.0.1.{number}" for number, name in enumerate(NAMES) if self.often(0.8)}
         rules = tuple(
-            bastion.FoundRule(f"sgr-{number}", self.rule(), self.one(None, None, STACK, STACK, "b"))
+            network.FoundRule(f"sgr-{number}", self.rule(), self.one(None, None, STACK, STACK, "b"))
             for number in range(self.one(0, 2, 6, 12))
         )
         return {
             "fleet": records,
             "bastion": self.bastion_host(),
-            "around": bastion.NetworkState(vpcs, addresses, rules),
+            "around": network.NetworkState(vpcs, addresses, rules),
             "stack": STACK,
             "now": NOW,
             "complete": self.often(0.7),
@@ -572,7 +572,7 @@ class Draw:
         names = self.chance.sample(NAMES, self.one(1, 2, 3, 5))
         records = [self.record(name) for name in names]
         lines = tuple(
-            drift.NotebookSummary(
+            observed.NotebookSummary(
                 each.name,
                 each.arn,
                 each.state if self.often(0.8) else self.one(*NotebookState),
@@ -584,7 +584,7 @@ class Draw:
         )
         told = {each.arn.lower(): self.tag_set(key) for each in records if self.often(0.85)}
         lifecycle_configs = tuple(
-            drift.LifecycleConfigSummary(name, f"arn:config/{name}", self.time() * 1000)
+            observed.LifecycleConfigSummary(name, f"arn:config/{name}", self.time() * 1000)
             for name in self.some(CONFIGURATIONS)
         )
         modified = {line.name: line.modified for line in lifecycle_configs}

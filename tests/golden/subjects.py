@@ -14,12 +14,23 @@ from golden.codec import new_keys, old_class, old_keys
 
 from notebook_ssh.errors import InvalidReportError
 from notebook_ssh.http_api import diagnosis, views
-from notebook_ssh.model import checks, managed_block, spec, ssh_keys, status
+from notebook_ssh.model import assessment, checks, managed_block, spec, ssh_keys, status, wake
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.stack import Bastion
-from notebook_ssh.planning import bastion, drift, notebook
+from notebook_ssh.planning import (
+    actions,
+    bastion,
+    drift,
+    facts,
+    lifecycle_config,
+    notebook,
+    observation,
+    script,
+    status_tags,
+    teardown,
+)
 from notebook_ssh.reports import report
-from notebook_ssh.triggers import events
+from notebook_ssh.triggers import events, requests
 
 BODY = b"echo the block\n"
 
@@ -43,8 +54,8 @@ def block_of(told: Mapping[str, Any]) -> managed_block.Block:
     return managed_block.Block(told["stack"], told["version"], told["id"], told.get("body", BODY))
 
 
-def policy_of(told: Mapping[str, Any]) -> notebook.BlockPolicy:
-    return notebook.BlockPolicy(told["tag_key"], told["fallback"], block_of(told["block"]))
+def policy_of(told: Mapping[str, Any]) -> observation.BlockPolicy:
+    return observation.BlockPolicy(told["tag_key"], told["fallback"], block_of(told["block"]))
 
 
 def of_tags(given: Mapping[str, Any]) -> Any:
@@ -53,7 +64,7 @@ def of_tags(given: Mapping[str, Any]) -> Any:
     return {
         "wish": asked,
         "mode": asked.effective_mode(given["now"]),
-        "holds": notebook.needs_block(asked, given["now"]),
+        "holds": asked.needs_block(given["now"]),
     }
 
 
@@ -67,16 +78,16 @@ def of_record(given: Mapping[str, Any]) -> Any:
     told = {
         "status": state,
         "headline": status.status_key(state),
-        "address": status.address_of(record, now, sync),
-        "last_address": status.last_address(record),
-        "wake": status.wake(record, now),
+        "address": assessment.address_of(record, now, sync),
+        "last_address": assessment.last_address(record),
+        "wake": wake.wake(record, now),
         "doctor": diagnosis.doctor_text(found),
         "hops": [(check.name, str(check.state), check.since) for check in found.checks],
         "details": old_keys("details", views.details(record, now, stack)),
         "list_entry": views.list_entry(record, now, stack),
-        "tags": notebook.desired_status_tags(record, now, sync, key),
-        "news": notebook.status_change(record, now, sync, key) is not None,
-        "settled": notebook.is_inactive(record),
+        "tags": status_tags.desired_status_tags(record, now, sync, key),
+        "news": status_tags.status_change(record, now, sync, key) is not None,
+        "settled": facts.is_inactive(record),
         "admitted": (
             bastion.uses_bastion(record),
             bastion.wants_bastion(record, now),
@@ -108,24 +119,24 @@ def of_notebook(given: Mapping[str, Any]) -> Any:
     observed, policy, now = given["seen"], policy_of(given["terms"]), given["now"]
     plan = notebook.plan_notebook(observed, policy, now)
     return {
-        "needs_users": notebook.needs_users(observed, policy, now),
-        "in_place": notebook.is_in_place(observed, policy, now),
+        "needs_users": script.needs_users(observed, policy, now),
+        "in_place": script.is_in_place(observed, policy, now),
         "plan": plan,
-        "reasons": notebook.reasons(plan.actions),
-        "is_news": None if plan.record is None else notebook.has_changed(observed.record, plan.record),
-        "last": notebook.plan_attachment_teardown(observed, policy),
+        "reasons": actions.reasons(plan.actions),
+        "is_news": None if plan.record is None else facts.has_changed(observed.record, plan.record),
+        "last": teardown.plan_attachment_teardown(observed, policy),
     }
 
 
 def of_configuration(given: Mapping[str, Any]) -> Any:
     """The plan for one lifecycle configuration, and for its end."""
     observed, policy, now = given["seen"], policy_of(given["terms"]), given["now"]
-    plan = notebook.plan_lifecycle_config(observed, policy, now)
+    plan = lifecycle_config.plan_lifecycle_config(observed, policy, now)
     return {
         "plan": plan,
-        "reasons": notebook.reasons(plan.actions),
-        "last": notebook.plan_script_teardown(observed, policy),
-        "is_seen": notebook.includes_change(given["changed"], observed.config_record),
+        "reasons": actions.reasons(plan.actions),
+        "last": teardown.plan_script_teardown(observed, policy),
+        "is_seen": lifecycle_config.includes_change(given["changed"], observed.config_record),
     }
 
 
@@ -134,7 +145,7 @@ def of_bastion(given: Mapping[str, Any]) -> Any:
     records, host, network = given["fleet"], given["bastion"], given["around"]
     stack, now = given["stack"], given["now"]
     desired = bastion.desired_rules(records, host, network, stack, now)
-    plan = bastion.plan(desired, network.rules, stack, complete=given["complete"])
+    plan = bastion.plan_bastion(desired, network.rules, stack, complete=given["complete"])
     made = [grant.rule for number, grant in enumerate(plan.authorizations) if number not in given["refused"]]
     refused = {
         grant.rule: given["refusal"] for number, grant in enumerate(plan.authorizations) if number in given["refused"]
@@ -197,10 +208,10 @@ def of_event(given: Mapping[str, Any]) -> Any:
     if isinstance(event, dict) and "look_at" in event:
         event = new_keys("message", event)
     read = events.parse_event(event, tag_key=given["tag_key"], caller=given["caller"])
-    asked = [each for each in read if isinstance(each, events.ReconcileNotebook | events.ReconcileLifecycleConfig)]
+    asked = [each for each in read if isinstance(each, requests.ReconcileRequest)]
     return {
         "signals": read,
-        "messages": [old_message(*events.to_message(each, given["now"], "id-1")) for each in asked],
+        "messages": [old_message(*requests.to_message(each, given["now"], "id-1")) for each in asked],
     }
 
 
@@ -232,7 +243,7 @@ def of_fleet(given: Mapping[str, Any]) -> Any:
     }
 
 
-def _tags(lines: drift.Fleet, line: drift.NotebookSummary) -> Mapping[str, str]:
+def _tags(lines: drift.Fleet, line: observation.NotebookSummary) -> Mapping[str, str]:
     return lines.tags.get(line.arn.lower(), {})
 
 

@@ -34,6 +34,8 @@ def cases() -> dict[str, list[dict[str, Any]]]:
 def difference(expected: Any, found: Any, place: str = "") -> str | None:
     """Where two encoded values differ first, and how; None when they are equal."""
     if isinstance(expected, dict) and isinstance(found, dict):
+        if expected.get("!") in names().replaced:
+            return difference(names().replaced[expected["!"]], found.get("!"), f"{place}.!")
         for name in sorted({*expected, *found}):
             if name not in expected or name not in found:
                 return f"{place}.{name}: {expected.get(name, 'nothing')!r} became {found.get(name, 'nothing')!r}"
@@ -85,3 +87,9 @@ def test_a_difference_is_named() -> None:
     assert difference({"a": 1}, {}) == ".a: 1 became 'nothing'"
     assert difference([1], [1, 2]) == ": [1] became [1, 2]"
     assert difference({"a": [1]}, {"a": [1]}) is None
+
+
+def test_what_is_replaced_is_replaced_by_what_the_table_names() -> None:
+    gone, instead = next(iter(names().replaced.items()))
+    assert difference({"!": gone, "reason": "schedule"}, {"!": instead, "reason": "no event of ours"}) is None
+    assert difference({"!": gone}, {"!": gone}) == f".!: {instead!r} became {gone!r}"

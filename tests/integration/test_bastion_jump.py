@@ -25,7 +25,8 @@ from bastion_world import NOW, STACK, STOPPED, Bench, an_account
 import processes
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.http_api.views import Connection, ProxyJump, connection_for, known_hosts, ssh_config
-from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Phase, Record, Report
+from notebook_ssh.model.record import NotebookState, Phase, Record, Report
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.settings import read_settings
 from patience import LIMIT_S
 from sshd import start_sshd

@@ -209,13 +209,14 @@ class Terminal:
         self.client("dynamodb").update_item(
             TableName=self.outputs()["TableName"],
             Key={"pk": {"S": "notebook"}, "sk": {"S": "my-notebook"}},
-            UpdateExpression="SET observed_hash = :nothing",
+            UpdateExpression="SET #hash = :nothing",
+            ExpressionAttributeNames={"#hash": "hash"},
             ExpressionAttributeValues={":nothing": {"S": ""}},
         )
 
     def was_looked_at(self) -> bool:
         """Whether the notebook was looked at since then."""
-        return bool(self.record()["observed_hash"]["S"])
+        return bool(self.record()["hash"]["S"])
 
     def logs(self, function: str, words: str) -> bool:
         """Whether a line with `words` is in the function's log."""
@@ -289,7 +290,7 @@ def looks_things_up(terminal: Terminal) -> None:
     api = "export API=$(output ApiUrl) API_URL=$(output ApiUrl)\nmkdir -p ~/.ssh"
     for document, words in (("README.md", '"$API_URL/notebooks/my-notebook/ssh"'), ("api.md", "get() {")):
         assert terminal.type(document, words, before=api).startswith("ssh -p ")
-    get = f"{api}\n"
+    get = f"{api}\n{block('api.md', 'get() {').rpartition('get /')[0]}"
     terminal.type("api.md", "get /ssh-config", before=get)
     terminal.type("connect.md", "get() {", before=api)
     assert "Host my-notebook" in (terminal.folder / ".ssh/notebooks").read_text()

@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 
 import processes
 from notebook_ssh.model.managed_block import remove_block
-from world import OWNERS_SCRIPT, STACK, Response, World
+from world import OWNERS_SCRIPT, STACK, Answer, World
 
 FALLBACK = "better-sagemaker"
 DEAD_LETTERS = ("NotebookDeadLetterQueue", "BastionDeadLetterQueue")
@@ -52,7 +52,7 @@ class Scene:
     def again(self) -> None:
         """What people do once more when the statement is back."""
 
-    def ask(self) -> Response:
+    def ask(self) -> Answer:
         """What the API answers to them."""
         return self.world.curl(f"/notebooks/{self.name}")
 
@@ -113,7 +113,7 @@ class Waking(Leaving):
 
     again = play
 
-    def ask(self) -> Response:
+    def ask(self) -> Answer:
         return self.world.curl(f"/notebooks/{self.name}/start", method="POST")
 
     def is_done(self) -> bool:

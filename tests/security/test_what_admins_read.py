@@ -20,15 +20,16 @@ from hostile import INJECTIONS, OPERATIVE
 from stack import Stack
 
 from notebook_ssh.adapters import backups
+from notebook_ssh.adapters.attributes import key
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.notifications import publish_status_change
-from notebook_ssh.adapters.table import NOTEBOOK, key
+from notebook_ssh.adapters.table import NOTEBOOK
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.managed_block import LIMIT
-from notebook_ssh.model.record import BastionRoute, Mode, Network, Record
-from notebook_ssh.model.spec import parse_spec
+from notebook_ssh.model.record import BastionRoute, Network, Record
+from notebook_ssh.model.spec import Mode, parse_spec
 from notebook_ssh.model.status import status_of
-from notebook_ssh.planning.notebook import LifecycleConfig
+from notebook_ssh.planning.observation import LifecycleConfig
 from notebook_ssh.reports.report import LARGEST_BODY
 from reconcile_notebook import handler as notebook_function
 

@@ -24,7 +24,7 @@ from simulation.promises import (
 )
 
 from notebook_ssh.model.managed_block import Block, Refused, fingerprint, insert_block, inspect, remove_block
-from notebook_ssh.planning.notebook import EMPTY_SCRIPT
+from notebook_ssh.planning.script import EMPTY_SCRIPT
 
 if TYPE_CHECKING:
     from simulation.run import Run
@@ -305,7 +305,7 @@ class People:
     def _we_meant_to_attach_it_to(self, notebook: Notebook) -> bool:
         """It is noted, and not done: should the function have died, nobody could tell a person's attachment from ours."""
         item = self.run.account.table.items.get(("notebook", notebook.name.lower()), {})
-        return item.get("attached_config") == {"S": FALLBACK} and notebook.lifecycle_config != FALLBACK
+        return item.get("attached") == {"S": FALLBACK} and notebook.lifecycle_config != FALLBACK
 
     def _lifecycle_config(self) -> LifecycleConfig:
         if not self.run.account.lifecycle_configs:

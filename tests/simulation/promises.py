@@ -17,15 +17,10 @@ from simulation.account import BASTION_GROUP, BASTION_VPC, MODIFIABLE_STATES, Li
 from simulation.errors import BrokenPromise
 
 from notebook_ssh.model.managed_block import LIMIT, SHEBANG, Refused, fingerprint, insert_block
-from notebook_ssh.model.record import Mode, NotebookSpec
-from notebook_ssh.model.spec import parse_spec
-from notebook_ssh.planning.notebook import (
-    EMPTY_SCRIPT,
-    MAX_STOP_S,
-    current_status_tags,
-    desired_status_tags,
-    needs_block,
-)
+from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec
+from notebook_ssh.planning.restart import MAX_STOP_S
+from notebook_ssh.planning.script import EMPTY_SCRIPT
+from notebook_ssh.planning.status_tags import current_status_tags, desired_status_tags
 
 if TYPE_CHECKING:
     from simulation.run import Run
@@ -254,7 +249,7 @@ class Promises(Watcher):
         now, spec = self.run.now, parse_spec(notebook.tags, "ssh")
         if notebook.lifecycle_config is None:
             self.bare[notebook.name] = now
-        if not needs_block(spec, now // 1000):
+        if not spec.needs_block(now // 1000):
             self.idle[notebook.name] = now
         if spec.effective_mode(now // 1000) is not Mode.OFF:
             self.asked[notebook.name] = now

@@ -40,7 +40,7 @@ from notebook_ssh.adapters.table import Table
 from notebook_ssh.controllers import requests
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.managed_block import Block, fingerprint
-from notebook_ssh.planning.notebook import BlockPolicy
+from notebook_ssh.planning.observation import BlockPolicy
 from reconcile_bastion import handler as bastion_function
 from reconcile_notebook import handler as notebook_function
 from record_address import handler as report_function
@@ -597,7 +597,7 @@ class Run:
     def unforeseen(self, *_: Any, **__: Any) -> None:
         """A handler met an error that nobody foresaw, and logged it."""
         error = sys.exc_info()[1]
-        if isinstance(error, RetryableError) or (isinstance(error, ClientError) and clients.retryable(error)):
+        if error and isinstance(clients.translate(error), RetryableError):
             return
         self.story.append(f"unforeseen: {_told(error)}")
         raise BrokenPromise(f"unforeseen: {_told(error)}")

@@ -18,16 +18,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("layers/core", "functions", "tests")
 
-PLAN = "layers/core/notebook_ssh/planning/notebook.py"
+SCRIPT = "layers/core/notebook_ssh/planning/script.py"
+LIFECYCLE_CONFIG = "layers/core/notebook_ssh/planning/lifecycle_config.py"
 BASTION = "layers/core/notebook_ssh/planning/bastion.py"
 REVOKE = "layers/core/notebook_ssh/adapters/ec2.py"
 SAGEMAKER = "layers/core/notebook_ssh/adapters/sagemaker.py"
 TABLE = "layers/core/notebook_ssh/adapters/table.py"
-PACING = "layers/core/notebook_ssh/adapters/write_slots.py"
+LEASE = "layers/core/notebook_ssh/adapters/lease.py"
 OBSERVE = "layers/core/notebook_ssh/controllers/observe.py"
 EXCLUSIVE = "layers/core/notebook_ssh/controllers/exclusive.py"
 CONFIG_RECORDS = "layers/core/notebook_ssh/controllers/config_records.py"
-LIFECYCLE_CONFIG = "layers/core/notebook_ssh/controllers/lifecycle_config.py"
+CONFIG_CONTROLLER = "layers/core/notebook_ssh/controllers/lifecycle_config.py"
 APPLY = "layers/core/notebook_ssh/controllers/apply.py"
 SWEEP = "layers/core/notebook_ssh/controllers/sweep.py"
 FAREWELL = "layers/core/notebook_ssh/controllers/teardown.py"
@@ -66,34 +67,35 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "all users known before a script loses the block",
-        ((PLAN, "if users.complete and not users.invalid else", "if not users.invalid else"),),
+        ((SCRIPT, "if users.complete and not users.invalid else", "if not users.invalid else"),),
     ),
     Safeguard(
         "nobody loses the block for a tag that cannot be read",
-        ((PLAN, "if users.complete and not users.invalid else", "if users.complete else"),),
+        ((SCRIPT, "if users.complete and not users.invalid else", "if users.complete else"),),
     ),
     Safeguard(
         "the second look, after waiting for a turn",
         ((EXCLUSIVE, "if reobserve or planned.cache.is_expired(slot // 1000):", "if False:"),),
     ),
     Safeguard(
-        "the last look before a script is written", ((APPLY, "sagemaker.verify_unchanged(lifecycle_config)", "pass"),)
+        "the last look before a script is written",
+        ((APPLY, "sagemaker.verify_unchanged(action.lifecycle_config)", "pass"),),
     ),
     Safeguard(
         "the last look before a configuration is attached",
-        ((APPLY, "sagemaker.verify_detached(notebook)", "pass"),),
+        ((APPLY, "sagemaker.verify_detached(action.notebook)", "pass"),),
     ),
     Safeguard(
         "one worker at a time for a configuration",
-        ((PACING, 'held.enter_context(self._hold(f"alone/{name}"))', "pass"),),
+        ((LEASE, 'held.enter_context(self._acquired(f"lease/{name}"))', "pass"),),
     ),
     Safeguard(
         "a newer look's record stands",
         (
             (
                 TABLE,
-                '"#observed_at = :at_before AND #observed_hash = :hash_before"',
-                '"attribute_exists(#observed_at) OR :at_before <> :hash_before"',
+                '"#observed_at = :at_before AND #hash = :hash_before"',
+                '"attribute_exists(#observed_at) OR #hash <> :hash_before"',
             ),
         ),
     ),
@@ -103,7 +105,7 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "others are told before a change counts as seen",
-        ((LIFECYCLE_CONFIG, "send(plan.follow_ups, deps, cache.at)\n    record_after(before", "record_after(before"),),
+        ((CONFIG_CONTROLLER, "send(plan.follow_ups, deps, cache.at)\n    record_after(before", "record_after(before"),),
     ),
     Safeguard(
         "a script that was read is read again", ((OBSERVE, "now <= at + SCRIPT_CACHE_S else None", "True else None"),)
@@ -112,9 +114,9 @@ SAFEGUARDS = (
         "a change that no look has seen is looked at",
         (
             (
-                PLAN,
+                LIFECYCLE_CONFIG,
                 "return config_record is not None and changed % 1000 != 0 and changed <= config_record.modified",
-                "return kept is not None",
+                "return config_record is not None",
             ),
         ),
     ),
@@ -181,7 +183,7 @@ def without(safeguard: Safeguard, runs: int) -> str:
             shutil.copytree(ROOT / folder, Path(copy, folder), ignore=shutil.ignore_patterns("__pycache__"))
         for file, text, instead in safeguard.edits:
             source = Path(copy, file)
-            source.write_text(source.read_text().replace(text, instead, 1))
+            source.write_text(source.read_text().replace(text, instead))
         path = os.pathsep.join(str(Path(copy, folder)) for folder in FOLDERS)
         done = subprocess.run(
             [sys.executable, "-B", "-c", PLAY, str(runs)],

@@ -23,7 +23,7 @@ import unused
 from stack import PROJECT, source
 
 from notebook_ssh.adapters import sagemaker
-from notebook_ssh.adapters.table import item_of, to_attribute
+from notebook_ssh.adapters.attributes import item_of, to_attribute
 from patience import LIMIT_S
 
 MAKE = """
@@ -196,7 +196,7 @@ def test_the_packed_client_hands_items_through_as_they_come(built: Path) -> None
 
 @pytest.mark.parametrize("value", [b"bytes", {"a", "set"}])
 def test_what_the_packed_client_would_not_translate_is_never_kept(value: Any) -> None:
-    with pytest.raises(TypeError, match="cannot be kept"):
+    with pytest.raises(TypeError, match="cannot be stored"):
         to_attribute(value)
 
 

@@ -14,8 +14,6 @@ from stack import PROJECT
 TOOLS = PROJECT / ".venv" / "dev" / "bin"
 WORKFLOWS = sorted((PROJECT / ".github" / "workflows").glob("*.yml"))
 
-AWAITED = {"nightly.yml": "make nightly and make fresh are not in the Makefile yet"}
-
 ACTIONS = {"actions/checkout", "actions/setup-python"}
 """The only code of others that the workflows run."""
 
@@ -60,16 +58,7 @@ def test_a_file_that_is_not_as_editorconfig_says_is_found(tmp_path: Path, mistak
     assert says in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    "workflow",
-    [
-        pytest.param(
-            path, marks=pytest.mark.xfail(path.name in AWAITED, strict=True, reason=AWAITED.get(path.name, ""))
-        )
-        for path in WORKFLOWS
-    ],
-    ids=lambda path: path.name,
-)
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_runs_commands_of_this_project(workflow: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text("utf-8"), re.MULTILINE))
     for command in (step["run"] for step in steps(workflow) if "run" in step):

@@ -17,8 +17,8 @@ from stack import PROJECT, source
 
 from notebook_ssh.controllers.lookup import ROUTES
 from notebook_ssh.errors import Problem
-from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, NotebookState, Phase, RejectedKey
-from notebook_ssh.model.spec import parse_spec
+from notebook_ssh.model.record import BastionRoute, NotebookState, Phase, RejectedKey
+from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec
 from notebook_ssh.model.status import Code
 from notebook_ssh.reports.report import LARGEST_BODY
 from notebook_ssh_client.lookup import CONNECTABLE, TRANSITIONAL

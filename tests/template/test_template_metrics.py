@@ -68,6 +68,7 @@ def test_every_metric_of_aws_that_is_looked_at_is_documented() -> None:
 def test_our_metrics_are_looked_at_under_the_dimensions_that_they_are_emitted_with(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from notebook_ssh.adapters.metrics import publish
     from notebook_ssh.model.fleet_stats import fleet_stats
 
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "notebook-ssh")

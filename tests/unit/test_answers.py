@@ -22,7 +22,8 @@ from notebook_ssh.http_api.views import (
     ssh_command,
     ssh_config,
 )
-from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, Record
+from notebook_ssh.model.record import BastionRoute, Record
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from patience import LIMIT_S
 
 P521 = f"ecdsa-sha2-nistp521 {wire(b'ecdsa-sha2-nistp521', b'nistp521', bytes([4]) + bytes(132))}"

@@ -10,22 +10,19 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.model.record import BastionRoute, Mode, Network, NotebookSpec, NotebookState, Record
+from notebook_ssh.model.network import Direction, FoundRule, NetworkState, Rule, canonical_peer
+from notebook_ssh.model.record import BastionRoute, Network, NotebookState, Record
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.stack import Bastion
 from notebook_ssh.planning.bastion import (
     CLOCK_SKEW,
+    BastionPlan,
     Desired,
-    Direction,
-    FoundRule,
-    NetworkState,
     Outcome,
-    Plan,
-    Rule,
-    canonical_peer,
     changed_routes,
     covered_by_last_sync,
     desired_rules,
-    plan,
+    plan_bastion,
 )
 
 NOW = 1_800_000_000
@@ -225,7 +222,9 @@ class TestPlan:
     @pytest.mark.parametrize("stack", [None, "other-stack", STACK])
     def test_an_equal_rule_satisfies_whoever_made_it(self, stack: str | None) -> None:
         rules = (FoundRule("sgr-1", entrance("sg-a"), stack),)
-        assert plan(desired([notebook()]), rules, STACK, complete=True) == Plan(satisfied=frozenset({entrance("sg-a")}))
+        assert plan_bastion(desired([notebook()]), rules, STACK, complete=True) == BastionPlan(
+            satisfied=frozenset({entrance("sg-a")})
+        )
 
     def test_what_nobody_needs_is_revoked_only_when_it_is_ours(self) -> None:
         rules = (
@@ -233,7 +232,9 @@ class TestPlan:
             FoundRule("sgr-2", entrance("sg-b"), "other-stack"),
             FoundRule("sgr-3", entrance("sg-c"), STACK),
         )
-        assert [revoke.found.id for revoke in plan(desired([]), rules, STACK, complete=True).revocations] == ["sgr-3"]
+        assert [revoke.found.id for revoke in plan_bastion(desired([]), rules, STACK, complete=True).revocations] == [
+            "sgr-3"
+        ]
 
     @pytest.mark.parametrize(
         "edited",
@@ -245,19 +246,19 @@ class TestPlan:
     )
     def test_ours_edited_by_hand_is_put_right(self, edited: Rule) -> None:
         existing = around(FoundRule("sgr-1", edited, STACK))
-        changes = plan(desired([notebook()], existing), existing.rules, STACK, complete=True)
+        changes = plan_bastion(desired([notebook()], existing), existing.rules, STACK, complete=True)
         assert [grant.rule for grant in changes.authorizations] == [entrance("sg-a")]
         assert [revoke.found.rule for revoke in changes.revocations] == [edited]
 
     def test_with_a_part_of_the_fleet_only_grants(self) -> None:
         rules = (FoundRule("sgr-1", entrance("sg-b"), STACK),)
-        changes = plan(desired([notebook()]), rules, STACK, complete=False)
+        changes = plan_bastion(desired([notebook()]), rules, STACK, complete=False)
         assert [grant.rule for grant in changes.authorizations] == [entrance("sg-a")]
         assert changes.revocations == ()
 
     def test_every_change_says_why(self) -> None:
         rules = (FoundRule("sgr-1", entrance("sg-b"), STACK),)
-        changes = plan(desired([notebook()]), rules, STACK, complete=True)
+        changes = plan_bastion(desired([notebook()]), rules, STACK, complete=True)
         assert [grant.reason for grant in changes.authorizations] == ["notebook nb is InService"]
         assert [revoke.reason for revoke in changes.revocations] == ["no notebook needs it"]
 
@@ -366,10 +367,10 @@ bastions = (
 
 def step(
     fleet: Iterable[Record], rules: tuple[FoundRule, ...], bastion: Bastion | None, *, complete: bool = True
-) -> tuple[Plan, tuple[FoundRule, ...]]:
+) -> tuple[BastionPlan, tuple[FoundRule, ...]]:
     """One run against rules kept in memory: the plan, and the rules afterwards."""
     seen = around(*rules, egress=False)
-    changes = plan(desired(fleet, seen, bastion), rules, STACK, complete=complete)
+    changes = plan_bastion(desired(fleet, seen, bastion), rules, STACK, complete=complete)
     made = tuple(
         FoundRule(f"new-{len(rules)}-{n}", grant.rule, STACK) for n, grant in enumerate(changes.authorizations)
     )

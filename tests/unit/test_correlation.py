@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hostile import INJECTIONS
 
-from notebook_ssh.triggers.correlation import FIELD, SCRIPT_CACHE_SIZE, correlation_of, correlation_of_messages
+from notebook_ssh.triggers.correlation import FIELD, MAX_IDS, correlation_of, correlation_of_messages
 
 
 def a_message(body: object, identifier: str = "message-1") -> dict[str, Any]:
@@ -30,9 +30,9 @@ def test_one_look_goes_by_every_signal_that_it_answers_each_once() -> None:
 
 def test_no_more_ids_are_carried_than_are_carried_on() -> None:
     many = [a_message({"id": f"event-{number}"}) for number in range(100)]
-    assert correlation_of_messages(many).split(" ") == [f"event-{number}" for number in range(SCRIPT_CACHE_SIZE)]
+    assert correlation_of_messages(many).split(" ") == [f"event-{number}" for number in range(MAX_IDS)]
     carried = " ".join(f"event-{number}" for number in range(100))
-    assert correlation_of_messages([a_message({FIELD: carried})]).count("event-") == SCRIPT_CACHE_SIZE
+    assert correlation_of_messages([a_message({FIELD: carried})]).count("event-") == MAX_IDS
 
 
 @pytest.mark.parametrize("text", [*INJECTIONS, "", "a b", "x" * 65, "a\nb", 'a","level":"ERROR', None, 7, ["a"]])

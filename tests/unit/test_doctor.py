@@ -11,7 +11,8 @@ from builders import NOW, SETTINGS, a_record, a_report
 from notebook_ssh.errors import Problem
 from notebook_ssh.http_api.diagnosis import doctor_json, doctor_text
 from notebook_ssh.model.checks import CheckState, run_checks
-from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, NotebookState, Phase, Record, RejectedKey
+from notebook_ssh.model.record import BastionRoute, NotebookState, Phase, Record, RejectedKey
+from notebook_ssh.model.spec import Mode, NotebookSpec
 
 OK, WAITING, FAILED = CheckState.OK, CheckState.WAITING, CheckState.FAILED
 VIA_BASTION: dict[str, Any] = {

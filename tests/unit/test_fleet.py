@@ -8,11 +8,13 @@ import pytest
 from builders import NOW, a_record, a_report
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Record
+from notebook_ssh.model.record import NotebookState, Record
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import status_key, status_of
-from notebook_ssh.planning.drift import Fleet, LifecycleConfigSummary, NotebookSummary, find_drift, fingerprint
-from notebook_ssh.planning.notebook import LifecycleConfigRecord, desired_status_tags
-from notebook_ssh.triggers.events import ReconcileLifecycleConfig, ReconcileNotebook
+from notebook_ssh.planning.drift import Fleet, find_drift, fingerprint
+from notebook_ssh.planning.observation import LifecycleConfigRecord, LifecycleConfigSummary, NotebookSummary
+from notebook_ssh.planning.status_tags import desired_status_tags
+from notebook_ssh.triggers.requests import ReconcileLifecycleConfig, ReconcileNotebook
 
 MARK, SYNC = "1.0.0:0123456789ab", 300
 ARN = "arn:aws:sagemaker:us-east-1:123456789012:notebook-instance/demo"

@@ -12,19 +12,14 @@ from model_of_sagemaker import BODY, FALLBACK, TERMS, Model
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.managed_block import Block, Present, fingerprint, insert_block, inspect, remove_block
-from notebook_ssh.model.record import Mode, NotebookState, Record, RestartStep
-from notebook_ssh.planning.notebook import (
-    EMPTY_SCRIPT,
-    Detach,
-    LifecycleConfigRecord,
-    Users,
-    WriteScript,
-    includes_change,
-    is_inactive,
-    plan_lifecycle_config,
-    plan_notebook,
-    reasons,
-)
+from notebook_ssh.model.record import NotebookState, Record, RestartStep
+from notebook_ssh.model.spec import Mode
+from notebook_ssh.planning.actions import Detach, WriteScript, reasons
+from notebook_ssh.planning.facts import is_inactive
+from notebook_ssh.planning.lifecycle_config import includes_change, plan_lifecycle_config
+from notebook_ssh.planning.notebook import plan_notebook
+from notebook_ssh.planning.observation import LifecycleConfigRecord, Users
+from notebook_ssh.planning.script import EMPTY_SCRIPT
 
 OWNERS = b"#!/bin/bash\nset -e\npip install team-tools\n"
 RUNNING, STOPPED = NotebookState.IN_SERVICE, NotebookState.STOPPED
@@ -73,7 +68,7 @@ def test_a_change_is_seen_if_the_last_look_certainly_came_after_it(
 
 def test_a_tag_backs_the_script_up_and_puts_the_block_in() -> None:
     model = a_team(tags={"ssh": "ngrok"})
-    assert kinds(model.reconcile("box")) == ["KeepBackUps", "BackupScript", "WriteScript"]
+    assert kinds(model.reconcile("box")) == ["ExpireBackups", "BackupScript", "WriteScript"]
     assert model.lifecycle_configs["team"].on_start == insert_block(OWNERS, TERMS.block).script  # type: ignore[union-attr]
     assert model.lifecycle_configs["team"].on_create == b"#!/bin/sh\n"
     assert model.records["box"].block_since is not None

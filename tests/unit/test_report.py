@@ -14,16 +14,8 @@ from notebook_ssh.errors import InvalidReportError, PayloadTooLargeError, Proble
 from notebook_ssh.http_api.diagnosis import doctor_text
 from notebook_ssh.http_api.views import connection_for, details, fleet_known_hosts, known_hosts, ssh_command, ssh_config
 from notebook_ssh.model.checks import run_checks
-from notebook_ssh.model.record import (
-    BastionRoute,
-    Mode,
-    NotebookSpec,
-    Phase,
-    Record,
-    RejectedKey,
-    Report,
-    is_notebook_name,
-)
+from notebook_ssh.model.record import BastionRoute, Phase, Record, RejectedKey, Report, is_notebook_name
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.text import printable
 from notebook_ssh.reports.report import (
     CLOCK_SKEW,

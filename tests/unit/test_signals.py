@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from notebook_ssh.triggers.events import (
-    Ignore,
-    LookAtFleet,
+from notebook_ssh.triggers.events import Ignore, parse_event
+from notebook_ssh.triggers.requests import (
     ReconcileLifecycleConfig,
     ReconcileNotebook,
     ReconcileRequest,
     merge,
-    parse_event,
     to_message,
 )
 
@@ -49,7 +47,7 @@ MEANING: dict[str, list[tuple[type, str]]] = {
     "call-delete-notebook-instance": NOTEBOOK,
     "call-update-configuration": [(ReconcileLifecycleConfig, "gpu-setup")],
     "call-of-our-own": NOTHING,
-    "schedule": [(LookAtFleet, "")],
+    "schedule": NOTHING,
 }
 
 
@@ -57,11 +55,11 @@ def stored(name: str) -> Any:
     return json.loads((EVENTS / f"{name}.json").read_text())
 
 
-def read(event: object) -> tuple[ReconcileRequest, ...]:
+def read(event: object) -> tuple[ReconcileRequest | Ignore, ...]:
     return parse_event(event, tag_key="ssh", caller=US)
 
 
-def names(signals: tuple[ReconcileRequest, ...]) -> list[tuple[type, str]]:
+def names(signals: tuple[ReconcileRequest | Ignore, ...]) -> list[tuple[type, str]]:
     return [(type(signal), getattr(signal, "name", "")) for signal in signals]
 
 
@@ -141,7 +139,9 @@ def test_either_spelling_of_the_parameters_is_read(name: str) -> None:
     assert names(read(event)) == NOTEBOOK_BY_ARN
 
 
-@pytest.mark.parametrize("look_at", [{"bucket": "x"}, {"notebook": "../x"}, {"notebook": ""}, [], None, "bastion"])
+@pytest.mark.parametrize(
+    "look_at", [{"bucket": "x"}, {"notebook": "../x"}, {"notebook": ""}, [], None, "bastion", "fleet"]
+)
 def test_a_message_that_names_nothing_of_ours_is_ignored(look_at: object) -> None:
     assert names(read({"request": look_at, "reason": "a mistake"})) == NOTHING
 
@@ -182,7 +182,7 @@ def test_a_state_event_without_a_name_is_read_from_its_arn() -> None:
         ReconcileLifecycleConfig("Team", "gone"),
     ],
 )
-def test_messages_to_ourselves_come_back_as_they_were(look: ReconcileNotebook | ReconcileLifecycleConfig) -> None:
+def test_messages_to_ourselves_come_back_as_they_were(look: ReconcileRequest) -> None:
     message, _ = to_message(look, now=1_800_000_000, correlation_id="event-1")
     assert read(json.loads(json.dumps(message))) == (look,)
 

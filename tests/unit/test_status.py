@@ -12,20 +12,13 @@ from hypothesis import given, strategies as st
 from notebook_ssh.errors import Problem
 from notebook_ssh.http_api.diagnosis import doctor_json, doctor_text
 from notebook_ssh.http_api.views import connection_for, details, list_entry
+from notebook_ssh.model.assessment import STARTING_SECONDS, address_of, last_address, silent_after
 from notebook_ssh.model.checks import run_checks
-from notebook_ssh.model.record import BastionRoute, Mode, NotebookSpec, NotebookState, Phase, Record, Report
-from notebook_ssh.model.status import (
-    STARTING_SECONDS,
-    WAKE_AGAIN_SECONDS,
-    Code,
-    Wake,
-    address_of,
-    last_address,
-    silent_after,
-    status_of,
-    wake,
-)
+from notebook_ssh.model.record import BastionRoute, NotebookState, Phase, Record, Report
+from notebook_ssh.model.spec import Mode, NotebookSpec
+from notebook_ssh.model.status import Code, status_of
 from notebook_ssh.model.text import iso_time
+from notebook_ssh.model.wake import WAKE_AGAIN_SECONDS, Wake, wake
 
 SYNC = 300
 TOO_LARGE = Problem("config-too-large", "The on-start script has 12,000 bytes.")

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from notebook_ssh.model.record import Mode, NotebookSpec
-from notebook_ssh.model.spec import parse_spec, spec_tag_keys, status_keys
+from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec, spec_tag_keys, status_keys
 
 SIX_PM = 1_906_567_200
 """2030-06-01T18:00:00Z."""

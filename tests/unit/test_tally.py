@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.fleet_stats import fleet_stats
-from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Record
+from notebook_ssh.model.record import NotebookState, Record
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import Code
 
 NOW = 1_700_000_000
@@ -28,7 +29,7 @@ def test_every_notebook_is_counted_once_under_its_status() -> None:
     counted = fleet_stats(fleet, NOW, 300, "ssh")
     assert counted.statuses == {Code.STOPPED: 2, Code.OFF: 1, Code.INVALID_TAG: 1, Code.ERROR: 1}
     assert counted.problems == {"invalid-tag": 1, "config-too-large": 1}
-    assert counted.wished == 4
+    assert counted.requested == 4
     assert counted.count(Code.ERROR, Code.INVALID_TAG) == 2
     assert counted.count(Code.STALE) == 0
 
@@ -44,4 +45,4 @@ def test_a_bad_token_is_counted_apart_because_it_concerns_everybody() -> None:
 
 def test_an_empty_fleet_is_all_zeros() -> None:
     counted = fleet_stats([], NOW, 300, "ssh")
-    assert (counted.wished, counted.token_refused, counted.count(*Code)) == (0, 0, 0)
+    assert (counted.requested, counted.token_refused, counted.count(*Code)) == (0, 0, 0)

@@ -37,6 +37,10 @@ class NotFoundError(Exception):
     """The service answered, and the thing does not exist. Never raised for a read that failed."""
 
 
+class InvalidStateError(RetryableError):
+    """The notebook is in a status that does not allow the call. Retry when its status has changed."""
+
+
 class InvalidReportError(Exception):
     """A report that is refused. field: what is wrong, as in docs/protocol.md. The text is for the agent's log."""
 

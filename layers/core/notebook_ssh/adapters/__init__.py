@@ -1,1 +1,1 @@
-"""One module a service: reads and writes, no decisions."""
+"""Reads and writes of AWS services, one module for each service. No decisions."""

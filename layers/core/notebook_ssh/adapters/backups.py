@@ -1,101 +1,69 @@
-"""What the table keeps about configurations: what we last saw of each, and copies of scripts before we changed them.
+"""Records of lifecycle configurations, and backups of their scripts, in the table.
 
-A copy holds the script as SageMaker takes it (base64), so that a person can put it back as it is:
-docs/operations.md, "Put a script back".
+A backup holds the script as SageMaker stores it (base64), so that an admin can restore it unchanged: docs/operations.md,
+"Put a script back". Its attributes: `at` (time, ISO 8601), `content`, `sha256`, `reason`, `expires`.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from notebook_ssh.adapters.clients import client, retryable
-from notebook_ssh.adapters.table import CONFIGURATION, Table, key, to_attribute
-from notebook_ssh.errors import Problem
-from notebook_ssh.planning.notebook import LifecycleConfig, LifecycleConfigRecord
+from notebook_ssh.adapters import codec
+from notebook_ssh.adapters.codec import UnreadableRecordError
+from notebook_ssh.adapters.table import CONFIGURATION, Table
+from notebook_ssh.planning.observation import LifecycleConfig, LifecycleConfigRecord
 
 BACKUP_RETENTION_S = 90 * 86_400
-"""How long copies stay after nobody who uses the configuration asks for SSH any more."""
+"""Seconds for which backups are kept after the last notebook with SSH stopped using the configuration."""
 
 
-def config_records(table: Table) -> Iterator[LifecycleConfigRecord]:
-    """What the table keeps about every configuration that we look after."""
-    for item in table.items(CONFIGURATION):
-        yield config_record_of(item)
+def config_records(
+    table: Table, on_unreadable: Callable[[UnreadableRecordError], None] | None = None
+) -> Iterator[LifecycleConfigRecord]:
+    """Yield the record of every lifecycle configuration that is managed. on_unreadable: as in `codec.decode_each`."""
+    return codec.decode_each(table.items(CONFIGURATION), codec.decode_config_record, on_unreadable)
 
 
-def config_record_of(item: dict[str, Any]) -> LifecycleConfigRecord:
-    """The entry in a plain item."""
-    problem = item.get("problem")
-    return LifecycleConfigRecord(
-        name=item["sk"],
-        modified=item.get("modified", 0),
-        block=item.get("block", ""),
-        tried=item.get("tried", ""),
-        block_since=item.get("block_since"),
-        problem=Problem(problem["code"], problem["message"]) if problem else None,
-    )
-
-
-def keep(table: Table, entry: LifecycleConfigRecord) -> None:
-    """Keep `entry`, in place of what was kept about the configuration before."""
-    parts = {name: to_attribute(value) for name, value in asdict(entry).items() if name != "name"}
-    _put(table, {**key(CONFIGURATION, entry.name), **parts})
+def save_config_record(table: Table, record: LifecycleConfigRecord) -> None:
+    """Write the record of a lifecycle configuration."""
+    stored = codec.encode_config_record(record)
+    absent = [name for name in codec.CONFIG_RECORD_ATTRIBUTES if name not in stored]
+    table.update(CONFIGURATION, record.name, set=stored, remove=absent)
 
 
 def backup_script(table: Table, lifecycle_config: LifecycleConfig, reason: str, now: int) -> None:
-    """Keep a copy of the on-start script, byte for byte, with the time and the reason. The other hook is never changed.
+    """Store a copy of the on-start script, with the time and the reason. The on-create script is never changed.
 
-    The same script again takes the place of its former copy, so that whoever flips a tag for a day fills no table.
+    now: epoch seconds. A copy of the same script replaces the earlier one, so that a tag that changes often does not
+    fill the table.
     """
     script = lifecycle_config.on_start
-    when = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     digest = hashlib.sha256(script or b"").hexdigest()
-    _put(
-        table,
+    table.put(
+        _partition(lifecycle_config.name),
+        digest[:16],
         {
-            **key(_partition(lifecycle_config.name), digest[:16]),
-            "at": to_attribute(when),
-            "content": to_attribute(None if script is None else base64.b64encode(script).decode()),
-            "sha256": to_attribute(digest),
-            "reason": to_attribute(reason),
+            "at": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "content": None if script is None else base64.b64encode(script).decode(),
+            "sha256": digest,
+            "reason": reason,
         },
     )
 
 
 def set_backup_expiry(table: Table, lifecycle_config: str, at: int | None) -> None:
-    """Let every copy of the configuration's scripts end at `at` (epoch seconds); None: keep them."""
+    """Set when all backups of a configuration's scripts expire, in epoch seconds; None: never."""
     for item in list(table.items(_partition(lifecycle_config))):
-        if item.get("expires") != at:
-            _update_expiry(table, _partition(lifecycle_config), item["sk"], at)
-
-
-def _update_expiry(table: Table, pk: str, sk: str, at: int | None) -> None:
-    change: dict[str, Any] = (
-        {"UpdateExpression": "REMOVE #expires"}
-        if at is None
-        else {"UpdateExpression": "SET #expires = :at", "ExpressionAttributeValues": {":at": to_attribute(at)}}
-    )
-    try:
-        client("dynamodb").update_item(
-            TableName=table.name, Key=key(pk, sk), ExpressionAttributeNames={"#expires": "expires"}, **change
-        )
-    except (ClientError, BotoCoreError) as error:
-        raise (retryable(error) or error) from error
+        if item.get("expires") == at:
+            continue
+        if at is None:
+            table.update(item["pk"], item["sk"], remove=["expires"])
+        else:
+            table.update(item["pk"], item["sk"], set={"expires": at})
 
 
 def _partition(lifecycle_config: str) -> str:
     return f"backup#{lifecycle_config}"
-
-
-def _put(table: Table, item: dict[str, Any]) -> None:
-    try:
-        client("dynamodb").put_item(TableName=table.name, Item=item)
-    except (ClientError, BotoCoreError) as error:
-        raise (retryable(error) or error) from error

@@ -1,24 +1,29 @@
-"""One botocore client per service, made when first asked for and kept between invocations.
+"""One botocore client for each service, and the translation of AWS errors into the stack's own.
 
-botocore alone, without boto3: less to load for the same calls (docs/decisions/0001-botocore-in-the-layer.md).
+Clients are made on first use and kept between invocations. botocore alone, without boto3, is less to load for the same
+calls (docs/decisions/0001-botocore-in-the-layer.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import (
+    BotoCoreError,
     ClientError,
     ConnectionError as BotoConnectionError,
     HTTPClientError,
 )
 
-from notebook_ssh.errors import RetryableError
+from notebook_ssh.errors import InvalidStateError, NotFoundError, RetryableError
 
 if TYPE_CHECKING:
+    from botocore.paginate import Paginator
     from mypy_boto3_dynamodb.client import DynamoDBClient
     from mypy_boto3_ec2.client import EC2Client
     from mypy_boto3_events.client import EventBridgeClient
@@ -28,6 +33,9 @@ if TYPE_CHECKING:
     from mypy_boto3_sns.client import SNSClient
     from mypy_boto3_sqs.client import SQSClient
     from mypy_boto3_ssm.client import SSMClient
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 THROTTLED = frozenset(
     {
@@ -41,7 +49,10 @@ THROTTLED = frozenset(
         "LimitExceededException",
     }
 )
-"""Codes by which AWS services say "later" (each service has its own word)."""
+"""Codes with which services limit the rate of requests; each service has its own."""
+
+NO_SUCH_ATTRIBUTE = "attribute that does not exist in the item"
+"""DynamoDB's ValidationException for an invalid expression: an error of this code, and not an absence."""
 
 
 @cache
@@ -68,7 +79,7 @@ def client(service: Literal["sqs"]) -> SQSClient: ...
 @overload
 def client(service: Literal["ssm"]) -> SSMClient: ...
 def client(service: str) -> Any:
-    """The client for `service`: short time-outs and few tries, because the queue is the real retry."""
+    """Return the client for a service. Time-outs are short and attempts few, because the queues retry."""
     return _client(service)
 
 
@@ -84,25 +95,63 @@ def _client(service: str) -> Any:
     return cast(Any, _session().create_client(service, config=config))
 
 
+def call(operation: Callable[P, T], *args: P.args, **parameters: P.kwargs) -> T:
+    """Make one request: `call(client("sqs").send_message, QueueUrl=…)`. Raises as `translated_errors` does."""
+    with translated_errors():
+        return operation(*args, **parameters)
+
+
+def pages(paginator: Paginator[T], **parameters: Any) -> Iterator[T]:
+    """Yield the pages of a paginator. Raises as `translated_errors` does; pages before the error were yielded."""
+    with translated_errors():
+        yield from paginator.paginate(**parameters)
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Raise the stack's own errors in place of AWS errors.
+
+    RetryableError: the request was throttled, the service failed (5xx), or there was no answer.
+    NotFoundError: SageMaker reports that the resource does not exist.
+    InvalidStateError: SageMaker reports that the notebook's status does not allow the call.
+
+    Any other ClientError or BotoCoreError is raised unchanged.
+    """
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        translated = translate(error)
+        if translated is error:
+            raise
+        raise translated from error
+
+
+def translate(error: Exception) -> Exception:
+    """Return the stack's own error for an AWS error, or the error itself when there is none."""
+    if isinstance(error, BotoConnectionError | HTTPClientError):
+        return RetryableError(f"no answer from AWS: {type(error).__name__}")
+    if not isinstance(error, ClientError):
+        return error
+    code, message = code_of(error), message_of(error)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in THROTTLED or status >= 500:
+        return RetryableError(f"{error.operation_name}: {code}")
+    if code == "ResourceNotFound":
+        return NotFoundError(message)
+    # ValidationException is SageMaker's one code for all of these; the messages are from its answers.
+    if code == "ValidationException" and NO_SUCH_ATTRIBUTE not in message:
+        if "RecordNotFound" in message or "does not exist" in message:
+            return NotFoundError(message)
+        if "Unable to transition" in message:
+            return InvalidStateError(message)
+    return error
+
+
 def code_of(error: Exception) -> str:
-    """The service's error code, for example `ThrottlingException`; empty when the error is none of the service's."""
+    """Return the service's error code, for example `ThrottlingException`; empty for an error of another origin."""
     return error.response.get("Error", {}).get("Code", "") if isinstance(error, ClientError) else ""
 
 
 def message_of(error: ClientError) -> str:
-    """The service's own sentence. For decisions only where AWS gives no code; never for people as it is."""
+    """Return the service's own message. Decisions use it only where AWS gives no code."""
     return error.response.get("Error", {}).get("Message", "")
-
-
-def retryable(error: Exception) -> RetryableError | None:
-    """`error` as a RetryableError when trying again can help; None when it cannot, or when nobody knows.
-
-    Throttling, the service's own faults (5xx) and a broken connection pass by themselves.
-    """
-    if isinstance(error, BotoConnectionError | HTTPClientError):
-        return RetryableError(f"no answer from AWS: {type(error).__name__}")
-    if isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if code_of(error) in THROTTLED or status >= 500:
-            return RetryableError(f"{error.operation_name}: {code_of(error)}")
-    return None

@@ -1,12 +1,10 @@
-"""News about a notebook, for whoever wants to react to it: one EventBridge event for each change of status."""
+"""EventBridge events for changes of a notebook's status (docs/api.md)."""
 
 from __future__ import annotations
 
 import json
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from notebook_ssh.adapters.clients import client, retryable
+from notebook_ssh.adapters.clients import call, client
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.status import Status
 from notebook_ssh.model.text import iso_time
@@ -16,9 +14,9 @@ DETAIL_TYPE = "Notebook SSH Status Change"
 
 
 def publish_status_change(stack: str, notebook: str, arn: str, before: str, status: Status) -> None:
-    """Put the news that `notebook` went from the status code `before` to `status` on the account's default bus.
+    """Put the event of a status change on the account's default bus.
 
-    RetryableError when the bus did not take it.
+    before: the status code that the notebook had. Raises RetryableError when the bus did not accept the event.
     """
     detail = {
         "stack": stack,
@@ -35,9 +33,6 @@ def publish_status_change(stack: str, notebook: str, arn: str, before: str, stat
         "Detail": json.dumps(detail),
         "Resources": [arn] if arn else [],
     }
-    try:
-        answer = client("events").put_events(Entries=[entry])  # type: ignore[list-item]
-    except (ClientError, BotoCoreError) as error:
-        raise (retryable(error) or error) from error
-    if answer["FailedEntryCount"]:
-        raise RetryableError(f"PutEvents: {answer['Entries'][0].get('ErrorCode', 'unknown')}")
+    response = call(client("events").put_events, Entries=[entry])  # type: ignore[list-item]
+    if response["FailedEntryCount"]:
+        raise RetryableError(f"PutEvents: {response['Entries'][0].get('ErrorCode', 'unknown')}")

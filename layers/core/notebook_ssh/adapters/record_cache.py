@@ -1,68 +1,78 @@
-"""What the table knows when a batch of looks begins: read for all of them at once, and nothing twice."""
+"""A prefetching read-through cache of the table, for one batch of reconciliations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
-from notebook_ssh.adapters import backups
-from notebook_ssh.adapters.table import CONFIGURATION, COORDINATION, NOTEBOOK, Table, record_of
+from notebook_ssh.adapters import backups, codec
+from notebook_ssh.adapters.codec import UnreadableRecordError
+from notebook_ssh.adapters.table import CONFIGURATION, COORDINATION, NOTEBOOK, Table
 from notebook_ssh.adapters.write_slots import WRITE_SLOT
 from notebook_ssh.model.record import Record
-from notebook_ssh.planning.notebook import LifecycleConfigRecord
+from notebook_ssh.planning.observation import LifecycleConfigRecord
 
 MAX_AGE_S = 2
-"""Seconds for which it counts as what is so. Whoever acts on older news looks once more."""
+"""Seconds after which the cache has expired, and its user reads again."""
 
 
 class RecordCache:
-    """What is asked for is read when it was not read ahead; reading ahead only saves requests. All reads are consistent.
+    """Items of the table as they were at one time.
 
-    at: when reading began (epoch seconds), so that nothing here is older. Every method can raise RetryableError.
+    An item that was not prefetched is read on first use. All reads are consistent. Every method can raise
+    RetryableError; `record` and `config_record` can raise UnreadableRecordError, a subclass of it.
     """
 
     def __init__(self, table: Table, at: int) -> None:
         self.at = at
+        """When reading began (epoch seconds): no item is older."""
         self._table = table
         self._items: dict[tuple[str, str], dict[str, Any] | None] = {}
 
     def prefetch(self, notebooks: Iterable[str], lifecycle_configs: Iterable[str]) -> None:
-        """One request for everything about these names, and one for the configurations that the notebooks' records name."""
-        names = [(NOTEBOOK, name.lower()) for name in notebooks]
-        self._read([(COORDINATION, WRITE_SLOT), *names, *((CONFIGURATION, name) for name in lifecycle_configs)])
-        records = (self.record(name) for _, name in names)
-        self._read(
-            [(CONFIGURATION, record.lifecycle_config) for record in records if record and record.lifecycle_config]
-        )
+        """Read everything about these names in one request, and in another the configurations that the records name."""
+        names = list(notebooks)
+        keys = [(NOTEBOOK, name.lower()) for name in names]
+        self._read([(COORDINATION, WRITE_SLOT), *keys, *((CONFIGURATION, name) for name in lifecycle_configs)])
+        self._read([(CONFIGURATION, name) for name in self._configs_of(names)])
 
     def is_expired(self, now: int) -> bool:
-        """Whether it is time to read again."""
+        """Return whether the cache is too old at a time (epoch seconds)."""
         return now > self.at + MAX_AGE_S
 
     def is_tearing_down(self) -> bool:
-        """Whether the stack is being deleted."""
+        """Return whether the stack is being deleted."""
         item = self._item(COORDINATION, WRITE_SLOT)
-        return bool(item and item.get("closed"))
+        return bool(item and item.get("tearing_down"))
 
     def record(self, notebook: str) -> Record | None:
-        """The record of the notebook (any capitals), or None when there is none."""
+        """Return the record of a notebook (case-insensitive), or None when there is none."""
         item = self._item(NOTEBOOK, notebook.lower())
-        return record_of(item) if item and "name" in item else None
+        return codec.decode_record(item) if item and "name" in item else None
 
     def config_record(self, lifecycle_config: str) -> LifecycleConfigRecord | None:
-        """What is kept about the configuration, or None."""
+        """Return the record of a lifecycle configuration, or None when there is none."""
         item = self._item(CONFIGURATION, lifecycle_config)
-        return backups.config_record_of(item) if item else None
+        return codec.decode_config_record(item) if item else None
 
-    def keep(self, entry: LifecycleConfigRecord) -> None:
-        """Keep `entry` in the table, in place of what was kept about the configuration before."""
-        self._items.pop((CONFIGURATION, entry.name), None)
-        backups.keep(self._table, entry)
+    def save(self, record: LifecycleConfigRecord) -> None:
+        """Write the record of a lifecycle configuration."""
+        self._items.pop((CONFIGURATION, record.name), None)
+        backups.save_config_record(self._table, record)
 
-    def forget(self, lifecycle_config: str) -> None:
-        """Keep nothing about the configuration any more."""
+    def delete(self, lifecycle_config: str) -> None:
+        """Delete the record of a lifecycle configuration."""
         self._items.pop((CONFIGURATION, lifecycle_config), None)
-        self._table.forget(CONFIGURATION, lifecycle_config)
+        self._table.delete(CONFIGURATION, lifecycle_config)
+
+    def _configs_of(self, notebooks: Iterable[str]) -> Iterator[str]:
+        for name in notebooks:
+            # An unreadable record is raised when it is used, so that it delays no other notebook of the batch.
+            with suppress(UnreadableRecordError):
+                record = self.record(name)
+                if record and record.lifecycle_config:
+                    yield record.lifecycle_config
 
     def _read(self, keys: Iterable[tuple[str, str]]) -> None:
         unread = [key for key in keys if key not in self._items]

@@ -1,75 +1,44 @@
 """SageMaker: notebook instances, their tags and their lifecycle configurations.
 
-Every answer of the service is one of: a value, `NotFoundError` (it said that the thing does not exist), `RetryableError`
-(it said later, or nothing), or the service's own error, which nobody foresaw and which is raised as it is.
+Every function can raise RetryableError, and every function that names a resource NotFoundError when SageMaker reports
+that it does not exist. Errors without a documented meaning are raised unchanged (`clients.translated_errors`).
 """
 
 from __future__ import annotations
 
 import base64
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from notebook_ssh.adapters.clients import client, code_of, message_of, retryable
+from notebook_ssh.adapters.clients import call, client, code_of, message_of
 from notebook_ssh.errors import NotFoundError, RetryableError
 from notebook_ssh.model.managed_block import SHEBANG
 from notebook_ssh.model.record import OWNER_TAG, Network, NotebookState
-from notebook_ssh.planning.drift import LifecycleConfigSummary, NotebookSummary
-from notebook_ssh.planning.notebook import LifecycleConfig, Notebook
+from notebook_ssh.planning.observation import LifecycleConfig, LifecycleConfigSummary, Notebook, NotebookSummary
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import NotebookInstanceLifecycleHookTypeDef
 
 PAGE = 100
-"""Most results of one page (MaxResults of both lists)."""
-
-
-class InvalidStateError(RetryableError):
-    """The notebook is in a status that does not allow the call. The next change of its status is the time to try again."""
+"""Most results of one page (API reference, `MaxResults` of both lists)."""
 
 
 class ScriptConflictError(RetryableError):
-    """Somebody else wrote the configuration, or attached one, between our reading and our writing."""
-
-
-def _ask(call: Callable[..., Any], **given: Any) -> Any:
-    """One request, with the service's error told apart by its code, and by its words where the code says too little."""
-    try:
-        return call(**given)
-    except ClientError as error:
-        raise _meaning(error) from error
-    except BotoCoreError as error:
-        raise (retryable(error) or error) from error
-
-
-def _meaning(error: ClientError) -> Exception:
-    later = retryable(error)
-    if later:
-        return later
-    code, message = code_of(error), message_of(error)
-    if code == "ResourceNotFound":
-        return NotFoundError(message)
-    # ValidationException is SageMaker's one code for all of these; seen in its answers.
-    if code == "ValidationException":
-        if "RecordNotFound" in message or "does not exist" in message:
-            return NotFoundError(message)
-        if "Unable to transition" in message:
-            return InvalidStateError(message)
-    return error
+    """The configuration was changed, or another one attached, between reading and writing."""
 
 
 # ---- notebooks ---------------------------------------------------------------------------------
 
 
 def find_notebook(name: str) -> Notebook:
-    """The notebook `name`, whatever its capitals: an ARN gives the name in lower case only. NotFoundError when there is none.
+    """Return the notebook with a name (case-insensitive, because an ARN has the name in lower case only).
 
-    UNCONFIRMED whether DescribeNotebookInstance minds capitals, and whether `NameContains` does: if both do, the
-    whole list is read, one request for each 100.
+    UNCONFIRMED whether DescribeNotebookInstance and `NameContains` are case-sensitive: if both are, the whole list is
+    read, one request for each 100. Raises NotFoundError when there is none.
     """
     try:
         return describe_notebook(name)
@@ -81,25 +50,25 @@ def find_notebook(name: str) -> Notebook:
 
 
 def describe_notebook(name: str) -> Notebook:
-    """The notebook of exactly this name. One request. NotFoundError when there is none."""
-    answer = _ask(client("sagemaker").describe_notebook_instance, NotebookInstanceName=name)
+    """Return the notebook of exactly this name. Raises NotFoundError when there is none."""
+    response = call(client("sagemaker").describe_notebook_instance, NotebookInstanceName=name)
     return Notebook(
-        name=answer["NotebookInstanceName"],
-        arn=answer["NotebookInstanceArn"],
-        role=answer["RoleArn"].rpartition("/")[2],
-        state=NotebookState(answer["NotebookInstanceStatus"]),
-        state_since=int(answer["LastModifiedTime"].timestamp()),
-        lifecycle_config=answer.get("NotebookInstanceLifecycleConfigName"),
+        name=response["NotebookInstanceName"],
+        arn=response["NotebookInstanceArn"],
+        role=response["RoleArn"].rpartition("/")[2],
+        state=NotebookState(response["NotebookInstanceStatus"]),
+        state_since=int(response["LastModifiedTime"].timestamp()),
+        lifecycle_config=response.get("NotebookInstanceLifecycleConfigName"),
         network=Network(
-            subnet=answer.get("SubnetId"),
-            security_groups=tuple(answer.get("SecurityGroups") or ()),
-            interface=answer.get("NetworkInterfaceId"),
+            subnet=response.get("SubnetId"),
+            security_groups=tuple(response.get("SecurityGroups") or ()),
+            interface=response.get("NetworkInterfaceId"),
         ),
     )
 
 
 def list_notebooks(**filters: str) -> Iterator[NotebookSummary]:
-    """Every notebook that passes `filters` (parameters of ListNotebookInstances). One request for each 100."""
+    """Yield every notebook that matches `filters` (parameters of ListNotebookInstances). One request for each 100."""
     for line in _pages(client("sagemaker").list_notebook_instances, "NotebookInstances", filters):
         yield NotebookSummary(
             name=line["NotebookInstanceName"],
@@ -111,21 +80,21 @@ def list_notebooks(**filters: str) -> Iterator[NotebookSummary]:
 
 
 def users_of_lifecycle_config(lifecycle_config: str) -> list[NotebookSummary]:
-    """The notebooks that `configuration` is attached to. The service's filter finds parts of names; only equal ones count."""
+    """Return the notebooks that a configuration is attached to. The service's filter also finds parts of names."""
     lines = list_notebooks(NotebookInstanceLifecycleConfigNameContains=lifecycle_config)
     return [line for line in lines if line.lifecycle_config == lifecycle_config]
 
 
 def verify_detached(notebook: str) -> None:
-    """The last look at a notebook that had no configuration: ScriptConflictError when it has one by now."""
+    """Raise ScriptConflictError when a notebook has a configuration. Called right before one is attached."""
     there = describe_notebook(notebook).lifecycle_config
     if there is not None:
-        raise ScriptConflictError(f"{notebook} was given the configuration {there} since it was looked at")
+        raise ScriptConflictError(f"{notebook} was given the configuration {there} since it was read")
 
 
 def attach(notebook: str, lifecycle_config: str) -> None:
-    """Attach `configuration`, right after the last look. InvalidStateError unless the notebook is at rest."""
-    _ask(
+    """Attach a configuration. Raises InvalidStateError unless the notebook is stopped or failed."""
+    call(
         client("sagemaker").update_notebook_instance,
         NotebookInstanceName=notebook,
         LifecycleConfigName=lifecycle_config,
@@ -133,32 +102,32 @@ def attach(notebook: str, lifecycle_config: str) -> None:
 
 
 def detach(notebook: str) -> None:
-    """Leave the notebook without configuration. InvalidStateError unless it is at rest."""
-    _ask(client("sagemaker").update_notebook_instance, NotebookInstanceName=notebook, DisassociateLifecycleConfig=True)
+    """Detach the notebook's configuration. Raises InvalidStateError unless the notebook is stopped or failed."""
+    call(client("sagemaker").update_notebook_instance, NotebookInstanceName=notebook, DisassociateLifecycleConfig=True)
 
 
 def stop(notebook: str) -> None:
-    """Begin to stop the notebook. InvalidStateError unless it is in service."""
-    _ask(client("sagemaker").stop_notebook_instance, NotebookInstanceName=notebook)
+    """Stop the notebook, without waiting for it. Raises InvalidStateError unless it is in service."""
+    call(client("sagemaker").stop_notebook_instance, NotebookInstanceName=notebook)
 
 
 def start(notebook: str) -> None:
-    """Begin to start the notebook. InvalidStateError unless it is at rest."""
-    _ask(client("sagemaker").start_notebook_instance, NotebookInstanceName=notebook)
+    """Start the notebook, without waiting for it. Raises InvalidStateError unless it is stopped or failed."""
+    call(client("sagemaker").start_notebook_instance, NotebookInstanceName=notebook)
 
 
 # ---- tags --------------------------------------------------------------------------------------
 
 
 def read_tags(arn: str) -> dict[str, str]:
-    """All tags of a notebook or configuration; at most 50, which is one page. NotFoundError when it does not exist."""
+    """Return all tags of a notebook or configuration. Raises NotFoundError when it does not exist."""
     tags = _pages(client("sagemaker").list_tags, "Tags", {"ResourceArn": arn})
     return {tag["Key"]: tag["Value"] for tag in tags}
 
 
 def write_tags(arn: str, tags: Mapping[str, str]) -> None:
-    """Set these tags, and leave the others."""
-    _ask(
+    """Set these tags, and leave the others unchanged."""
+    call(
         client("sagemaker").add_tags,
         ResourceArn=arn,
         Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
@@ -166,15 +135,15 @@ def write_tags(arn: str, tags: Mapping[str, str]) -> None:
 
 
 def remove_tags(arn: str, *keys: str) -> None:
-    """Remove these tags; one that isn't there is fine."""
-    _ask(client("sagemaker").delete_tags, ResourceArn=arn, TagKeys=list(keys))
+    """Remove these tags. It is no error when one does not exist."""
+    call(client("sagemaker").delete_tags, ResourceArn=arn, TagKeys=list(keys))
 
 
 # ---- lifecycle configurations ------------------------------------------------------------------
 
 
 def find_lifecycle_config(name: str) -> LifecycleConfig:
-    """The configuration `name`, whatever its capitals (see `find_notebook`). NotFoundError when there is none."""
+    """Return the configuration with a name (case-insensitive, see `find_notebook`). Raises NotFoundError."""
     try:
         return describe_lifecycle_config(name)
     except NotFoundError:
@@ -185,23 +154,23 @@ def find_lifecycle_config(name: str) -> LifecycleConfig:
 
 
 def describe_lifecycle_config(name: str) -> LifecycleConfig:
-    """The configuration of exactly this name. One request. NotFoundError when there is none."""
-    answer = _ask(
+    """Return the configuration of exactly this name. Raises NotFoundError when there is none."""
+    response = call(
         client("sagemaker").describe_notebook_instance_lifecycle_config, NotebookInstanceLifecycleConfigName=name
     )
     return LifecycleConfig(
-        name=answer["NotebookInstanceLifecycleConfigName"],
-        arn=answer["NotebookInstanceLifecycleConfigArn"],
-        modified=_milliseconds(answer["LastModifiedTime"]),
-        on_create=_script_plan(answer.get("OnCreate")),
-        on_start=_script_plan(answer.get("OnStart")),
+        name=response["NotebookInstanceLifecycleConfigName"],
+        arn=response["NotebookInstanceLifecycleConfigArn"],
+        modified=_milliseconds(response["LastModifiedTime"]),
+        on_create=_content(response.get("OnCreate")),
+        on_start=_content(response.get("OnStart")),
     )
 
 
 def list_lifecycle_configs(**filters: str) -> Iterator[LifecycleConfigSummary]:
-    """Every configuration that passes `filters`. One request for each 100."""
-    call = client("sagemaker").list_notebook_instance_lifecycle_configs
-    for line in _pages(call, "NotebookInstanceLifecycleConfigs", filters):
+    """Yield every configuration that matches `filters` (parameters of the list). One request for each 100."""
+    operation = client("sagemaker").list_notebook_instance_lifecycle_configs
+    for line in _pages(operation, "NotebookInstanceLifecycleConfigs", filters):
         yield LifecycleConfigSummary(
             name=line["NotebookInstanceLifecycleConfigName"],
             arn=line["NotebookInstanceLifecycleConfigArn"],
@@ -210,9 +179,9 @@ def list_lifecycle_configs(**filters: str) -> Iterator[LifecycleConfigSummary]:
 
 
 def create_lifecycle_config(name: str, on_create: bytes, on_start: bytes, stack: str) -> None:
-    """Make a configuration that carries `stack` in its tag. One that is there already stays as it is."""
+    """Create a configuration with the stack's tag. One that exists already stays unchanged."""
     try:
-        _ask(
+        call(
             client("sagemaker").create_notebook_instance_lifecycle_config,
             NotebookInstanceLifecycleConfigName=name,
             OnCreate=_hook(on_create),
@@ -225,16 +194,16 @@ def create_lifecycle_config(name: str, on_create: bytes, on_start: bytes, stack:
 
 
 def delete_lifecycle_config(expected: LifecycleConfig) -> None:
-    """Delete a configuration that still is as `seen`; one that isn't there is fine.
+    """Delete a configuration. It is no error when it does not exist.
 
-    ScriptConflictError when somebody wrote into it, or when the service does not let it go. UNCONFIRMED whether one that
-    is attached can be deleted, and how that is refused.
+    Raises ScriptConflictError when its scripts differ from `expected`, or when SageMaker refuses. UNCONFIRMED whether
+    an attached configuration can be deleted, and with which error that is refused.
     """
     name = expected.name
     try:
         if _scripts(describe_lifecycle_config(name)) != _scripts(expected):
             raise ScriptConflictError(f"the configuration {name} was changed since it was read")
-        _ask(client("sagemaker").delete_notebook_instance_lifecycle_config, NotebookInstanceLifecycleConfigName=name)
+        call(client("sagemaker").delete_notebook_instance_lifecycle_config, NotebookInstanceLifecycleConfigName=name)
     except NotFoundError:
         return
     except ClientError as error:
@@ -244,17 +213,21 @@ def delete_lifecycle_config(expected: LifecycleConfig) -> None:
 
 
 def verify_unchanged(expected: LifecycleConfig) -> None:
-    """The last look at a configuration, since the service has no conditional write: ScriptConflictError unless it is as `seen`."""
+    """Raise ScriptConflictError when a configuration's scripts differ from `expected`.
+
+    Called right before a write, because SageMaker has no conditional write.
+    """
     if _scripts(describe_lifecycle_config(expected.name)) != _scripts(expected):
         raise ScriptConflictError(f"the configuration {expected.name} was changed since it was read")
 
 
 def write_script(expected: LifecycleConfig, on_start: bytes | None) -> LifecycleConfig:
-    """Replace the on-start script, right after the last look; the other hook goes back as it was seen.
+    """Replace the on-start script, and return the configuration as read after the write.
 
-    Another look comes after it. Raises ScriptConflictError, with somebody else's script in place, when that differs.
-    Answers the configuration as it is then. None for `on_start` means that there shall be no script; should the
-    service not take that, a script that does nothing is left instead.
+    expected: the configuration as `verify_unchanged` found it; its on-create script is written back.
+    on_start: None removes the script; if SageMaker does not accept that, a script that does nothing replaces it.
+
+    Raises ScriptConflictError when the configuration differs from what was written: another writer was faster.
     """
     if on_start is None:
         return _clear_script(expected)
@@ -281,7 +254,7 @@ def _clear_script(expected: LifecycleConfig) -> LifecycleConfig:
 def _verified(expected: LifecycleConfig, on_start: bytes) -> LifecycleConfig:
     after = describe_lifecycle_config(expected.name)
     if _scripts(after) != (expected.on_create, on_start):
-        raise ScriptConflictError(f"the configuration {expected.name} is not as it was just written")
+        raise ScriptConflictError(f"the configuration {expected.name} differs from what was just written")
     return after
 
 
@@ -289,7 +262,7 @@ def _update(expected: LifecycleConfig, on_start: list[NotebookInstanceLifecycleH
     hooks: dict[str, Any] = {"OnStart": on_start}
     if expected.on_create is not None:
         hooks["OnCreate"] = _hook(expected.on_create)
-    _ask(
+    call(
         client("sagemaker").update_notebook_instance_lifecycle_config,
         NotebookInstanceLifecycleConfigName=expected.name,
         **hooks,
@@ -308,16 +281,16 @@ def _hook(script: bytes) -> list[NotebookInstanceLifecycleHookTypeDef]:
     return [{"Content": base64.b64encode(script).decode()}]
 
 
-def _script_plan(hooks: list[Mapping[str, str]] | None) -> bytes | None:
+def _content(hooks: Sequence[NotebookInstanceLifecycleHookTypeDef] | None) -> bytes | None:
     return base64.b64decode(hooks[0]["Content"]) if hooks and hooks[0].get("Content") else None
 
 
-def _pages(call: Callable[..., Any], field: str, given: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    more: dict[str, Any] = {"MaxResults": PAGE}
+def _pages(operation: Callable[..., Any], field: str, filters: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    position: dict[str, Any] = {"MaxResults": PAGE}
     while True:
-        page = _ask(call, **given, **more)
+        page = call(operation, **filters, **position)
         yield from page.get(field) or ()
         token = page.get("NextToken")
         if not token:
             return
-        more["NextToken"] = token
+        position["NextToken"] = token

@@ -1,7 +1,7 @@
-"""The ngrok token (Secrets Manager) and the central public keys (SSM parameters), each kept for at most a minute.
+"""The ngrok token (Secrets Manager) and the central public keys (SSM parameters), each cached for at most a minute.
 
-So a fleet that reports all the time costs a few calls a minute, and a revoked key is gone soon after the next sync.
-Only the process's memory holds the token; it is in no log, no table and no error.
+A fleet that reports all the time therefore costs a few requests a minute, and a revoked key is gone soon after the
+next sync. The token is in the memory of the process only: in no log, no table and no error.
 """
 
 from __future__ import annotations
@@ -13,62 +13,70 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from notebook_ssh.adapters.clients import client, code_of, retryable
+from notebook_ssh.adapters.clients import call, client, code_of
+from notebook_ssh.errors import RetryableError
 from notebook_ssh.reports.report import Token
 
-KEPT_SECONDS = 60
-KEPT_SHARE = 5
-"""What was read is kept for a fifth of the time between two reports, and never longer than KEPT_SECONDS."""
+MAX_AGE_S = 60
+"""Most seconds for which a value is cached."""
+MAX_AGE_SHARE = 5
+"""A value is cached for one of so many parts of the time between two reports, if that is shorter."""
 
 T = TypeVar("T")
 
-_kept: dict[tuple[str, str], tuple[float, Any]] = {}
+_cache: dict[tuple[str, str], tuple[float, Any]] = {}
+"""When each value was read (monotonic seconds), and the value."""
 
 
 def ngrok_token(secret: str, sync_seconds: int) -> Token | None:
-    """The token in `secret` (name or ARN), or None when nobody has put one there.
+    """Return the token in a secret, or None when the secret has no value yet.
 
-    The value is the token itself, or JSON with a member `token` or `authtoken`. sync_seconds: between two reports of
-    a notebook. RetryableError when it cannot be read now.
+    The value is the token itself, or JSON with a member `token` or `authtoken`.
+
+    secret: name or ARN. sync_seconds: the time between two reports of a notebook.
+
+    Raises RetryableError when it cannot be read at present.
     """
-    return _fresh(("secret", secret), sync_seconds, lambda: _read_token(secret))
+    return _cached(("secret", secret), sync_seconds, lambda: _read_token(secret))
 
 
 def central_keys(path: str, sync_seconds: int) -> Mapping[str, str]:
-    """The text of each parameter directly under `path`, by the last part of its name: public keys by user.
+    """Return the value of each parameter directly under a path, by the last part of its name: public keys by user.
 
-    sync_seconds: between two reports of a notebook. RetryableError when they cannot be read now: never a shorter list.
+    sync_seconds: the time between two reports of a notebook.
+
+    Raises RetryableError when they cannot all be read at present.
     """
-    return _fresh(("keys", path), sync_seconds, lambda: _read_keys(path))
+    return _cached(("keys", path), sync_seconds, lambda: _read_keys(path))
 
 
 def forget() -> None:
-    """Read everything anew at the next question."""
-    _kept.clear()
+    """Empty the cache."""
+    _cache.clear()
 
 
-def _fresh(what: tuple[str, str], sync_seconds: int, read: Callable[[], T]) -> T:
-    config_record = _kept.get(what)
-    if config_record is None or time.monotonic() - config_record[0] > min(KEPT_SECONDS, sync_seconds / KEPT_SHARE):
-        config_record = _kept[what] = (time.monotonic(), read())
-    value: T = config_record[1]
+def _cached(source: tuple[str, str], sync_seconds: int, read: Callable[[], T]) -> T:
+    entry = _cache.get(source)
+    if entry is None or time.monotonic() - entry[0] > min(MAX_AGE_S, sync_seconds / MAX_AGE_SHARE):
+        entry = _cache[source] = (time.monotonic(), read())
+    value: T = entry[1]
     return value
 
 
 def _read_token(secret: str) -> Token | None:
     try:
-        answer = client("secretsmanager").get_secret_value(SecretId=secret)
-    except (ClientError, BotoCoreError) as error:
-        # A secret that was never given a value has no version to get, and the service calls that not found.
-        if isinstance(error, ClientError) and code_of(error) == "ResourceNotFoundException":
+        response = call(client("secretsmanager").get_secret_value, SecretId=secret)
+    except (RetryableError, ClientError, BotoCoreError) as error:
+        # The documented answer for a secret without a value, which has no version (API reference, GetSecretValue).
+        if code_of(error) == "ResourceNotFoundException":
             return None
-        raise (retryable(error) or error) from None  # no chain: nothing about a secret goes into a stack trace
-    value = _token_in(answer.get("SecretString", ""))
-    return Token(answer["VersionId"], value) if value else None
+        raise error from None  # no chain: nothing about a secret appears in a stack trace
+    value = _token_in(response.get("SecretString", ""))
+    return Token(response["VersionId"], value) if value else None
 
 
 def _token_in(text: str) -> str:
-    """The token in a secret's text, or an empty text. ngrok's tokens have no blanks; a placeholder in words has."""
+    """Return the token in a secret's text, or "". ngrok's tokens have no spaces; a placeholder sentence has."""
     text = text.strip()
     if text.startswith("{"):
         try:
@@ -84,10 +92,7 @@ def _read_keys(path: str) -> dict[str, str]:
     found: dict[str, str] = {}
     start: dict[str, Any] = {}
     while True:
-        try:
-            page = client("ssm").get_parameters_by_path(Path=path, Recursive=False, MaxResults=10, **start)
-        except (ClientError, BotoCoreError) as error:
-            raise (retryable(error) or error) from error
+        page = call(client("ssm").get_parameters_by_path, Path=path, Recursive=False, MaxResults=10, **start)
         for parameter in page["Parameters"]:
             found[parameter["Name"].rpartition("/")[2]] = parameter["Value"]
         if not page.get("NextToken"):

@@ -1,43 +1,32 @@
-"""The table: one item for each notebook, one for each configuration we look after, and the backups.
+"""The table: one item for each notebook, one for each lifecycle configuration that is managed, and the backups.
 
-| pk              | sk                         | holds                                               |
-|-----------------|----------------------------|-----------------------------------------------------|
-| `notebook`      | the name in lower case     | a `Record`                                          |
-| `configuration` | the configuration's name   | what we last saw and wrote there                    |
-| `backup#<name>` | the script's SHA-256, cut  | an owner's script, before we changed it             |
-| `clock`         | what is paced or claimed   | the next free second, or who holds it until when    |
+| pk                 | sk                              | holds                                                   |
+|--------------------|---------------------------------|---------------------------------------------------------|
+| `notebook`         | the name in lower case          | a `Record`                                              |
+| `lifecycle_config` | the configuration's name        | a `LifecycleConfigRecord`                               |
+| `backup#<name>`    | the script's SHA-256, 16 digits | a script before the stack changed it (`backups`)        |
+| `coordination`     | what is coordinated             | the next write slot, a lease, or the last bastion sync  |
 
-`expires` is the table's TTL attribute (epoch seconds). Parts of a record are maps, so that each writer
-replaces its own part in one UpdateItem.
+`expires` is the table's TTL attribute (epoch seconds). The attributes of records are in `codec`. Parts of a record are
+maps, so that each writer replaces its own part in one UpdateItem.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
-from enum import Enum
-from typing import TYPE_CHECKING, Any, cast
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from notebook_ssh.adapters.clients import client, code_of, retryable
-from notebook_ssh.errors import Problem, RetryableError
-from notebook_ssh.model.record import (
-    BastionRoute,
-    Mode,
-    Network,
-    NotebookSpec,
-    NotebookState,
-    Phase,
-    Record,
-    RejectedKey,
-    Report,
-    Restart,
-    RestartStep,
-)
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
+from notebook_ssh.adapters import codec
+from notebook_ssh.adapters.attributes import item_of, key, to_attribute
+from notebook_ssh.adapters.clients import call, client, code_of
+from notebook_ssh.adapters.codec import UnreadableRecordError
+from notebook_ssh.errors import RetryableError
+from notebook_ssh.model.record import BastionRoute, Record, Report
 
 NOTEBOOK = "notebook"
 CONFIGURATION = "lifecycle_config"
@@ -45,208 +34,13 @@ COORDINATION = "coordination"
 BASTION_SYNC = "bastion"
 
 BATCH = 100
-"""Most keys of one request (BatchGetItem)."""
+"""Most keys of one request (API reference, BatchGetItem)."""
 TRIES = 3
-"""How often DynamoDB is asked for keys that it left out (BatchGetItem, `UnprocessedKeys`)."""
+"""How many times DynamoDB is asked for keys that it left out (API reference, BatchGetItem, `UnprocessedKeys`)."""
 
+CONDITION_FAILED = "ConditionalCheckFailedException"
 
-def to_attribute(value: Any) -> AttributeValueTypeDef:
-    """A plain value (None, bool, int, str, list, tuple, dict) as DynamoDB writes it.
-
-    No bytes and no sets: the packed client sends and answers attributes as they go over the wire (packaging/artifact.py).
-    """
-    match value:
-        case None:
-            return {"NULL": True}
-        case bool():
-            return {"BOOL": value}
-        case Enum():
-            return {"S": str(value.value)}
-        case int():
-            return {"N": str(value)}
-        case str():
-            return {"S": value}
-        case list() | tuple():
-            return {"L": [to_attribute(item) for item in value]}
-        case dict():
-            return {"M": {key: to_attribute(item) for key, item in value.items()}}
-    raise TypeError(f"{type(value).__name__} cannot be kept in the table")
-
-
-def from_attribute(attribute: Mapping[str, Any]) -> Any:
-    """The plain value of what DynamoDB answers. Numbers are whole: the table holds no others."""
-    ((kind, value),) = attribute.items()
-    match kind:
-        case "NULL":
-            return None
-        case "N":
-            return int(value)
-        case "L":
-            return [from_attribute(item) for item in value]
-        case "M":
-            return {key: from_attribute(item) for key, item in value.items()}
-        case _:
-            return value
-
-
-def key(pk: str, sk: str) -> dict[str, AttributeValueTypeDef]:
-    """The primary key of an item."""
-    return {"pk": {"S": pk}, "sk": {"S": sk}}
-
-
-def item_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """A whole item as plain values."""
-    return {name: from_attribute(value) for name, value in attributes.items()}
-
-
-def _problem(part: Mapping[str, Any] | None) -> Problem | None:
-    return Problem(code=part["code"], message=part["message"]) if part else None
-
-
-def _wish(part: Mapping[str, Any]) -> NotebookSpec:
-    return NotebookSpec(
-        mode=Mode(part["mode"]),
-        ngrok_url=part.get("ngrok_url"),
-        users=tuple(part.get("users") or ()),
-        until=part.get("until"),
-        restart=part.get("restart", False),
-        wake=part.get("wake", False),
-        problem=_problem(part.get("problem")),
-    )
-
-
-def report_of(part: Mapping[str, Any]) -> Report:
-    """The report kept in `part`."""
-    return Report(
-        boot=part["boot"],
-        booted_at=part["booted_at"],
-        sequence=part["sequence"],
-        received_at=part["received_at"],
-        mode=Mode(part["mode"]),
-        phase=Phase(part["phase"]),
-        agent=part.get("agent", ""),
-        host=part.get("host"),
-        port=part.get("port"),
-        host_keys=tuple(part.get("host_keys") or ()),
-        keys_own=part.get("keys_own", 0),
-        keys_central=part.get("keys_central", 0),
-        rejected=tuple(RejectedKey(line["line"], line["reason"]) for line in part.get("rejected") or ()),
-        sessions=part.get("sessions", 0),
-        active_at=part.get("active_at"),
-        problem=_problem(part.get("problem")),
-        connected_since=part.get("connected_since"),
-        phase_since=part.get("phase_since", 0),
-    )
-
-
-def record_of(item: Mapping[str, Any]) -> Record:
-    """The record in a plain item. Parts that were never written have their defaults."""
-    network = item.get("network") or {}
-    route = item.get("route")
-    restart = item.get("restart")
-    report = item.get("report")
-    return Record(
-        name=item["name"],
-        arn=item.get("arn", ""),
-        role=item.get("role", ""),
-        spec=_wish(item["spec"]) if "spec" in item else NotebookSpec(),
-        state=NotebookState(item.get("state", NotebookState.STOPPED)),
-        state_since=item.get("state_since", 0),
-        lifecycle_config=item.get("lifecycle_config"),
-        block_since=item.get("block_since"),
-        network=Network(
-            subnet=network.get("subnet"),
-            security_groups=tuple(network.get("security_groups") or ()),
-            interface=network.get("interface"),
-        ),
-        problem=_problem(item.get("problem")),
-        observed_hash=item.get("observed_hash", ""),
-        observed_at=item.get("observed_at", 0),
-        started_at=item.get("started_at"),
-        attached_config=item.get("attached_config"),
-        attached_hash=item.get("attached_hash", ""),
-        restart=Restart(RestartStep(restart["step"]), restart["since"], restart.get("at", item.get("observed_at", 0)))
-        if restart
-        else None,
-        planned=tuple(item.get("planned") or ()),
-        status_tags_at=item.get("status_tags_at", 0),
-        notified_status=item.get("notified_status", ""),
-        spec_changed_at=item.get("spec_changed_at"),
-        first_connected=item.get("first_connected", False),
-        wake_at=item.get("wake_at"),
-        route=BastionRoute(
-            open=route["open"],
-            private_ip=route.get("private_ip"),
-            since=route.get("since", 0),
-            problem=_problem(route.get("problem")),
-        )
-        if route
-        else None,
-        report=report_of(report) if report else None,
-    )
-
-
-RECONCILER_FIELDS = (
-    "name",
-    "arn",
-    "role",
-    "spec",
-    "state",
-    "state_since",
-    "lifecycle_config",
-    "block_since",
-    "network",
-    "problem",
-    "observed_hash",
-    "observed_at",
-    "started_at",
-    "attached_config",
-    "attached_hash",
-    "restart",
-    "planned",
-    "status_tags_at",
-    "notified_status",
-    "spec_changed_at",
-    "first_connected",
-)
-"""The attributes that the notebook reconciler owns."""
-
-
-HEARTBEAT_FIELDS = ("sequence", "received_at", "sessions", "active_at")
-"""What differs from one report to the next while nothing happens."""
-
-SERVER_FIELDS = ("connected_since", "phase_since")
-"""What the stack adds to a report; not told by the notebook."""
-
-STABLE_FIELDS = tuple(field.name for field in fields(Report) if field.name not in (*HEARTBEAT_FIELDS, *SERVER_FIELDS))
-"""What is as it was in a report that is more of the same."""
-
-
-ALWAYS_WRITTEN = frozenset({"mode", "open", "role", "observed_hash", "observed_at"})
-"""What a condition compares, or a version of the stack that wrote all attributes cannot read a record without."""
-
-_DEFAULTS: dict[type, dict[str, Any]] = {
-    Report: {field.name: field.default for field in fields(Report) if field.default is not MISSING},
-    BastionRoute: asdict(BastionRoute()),
-}
-_DEFAULTS[Record] = asdict(Record(name="")) | {"report": _DEFAULTS[Report], "route": _DEFAULTS[BastionRoute]}
-
-
-def encode_sparse(part: Record | Report | BastionRoute) -> dict[str, Any]:
-    """`part` as plain values, without those at their default, which `record_of` fills in.
-
-    A record of a usual notebook has less than 1 KB so, and a write of it costs one unit (docs/cost.md).
-    """
-    return _encode_sparse(asdict(part), _DEFAULTS[type(part)])
-
-
-def _encode_sparse(part: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: _encode_sparse(value, defaults.get(name) or {}) if isinstance(value, dict) else value
-        for name, value in part.items()
-        if value is not None and (isinstance(value, dict) or name in ALWAYS_WRITTEN or value != defaults.get(name))
-    }
-
+_ALIAS = re.compile(r"#(\w+)")
 
 _REPORTED = ("boot", "booted_at", "sequence", "received_at", "mode", "phase", "host", "port", "problem")
 STATUS = (
@@ -254,276 +48,326 @@ STATUS = (
     *("problem", "spec_changed_at", "route"),
     *(f"report.{field}" for field in (*_REPORTED, "keys_own", "keys_central", "connected_since", "phase_since")),
 )
-"""The attributes on which a status and an address depend."""
+"""The fields of a record on which a status and an address depend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The condition of an update was false, and nothing was written."""
+
+    item: dict[str, Any] | None
+    """The item as it is, in plain values; None when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Increment:
+    """A value for `Table.update` that is added to the number stored."""
+
+    by: int
 
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What became of a report.
+    """The outcome of writing a report."""
 
-    kept: it was written, and `record` holds it. Otherwise `record` is what stood in the way, None when there is none.
-    """
-
-    config_record: bool
+    written: bool
     record: Record | None
+    """The record after the write. When nothing was written: the record that prevented it, None when there is none."""
 
 
 class Table:
-    """The table by name. Every method is one request to DynamoDB, except those that page: `records`, `items`, `items_at`."""
+    """The table with a name.
+
+    Every method is one request to DynamoDB, except those that page: `records`, `items`, `items_at`. Every method can
+    raise RetryableError, and those that return records UnreadableRecordError, a subclass of it.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def record(self, name: str, *, consistent: bool = False) -> Record | None:
-        """The record of the notebook `name` (any capitals), or None when there is none. One request."""
-        item = self.item(NOTEBOOK, name.lower(), consistent=consistent)
-        return record_of(item) if item and "name" in item else None
+    # ---- records
 
-    def records(self, *, consistent: bool = False, only: Sequence[str] = ()) -> Iterator[Record]:
-        """Every notebook's record, in the order of their names. only: as in `items`; the rest is at its default."""
-        for item in self.items(NOTEBOOK, consistent=consistent, only=only):
-            if "name" in item:
-                yield record_of(item)
+    def record(self, name: str, *, consistent: bool = False) -> Record | None:
+        """Return the record of the notebook `name` (case-insensitive), or None when there is none."""
+        item = self.item(NOTEBOOK, name.lower(), consistent=consistent)
+        return codec.decode_record(item) if item and "name" in item else None
+
+    def records(
+        self,
+        *,
+        consistent: bool = False,
+        only: Sequence[str] = (),
+        on_unreadable: Callable[[UnreadableRecordError], None] | None = None,
+    ) -> Iterator[Record]:
+        """Yield the record of every notebook, in the order of their names.
+
+        only: the fields wanted, `part.field` within a part; the others have their default.
+        on_unreadable: as in `codec.decode_each`: by default an unreadable record is raised after all others.
+        """
+        paths = [codec.stored_path(path) for path in only]
+        items = (item for item in self.items(NOTEBOOK, consistent=consistent, only=paths) if "name" in item)
+        return codec.decode_each(items, codec.decode_record, on_unreadable)
 
     def save_observed(self, record: Record, before: Record | None, *, expires: int | None = None) -> bool:
-        """Write the notebook reconciler's part of `record`, and leave the other writers' parts alone.
+        """Write the notebook reconciler's part of a record, and leave the other writers' parts unchanged.
 
-        before: the record that this one was made from, None when there was none. False, with nothing written, when
-        another look has saved one since: what it did and noted must not be undone by older news.
+        before: the record that this one was made from, None when there was none.
+        expires: when the record is deleted, in epoch seconds; None: never.
+
+        Returns False, with nothing written, when another reconciliation has saved the record since `before` was read:
+        its results must not be replaced by older ones.
         """
-        observed = {
-            name: to_attribute(value) for name, value in encode_sparse(record).items() if name in RECONCILER_FIELDS
-        }
-        written = observed if expires is None else observed | {"expires": to_attribute(expires)}
-        taken_away = [name for name in (*RECONCILER_FIELDS, "expires") if name not in written]
-        # `name`, `state` and others are reserved words in DynamoDB expressions, so all are aliased.
-        names = {f"#{name}": name for name in (*written, *taken_away)}
-        values = {f":{name}": value for name, value in written.items()}
-        expression = "SET " + ", ".join(f"#{name} = :{name}" for name in written)
-        if taken_away:
-            expression += " REMOVE " + ", ".join(f"#{name}" for name in taken_away)
-        is_unchanged = "attribute_not_exists(#observed_at)"
+        observed = codec.encode_observed(record)
+        written = observed if expires is None else observed | {"expires": expires}
+        condition, values = "attribute_not_exists(#observed_at)", {}
         if before is not None:
-            is_unchanged = "#observed_at = :at_before AND #observed_hash = :hash_before"
-            values |= {
-                ":at_before": to_attribute(before.observed_at),
-                ":hash_before": to_attribute(before.observed_hash),
-            }
-        try:
-            client("dynamodb").update_item(
-                TableName=self.name,
-                Key=key(NOTEBOOK, record.name.lower()),
-                UpdateExpression=expression,
-                ConditionExpression=is_unchanged,
-                ExpressionAttributeNames=names,
-                ExpressionAttributeValues=values,
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )
-        except Exception as error:
-            if isinstance(error, ClientError) and code_of(error) == "ConditionalCheckFailedException":
-                item = cast(Any, error.response).get("Item") or {}
-                # Our own write, when botocore had to send it twice.
-                return {name: item[name] for name in RECONCILER_FIELDS if name in item} == observed
-            raise (retryable(error) or error) from error
+            condition = "#observed_at = :at_before AND #hash = :hash_before"
+            values = {"at_before": before.observed_at, "hash_before": before.observed_hash}
+        outcome = self.update(
+            NOTEBOOK,
+            record.name.lower(),
+            set=written,
+            remove=[name for name in (*codec.RECONCILER_ATTRIBUTES, "expires") if name not in written],
+            condition=condition,
+            values=values,
+        )
+        if isinstance(outcome, Conflict):
+            # botocore may have sent this very write twice.
+            found = outcome.item or {}
+            return {name: found[name] for name in codec.RECONCILER_ATTRIBUTES if name in found} == observed
         return True
 
     def save_heartbeat(self, name: str, role: str, report: Report, *, heard_since: int) -> WriteResult:
-        """Keep `report` when it is more of the same, in one request.
+        """Write a report that differs from the last one in nothing but its sequence, time and sessions.
 
-        heard_since: epoch seconds after which the last report must have come.
+        role: name of the role that reports. Only the notebook's own execution role may.
+        heard_since: epoch seconds; the last report must have been received after this.
         """
-        changing = {field: to_attribute(getattr(report, field)) for field in HEARTBEAT_FIELDS}
-        encoded = {field: to_attribute(value) for field, value in encode_sparse(report).items()}
-        same = {field: encoded.get(field) for field in STABLE_FIELDS}
+        stored = codec.encode_report(report)
         conditions = {
-            "somebody_tagged_it": "attribute_exists(#name)",
-            "the_caller_is_the_notebook": "#role = :role",
-            "it_is_newer": "#report.#sequence < :sequence",
-            "there_was_no_silence": "#report.#received_at > :heard_since",
-            # `boot` is among these, so that `sequence` counts within one boot.
-            "all_else_is_as_it_was": " AND ".join(
-                f"#report.#{field} = :{field}" if value else f"attribute_not_exists(#report.#{field})"
-                for field, value in same.items()
+            "is_newer": "#report.#sequence < :sequence",
+            "is_not_stale": "#report.#received_at > :heard_since",
+            # `boot` is among these, because `sequence` counts within one boot.
+            "is_otherwise_equal": " AND ".join(
+                f"#report.#{name} = :{name}" if name in stored else f"attribute_not_exists(#report.#{name})"
+                for name in codec.STABLE_ATTRIBUTES
             ),
         }
-        return self._keep_report(
+        compared = {name: stored[name] for name in (*codec.STABLE_ATTRIBUTES, "sequence") if name in stored}
+        return self._write_report(
             name,
+            role,
+            {f"report.{attribute}": value for attribute, value in codec.encode_heartbeat(report).items()},
             conditions,
-            "SET " + ", ".join(f"#report.#{field} = :{field}" for field in changing),
-            names={"#role": "role", "#name": "name"} | {f"#{field}": field for field in (*same, *changing)},
-            values={":role": to_attribute(role), ":heard_since": to_attribute(heard_since)}
-            | {f":{field}": value for field, value in (same | changing).items() if value},
+            {"heard_since": heard_since, **compared},
         )
 
     def replace_report(self, name: str, role: str, report: Report, before: Report | None) -> WriteResult:
-        """Keep `report` in the place of `before`, as `save_heartbeat` does, unless another came in between."""
-        names = {"#role": "role", "#name": "name", "#report": "report"}
-        values = {":role": to_attribute(role), ":report": to_attribute(encode_sparse(report))}
-        conditions = {
-            "somebody_tagged_it": "attribute_exists(#name)",
-            "the_caller_is_the_notebook": "#role = :role",
-        }
-        if before is None:
-            conditions["it_is_the_first"] = "attribute_not_exists(#report)"
-        else:
-            conditions["it_replaces_the_one_it_was_compared_with"] = (
-                "#report.#boot = :boot AND #report.#sequence = :sequence"
-            )
-            names |= {"#boot": "boot", "#sequence": "sequence"}
-            values |= {":boot": to_attribute(before.boot), ":sequence": to_attribute(before.sequence)}
-        return self._keep_report(name, conditions, "SET #report = :report", names=names, values=values)
+        """Write a report in place of `before`, unless another report was written since.
 
-    def _keep_report(
-        self, name: str, conditions: Mapping[str, str], update: str, *, names: dict[str, str], values: dict[str, Any]
+        role: as in `save_heartbeat`. before: the report that this one was compared with, None when there was none.
+        """
+        conditions = {"is_first": "attribute_not_exists(#report)"}
+        values: dict[str, Any] = {}
+        if before is not None:
+            conditions = {"replaces_before": "#report.#boot = :boot AND #report.#sequence = :sequence"}
+            values = {"boot": before.boot, "sequence": before.sequence}
+        return self._write_report(name, role, {"report": codec.encode_report(report)}, conditions, values)
+
+    def _write_report(
+        self,
+        name: str,
+        role: str,
+        changes: Mapping[str, Any],
+        conditions: dict[str, str],
+        values: Mapping[str, Any],
     ) -> WriteResult:
-        try:
-            answer = client("dynamodb").update_item(
-                TableName=self.name,
-                Key=key(NOTEBOOK, name.lower()),
-                UpdateExpression=update,
-                ConditionExpression=" AND ".join(conditions.values()),
-                ExpressionAttributeNames={"#report": "report"} | names,
-                ExpressionAttributeValues=values,
-                ReturnValues="ALL_NEW",
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )
-        except Exception as error:
-            if isinstance(error, ClientError) and code_of(error) == "ConditionalCheckFailedException":
-                item = item_of(cast(Any, error.response).get("Item") or {})
-                return WriteResult(False, record_of(item) if "name" in item else None)
-            raise (retryable(error) or error) from error
-        return WriteResult(True, record_of(item_of(answer["Attributes"])))
+        registered = {"is_registered": "attribute_exists(#name)", "role_matches": "#role = :role"}
+        outcome = self.update(
+            NOTEBOOK,
+            name.lower(),
+            set=changes,
+            condition=" AND ".join((registered | conditions).values()),
+            values={"role": role, **values},
+            returns="ALL_NEW",
+        )
+        written = not isinstance(outcome, Conflict)
+        item = outcome.item if isinstance(outcome, Conflict) else outcome
+        return WriteResult(written, codec.decode_record(item) if item and "name" in item else None)
 
     def claim_wake(self, record: Record, now: int) -> bool:
-        """Note that `record`'s notebook is being started for somebody; False when another request was faster."""
-        # Or it was this very claim, whose answer was lost, so that botocore sent it again. Two who ask in one second may both
-        # have it: SageMaker starts a notebook once.
-        nobody_was_faster = (
-            "#wake_at = :wake_before" if record.wake_at is not None else "attribute_not_exists(#wake_at)"
+        """Record that the API starts this notebook; False when another request has claimed the start before.
+
+        now: epoch seconds. Two requests in one second may both succeed: SageMaker starts a notebook once.
+        """
+        is_unclaimed = "attribute_not_exists(#wake_at)" if record.wake_at is None else "#wake_at = :wake_before"
+        outcome = self.update(
+            NOTEBOOK,
+            record.name.lower(),
+            set={"wake_at": now},
+            # The last alternative: botocore sent this very claim again because its answer was lost.
+            condition=f"attribute_exists(#name) AND ({is_unclaimed} OR #wake_at = :now)",
+            values={"now": now} | ({} if record.wake_at is None else {"wake_before": record.wake_at}),
         )
-        wake_before = {":wake_before": to_attribute(record.wake_at)} if record.wake_at is not None else {}
-        try:
-            client("dynamodb").update_item(
-                TableName=self.name,
-                Key=key(NOTEBOOK, record.name.lower()),
-                UpdateExpression="SET #wake_at = :now",
-                ConditionExpression=f"attribute_exists(#name) AND ({nobody_was_faster} OR #wake_at = :now)",
-                ExpressionAttributeNames={"#wake_at": "wake_at", "#name": "name"},
-                ExpressionAttributeValues={":now": to_attribute(now), **wake_before},
-            )
-        except Exception as error:
-            if isinstance(error, ClientError) and code_of(error) == "ConditionalCheckFailedException":
-                return False
-            raise (retryable(error) or error) from error
-        return True
+        return not isinstance(outcome, Conflict)
 
     def release_wake(self, record: Record) -> None:
-        """Take back `claim_wake` after a start that did not happen."""
-        try:
-            client("dynamodb").update_item(
-                TableName=self.name,
-                Key=key(NOTEBOOK, record.name.lower()),
-                UpdateExpression="REMOVE #wake_at",
-                ConditionExpression="attribute_exists(#name)",
-                ExpressionAttributeNames={"#wake_at": "wake_at", "#name": "name"},
-            )
-        except Exception as error:
-            if not (isinstance(error, ClientError) and code_of(error) == "ConditionalCheckFailedException"):
-                raise (retryable(error) or error) from error
+        """Undo `claim_wake` after a start that did not happen."""
+        self.update(NOTEBOOK, record.name.lower(), remove=["wake_at"], condition="attribute_exists(#name)")
 
     def save_route(self, name: str, route: BastionRoute) -> None:
-        """Write the bastion reconciler's part. A notebook without a record gets none: it is gone."""
-        try:
-            client("dynamodb").update_item(
-                TableName=self.name,
-                Key=key(NOTEBOOK, name.lower()),
-                UpdateExpression="SET #route = :route",
-                ConditionExpression="attribute_exists(pk)",
-                ExpressionAttributeNames={"#route": "route"},
-                ExpressionAttributeValues={":route": to_attribute(encode_sparse(route))},
-            )
-        except (ClientError, BotoCoreError) as error:
-            if code_of(error) != "ConditionalCheckFailedException":
-                raise (retryable(error) or error) from error
+        """Write the bastion reconciler's part of a record. A notebook whose record was deleted gets none."""
+        self.update(NOTEBOOK, name.lower(), set={"route": codec.encode_route(route)}, condition="attribute_exists(#pk)")
+
+    # ---- coordination
 
     def last_bastion_sync(self) -> int | None:
-        """When the bastion reconciler's last completed look at the whole fleet began (epoch seconds), or None."""
+        """Return when the last complete bastion sync began (epoch seconds), or None when there was none."""
         item = self.item(COORDINATION, BASTION_SYNC, consistent=True)
         return item["observed_from"] if item else None
 
     def save_bastion_sync(self, observed_from: int) -> None:
-        """Remember when a completed look at the whole fleet began."""
-        try:
-            client("dynamodb").update_item(
-                TableName=self.name,
-                Key=key(COORDINATION, BASTION_SYNC),
-                UpdateExpression="SET observed_from = :observed_from",
-                ExpressionAttributeValues={":observed_from": to_attribute(observed_from)},
-            )
-        except (ClientError, BotoCoreError) as error:
-            raise (retryable(error) or error) from error
+        """Record when a complete bastion sync began (epoch seconds)."""
+        self.update(COORDINATION, BASTION_SYNC, set={"observed_from": observed_from})
 
-    def forget(self, pk: str, sk: str) -> None:
-        """Delete one item; deleting what is not there is fine."""
+    # ---- items
+
+    def update(
+        self,
+        pk: str,
+        sk: str,
+        *,
+        set: Mapping[str, Any] | None = None,  # noqa: A002  the word of the expression
+        remove: Sequence[str] = (),
+        condition: str = "",
+        values: Mapping[str, Any] | None = None,
+        returns: Literal["NONE", "ALL_NEW", "UPDATED_OLD"] = "NONE",
+    ) -> dict[str, Any] | Conflict:
+        """Change attributes of one item, and leave the others unchanged. The item is created when it does not exist.
+
+        set: plain values, or `Increment`, by attribute; `part.attribute` within a part that exists.
+        remove: attributes to remove.
+        condition: a condition expression with `#name` for attributes and `:name` for `values`.
+        returns: which attributes to return (API reference, UpdateItem, `ReturnValues`).
+
+        Returns these attributes, or Conflict when the condition was false.
+        """
         try:
-            client("dynamodb").delete_item(TableName=self.name, Key=key(pk, sk))
-        except (ClientError, BotoCoreError) as error:
-            raise (retryable(error) or error) from error
+            response = call(
+                client("dynamodb").update_item,
+                TableName=self.name,
+                Key=key(pk, sk),
+                ReturnValues=returns,
+                **_expressions(set or {}, remove, condition, values or {}),
+            )
+        except ClientError as error:
+            if code_of(error) != CONDITION_FAILED:
+                raise
+            found: Any = error.response
+            return Conflict(item_of(found["Item"]) if found.get("Item") else None)
+        return item_of(response.get("Attributes", {}))
+
+    def delete(self, pk: str, sk: str, *, condition: str = "", values: Mapping[str, Any] | None = None) -> None:
+        """Delete one item, if there is one and the condition is true. condition, values: as in `update`."""
+        try:
+            call(
+                client("dynamodb").delete_item,
+                TableName=self.name,
+                Key=key(pk, sk),
+                **_expressions(condition=condition, values=values or {}),
+            )
+        except ClientError as error:
+            if code_of(error) != CONDITION_FAILED:
+                raise
+
+    def put(self, pk: str, sk: str, attributes: Mapping[str, Any]) -> None:
+        """Write a whole item from plain values, in place of the one that has this key."""
+        item = key(pk, sk) | {name: to_attribute(value) for name, value in attributes.items()}
+        call(client("dynamodb").put_item, TableName=self.name, Item=item)
 
     def item(self, pk: str, sk: str, *, consistent: bool = False) -> dict[str, Any] | None:
-        """One item as plain values, or None."""
-        try:
-            answer = client("dynamodb").get_item(TableName=self.name, Key=key(pk, sk), ConsistentRead=consistent)
-        except Exception as error:
-            raise (retryable(error) or error) from error
-        return item_of(answer["Item"]) if "Item" in answer else None
+        """Return one item as plain values, or None."""
+        response = call(client("dynamodb").get_item, TableName=self.name, Key=key(pk, sk), ConsistentRead=consistent)
+        return item_of(response["Item"]) if "Item" in response else None
 
     def items_at(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any] | None]:
-        """The items with these keys as they are now, None for one that is not there. One request for each 100.
+        """Return the current items with these keys (pk, sk), None for one that does not exist. One request for each 100.
 
-        RetryableError when DynamoDB leaves some out whenever it is asked: what was not read is not absent.
+        Raises RetryableError when DynamoDB leaves some out of every answer: what was not read is not absent.
         """
         found: dict[tuple[str, str], dict[str, Any] | None] = dict.fromkeys(keys)
-        waiting = list(found)
-        for start in range(0, len(waiting), BATCH):
-            for item in self._batch(waiting[start : start + BATCH]):
+        pending = list(found)
+        for start in range(0, len(pending), BATCH):
+            for item in self._batch(pending[start : start + BATCH]):
                 found[item["pk"], item["sk"]] = item
         return found
 
     def _batch(self, keys: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-        asked: Any = {self.name: {"Keys": [key(pk, sk) for pk, sk in keys], "ConsistentRead": True}}
+        requested: Any = {self.name: {"Keys": [key(pk, sk) for pk, sk in keys], "ConsistentRead": True}}
         for _ in range(TRIES):
-            try:
-                answer = client("dynamodb").batch_get_item(RequestItems=asked)
-            except Exception as error:
-                raise (retryable(error) or error) from error
-            yield from map(item_of, answer["Responses"].get(self.name, ()))
-            asked = answer.get("UnprocessedKeys")
-            if not asked:
+            response = call(client("dynamodb").batch_get_item, RequestItems=requested)
+            yield from map(item_of, response["Responses"].get(self.name, ()))
+            requested = response.get("UnprocessedKeys")
+            if not requested:
                 return
-        raise RetryableError(f"BatchGetItem: {len(asked[self.name]['Keys'])} of {len(keys)} keys were not read")
+        raise RetryableError(f"BatchGetItem: {len(requested[self.name]['Keys'])} of {len(keys)} keys were not read")
 
     def items(self, pk: str, *, consistent: bool = False, only: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-        """All items of one partition, page by page. only: the attributes wanted, `part.attribute` within a part."""
-        given: dict[str, Any] = {}
+        """Yield all items of one partition, page by page. only: the stored attributes wanted, `part.attribute` within a part."""
+        optional: dict[str, Any] = {}
         if only:
-            # Each name is aliased, because many are reserved words in expressions.
             names = dict.fromkeys(name for path in only for name in path.split("."))
-            given["ProjectionExpression"] = ", ".join("#" + path.replace(".", ".#") for path in only)
-            given["ExpressionAttributeNames"] = {f"#{name}": name for name in names}
+            optional["ProjectionExpression"] = ", ".join("#" + path.replace(".", ".#") for path in only)
+            optional["ExpressionAttributeNames"] = {f"#{name}": name for name in names}
         while True:
-            try:
-                page = client("dynamodb").query(
-                    TableName=self.name,
-                    KeyConditionExpression="pk = :pk",
-                    ExpressionAttributeValues={":pk": {"S": pk}},
-                    ConsistentRead=consistent,
-                    **given,
-                )
-            except Exception as error:
-                raise (retryable(error) or error) from error
-            for attributes in page["Items"]:
-                yield item_of(attributes)
+            page = call(
+                client("dynamodb").query,
+                TableName=self.name,
+                KeyConditionExpression="pk = :pk",
+                ExpressionAttributeValues={":pk": {"S": pk}},
+                ConsistentRead=consistent,
+                **optional,
+            )
+            yield from map(item_of, page["Items"])
             if "LastEvaluatedKey" not in page:
                 return
-            given["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+            optional["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+
+def _expressions(
+    changes: Mapping[str, Any] = MappingProxyType({}),
+    removed: Sequence[str] = (),
+    condition: str = "",
+    values: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return the expression parameters of an UpdateItem or DeleteItem. DynamoDB refuses empty and unused ones."""
+    update = []
+    if changes:
+        update.append("SET " + ", ".join(_assignment(path, value) for path, value in changes.items()))
+    if removed:
+        update.append("REMOVE " + ", ".join(f"#{name}" for name in removed))
+    # `name`, `state` and others are reserved words in expressions, so every name has an alias.
+    names = [name for path in changes for name in path.split(".")] + [*removed, *_ALIAS.findall(condition)]
+    sent = {f":{name}": to_attribute(value) for name, value in values.items()}
+    sent |= {_placeholder(path): to_attribute(_operand(value)) for path, value in changes.items()}
+    parameters = {
+        "UpdateExpression": " ".join(update),
+        "ConditionExpression": condition,
+        "ExpressionAttributeNames": {f"#{name}": name for name in names},
+        "ExpressionAttributeValues": sent,
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD" if condition else "",
+    }
+    return {name: value for name, value in parameters.items() if value}
+
+
+def _placeholder(path: str) -> str:
+    return ":new_" + path.replace(".", "_")
+
+
+def _operand(value: Any) -> Any:
+    return value.by if isinstance(value, Increment) else value
+
+
+def _assignment(path: str, value: Any) -> str:
+    target = "#" + path.replace(".", ".#")
+    return f"{target} = {f'{target} + ' if isinstance(value, Increment) else ''}{_placeholder(path)}"

@@ -9,52 +9,22 @@ from aws_lambda_powertools import Logger
 
 from notebook_ssh.adapters import backups, sagemaker
 from notebook_ssh.controllers.dependencies import Dependencies
-from notebook_ssh.planning.notebook import (
-    PACED,
+from notebook_ssh.planning.actions import (
     Action,
     Attach,
     BackupScript,
     CreateLifecycleConfig,
     DeleteLifecycleConfig,
     Detach,
-    EndBackUps,
-    KeepBackUps,
-    LifecycleConfig,
+    ExpireBackups,
     RemoveTag,
     Start,
     Stop,
     WriteScript,
-    describe,
 )
+from notebook_ssh.planning.observation import LifecycleConfig
 
 logger = Logger(child=True)
-
-
-def locks_of(actions: Iterable[Action]) -> frozenset[str]:
-    """What the SageMaker writes among the actions change: nobody else may be at it meanwhile. Empty when there is none."""
-    return frozenset(name for action in actions for name in _locks_of(action))
-
-
-def lifecycle_config_lock(name: str) -> str:
-    """What the configuration `name` is held as (`Turns.alone`)."""
-    return f"configuration/{name}"
-
-
-def _locks_of(action: Action) -> tuple[str, ...]:
-    match action:
-        case WriteScript(lifecycle_config) | DeleteLifecycleConfig(lifecycle_config):
-            return (lifecycle_config_lock(lifecycle_config.name),)
-        case CreateLifecycleConfig(name):
-            return (lifecycle_config_lock(name),)
-        case Attach(notebook, lifecycle_config):
-            # Held as well, so that nobody finds it unused and deletes it.
-            return f"notebook/{notebook.lower()}", lifecycle_config_lock(lifecycle_config)
-        case Detach(notebook) | Stop(notebook) | Start(notebook):
-            return (f"notebook/{notebook.lower()}",)
-        case BackupScript() | KeepBackUps() | EndBackUps() | RemoveTag():
-            return ()
-        case _:
-            assert_never(action)
 
 
 def apply(actions: Iterable[Action], deps: Dependencies, now: int, slot: int | None) -> LifecycleConfig | None:
@@ -65,10 +35,10 @@ def apply(actions: Iterable[Action], deps: Dependencies, now: int, slot: int | N
     """
     written = None
     for action in actions:
-        if isinstance(action, PACED):
+        if action.rate_limited:
             _wait_for_slot(action, deps, slot)
             slot = None
-        logger.info(describe(action), extra={"reason": action.reason})
+        logger.info(str(action), extra={"reason": action.reason})
         written = _do(action, deps, now) or written
     return written
 
@@ -76,15 +46,19 @@ def apply(actions: Iterable[Action], deps: Dependencies, now: int, slot: int | N
 def _wait_for_slot(action: Action, deps: Dependencies, slot: int | None) -> None:
     """Wait for the slot and verify what is about to change; wait for another slot if that took longer than this one lasts."""
     while True:
-        slot = deps.turns.keep(slot)
-        match action:
-            case WriteScript(lifecycle_config):
-                sagemaker.verify_unchanged(lifecycle_config)
-            case Attach(notebook):
-                sagemaker.verify_detached(notebook)
-        if not deps.turns.missed(slot):
+        slot = deps.slots.wait_for(slot)
+        _verify(action)
+        if not deps.slots.is_expired(slot):
             return
         slot = None
+
+
+def _verify(action: Action) -> None:
+    """Check right before a write what the plan rests on, where SageMaker would not refuse the write itself."""
+    if isinstance(action, WriteScript):
+        sagemaker.verify_unchanged(action.lifecycle_config)
+    elif isinstance(action, Attach):
+        sagemaker.verify_detached(action.notebook)
 
 
 def _do(action: Action, deps: Dependencies, now: int) -> LifecycleConfig | None:
@@ -97,10 +71,8 @@ def _do(action: Action, deps: Dependencies, now: int) -> LifecycleConfig | None:
             sagemaker.create_lifecycle_config(name, on_create, on_start, deps.settings.stack)
         case DeleteLifecycleConfig(lifecycle_config):
             sagemaker.delete_lifecycle_config(lifecycle_config)
-        case KeepBackUps(name):
-            backups.set_backup_expiry(deps.table, name, None)
-        case EndBackUps(name):
-            backups.set_backup_expiry(deps.table, name, now + backups.BACKUP_RETENTION_S)
+        case ExpireBackups(name, after):
+            backups.set_backup_expiry(deps.table, name, None if after is None else now + after)
         case Attach(notebook, name):
             sagemaker.attach(notebook, name)
         case Detach(notebook):

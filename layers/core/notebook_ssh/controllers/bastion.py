@@ -14,17 +14,17 @@ from notebook_ssh.errors import RetryableError, TerminalError
 from notebook_ssh.model.record import BastionRoute, Record
 from notebook_ssh.model.status import status_key, status_of
 from notebook_ssh.planning.bastion import (
+    BastionPlan,
     Desired,
     Outcome,
-    Plan,
     changed_routes,
     desired_rules,
-    plan,
+    plan_bastion,
     resources_to_read,
     uses_bastion,
 )
 from notebook_ssh.settings import Settings
-from notebook_ssh.triggers.events import ReconcileNotebook, to_message
+from notebook_ssh.triggers.requests import ReconcileNotebook, to_message
 
 logger = Logger(child=True)
 
@@ -38,7 +38,7 @@ def reconcile_bastion(settings: Settings, table: Table, now: int, correlation_id
     fleet, complete = _read_fleet(table)
     network = ec2.observe(settings.stack, resources_to_read(fleet, settings.bastion, now))
     desired = desired_rules(fleet, settings.bastion, network, settings.stack, now)
-    changes = plan(desired, network.rules, settings.stack, complete=complete)
+    changes = plan_bastion(desired, network.rules, settings.stack, complete=complete)
     if settings.dry_run:
         logger.info("dry run", extra={"plan": _reasons(changes)})
         outcome = Outcome(in_effect=changes.satisfied)
@@ -94,12 +94,12 @@ def _status_key(record: Record, settings: Settings, now: int) -> str:
     return status_key(status_of(record, now, settings.sync_seconds, settings.tag_key))
 
 
-def _reasons(changes: Plan) -> list[str]:
+def _reasons(changes: BastionPlan) -> list[str]:
     authorized = [f"authorize {authorization.rule}: {authorization.reason}" for authorization in changes.authorizations]
     return authorized + [f"revoke {revocation.found.rule}: {revocation.reason}" for revocation in changes.revocations]
 
 
-def _log_changes(changes: Plan) -> None:
+def _log_changes(changes: BastionPlan) -> None:
     for authorization in changes.authorizations:
         logger.info("authorize rule", extra={"rule": str(authorization.rule), "reason": authorization.reason})
     for revocation in changes.revocations:

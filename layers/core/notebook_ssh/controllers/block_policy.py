@@ -10,7 +10,7 @@ from pathlib import Path
 from notebook_ssh import __version__
 from notebook_ssh.model.block_program import BlockSettings, render_block
 from notebook_ssh.model.managed_block import Block
-from notebook_ssh.planning.notebook import BlockPolicy
+from notebook_ssh.planning.observation import BlockPolicy
 from notebook_ssh.settings import Settings
 
 LAYER = "/opt/notebook_agent"

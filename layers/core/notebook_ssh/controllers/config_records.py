@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.controllers.observe import remember
-from notebook_ssh.planning.notebook import Action, LifecycleConfig, LifecycleConfigRecord
+from notebook_ssh.planning.actions import Action
+from notebook_ssh.planning.observation import LifecycleConfig, LifecycleConfigRecord
 
 
 def record_before(
@@ -17,7 +18,7 @@ def record_before(
 ) -> None:
     """Record that this stack changes a configuration, so that the sweep finds it if this process dies meanwhile."""
     if before is None and after is not None and actions:
-        cache.keep(LifecycleConfigRecord(after.name))
+        cache.save(LifecycleConfigRecord(after.name))
 
 
 def record_after(
@@ -31,6 +32,6 @@ def record_after(
         remember(written, cache.at)
         after = after and replace(after, modified=written.modified)
     if after is None and before is not None:
-        cache.forget(before.name)
+        cache.delete(before.name)
     elif after is not None and after != before:
-        cache.keep(after)
+        cache.save(after)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from notebook_ssh.adapters.lease import Leases
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.adapters.write_slots import Turns
-from notebook_ssh.planning.notebook import BlockPolicy
+from notebook_ssh.adapters.write_slots import WriteSlots
+from notebook_ssh.planning.observation import BlockPolicy
 from notebook_ssh.settings import Settings
 
 
@@ -18,6 +19,7 @@ class Dependencies:
     settings: Settings
     policy: BlockPolicy
     table: Table
-    turns: Turns
+    slots: WriteSlots
+    leases: Leases
     clock: Callable[[], int]  # epoch seconds
     correlation_id: str = ""  # the ids of the messages that are being processed

@@ -45,22 +45,22 @@ def carry_out(
     """Observe and plan with `plan`, then `apply` it; returns the plan that was applied, and what `apply` returned.
 
     A plan with locks is applied under leases of them, in a write slot (its moment, epoch milliseconds, is passed to
-    `apply`). What was observed before the wait may have changed meanwhile, so it is observed and planned again, unless
-    the writes verify that themselves. Raises SlotUnavailableError when there is no slot within the time that is left,
-    when another worker holds a lease, or when the second plan needs locks that are not held.
+    `apply`). What was observed before the wait may have changed by then, so it is observed and planned again, unless the
+    writes verify that themselves. Raises SlotUnavailableError when there is no slot within the time that is left or the
+    second plan needs locks that are not held, and LeaseHeldError when another worker holds a lease.
     """
     planned = plan(cache)
     locks = planned.locks
     if not locks:
         return planned, apply(planned, None)
-    with deps.turns.alone(*locks):
+    with deps.leases.lease(*locks):
         reobserve = not planned.verified_on_write
-        slot = deps.turns.take(ahead=PREPARE_MS + (REOBSERVE_MS if reobserve else 0))
+        slot = deps.slots.reserve(ahead=PREPARE_MS + (REOBSERVE_MS if reobserve else 0))
         if reobserve or planned.cache.is_expired(slot // 1000):
-            deps.turns.wait_until(slot - PREPARE_MS - REOBSERVE_MS)
+            deps.slots.wait_until(slot - PREPARE_MS - REOBSERVE_MS)
             fresh = RecordCache(deps.table, deps.clock())
             planned.prefetch(fresh)
             planned = plan(fresh)
         if not planned.locks <= locks:
-            raise SlotUnavailableError("what the new plan writes to", after=1)
+            raise SlotUnavailableError("the plan needs other leases now", retry_after=1)
         return planned, apply(planned, slot)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from notebook_ssh.adapters import sqs
 from notebook_ssh.controllers.dependencies import Dependencies
-from notebook_ssh.model.record import Mode, Record
+from notebook_ssh.model.record import Record
+from notebook_ssh.model.spec import Mode
 from notebook_ssh.planning.drift import LONGEST_DELAY
-from notebook_ssh.planning.notebook import Plan
-from notebook_ssh.triggers.events import ReconcileLifecycleConfig, ReconcileNotebook, to_message
+from notebook_ssh.planning.notebook import NotebookPlan
+from notebook_ssh.triggers.requests import ReconcileLifecycleConfig, ReconcileNotebook, to_message
 
 
 def send(requests: tuple[ReconcileNotebook | ReconcileLifecycleConfig, ...], deps: Dependencies, now: int) -> None:
@@ -15,7 +16,7 @@ def send(requests: tuple[ReconcileNotebook | ReconcileLifecycleConfig, ...], dep
     sqs.send(deps.settings.notebook_queue, (to_message(request, now, deps.correlation_id) for request in requests))
 
 
-def send_follow_ups(before: Record | None, plan: Plan, deps: Dependencies, now: int) -> None:
+def send_follow_ups(before: Record | None, plan: NotebookPlan, deps: Dependencies, now: int) -> None:
     """Queue what the change of a notebook concerns: other resources, the end of its access, the bastion's rules."""
     after = plan.record
     send(plan.follow_ups, deps, now)

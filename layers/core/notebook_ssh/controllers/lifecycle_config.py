@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from aws_lambda_powertools import Logger
 
 from notebook_ssh.adapters.record_cache import RecordCache
-from notebook_ssh.controllers.apply import apply, lifecycle_config_lock, locks_of
+from notebook_ssh.controllers.apply import apply
 from notebook_ssh.controllers.config_records import record_after, record_before
 from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.controllers.exclusive import carry_out
 from notebook_ssh.controllers.follow_ups import send
 from notebook_ssh.controllers.observe import observe_lifecycle_config
-from notebook_ssh.planning.notebook import (
-    LifecycleConfigObservation,
-    LifecycleConfigPlan,
-    plan_lifecycle_config,
-    reasons,
-)
+from notebook_ssh.planning.actions import lifecycle_config_lock, locks_of, reasons
+from notebook_ssh.planning.lifecycle_config import LifecycleConfigPlan, plan_lifecycle_config
+from notebook_ssh.planning.observation import LifecycleConfigObservation
 
 logger = Logger(child=True)
 

@@ -25,7 +25,7 @@ def respond(event: Event, settings: Settings, now: int) -> Response:
 
 
 def _list(event: Event, settings: Settings, now: int) -> Response:
-    records = Table(settings.table).records(only=STATUS)
+    records = Table(settings.table).records(only=STATUS, on_unreadable=_log_unreadable)
     entries = [views.list_entry(record, now, settings) for record in records]
     return Response(json_text(entries))
 
@@ -107,10 +107,16 @@ def _connection(event: Event, settings: Settings, now: int) -> Connection:
 
 
 def _connections(settings: Settings, now: int) -> Iterator[Connection]:
-    for record in Table(settings.table).records(only=(*STATUS, "report.host_keys")):
+    for record in Table(settings.table).records(only=(*STATUS, "report.host_keys"), on_unreadable=_log_unreadable):
         connection = views.connection_for(record, now, settings)
         if connection:
             yield connection
+
+
+def _log_unreadable(error: Exception) -> None:
+    from aws_lambda_powertools import Logger  # on demand: see functions/lookup_api/handler.py
+
+    Logger(child=True).warning("record left out", extra={"reason": str(error)})
 
 
 def _text(text: str) -> Response:

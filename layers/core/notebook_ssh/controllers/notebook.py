@@ -9,7 +9,7 @@ from aws_lambda_powertools import Logger
 
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.adapters.table import NOTEBOOK, Table
-from notebook_ssh.controllers.apply import apply, locks_of
+from notebook_ssh.controllers.apply import apply
 from notebook_ssh.controllers.config_records import record_after, record_before
 from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.controllers.exclusive import carry_out
@@ -18,18 +18,11 @@ from notebook_ssh.controllers.observe import observe_notebook
 from notebook_ssh.controllers.status_updates import publish_change, tags_to_write, write_status_tags
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.record import Record
-from notebook_ssh.planning.drift import NotebookSummary, fingerprint
-from notebook_ssh.planning.notebook import (
-    INACTIVE_RECORD_TTL_S,
-    PACED,
-    NotebookObservation,
-    Plan,
-    WriteScript,
-    has_changed,
-    is_inactive,
-    plan_notebook,
-    reasons,
-)
+from notebook_ssh.planning.actions import WriteScript, locks_of, reasons
+from notebook_ssh.planning.drift import fingerprint
+from notebook_ssh.planning.facts import INACTIVE_RECORD_TTL_S, has_changed, is_inactive
+from notebook_ssh.planning.notebook import NotebookPlan, plan_notebook
+from notebook_ssh.planning.observation import NotebookObservation, NotebookSummary
 from notebook_ssh.settings import Settings
 
 logger = Logger(child=True)
@@ -49,7 +42,7 @@ class Reconciliation:
     cache: RecordCache
     observed: NotebookObservation
     tags: Mapping[str, str]
-    plan: Plan
+    plan: NotebookPlan
 
     @property
     def locks(self) -> frozenset[str]:
@@ -62,7 +55,7 @@ class Reconciliation:
 
         What is removed, attached, stopped or started depends on more than that, and nothing keeps it from changing.
         """
-        writes = (action for action in self.plan.actions if isinstance(action, PACED))
+        writes = (action for action in self.plan.actions if action.rate_limited)
         return self.observed.users is None and all(isinstance(action, WriteScript) for action in writes)
 
     def prefetch(self, cache: RecordCache) -> None:
@@ -111,7 +104,7 @@ def _apply(planned: Reconciliation, deps: Dependencies, slot: int | None) -> Non
         if saved and desired_tags is not None:
             write_status_tags(record.arn, desired_tags, tags, deps.settings)
     elif observed.record:
-        deps.table.forget(NOTEBOOK, observed.record.name.lower())
+        deps.table.delete(NOTEBOOK, observed.record.name.lower())
     send_follow_ups(observed.record, plan, deps, now)
     if not saved:
         raise RecordConflictError(observed.name)
@@ -136,7 +129,7 @@ def _only_record(planned: Reconciliation, deps: Dependencies) -> None:
         if not _save(record, observed.record, deps.table, planned.cache.at):
             raise RecordConflictError(record.name)
     elif observed.record:
-        deps.table.forget(NOTEBOOK, observed.record.name.lower())
+        deps.table.delete(NOTEBOOK, observed.record.name.lower())
 
 
 def _fingerprint(observed: NotebookObservation, tags: Mapping[str, str], settings: Settings) -> str:

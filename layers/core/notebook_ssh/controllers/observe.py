@@ -8,18 +8,17 @@ from dataclasses import replace
 from notebook_ssh.adapters import sagemaker
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.errors import NotFoundError
-from notebook_ssh.model.record import OWNER_TAG, Mode, NotebookSpec
-from notebook_ssh.model.spec import parse_spec
-from notebook_ssh.planning.notebook import (
+from notebook_ssh.model.record import OWNER_TAG
+from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec
+from notebook_ssh.planning.observation import (
     BlockPolicy,
     LifecycleConfig,
     LifecycleConfigObservation,
     LifecycleConfigRecord,
     NotebookObservation,
     Users,
-    is_in_place,
-    needs_users,
 )
+from notebook_ssh.planning.script import is_in_place, needs_users
 
 SCRIPT_CACHE_S = 60
 """Seconds for which a script that this process has read counts as unchanged, unless the table has heard of a change."""

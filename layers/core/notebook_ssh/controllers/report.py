@@ -20,7 +20,8 @@ from notebook_ssh.http_api.handling import (
     json_text,
     notebook_name,
 )
-from notebook_ssh.model.record import Mode, Record, Report
+from notebook_ssh.model.record import Record, Report
+from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.ssh_keys import admitted
 from notebook_ssh.model.status import Code, status_key, status_of
 from notebook_ssh.reports.report import (
@@ -38,7 +39,7 @@ from notebook_ssh.reports.report import (
     role_of_caller,
 )
 from notebook_ssh.settings import Settings
-from notebook_ssh.triggers.events import ReconcileNotebook, to_message
+from notebook_ssh.triggers.requests import ReconcileNotebook, to_message
 
 TRIES = 3
 """How often a report is weighed anew because another one came in between."""
@@ -75,7 +76,7 @@ def _store(name: str, role: str, report: Report, settings: Settings, now: int) -
     table = Table(settings.table)
     known = table.save_heartbeat(name, role, report, heard_since=heartbeat_deadline(now, settings.sync_seconds))
     for _ in range(TRIES):
-        if known.config_record:
+        if known.written:
             return known.record
         match accept(known.record, role, report):
             case Unregistered():
@@ -97,7 +98,7 @@ def _store(name: str, role: str, report: Report, settings: Settings, now: int) -
             case Accepted(changed, before):
                 old = known.record
                 known = table.replace_report(name, role, changed, before)
-                if known.config_record and known.record and old:
+                if known.written and known.record and old:
                     _request_status_update(old, known.record, settings, now)
             case verdict:
                 assert_never(verdict)

@@ -10,17 +10,18 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from notebook_ssh.adapters import sqs
+from notebook_ssh.adapters.lease import LeaseHeldError
 from notebook_ssh.adapters.record_cache import RecordCache
-from notebook_ssh.adapters.sagemaker import InvalidStateError
 from notebook_ssh.adapters.write_slots import SlotUnavailableError
 from notebook_ssh.controllers import observe
 from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.controllers.lifecycle_config import reconcile_lifecycle_config
 from notebook_ssh.controllers.notebook import RecordConflictError, reconcile_notebook
-from notebook_ssh.errors import NotFoundError, RetryableError
-from notebook_ssh.planning.notebook import includes_change
+from notebook_ssh.errors import InvalidStateError, NotFoundError, RetryableError
+from notebook_ssh.planning.lifecycle_config import includes_change
 from notebook_ssh.triggers.correlation import correlation_of_messages
-from notebook_ssh.triggers.events import ReconcileLifecycleConfig, ReconcileNotebook, merge, parse_event, to_message
+from notebook_ssh.triggers.events import parse_event
+from notebook_ssh.triggers.requests import ReconcileLifecycleConfig, ReconcileNotebook, merge, to_message
 
 logger = Logger(child=True)
 
@@ -58,7 +59,7 @@ def process(messages: list[Mapping[str, Any]], deps: Dependencies, caller: str) 
     failed: set[str] = set()
     cache: RecordCache | None = None
     for number, (request, causes) in enumerate(requests.items()):
-        if deps.turns.over():
+        if deps.slots.out_of_time():
             _requeue(dict(list(requests.items())[number:]), 1, deps)
             break
         if (
@@ -132,12 +133,9 @@ def _reconcile_if_new(
     deps: Dependencies,
     cache: RecordCache,
 ) -> bool:
-    """Look, unless all was seen already. False when the messages shall be delivered again."""
+    """Reconcile, unless an earlier run covered all messages. False: deliver the messages again."""
     ids = correlation_of_messages(messages)
     with logger.append_context_keys(resource=request.name, trigger=request.reason, correlation_id=ids):
-        if _is_covered(request, messages, cache):
-            logger.info("already covered")
-            return True
         return _reconcile(request, messages, replace(deps, correlation_id=ids), cache)
 
 
@@ -147,16 +145,19 @@ def _reconcile(
     deps: Dependencies,
     cache: RecordCache,
 ) -> bool:
-    """False when it came to no end and nobody will look again by himself."""
+    """False when it did not finish and no other message will cause it to be retried."""
     try:
+        if _is_covered(request, messages, cache):
+            logger.info("already covered")
+            return True
         if isinstance(request, ReconcileNotebook):
             lifecycle_config = reconcile_notebook(request.name, deps, cache)
             _last_runs[request.name.lower()] = LastRun(cache.at, lifecycle_config)
         else:
             reconcile_lifecycle_config(request.name, deps, cache)
-    except SlotUnavailableError as later:
+    except (SlotUnavailableError, LeaseHeldError) as later:
         logger.info("deferred", extra={"reason": str(later)})
-        _requeue({request: messages}, later.after, deps)
+        _requeue({request: messages}, later.retry_after, deps)
     except RecordConflictError as later:
         logger.info("deferred", extra={"reason": str(later)})
         _requeue({request: messages}, 1, deps)

@@ -16,9 +16,14 @@ from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import status_keys
 from notebook_ssh.model.status import Code, status_key
-from notebook_ssh.planning.notebook import STATUS_TAG_INTERVAL, current_status_tags, desired_status_tags, status_change
+from notebook_ssh.planning.status_tags import (
+    STATUS_TAG_INTERVAL,
+    current_status_tags,
+    desired_status_tags,
+    status_change,
+)
 from notebook_ssh.settings import Settings
-from notebook_ssh.triggers.events import ReconcileNotebook
+from notebook_ssh.triggers.requests import ReconcileNotebook
 
 logger = Logger(child=True)
 

@@ -12,22 +12,18 @@ from botocore.exceptions import ClientError
 from notebook_ssh.adapters import backups, ec2, sagemaker
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.adapters.table import CONFIGURATION, NOTEBOOK
-from notebook_ssh.controllers.apply import apply, locks_of
+from notebook_ssh.controllers.apply import apply
 from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.controllers.exclusive import carry_out
 from notebook_ssh.controllers.observe import observe_lifecycle_config
 from notebook_ssh.errors import NotFoundError, Problem, RetryableError
+from notebook_ssh.model.network import Ec2Query
 from notebook_ssh.model.record import Record
-from notebook_ssh.planning import bastion
-from notebook_ssh.planning.bastion import Desired, Ec2Query
-from notebook_ssh.planning.notebook import (
-    Action,
-    NotebookObservation,
-    WriteScript,
-    current_status_tags,
-    plan_attachment_teardown,
-    plan_script_teardown,
-)
+from notebook_ssh.planning.actions import Action, WriteScript, locks_of
+from notebook_ssh.planning.bastion import Desired, plan_bastion
+from notebook_ssh.planning.observation import NotebookObservation
+from notebook_ssh.planning.status_tags import current_status_tags
+from notebook_ssh.planning.teardown import plan_attachment_teardown, plan_script_teardown
 
 logger = Logger(child=True)
 
@@ -62,17 +58,21 @@ class TeardownResult:
 def run(request: str, deps: Dependencies) -> TeardownResult:
     """Serve CloudFormation's request: `Delete` undoes everything; any other lets the stack's functions write again."""
     if request != "Delete":
-        deps.turns.cancel_teardown()
+        deps.slots.cancel_teardown()
         return TeardownResult()
-    deps.turns.close()
+    deps.slots.begin_teardown()
     return tear_down(deps)
 
 
 def tear_down(deps: Dependencies) -> TeardownResult:
     """Undo everything: scripts first, since they matter most; then attachments, tags, records; then the default config, rules."""
     result = TeardownResult()
-    records = list(deps.table.records(consistent=True))
-    names = {config_record.name for config_record in backups.config_records(deps.table)} | {deps.policy.default_config}
+
+    def unreadable(error: Exception) -> None:
+        result.failed.append(f"{error}.")
+
+    records = list(deps.table.records(consistent=True, on_unreadable=unreadable))
+    names = {record.name for record in backups.config_records(deps.table, unreadable)} | {deps.policy.default_config}
     names |= {record.lifecycle_config for record in records if record.lifecycle_config}
     _until_done(sorted(names), lambda name: _restore_script(name, deps, result), deps, result)
     _until_done(records, lambda record: _release_notebook(record, deps, result), deps, result)
@@ -88,7 +88,7 @@ def _until_done(things: list[T], one: Callable[[T], None], deps: Dependencies, r
     while waiting:
         again: list[tuple[T, str]] = []
         for number, thing in enumerate(waiting):
-            if deps.turns.remaining() < LAST_ROUND:
+            if deps.slots.remaining() < LAST_ROUND:
                 again += [(rest, "there was no time left") for rest in waiting[number:]]
                 break
             try:
@@ -97,11 +97,11 @@ def _until_done(things: list[T], one: Callable[[T], None], deps: Dependencies, r
                 logger.warning("failed, will be retried", extra={"thing": _name(thing), "reason": str(error)})
                 again.append((thing, str(error)))
         waiting = [thing for thing, _ in again]
-        if waiting and deps.turns.remaining() < LAST_ROUND + BETWEEN_ROUNDS * 1000:
+        if waiting and deps.slots.remaining() < LAST_ROUND + BETWEEN_ROUNDS * 1000:
             result.failed += [f"{_name(thing)}: {reason}." for thing, reason in again]
             return
         if waiting:
-            deps.turns.sleep(BETWEEN_ROUNDS)
+            deps.slots.sleep(BETWEEN_ROUNDS)
 
 
 def _name(thing: object) -> str:
@@ -148,7 +148,7 @@ def _restore_script(name: str, deps: Dependencies, result: TeardownResult) -> No
         if wants_none and written is not None and written.on_start is not None:
             # SageMaker did not clear the hook.
             result.warnings.append(f"{planned.name} had no on-start script; it has one now that does nothing.")
-        deps.table.forget(CONFIGURATION, planned.name)
+        deps.table.delete(CONFIGURATION, planned.name)
 
     carry_out(RecordCache(deps.table, deps.clock()), plan, apply_plan, deps)
 
@@ -179,7 +179,7 @@ def _release_notebook(record: Record, deps: Dependencies, result: TeardownResult
             apply(planned.plan, deps, deps.clock(), slot)
         if planned.status_tags:
             sagemaker.remove_tags(planned.arn, *planned.status_tags)
-        deps.table.forget(NOTEBOOK, record.name.lower())
+        deps.table.delete(NOTEBOOK, record.name.lower())
 
     carry_out(RecordCache(deps.table, deps.clock()), plan, apply_plan, deps)
 
@@ -188,5 +188,5 @@ def _revoke_rules(deps: Dependencies, result: TeardownResult) -> None:
     """Revoke every rule that carries this stack's tag. Rules of others stay, also equal ones."""
     stack = deps.settings.stack
     network = ec2.observe(stack, Ec2Query())
-    outcome = ec2.apply(bastion.plan(Desired(), network.rules, stack, complete=True), stack)
+    outcome = ec2.apply(plan_bastion(Desired(), network.rules, stack, complete=True), stack)
     result.failed += [problem.message for problem in outcome.not_revoked.values()]

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import BotoCoreError, ClientError
 
-from notebook_ssh.adapters.clients import client, message_of, retryable
+from notebook_ssh.adapters.clients import call, client
 from notebook_ssh.adapters.table import Table
+from notebook_ssh.errors import InvalidStateError, NotFoundError
 from notebook_ssh.http_api.handling import HttpError, Response, json_text, notebook_name
 from notebook_ssh.http_api.views import status_json
 from notebook_ssh.model.record import Record
-from notebook_ssh.model.status import Wake, status_of, wake
+from notebook_ssh.model.status import status_of
+from notebook_ssh.model.wake import Wake, wake
 from notebook_ssh.settings import Settings
 
 logger = Logger(child=True)
@@ -52,15 +53,15 @@ def respond(event: Mapping[str, Any], settings: Settings, now: int) -> Response:
 def _started(record: Record, table: Table) -> bool:
     """Ask SageMaker to start the notebook. False when it is no longer in a state to be started: somebody was faster."""
     try:
-        client("sagemaker").start_notebook_instance(NotebookInstanceName=record.name)
-    except (ClientError, BotoCoreError) as error:
-        if isinstance(error, ClientError) and "Unable to transition" in message_of(error):
-            return False
-        # The start did not happen, so the next one to ask may have it.
+        call(client("sagemaker").start_notebook_instance, NotebookInstanceName=record.name)
+    except InvalidStateError:
+        return False
+    except Exception as error:
+        # The start did not happen, so the next request may claim it.
         table.release_wake(record)
-        if isinstance(error, ClientError) and "RecordNotFound" in message_of(error):
+        if isinstance(error, NotFoundError):
             gone = f"{record.name} was deleted: there is nothing to start."
             raise HttpError(404, "unknown-notebook", gone) from error
-        raise (retryable(error) or error) from error
+        raise
     logger.info("start", extra={"notebook": record.name, "reason": "somebody wants to connect"})
     return True

@@ -8,13 +8,15 @@ to `ssh_config` or to `known_hosts`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from notebook_ssh.model.record import Mode, Record
+from notebook_ssh.model.assessment import last_address
+from notebook_ssh.model.record import Record
+from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.stack import StackSettings
-from notebook_ssh.model.status import Code, Status, last_address, status_of
+from notebook_ssh.model.status import Code, Status, status_of
 from notebook_ssh.model.text import iso_time
 
 USER = "ec2-user"
@@ -232,8 +234,3 @@ def _iso(seconds: int | None) -> str | None:
 def _weakness(key: str) -> int:
     kind = key.split(" ", 1)[0]
     return _STRENGTH.index(kind) if kind in _STRENGTH else len(_STRENGTH)
-
-
-def lines(texts: Sequence[str]) -> str:
-    """`texts` as a text file: each line with its end."""
-    return "".join(f"{text}\n" for text in texts)

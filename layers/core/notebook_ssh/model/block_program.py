@@ -1,6 +1,6 @@
-"""The block's body: the agent packed into the shell frame (layers/notebook_agent/block.sh).
+"""Render the block's body: the agent packed into the shell frame (layers/notebook_agent/block.sh).
 
-What is packed is the agent's own source, squeezed; docs/block.md says how anyone unpacks and compares it.
+The agent's source is minified and packed; docs/block.md has how to unpack and compare it.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from functools import cache
 from notebook_ssh.model.managed_block import STACK, VERSION, Block, fingerprint
 
 BUDGET = 6_000
-"""Bytes that a rendered block may take of a script's 12,288: half for us, half and more for the owner."""
+"""Bytes that a rendered block may take of a script's 12,288, so that the owner has more than half."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockSettings:
-    """What the block tells the agent. None of it is a secret; all of it can be read in the script.
+    """The agent's settings. None of them is a secret; all of them can be read in the script.
 
-    api_url: base address of the API with its stage, no slash at the end.
-    ngrok_download, ngrok_sha256: where ngrok comes from instead of its own site, and what it must be; or "".
-    worker_sha256: SHA-256 of the program that the agent takes from the API, and of no other; or "".
-    Raises ValueError naming the setting whose value could not stand between quotes in a shell.
+    Raises ValueError naming a setting whose value could not stand between quotes in a shell.
     """
 
     stack: str
     version: str
     region: str
+    # Base address of the API with its stage, without a slash at the end.
     api_url: str
     tag_key: str
+    # Where to download ngrok instead of from its own site, and its SHA-256; or "".
     ngrok_download: str = ""
     ngrok_sha256: str = ""
+    # SHA-256 of the only program that the agent accepts from the API; or "".
     worker_sha256: str = ""
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class BlockSettings:
                 raise ValueError(f"the block's {name} is {value!r}, which is not {pattern}")
 
     def words(self) -> str:
-        """The arguments of the agent, quoted for a shell: `'REGION=eu-west-1' …`. Empty ones are left out."""
+        """Return the agent's arguments, quoted for a shell: `'REGION=eu-west-1' …`. Empty ones are left out."""
         named = zip(_WORDS, astuple(self), strict=True)
         return " ".join(f"'{word}={value}'" for word, value in named if value)
 
@@ -59,9 +59,9 @@ _ALLOWED = {
     "version": VERSION.pattern,
     "region": r"[a-z]{2}(-[a-z]+)+-[0-9]",
     "api_url": _URL,
-    # Tag keys allow letters, digits, blanks and + - = . _ : / @ (Tag, `Key`).
+    # Tag keys allow letters, digits, spaces and + - = . _ : / @ (Tag, `Key`).
     "tag_key": r"[\w +=.:/@-]{1,100}",
-    # `{arch}` stands for the machine's, amd64 or arm64; the agent puts it in.
+    # The agent replaces `{arch}` by the machine's, amd64 or arm64.
     "ngrok_download": r"(https?://[A-Za-z0-9._~:/@%+=,{}-]+)?",
     "ngrok_sha256": _SHA256,
     "worker_sha256": _SHA256,
@@ -70,10 +70,10 @@ _WORDS = ("STACK", "VERSION", "REGION", "API", "TAG_KEY", "NGROK_DOWNLOAD", "NGR
 
 
 def render_block(frame: str, boot: str, agent: str, settings: BlockSettings) -> Block:
-    """The block of `settings.stack`: `frame` (shell) with the settings and the packed `boot` and `agent` (Python).
+    """Return the block of `settings.stack`: `frame` (shell) with the settings and the packed `boot` and `agent` (Python).
 
-    The block's id is the fingerprint of what went in, so that the same source is the same block
-    whatever library packed it. Packing waits until the body is asked for, and is done once.
+    The block's id is the fingerprint of its sources and settings, so that the same source is the same block with any
+    packing library. The body is packed when it is first read, and once.
     """
     source = "\0".join((frame, boot, agent, *astuple(settings)))
     return Block(
@@ -85,9 +85,9 @@ def render_block(frame: str, boot: str, agent: str, settings: BlockSettings) -> 
 
 
 def render_body(frame: str, boot: str, agent: str, settings: BlockSettings) -> bytes:
-    """The text between the marker lines.
+    """Return the text between the marker lines.
 
-    Raises ValueError when the frame lacks a place, SyntaxError when a program is no Python.
+    Raises ValueError if the frame lacks a placeholder, SyntaxError if a program is not Python.
     """
     program = f"{minify(boot)}\0{minify(agent)}".encode()
     places = {
@@ -98,7 +98,7 @@ def render_body(frame: str, boot: str, agent: str, settings: BlockSettings) -> b
     text = _without_comments(frame)
     if sorted(_PLACE.findall(text)) != sorted(places):
         raise ValueError(f"the frame has the places {_PLACE.findall(text)} to fill in, instead of {list(places)}")
-    # In one pass and by a function: what is put in may hold @ signs and backslashes of its own.
+    # In one pass and by a function: the values may contain @ signs and backslashes.
     return _PLACE.sub(lambda place: places[place[1]], text).encode()
 
 
@@ -110,9 +110,9 @@ def _without_comments(frame: str) -> str:
 
 
 def pack(program: bytes) -> str:
-    """`program` compressed, in base85: letters, digits and signs without quotes, blanks and backslashes.
+    """Return `program` compressed, in base85: letters, digits and signs without quotes, spaces and backslashes.
 
-    The old .lzma format: its short header names the filter, so that `lzma.decompress` needs no words.
+    The old .lzma format: its short header names the filter, so that `lzma.decompress` needs no arguments.
     """
     # The dictionary is small because the preset's own, 64 MB, would cost a Lambda function its memory.
     preset = 9 | lzma.PRESET_EXTREME
@@ -121,21 +121,21 @@ def pack(program: bytes) -> str:
 
 
 def minify(source: str) -> str:
-    """Python source without comments, docstrings and needless blanks: the same program, as its syntax tree proves.
+    """Return Python source without comments, docstrings and needless spaces; its syntax tree proves it the same program.
 
     Names stay, so that a traceback can be read: shortening them safely saves less than 2 % (docs/block.md).
-    Raises SyntaxError for what is no Python.
+    Raises SyntaxError for anything but Python.
     """
     tree = ast.parse(source)
     instead = dict(_docstrings(tree))
-    squeezed = "".join(_lines(source, instead))
-    if ast.dump(ast.parse(squeezed)) != ast.dump(tree):
+    minified = "".join(_lines(source, instead))
+    if ast.dump(ast.parse(minified)) != ast.dump(tree):
         raise ValueError("squeezing changed the program")
-    return squeezed
+    return minified
 
 
 def _docstrings(tree: ast.Module) -> Iterator[tuple[tuple[int, int], str]]:
-    """Where each docstring begins, and what stands in its place; `tree` loses them too."""
+    """Yield where each docstring begins, and its replacement; `tree` loses them too."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
@@ -150,9 +150,9 @@ def _docstrings(tree: ast.Module) -> Iterator[tuple[tuple[int, int], str]]:
 
 
 def _lines(source: str, instead: dict[tuple[int, int], str]) -> Iterator[str]:
-    """The logical lines of `source`, squeezed, one blank per level of indentation.
+    """Yield the logical lines of `source`, minified, with one space per level of indentation.
 
-    instead: what stands in the place of the docstring that begins at (line, column).
+    instead: the replacement of the docstring that begins at (line, column).
     """
     depth = 0
     line = ""
@@ -174,12 +174,12 @@ def _lines(source: str, instead: dict[tuple[int, int], str]) -> Iterator[str]:
 
 
 def _would_merge(before: str, after: str) -> bool:
-    """Two words would become one without a blank between them."""
+    """Return whether two words would become one without a space between them."""
     return bool(re.search(r"\w$", before) and re.match(r"\w", after))
 
 
 def _tokens(source: str) -> Iterator[tokenize.TokenInfo]:
-    """Tokens of `source`, each f-string as one: Python 3.12 and later take them apart (PEP 701)."""
+    """Yield the tokens of `source`, each f-string as one: Python 3.12 and later split them (PEP 701)."""
     start_type = getattr(tokenize, "FSTRING_START", None)
     end_type = getattr(tokenize, "FSTRING_END", None)
     lines = list(io.StringIO(source))

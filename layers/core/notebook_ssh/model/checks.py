@@ -1,6 +1,6 @@
-"""What stands between a person and a notebook, hop by hop: ok, waiting or failed, since when, why, and what to do.
+"""The checks of a notebook: each step of the path to it is ok, waiting or failed, since when, why, and what to do.
 
-The hops are in the order in which they come true: tag → configuration → restart → agent → tunnel or rule → keys.
+The checks are in the order in which they come true: tag → configuration → restart → agent → tunnel or rule → keys.
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.model.record import Mode, NotebookState, Phase, Record, Report
+from notebook_ssh.model.assessment import Assessment, Condition, assess
+from notebook_ssh.model.problems import problem_owner, remedy_of
+from notebook_ssh.model.record import NotebookState, Phase, Record
+from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.stack import StackSettings
-from notebook_ssh.model.status import REMEDIES, Code, Status, last_address, report_of_this_run, status_of
+from notebook_ssh.model.status import Status, status_from
 from notebook_ssh.model.text import iso_time
 
 
 class CheckState(StrEnum):
+    """The result of a check."""
+
     OK = "ok"
     WAITING = "waiting"
     FAILED = "failed"
@@ -24,18 +29,22 @@ class CheckState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One step on the way. since: epoch seconds or None. remedy: what to do; empty when there is nothing to do."""
+    """One step of the path to a notebook."""
 
     name: str
     state: CheckState
     reason: str
+    # What to do; empty if there is nothing to do.
     remedy: str = ""
+    # Epoch seconds, or None if unknown.
     since: int | None = None
+    # The problem of a failed check, if it has one.
+    problem: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The status and every hop of one notebook."""
+    """The status and every check of one notebook."""
 
     name: str
     status: Status
@@ -43,94 +52,97 @@ class Diagnosis:
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
-    record: Record
+class _Subject:
+    """What checks read: the assessment, and its status for the texts."""
+
+    found: Assessment
     status: Status
-    report: Report | None
-    stack: StackSettings
+    tag_key: str
 
 
 def run_checks(record: Record, now: int, stack: StackSettings) -> Diagnosis:
-    """Every hop of `record`'s notebook at `now`. A hop that cannot be judged yet waits for the one before it."""
-    status = status_of(record, now, stack.sync_seconds, stack.tag_key)
-    case = _Case(record, status, report_of_this_run(record), stack)
-    last = ("tunnel", _tunnel) if record.spec.mode is not Mode.BASTION else ("rule", _rule)
-    judges: list[tuple[str, Callable[[_Case], Check]]] = [
+    """Return every check of the notebook of `record` at `now`. A check that depends on a failed one waits for it."""
+    found = assess(record, now, stack.sync_seconds)
+    subject = _Subject(found, status_from(found, stack.tag_key), stack.tag_key)
+    path = ("rule", _rule) if record.spec.mode is Mode.BASTION else ("tunnel", _tunnel)
+    steps: list[tuple[str, Callable[[_Subject], Check]]] = [
         ("tag", _tag),
-        ("configuration", _block),
+        ("configuration", _configuration),
         ("restart", _restart),
         ("agent", _agent),
-        last,
+        path,
         ("keys", _keys),
     ]
     checks: list[Check] = []
-    for name, judge in judges:
-        blocking = _not_passed(checks, case.report)
-        checks.append(Check(name, CheckState.WAITING, f"waits for: {blocking}") if blocking else judge(case))
-    return Diagnosis(record.name, status, tuple(checks))
+    for name, check in steps:
+        blocker = _blocker(checks, found)
+        checks.append(Check(name, CheckState.WAITING, f"waits for: {blocker}") if blocker else check(subject))
+    return Diagnosis(record.name, subject.status, tuple(checks))
 
 
-def _not_passed(checks: list[Check], report: Report | None) -> str:
-    """The hop without which nothing after it can be judged: the tag always, any other only while nothing is heard."""
-    decisive = checks if report is None else checks[:1]
+def _blocker(checks: list[Check], found: Assessment) -> str:
+    """Return the check that the following ones depend on: the tag always, any other only without a report."""
+    decisive = checks if found.report is None else checks[:1]
     return next((check.name for check in decisive if check.state is not CheckState.OK), "")
 
 
-def _tag(case: _Case) -> Check:
-    spec, status = case.record.spec, case.status
-    if status.code in (Code.OFF, Code.EXPIRED, Code.INVALID_TAG):
-        return Check("tag", CheckState.FAILED, status.message, status.next_step, status.since)
+def _tag(subject: _Subject) -> Check:
+    spec = subject.found.record.spec
+    if subject.found.condition in (Condition.OFF, Condition.EXPIRED, Condition.INVALID_TAG):
+        return _of_status("tag", CheckState.FAILED, subject.status)
     until = f", until {iso_time(spec.until)}" if spec.until is not None else ""
-    return Check("tag", CheckState.OK, f"{case.stack.tag_key}={spec.mode}{until}", since=case.record.spec_changed_at)
+    since = subject.found.record.spec_changed_at
+    return Check("tag", CheckState.OK, f"{subject.tag_key}={spec.mode}{until}", since=since)
 
 
-def _block(case: _Case) -> Check:
-    record = case.record
-    name, problem = "configuration", record.problem
-    if problem and _problem_owner(problem, "configuration") == name:
-        return _failed(name, problem)
+def _configuration(subject: _Subject) -> Check:
+    name, found, record = "configuration", subject.found, subject.found.record
+    if record.problem and problem_owner(record.problem, name) == name:
+        return _failed(name, record.problem)
     if record.planned:
         plan = "; ".join(record.planned)
-        return Check(
-            name, CheckState.WAITING, f"the stack only plans: {plan}", "Deploy it with DryRun=false to have it done."
-        )
-    if record.block_since is not None:
+        remedy = "Deploy it with DryRun=false to have it done."
+        return Check(name, CheckState.WAITING, f"the stack only plans: {plan}", remedy)
+    if found.block_installed:
         return Check(name, CheckState.OK, f"the set-up is in {record.lifecycle_config}", since=record.block_since)
-    if record.lifecycle_config is None and case.status.code is Code.PENDING_STOP:
-        return Check(name, CheckState.WAITING, case.status.message, case.status.next_step, case.status.since)
+    if found.condition is Condition.NEEDS_STOP:
+        return _of_status(name, CheckState.WAITING, subject.status)
     return Check(name, CheckState.WAITING, "the set-up is being put into the lifecycle configuration", "Wait a minute.")
 
 
-def _restart(case: _Case) -> Check:
-    record, status = case.record, case.status
-    began = record.started_at if record.started_at is not None else record.state_since or None
-    if case.report or (record.state is NotebookState.IN_SERVICE and status.code is not Code.PENDING_RESTART):
-        return Check("restart", CheckState.OK, "the notebook has started with it", since=began)
-    state = CheckState.FAILED if record.state is NotebookState.FAILED else CheckState.WAITING
-    return Check("restart", state, status.message, status.next_step, status.since)
+def _restart(subject: _Subject) -> Check:
+    found, state = subject.found, subject.found.record.state
+    started = state is NotebookState.IN_SERVICE and found.condition is not Condition.NEEDS_RESTART
+    if found.report or started:
+        record = found.record
+        since = found.began if record.started_at is not None else found.began or None
+        return Check("restart", CheckState.OK, "the notebook has started with it", since=since)
+    failed = state is NotebookState.FAILED
+    return _of_status("restart", CheckState.FAILED if failed else CheckState.WAITING, subject.status)
 
 
-def _agent(case: _Case) -> Check:
-    report, status = case.report, case.status
-    if report is None or status.code is Code.STALE:
-        state = CheckState.WAITING if status.code is Code.STARTING else CheckState.FAILED
-        return Check("agent", state, status.message, status.next_step, status.since)
-    problem = report.problem or status.problem  # one that the agent cannot tell is told of it
-    if problem and _problem_owner(problem, "tunnel") == "agent":
+def _agent(subject: _Subject) -> Check:
+    found, report = subject.found, subject.found.report
+    if report is None or found.condition is Condition.SILENT:
+        starting = found.condition is Condition.STARTING
+        return _of_status("agent", CheckState.WAITING if starting else CheckState.FAILED, subject.status)
+    problem = report.problem or found.problem  # a problem of the agent that it cannot report itself
+    if problem and problem_owner(problem, "tunnel") == "agent":
         return _failed("agent", problem, report.phase_since)
-    if report.mode is not case.record.spec.mode:
+    if found.condition is Condition.CHANGING_MODE:
+        status = subject.status
         return Check("agent", CheckState.WAITING, status.message, status.next_step, report.phase_since or None)
     return Check("agent", CheckState.OK, f"last heard of at {iso_time(report.received_at)}", since=report.booted_at)
 
 
-def _tunnel(case: _Case) -> Check:
-    report = case.report
+def _tunnel(subject: _Subject) -> Check:
+    report = subject.found.report
     if report is None or report.mode is not Mode.NGROK:
         return Check("tunnel", CheckState.WAITING, "waits for: agent")
-    if report.problem and _problem_owner(report.problem, "tunnel") == "tunnel":
+    if report.problem and problem_owner(report.problem, "tunnel") == "tunnel":
         return _failed("tunnel", report.problem, report.phase_since)
     if report.phase is Phase.CONNECTED:
-        address = last_address(case.record)
+        address = subject.found.address
         where = f"{address[0]}:{address[1]}" if address else "no address"
         return Check("tunnel", CheckState.OK, where, since=report.connected_since)
     return Check(
@@ -138,10 +150,10 @@ def _tunnel(case: _Case) -> Check:
     )
 
 
-def _rule(case: _Case) -> Check:
-    record, route = case.record, case.record.route
+def _rule(subject: _Subject) -> Check:
+    record, route = subject.found.record, subject.found.route
     problem = (route.problem if route else None) or record.problem
-    if problem and ((route and route.problem) or _problem_owner(problem, "configuration") == "rule"):
+    if problem and ((route and route.problem) or problem_owner(problem, "configuration") == "rule"):
         return _failed("rule", problem, route.since if route else 0)
     if route is None or not route.open:
         return Check(
@@ -157,12 +169,12 @@ def _rule(case: _Case) -> Check:
     return Check("rule", CheckState.OK, f"the bastion may reach {route.private_ip}", since=route.since or None)
 
 
-def _keys(case: _Case) -> Check:
-    report = case.report
+def _keys(subject: _Subject) -> Check:
+    report = subject.found.report
     if report is None:
         return Check("keys", CheckState.WAITING, "waits for: agent")
-    for problem in (report.problem, case.status.problem):
-        if problem and _problem_owner(problem, "tunnel") == "keys":
+    for problem in (report.problem, subject.found.problem):
+        if problem and problem_owner(problem, "tunnel") == "keys":
             return _failed("keys", problem, report.phase_since)
     if report.rejected:
         which = "; ".join(f"line {line.line}: {line.reason}" for line in report.rejected)
@@ -176,21 +188,9 @@ def _keys(case: _Case) -> Check:
 
 
 def _failed(name: str, problem: Problem, since: int | None = None) -> Check:
-    return Check(
-        name, CheckState.FAILED, problem.message, REMEDIES.get(problem.code, "Do what the message says."), since or None
-    )
+    return Check(name, CheckState.FAILED, problem.message, remedy_of(problem), since or None, problem)
 
 
-def _problem_owner(problem: Problem, otherwise: str) -> str:
-    """The hop that a problem is about; `otherwise` for one that belongs to whoever noticed it."""
-    code = problem.code
-    if code in _RULE_CODES or code.startswith("rule-"):
-        return "rule"
-    if code == "no-keys" or code.startswith(("keys-", "central-key-")):
-        return "keys"
-    if code == "files" or code.startswith(("agent-", "sshd-", "api-")):
-        return "agent"
-    return otherwise
-
-
-_RULE_CODES = frozenset({"no-bastion", "bastion-gone", "not-in-vpc", "other-vpc", "group-gone", "client-cidr-invalid"})
+def _of_status(name: str, state: CheckState, status: Status) -> Check:
+    """Return a check with the status' texts, where both have the same cause."""
+    return Check(name, state, status.message, status.next_step, status.since, status.problem)

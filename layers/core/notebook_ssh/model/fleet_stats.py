@@ -1,4 +1,4 @@
-"""The fleet in numbers: how many notebooks have which status, and which problems stand in the way of how many."""
+"""Statistics of the fleet: notebooks by status and by problem."""
 
 from __future__ import annotations
 
@@ -10,33 +10,35 @@ from notebook_ssh.model.record import Record
 from notebook_ssh.model.status import Code, status_of
 
 TOKEN_REFUSED = frozenset({"ngrok-token-invalid", "ngrok-token-missing"})
-"""Problems that concern every notebook of the stack at once (docs/statuses.md)."""
+"""Problems that affect every notebook of the stack (docs/statuses.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class FleetStats:
-    """statuses: how many notebooks have each status that occurs. problems: how many each problem's code stands against."""
+    """Numbers of notebooks."""
 
+    # By each status that occurs.
     statuses: Mapping[Code, int]
+    # By each problem's code that occurs.
     problems: Mapping[str, int]
 
     def count(self, *codes: Code) -> int:
-        """How many notebooks have one of these statuses."""
+        """Return how many notebooks have one of these statuses."""
         return sum(self.statuses.get(code, 0) for code in codes)
 
     @property
     def requested(self) -> int:
-        """How many notebooks ask for SSH, whether they get it or not."""
+        """How many notebooks request SSH, whether they are connected or not."""
         return sum(self.statuses.values()) - self.count(Code.OFF)
 
     @property
     def token_refused(self) -> int:
-        """How many notebooks cannot connect for want of a good ngrok token."""
+        """How many notebooks cannot connect without a valid ngrok token."""
         return sum(number for code, number in self.problems.items() if code in TOKEN_REFUSED)
 
 
 def fleet_stats(records: Iterable[Record], now: int, sync_seconds: int, tag_key: str) -> FleetStats:
-    """Count `records` as they are at `now` (epoch seconds)."""
+    """Return the statistics of `records` at `now` (epoch seconds)."""
     statuses: Counter[Code] = Counter()
     problems: Counter[str] = Counter()
     for record in records:

@@ -1,4 +1,4 @@
-"""The lifecycle script as bytes: put the block in, take it out, leave the owner's bytes alone.
+"""Insert and remove the managed block of a lifecycle script, and leave the owner's bytes as they are.
 
 A script with blocks reads
 
@@ -9,20 +9,20 @@ A script with blocks reads
     # >>> notebook-ssh stack=b … >>> …            the block of stack b, …
     …
     # <<< notebook-ssh stack=b <<<
-    set -e                                        everything else of the owner's
+    set -e                                        everything else is the owner's
 
-What is recognised as a block, exactly:
+What counts as a block, exactly:
 
 1. *On top*: an opening line directly after the shebang line (or at the first byte when there is none), or
    directly after another block on top, down to the first closing line of the same stack.
-2. *Moved*: the owner wrote lines above it. It counts when its sum is right, there is no other of that stack,
-   and the owner's lines above it can hold no open here-document or quotation.
+2. *Moved*: the owner wrote lines above it. It counts if its sum is right, the stack has no other, and the owner's
+   lines above it cannot contain an open here-document or quotation.
 
-Everything else that looks like a marker is the owner's text, in a here-document for example, and stays.
-Doubtful cases are `Damaged`: nothing is changed, and a person is told which line to look at.
+Any other text like a marker, for example in a here-document, is the owner's and stays. Ambiguous cases are `Damaged`:
+nothing is changed, and the problem names the line.
 
-Whatever cannot be seen from the bytes afterwards (was there a script at all? did its only line end?) is
-kept in the opening line, by every stack alike, so that stacks can come and go in any order.
+What the bytes do not show afterwards (was there a script at all? did its only line end?) is recorded in the opening
+line, by every stack alike, so that stacks can be installed and removed in any order.
 """
 
 from __future__ import annotations
@@ -34,55 +34,53 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from notebook_ssh.errors import Problem
+from notebook_ssh.model.shebang import SHELLS, foreign_interpreter
 
 LIMIT = 12_288
 """Bytes of one script. SageMaker takes 16,384 characters of base64 (NotebookInstanceLifecycleHook,
 `Content`), which are 12,288 bytes; whether it counts base64 or bytes is UNCONFIRMED, and both end here."""
 
 SHEBANG = b"#!/bin/sh\n"
-"""The first line given to a script that had no byte of its own. Never change it: strip compares with it."""
+"""The first line given to a script without content. Never change it: `remove_block` compares with it."""
 
 STACK = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}")
 """Names of CloudFormation stacks (CreateStack, `StackName`)."""
 VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,31}")
 FINGERPRINT = re.compile(r"[0-9a-f]{12}")
 
-SHELLS = frozenset({"sh", "ash", "bash", "dash", "ksh", "ksh93", "mksh", "zsh"})
-"""Interpreters under which the block's frame was run (tests/agent/test_block_frame.py)."""
-
 
 class Original(StrEnum):
-    """How the owner's script was, where the bytes around the blocks cannot tell.
+    """What the owner's script was, where the bytes around the blocks do not show it."""
 
-    ABSENT: there was none. EMPTY: it had no byte. UNENDED: its only line, the shebang, had no line end.
-    WHOLE: everything of it is still there to be seen.
-    """
-
+    # There was none.
     ABSENT = "absent"
+    # It had no byte.
     EMPTY = "empty"
+    # Its only line, the shebang, had no line end.
     NO_TRAILING_NEWLINE = "unended"
+    # The bytes around the blocks are the script.
     COMPLETE = "whole"
 
 
 def fingerprint(content: bytes) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of `content`: against accidents, not against malice."""
+    """Return the first 12 hexadecimal digits of the SHA-256 of `content`: against accidents, not against attacks."""
     return hashlib.sha256(content).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What a stack puts into a script.
+    """What a stack inserts into a script.
 
-    id: fingerprint of the body's source, before packing. The same id means the same block, even where
-    another version of a compression library packed it into other bytes.
-    body: shell text that ends with a line end and holds no marker line, or what makes it when it is needed, which is when
-        a script is written: packing is a fifth of a function's start.
-    Raises ValueError for a part that would make an unreadable block: a fault of the stack, not of a person.
+    Raises ValueError for a part that would make the block unreadable, which is a defect of the stack.
     """
 
     stack: str
     version: str
+    # Fingerprint of the body's source, before packing. The same id means the same block, even if another version of a
+    # compression library packed it into other bytes.
     id: str
+    # Shell text that ends with a line end and contains no marker line, or a function that returns it when a script is
+    # written: packing is a fifth of a function's start.
     body: bytes | Callable[[], bytes] = field(compare=False)
 
     def __post_init__(self) -> None:
@@ -95,7 +93,7 @@ class Block:
                 raise ValueError(f"the block's {name} is {value!r}, which is not {pattern.pattern}")
 
     def text(self) -> bytes:
-        """The body's bytes. Raises ValueError when they could not be found again in a script."""
+        """Return the body's bytes. Raises ValueError if the block could not be found in a script."""
         body = self.body if isinstance(self.body, bytes) else self.body()
         if not body.endswith(b"\n"):
             raise ValueError("the block's body does not end with a line end")
@@ -104,7 +102,7 @@ class Block:
         return body
 
     def render(self, original: Original) -> bytes:
-        """The block's bytes: opening line, body, closing line."""
+        """Return the block's bytes: opening line, body, closing line."""
         body = self.text()
         opening = (
             f"# >>> notebook-ssh stack={self.stack} version={self.version} id={self.id} "
@@ -115,46 +113,48 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Inserted:
-    """The script with the block in it. changed: it is not the script that was given."""
+    """The script with the block."""
 
     script: bytes
+    # It differs from the given script.
     changed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The script stays as it is, and why."""
+    """The script stays as it is because of a problem."""
 
     problem: Problem
 
 
 @dataclass(frozen=True, slots=True)
 class NoBlock:
-    """The script holds no block of this stack. owner: the script as given."""
+    """The script holds no block of this stack."""
 
+    # The script as given.
     owner: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """The script holds the stack's block.
-
-    intact: nobody edited between the markers. on_top: it is where it belongs.
-    owner: the script without this stack's block; None when there was no script before the block.
-    """
+    """The script holds the stack's block."""
 
     version: str
     id: str
+    # The text between the markers is unedited.
     intact: bool
+    # It is where it belongs.
     on_top: bool
+    # The script without this stack's block; None if there was no script before the block.
     owner: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """Nobody can tell safely which bytes are the block. owner: the script as given."""
+    """It is ambiguous which bytes are the block."""
 
     problem: Problem
+    # The script as given.
     owner: bytes | None
 
 
@@ -162,7 +162,7 @@ Inspection = NoBlock | Present | Damaged
 
 
 def inspect(script: bytes | None, stack: str) -> Inspection:
-    """What `script` holds of `stack`, by the rules at the top of this module."""
+    """Return what `script` holds of `stack`, by the rules at the top of this module."""
     if script is None:
         return NoBlock(owner=None)
     try:
@@ -181,22 +181,21 @@ def inspect(script: bytes | None, stack: str) -> Inspection:
 
 
 def remove_block(script: bytes | None, stack: str) -> bytes | None:
-    """`script` without the block of `stack`: for any `x` without one, `remove_block(insert_block(x)) == x`.
+    """Return `script` without the block of `stack`: for any `x` without one, `remove_block(insert_block(x)) == x`.
 
-    None when there was no script before the block (whether SageMaker accepts an empty `OnStart` is
-    UNCONFIRMED; the adapter that writes it knows both ways). A damaged script comes back as it is:
-    ask `inspect` first where a person must be told.
+    None if there was no script before the block (whether SageMaker accepts an empty `OnStart` is UNCONFIRMED; the
+    adapter that writes it handles both). A damaged script is returned as it is: call `inspect` to report the problem.
     """
     return inspect(script, stack).owner
 
 
 def insert_block(script: bytes | None, block: Block) -> Inserted | Refused:
-    """`script` with `block` on top, in the place of this stack's former block if there is one.
+    """Return `script` with `block` on top, in place of this stack's former block if there is one.
 
     The owner's bytes and other stacks' blocks stay as they are. The same block again changes nothing.
-    Refused, with nothing changed: `config-not-shell`, `block-damaged`, `config-too-large`.
+    Refused with `config-not-shell`, `block-damaged` or `config-too-large`.
     """
-    interpreter = _foreign_interpreter(script or b"")
+    interpreter = foreign_interpreter(script or b"")
     if interpreter is not None:
         return Refused(
             Problem(
@@ -215,12 +214,12 @@ def insert_block(script: bytes | None, block: Block) -> Inserted | Refused:
 
     rendered = block.render(_original(script, found))
     if script and found and on_top:
-        whole = script[: found.start] + rendered + script[found.end :]
+        inserted = script[: found.start] + rendered + script[found.end :]
     else:
-        whole = _put_on_top(found.cut_from(script) if script and found else script, rendered)
-    if len(whole) > LIMIT:
-        return Refused(_too_large(len(whole), len(rendered)))
-    return Inserted(script=whole, changed=True)
+        inserted = _insert_on_top(found.cut_from(script) if script and found else script, rendered)
+    if len(inserted) > LIMIT:
+        return Refused(_too_large(len(inserted), len(rendered)))
+    return Inserted(script=inserted, changed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +242,7 @@ class _Found:
 
 
 class _DamagedError(Exception):
-    """Which bytes are the block is in doubt."""
+    """It is ambiguous which bytes are the block."""
 
     def __init__(self, script: bytes, place: int, what: str, stack: str) -> None:
         line = script.count(b"\n", 0, place) + 1
@@ -265,12 +264,12 @@ _OPENING = re.compile(
 
 
 def _closing(stack: str) -> re.Pattern[bytes]:
-    # Blanks and carriage returns at the end are forgiven: editors on Windows add them to every line.
+    # Spaces and carriage returns at the end are accepted: editors on Windows add them to every line.
     return re.compile(rb"^# <<< notebook-ssh stack=%b <<<[ \t\r]*(?:\n|\Z)" % stack.encode(), re.MULTILINE)
 
 
 def _block_at(script: bytes, place: int) -> _Found | None:
-    """The block whose opening line begins at `place`; None without one, or without an end of its own."""
+    """Return the block whose opening line begins at `place`; None without one, or if it has no closing line of its own."""
     opening = _OPENING.match(script, place)
     if not opening:
         return None
@@ -290,7 +289,7 @@ def _block_at(script: bytes, place: int) -> _Found | None:
 
 
 def _top(script: bytes) -> int:
-    """Where blocks belong: the first byte after the shebang line, or 0 without one."""
+    """Return where blocks belong: the first byte after the shebang line, or 0 without one."""
     if not script.startswith(b"#!"):
         return 0
     return script.find(b"\n") + 1 or len(script)
@@ -306,7 +305,7 @@ def _blocks_on_top(script: bytes) -> list[_Found]:
 
 
 def _blocks(script: bytes) -> list[_Found]:
-    """All blocks on top, and further down those whose sum is right."""
+    """Return all blocks on top, and those below whose sum is right."""
     blocks = _blocks_on_top(script)
     below = blocks[-1].end if blocks else _top(script)
     for opening in _OPENING.finditer(script, below):
@@ -317,7 +316,7 @@ def _blocks(script: bytes) -> list[_Found]:
 
 
 def _own_block(script: bytes, stack: str) -> _Found | None:
-    """The one block of `stack`. Raises _DamagedError where bytes of the owner's could be at stake."""
+    """Return the one block of `stack`. Raises _DamagedError if the owner's bytes could be affected."""
     blocks = _blocks(script)
     own = [block for block in blocks if block.stack == stack]
     if len(own) > 1:
@@ -332,10 +331,9 @@ def _own_block(script: bytes, stack: str) -> _Found | None:
 
 
 def _plain(script: bytes, place: int, blocks: list[_Found]) -> bool:
-    """No here-document, quotation or continued line of the owner's can be open at `place`.
+    """Return whether no here-document, quotation or continued line of the owner can be open at `place`.
 
-    Careful rather than clever: `<<` anywhere above, or an odd number of quotation marks outside of comment
-    lines, is enough to say no.
+    Conservative: `<<` anywhere above, or an odd number of quotation marks outside of comment lines, makes it False.
     """
     above = bytearray()
     start = 0
@@ -346,12 +344,12 @@ def _plain(script: bytes, place: int, blocks: list[_Found]) -> bool:
     above += script[start:place]
     code = [line for line in bytes(above).splitlines() if not line.lstrip().startswith(b"#")]
     text = b"\n".join(code)
-    marks = (text.count(block_ref) % 2 for block_ref in (b"'", b'"', b"`"))
+    marks = (text.count(mark) % 2 for mark in (b"'", b'"', b"`"))
     return b"<<" not in text and not any(marks) and not text.endswith(b"\\")
 
 
 def _as_it_was(rest: bytes, original: Original) -> bytes | None:
-    """The owner's script, given what is left of it without blocks: `original` counts while it can be true."""
+    """Return the owner's script, given its text without blocks: `original` applies while it can be true."""
     match original:
         case Original.ABSENT if rest == SHEBANG:
             return None
@@ -364,7 +362,7 @@ def _as_it_was(rest: bytes, original: Original) -> bytes | None:
 
 
 def _original(script: bytes | None, own: _Found | None) -> Original:
-    """What the new block must remember: what the blocks that are there remember, while it can be true."""
+    """Return what the new block must record: what the existing blocks record, while it can be true."""
     if script is None:
         return Original.ABSENT
     if not script:
@@ -383,7 +381,7 @@ def _original(script: bytes | None, own: _Found | None) -> Original:
     )
 
 
-def _put_on_top(script: bytes | None, rendered: bytes) -> bytes:
+def _insert_on_top(script: bytes | None, rendered: bytes) -> bytes:
     if not script:
         return SHEBANG + rendered
     top = _top(script)
@@ -400,35 +398,3 @@ def _too_large(size: int, block: int) -> Problem:
         f"The on-start script has {owners:,} bytes and the block {block:,}, together {size:,}; the limit is {LIMIT:,} "
         f"bytes, {size - LIMIT:,} less: shorten the script, or move a part of it to a file that it calls.",
     )
-
-
-def _foreign_interpreter(script: bytes) -> str | None:
-    """The interpreter named by the first line when it is no shell that we know; None when all is well.
-
-    A script without a shebang line is run by a shell (execve(2) fails with ENOEXEC, and shells then run it).
-    """
-    first = script.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0]
-    if not first.startswith(b"#!"):
-        return None
-    words = first[2:].decode("utf-8", "backslashreplace").rstrip("\r").replace("\t", " ").split(" ")
-    named = list(_program([word for word in words if word]))
-    return None if named and named[0].rpartition("/")[2] in SHELLS else " ".join(named[:1]) or "nothing"
-
-
-def _program(words: list[str]) -> list[str]:
-    """`words` of a shebang line without what stands before the shell: `env` with its options, `busybox`."""
-    if not words:
-        return []
-    match words[0].rpartition("/")[2]:
-        case "busybox":
-            return words[1:]
-        case "env":
-            rest = words[1:]
-            while rest and (rest[0].startswith("-") or "=" in rest[0]):
-                # `-u NAME` and `-C DIR` take a word of their own (coreutils env(1)); `-S` may touch the next one.
-                taken = 2 if rest[0] in ("-u", "--unset", "-C", "--chdir") else 1
-                touching = rest[0].removeprefix("-S")
-                rest = [touching, *rest[1:]] if rest[0].startswith("-S") and touching else rest[taken:]
-            return rest
-        case _:
-            return words

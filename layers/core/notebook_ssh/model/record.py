@@ -1,7 +1,7 @@
-"""What the table knows about one notebook, as one immutable value.
+"""What the table holds about one notebook, as one immutable value.
 
-Three writers, disjoint parts: `reconcile_notebook` writes what it observed and wishes, `reconcile_bastion`
-writes `way`, and the notebook itself writes `report` (through `record_address`). So no write can undo another's.
+Three writers write disjoint parts, so that no write undoes another's: `reconcile_notebook` what it observed and what
+the tags request, `reconcile_bastion` the route, and the notebook its report (through `record_address`).
 
 All times are whole seconds since the epoch (UTC). Names are as SageMaker allows them: 1 to 63 letters,
 digits and hyphens, no hyphen at either end (CreateNotebookInstance, `NotebookInstanceName`).
@@ -14,28 +14,21 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from notebook_ssh.errors import Problem
+from notebook_ssh.model.spec import Mode, NotebookSpec
 
 OWNER_TAG = "notebook-ssh:stack"
-"""The tag by which a configuration or a rule names the stack that made it. Without it, nothing is ever taken away."""
+"""The tag in which a configuration or a rule names the stack that created it. Nothing without it is ever deleted."""
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
 def is_notebook_name(name: str) -> bool:
-    """Whether SageMaker allows `name` (CreateNotebookInstance, `NotebookInstanceName`)."""
+    """Return whether SageMaker allows `name` (CreateNotebookInstance, `NotebookInstanceName`)."""
     return _NAME.fullmatch(name) is not None
 
 
-class Mode(StrEnum):
-    """How a notebook is reached. The values are the words that people write in the tag."""
-
-    OFF = "off"
-    NGROK = "ngrok"
-    BASTION = "bastion"
-
-
 class NotebookState(StrEnum):
-    """SageMaker's own word for the instance (DescribeNotebookInstance, `NotebookInstanceStatus`)."""
+    """The state of the instance in SageMaker's words (DescribeNotebookInstance, `NotebookInstanceStatus`)."""
 
     PENDING = "Pending"
     IN_SERVICE = "InService"
@@ -47,37 +40,13 @@ class NotebookState(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> NotebookState:
-        """A word that SageMaker adds one day counts as Updating, in which nothing is attached, stopped or started."""
+        """Return Updating for an unknown state: nothing is attached, stopped or started in it."""
         return cls.UPDATING
 
 
 @dataclass(frozen=True, slots=True)
-class NotebookSpec:
-    """What the notebook's tags ask for (design: docs/tags.md). Made by `model.spec.parse_spec`.
-
-    users: names of central public keys to admit, in the order written, no repeats.
-    until: when access ends, or None. Past `until` the mode that counts is off.
-    restart: one stop and start is asked for, if it is needed at all.
-    wake: the API may start the notebook when it is stopped.
-    problem: a tag that cannot be understood; the mode is then off.
-    """
-
-    mode: Mode = Mode.OFF
-    ngrok_url: str | None = None
-    users: tuple[str, ...] = ()
-    until: int | None = None
-    restart: bool = False
-    wake: bool = False
-    problem: Problem | None = None
-
-    def effective_mode(self, now: int) -> Mode:
-        """The mode that counts at `now` (epoch seconds): off once `until` has passed."""
-        return Mode.OFF if self.until is not None and now >= self.until else self.mode
-
-
-@dataclass(frozen=True, slots=True)
 class Network:
-    """Where the notebook is, as DescribeNotebookInstance tells it. All None or empty outside a VPC."""
+    """Where the notebook is, as DescribeNotebookInstance returns it. All None or empty outside a VPC."""
 
     subnet: str | None = None
     security_groups: tuple[str, ...] = ()
@@ -86,20 +55,18 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class BastionRoute:
-    """The way through the bastion, as the bastion reconciler left it.
+    """The route through the bastion, as the bastion reconciler left it."""
 
-    private_ip: the notebook's address in its VPC, or None while unknown.
-    open: our rules, or equal ones made by hand, let the bastion in.
-    """
-
+    # Rules of this stack, or equal ones, admit the bastion.
     open: bool = False
+    # The notebook's address in its VPC, or None while unknown.
     private_ip: str | None = None
     since: int = 0
     problem: Problem | None = None
 
 
 class RestartStep(StrEnum):
-    """Which half of an opted-in restart was asked for last."""
+    """The step of a requested restart that was called last."""
 
     STOP = "stop"
     START = "start"
@@ -107,20 +74,18 @@ class RestartStep(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """An opted-in restart under way, written down before the call is made, so that a crash repeats no step.
-
-    since: `state_since` of the state that the call ends. While the notebook is still in that very state, the call
-    never arrived and may be made; any other moment means that it did its work, or that a person was faster.
-    at: when the stop was last written down, in epoch seconds.
-    """
+    """The progress of a requested restart, recorded before each call, so that a crash repeats no step."""
 
     step: RestartStep
+    # `state_since` of the state that the call ends. While the notebook is still in that state, the call never arrived
+    # and may be repeated; any other time means that it succeeded, or that a user was faster.
     since: int
+    # When the stop was last recorded.
     at: int
 
 
 class Phase(StrEnum):
-    """How far the agent is, in its own words."""
+    """The progress of the agent, in its own words."""
 
     OFF = "off"
     CONNECTING = "connecting"
@@ -130,7 +95,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RejectedKey:
-    """A line of the person's key file that is not a public key. The line itself is never carried."""
+    """A line of the notebook's key file that is not a public key. The line's text is never reported."""
 
     line: int
     reason: str
@@ -138,94 +103,91 @@ class RejectedKey:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The agent's last accepted report (docs/protocol.md), with the time at which the stack received it.
+    """The agent's last accepted report (docs/protocol.md)."""
 
-    boot, booted_at, sequence: which start of the notebook, and which report since; only newer ones are accepted.
-    host, port: where people connect (ngrok), or None.
-    host_keys: public host keys, `type base64`, no comment.
-    keys_own, keys_central: how many public keys are in place from the person's file and from the stack.
-    sessions, active_at: open SSH sessions, and when one was last active.
-    connected_since: when this address began to work, by the stack's clock; while the agent reconnects, when the
-        last one did. None: never in this boot.
-    phase_since: since when the phase and the problem are what they are, by the stack's clock.
-    """
-
+    # Which start of the notebook, when it was, and which report since: only newer ones are accepted.
     boot: str
     booted_at: int
     sequence: int
+    # When the stack received it.
     received_at: int
     mode: Mode
     phase: Phase
+    # The agent's version.
     agent: str = ""
+    # Where to connect in mode ngrok, or None.
     host: str | None = None
     port: int | None = None
+    # Public host keys, `type base64`, without comments.
     host_keys: tuple[str, ...] = ()
+    # How many public keys are in place from the notebook's key file, and from the stack.
     keys_own: int = 0
     keys_central: int = 0
     rejected: tuple[RejectedKey, ...] = ()
+    # Open SSH sessions, and when one was last active.
     sessions: int = 0
     active_at: int | None = None
     problem: Problem | None = None
+    # Since when this address has worked, by the stack's clock; while the agent reconnects, the last one. None: never
+    # in this boot.
     connected_since: int | None = None
+    # Since when phase and problem have been the same, by the stack's clock.
     phase_since: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Everything the stack knows about one notebook.
+    """Everything that the stack knows about one notebook."""
 
-    name: with its own capitals; the table's key is `name.lower()`, because ARNs are lower-cased.
-    role: name of the execution role, without path: who may report (docs/security.md).
-    state_since: when SageMaker last changed the instance (`LastModifiedTime`).
-    spec_changed_at: since when the tags ask for this mode, or None when nobody noted it.
-    reached: whether it has been connected since then.
-    wake_at: when the API last started the notebook for somebody who wanted to connect, or None.
-    configuration: name of the attached lifecycle configuration, or None.
-    block_since: since when our block has been in that configuration, or None while it isn't.
-    problem: what the notebook reconciler could not do.
-    seen: fingerprint of what was observed, so that a sweep can tell that nothing changed.
-    observed_at: when it was observed. 0: never yet.
-    started_at: when the present run began, as near as is known, or None while the notebook is not running or
-        starting. See `predates_block`.
-    attached: the configuration that we attached because there was none; None when the attached one is not our doing.
-    attached_hash: fingerprint of the owner's scripts in it at that time.
-    restart: how far an opted-in restart is, or None.
-    planned: what a dry run would have done, one sentence each; empty otherwise.
-    status_tags_at: when the status was last written into the notebook's tags.
-    told: headline of the status that was last told as an event; empty: none yet.
-    """
-
+    # In its own case; the table's key is `name.lower()`, because ARNs are in lower case.
     name: str
     arn: str = ""
+    # Name of the execution role, without path: who may report (docs/security.md).
     role: str = ""
     spec: NotebookSpec = field(default_factory=NotebookSpec)
     state: NotebookState = NotebookState.STOPPED
+    # When SageMaker last changed the instance (`LastModifiedTime`).
     state_since: int = 0
+    # Name of the attached lifecycle configuration, or None.
     lifecycle_config: str | None = None
+    # Since when the block has been in that configuration, or None while it is not.
     block_since: int | None = None
     network: Network = field(default_factory=Network)
+    # Why the notebook reconciler could not install the block.
     problem: Problem | None = None
+    # Hash of what was observed, from which a sweep recognises that nothing changed.
     observed_hash: str = ""
+    # 0: never yet.
     observed_at: int = 0
+    # When the current run began, as near as is known, or None while the notebook is neither starting nor running.
+    # See `predates_block`.
     started_at: int | None = None
+    # The configuration that the stack attached because there was none; None if it did not attach the current one.
     attached_config: str | None = None
+    # Hash of the owner's scripts in it at that time.
     attached_hash: str = ""
     restart: Restart | None = None
+    # What a dry run would have done, one sentence each; empty otherwise.
     planned: tuple[str, ...] = ()
+    # When the status was last written to the notebook's tags.
     status_tags_at: int = 0
+    # `status_key` of the last published status; empty: none yet.
     notified_status: str = ""
+    # Since when the tags have requested this mode, or None if unknown.
     spec_changed_at: int | None = None
+    # It has been connected since then.
     first_connected: bool = False
+    # When the API last started the notebook for a user who connected to it, or None.
     wake_at: int | None = None
     route: BastionRoute | None = None
     report: Report | None = None
 
 
 def predates_block(record: Record, block_since: int) -> bool:
-    """Whether the present run began too early to start with the block that is in its configuration since `block_since`.
+    """Return whether the current run began too early for the block that has been installed since `block_since`.
 
-    Both are whole seconds. A run that was seen to begin reads its script later in that second, or after it; one that
-    was first seen in service had read it by then.
+    Both times are whole seconds. A run that was observed Pending reads its script later in that second, or after it;
+    a run that was first observed in service had read it by then.
     """
     began = record.started_at if record.started_at is not None else record.state_since
     if record.state is NotebookState.IN_SERVICE and began == record.state_since:

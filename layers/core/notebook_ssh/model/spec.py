@@ -1,50 +1,85 @@
-"""What a notebook's tags ask for. docs/tags.md is the same for people.
+"""What a notebook's tags request (docs/tags.md).
 
 Tag values may hold letters, digits, spaces and `+ - = . _ : / @`, at most 256 characters
-(AWS, "Tag naming limits and requirements"); so lists are separated by spaces.
+(AWS, "Tag naming limits and requirements"); so the elements of a list are separated by spaces.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.model.record import Mode, NotebookSpec
 
 _NGROK_URL = re.compile(
     r"tcp://(?=[^:]{1,253}:)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+:([1-9][0-9]{0,4})"
 )
 _USER = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?(Z|[+-]\d{2}:?\d{2})?", re.IGNORECASE)
-_SAYABLE = re.compile(r"[^A-Za-z0-9 +=._:/@-]")
-_LONGEST_QUOTE = 60
+_QUOTABLE = re.compile(r"[^A-Za-z0-9 +=._:/@-]")
+_MAX_QUOTE = 60
+
+
+class Mode(StrEnum):
+    """How a notebook is reached. The values are the words of the tag."""
+
+    OFF = "off"
+    NGROK = "ngrok"
+    BASTION = "bastion"
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookSpec:
+    """What the notebook's tags request (docs/tags.md). Made by `parse_spec`."""
+
+    mode: Mode = Mode.OFF
+    ngrok_url: str | None = None
+    # Names of central public keys to admit, in the order written, without duplicates.
+    users: tuple[str, ...] = ()
+    # Epoch seconds at which access ends, or None.
+    until: int | None = None
+    # One stop and start is requested, if needed.
+    restart: bool = False
+    # The API may start the notebook when it is stopped.
+    wake: bool = False
+    # A tag that is invalid; the mode is then off.
+    problem: Problem | None = None
+
+    def effective_mode(self, now: int) -> Mode:
+        """Return the mode at `now` (epoch seconds): off once `until` has passed."""
+        return Mode.OFF if self.until is not None and now >= self.until else self.mode
+
+    def needs_block(self, now: int) -> bool:
+        """Return whether the notebook's lifecycle configuration keeps the block at `now`; an invalid tag keeps it."""
+        return self.effective_mode(now) is not Mode.OFF or self.problem is not None
 
 
 class _InvalidTagError(ValueError):
-    """A value that cannot be understood; the text says what was expected, for a person."""
+    """An invalid value; the text states what was expected, for the user."""
 
 
 def spec_tag_keys(tag_key: str) -> tuple[str, ...]:
-    """The tag keys that people write, the mode's own key first."""
+    """Return the tag keys that users write, the mode's key first."""
     return (tag_key, *(f"{tag_key}-{part}" for part in ("ngrok-url", "users", "restart", "until", "wake")))
 
 
 def status_keys(tag_key: str) -> tuple[str, str]:
-    """The tag keys that we write: status and address. They never ask for anything."""
+    """Return the tag keys that the stack writes: status and address. They never request anything."""
     return f"{tag_key}-status", f"{tag_key}-address"
 
 
 def restart_key(tag_key: str) -> str:
-    """The tag that asks for one restart, and that we take away when it is done."""
+    """Return the key of the tag that requests one restart. The stack removes it once that is done."""
     return f"{tag_key}-restart"
 
 
 def parse_spec(tags: Mapping[str, str], tag_key: str) -> NotebookSpec:
-    """What `tags` ask for. Never fails: a value that cannot be understood becomes the wish's problem, with mode off.
+    """Return what `tags` request. Never raises: an invalid value becomes the spec's problem, with mode off.
 
-    Only the tags that matter are judged: without a mode, or with `off`, the others are nobody's mistake.
+    Without a mode, or with `off`, the other tags are not parsed.
     """
 
     def value(part: str) -> str:
@@ -103,7 +138,7 @@ def _users(text: str) -> tuple[str, ...]:
 
 
 def _until(text: str) -> int | None:
-    """ISO 8601 date and time; without a zone it is UTC. A date alone is refused: which end of the day?"""
+    """Parse an ISO 8601 date and time, in UTC if it has no zone. A date alone is invalid: it could mean either end of the day."""
     if not text:
         return None
     expected = "it must be a date and time such as 2030-06-01T18:00Z or 2030-06-01T18:00+02:00; SSH is off until it is corrected"
@@ -123,6 +158,6 @@ def _flag(text: str, yes: str) -> bool:
 
 
 def _quoted(value: str) -> str:
-    """The value as it can stand in a status, a log and a tag: known characters only, and not too long."""
-    text = _SAYABLE.sub("?", value)
-    return f"“{text[:_LONGEST_QUOTE]}…”" if len(text) > _LONGEST_QUOTE else f"“{text}”"
+    """Return the value as it may appear in a status, a log and a tag: only safe characters, and shortened."""
+    text = _QUOTABLE.sub("?", value)
+    return f"“{text[:_MAX_QUOTE]}…”" if len(text) > _MAX_QUOTE else f"“{text}”"

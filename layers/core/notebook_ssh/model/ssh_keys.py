@@ -1,7 +1,7 @@
-"""Public keys as OpenSSH writes them: checked by their structure, so that nothing else passes for one.
+"""Parse public keys in OpenSSH's format, and check their structure.
 
-Two callers, one need: a host key goes into people's `known_hosts`, a central key into a notebook's
-`authorized_keys`, and in both files a line that is not what it seems admits the wrong party.
+A host key is written to users' `known_hosts` files and a central key to a notebook's `authorized_keys`. In both files
+a malformed line could admit the wrong party.
 
 Sources: the blob of a key is RFC 4253 §6.6 (ssh-rsa), RFC 5656 §3.1 (ECDSA) and RFC 8709 §4 (Ed25519);
 security-key and certificate types are OpenSSH's PROTOCOL.u2f and PROTOCOL.certkeys; the line around it is
@@ -20,10 +20,10 @@ from notebook_ssh.errors import Problem
 CERTIFICATE = "-cert-v01@openssh.com"
 
 CURVES = {"nistp256": 32, "nistp384": 48, "nistp521": 66}
-"""The curves of RFC 5656 §10.1 that OpenSSH knows, with the bytes of one coordinate."""
+"""The curves of RFC 5656 §10.1 that OpenSSH supports, with the bytes of one coordinate."""
 
 PLAIN_TYPES = frozenset({"ssh-ed25519", "ssh-rsa"} | {f"ecdsa-sha2-{curve}" for curve in CURVES})
-"""Types without hardware or certificate: what a host shows as its own."""
+"""Types without hardware or certificate: those of host keys."""
 
 SECURITY_KEY_TYPES = frozenset({"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"})
 
@@ -35,7 +35,7 @@ CERTIFICATE_TYPES = frozenset(
 KEY_TYPES = PLAIN_TYPES | SECURITY_KEY_TYPES | CERTIFICATE_TYPES
 
 SMALLEST_RSA_BITS = 1024
-"""What OpenSSH accepts at least (ssh_config(5), RequiredRSASize)."""
+"""The minimum that OpenSSH accepts (ssh_config(5), RequiredRSASize)."""
 
 LONGEST_LINE = 8192
 """Bytes: more than a 16,384-bit RSA certificate with its options needs."""
@@ -49,7 +49,7 @@ NARROWING = frozenset(
         "no-user-rc",
         "no-x11-forwarding",
         "verify-required",
-        # These give back one thing each that `restrict` took, and nothing that a line without options lacks.
+        # Each of these restores one permission that `restrict` removed, and none that a line without options lacks.
         "agent-forwarding",
         "port-forwarding",
         "pty",
@@ -61,19 +61,20 @@ NARROWING_WITH_VALUE = frozenset({"command", "expiry-time", "from", "permitliste
 
 
 class InvalidKeyError(ValueError):
-    """A line that is not a public key. The text says why, and holds nothing of the line itself."""
+    """A line that is not a public key. The text states why, and contains nothing of the line."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A public key whose structure was checked.
+    """A public key whose structure is valid."""
 
-    type: the algorithm's name. blob: canonical base64. options: as written, or empty. comment: one printable line.
-    """
-
+    # The algorithm's name.
     type: str
+    # Canonical base64.
     blob: str
+    # As written, or empty.
     options: str = ""
+    # One printable line.
     comment: str = ""
 
     @property
@@ -83,9 +84,9 @@ class PublicKey:
 
 
 def host_key(text: str) -> str:
-    """`text`, a host's public key as `type base64`, in canonical form.
+    """Return `text`, a host's public key as `type base64`, in canonical form.
 
-    Raises InvalidKeyError for anything else, security-key and certificate types included: no notebook has such host keys.
+    Raises InvalidKeyError for anything else, including security-key and certificate types, which no notebook has.
     """
     words = text.split(" ")
     if len(words) != 2:
@@ -96,9 +97,9 @@ def host_key(text: str) -> str:
 
 
 def public_key(line: str) -> PublicKey:
-    """The key on `line` of an `authorized_keys` file, whatever its options.
+    """Return the key on `line` of an `authorized_keys` file, with any options.
 
-    Raises InvalidKeyError. Empty lines and comment lines are the caller's to skip.
+    Raises InvalidKeyError. The caller skips empty lines and comments.
     """
     line = line.strip(" \t\r\n")
     if len(line) > LONGEST_LINE:
@@ -122,10 +123,10 @@ def public_key(line: str) -> PublicKey:
 
 
 def central_key(line: str) -> PublicKey:
-    """The key on `line` of a central parameter: as `public_key`, with options that only narrow what it may do.
+    """Return the key on `line` of a central parameter: as `public_key`, but with restricting options only.
 
-    Refused are options that admit more than the person the parameter is named after (`cert-authority`,
-    `principals`), or that a line without options lacks (`environment`, `tunnel`, `no-touch-required`).
+    Raises InvalidKeyError for options that admit more than the user whom the parameter names (`cert-authority`,
+    `principals`), or that grant what a line without options lacks (`environment`, `tunnel`, `no-touch-required`).
     """
     key = public_key(line)
     for name, value in option_names(key.options):
@@ -136,17 +137,19 @@ def central_key(line: str) -> PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Central keys for one notebook. lines: `authorized_keys` lines by user. problem: the first that was found."""
+    """Central keys for one notebook."""
 
+    # `authorized_keys` lines by user.
     lines: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    # The first problem found.
     problem: Problem | None = None
 
 
 def admitted(users: Iterable[str], texts: Mapping[str, str], path: str) -> Admitted:
-    """The keys of `users` out of `texts`, the parameters under `path` by user.
+    """Return the keys of `users` from `texts`, the parameters under `path` by user.
 
-    Each line stands for itself: one that is not a key is left out and named, the others are admitted. The comment of
-    every line becomes its user's name, so that sshd's log and the file say whose key it is.
+    A line that is not a key is left out and named in the problem; the others are admitted. The comment of every line
+    becomes its user's name, so that sshd's log and the file show whose key it is.
     """
     lines: list[tuple[str, tuple[str, ...]]] = []
     problems: list[Problem] = []
@@ -177,7 +180,7 @@ def admitted(users: Iterable[str], texts: Mapping[str, str], path: str) -> Admit
 
 
 def option_names(options: str) -> list[tuple[str, bool]]:
-    """The names of `options` in lower case, each with whether it has a value."""
+    """Return the names of `options` in lower case, each with whether it has a value."""
     names = []
     while options:
         end = _end(options, ",")
@@ -193,13 +196,13 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _options(line: str) -> tuple[str, str]:
-    """`line` cut where its options end: at the first blank outside quotes."""
+    """Split `line` where its options end: at the first space outside quotes."""
     end = _end(line, " \t")
     return line[:end], line[end:].strip(" \t")
 
 
 def _end(text: str, stops: str) -> int:
-    """Where the first of `stops` stands outside double quotes, read exactly as sshd does (`\\"` is no quote)."""
+    """Return the index of the first of `stops` outside double quotes, exactly as sshd reads them (`\\"` is no quote)."""
     quoted = False
     at = 0
     while at < len(text) and (quoted or text[at] not in stops):
@@ -228,7 +231,7 @@ class _Wire:
         self._at = 0
 
     def text(self) -> bytes:
-        """One `string`: four bytes of length, then as many bytes."""
+        """Read one `string`: four bytes of length, then as many bytes."""
         start = self._at + 4
         end = start + int.from_bytes(self._raw[self._at : start], "big")
         if start > len(self._raw) or end > len(self._raw):
@@ -242,7 +245,7 @@ class _Wire:
 
 
 def _check(type_: str, wire: _Wire) -> None:
-    """Raises InvalidKeyError unless `wire` is a key of `type_`, the whole of it, and of a sound size."""
+    """Raise InvalidKeyError unless `wire` is exactly one key of `type_`, of a valid size."""
     if wire.text() != type_.encode("ascii"):
         raise InvalidKeyError("its base64 holds a key of another type than the line says")
     certificate = type_.endswith(CERTIFICATE)
@@ -251,7 +254,7 @@ def _check(type_: str, wire: _Wire) -> None:
     _check_numbers(type_, wire)
     if type_.startswith("sk-"):
         wire.text()  # the application, PROTOCOL.u2f
-    if not certificate:  # what a certificate goes on with is for sshd to verify with its authority's key
+    if not certificate:  # sshd verifies the rest of a certificate with its authority's key
         wire.end()
 
 

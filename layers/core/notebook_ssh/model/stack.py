@@ -1,4 +1,4 @@
-"""What decisions and views need to know of the stack's parameters."""
+"""The stack's parameters that plans and views depend on."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Bastion:
-    """An existing bastion, from the stack's parameters. No part of a record, but the other end of every `BastionRoute`.
+    """An existing bastion, from the stack's parameters: the other end of every `BastionRoute`."""
 
-    host: its public name or address, for people. user: the login name there.
-    security_group, vpc: ids. client_cidrs: IPv4 or IPv6 networks or prefix-list ids (`pl-…`) admitted on port 22.
-    """
-
+    # Public name or address.
     host: str
+    # Login name.
     user: str
+    # Ids of its security group and VPC.
     security_group: str
     vpc: str
+    # IPv4 or IPv6 networks or ids of prefix lists (`pl-…`) that are admitted on port 22.
     client_cidrs: tuple[str, ...] = ()
 
 
 class StackSettings(Protocol):
-    """The part of `notebook_ssh.settings.Settings` that decisions and views use."""
+    """The part of `notebook_ssh.settings.Settings` that plans and views use."""
 
     @property
     def stack(self) -> str: ...

@@ -1,4 +1,4 @@
-"""Text that is safe to print, and times as text."""
+"""Texts that are safe to print, and times as text."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z, the last that ISO 8601 writ
 
 
 def iso_time(seconds: int) -> str:
-    """`seconds` since the epoch as people read it: ISO 8601, UTC."""
+    """Return `seconds` since the epoch as ISO 8601 in UTC."""
     moment = datetime.fromtimestamp(min(max(seconds, 0), _LAST_SECOND), UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def printable(text: str) -> str:
-    """`text` with a space for every run of what cannot be printed: controls, line ends, direction marks, surrogates."""
+    """Return `text` with a space for each run of unprintable characters: controls, line ends, direction marks, surrogates."""
     return re.sub(" +", " ", "".join(character if character.isprintable() else " " for character in text)).strip()
 
 
 def printable_line(line: str) -> str:
-    """`line` with its indentation, and nothing in it that a terminal would obey."""
+    """Return `line` with its indentation and without characters that a terminal interprets."""
     indentation = len(line) - len(line.lstrip(" "))
     return " " * indentation + "".join(character if character.isprintable() else " " for character in line.lstrip(" "))

@@ -1,126 +1,121 @@
-"""Who needs attention: the sweep's question, answered from lists alone, without a request for any single notebook."""
+"""Find what the lists of the fleet and the table disagree about, without a read of any single resource."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from notebook_ssh.model.record import Mode, NotebookSpec, NotebookState, Record
-from notebook_ssh.model.spec import parse_spec, spec_tag_keys
-from notebook_ssh.planning.notebook import (
-    LifecycleConfigRecord,
-    current_status_tags,
-    desired_status_tags,
-    is_inactive,
-    needs_block,
-    status_change,
-)
-from notebook_ssh.triggers.events import ReconcileLifecycleConfig, ReconcileNotebook
+from notebook_ssh.model.record import Record
+from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec, spec_tag_keys
+from notebook_ssh.planning.facts import is_inactive
+from notebook_ssh.planning.observation import LifecycleConfigRecord, LifecycleConfigSummary, NotebookSummary
+from notebook_ssh.planning.status_tags import current_status_tags, desired_status_tags, status_change
+from notebook_ssh.triggers.requests import ReconcileLifecycleConfig, ReconcileNotebook, ReconcileRequest
 
 LONGEST_DELAY = 900
-"""Seconds for which a message can wait in the queue (SQS, `DelaySeconds`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class NotebookSummary:
-    """A notebook as ListNotebookInstances tells it. state_since: `LastModifiedTime`."""
-
-    name: str
-    arn: str
-    state: NotebookState
-    state_since: int
-    lifecycle_config: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class LifecycleConfigSummary:
-    """A configuration as ListNotebookInstanceLifecycleConfigs tells it. modified: as in `LifecycleConfig`."""
-
-    name: str
-    arn: str
-    modified: int
+"""Seconds for which a message can be delayed (SQS, `DelaySeconds`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The whole fleet, from complete lists.
-
-    tags: of every notebook that has our tag or had it once, by ARN in lower case (GetResources).
-    records, kept: what the table knows.
-    """
+    """The whole fleet, from complete lists."""
 
     notebooks: tuple[NotebookSummary, ...] = ()
     lifecycle_configs: tuple[LifecycleConfigSummary, ...] = ()
+    # Tags of every notebook that has the stack's tag or once had it, by ARN in lower case (GetResources).
     tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     records: tuple[Record, ...] = ()
     config_records: tuple[LifecycleConfigRecord, ...] = ()
 
 
-def fingerprint(line: NotebookSummary, tags: Mapping[str, str], tag_key: str, *, dry_run: bool) -> str:
-    """One short text for everything about a notebook that the reconciler acts on and a list can tell."""
-    asked = {key: tags[key] for key in spec_tag_keys(tag_key) if key in tags}
-    facts = [line.name, line.state, line.state_since, line.lifecycle_config, asked, dry_run]
+@dataclass(frozen=True, slots=True)
+class _Sweep:
+    """One comparison, with the options of `find_drift`."""
+
+    fleet: Fleet
+    tag_key: str
+    now: int
+    dry_run: bool
+    status_tags: bool
+    sync_seconds: int
+
+    def tags(self, notebook: NotebookSummary) -> Mapping[str, str]:
+        return self.fleet.tags.get(notebook.arn.lower(), {})
+
+
+def fingerprint(notebook: NotebookSummary, tags: Mapping[str, str], tag_key: str, *, dry_run: bool) -> str:
+    """Return a hash of everything about a notebook that the reconciler depends on and the lists contain."""
+    requested = {key: tags[key] for key in spec_tag_keys(tag_key) if key in tags}
+    facts = [notebook.name, notebook.state, notebook.state_since, notebook.lifecycle_config, requested, dry_run]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def find_drift(
     fleet: Fleet, tag_key: str, block_ref: str, now: int, *, dry_run: bool, status_tags: bool, sync_seconds: int
-) -> tuple[ReconcileNotebook | ReconcileLifecycleConfig, ...]:
-    """Everyone about whom the lists and the table disagree, or whose time has come. Empty in the steady state.
+) -> tuple[ReconcileRequest, ...]:
+    """Return a request for each resource whose list entry and record disagree, or that is due; none in a steady state.
 
-    mark: which block is to be in the scripts (`BlockPolicy.mark`). status_tags: the notebooks' tags show their status.
-    sync_seconds: time between two reports of an agent.
+    block_ref: the block that scripts are to have (`BlockPolicy.block_ref`). status_tags: whether notebooks show their
+    status in tags. sync_seconds: seconds between two reports of an agent.
     """
-    records = {record.name.lower(): record for record in fleet.records}
-    there = {line.name.lower() for line in fleet.notebooks}
-    requests: list[ReconcileNotebook | ReconcileLifecycleConfig] = []
-    attached = {line.lifecycle_config for line in fleet.notebooks}
-    records_by_config = {config_record.name: config_record for config_record in fleet.config_records}
-    used: set[str] = set()
-    for line in fleet.notebooks:
-        tags = fleet.tags.get(line.arn.lower(), {})
-        spec = parse_spec(tags, tag_key)
-        block_needed = needs_block(spec, now)
-        if block_needed and line.lifecycle_config:
-            used.add(line.lifecycle_config)
-        record = records.get(line.name.lower())
-        if record is None:
-            reason = "tagged, and not known yet" if spec != NotebookSpec() else None
-        elif is_inactive(record) and not block_needed:
-            # A look that was overtaken may have written our tags once more.
-            reason = "status" if sync_seconds and current_status_tags(tags, tag_key) else None
-        else:
-            reason = _changed(record, fingerprint(line, tags, tag_key, dry_run=dry_run), now)
-            if not dry_run:
-                reason = reason or _script_drift(record, records_by_config.get(line.lifecycle_config or ""), now)
-                if status_tags and desired_status_tags(record, now, sync_seconds, tag_key) != current_status_tags(
-                    tags, tag_key
-                ):
-                    reason = reason or "status"
-                if status_change(record, now, sync_seconds, tag_key):
-                    reason = reason or "status"
-        if reason:
-            requests.append(ReconcileNotebook(line.name, reason))
-        elif record and record.spec.until and now < record.spec.until <= now + LONGEST_DELAY:
-            requests.append(ReconcileNotebook(line.name, "its time ends", at=record.spec.until))
-    requests += [ReconcileNotebook(record.name, "gone") for record in fleet.records if record.name.lower() not in there]
-    modified = {line.name: line.modified for line in fleet.lifecycle_configs}
-    for config_record in fleet.config_records:
-        reason = _config_drift(
-            config_record,
-            modified.get(config_record.name),
-            block_ref,
-            used=config_record.name in used,
-            attached=config_record.name in attached,
-        )
-        if reason:
-            requests.append(ReconcileLifecycleConfig(config_record.name, reason))
-    return tuple(requests)
+    sweep = _Sweep(fleet, tag_key, now, dry_run, status_tags, sync_seconds)
+    specs = {each.name: parse_spec(sweep.tags(each), tag_key) for each in fleet.notebooks}
+    used = {each.lifecycle_config for each in fleet.notebooks if specs[each.name].needs_block(now)}
+    return (*_notebooks(sweep, specs), *_deleted_notebooks(fleet), *_lifecycle_configs(fleet, block_ref, used))
 
 
-def _changed(record: Record, observed_hash: str, now: int) -> str | None:
+def _notebooks(sweep: _Sweep, specs: Mapping[str, NotebookSpec]) -> Iterator[ReconcileRequest]:
+    records = {record.name.lower(): record for record in sweep.fleet.records}
+    config_records = {record.name: record for record in sweep.fleet.config_records}
+    for notebook in sweep.fleet.notebooks:
+        record = records.get(notebook.name.lower())
+        config_record = config_records.get(notebook.lifecycle_config or "")
+        if reason := _notebook_drift(sweep, notebook, specs[notebook.name], record, config_record):
+            yield ReconcileNotebook(notebook.name, reason)
+        elif record and record.spec.until and sweep.now < record.spec.until <= sweep.now + LONGEST_DELAY:
+            yield ReconcileNotebook(notebook.name, "its time ends", at=record.spec.until)
+
+
+def _deleted_notebooks(fleet: Fleet) -> Iterator[ReconcileRequest]:
+    listed = {notebook.name.lower() for notebook in fleet.notebooks}
+    for record in fleet.records:
+        if record.name.lower() not in listed:
+            yield ReconcileNotebook(record.name, "gone")
+
+
+def _lifecycle_configs(fleet: Fleet, block_ref: str, used: set[str | None]) -> Iterator[ReconcileRequest]:
+    attached = {notebook.lifecycle_config for notebook in fleet.notebooks}
+    modified = {summary.name: summary.modified for summary in fleet.lifecycle_configs}
+    for record in fleet.config_records:
+        name = record.name
+        if reason := _config_drift(record, modified.get(name), block_ref, used=name in used, attached=name in attached):
+            yield ReconcileLifecycleConfig(name, reason)
+
+
+def _notebook_drift(
+    sweep: _Sweep,
+    notebook: NotebookSummary,
+    spec: NotebookSpec,
+    record: Record | None,
+    config_record: LifecycleConfigRecord | None,
+) -> str | None:
+    tags = sweep.tags(notebook)
+    if record is None:
+        return "tagged, and not known yet" if spec != NotebookSpec() else None
+    if is_inactive(record) and not spec.needs_block(sweep.now):
+        # A reconciliation that lost a conflict may have written the status tags afterwards.
+        return "status" if sweep.sync_seconds and current_status_tags(tags, sweep.tag_key) else None
+    observed_hash = fingerprint(notebook, tags, sweep.tag_key, dry_run=sweep.dry_run)
+    if reason := _record_drift(record, observed_hash, sweep.now):
+        return reason
+    if sweep.dry_run:
+        return None
+    return _script_drift(record, config_record, sweep.now) or _status_drift(sweep, record, tags)
+
+
+def _record_drift(record: Record, observed_hash: str, now: int) -> str | None:
     if record.observed_hash != observed_hash:
         return "changed since it was looked at" if record.observed_hash else "the last look did not end"
     if record.spec.mode is not Mode.OFF and record.spec.until and record.observed_at < record.spec.until <= now:
@@ -129,7 +124,7 @@ def _changed(record: Record, observed_hash: str, now: int) -> str | None:
 
 
 def _script_drift(record: Record, config_record: LifecycleConfigRecord | None, now: int) -> str | None:
-    """A look at one user of a configuration can change what is so for all of its users."""
+    """Compare with the configuration's record, since a reconciliation of one of its users changes it for all."""
     if config_record is None or record.spec.effective_mode(now) is Mode.OFF:
         return None
     if (record.block_since, record.problem) == (config_record.block_since, config_record.problem):
@@ -137,12 +132,20 @@ def _script_drift(record: Record, config_record: LifecycleConfigRecord | None, n
     return "its configuration changed"
 
 
+def _status_drift(sweep: _Sweep, record: Record, tags: Mapping[str, str]) -> str | None:
+    if sweep.status_tags:
+        desired = desired_status_tags(record, sweep.now, sweep.sync_seconds, sweep.tag_key)
+        if desired != current_status_tags(tags, sweep.tag_key):
+            return "status"
+    return "status" if status_change(record, sweep.now, sweep.sync_seconds, sweep.tag_key) else None
+
+
 def _config_drift(
     config_record: LifecycleConfigRecord, modified: int | None, block_ref: str, *, used: bool, attached: bool
 ) -> str | None:
     if modified is None:
         return "gone"
-    # UNCONFIRMED whether the list tells it as finely as the description does.
+    # UNCONFIRMED whether the list has times as precise as the description.
     if modified // 1000 != config_record.modified // 1000:
         return "changed since it was looked at"
     if config_record.tried != block_ref:

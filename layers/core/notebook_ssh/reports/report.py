@@ -14,10 +14,11 @@ from ipaddress import IPv4Address
 from typing import Any, NoReturn, TypeVar
 
 from notebook_ssh.errors import InvalidReportError, PayloadTooLargeError, Problem
-from notebook_ssh.model.record import Mode, Phase, Record, RejectedKey, Report
+from notebook_ssh.model.assessment import silent_after
+from notebook_ssh.model.record import Phase, Record, RejectedKey, Report
+from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.ssh_keys import InvalidKeyError, host_key
 from notebook_ssh.model.stack import Bastion
-from notebook_ssh.model.status import silent_after
 from notebook_ssh.model.text import printable
 
 LARGEST_BODY = 16 * 1024

@@ -1,6 +1,6 @@
-"""The ids by which everything that comes of one signal is found in the logs (docs/operations.md, "Follow one change").
+"""The ids by which the effects of one event are found in the logs (docs/operations.md, "Follow one change").
 
-What a signal causes to be queued carries the signal's ids. A message of an older version of the stack carries none.
+Every message that an event causes carries the event's ids. A message of an older version of the stack carries none.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 FIELD = "correlation_id"
-"""Of a log line and of our own messages: ids separated by spaces, of one signal or of several that one look answers."""
+"""Key in log lines and in this stack's messages: ids separated by spaces, one for each event that a run handles."""
 
-SCRIPT_CACHE_SIZE = 10
-"""Ids that are carried on: as many as the bastion's queue hands over at once."""
+MAX_IDS = 10
+"""Ids that a message carries: as many as the bastion's queue delivers in one batch."""
 
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 def correlation_of(*candidates: object) -> str:
-    """The first candidate that can be an id, whoever wrote it; empty when none can."""
+    """Return the first candidate that is a valid id, of any origin; empty if none is."""
     return next((text for text in candidates if isinstance(text, str) and _ID.fullmatch(text)), "")
 
 
 def correlation_of_messages(messages: Iterable[Mapping[str, Any]]) -> str:
-    """The ids of what the SQS messages tell: those they carry, else the id of the event in them, else their own."""
+    """Return the ids of SQS messages: those they carry, else the id of the event in them, else their own."""
     ids = (each for message in messages for each in _ids(message))
-    return " ".join(list(dict.fromkeys(ids))[:SCRIPT_CACHE_SIZE])
+    return " ".join(list(dict.fromkeys(ids))[:MAX_IDS])
 
 
 def _ids(message: Mapping[str, Any]) -> list[str]:
@@ -37,7 +37,7 @@ def _ids(message: Mapping[str, Any]) -> list[str]:
         body = None
     body = body if isinstance(body, Mapping) else {}
     carried = body.get(FIELD)
-    ids = carried.split(" ", SCRIPT_CACHE_SIZE)[:SCRIPT_CACHE_SIZE] if isinstance(carried, str) else []
+    ids = carried.split(" ", MAX_IDS)[:MAX_IDS] if isinstance(carried, str) else []
     if ids and all(map(_ID.fullmatch, ids)):
         return ids
     own = correlation_of(body.get("id"), message.get("messageId"))

@@ -1,0 +1,97 @@
+"""Problems that the model derives from a record, which check a problem belongs to, and the remedies of problems."""
+
+from __future__ import annotations
+
+from notebook_ssh.errors import Problem
+from notebook_ssh.model.text import iso_time
+
+REMEDIES = {
+    "agent-stuck": "Read /var/log/notebook-ssh.log in a terminal of its Jupyter; a stop and a start brings a new agent.",
+    "config-too-large": "Shorten the on-start script, or move a part of it into a file that it calls; the rest follows by itself.",
+    "config-not-shell": "Start the on-start script in a shell and call the other program from there; the rest follows by itself.",
+    "block-damaged": "Remove what is left of the block from the on-start script; the rest follows by itself.",
+    "not-in-vpc": "Use ngrok for this notebook, or create it in the bastion's VPC.",
+    "no-bastion": "Use ngrok, or give the stack a bastion.",
+    "ngrok-token-missing": "Put the ngrok token into the stack's secret; the agent picks it up at its next report.",
+    "ngrok-token-invalid": "Put a valid ngrok token into the stack's secret; the agent picks it up at its next report.",
+    "ngrok-card-required": "Add a card to the ngrok account (https://dashboard.ngrok.com/settings#id-verification); nothing is charged for it.",
+}
+"""Remedies of problems whose message does not contain one. The message of any other code does."""
+
+PROBLEM_OWNER = {
+    "no-bastion": "rule",
+    "bastion-gone": "rule",
+    "not-in-vpc": "rule",
+    "other-vpc": "rule",
+    "group-gone": "rule",
+    "client-cidr-invalid": "rule",
+    "no-keys": "keys",
+    "files": "agent",
+}
+"""The check that a problem belongs to, by its code."""
+
+_OWNER_OF_PREFIX = (
+    ("rule-", "rule"),
+    ("keys-", "keys"),
+    ("central-key-", "keys"),
+    ("agent-", "agent"),
+    ("sshd-", "agent"),
+    ("api-", "agent"),
+)
+
+
+def problem_owner(problem: Problem, default: str) -> str:
+    """Return the name of the check that `problem` belongs to; `default` if its code belongs to none in particular."""
+    if owner := PROBLEM_OWNER.get(problem.code):
+        return owner
+    return next((owner for prefix, owner in _OWNER_OF_PREFIX if problem.code.startswith(prefix)), default)
+
+
+def remedy_of(problem: Problem) -> str:
+    """Return what to do about `problem`."""
+    return REMEDIES.get(problem.code, "Do what the message says.")
+
+
+def silent_since(received_at: int) -> Problem:
+    """The agent has stopped reporting."""
+    return Problem("agent-silent", f"No report since {iso_time(received_at)}.")
+
+
+def never_reported(name: str, started_at: int) -> Problem:
+    """The agent has not reported since the notebook started."""
+    return Problem(
+        "agent-silent",
+        f"The agent on {name} has not reported since the notebook started at {iso_time(started_at)}: it has no route to "
+        "the API (a NAT gateway, or an execute-api endpoint together with a private API), or it could not run.",
+    )
+
+
+def agent_failed(name: str) -> Problem:
+    """The agent reported a failure without a problem."""
+    return Problem(
+        "agent-failed", f"The agent on {name} failed and did not say why: see /var/log/notebook-ssh.log there."
+    )
+
+
+def agent_stuck(name: str, since: int) -> Problem:
+    """The agent has been connecting for too long without reporting a problem."""
+    return Problem(
+        "agent-stuck",
+        f"The agent on {name} has been connecting since {iso_time(since)} and does not say what is in its way.",
+    )
+
+
+def notebook_failed(name: str) -> Problem:
+    """SageMaker could not start the notebook."""
+    return Problem(
+        "notebook-failed", f"SageMaker could not start {name}: see its failure reason and its lifecycle log."
+    )
+
+
+def no_keys(name: str) -> Problem:
+    """The notebook has no public key."""
+    return Problem(
+        "no-keys",
+        f"{name} has no public key, so nobody can log in: write one into ~/SageMaker/ssh/authorized_keys there, "
+        "then run copy-ssh-keys.",
+    )

@@ -1,0 +1,78 @@
+"""The record of a notebook as an observation makes it, before any action, and what differs from the one before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from notebook_ssh.model.record import NotebookState, Record
+from notebook_ssh.model.spec import NotebookSpec
+from notebook_ssh.planning.observation import Notebook, NotebookObservation
+from notebook_ssh.planning.script import ScriptPlan
+
+MAX_START_S = 900
+"""Seconds that a start takes at most: a run in service later than this after an event began after that event."""
+
+INACTIVE_RECORD_TTL_S = 86_400
+"""Seconds for which the record of an untagged notebook is kept, so that lookups answer `off` and not `unknown`."""
+
+
+def observed_record(notebook: Notebook, observed: NotebookObservation, script: ScriptPlan, now: int) -> Record:
+    """Return the record without the effects of any action."""
+    before = observed.record or Record(name=notebook.name)
+    recorded_since = (
+        observed.config_record.block_since if observed.config_record and observed.lifecycle_config else None
+    )
+    attached_config = before.attached_config if before.attached_config == notebook.lifecycle_config else None
+    same_mode = before.spec.mode is observed.spec.mode and before.spec_changed_at is not None
+    return replace(
+        before,
+        name=notebook.name,
+        arn=notebook.arn,
+        role=notebook.role,
+        spec=observed.spec,
+        state=notebook.state,
+        state_since=notebook.state_since,
+        lifecycle_config=notebook.lifecycle_config,
+        block_since=recorded_since if script.actions else script.block_since,
+        network=notebook.network,
+        problem=script.problem,
+        observed_at=now,
+        spec_changed_at=before.spec_changed_at if same_mode else now,
+        first_connected=before.first_connected and same_mode,
+        started_at=_started_at(notebook, observed.record),
+        attached_config=attached_config,
+        planned=(),
+        observed_hash="",
+    )
+
+
+def is_inactive(record: Record) -> bool:
+    """Return whether the notebook requests nothing and has nothing of the stack: its record may expire."""
+    return (
+        record.spec == NotebookSpec()
+        and record.attached_config is None
+        and record.restart is None
+        and record.problem is None
+    )
+
+
+def has_changed(before: Record | None, after: Record) -> bool:
+    """Return whether anything but the time of observation differs; the end of access counts, though no tag changed."""
+    if before is None or replace(after, observed_at=before.observed_at) != before:
+        return True
+    until = after.spec.until
+    return until is not None and before.observed_at < until <= after.observed_at
+
+
+def _started_at(notebook: Notebook, record: Record | None) -> int | None:
+    """Return when the current run began: exactly if it was observed Pending, else when it came into service."""
+    if notebook.state is NotebookState.PENDING:
+        return notebook.state_since
+    if notebook.state is not NotebookState.IN_SERVICE:
+        return None
+    if record is None or record.started_at is None:
+        return notebook.state_since
+    same_run = record.state_since == notebook.state_since or (
+        record.state is NotebookState.PENDING and notebook.state_since - record.started_at <= MAX_START_S
+    )
+    return record.started_at if same_run else notebook.state_since

@@ -1,0 +1,143 @@
+"""What the reconciler observed of notebooks and lifecycle configurations: the input of every plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from notebook_ssh.errors import Problem
+from notebook_ssh.model.managed_block import Block, Present
+from notebook_ssh.model.record import Network, NotebookState, Record
+from notebook_ssh.model.spec import NotebookSpec
+
+MODIFIABLE_STATES = frozenset({NotebookState.STOPPED, NotebookState.FAILED})
+"""States in which SageMaker accepts UpdateNotebookInstance and StartNotebookInstance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notebook:
+    """A notebook instance as DescribeNotebookInstance returns it."""
+
+    name: str
+    arn: str
+    # Name of the execution role, without its path.
+    role: str
+    state: NotebookState
+    # `LastModifiedTime`, in epoch seconds.
+    state_since: int
+    # Name of the attached lifecycle configuration, or None.
+    lifecycle_config: str | None = None
+    network: Network = field(default_factory=Network)
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookSummary:
+    """A notebook instance as ListNotebookInstances returns it."""
+
+    name: str
+    arn: str
+    state: NotebookState
+    # `LastModifiedTime`, in epoch seconds.
+    state_since: int
+    lifecycle_config: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleConfig:
+    """A lifecycle configuration with its decoded scripts; a missing hook is None."""
+
+    name: str
+    arn: str
+    # `LastModifiedTime`, in epoch milliseconds, since two changes can fall into one second.
+    modified: int
+    on_create: bytes | None = None
+    on_start: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleConfigSummary:
+    """A lifecycle configuration as ListNotebookInstanceLifecycleConfigs returns it."""
+
+    name: str
+    arn: str
+    # As in `LifecycleConfig`.
+    modified: int
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """The notebooks that a lifecycle configuration is attached to."""
+
+    names: tuple[str, ...] = ()
+    # Notebooks known to request SSH. Reading may stop at the first one.
+    requesting: tuple[str, ...] = ()
+    # Notebooks with a tag that is invalid.
+    invalid: tuple[str, ...] = ()
+    # Every user was listed, and the tags of each were read.
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleConfigRecord:
+    """What the table holds about a lifecycle configuration that the stack manages."""
+
+    name: str
+    # `LifecycleConfig.modified` at the last observation, which follows every write of the stack.
+    modified: int = 0
+    # Reference of the installed block (`block_ref`), empty without one.
+    block: str = ""
+    # Reference of the block that was to be installed.
+    tried: str = ""
+    # Epoch seconds since when a block has been installed.
+    block_since: int | None = None
+    # Why no block can be installed.
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookObservation:
+    """Everything that the plan for one notebook is computed from."""
+
+    name: str
+    # None if it does not exist.
+    notebook: Notebook | None
+    spec: NotebookSpec = field(default_factory=NotebookSpec)
+    # The attached configuration; without one, the one that would be attached, or None if that does not exist.
+    lifecycle_config: LifecycleConfig | None = None
+    # Users of the attached configuration; None if not read (see `needs_users`).
+    users: Users | None = None
+    record: Record | None = None
+    # What the table holds about `lifecycle_config`.
+    config_record: LifecycleConfigRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleConfigObservation:
+    """Everything that the plan for one lifecycle configuration is computed from."""
+
+    name: str
+    # None if it does not exist.
+    lifecycle_config: LifecycleConfig | None
+    users: Users | None = None
+    # Whether its tags name this stack as its creator; None if not read.
+    ours: bool | None = None
+    config_record: LifecycleConfigRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPolicy:
+    """The stack's settings that plans depend on."""
+
+    tag_key: str
+    # Name of the configuration for notebooks that have none.
+    default_config: str
+    block: Block
+
+    @property
+    def block_ref(self) -> str:
+        """Reference of the block that scripts are to have."""
+        return block_ref(self.block)
+
+
+def block_ref(block: Block | Present) -> str:
+    """Return version and id of a block, by which the table refers to it."""
+    return f"{block.version}:{block.id}"

@@ -1,0 +1,79 @@
+"""Requests to reconcile one notebook or one lifecycle configuration, and the queue messages that carry them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from notebook_ssh.model.record import is_notebook_name
+from notebook_ssh.triggers.correlation import FIELD
+
+MAX_REASON = 100
+"""Characters of a message's reason that are kept."""
+
+_NOT_PRINTABLE = re.compile(r"[^ -~]")
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileNotebook:
+    """Reconcile a notebook."""
+
+    # As the event spells it; in an ARN it is in lower case, whatever the notebook's name is.
+    name: str
+    reason: str
+    # Epoch seconds before which there is nothing to observe; 0: none.
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileLifecycleConfig:
+    """Reconcile a lifecycle configuration."""
+
+    # As the event spells it, like a notebook's.
+    name: str
+    reason: str
+    # `LastModifiedTime` of the change that the event reports, in epoch milliseconds; 0: unknown.
+    changed: int = 0
+
+
+ReconcileRequest = ReconcileNotebook | ReconcileLifecycleConfig
+
+
+def merge(requests: Sequence[ReconcileRequest]) -> ReconcileRequest:
+    """Return one request in place of several for the same resource."""
+    first = requests[0]
+    if isinstance(first, ReconcileNotebook):
+        return first
+    changes = [request.changed for request in requests if isinstance(request, ReconcileLifecycleConfig)]
+    return replace(first, changed=max(changes) if all(changes) else 0)
+
+
+def to_message(request: ReconcileRequest, now: int, correlation_id: str) -> tuple[dict[str, object], int]:
+    """Return the message that `from_message` reads as `request`, and the seconds to delay it.
+
+    correlation_id: the ids of the events that caused it (triggers/correlation.py).
+    """
+    match request:
+        case ReconcileNotebook(name, reason, at):
+            message: dict[str, object] = {"request": {"notebook": name}, "reason": reason, FIELD: correlation_id}
+            return message | ({"at": at} if at else {}), max(0, at - now)
+        case ReconcileLifecycleConfig(name, reason):
+            return {"request": {"lifecycle_config": name}, "reason": reason, FIELD: correlation_id}, 0
+
+
+def from_message(message: Mapping[Any, Any]) -> ReconcileRequest | None:
+    """Return the request in a message of this stack, or None if it names neither notebook nor configuration."""
+    resource, reason, at = message["request"], log_text(message.get("reason", ""), MAX_REASON), message.get("at", 0)
+    match resource:
+        case {"notebook": str(name)} if is_notebook_name(name):
+            return ReconcileNotebook(name, reason, at if isinstance(at, int) else 0)
+        case {"lifecycle_config": str(name)} if is_notebook_name(name):
+            return ReconcileLifecycleConfig(name, reason)
+    return None
+
+
+def log_text(text: object, limit: int) -> str:
+    """Return untrusted `text` as it may appear in a log: printable ASCII, at most `limit` characters."""
+    return _NOT_PRINTABLE.sub("?", str(text)[:limit])

@@ -1,0 +1,298 @@
+"""Items that an earlier version stored (tests/golden/items.json) are read, kept and written by this one.
+
+The items of a released version are never edited: a format that changes gets new items next to them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from notebook_world import World, a_world
+
+from notebook_ssh.adapters import backups, codec
+from notebook_ssh.adapters.attributes import from_attribute, item_of, to_attribute
+from notebook_ssh.adapters.clients import client
+from notebook_ssh.adapters.codec import UnreadableRecordError
+from notebook_ssh.adapters.lease import LeaseHeldError, Leases
+from notebook_ssh.adapters.record_cache import RecordCache
+from notebook_ssh.adapters.write_slots import MIN_INTERVAL_MS, SlotUnavailableError, WriteSlots
+from notebook_ssh.errors import Problem
+from notebook_ssh.model.record import (
+    BastionRoute,
+    Network,
+    NotebookState,
+    Phase,
+    Record,
+    RejectedKey,
+    Report,
+    Restart,
+    RestartStep,
+)
+from notebook_ssh.model.spec import Mode, NotebookSpec
+from notebook_ssh.planning.observation import LifecycleConfig, LifecycleConfigRecord
+
+ITEMS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent.parent / "golden" / "items.json").read_text())
+MOMENT = 1_780_000_000
+FULL, SPARSE = "record, all attributes", "record, as sparse as it is written"
+CONFIG, SPARSE_CONFIG = "lifecycle configuration, all attributes", "lifecycle configuration, sparse"
+
+RECORDS = {
+    FULL: Record(
+        name="Churn-Model",
+        arn="arn:aws:sagemaker:eu-central-1:111122223333:notebook-instance/churn-model",
+        role="DataScience",
+        spec=NotebookSpec(
+            mode=Mode.BASTION,
+            ngrok_url="tcp://1.tcp.eu.ngrok.io:20001",
+            users=("ana", "mario"),
+            until=1_790_000_000,
+            restart=True,
+            wake=True,
+            problem=Problem("bad-users", "ssh-users: a name is missing."),
+        ),
+        state=NotebookState.IN_SERVICE,
+        state_since=MOMENT,
+        lifecycle_config="data-science",
+        block_since=MOMENT + 100,
+        network=Network("subnet-0123456789abcdef0", ("sg-0123456789abcdef0",), "eni-0123456789abcdef0"),
+        problem=Problem("config-not-shell", "The script is not a shell script."),
+        observed_hash="0123456789abcdef",
+        observed_at=MOMENT + 200,
+        started_at=MOMENT + 300,
+        attached_config="better-sagemaker",
+        attached_hash="fedcba9876543210",
+        restart=Restart(RestartStep.STOP, MOMENT + 400, MOMENT + 500),
+        planned=("attach better-sagemaker",),
+        status_tags_at=MOMENT + 600,
+        notified_status="error:config-not-shell",
+        spec_changed_at=MOMENT + 700,
+        first_connected=True,
+        wake_at=MOMENT + 800,
+        route=BastionRoute(True, "10.0.12.34", MOMENT + 900, Problem("rule-limit", "The group is full.")),
+        report=Report(
+            boot="b6c1e1b6-0000-4000-8000-000000000001",
+            booted_at=MOMENT + 1000,
+            sequence=7,
+            received_at=MOMENT + 1100,
+            mode=Mode.NGROK,
+            phase=Phase.CONNECTED,
+            agent="1.0.0",
+            host="0.tcp.eu.ngrok.io",
+            port=17887,
+            host_keys=("ssh-ed25519 AAAA",),
+            keys_own=2,
+            keys_central=3,
+            rejected=(RejectedKey(4, "not a public key"),),
+            sessions=1,
+            active_at=MOMENT + 1200,
+            problem=Problem("token-refused", "ngrok refused the token."),
+            connected_since=MOMENT + 1300,
+            phase_since=MOMENT + 1400,
+        ),
+    ),
+    SPARSE: Record(name="box"),
+    "record with a sparse route and report": Record(
+        name="box",
+        role="DataScience",
+        spec=NotebookSpec(Mode.NGROK),
+        observed_hash="0123456789abcdef",
+        observed_at=MOMENT + 200,
+        route=BastionRoute(),
+        report=Report("b", 1, 2, 3, Mode.OFF, Phase.OFF),
+    ),
+}
+CONFIG_RECORDS = {
+    CONFIG: LifecycleConfigRecord(
+        name="data-science",
+        modified=MOMENT * 1000 + 123,
+        block="1.0.0:0123456789ab",
+        tried="1.0.0:0123456789ab",
+        block_since=MOMENT,
+        problem=Problem("script-too-large", "The script has no room for the block."),
+    ),
+    SPARSE_CONFIG: LifecycleConfigRecord("data-science"),
+}
+FROM_A_NEWER_VERSION = {"mood": {"M": {"today": {"S": "sunny"}}}}
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with a_world(monkeypatch) as world:
+        yield world
+
+
+def store(name: str, **more: Any) -> dict[str, Any]:
+    item = ITEMS[name] | more
+    client("dynamodb").put_item(TableName="records", Item=item)
+    return item
+
+
+def stored(name: str) -> dict[str, Any]:
+    key = {part: ITEMS[name][part] for part in ("pk", "sk")}
+    return client("dynamodb").get_item(TableName="records", Key=key)["Item"]
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_is_read_as_it_was_meant(name: str) -> None:
+    assert codec.decode_record(item_of(ITEMS[name])) == RECORDS[name]
+
+
+@pytest.mark.parametrize("name", CONFIG_RECORDS)
+def test_the_record_of_a_configuration_is_read_as_it_was_meant(name: str) -> None:
+    assert codec.decode_config_record(item_of(ITEMS[name])) == CONFIG_RECORDS[name]
+
+
+@pytest.mark.parametrize("name", [FULL, SPARSE])
+def test_a_record_is_written_as_it_was(name: str) -> None:
+    written = {part: to_attribute(value) for part, value in codec.encode_record(RECORDS[name]).items()}
+    assert written | {part: ITEMS[name][part] for part in ("pk", "sk")} == ITEMS[name]
+
+
+@pytest.mark.parametrize("name", CONFIG_RECORDS)
+def test_the_record_of_a_configuration_is_written_as_it_was(world: World, name: str) -> None:
+    backups.save_config_record(world.table, CONFIG_RECORDS[name])
+    assert stored(name) == ITEMS[name]
+
+
+def test_every_field_has_an_attribute_that_the_golden_item_uses() -> None:
+    """A field that is added to the model gets its stored name, its default and a new golden item."""
+    shapes = {"": Record, "spec": NotebookSpec, "network": Network, "restart": Restart, "route": BastionRoute}
+    for part, kind in (shapes | {"report": Report}).items():
+        for field in fields(kind):
+            attribute: Any = {"M": ITEMS[FULL]}
+            for name in codec.stored_path(f"{part}.{field.name}".strip(".")).split("."):
+                attribute = attribute["M"][name]
+
+
+@pytest.mark.parametrize("part", sorted({*codec.RECONCILER_FIELDS, "wake_at", "route", "report"} - {"name"}))
+def test_a_missing_attribute_is_its_default(part: str) -> None:
+    item = item_of(ITEMS[FULL])
+    del item[codec.stored_path(part)]
+    assert getattr(codec.decode_record(item), part) == getattr(Record(name=""), part)
+
+
+def test_a_path_that_no_record_has_is_an_error() -> None:
+    assert codec.stored_path("network.security_groups") == "network.groups"
+    for path in ("mood", "report.mood", "name.mood"):
+        with pytest.raises(KeyError):
+            codec.stored_path(path)
+
+
+# ---- what a newer version wrote ----------------------------------------------------------------
+
+
+def test_an_unknown_attribute_of_a_record_survives_every_writer(world: World) -> None:
+    store(FULL, **FROM_A_NEWER_VERSION)
+    record = world.table.record("churn-model")
+    assert record == RECORDS[FULL]
+    assert record.report
+    assert world.table.save_observed(record, record)
+    world.table.save_route(record.name, BastionRoute())
+    assert world.table.replace_report(record.name, record.role, record.report, record.report).written
+    world.table.release_wake(record)
+    assert world.table.claim_wake(Record("Churn-Model"), 5)
+    assert stored(FULL)["mood"] == FROM_A_NEWER_VERSION["mood"]
+
+
+def test_an_unknown_attribute_of_a_configurations_record_survives_a_save(world: World) -> None:
+    store(CONFIG, **FROM_A_NEWER_VERSION)
+    RecordCache(world.table, world.now).save(CONFIG_RECORDS[SPARSE_CONFIG])
+    assert stored(CONFIG) == ITEMS[SPARSE_CONFIG] | FROM_A_NEWER_VERSION
+
+
+def test_unknown_attributes_of_the_others_survive_as_well(world: World) -> None:
+    for name in ("write slots", "lease", "bastion sync", "backup"):
+        store(name, **FROM_A_NEWER_VERSION)
+    slots = WriteSlots(world.table, lambda: 60_000, lambda: MOMENT * 1000, lambda seconds: None, is_teardown=True)
+    slots.reserve()
+    slots.cancel_teardown()
+    world.table.save_bastion_sync(MOMENT + 1)
+    backups.set_backup_expiry(world.table, "data-science", None)
+    with Leases(world.table, lambda: 60_000, lambda: MOMENT * 1000 + 60_000).lease("configuration/data-science"):
+        for name in ("write slots", "lease", "bastion sync", "backup"):
+            assert stored(name)["mood"] == FROM_A_NEWER_VERSION["mood"]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("spec.mode", {"S": "tailscale"}),
+        ("report.phase", {"S": "resting"}),
+        ("report.mode", {"S": "tailscale"}),
+        ("report.rejected", {"L": [{"M": {"line": {"S": "first"}, "reason": {"S": ""}}}]}),
+        ("restart.step", {"S": "reboot"}),
+        ("network", {"S": "none"}),
+        ("observed_at", {"S": "now"}),
+        ("planned", {"S": "nothing"}),
+        ("route.open", {"N": "1"}),
+    ],
+)
+def test_an_unknown_value_makes_the_record_unreadable_and_is_named(attribute: str, value: Any) -> None:
+    item = json.loads(json.dumps(ITEMS[FULL]))
+    target, *parts = item, *attribute.split(".")
+    for part in parts[:-1]:
+        target = target[part]["M"]
+    target[parts[-1]] = value
+    with pytest.raises(UnreadableRecordError, match=f"Churn-Model .* {attribute}") as refused:
+        codec.decode_record(item_of(item))
+    assert (refused.value.record, refused.value.attribute.startswith(attribute)) == ("Churn-Model", True)
+
+
+def test_an_unknown_state_of_sagemaker_is_read_as_updating() -> None:
+    item = item_of(ITEMS[FULL]) | {"state": "Hibernating"}
+    assert codec.decode_record(item).state is NotebookState.UPDATING
+
+
+def test_an_unreadable_record_hides_no_other_and_is_not_hidden(world: World) -> None:
+    world.table.save_observed(Record("a"), None)
+    store(FULL, spec={"M": {"mode": {"S": "tailscale"}}})
+    world.table.save_observed(Record("d"), None)
+    read: list[str] = []
+    with pytest.raises(UnreadableRecordError, match="Churn-Model"):
+        read.extend(each.name for each in world.table.records(consistent=True))
+    assert read == ["a", "d"]
+    errors: list[UnreadableRecordError] = []
+    assert [each.name for each in world.table.records(on_unreadable=errors.append)] == ["a", "d"]
+    assert [error.record for error in errors] == ["Churn-Model"]
+
+
+def test_an_unreadable_record_stops_neither_its_batch_nor_the_others(world: World) -> None:
+    world.lifecycle_config("team")
+    world.notebook("other", "team", ssh="ngrok")
+    world.notebook("churn-model", "team", ssh="ngrok")
+    store(FULL, spec={"M": {"mode": {"S": "tailscale"}}})
+    assert len(world.deliver()["batchItemFailures"]) == 2  # both messages about the notebook
+    assert world.has_block("team")
+    assert world.record("other").observed_hash
+    assert stored(FULL)["spec"] == {"M": {"mode": {"S": "tailscale"}}}
+
+
+# ---- coordination and backups ------------------------------------------------------------------
+
+
+def test_write_slots_leases_and_the_bastion_sync_are_read_as_they_were_meant(world: World) -> None:
+    for name in ("write slots", "lease", "bastion sync"):
+        store(name)
+    now = MOMENT * 1000
+    assert RecordCache(world.table, 0).is_tearing_down()
+    with pytest.raises(SlotUnavailableError):
+        WriteSlots(world.table, lambda: 60_000, lambda: now, lambda seconds: None).reserve()
+    last = WriteSlots(world.table, lambda: 60_000, lambda: now, lambda seconds: None, is_teardown=True)
+    assert last.reserve() == now + 500
+    assert last.reserve() == now + 500 + MIN_INTERVAL_MS
+    leases = Leases(world.table, lambda: 60_000, lambda: now)
+    with pytest.raises(LeaseHeldError), leases.lease("configuration/data-science"):
+        raise AssertionError("held twice")
+    assert world.table.last_bastion_sync() == MOMENT
+
+
+def test_a_backup_is_written_as_it_was(world: World) -> None:
+    config = LifecycleConfig("data-science", "arn", 0, None, b"#!/bin/bash\necho hello\n")
+    backups.backup_script(world.table, config, "install the block", 1_796_000_400)
+    backups.set_backup_expiry(world.table, "data-science", 1_790_000_000)
+    assert item_of(stored("backup")) == {name: from_attribute(value) for name, value in ITEMS["backup"].items()}

@@ -1,0 +1,190 @@
+"""Status and checks are two readings of one assessment, and agree but for the exceptions that are listed here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from builders import NOW, SETTINGS, a_record, a_report
+from examples import USUAL, examples
+from hypothesis import given, strategies as st
+
+from notebook_ssh.errors import Problem
+from notebook_ssh.model.assessment import Condition, assess
+from notebook_ssh.model.checks import Check, CheckState, Diagnosis, run_checks
+from notebook_ssh.model.record import BastionRoute, NotebookState, Phase, Record, RejectedKey, Report
+from notebook_ssh.model.spec import Mode, NotebookSpec
+from notebook_ssh.model.status import CODES, Code
+
+TOO_LARGE = Problem("config-too-large", "The on-start script is too large.")
+NO_SSHD = Problem("sshd-unreachable", "sshd does not answer.")
+TIMES = st.sampled_from([NOW - seconds for seconds in (0, 10, 300, 755, 756, 900, 901, 5_000)])
+
+
+def problems(*codes: str) -> st.SearchStrategy[Problem | None]:
+    """Mostly none, else a problem with one of the codes of its author."""
+    return st.sampled_from([None] * len(codes) + [Problem(code, f"It is {code}.") for code in codes])
+
+
+def reports(mode: Mode) -> st.SearchStrategy[Report]:
+    """A report that may be of this run."""
+    tunnel = ("ngrok-token-missing", "ngrok-card-required") if mode is Mode.NGROK else ()
+    return st.builds(
+        a_report,
+        booted_at=TIMES,
+        received_at=st.sampled_from([NOW, NOW - 10, NOW - 756]),
+        mode=st.sampled_from([mode, mode, mode, *Mode]),
+        phase=st.sampled_from([Phase.CONNECTED, Phase.CONNECTED, *Phase]),
+        keys_own=st.sampled_from([1, 1, 0]),
+        rejected=st.sampled_from([(), (), (RejectedKey(2, "not base64"),)]),
+        problem=problems(*tunnel, "sshd-unreachable", "agent-failed", "files", "keys-unreadable"),
+        connected_since=st.sampled_from([None, NOW - 400]),
+        phase_since=TIMES,
+    )
+
+
+ROUTES = st.builds(
+    BastionRoute,
+    open=st.booleans(),
+    private_ip=st.sampled_from([None, "10.0.1.5", "10.0.1.5"]),
+    problem=problems("no-bastion", "group-gone", "rule-limit", "client-cidr-invalid"),
+)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Record:
+    """A record as the functions write it: each problem has a code of its author."""
+    mode = draw(st.sampled_from([Mode.NGROK, Mode.BASTION, Mode.NGROK, Mode.BASTION, Mode.OFF]))
+    invalid = Problem("invalid-tag", "The tag ssh is “ngrk”.") if mode is Mode.OFF and draw(st.booleans()) else None
+    return a_record(
+        spec=NotebookSpec(mode=mode, until=draw(st.sampled_from([None, None, NOW, NOW + 60])), problem=invalid),
+        state=draw(st.sampled_from([NotebookState.IN_SERVICE] * 5 + list(NotebookState))),
+        started_at=draw(st.sampled_from([None, NOW - 600, NOW - 1_000])),
+        lifecycle_config=draw(st.sampled_from(["team", "team", None])),
+        block_since=draw(st.sampled_from([NOW - 5_000, NOW - 5_000, NOW - 5_000, NOW - 100, None])),
+        problem=draw(problems("config-too-large", "block-damaged")),
+        planned=draw(st.sampled_from([(), (), (), ("write the on-start script of team: …",)])),
+        route=draw(st.none() | ROUTES | ROUTES),
+        report=draw(st.none() | reports(mode) | reports(mode)),
+    )
+
+
+def first_failed(diagnosis: Diagnosis) -> Check | None:
+    return next((check for check in diagnosis.checks if check.state is CheckState.FAILED), None)
+
+
+def all_pass(diagnosis: Diagnosis) -> bool:
+    return all(check.state is CheckState.OK for check in diagnosis.checks)
+
+
+def is_connected(diagnosis: Diagnosis) -> bool:
+    return diagnosis.status.code is Code.CONNECTED and diagnosis.status.problem is None
+
+
+def checks_look_further(record: Record) -> bool:
+    """A connected notebook whose checks do not all pass.
+
+    The configuration check is about the next start too: the block is not installed (yet, or any more), or a dry run
+    leaves it so, while the agent that is running stays connected. And a rejected line of the key file fails the key
+    check, while the other keys work.
+    """
+    return record.block_since is None or bool(record.planned) or bool(record.report and record.report.rejected)
+
+
+def no_check_reads_the_phase(record: Record) -> bool:
+    """Checks that all pass on a notebook that is not connected.
+
+    In mode bastion the rule check takes the place of the tunnel check, and no other reads the agent's phase.
+    """
+    report = record.report
+    return record.spec.mode is Mode.BASTION and report is not None and report.phase is not Phase.CONNECTED
+
+
+def the_check_waits(record: Record, condition: Condition) -> bool:
+    """An error whose check waits for an earlier one, which has not failed.
+
+    A failed start is no matter of the restart check until the block is installed. And an agent that has not reported
+    within the limit is none of the agent check while the notebook is still Pending, or a dry run leaves it so.
+    """
+    blocked = record.block_since is None or bool(record.planned)
+    if condition is Condition.NOTEBOOK_FAILED:
+        return blocked
+    return condition is Condition.NEVER_REPORTED and (blocked or record.state is NotebookState.PENDING)
+
+
+def has_several_problems(record: Record) -> bool:
+    """The status names the one of the current run; the checks, in their order, the one of the configuration first."""
+    route = record.route.problem if record.route else None
+    report = record.report
+    agent = bool(report and (report.problem or report.phase is not Phase.CONNECTED))
+    return [bool(record.problem), bool(route), agent].count(True) > 1
+
+
+@examples(3 * USUAL)
+@given(records())
+def test_connected_without_a_problem_means_that_all_checks_pass(record: Record) -> None:
+    diagnosis = run_checks(record, NOW, SETTINGS)
+    if not checks_look_further(record):
+        assert is_connected(diagnosis) <= all_pass(diagnosis)
+    if not no_check_reads_the_phase(record):
+        assert all_pass(diagnosis) <= is_connected(diagnosis)
+
+
+@examples(3 * USUAL)
+@given(records())
+def test_an_error_has_the_problem_of_the_first_failed_check(record: Record) -> None:
+    diagnosis = run_checks(record, NOW, SETTINGS)
+    status, failed = diagnosis.status, first_failed(diagnosis)
+    condition = assess(record, NOW, SETTINGS.sync_seconds).condition
+    if status.code is not Code.ERROR or the_check_waits(record, condition):
+        return
+    assert failed is not None
+    if not has_several_problems(record):
+        assert failed.problem == status.problem
+    assert status.problem in [check.problem for check in diagnosis.checks if check.state is CheckState.FAILED]
+
+
+REPORT = a_report()
+SSHD_DOWN = a_report(phase=Phase.FAILED, problem=NO_SSHD)
+BASTION: dict[str, Any] = {"spec": NotebookSpec(mode=Mode.BASTION), "route": BastionRoute(True, "10.0.1.5")}
+
+
+@pytest.mark.parametrize(
+    ("record", "connected", "passing"),
+    [
+        (a_record(report=REPORT), True, True),
+        (a_record(report=REPORT, block_since=None), True, False),
+        (a_record(report=REPORT, planned=("write it",)), True, False),
+        (a_record(report=a_report(rejected=(RejectedKey(2, "not base64"),))), True, False),
+        (a_record(**BASTION, report=a_report(mode=Mode.BASTION, phase=Phase.CONNECTING)), False, True),
+    ],
+    ids=["usual", "not installed", "dry run", "rejected line", "connecting to the bastion"],
+)
+def test_where_connected_and_passing_differ(record: Record, connected: bool, passing: bool) -> None:
+    diagnosis = run_checks(record, NOW, SETTINGS)
+    assert (is_connected(diagnosis), all_pass(diagnosis)) == (connected, passing)
+
+
+@pytest.mark.parametrize(
+    ("record", "code", "failed"),
+    [
+        (a_record(report=SSHD_DOWN), "sshd-unreachable", "sshd-unreachable"),
+        (a_record(report=SSHD_DOWN, problem=TOO_LARGE), "sshd-unreachable", "config-too-large"),
+        (a_record(state=NotebookState.FAILED, started_at=None, block_since=None), "notebook-failed", None),
+        (a_record(state=NotebookState.PENDING, started_at=NOW - 1_000), "agent-silent", None),
+        (a_record(started_at=NOW - 1_000, planned=("write it",)), "agent-silent", None),
+    ],
+    ids=["one problem", "two problems", "failed without the block", "still pending", "dry run"],
+)
+def test_where_error_and_first_failed_check_differ(record: Record, code: str, failed: str | None) -> None:
+    diagnosis = run_checks(record, NOW, SETTINGS)
+    assert diagnosis.status.code is Code.ERROR
+    assert diagnosis.status.problem
+    assert diagnosis.status.problem.code == code
+    first = first_failed(diagnosis)
+    assert (first.problem.code if first and first.problem else None) == failed
+
+
+def test_every_condition_has_a_code() -> None:
+    assert set(CODES) == set(Condition)
+    assert set(CODES.values()) == set(Code)
