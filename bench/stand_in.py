@@ -85,7 +85,7 @@ class Account:
         items = []
         for line in self.lines:
             seen = fingerprint(line, {"ssh": "ngrok"}, "ssh", dry_run=False)
-            record = _record(name=line.name, arn=line.arn, seen=seen)
+            record = _record(name=line.name, arn=line.arn, observed_hash=seen)
             items.append(_item(line.name, record))
         return items
 

@@ -25,11 +25,12 @@ def main(function: str, times: str) -> None:
 
     slowed = int(os.environ.get(SLOWED, "0"))
     handler = importlib.import_module(f"{function}.handler")
-    if hasattr(handler, "secrets"):
+    if function == "record_address":
+        from notebook_ssh.adapters import secrets
         from notebook_ssh.reports.report import Token
 
         # As in a process that read the token less than a minute ago.
-        handler.secrets.ngrok_token = lambda *_: Token("v1", "token")
+        secrets.ngrok_token = lambda *_: Token("v1", "token")
     for turn in range(int(times)):
         for _ in range(slowed):
             pass

@@ -44,7 +44,7 @@ def test_the_model_counts_what_the_template_has(model: ModuleType) -> None:
 
     assert len(Stack().of_type("AWS::CloudWatch::Alarm")) == model.ALARMS
     assert (PROJECT / "layers/core/notebook_ssh/adapters/metrics.py").read_text("utf-8").count(
-        "_metric(name="
+        "_emit(name="
     ) == model.METRICS
     assert source()["Parameters"]["SweepMinutes"]["Default"] * 60 == model.SWEEP_SECONDS
     assert source()["Globals"]["Function"]["MemorySize"] / 1024 == model.FUNCTION_GIGABYTES

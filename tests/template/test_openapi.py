@@ -151,7 +151,7 @@ def test_every_answer_is_as_described(world: World, record: Any) -> None:
     assert_as_described(report, world.report("x" * (LARGEST_BODY + 1)))
     assert_as_described(report, world.report(name="unknown"))
     for name in ("demo", "unknown", "a_b"):
-        world.patch.setattr("start_notebook.handler._started", lambda *_: True)
+        world.patch.setattr("notebook_ssh.controllers.wake._started", lambda *_: True)
         assert_as_described(start, world.start(name))
 
 

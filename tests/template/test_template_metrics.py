@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,13 +23,18 @@ OF_AWS = {
 }
 
 
+def deployed() -> list[Path]:
+    """The modules that run in Lambda."""
+    return [path for root in ("functions", "layers/core/notebook_ssh") for path in (PROJECT / root).rglob("*.py")]
+
+
 def emitted() -> set[str]:
     """The names of the metrics that the functions print."""
     names: set[str] = set()
-    for path in (PROJECT / "functions").rglob("*.py"):
+    for path in deployed():
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             match node:
-                case ast.Call(func=ast.Name(id="single_metric" | "_gauge"), keywords=keywords):
+                case ast.Call(func=ast.Name(id="single_metric" | "_emit"), keywords=keywords):
                     given = {keyword.arg: keyword.value for keyword in keywords}
                     if isinstance(given.get("name"), ast.Constant):
                         names.add(given["name"].value)
@@ -89,7 +95,7 @@ def test_our_metrics_are_looked_at_under_the_dimensions_that_they_are_emitted_wi
 
 def test_no_metric_has_a_dimension_of_its_own() -> None:
     """Each combination costs by the month: a metric for each notebook would cost more than all else together."""
-    for path in (PROJECT / "functions").rglob("*.py"):
+    for path in deployed():
         assert "add_dimension" not in path.read_text("utf-8"), path
 
 
@@ -186,7 +192,7 @@ CALLS = {"ispresent", "latest", "count", "pct", "max"}
 def logged() -> set[str]:
     """The names that the code gives to what it logs: by `extra`, and by the Logger's own means."""
     names: set[str] = set()
-    for path in (PROJECT / "functions").rglob("*.py"):
+    for path in deployed():
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             match node:
                 case ast.keyword(arg="extra", value=ast.Dict(keys=keys)):
@@ -222,7 +228,7 @@ def test_every_field_that_a_query_names_is_logged(name: str) -> None:
 def messages_logged() -> set[str]:
     """The texts that the code logs as they stand."""
     texts: set[str] = set()
-    for path in (PROJECT / "functions").rglob("*.py"):
+    for path in deployed():
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             match node:
                 case ast.Call(func=ast.Attribute(value=ast.Name(id="logger")), args=[ast.Constant(value=text), *_]):

@@ -16,7 +16,7 @@ from notebook_ssh.adapters.clients import call, client, code_of, pages
 from notebook_ssh.errors import Problem, RetryableError
 from notebook_ssh.model.network import Direction, Ec2Query, FoundRule, NetworkState, Rule, canonical_peer
 from notebook_ssh.model.record import OWNER_TAG
-from notebook_ssh.planning.bastion import AuthorizeRule, Outcome, BastionPlan, RevokeRule
+from notebook_ssh.planning.bastion import AuthorizeRule, BastionPlan, Outcome, RevokeRule
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, IpPermissionTypeDef, SecurityGroupRuleTypeDef

@@ -13,17 +13,17 @@ logger = Logger(child=True)
 
 def publish(fleet_stats: FleetStats) -> None:
     """Print the metrics (CloudWatch embedded metric format), and log the numbers that the dashboard reads from the log."""
-    _metric(name="Requested", value=fleet_stats.requested)
-    _metric(name="Connected", value=fleet_stats.count(Code.CONNECTED))
-    _metric(name="Stale", value=fleet_stats.count(Code.STALE))
-    _metric(name="Failing", value=fleet_stats.count(Code.ERROR, Code.INVALID_TAG))
-    _metric(name="TokenRefused", value=fleet_stats.token_refused)
+    _emit(name="Requested", value=fleet_stats.requested)
+    _emit(name="Connected", value=fleet_stats.count(Code.CONNECTED))
+    _emit(name="Stale", value=fleet_stats.count(Code.STALE))
+    _emit(name="Failing", value=fleet_stats.count(Code.ERROR, Code.INVALID_TAG))
+    _emit(name="TokenRefused", value=fleet_stats.token_refused)
     for code in Code:  # zero as well, or the last number above it would stay on the dashboard
         logger.info("fleet by status", extra={"status": str(code), "notebooks": fleet_stats.count(code)})
     for problem, number in sorted(fleet_stats.problems.items()):
         logger.info("fleet by problem", extra={"problem": problem, "notebooks": number})
 
 
-def _metric(name: str, value: int) -> None:
+def _emit(name: str, value: int) -> None:
     with single_metric(name=name, unit=MetricUnit.Count, value=value, namespace="notebook-ssh"):
         pass  # printed at the end of the block
