@@ -37,7 +37,7 @@ from notebook_ssh.adapters.codec import encode_record
 from notebook_ssh.adapters.table import NOTEBOOK
 from notebook_ssh.model.record import NotebookState, Record
 from notebook_ssh.model.spec import Mode, NotebookSpec
-from notebook_ssh.reports.report import read_report
+from notebook_ssh.reports.parse import read_report
 from patience import LIMIT_S
 from world import World
 

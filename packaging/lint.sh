@@ -67,6 +67,7 @@ run() {
     case $1 in
     files) check "files (.editorconfig)" lint_files ;;
     spelling) check "spelling" lint_spelling ;;
+    words) check "retired words" python packaging/retired_words.py ;;
     style) check "style" ruff check . ;;
     formatting) check "formatting" ruff format --check . ;;
     types) check "types" mypy ;;
@@ -90,7 +91,7 @@ run() {
     esac
 }
 
-all=(files spelling style formatting types layers shell workflows template sam checkov weaknesses)
+all=(files spelling words style formatting types layers shell workflows template sam checkov weaknesses)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for name in "$@"; do
     run "$name"

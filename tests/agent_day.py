@@ -44,7 +44,9 @@ from notebook_ssh.errors import InvalidReportError
 from notebook_ssh.model.record import BastionRoute
 from notebook_ssh.model.spec import Mode, parse_spec
 from notebook_ssh.model.stack import Bastion
-from notebook_ssh.reports.report import Accepted, Token, accept, read_report, reply
+from notebook_ssh.reports.accept import Accepted, accept
+from notebook_ssh.reports.parse import read_report
+from notebook_ssh.reports.reply import Token, reply
 
 BEGIN = 1_800_000_000
 MINUTE, HOUR = 60, 3_600

@@ -33,7 +33,7 @@ from botocore.credentials import Credentials
 
 import processes
 from notebook_ssh.errors import InvalidReportError
-from notebook_ssh.reports.report import read_report
+from notebook_ssh.reports.parse import read_report
 from patience import LIMIT_S
 from sshd import start_sshd
 

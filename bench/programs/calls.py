@@ -27,7 +27,7 @@ def main(function: str, times: str) -> None:
     handler = importlib.import_module(f"{function}.handler")
     if function == "record_address":
         from notebook_ssh.adapters import secrets
-        from notebook_ssh.reports.report import Token
+        from notebook_ssh.reports.reply import Token
 
         # As in a process that read the token less than a minute ago.
         secrets.ngrok_token = lambda *_: Token("v1", "token")

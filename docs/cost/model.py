@@ -24,7 +24,7 @@ RUNNING_SECONDS = 22 * 8 * 3600
 
 SWEEP_SECONDS = 900
 METRICS = 5
-"""Gauges of the sweep. What else the dashboard shows of our own is read from the logs when somebody looks, and a metric
+"""Gauges of the sweep. What else the dashboard shows of our own is read from the logs on demand, and a metric
 that is sent only when something fails, as `FailedRequests` is, is billed for those hours alone."""
 ALARMS = 11
 
@@ -40,11 +40,11 @@ START_REPORTS, START_REPORT_WRITES = 2, 2
 CHANGES_A_DAY = 6
 """State changes, tag changes and configuration changes of a notebook on a working day, with our own answers to them."""
 CHANGE_READS, CHANGE_WRITES = 3, 1
-"""Units of a look where the block is in already: the record, the configuration and the clock at once, each up to 4 KB
+"""Units of a reconciliation where the block is installed already: the record, the configuration and the clock at once, each up to 4 KB
 and consistent; and the record written (tests/functions/test_calls_per_signal.py)."""
 RECONCILE_SECONDS = 0.4
 LOOKUPS_A_DAY = 10
-"""How often somebody looks a notebook's address up on a working day."""
+"""How often a user looks a notebook's address up on a working day."""
 SWEEP_SECONDS_A_PAGE = 0.6
 """Billed time of the sweep for each page of 100 notebooks: three list calls at the service's rates, and the table."""
 RECORDS_A_READ = 8

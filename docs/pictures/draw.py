@@ -1,6 +1,6 @@
 """Draws docs/pictures/flow.svg, the picture in the README: `python3 docs/pictures/draw.py`.
 
-Standard library only. Change the lists below, run it, look at the result.
+Standard library only. Change the lists below, run it, view the result.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ BOXES = [
     Box(280, 100, 200, "EventBridge", ("changes of tags, states,", "scripts; and a sweep"), "plain"),
     Box(545, 100, 200, "reconcile_notebook", ("puts the block into the", "lifecycle configuration"), "ours"),
     Box(545, 205, 200, "reconcile_bastion", ("opens port 22 to the", "bastion, and closes it"), "ours"),
-    Box(545, 310, 200, "record_address", ("takes the report, tells", "what should be"), "ours"),
+    Box(545, 310, 200, "record_address", ("accepts the report, replies", "what to do"), "ours"),
     Box(280, 310, 200, "DynamoDB", ("one record for", "each notebook"), "plain"),
     Box(280, 410, 200, "lookup_api", ("address, host keys,", "ssh-config, doctor"), "ours"),
     Box(395, 520, 235, "ngrok, or your bastion", ("carries the connection,", "encrypted end to end"), "plain"),
@@ -81,7 +81,7 @@ NOTES = [
     (945, 366, "the answer: mode, token, central keys"),
     (1120, 440, "tunnel, keys"),
 ]
-"""Words beside arrows, centred: x, y, text."""
+"""Words next to arrows, centred: x, y, text."""
 
 STYLE = """
   text { font-family: 'Segoe UI', 'Helvetica Neue', Helvetica, Arial, 'DejaVu Sans', sans-serif; fill: #1f2937 }

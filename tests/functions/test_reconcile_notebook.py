@@ -461,7 +461,7 @@ def test_every_version_that_we_changed_is_kept_and_ends_90_days_after_the_last_t
     world.settle()
     (first,) = backups_of(world, "team")
     assert base64.b64decode(first["content"]) == OWNERS
-    assert first["reason"] == "a notebook that uses this configuration asks for SSH"
+    assert first["reason"] == "a notebook that uses this configuration requests SSH"
     assert first["at"].startswith("20")
     assert "expires" not in first
 

@@ -28,6 +28,7 @@ class Names:
     keys: new key of a JSON object by `what it is.old key`.
     merged: by new dotted name, the old names of classes that became one, by whether a field is None.
     replaced: old name of the class that is returned in place of an old one that is gone.
+    texts: new words of sentences by the old ones.
     """
 
     classes: Mapping[str, str]
@@ -35,6 +36,7 @@ class Names:
     keys: Mapping[str, str]
     merged: Mapping[str, Mapping[str, str]]
     replaced: Mapping[str, str]
+    texts: Mapping[str, str]
 
     def class_of(self, old: str) -> Any:
         """The class that the stored name `old` means now. Raises AttributeError or ModuleNotFoundError."""
@@ -44,6 +46,12 @@ class Names:
     def field_of(self, old_class: str, old_field: str) -> str:
         """The name that a field has now."""
         return self.fields.get(f"{old_class}.{old_field}", old_field)
+
+    def old_text(self, text: str) -> str:
+        """`text` in its old words."""
+        for old, new in self.texts.items():
+            text = text.replace(new, old)
+        return text
 
     def merger_of(self, cls: type) -> Mapping[str, str] | None:
         """How `cls` was made of several old classes, if it was."""
@@ -72,7 +80,7 @@ class Names:
 def names() -> Names:
     """The committed table."""
     told = tomllib.loads((HERE / "names.toml").read_text())
-    return Names(told["classes"], told["fields"], told["keys"], told["merged"], told["replaced"])
+    return Names(told["classes"], told["fields"], told["keys"], told["merged"], told["replaced"], told["texts"])
 
 
 def old_class(cls: type) -> str:
@@ -103,7 +111,9 @@ def encode(value: Any) -> Any:
     match value:
         case Enum():
             return {"!": names().old_of(type(value)), "value": value.value}
-        case None | bool() | int() | str():
+        case str():
+            return names().old_text(value)
+        case None | bool() | int():
             return value
         case bytes():
             return {"!": "bytes", "base64": base64.b64encode(value).decode()}

@@ -29,7 +29,7 @@ from notebook_ssh.planning import (
     status_tags,
     teardown,
 )
-from notebook_ssh.reports import report
+from notebook_ssh.reports import accept, parse, reply
 from notebook_ssh.triggers import events, requests
 
 BODY = b"echo the block\n"
@@ -93,12 +93,12 @@ def of_record(given: Mapping[str, Any]) -> Any:
             bastion.wants_bastion(record, now),
             bastion.route_is_desired(record, now),
         ),
-        "reply": report.reply(
+        "reply": reply.reply(
             record,
             now,
             sync_seconds=sync,
             bastion=stack.bastion,
-            token=report.Token(*given["token"]) if given["token"] else None,
+            token=reply.Token(*given["token"]) if given["token"] else None,
             held_version=given["held_version"],
             keys=given["keys"],
             problem=given["problem"],
@@ -176,12 +176,12 @@ def of_script(given: Mapping[str, Any]) -> Any:
 
 def of_report(given: Mapping[str, Any]) -> Any:
     """A report as read, and what becomes of it."""
-    role = report.role_of_caller(given["caller"], given["account"])
+    role = accept.role_of_caller(given["caller"], given["account"])
     try:
-        told = report.read_report(given["body"], given["now"], allow_loopback=given["allow_loopback"])
+        told = parse.read_report(given["body"], given["now"], allow_loopback=given["allow_loopback"])
     except InvalidReportError as bad:
         return {"role": role, "refused": (old_class(type(bad)), bad.field, str(bad))}
-    return {"role": role, "told": told, "verdict": report.accept(given["record"], role or "", told.report)}
+    return {"role": role, "told": told, "verdict": accept.accept(given["record"], role or "", told.report)}
 
 
 def of_keys(given: Mapping[str, Any]) -> Any:

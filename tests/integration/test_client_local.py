@@ -356,18 +356,18 @@ def test_central_key_grants_and_revokes_access(
     central_key: Callable[[str, Laptop], str],
     revoked_by: str,
 ) -> None:
-    def is_admitted() -> bool:
+    def is_route_open() -> bool:
         result = ana.run("ssh", notebook.name, "true")
         assert result.returncode == 0 or "Permission denied (publickey)" in result.stderr, result.stderr
         return result.returncode == 0
 
-    assert not is_admitted()
+    assert not is_route_open()
     parameter = central_key("ana", ana)
     world.tag(notebook.name, ssh_users="ana")
-    processes.wait_until("she is admitted", is_admitted, KEYS_TIMEOUT_S)
+    processes.wait_until("she is admitted", is_route_open, KEYS_TIMEOUT_S)
     if revoked_by == "the parameter":
         world.emulator.client("ssm").delete_parameter(Name=parameter)
     else:
         world.untag(notebook.name, "ssh-users")
-    processes.wait_until("she is refused", lambda: not is_admitted(), KEYS_TIMEOUT_S)
+    processes.wait_until("she is refused", lambda: not is_route_open(), KEYS_TIMEOUT_S)
     run_on_notebook(laptop, notebook.name, "true")  # the key on the notebook still works

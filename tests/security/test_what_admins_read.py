@@ -30,7 +30,7 @@ from notebook_ssh.model.record import BastionRoute, Network, Record
 from notebook_ssh.model.spec import Mode, parse_spec
 from notebook_ssh.model.status import status_of
 from notebook_ssh.planning.observation import LifecycleConfig
-from notebook_ssh.reports.report import LARGEST_BODY
+from notebook_ssh.reports.parse import MAX_BODY_BYTES
 from reconcile_notebook import handler as notebook_function
 
 TEXTS = (*INJECTIONS, "https://evil.example/login", "www.evil.example", "a\x9b2Jb", "\\", "😀" * 500)
@@ -183,10 +183,10 @@ def test_the_largest_record_is_a_tenth_of_what_an_item_may_be(world: World) -> N
         boot="b" * 64,
     )
     text = json.dumps(body, ensure_ascii=False)
-    assert 0.7 * LARGEST_BODY < len(text.encode()) < LARGEST_BODY
+    assert 0.7 * MAX_BODY_BYTES < len(text.encode()) < MAX_BODY_BYTES
     said = world.report(text, name=record.name)
     assert said.status == 200, said
-    assert LARGEST_BODY < size_of_item(NOTEBOOK, record.name) < LARGEST_ITEM / 10
+    assert MAX_BODY_BYTES < size_of_item(NOTEBOOK, record.name) < LARGEST_ITEM / 10
 
 
 def test_each_copy_of_a_script_is_an_item_of_its_own(world: World) -> None:

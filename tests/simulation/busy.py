@@ -9,7 +9,7 @@ from unittest.mock import patch
 from simulation.account import LifecycleConfig, Notebook
 from simulation.errors import refusal
 from simulation.promises import Truth, encoded
-from simulation.run import PACED, SCRIPT_CACHE_SIZE, Run, bound
+from simulation.run import RATE_LIMITED, SCRIPT_CACHE_SIZE, Run, bound
 
 SCRIPT = b"#!/bin/bash\necho the owner was here\n"
 
@@ -59,7 +59,7 @@ class Busy(Run):
         raise refusal("ThrottlingException", "Rate exceeded")
 
     def _allowed(self, operation: str) -> bool:
-        name = "writes" if operation in PACED else operation
+        name = "writes" if operation in RATE_LIMITED else operation
         if name not in BUCKETS:
             return True
         rate, burst = BUCKETS[name]

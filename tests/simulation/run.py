@@ -604,7 +604,7 @@ class Run:
 
 
 _OF_THE_TABLE = {"get_item", "batch_get_item", "query", "put_item", "update_item", "delete_item"}
-PACED = {
+RATE_LIMITED = {
     "update_notebook_instance",
     "start_notebook_instance",
     "stop_notebook_instance",
@@ -622,7 +622,7 @@ _HINGES = (
 )
 """Reads that taking a block out, or making a configuration, hangs on; whether of a later page."""
 
-_WRITES = PACED | {
+_WRITES = RATE_LIMITED | {
     "add_tags",
     "delete_tags",
     "authorize_security_group_ingress",

@@ -12,7 +12,7 @@ import pytest
 from simulation.account import LifecycleConfig, Notebook
 from simulation.busy import BUCKETS, DESCRIPTION, SCRIPT, WRITE, Busy, EachItsOwn
 from simulation.promises import Truth, encoded
-from simulation.run import BEGIN, PACED, SCRIPT_CACHE_SIZE, bound
+from simulation.run import BEGIN, RATE_LIMITED, SCRIPT_CACHE_SIZE, bound
 
 MANY = 1_000
 TO_A_CONFIGURATION = 20
@@ -76,8 +76,8 @@ def test_writes_are_as_few_as_the_wishes(day: Day) -> None:
 
 def test_writes_keep_their_pace(day: Day) -> None:
     """A last look that is refused for a while makes its write late, and the next one early: that is rare."""
-    refused = sum(day.refused[operation] for operation in PACED)
-    made = sum(day.asked[operation] for operation in PACED) - refused
+    refused = sum(day.refused[operation] for operation in RATE_LIMITED)
+    made = sum(day.asked[operation] for operation in RATE_LIMITED) - refused
     assert made > 100
     assert refused <= 0.02 * made
 

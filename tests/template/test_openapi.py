@@ -20,7 +20,7 @@ from notebook_ssh.errors import Problem
 from notebook_ssh.model.record import BastionRoute, NotebookState, Phase, RejectedKey
 from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec
 from notebook_ssh.model.status import Code
-from notebook_ssh.reports.report import LARGEST_BODY
+from notebook_ssh.reports.parse import MAX_BODY_BYTES
 from notebook_ssh_client.lookup import CONNECTABLE, TRANSITIONAL
 
 METHODS = {"get", "post", "put", "delete", "patch"}
@@ -148,7 +148,7 @@ def test_every_answer_is_as_described(world: World, record: Any) -> None:
         "{",
     ):
         assert_as_described(report, world.report(body))
-    assert_as_described(report, world.report("x" * (LARGEST_BODY + 1)))
+    assert_as_described(report, world.report("x" * (MAX_BODY_BYTES + 1)))
     assert_as_described(report, world.report(name="unknown"))
     for name in ("demo", "unknown", "a_b"):
         world.patch.setattr("notebook_ssh.controllers.wake._started", lambda *_: True)

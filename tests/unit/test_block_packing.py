@@ -183,7 +183,7 @@ def test_squeezing_leaves_what_the_program_needs() -> None:
 
 @pytest.mark.parametrize("path", sorted(Path(ast.__file__).parent.glob("[a-e]*.py")), ids=lambda path: path.name)
 def test_squeezed_modules_of_the_standard_library_are_the_same_programs(path: Path) -> None:
-    # Compiled without docstrings both are the same code; `squeeze` itself raises when the trees differ.
+    # Compiled without docstrings both are the same code; `minify` itself raises when the trees differ.
     squeezed = minify(path.read_text(encoding="utf-8"))
     compile(squeezed, path.name, "exec")
     assert len(squeezed) < path.stat().st_size

@@ -132,9 +132,9 @@ def test_all_is_well() -> None:
     assert doctor_text(run_checks(record, NOW, SETTINGS)) == (
         "demo: connected since 2027-01-15T07:53:20Z\n"
         "  ok      tag            ssh=ngrok (since 2027-01-15T05:30:00Z)\n"
-        "  ok      configuration  the set-up is in demo-configuration (since 2027-01-15T06:36:40Z)\n"
+        "  ok      configuration  the block is installed in demo-configuration (since 2027-01-15T06:36:40Z)\n"
         "  ok      restart        the notebook has started with it (since 2027-01-15T07:50:00Z)\n"
-        "  ok      agent          last heard of at 2027-01-15T07:59:50Z (since 2027-01-15T07:50:50Z)\n"
+        "  ok      agent          last report at 2027-01-15T07:59:50Z (since 2027-01-15T07:50:50Z)\n"
         "  ok      tunnel         0.tcp.ngrok.io:17887 (since 2027-01-15T07:53:20Z)\n"
         "  ok      keys           1 from the notebook's file, 0 central\n"
         "Next: Connect: `ssh demo` with the client, or the line that /notebooks/demo/ssh answers."

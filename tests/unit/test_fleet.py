@@ -71,14 +71,14 @@ def test_a_tagged_notebook_without_a_record_is_looked_at(value: str) -> None:
 )
 def test_whatever_the_list_tells_anew_is_looked_at(change: dict[str, object]) -> None:
     fleet = a_fleet(notebooks=(replace(LINE, **change),))  # type: ignore[arg-type]
-    assert ("Demo", "changed since it was looked at") in [(name.title(), why) for name, why in looks(fleet)]
+    assert ("Demo", "changed since it was reconciled") in [(name.title(), why) for name, why in looks(fleet)]
 
 
 @pytest.mark.parametrize(
     "tags", [{}, {"ssh": "bastion"}, {"ssh": "ngrok", "ssh-users": "ana"}, {"ssh": "ngrok", "ssh-until": "soon"}]
 )
 def test_tags_that_changed_unheard_are_looked_at(tags: dict[str, str]) -> None:
-    assert ("Demo", "changed since it was looked at") in looks(a_fleet(tags={ARN: tags}))
+    assert ("Demo", "changed since it was reconciled") in looks(a_fleet(tags={ARN: tags}))
 
 
 def test_tags_of_others_and_our_own_change_nothing() -> None:
@@ -87,11 +87,13 @@ def test_tags_of_others_and_our_own_change_nothing() -> None:
 
 
 def test_a_look_that_did_not_end_is_taken_up_again() -> None:
-    assert looks(a_fleet(records=(replace(a_known(), observed_hash=""),))) == [("Demo", "the last look did not end")]
+    assert looks(a_fleet(records=(replace(a_known(), observed_hash=""),))) == [
+        ("Demo", "the last reconciliation did not finish")
+    ]
 
 
 def test_the_end_of_a_dry_run_makes_us_look_at_everyone() -> None:
-    assert looks(a_fleet(), dry_run=True) == [("Demo", "changed since it was looked at")]
+    assert looks(a_fleet(), dry_run=True) == [("Demo", "changed since it was reconciled")]
 
 
 def test_a_gone_notebook_is_looked_at() -> None:
@@ -104,7 +106,7 @@ def test_a_record_that_waits_for_its_end_is_left_alone_until_the_notebook_goes()
     )
     assert looks(off) == []
     assert looks(replace(off, notebooks=())) == [("Demo", "gone")]
-    assert looks(replace(off, tags={ARN: TAGS})) == [("Demo", "changed since it was looked at")]
+    assert looks(replace(off, tags={ARN: TAGS})) == [("Demo", "changed since it was reconciled")]
 
 
 # ---- time ----------------------------------------------------------------------------------
@@ -132,11 +134,11 @@ def test_an_end_before_the_next_sweep_is_announced_for_its_very_second() -> None
 @pytest.mark.parametrize(
     ("parts", "why"),
     [
-        ({"lifecycle_configs": (replace(TEAM, modified=NOW),)}, "changed since it was looked at"),
+        ({"lifecycle_configs": (replace(TEAM, modified=NOW),)}, "changed since it was reconciled"),
         ({"lifecycle_configs": ()}, "gone"),
         ({"config_records": (replace(KEPT, tried="0.9:0"),)}, "the stack has another block now"),
-        ({"tags": {}}, "nobody who uses it asks for SSH"),
-        ({"notebooks": (), "records": (), "config_records": (replace(KEPT, block=""),)}, "nobody uses it"),
+        ({"tags": {}}, "no notebook that uses it requests SSH"),
+        ({"notebooks": (), "records": (), "config_records": (replace(KEPT, block=""),)}, "no notebook uses it"),
     ],
 )
 def test_a_configuration_out_of_line_is_looked_at(parts: dict[str, object], why: str) -> None:
@@ -183,7 +185,7 @@ def test_a_status_that_comes_with_time_alone_is_found_by_the_sweep_until_it_is_t
     assert looks(a_fleet(), now=NOW + 3000) == [("Demo", "status")]
     silent = replace(a_known(), notified_status="stale: agent-silent")
     assert looks(a_fleet(records=(silent,)), now=NOW + 3000) == []
-    assert looks(a_fleet(), now=NOW + 3000, dry_run=True) == [("Demo", "changed since it was looked at")]
+    assert looks(a_fleet(), now=NOW + 3000, dry_run=True) == [("Demo", "changed since it was reconciled")]
 
 
 def test_nothing_is_shown_of_a_notebook_whose_ssh_is_off() -> None:

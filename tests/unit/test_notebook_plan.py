@@ -116,7 +116,7 @@ def test_an_owners_edit_outside_the_markers_survives_everything() -> None:
     ("drift", "why"),
     [
         (lambda script: script.replace(BODY, b": edited\n"), "the block was edited"),
-        (lambda script: OWNERS, "a notebook that uses this configuration asks for SSH"),
+        (lambda script: OWNERS, "a notebook that uses this configuration requests SSH"),
     ],
     ids=["edited inside the markers", "removed by hand"],
 )

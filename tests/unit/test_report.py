@@ -17,19 +17,9 @@ from notebook_ssh.model.checks import run_checks
 from notebook_ssh.model.record import BastionRoute, Phase, Record, RejectedKey, Report, is_notebook_name
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.text import printable
-from notebook_ssh.reports.report import (
-    CLOCK_SKEW,
-    LARGEST_BODY,
-    Accepted,
-    OutOfOrder,
-    RoleMismatch,
-    Token,
-    Unregistered,
-    accept,
-    read_report,
-    reply,
-    role_of_caller,
-)
+from notebook_ssh.reports.accept import Accepted, OutOfOrder, RoleMismatch, Unregistered, accept, role_of_caller
+from notebook_ssh.reports.parse import CLOCK_SKEW, MAX_BODY_BYTES, read_report
+from notebook_ssh.reports.reply import Token, reply
 
 
 def read(**parts: Any) -> Report:
@@ -241,9 +231,9 @@ def test_what_is_not_an_object_in_json_is_refused(body: bytes) -> None:
 
 def test_the_limit_is_exact() -> None:
     body = json.dumps(a_body()).encode()
-    assert read_report(body.ljust(LARGEST_BODY), NOW).report == read()
+    assert read_report(body.ljust(MAX_BODY_BYTES), NOW).report == read()
     with pytest.raises(PayloadTooLargeError, match="16,385 bytes"):
-        read_report(body.ljust(LARGEST_BODY + 1), NOW)
+        read_report(body.ljust(MAX_BODY_BYTES + 1), NOW)
 
 
 def name_of_field(bad: InvalidReportError) -> None:

@@ -267,7 +267,7 @@ def test_a_person_stops_it_only_where_no_tag_asks_the_stack_to(set_up_too_late: 
     assert "or tag it team-ssh-restart=now and the stack does both: aws sagemaker stop-notebook-instance " in by_hand
     asked_for = a_record(**set_up_too_late, spec=replace(NGROK, restart=True))
     by_itself = status_of(asked_for, NOW, SYNC, "team-ssh").next_step
-    assert by_itself == "Wait: it is stopped and started once, as its tag team-ssh-restart says."
+    assert by_itself == "Wait: it is stopped and started once, as its tag team-ssh-restart requests."
 
 
 def test_the_message_of_a_problem_ends_where_the_next_step_begins() -> None:

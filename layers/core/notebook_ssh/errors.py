@@ -1,7 +1,6 @@
-"""What goes wrong, by what is to be done about it: it passes if tried again, it needs a person, or nobody need act.
+"""Errors, by what is to be done: retryable ones are raised, and the queue retries; terminal ones need the user or admin.
 
-RetryableError failures are raised through the handler so that the queue tries again. TerminalError ones become
-a `Problem` on the notebook's record, with the remedy, and are not retried until something changes.
+A terminal error becomes a `Problem` on the notebook's record, with the remedy, and is not retried until something changes.
 """
 
 from __future__ import annotations
@@ -11,22 +10,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What stands in the way, for the person who can clear it.
+    """Why SSH does not work, for the user or admin who can fix it."""
 
-    code: lower-case words joined by hyphens, from the list in docs/statuses.md.
-    message: one sentence naming the thing, the value and the limit, and what to do. Never a secret.
-    """
-
-    code: str
-    message: str
+    code: str  # lower-case words joined by hyphens, from the list in docs/statuses.md
+    message: str  # a sentence that names the thing, the value, the limit and what to do; never a secret
 
 
 class RetryableError(Exception):
-    """Passes if tried again: throttling, a time-out, a server error, a status that is about to change."""
+    """Succeeds when it is retried: throttling, a timeout, a server error, a status that is about to change."""
 
 
 class TerminalError(Exception):
-    """Does not pass by itself. Carries the problem to record."""
+    """Does not succeed when it is retried. `problem` says what to do."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(f"{problem.code}: {problem.message}")
@@ -34,7 +29,7 @@ class TerminalError(Exception):
 
 
 class NotFoundError(Exception):
-    """The service answered, and the thing does not exist. Never raised for a read that failed."""
+    """The service reported that the resource does not exist. Never raised for a read that failed."""
 
 
 class InvalidStateError(RetryableError):
@@ -42,7 +37,7 @@ class InvalidStateError(RetryableError):
 
 
 class InvalidReportError(Exception):
-    """A report that is refused. field: what is wrong, as in docs/protocol.md. The text is for the agent's log."""
+    """A report is refused. `field` names what is wrong, as in docs/protocol.md; the text is for the agent's log."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
@@ -50,4 +45,4 @@ class InvalidReportError(Exception):
 
 
 class PayloadTooLargeError(InvalidReportError):
-    """A report whose body is larger than any that an agent sends."""
+    """A report's body is larger than any that an agent sends."""

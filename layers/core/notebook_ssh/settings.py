@@ -14,7 +14,7 @@ class Settings:
     """What `template.yaml` passes to every function under `Globals`. Empty text means: not set.
 
     stack: the stack's name; it owns blocks, rules and records under this name.
-    tag_key: the tag people write; the other keys derive from it (`ssh`, `ssh-users`, …).
+    tag_key: the tag that users set; the other keys derive from it (`ssh`, `ssh-users`, …).
     api_url: base address of the API with its stage, no slash at the end.
     sync_seconds: time between two reports of an agent.
     default_config: the lifecycle configuration made for notebooks that have none.
@@ -47,7 +47,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings in `environment`.
 
     Raises KeyError naming the variable when one that has no default is missing: a deployment fault,
-    caught by the template tests, never by a person.
+    caught by the template's tests, never at run time.
     """
     group = environment.get("BASTION_SECURITY_GROUP", "")
     bastion = (

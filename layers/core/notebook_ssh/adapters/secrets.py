@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.adapters.clients import call, client, code_of
 from notebook_ssh.errors import RetryableError
-from notebook_ssh.reports.report import Token
+from notebook_ssh.reports.reply import Token
 
 MAX_AGE_S = 60
 """Most seconds for which a value is cached."""

@@ -16,7 +16,7 @@ def record_before(
     actions: tuple[Action, ...],
     cache: RecordCache,
 ) -> None:
-    """Record that this stack changes a configuration, so that the sweep finds it if this process dies meanwhile."""
+    """Record that this stack changes a configuration, so that the sweep finds it if this process dies before the end."""
     if before is None and after is not None and actions:
         cache.save(LifecycleConfigRecord(after.name))
 

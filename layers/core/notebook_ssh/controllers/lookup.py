@@ -59,7 +59,7 @@ def _known_hosts(event: Event, settings: Settings, now: int) -> Response:
 
 
 def _doctor(event: Event, settings: Settings, now: int) -> Response:
-    """Text for people; JSON for whoever asks for it by `Accept`, since there are no query strings (they break signing)."""
+    """Text, or JSON when the Accept header requests it: there are no query strings, which versions of curl sign differently."""
     from notebook_ssh.http_api.diagnosis import doctor_json, doctor_text
     from notebook_ssh.model.checks import run_checks  # no other answer needs it
 

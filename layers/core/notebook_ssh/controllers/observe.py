@@ -1,4 +1,4 @@
-"""Reading everything that a plan stands on: at most three requests to SageMaker when there is nothing to do."""
+"""Reads everything that a plan is based on: at most three requests to SageMaker when there is nothing to do."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from notebook_ssh.planning.observation import (
 from notebook_ssh.planning.script import is_in_place, needs_users
 
 SCRIPT_CACHE_S = 60
-"""Seconds for which a script that this process has read counts as unchanged, unless the table has heard of a change."""
+"""Seconds for which a script that this process has read counts as unchanged, unless its record has changed."""
 
 SCRIPT_CACHE_SIZE = 100
-"""Scripts that are remembered at once; each has at most 32 KB."""
+"""Scripts that are cached at once; each has at most 32 KB."""
 
 _scripts: dict[str, tuple[int, LifecycleConfig]] = {}
-"""When each configuration was read (epoch seconds) and as what, the last one last."""
+"""When each configuration was read (epoch seconds) and what was read, the most recent last."""
 
 
 def forget() -> None:
-    """Remember no configuration."""
+    """Clear the cache."""
     _scripts.clear()
 
 
 def remember(lifecycle_config: LifecycleConfig, at: int) -> None:
-    """The configuration is as it was read at this time, or a little later."""
+    """Cache a configuration that was read at `at` (epoch seconds) or later."""
     _scripts.pop(lifecycle_config.name, None)
     _scripts[lifecycle_config.name] = at, lifecycle_config
     if len(_scripts) > SCRIPT_CACHE_SIZE:
@@ -44,9 +44,9 @@ def remember(lifecycle_config: LifecycleConfig, at: int) -> None:
 
 
 def observe_notebook(name: str, cache: RecordCache, policy: BlockPolicy) -> tuple[NotebookObservation, dict[str, str]]:
-    """What is so about the notebook, and its tags. A read that fails is raised, and never taken for absence.
+    """Observe a notebook; returns the observation and its tags. A failed read is raised, and never taken for absence.
 
-    A script that was in place a moment ago is not read again: a change of it has its own signal, and the sweep.
+    A script that this process just read is not read again: a change of it has its own event, and the sweep.
     """
     record, now = cache.record(name), cache.at
     try:
@@ -73,7 +73,7 @@ def observe_notebook(name: str, cache: RecordCache, policy: BlockPolicy) -> tupl
 def observe_lifecycle_config(
     name: str, cache: RecordCache, policy: BlockPolicy, stack: str
 ) -> LifecycleConfigObservation:
-    """What is so about the configuration, whoever uses it."""
+    """Observe a lifecycle configuration and the notebooks that use it."""
     try:
         lifecycle_config = sagemaker.find_lifecycle_config(name)
     except NotFoundError:
@@ -92,9 +92,9 @@ def observe_lifecycle_config(
 
 
 def read_users(lifecycle_config: str, policy: BlockPolicy, now: int, specs: Mapping[str, NotebookSpec]) -> Users:
-    """Who uses the configuration, fresh from the service; reading tags ends at the first who asks for SSH.
+    """List the notebooks that use the configuration; reading their tags ends at the first that requests SSH.
 
-    wishes: those that were read a moment ago.
+    specs: desired states that were just read, by notebook.
     """
     lines = sagemaker.users_of_lifecycle_config(lifecycle_config)
     names = tuple(line.name for line in lines)
@@ -123,7 +123,7 @@ def _lifecycle_config(name: str | None, now: int) -> LifecycleConfig | None:
 
 
 def _remembered(config_record: LifecycleConfigRecord | None, now: int) -> LifecycleConfig | None:
-    """The configuration as this process last read it, if that is not long ago and the table knows of nothing newer."""
+    """Return the cached configuration, unless it is older than SCRIPT_CACHE_S or its record is newer."""
     if config_record is None or config_record.name not in _scripts:
         return None
     at, lifecycle_config = _scripts[config_record.name]

@@ -24,25 +24,22 @@ from notebook_ssh.model.record import Record, Report
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.ssh_keys import admitted
 from notebook_ssh.model.status import Code, status_key, status_of
-from notebook_ssh.reports.report import (
+from notebook_ssh.reports.accept import (
     Accepted,
     OutOfOrder,
-    ParsedReport,
     RoleMismatch,
     Unregistered,
     accept,
     heartbeat_deadline,
-    missing_token,
-    read_report,
-    reply,
-    reply_unregistered,
     role_of_caller,
 )
+from notebook_ssh.reports.parse import ParsedReport, read_report
+from notebook_ssh.reports.reply import missing_token, reply, reply_unregistered
 from notebook_ssh.settings import Settings
 from notebook_ssh.triggers.requests import ReconcileNotebook, to_message
 
-TRIES = 3
-"""How often a report is weighed anew because another one came in between."""
+MAX_ATTEMPTS = 3
+"""How often a report is decided about again because another one was stored concurrently."""
 
 logger = Logger(child=True)
 
@@ -60,7 +57,7 @@ def respond(event: Mapping[str, Any], settings: Settings, now: int) -> Response:
 
 def _role(event: Mapping[str, Any]) -> str:
     context = event["requestContext"]
-    # A policy that somebody changed may let another account's principals this far; a role there may have the same name.
+    # A changed resource policy may admit principals of another account, where a role may have the same name.
     role = role_of_caller(context["identity"].get("userArn") or "", context["accountId"])
     if role is None:
         raise HttpError(
@@ -72,10 +69,10 @@ def _role(event: Mapping[str, Any]) -> str:
 
 
 def _store(name: str, role: str, report: Report, settings: Settings, now: int) -> Record | None:
-    """The record with `report` in it, or None when nobody tagged the notebook. In steady state one request."""
+    """Store the report; returns the record with it, or None without a record. One request in the steady state."""
     table = Table(settings.table)
     known = table.save_heartbeat(name, role, report, heard_since=heartbeat_deadline(now, settings.sync_seconds))
-    for _ in range(TRIES):
+    for _ in range(MAX_ATTEMPTS):
         if known.written:
             return known.record
         match accept(known.record, role, report):
@@ -106,7 +103,7 @@ def _store(name: str, role: str, report: Report, settings: Settings, now: int) -
 
 
 def _request_status_update(old: Record, new: Record, settings: Settings, now: int) -> None:
-    """Have a change of status told and shown. Nothing depends on it: the sweep finds what is lost here."""
+    """Request that a change of status is published. Nothing depends on it: the sweep finds what is lost here."""
     heard_at = old.report.received_at if old.report else now
     # What was true when it last spoke, unless it was silent for so long that this was true no more.
     silent = heard_at <= heartbeat_deadline(now, settings.sync_seconds)
@@ -146,6 +143,6 @@ def _reply(record: Record, parsed: ParsedReport, settings: Settings, now: int) -
 
 
 def _worker() -> str:
-    """What the agent runs once something is wished: the text whose SHA-256 is in the block (docs/block.md)."""
+    """Return the worker's program, whose SHA-256 is in the block (docs/block.md)."""
     layer = Path(os.environ.get("NOTEBOOK_AGENT", "/opt/notebook_agent"))
     return (layer / "worker.py").read_bytes().decode()

@@ -1,4 +1,4 @@
-"""From queue messages to reconciliations: each notebook and configuration once for a batch, and not for old news."""
+"""From queue messages to reconciliations: each resource once for a batch, and not when an earlier run covered it."""
 
 from __future__ import annotations
 
@@ -26,26 +26,23 @@ from notebook_ssh.triggers.requests import ReconcileLifecycleConfig, ReconcileNo
 logger = Logger(child=True)
 
 RETRY_DELAY_S = 30
-"""Seconds after which to look again when the notebook is in a status that allows nothing, or just went away."""
+"""Seconds until the retry when the notebook's state allows no change, or the resource was just deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class LastRun:
-    """A look of this process at a notebook, which came to its end.
+    """The last reconciliation of a notebook that this process finished. One that changes nothing is not recorded."""
 
-    at: when it began; one that finds nothing new writes nothing. configuration: what to read about next time at once.
-    """
-
-    at: int
-    lifecycle_config: str | None
+    at: int  # when it began, epoch seconds
+    lifecycle_config: str | None  # the configuration that the notebook used, to prefetch its record
 
 
 _last_runs: dict[str, LastRun] = {}
-"""The last one at each notebook, by its name in lower case."""
+"""By the notebook's name in lower case."""
 
 
 def forget() -> None:
-    """Remember nothing of what this process saw."""
+    """Clear what this process remembers, for tests."""
     _last_runs.clear()
     observe.forget()
 
@@ -75,7 +72,7 @@ def process(messages: list[Mapping[str, Any]], deps: Dependencies, caller: str) 
 
 
 def _prefetch(requests: Iterable[ReconcileNotebook | ReconcileLifecycleConfig], deps: Dependencies) -> RecordCache:
-    """What the table knows of everything that is to be looked at."""
+    """Read the records of everything that `requests` name, in as few requests as possible."""
     cache = RecordCache(deps.table, deps.clock())
     notebooks = [request.name for request in requests if isinstance(request, ReconcileNotebook)]
     lifecycle_configs = [request.name for request in requests if isinstance(request, ReconcileLifecycleConfig)]
@@ -87,7 +84,7 @@ def _prefetch(requests: Iterable[ReconcileNotebook | ReconcileLifecycleConfig], 
 def deduplicate(
     messages: list[Mapping[str, Any]], tag_key: str, caller: str
 ) -> dict[ReconcileNotebook | ReconcileLifecycleConfig, list[Mapping[str, Any]]]:
-    """What to look at, once for each name in any capitals, with the messages that ask for it."""
+    """Parse the messages; returns each request once (names are case-insensitive), with the messages that it stands for."""
     asked: dict[tuple[type, str], list[tuple[ReconcileNotebook | ReconcileLifecycleConfig, Mapping[str, Any]]]] = {}
     for message in messages:
         for signal in parse_event(_body(message), tag_key=tag_key, caller=caller):
@@ -106,22 +103,22 @@ def _body(message: Mapping[str, Any]) -> object:
 def _is_covered(
     request: ReconcileNotebook | ReconcileLifecycleConfig, messages: list[Mapping[str, Any]], cache: RecordCache
 ) -> bool:
-    """Whether everything that the messages can tell was there to be seen when the thing was last looked at.
+    """Whether the last reconciliation observed everything that the messages report.
 
-    A message that is delivered again is never known: the look that it asked for did not end.
+    A message that is delivered again is never covered: the reconciliation that it requested did not finish.
     """
     if any(message["attributes"].get("ApproximateReceiveCount", "1") != "1" for message in messages):
         return False
     if isinstance(request, ReconcileLifecycleConfig):
         return includes_change(request.changed, cache.config_record(request.name))
     record = cache.record(request.name)
-    looked = _last_runs.get(request.name.lower())
-    looked_at = max(record.observed_at if record and record.observed_hash else 0, looked.at if looked else 0)
-    return all(_visible_from(message) < looked_at for message in messages)
+    last = _last_runs.get(request.name.lower())
+    reconciled_at = max(record.observed_at if record and record.observed_hash else 0, last.at if last else 0)
+    return all(_visible_from(message) < reconciled_at for message in messages)
 
 
 def _visible_from(message: Mapping[str, Any]) -> int:
-    """When the thing that the message tells of can be seen, in epoch seconds: when it was sent, or as it says itself."""
+    """Return when the change that a message reports can be observed (epoch seconds): when it was sent, or its own `at`."""
     body = _body(message)
     at = body.get("at", 0) if isinstance(body, Mapping) else 0
     return max(int(message["attributes"]["SentTimestamp"]) // 1000, at if isinstance(at, int) else 0)
@@ -168,7 +165,7 @@ def _reconcile(
         logger.warning("failed, will be retried", extra={"reason": str(error)})
         return False
     except Exception:
-        # One notebook that nobody foresaw must not hold up the others: its messages fail, and end in the alarm.
+        # An unforeseen error of one notebook must not hold up the others: its messages fail, and the alarm fires.
         logger.exception("failed")
         return False
     else:

@@ -29,7 +29,7 @@ logger = Logger(child=True)
 
 
 def tags_to_write(record: Record, tags: Mapping[str, str], deps: Dependencies, now: int) -> Mapping[str, str] | None:
-    """Our tags as they are to be written now; None when they are so already, or were written too short a time ago."""
+    """Return the status tags to write now; None when they are up to date, or were written less than an interval ago."""
     settings = deps.settings
     desired_tags = (
         desired_status_tags(record, now, settings.sync_seconds, settings.tag_key) if settings.status_tags else {}
@@ -53,10 +53,10 @@ def write_status_tags(arn: str, desired_tags: Mapping[str, str], tags: Mapping[s
 
 
 def publish_change(record: Record, deps: Dependencies, now: int) -> Record:
-    """Tell a change of status once, whoever caused it: a report, a rule, a tag or the clock; the record, with what was told.
+    """Publish a change of status once, by whatever caused: a report, a rule, a tag, the clock. Returns the new record.
 
-    Told before it is noted, so that a crash in between tells twice rather than never. News that could not be told are
-    still news at the next sweep, and no reason to fail.
+    Published before it is recorded, so that a crash in between publishes twice rather than never. A change that could
+    not be published is found by the next sweep, and no reason to fail.
     """
     settings = deps.settings
     status = status_change(record, now, settings.sync_seconds, settings.tag_key)

@@ -21,7 +21,7 @@ SWEPT = (*STATUS, "observed_hash", "observed_at", "attached_config", "restart", 
 def sweep(settings: Settings, policy: BlockPolicy, now: int, correlation_id: str) -> dict[str, int]:
     """Read the lists, find drift, and queue what is to be reconciled; the numbers of what was read and queued.
 
-    A list that could not be read completely fails the sweep: half a list tells nothing.
+    A list that could not be read completely fails the sweep: nothing can be concluded from half a list.
     """
     fleet = read_fleet(settings.tag_key, Table(settings.table))
     requests = find_drift(

@@ -51,7 +51,7 @@ def respond(event: Mapping[str, Any], settings: Settings, now: int) -> Response:
 
 
 def _started(record: Record, table: Table) -> bool:
-    """Ask SageMaker to start the notebook. False when it is no longer in a state to be started: somebody was faster."""
+    """Ask SageMaker to start the notebook. False when its state no longer allows that: another request was faster."""
     try:
         call(client("sagemaker").start_notebook_instance, NotebookInstanceName=record.name)
     except InvalidStateError:
@@ -63,5 +63,5 @@ def _started(record: Record, table: Table) -> bool:
             gone = f"{record.name} was deleted: there is nothing to start."
             raise HttpError(404, "unknown-notebook", gone) from error
         raise
-    logger.info("start", extra={"notebook": record.name, "reason": "somebody wants to connect"})
+    logger.info("start", extra={"notebook": record.name, "reason": "a user wants to connect"})
     return True

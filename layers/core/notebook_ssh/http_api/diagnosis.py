@@ -10,7 +10,7 @@ from notebook_ssh.model.text import iso_time, printable, printable_line
 
 
 def doctor_text(diagnosis: Diagnosis) -> str:
-    """The diagnosis for a terminal: a line for each hop, and below it what to do where something is to be done."""
+    """Return the diagnosis for a terminal: a line for each check, and below it the remedy, if there is one."""
     status = diagnosis.status
     since = f" since {iso_time(status.since)}" if status.since is not None else ""
     lines = [f"{diagnosis.name}: {status.code}{since}"]
@@ -24,7 +24,7 @@ def doctor_text(diagnosis: Diagnosis) -> str:
 
 
 def doctor_json(diagnosis: Diagnosis) -> dict[str, Any]:
-    """The diagnosis as JSON: the status, and `hops` with the same members for each."""
+    """Return the diagnosis as JSON: the status, and `checks` with the same members for each."""
     return {
         "name": diagnosis.name,
         **status_json(diagnosis.status),

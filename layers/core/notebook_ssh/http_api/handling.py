@@ -1,7 +1,7 @@
-"""From a request to an answer, for API Gateway's proxy integration: the one place where failures become HTTP.
+"""From a request to a response, for API Gateway's proxy integration: the one place where errors become HTTP.
 
-No caller ever sees a stack trace, an AWS message or another notebook's data; the log has the cause, under the
-request's id that the answer names.
+No caller ever gets a stack trace, an AWS message or another notebook's data; the log has the cause, under the
+request id that the response names.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer: `status` as in RFC 9110, `body` as it goes over the wire."""
+    """A response: `status` as in RFC 9110, `body` as it goes over the wire."""
 
     body: str
     status: int = 200
@@ -41,11 +41,11 @@ class Response:
 
 
 class HttpError(Exception):
-    """The request is not served. code and message: for the caller. more: further members of the JSON answer."""
+    """The request is not served. code and message: for the caller. more: further members of the JSON response."""
 
     def __init__(self, status: int, code: str, message: str, /, **more: Any) -> None:
         super().__init__(f"{status} {code}")
-        self.answer = Response(json_text({"error": code, "message": message, **more}), status)
+        self.response = Response(json_text({"error": code, "message": message, **more}), status)
 
 
 def log_keys(event: Mapping[str, Any], context: Any) -> dict[str, str]:
@@ -76,7 +76,7 @@ def notebook_name(event: Mapping[str, Any]) -> str:
 
 
 def header(event: Mapping[str, Any], name: str) -> str:
-    """The value of a request's header, in any capitals; empty when it is not there."""
+    """Return the value of a request's header, whose name is case-insensitive; empty when it is missing."""
     headers = event.get("headers") or {}
     return next((value or "" for key, value in headers.items() if key.lower() == name.lower()), "")
 
@@ -90,36 +90,36 @@ def body_of(event: Mapping[str, Any]) -> bytes:
 def handle_request(
     event: Mapping[str, Any],
     context: Any,
-    answer: Callable[[Mapping[str, Any]], Response],
+    respond: Callable[[Mapping[str, Any]], Response],
     log: Callable[[], logging.Logger | Any],
 ) -> dict[str, Any]:
-    """What `answer` says to `event`, as API Gateway wants it; whatever it raises becomes an error answer.
+    """Return the response of `respond` to `event`, as API Gateway expects it; what `respond` raises becomes an error response.
 
-    log: gives the logger, and is asked for it only when there is something to tell.
+    log: returns the logger; called only when there is something to log.
     """
     keys = log_keys(event, context)
     request = keys[FIELD]
     try:
-        said = answer(event)
-        if len(said.body) > MAX_RESPONSE_BYTES and len(said.body.encode()) > MAX_RESPONSE_BYTES:
-            raise HttpError(507, "too-many", "The answer is larger than 6 MB: ask for one notebook at a time.")
+        response = respond(event)
+        if len(response.body) > MAX_RESPONSE_BYTES and len(response.body.encode()) > MAX_RESPONSE_BYTES:
+            raise HttpError(507, "too-many", "The response is larger than 6 MB: ask for one notebook at a time.")
     except HttpError as refused:
-        said = refused.answer
+        response = refused.response
     except InvalidReportError as bad:
         status = 413 if isinstance(bad, PayloadTooLargeError) else 400
-        said = HttpError(status, "too-large" if status == 413 else "bad-report", str(bad), field=bad.field).answer
+        response = HttpError(status, "too-large" if status == 413 else "bad-report", str(bad), field=bad.field).response
     except RetryableError as later:
         log().warning("try again later: %s", later, extra=keys)
-        said = HttpError(503, "later", f"AWS is busy: try again in some seconds (request {request}).").answer
-        said = Response(said.body, said.status, said.content_type, {"Retry-After": "5"})
+        response = HttpError(503, "later", f"AWS is busy: try again in some seconds (request {request}).").response
+        response = Response(response.body, response.status, response.content_type, {"Retry-After": "5"})
     except Exception:
         log().exception("request failed", extra=keys)
-        said = HttpError(
+        response = HttpError(
             500, "internal", f"This should not happen. The log of the function has the cause, under request {request}."
-        ).answer
+        ).response
     return {
-        "statusCode": said.status,
-        "headers": {"Content-Type": said.content_type, **_HEADERS, **said.headers},
-        "body": said.body,
+        "statusCode": response.status,
+        "headers": {"Content-Type": response.content_type, **_HEADERS, **response.headers},
+        "body": response.body,
         "isBase64Encoded": False,
     }

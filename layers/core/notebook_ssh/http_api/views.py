@@ -1,6 +1,6 @@
-"""What the API answers to people and programs about notebooks, in each of its formats (docs/api.md).
+"""What the API's responses say about notebooks, in each of its formats (docs/api.md).
 
-Whatever a notebook told was checked when it came in (`reports.report`). Here, at the edge of every format, it is
+Whatever a notebook reported was checked when it was parsed (`reports.parse`). Here, at the edge of every format, it is
 checked once more, in one place: `connection_for` hands out nothing that could mean more than a word to a shell,
 to `ssh_config` or to `known_hosts`.
 """
@@ -93,9 +93,9 @@ def address_line(connection: Connection) -> str:
 
 
 def ssh_config(connections: Iterable[Connection], stack: str) -> str:
-    """`Host` blocks, ssh_config(5), one for each connection and one for the bastion where somebody needs it.
+    """`Host` blocks, ssh_config(5), one for each connection, and one for the bastion if a connection needs it.
 
-    The bastion's name has a dot, which no notebook's can have: nobody's notebook is taken for it.
+    The bastion's name has a dot, which no notebook's name can have: no notebook is mistaken for it.
     """
     known_hosts = f"~/.ssh/{stack}.known_hosts"
     blocks = [f"# Host keys: save the answer of known-hosts as {known_hosts}"]

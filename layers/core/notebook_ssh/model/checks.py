@@ -104,10 +104,14 @@ def _configuration(subject: _Subject) -> Check:
         remedy = "Deploy it with DryRun=false to have it done."
         return Check(name, CheckState.WAITING, f"the stack only plans: {plan}", remedy)
     if found.block_installed:
-        return Check(name, CheckState.OK, f"the set-up is in {record.lifecycle_config}", since=record.block_since)
+        return Check(
+            name, CheckState.OK, f"the block is installed in {record.lifecycle_config}", since=record.block_since
+        )
     if found.condition is Condition.NEEDS_STOP:
         return _of_status(name, CheckState.WAITING, subject.status)
-    return Check(name, CheckState.WAITING, "the set-up is being put into the lifecycle configuration", "Wait a minute.")
+    return Check(
+        name, CheckState.WAITING, "the block is being installed in the lifecycle configuration", "Wait a minute."
+    )
 
 
 def _restart(subject: _Subject) -> Check:
@@ -132,7 +136,7 @@ def _agent(subject: _Subject) -> Check:
     if found.condition is Condition.CHANGING_MODE:
         status = subject.status
         return Check("agent", CheckState.WAITING, status.message, status.next_step, report.phase_since or None)
-    return Check("agent", CheckState.OK, f"last heard of at {iso_time(report.received_at)}", since=report.booted_at)
+    return Check("agent", CheckState.OK, f"last report at {iso_time(report.received_at)}", since=report.booted_at)
 
 
 def _tunnel(subject: _Subject) -> Check:
@@ -160,7 +164,7 @@ def _rule(subject: _Subject) -> Check:
             "rule",
             CheckState.WAITING,
             "the security group does not let the bastion in yet",
-            "Wait a minute: the rule is made by itself.",
+            "Wait a minute: the rule is created automatically.",
         )
     if route.private_ip is None:
         return Check(

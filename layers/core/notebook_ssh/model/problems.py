@@ -7,9 +7,9 @@ from notebook_ssh.model.text import iso_time
 
 REMEDIES = {
     "agent-stuck": "Read /var/log/notebook-ssh.log in a terminal of its Jupyter; a stop and a start brings a new agent.",
-    "config-too-large": "Shorten the on-start script, or move a part of it into a file that it calls; the rest follows by itself.",
-    "config-not-shell": "Start the on-start script in a shell and call the other program from there; the rest follows by itself.",
-    "block-damaged": "Remove what is left of the block from the on-start script; the rest follows by itself.",
+    "config-too-large": "Shorten the on-start script, or move a part of it into a file that it calls; the stack does the rest.",
+    "config-not-shell": "Start the on-start script in a shell and call the other program from there; the stack does the rest.",
+    "block-damaged": "Remove what is left of the block from the on-start script; the stack does the rest.",
     "not-in-vpc": "Use ngrok for this notebook, or create it in the bastion's VPC.",
     "no-bastion": "Use ngrok, or give the stack a bastion.",
     "ngrok-token-missing": "Put the ngrok token into the stack's secret; the agent picks it up at its next report.",
@@ -68,16 +68,14 @@ def never_reported(name: str, started_at: int) -> Problem:
 
 def agent_failed(name: str) -> Problem:
     """The agent reported a failure without a problem."""
-    return Problem(
-        "agent-failed", f"The agent on {name} failed and did not say why: see /var/log/notebook-ssh.log there."
-    )
+    return Problem("agent-failed", f"The agent on {name} failed without a reason: see /var/log/notebook-ssh.log there.")
 
 
 def agent_stuck(name: str, since: int) -> Problem:
     """The agent has been connecting for too long without reporting a problem."""
     return Problem(
         "agent-stuck",
-        f"The agent on {name} has been connecting since {iso_time(since)} and does not say what is in its way.",
+        f"The agent on {name} has been connecting since {iso_time(since)} and does not report why.",
     )
 
 
@@ -92,6 +90,6 @@ def no_keys(name: str) -> Problem:
     """The notebook has no public key."""
     return Problem(
         "no-keys",
-        f"{name} has no public key, so nobody can log in: write one into ~/SageMaker/ssh/authorized_keys there, "
+        f"{name} has no public key, so no user can log in: write one into ~/SageMaker/ssh/authorized_keys there, "
         "then run copy-ssh-keys.",
     )

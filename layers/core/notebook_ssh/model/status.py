@@ -120,7 +120,7 @@ def _texts(found: Assessment, tag_key: str) -> tuple[str, str]:
             return f"SSH is off for {name}.", f"To turn it on, tag it {tag_key}=ngrok or {tag_key}=bastion."
         case Condition.EXPIRED:
             return (
-                f"SSH to {name} ended at {iso_time(record.spec.until or 0)}, as its tag {tag_key}-until says.",
+                f"SSH to {name} ended at {iso_time(record.spec.until or 0)}, as its tag {tag_key}-until sets.",
                 f"To go on, set {tag_key}-until to a later time, or remove that tag.",
             )
         case Condition.ROUTE_FAILED | Condition.AGENT_FAILED | Condition.AGENT_STUCK | Condition.NOT_RECONCILED if (
@@ -148,7 +148,7 @@ def _texts_of_agent(found: Assessment) -> tuple[str, str]:
         case Condition.ROUTE_PENDING:
             return (
                 f"{name} is ready; its security group is not open to the bastion yet.",
-                "Wait a minute: the rule is made by itself.",
+                "Wait a minute: the rule is created automatically.",
             )
         case Condition.RECONNECTING:
             return (
@@ -160,7 +160,7 @@ def _texts_of_agent(found: Assessment) -> tuple[str, str]:
     if found.problem:
         return (
             f"{name} can be reached, but: {sentence(found.problem.message)}",
-            "Connect, and put right what the message says.",
+            "Connect, and do what the message says.",
         )
     line = f"Connect: `ssh {name}` with the client, or the line that /notebooks/{name}/ssh answers."
     return f"{name} can be reached.", line
@@ -171,14 +171,14 @@ def _texts_of_notebook(found: Assessment, tag_key: str) -> tuple[str, str]:
     name = found.record.name
     match found.condition:
         case Condition.STOPPED:
-            when = "" if found.block_installed else " The set-up is put into its lifecycle configuration first."
+            when = "" if found.block_installed else " The block is installed in its lifecycle configuration first."
             return f"{name} is stopped.{when}", f"Start it: {_start_command(name)}"
         case Condition.STOPPING:
             return f"{name} is stopping.", f"Once it is stopped, start it: {_start_command(name)}"
         case Condition.UPDATING:
             return f"{name} is stopped, and being updated.", f"Then start it: {_start_command(name)}"
         case Condition.DELETING:
-            return f"{name} is being deleted.", "Nothing: it will be gone."
+            return f"{name} is being deleted.", "Nothing to do: it is being deleted."
         case Condition.NOTEBOOK_FAILED:
             return _message(found), f"Clear that, then start it: {_start_command(name)}"
         case Condition.NEEDS_STOP | Condition.NEEDS_RESTART:
@@ -195,7 +195,7 @@ def _texts_of_notebook(found: Assessment, tag_key: str) -> tuple[str, str]:
 def _texts_of_pending(found: Assessment, tag_key: str) -> tuple[str, str]:
     """Return message and next step while the block takes effect only at the next start."""
     name = found.record.name
-    automatic = f"Wait: it is stopped and started once, as its tag {tag_key}-restart says."
+    automatic = f"Wait: it is stopped and started once, as its tag {tag_key}-restart requests."
     or_by_tag = f"or tag it {tag_key}-restart=now and the stack does both"
     if found.condition is Condition.NEEDS_STOP:
         message = f"{name} has no lifecycle configuration, and SageMaker attaches one only to a stopped notebook."

@@ -117,7 +117,7 @@ def _notebook_drift(
 
 def _record_drift(record: Record, observed_hash: str, now: int) -> str | None:
     if record.observed_hash != observed_hash:
-        return "changed since it was looked at" if record.observed_hash else "the last look did not end"
+        return "changed since it was reconciled" if record.observed_hash else "the last reconciliation did not finish"
     if record.spec.mode is not Mode.OFF and record.spec.until and record.observed_at < record.spec.until <= now:
         return "its time is over"
     return None
@@ -147,11 +147,11 @@ def _config_drift(
         return "gone"
     # UNCONFIRMED whether the list has times as precise as the description.
     if modified // 1000 != config_record.modified // 1000:
-        return "changed since it was looked at"
+        return "changed since it was reconciled"
     if config_record.tried != block_ref:
         return "the stack has another block now"
     if config_record.block and not used:
-        return "nobody who uses it asks for SSH"
+        return "no notebook that uses it requests SSH"
     if not attached:
-        return "nobody uses it"
+        return "no notebook uses it"
     return None

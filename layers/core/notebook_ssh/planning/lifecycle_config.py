@@ -33,7 +33,7 @@ def plan_lifecycle_config(observed: LifecycleConfigObservation, policy: BlockPol
     unused = users.complete and not users.names
     no_block = has_no_block(observed.lifecycle_config, policy)
     if observed.ours and unused and is_untouched(observed.lifecycle_config, policy):
-        delete = DeleteLifecycleConfig(observed.lifecycle_config, "this stack made it, and nobody uses it")
+        delete = DeleteLifecycleConfig(observed.lifecycle_config, "this stack created it, and no notebook uses it")
         expire = ExpireBackups(observed.name, BACKUP_RETENTION_S, delete.reason)
         return LifecycleConfigPlan(actions=(delete, expire))
     if observed.config_record is None and no_block and not users.requesting:

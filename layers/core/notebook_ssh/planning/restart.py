@@ -30,7 +30,7 @@ def plan_restart(
         return _begin(notebook, spec, facts, script, policy, now)
     same = restart.since == notebook.state_since
     done = _clear_restart_tag(notebook, spec, policy, "the restart is done"), None
-    start = Start(notebook.name, "we stopped it for its restart")
+    start = Start(notebook.name, "this stack stopped it for its restart")
     match restart.step, notebook.state:
         case RestartStep.STOP, NotebookState.IN_SERVICE:
             return _stop(notebook, policy, now) if same and wanted and spec.restart else done

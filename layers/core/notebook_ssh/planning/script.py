@@ -211,7 +211,7 @@ def _remove(
 ) -> ScriptPlan:
     if isinstance(found, Damaged):
         return ScriptPlan((), entry.block_since, found.problem, replace(entry, problem=found.problem))
-    reason = "nobody who uses this configuration asks for SSH"
+    reason = "no notebook that uses this configuration requests SSH"
     # The default configuration stays recorded until it is deleted, or found to belong to another creator.
     rest = entry if config_record and lifecycle_config.name == policy.default_config else None
     if not isinstance(found, Present):
@@ -235,7 +235,7 @@ def _block_since(
 
 def _install_reason(found: Inspection, policy: BlockPolicy) -> str:
     if not isinstance(found, Present):
-        return "a notebook that uses this configuration asks for SSH"
+        return "a notebook that uses this configuration requests SSH"
     if not found.intact:
         return "the block was edited"
     if (found.id, found.version) != (policy.block.id, policy.block.version):

@@ -1,0 +1,86 @@
+"""Decides whether a parsed report is accepted: by caller, order and what is known of the notebook."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from notebook_ssh.model.assessment import silent_after
+from notebook_ssh.model.record import Phase, Record, Report
+
+
+@dataclass(frozen=True, slots=True)
+class Unregistered:
+    """No user tagged this notebook: the reply is `off`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleMismatch:
+    """The caller's role is not this notebook's execution role."""
+
+    expected: str  # the role that may report; empty while unknown
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfOrder:
+    """The report is not newer than the last accepted one."""
+
+    known: Report  # the last accepted one
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The report is newer, and more than a heartbeat."""
+
+    report: Report  # as it is to be stored
+    before: Report | None  # the one that it replaces
+
+
+AcceptResult = Unregistered | RoleMismatch | OutOfOrder | Accepted
+
+
+def role_of_caller(user_arn: str, account: str) -> str | None:
+    """Return the role of `account` in `user_arn`, a caller's ARN as API Gateway passes it; None when it is no such role.
+
+    `arn:<partition>:sts::<account>:assumed-role/<role>/<session>`: the role's path is not in it, and need not be, as no
+    two roles of an account have one name, whatever their paths (IAM User Guide, "IAM identifiers").
+    """
+    found = re.fullmatch(r"arn:aws[a-z-]*:sts::(\d{12}):assumed-role/([^/]+)/[^/]+", user_arn)
+    return found[2] if found and found[1] == account else None
+
+
+def accept(record: Record | None, role: str, report: Report) -> AcceptResult:
+    """Decide about `report`, sent by a caller with `role`, given the notebook's record (None: there is none)."""
+    if record is None:
+        return Unregistered()
+    if record.role != role:
+        return RoleMismatch(record.role)
+    before = record.report
+    if before is not None and not _newer(report, before):
+        return OutOfOrder(before)
+    return Accepted(_carried(report, before), before)
+
+
+def heartbeat_deadline(now: int, sync_seconds: int) -> int:
+    """Return the time (epoch seconds) after which the last report must have come for the next to be a heartbeat."""
+    return now - silent_after(sync_seconds)
+
+
+def _newer(report: Report, before: Report) -> bool:
+    if report.boot == before.boot:
+        return report.sequence > before.sequence
+    return report.booted_at > before.booted_at
+
+
+def _carried(report: Report, before: Report | None) -> Report:
+    """Return `report` with the times that only the stack knows: since when the phase, since when connected."""
+    now = report.received_at
+    if before is None or before.boot != report.boot or before.mode is not report.mode:
+        return replace(report, phase_since=now, connected_since=now if report.phase is Phase.CONNECTED else None)
+    same_phase = (before.phase, before.problem) == (report.phase, report.problem)
+    connected_since = before.connected_since
+    if report.phase is Phase.CONNECTED and (
+        (before.host, before.port) != (report.host, report.port) or not connected_since
+    ):
+        connected_since = now
+    return replace(report, phase_since=before.phase_since if same_phase else now, connected_since=connected_since)

@@ -1,0 +1,105 @@
+"""Builds the reply to a report: what the agent is to do (docs/protocol.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from notebook_ssh.errors import Problem
+from notebook_ssh.model.record import Phase, Record
+from notebook_ssh.model.spec import Mode
+from notebook_ssh.model.stack import Bastion
+
+FAST_SYNC_SECONDS = 15
+"""Seconds between two reports until the connection works."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The ngrok token and its version, both opaque. `repr` does not show the token."""
+
+    version: str
+    value: str
+
+    def __repr__(self) -> str:
+        return f"Token(version={self.version!r})"
+
+
+def reply(
+    record: Record,
+    now: int,
+    *,
+    sync_seconds: int,
+    bastion: Bastion | None,
+    token: Token | None,
+    held_version: str | None,
+    keys: Sequence[tuple[str, Sequence[str]]],
+    problem: Problem | None = None,
+    worker: str | None = None,
+) -> dict[str, Any]:
+    """Return what the agent on the notebook of `record` is to do at `now` (epoch seconds).
+
+    token: the ngrok token, or None when the stack has none. held_version: the version that the agent holds.
+    keys: public-key lines by user. problem: what the stack found wrong; the tags' problem goes first.
+    worker: the text of layers/notebook_agent/worker.py, when the agent asked for it.
+    """
+    spec, mode = record.spec, record.spec.effective_mode(now)
+    reply: dict[str, Any] = {
+        "notebook": record.name,
+        "mode": str(mode),
+        "sync_after": _sync_after(record, mode, now, sync_seconds),
+        "server_time": now,
+        "until": spec.until,
+        "authorized_keys": [{"user": user, "keys": list(lines)} for user, lines in keys]
+        if mode is not Mode.OFF
+        else [],
+    }
+    if worker and mode is not Mode.OFF:
+        reply["worker"] = worker
+    problem = spec.problem or problem or record.problem
+    if mode is Mode.NGROK:
+        reply["ngrok"] = {"url": spec.ngrok_url, "token_version": token.version if token else None}
+        if token and token.version != held_version:
+            reply["ngrok"]["token"] = token.value
+    elif mode is Mode.BASTION and bastion:
+        reply["bastion"] = {
+            "host": bastion.host,
+            "user": bastion.user,
+            "private_ip": record.route.private_ip if record.route else None,
+        }
+        problem = problem or (record.route.problem if record.route else None)
+    reply["problem"] = {"code": problem.code, "message": problem.message} if problem else None
+    return reply
+
+
+def missing_token(secret: str) -> Problem:
+    """Return the problem of a stack whose ngrok secret holds no token yet."""
+    return Problem(
+        "ngrok-token-missing",
+        "The stack has no ngrok token yet: copy it from https://dashboard.ngrok.com/get-started/your-authtoken, then run "
+        f"aws secretsmanager put-secret-value --secret-id '{secret}' --secret-string file://TOKEN_FILE",
+    )
+
+
+def reply_unregistered(name: str, now: int, sync_seconds: int) -> dict[str, Any]:
+    """Return the reply to a notebook without a record: SSH is off."""
+    return {
+        "notebook": name,
+        "mode": str(Mode.OFF),
+        "sync_after": sync_seconds,
+        "server_time": now,
+        "until": None,
+        "authorized_keys": [],
+        "problem": None,
+    }
+
+
+def _sync_after(record: Record, mode: Mode, now: int, sync_seconds: int) -> int:
+    """Return the seconds to the next report: fewer until the connection works, and none beyond the end of access."""
+    report, until = record.report, record.spec.until
+    settled = report is not None and report.mode is mode and report.phase is not Phase.CONNECTING
+    if settled and mode is Mode.BASTION:
+        settled = record.route is not None
+    seconds = sync_seconds if settled else min(sync_seconds, FAST_SYNC_SECONDS)
+    return max(1, min(seconds, until - now)) if until is not None and until > now else seconds
