@@ -49,7 +49,7 @@ class Bench:
             "ResponseURL": "https://cloudformation.example/answer",
             "StackId": "stack-id",
             "RequestId": "request-id",
-            "LogicalResourceId": "Farewell",
+            "LogicalResourceId": "Cleanup",
         }
         handler.handle(event, context)  # type: ignore[arg-type]
         return self.answers[-1]

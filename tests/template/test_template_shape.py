@@ -332,9 +332,9 @@ def test_every_queue_is_encrypted_and_gives_up_into_another() -> None:
 def test_the_farewell_is_said_after_the_signals_have_ended_and_before_anything_else_goes() -> None:
     """CloudFormation deletes in the reverse order of dependency."""
     resources = source()["Resources"]
-    dependents = {name for name, resource in resources.items() if resource.get("DependsOn") == "Farewell"}
+    dependents = {name for name, resource in resources.items() if resource.get("DependsOn") == "Cleanup"}
     assert dependents == {"ReconcileNotebookSignals", "ReconcileBastionSignals", "SweepSchedule"}
-    assert resources["Farewell"]["Properties"]["ServiceToken"] == {"Fn::GetAtt": ["Uninstall", "Arn"]}
+    assert resources["Cleanup"]["Properties"]["ServiceToken"] == {"Fn::GetAtt": ["Uninstall", "Arn"]}
 
 
 def test_the_template_holds_no_secret() -> None:
