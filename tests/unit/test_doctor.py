@@ -84,9 +84,9 @@ REAL_FAILURES: list[tuple[str, Record, str, CheckState, str]] = [
         a_record(**VIA_BASTION, route=BastionRoute(open=False, private_ip="10.0.1.5")),
         "rule",
         WAITING,
-        "by itself",
+        "automatically",
     ),
-    ("no rule was ever looked at", a_record(**VIA_BASTION), "rule", WAITING, "by itself"),
+    ("no rule was ever looked at", a_record(**VIA_BASTION), "rule", WAITING, "automatically"),
     ("no keys present", a_record(report=a_report(keys_own=0)), "keys", FAILED, "message"),
     (
         "key lines rejected",
