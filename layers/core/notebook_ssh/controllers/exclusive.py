@@ -36,13 +36,12 @@ class Planned(Protocol):
 
 
 P = TypeVar("P", bound=Planned)
-R = TypeVar("R")
 
 
 def carry_out(
-    cache: RecordCache, plan: Callable[[RecordCache], P], apply: Callable[[P, int | None], R], deps: Dependencies
-) -> tuple[P, R]:
-    """Observe and plan with `plan`, then `apply` it; returns the plan that was applied, and what `apply` returned.
+    cache: RecordCache, plan: Callable[[RecordCache], P], apply: Callable[[P, int | None], None], deps: Dependencies
+) -> P:
+    """Observe and plan with `plan`, then `apply` it; returns the plan that was applied.
 
     A plan with locks is applied under leases of them, in a write slot (its moment, epoch milliseconds, is passed to
     `apply`). What was observed before the wait may have changed by then, so it is observed and planned again, unless the
@@ -52,7 +51,8 @@ def carry_out(
     planned = plan(cache)
     locks = planned.locks
     if not locks:
-        return planned, apply(planned, None)
+        apply(planned, None)
+        return planned
     with deps.leases.lease(*locks):
         reobserve = not planned.verified_on_write
         slot = deps.slots.reserve(ahead=PREPARE_MS + (REOBSERVE_MS if reobserve else 0))
@@ -63,4 +63,5 @@ def carry_out(
             planned = plan(fresh)
         if not planned.locks <= locks:
             raise SlotUnavailableError("the plan needs other leases now", retry_after=1)
-        return planned, apply(planned, slot)
+        apply(planned, slot)
+        return planned

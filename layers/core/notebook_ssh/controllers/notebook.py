@@ -75,7 +75,7 @@ def reconcile_notebook(name: str, deps: Dependencies, cache: RecordCache) -> str
         planned = plan(cache)
         _only_record(planned, deps)
     else:
-        planned, _ = carry_out(cache, plan, lambda planned, slot: _apply(planned, deps, slot), deps)
+        planned = carry_out(cache, plan, lambda planned, slot: _apply(planned, deps, slot), deps)
     return planned.observed.notebook.lifecycle_config if planned.observed.notebook else None
 
 

@@ -59,9 +59,8 @@ def process(messages: list[Mapping[str, Any]], deps: Dependencies, caller: str) 
         if deps.slots.out_of_time():
             _requeue(dict(list(requests.items())[number:]), 1, deps)
             break
-        if (
-            cache is None or deps.clock() > cache.at
-        ):  # a write that has to wait would find it expired, and observe again
+        # A write that has to wait would find an older cache expired, and observe again.
+        if cache is None or deps.clock() > cache.at:
             cache = _prefetch(list(requests)[number:], deps)
         if cache.is_tearing_down():
             logger.info("the stack is being deleted: nothing is reconciled any more")
@@ -85,12 +84,12 @@ def deduplicate(
     messages: list[Mapping[str, Any]], tag_key: str, caller: str
 ) -> dict[ReconcileNotebook | ReconcileLifecycleConfig, list[Mapping[str, Any]]]:
     """Parse the messages; returns each request once (names are case-insensitive), with the messages that it stands for."""
-    asked: dict[tuple[type, str], list[tuple[ReconcileNotebook | ReconcileLifecycleConfig, Mapping[str, Any]]]] = {}
+    requested: dict[tuple[type, str], list[tuple[ReconcileNotebook | ReconcileLifecycleConfig, Mapping[str, Any]]]] = {}
     for message in messages:
-        for signal in parse_event(_body(message), tag_key=tag_key, caller=caller):
-            if isinstance(signal, ReconcileNotebook | ReconcileLifecycleConfig):
-                asked.setdefault((type(signal), signal.name.lower()), []).append((signal, message))
-    return {merge([request for request, _ in each]): [message for _, message in each] for each in asked.values()}
+        for request in parse_event(_body(message), tag_key=tag_key, caller=caller):
+            if isinstance(request, ReconcileNotebook | ReconcileLifecycleConfig):
+                requested.setdefault((type(request), request.name.lower()), []).append((request, message))
+    return {merge([request for request, _ in each]): [message for _, message in each] for each in requested.values()}
 
 
 def _body(message: Mapping[str, Any]) -> object:
@@ -142,7 +141,7 @@ def _reconcile(
     deps: Dependencies,
     cache: RecordCache,
 ) -> bool:
-    """False when it did not finish and no other message will cause it to be retried."""
+    """Reconcile under the messages' correlation ids. False: it failed, and only their redelivery retries it."""
     try:
         if _is_covered(request, messages, cache):
             logger.info("already covered")
@@ -178,7 +177,7 @@ def _requeue(
     after: int,
     deps: Dependencies,
 ) -> None:
-    """Into the queue once more, rather than failing: waiting for a turn is no reason to end among the dead letters."""
+    """Queue the requests again rather than fail: waiting for a write slot must not fill the dead-letter queue."""
     again = [
         to_message(request, deps.clock(), correlation_of_messages(messages)) for request, messages in requests.items()
     ]
