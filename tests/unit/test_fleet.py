@@ -196,3 +196,10 @@ def test_nothing_is_shown_of_a_notebook_whose_ssh_is_off() -> None:
 def test_an_error_is_shown_with_its_code() -> None:
     failed = a_record(problem=Problem("config-too-large", "…"))
     assert desired_status_tags(failed, NOW, SYNC, "ssh") == {"ssh-status": "error: config-too-large"}
+
+
+@pytest.mark.xfail(strict=True, reason="the guard asks whether the report interval is 0, which it never is")
+def test_a_dry_run_queues_no_notebook_for_a_status_tag_that_it_may_not_remove() -> None:
+    off = a_fleet(records=(a_known(spec=NotebookSpec()),), config_records=(), tags={ARN: {"ssh-status": "stopped"}})
+    assert looks(off, status_tags=True) == [("Demo", "status")]
+    assert looks(off, status_tags=True, dry_run=True) == []
