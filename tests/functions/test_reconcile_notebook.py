@@ -504,7 +504,6 @@ def test_the_status_is_shown_as_tags_and_goes_with_the_tag(monkeypatch: pytest.M
         assert world.tags("box") == {"Env": "research"}
 
 
-@pytest.mark.xfail(strict=True, reason="the first save has the block's time before the block is written")
 def test_a_block_that_is_about_to_be_written_is_not_reported_as_installed(world: World) -> None:
     world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
@@ -520,7 +519,6 @@ def test_a_block_that_is_about_to_be_written_is_not_reported_as_installed(world:
     assert world.record("box").block_since is not None
 
 
-@pytest.mark.xfail(strict=True, reason="a refused status tag fails the whole reconciliation")
 @pytest.mark.parametrize("code", ["AccessDeniedException", "ThrottlingException", "ValidationException"])
 def test_a_status_tag_that_is_refused_fails_nothing_and_is_written_once_it_may(
     monkeypatch: pytest.MonkeyPatch, code: str
@@ -536,6 +534,27 @@ def test_a_status_tag_that_is_refused_fails_nothing_and_is_written_once_it_may(
         world.look("box")
         world.settle()
         assert world.tags("box")["ssh-status"] == "stopped"
+
+
+def test_a_status_tag_that_a_slow_worker_writes_too_late_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another worker reconciles the untagged notebook between the saving of its record and the writing of its tags."""
+    with a_world(monkeypatch, STATUS_TAGS="true") as world:
+        world.lifecycle_config("team")
+        world.notebook("box", "team", running=False, ssh="ngrok")
+
+        def before(name: str, given: dict[str, Any]) -> None:
+            if name == "add_tags":
+                world.before_call = lambda name, given: None
+                world.untag("box")
+                world.settle(finish=False)
+                assert world.record("box").spec == NotebookSpec()
+
+        world.before_call = before
+        world.deliver()
+        assert "ssh-status" in world.tags("box")
+        world.now += 5
+        world.settle()
+        assert "ssh-status" not in world.tags("box")
 
 
 def test_a_status_that_flaps_is_written_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -266,7 +266,6 @@ def test_a_block_whose_notebooks_are_all_gone_is_taken_out(world: World) -> None
     assert world.table.record("box") is None
 
 
-@pytest.mark.xfail(strict=True, reason="the record counts as done before the tags are removed")
 def test_a_status_tag_that_could_not_be_removed_for_two_days_goes_later(world: World) -> None:
     world.patch.setenv("STATUS_TAGS", "true")
     world.lifecycle_config("team")
@@ -290,21 +289,6 @@ def test_a_status_tag_that_could_not_be_removed_for_two_days_goes_later(world: W
     assert "ssh-status" not in world.tags("box")
     assert "expires" in (world.table.item("notebook", "box") or {})
     assert sweep(world) == 0
-
-
-@pytest.mark.xfail(strict=True, reason="the tagging API is asked for the mode's key alone")
-def test_a_status_tag_that_a_slow_worker_wrote_too_late_is_found(world: World) -> None:
-    world.patch.setenv("STATUS_TAGS", "true")
-    world.lifecycle_config("team")
-    world.notebook("box", "team", running=False, ssh="ngrok")
-    sweep(world)
-    world.untag("box")
-    sweep(world)
-    assert sweep(world) == 0
-    world.tag("box", ssh_status="stopped")
-    world.now += 100
-    sweep(world)
-    assert "ssh-status" not in world.tags("box")
 
 
 def test_the_bastion_is_told_once_for_a_sweep(world: World) -> None:

@@ -29,6 +29,8 @@ class Names:
     merged: by new dotted name, the old names of classes that became one, by whether a field is None.
     replaced: old name of the class that is returned in place of an old one that is gone.
     texts: new words of sentences by the old ones.
+    changed: by `kind.key of the answer`, what else may differ there on purpose, and why: the answer `was` and is `now`, or
+    the numbers of the `cases`.
     """
 
     classes: Mapping[str, str]
@@ -37,6 +39,7 @@ class Names:
     merged: Mapping[str, Mapping[str, str]]
     replaced: Mapping[str, str]
     texts: Mapping[str, str]
+    changed: Mapping[str, Mapping[str, Any]]
 
     def class_of(self, old: str) -> Any:
         """The class that the stored name `old` means now. Raises AttributeError or ModuleNotFoundError."""
@@ -80,7 +83,9 @@ class Names:
 def names() -> Names:
     """The committed table."""
     told = tomllib.loads((HERE / "names.toml").read_text())
-    return Names(told["classes"], told["fields"], told["keys"], told["merged"], told["replaced"], told["texts"])
+    return Names(
+        told["classes"], told["fields"], told["keys"], told["merged"], told["replaced"], told["texts"], told["changed"]
+    )
 
 
 def old_class(cls: type) -> str:

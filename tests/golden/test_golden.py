@@ -58,8 +58,19 @@ def difference(expected: Any, found: Any, place: str = "") -> str | None:
 def test_the_code_answers_as_it_did(kind: str, start: int) -> None:
     for number, case in enumerate(cases()[kind][start : start + SLICE], start):
         found = encode(SUBJECTS[kind](decode(case["given"])))
-        told = difference(case["expected"], found)
+        told = difference(case["expected"] | meant(kind, number, case["expected"], found), found)
         assert told is None, f"case {number} of {kind}: {told}"
+
+
+def meant(kind: str, number: int, expected: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The parts of `found` that differ on purpose (names.toml, `changed`)."""
+    changes = {name.partition(".")[2]: each for name, each in names().changed.items() if name.startswith(f"{kind}.")}
+    return {
+        key: found[key]
+        for key, each in changes.items()
+        if number in each.get("cases", ())
+        or ("was" in each and (expected[key], found[key]) == (each["was"], each["now"]))
+    }
 
 
 def test_all_of_them_are_there() -> None:

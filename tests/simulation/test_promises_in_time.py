@@ -109,22 +109,16 @@ def after_an_end(run: Timed, ahead: int = FAR_S) -> int:
     return run.closed_at - until * 1000
 
 
-SAVED_FIRST = pytest.mark.xfail(strict=True, reason="the record is saved first, and the bastion is requested last")
-NO_CHAIN = pytest.mark.xfail(strict=True, reason="an end more than 900 s ahead is scheduled by the sweep alone")
-
 ENDS = pytest.mark.parametrize("ends", [after_an_untag, after_an_end], ids=["untag", "until"])
 
 
-@pytest.mark.parametrize(
-    "ends", [after_an_untag, pytest.param(after_an_end, marks=NO_CHAIN)], ids=["untag", "until"]
-)
+@ENDS
 def test_without_a_fault_rules_are_gone_within_a_minute(ends: Callable[[Timed], int]) -> None:
     with a_run() as run:
         assert 0 <= ends(run) <= NO_FAULT_MS
         assert not run.dead
 
 
-@SAVED_FIRST
 @ENDS
 @pytest.mark.parametrize("fault", FAULTS)
 def test_with_one_fault_at_any_call_rules_are_gone_within_four_minutes(
@@ -147,7 +141,6 @@ def test_with_one_fault_at_any_call_rules_are_gone_within_four_minutes(
     assert not late
 
 
-@pytest.mark.xfail(strict=True, reason="a refused status tag fails the whole reconciliation")
 @ENDS
 def test_tags_that_may_not_be_written_hold_up_no_end(ends: Callable[[Timed], int]) -> None:
     """A tag policy, or 50 tags already: `ssh-status` is refused for good."""
@@ -160,7 +153,6 @@ def test_tags_that_may_not_be_written_hold_up_no_end(ends: Callable[[Timed], int
         assert record.observed_hash
 
 
-@pytest.mark.xfail(strict=True, reason="the end is saved in the block's write slot")
 def test_an_end_does_not_wait_for_a_write_slot() -> None:
     """A thousand scripts are to be written first: the block goes later, and the rules at once."""
     with a_run() as run:
@@ -175,7 +167,6 @@ def test_an_end_does_not_wait_for_a_write_slot() -> None:
         assert run.closed_at - begin <= NO_FAULT_MS
 
 
-@NO_CHAIN
 def test_links_of_one_chain_are_as_few_as_its_quarters_of_an_hour() -> None:
     """A tag that is taken away and written again, time after time, starts no second chain."""
     with a_run() as run:

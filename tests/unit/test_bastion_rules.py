@@ -16,6 +16,7 @@ from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.stack import Bastion
 from notebook_ssh.planning.bastion import (
     CLOCK_SKEW,
+    SAVE_DELAY,
     BastionPlan,
     Desired,
     Outcome,
@@ -317,8 +318,8 @@ class TestWays:
     [
         ([], NOW, False),
         ([0], None, False),
-        ([(NOW - CLOCK_SKEW) * 1000 - 1], NOW, True),
-        ([(NOW - CLOCK_SKEW) * 1000], NOW, False),
+        ([(NOW - SAVE_DELAY - CLOCK_SKEW) * 1000 - 1], NOW, True),
+        ([(NOW - SAVE_DELAY - CLOCK_SKEW) * 1000], NOW, False),
         ([0, NOW * 1000], NOW, False),
     ],
 )

@@ -198,8 +198,17 @@ def test_an_error_is_shown_with_its_code() -> None:
     assert desired_status_tags(failed, NOW, SYNC, "ssh") == {"ssh-status": "error: config-too-large"}
 
 
-@pytest.mark.xfail(strict=True, reason="the guard asks whether the report interval is 0, which it never is")
-def test_a_dry_run_queues_no_notebook_for_a_status_tag_that_it_may_not_remove() -> None:
-    off = a_fleet(records=(a_known(spec=NotebookSpec()),), config_records=(), tags={ARN: {"ssh-status": "stopped"}})
-    assert looks(off, status_tags=True) == [("Demo", "status")]
-    assert looks(off, status_tags=True, dry_run=True) == []
+@pytest.mark.parametrize(("dry_run", "expected"), [(False, [("Demo", "status")]), (True, [])])
+def test_a_status_tag_that_is_left_is_found_in_the_record_and_in_a_dry_run_not_at_all(
+    expected: list[tuple[str, str]], *, dry_run: bool
+) -> None:
+    """The list has the tags of no notebook without the mode's tag, whatever else it shows."""
+    seen = fingerprint(LINE, {}, "ssh", dry_run=dry_run)
+    left = replace(
+        a_known(spec=NotebookSpec()), status_tags_at=NOW - 900, observed_hash=seen, report=None, notified_status="off"
+    )
+    off = a_fleet(records=(left,), config_records=(), tags={})
+    assert looks(off, status_tags=True, dry_run=dry_run) == expected
+    assert looks(replace(off, records=(replace(left, status_tags_at=0),)), status_tags=True, dry_run=dry_run) == []
+    shown = replace(off, tags={ARN: {"ssh-status": "stopped"}}, records=(replace(left, status_tags_at=0),))
+    assert looks(shown, status_tags=True, dry_run=True) == []

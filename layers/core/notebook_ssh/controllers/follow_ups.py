@@ -6,7 +6,7 @@ from notebook_ssh.adapters import sqs
 from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import Mode
-from notebook_ssh.planning.drift import LONGEST_DELAY
+from notebook_ssh.planning.bastion import SAVE_DELAY
 from notebook_ssh.planning.notebook import NotebookPlan
 from notebook_ssh.triggers.requests import ReconcileLifecycleConfig, ReconcileNotebook, to_message
 
@@ -16,16 +16,32 @@ def send(requests: tuple[ReconcileNotebook | ReconcileLifecycleConfig, ...], dep
     sqs.send(deps.settings.notebook_queue, (to_message(request, now, deps.correlation_id) for request in requests))
 
 
-def send_follow_ups(before: Record | None, plan: NotebookPlan, deps: Dependencies, now: int) -> None:
-    """Queue what the change of a notebook concerns: other resources, the end of its access, the bastion's rules."""
+def send_follow_ups(before: Record | None, plan: NotebookPlan, deps: Dependencies, now: int) -> int | None:
+    """Queue what the change of a notebook concerns: other resources, the end of its access, the bastion's rules.
+
+    Called before the change is saved: afterwards no reconciliation would find that there is something to send. Returns
+    when a bastion sync was requested (epoch seconds), for `repeat_late_request`; None if none was.
+    """
     after = plan.record
-    send(plan.follow_ups, deps, now)
     until = after.spec.until if after else None
-    if after and until and now < until <= now + LONGEST_DELAY:
-        send((ReconcileNotebook(after.name, "its time ends", at=until),), deps, now)
-    if _route_changes(before, after, now) and deps.settings.bastion_queue:
-        reason = (after or before or Record("")).name
-        sqs.request_bastion_resync(deps.settings.bastion_queue, reason, deps.correlation_id)
+    starts_chain = after and until and now < until and (before is None or before.spec.until != until)
+    ends = (ReconcileNotebook(after.name, "its time ends", at=until),) if after and until and starts_chain else ()
+    send((*plan.follow_ups, *ends), deps, now)
+    if not _route_changes(before, after, now) or not deps.settings.bastion_queue:
+        return None
+    requested_at = deps.clock()
+    _request_bastion_sync(after or before, deps)
+    return requested_at
+
+
+def repeat_late_request(requested_at: int | None, record: Record | None, deps: Dependencies) -> None:
+    """Request the bastion sync again if the save took so long that a sync in between may have missed it."""
+    if requested_at is not None and deps.clock() > requested_at + SAVE_DELAY:
+        _request_bastion_sync(record, deps)
+
+
+def _request_bastion_sync(record: Record | None, deps: Dependencies) -> None:
+    sqs.request_bastion_resync(deps.settings.bastion_queue, record.name if record else "", deps.correlation_id)
 
 
 def _route_changes(before: Record | None, after: Record | None, now: int) -> bool:

@@ -13,11 +13,17 @@ from notebook_ssh.controllers.apply import apply
 from notebook_ssh.controllers.config_records import record_after, record_before
 from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.controllers.exclusive import carry_out
-from notebook_ssh.controllers.follow_ups import send_follow_ups
+from notebook_ssh.controllers.follow_ups import repeat_late_request, send_follow_ups
 from notebook_ssh.controllers.observe import observe_notebook
-from notebook_ssh.controllers.status_updates import publish_change, tags_to_write, write_status_tags
+from notebook_ssh.controllers.status_updates import (
+    note_status_tags,
+    publish_change,
+    tags_to_write,
+    write_status_tags,
+)
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.record import Record
+from notebook_ssh.model.spec import Mode
 from notebook_ssh.planning.actions import WriteScript, locks_of, reasons
 from notebook_ssh.planning.drift import fingerprint
 from notebook_ssh.planning.facts import INACTIVE_RECORD_TTL_S, has_changed, is_inactive
@@ -69,7 +75,8 @@ def reconcile_notebook(name: str, deps: Dependencies, cache: RecordCache) -> str
 
     def plan(cache: RecordCache) -> Reconciliation:
         observed, tags = observe_notebook(name, cache, deps.policy)
-        return Reconciliation(cache, observed, tags, plan_notebook(observed, deps.policy, cache.at))
+        planned = Reconciliation(cache, observed, tags, plan_notebook(observed, deps.policy, cache.at))
+        return planned if deps.settings.dry_run else _save_end(planned, deps)
 
     if deps.settings.dry_run:
         planned = plan(cache)
@@ -79,35 +86,71 @@ def reconcile_notebook(name: str, deps: Dependencies, cache: RecordCache) -> str
     return planned.observed.notebook.lifecycle_config if planned.observed.notebook else None
 
 
+def _save_end(planned: Reconciliation, deps: Dependencies) -> Reconciliation:
+    """Save the end of access, or of a mode, before waiting for a lease and a write slot, which may take minutes."""
+    before, facts, now = planned.observed.record, planned.plan.facts, planned.cache.at
+    if not planned.locks or before is None or facts is None:
+        return planned
+    mode = before.spec.effective_mode(before.observed_at)
+    if mode in (Mode.OFF, facts.spec.effective_mode(now)):
+        return planned
+    _save_begun(facts, before, planned, deps)
+    return replace(planned, observed=replace(planned.observed, record=facts))
+
+
+def _save_begun(begun: Record, before: Record | None, planned: Reconciliation, deps: Dependencies) -> None:
+    """Save that a change was begun, once everything that this makes invisible is sent. Raises RecordConflictError."""
+    requested_at = send_follow_ups(planned.observed.record, planned.plan, deps, planned.cache.at)
+    if not deps.table.save_observed(begun, before):
+        raise RecordConflictError(begun.name)
+    repeat_late_request(requested_at, begun, deps)
+
+
 def _apply(planned: Reconciliation, deps: Dependencies, slot: int | None) -> None:
     """Apply the actions between two saves of the record: the first says what is begun, the second that it is done.
 
     Raises RecordConflictError when another reconciliation saved the record since this one read it: nothing is begun
     then, and what was done is reconciled again.
     """
-    observed, tags, plan, now = planned.observed, planned.tags, planned.plan, planned.cache.at
-    before, saved = observed.record, True
-    if plan.record and plan.actions:
-        begun = replace(plan.record, observed_hash="")
-        if not deps.table.save_observed(begun, before):
-            raise RecordConflictError(begun.name)
-        before = begun
+    observed, plan, now = planned.observed, planned.plan, planned.cache.at
+    before, requested_at = observed.record, None
+    if plan.begun and plan.actions:
+        _save_begun(plan.begun, before, planned, deps)
+        before = plan.begun
+    else:
+        requested_at = send_follow_ups(before, plan, deps, now)
     record_before(observed.config_record, plan.config_record, plan.actions, planned.cache)
     written = apply(plan.actions, deps, now, slot)
     record_after(observed.config_record, plan.config_record, written, planned.cache)
     if plan.record:
-        record = replace(plan.record, observed_hash=_fingerprint(observed, tags, deps.settings))
-        desired_tags = tags_to_write(record, tags, deps, now)
-        record = record if desired_tags is None else replace(record, status_tags_at=now)
-        saved = _save(publish_change(record, deps, now), before, deps.table, now)
-        # Last: a status tag on a notebook without a record would never be removed.
-        if saved and desired_tags is not None:
-            write_status_tags(record.arn, desired_tags, tags, deps.settings)
-    elif observed.record:
-        deps.table.delete(NOTEBOOK, observed.record.name.lower())
-    send_follow_ups(observed.record, plan, deps, now)
-    if not saved:
-        raise RecordConflictError(observed.name)
+        record = replace(plan.record, observed_hash=_fingerprint(observed, planned.tags, deps.settings))
+        _finish(record, before, requested_at, planned, deps)
+    elif before:
+        deps.table.delete(NOTEBOOK, before.name.lower())
+        repeat_late_request(requested_at, before, deps)
+
+
+def _finish(
+    record: Record, before: Record | None, requested_at: int | None, planned: Reconciliation, deps: Dependencies
+) -> None:
+    """Publish the change of status, save the record, and bring the status tags in line, which nothing depends on."""
+    tags, now = planned.tags, planned.cache.at
+    desired_tags = tags_to_write(record, tags, deps, now)
+    record = publish_change(note_status_tags(record, desired_tags, tags, deps.settings.tag_key, now), deps, now)
+    if not _save(record, before, deps.table, now):
+        raise RecordConflictError(record.name)
+    repeat_late_request(requested_at, record, deps)
+    # Last: a status tag on a notebook without a record would never be removed.
+    if desired_tags is None or not write_status_tags(record, desired_tags, tags, deps, now):
+        return
+    if desired_tags:
+        current = deps.table.record(record.name, consistent=True) or Record(record.name)
+        is_ours = (current.observed_at, current.observed_hash) == (record.observed_at, record.observed_hash)
+    else:
+        is_ours = _save(replace(record, status_tags_at=0), record, deps.table, now)
+    if not is_ours:
+        # Another reconciliation may have removed the tags just before they were written.
+        raise RecordConflictError(record.name)
 
 
 def _save(record: Record, before: Record | None, table: Table, now: int) -> bool:

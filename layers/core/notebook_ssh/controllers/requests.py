@@ -15,10 +15,12 @@ from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.adapters.write_slots import SlotUnavailableError
 from notebook_ssh.controllers import observe
 from notebook_ssh.controllers.dependencies import Dependencies
+from notebook_ssh.controllers.follow_ups import send
 from notebook_ssh.controllers.lifecycle_config import reconcile_lifecycle_config
 from notebook_ssh.controllers.notebook import RecordConflictError, reconcile_notebook
 from notebook_ssh.errors import InvalidStateError, NotFoundError, RetryableError
 from notebook_ssh.planning.lifecycle_config import includes_change
+from notebook_ssh.planning.status_tags import STATUS_TAG_INTERVAL
 from notebook_ssh.triggers.correlation import correlation_of_messages
 from notebook_ssh.triggers.events import parse_event
 from notebook_ssh.triggers.requests import ReconcileLifecycleConfig, ReconcileNotebook, merge, to_message
@@ -52,7 +54,7 @@ def process(messages: list[Mapping[str, Any]], deps: Dependencies, caller: str) 
 
     caller: the session name of this function's own calls in CloudTrail's events, which are ignored.
     """
-    requests = deduplicate(messages, deps.settings.tag_key, caller)
+    requests = deduplicate(messages, deps.settings.tag_key, caller, deps.clock())
     failed: set[str] = set()
     cache: RecordCache | None = None
     for number, (request, causes) in enumerate(requests.items()):
@@ -81,14 +83,20 @@ def _prefetch(requests: Iterable[ReconcileNotebook | ReconcileLifecycleConfig], 
 
 
 def deduplicate(
-    messages: list[Mapping[str, Any]], tag_key: str, caller: str
+    messages: list[Mapping[str, Any]], tag_key: str, caller: str, now: int
 ) -> dict[ReconcileNotebook | ReconcileLifecycleConfig, list[Mapping[str, Any]]]:
-    """Parse the messages; returns each request once (names are case-insensitive), with the messages that it stands for."""
-    requested: dict[tuple[type, str], list[tuple[ReconcileNotebook | ReconcileLifecycleConfig, Mapping[str, Any]]]] = {}
+    """Parse the messages; returns each request once (names are case-insensitive), with the messages that it stands for.
+
+    A request for a later time (after `now`, epoch seconds) is not merged with one for the present.
+    """
+    requested: dict[
+        tuple[type, str, int], list[tuple[ReconcileNotebook | ReconcileLifecycleConfig, Mapping[str, Any]]]
+    ] = {}
     for message in messages:
         for request in parse_event(_body(message), tag_key=tag_key, caller=caller):
             if isinstance(request, ReconcileNotebook | ReconcileLifecycleConfig):
-                requested.setdefault((type(request), request.name.lower()), []).append((request, message))
+                at = request.at if isinstance(request, ReconcileNotebook) and request.at > now else 0
+                requested.setdefault((type(request), request.name.lower(), at), []).append((request, message))
     return {merge([request for request, _ in each]): [message for _, message in each] for each in requested.values()}
 
 
@@ -143,6 +151,9 @@ def _reconcile(
 ) -> bool:
     """Reconcile under the messages' correlation ids. False: it failed, and only their redelivery retries it."""
     try:
+        if isinstance(request, ReconcileNotebook) and request.at > deps.clock():
+            _forward(request, deps, cache)
+            return True
         if _is_covered(request, messages, cache):
             logger.info("already covered")
             return True
@@ -170,6 +181,13 @@ def _reconcile(
     else:
         logger.info("reconciled")
     return True
+
+
+def _forward(request: ReconcileNotebook, deps: Dependencies, cache: RecordCache) -> None:
+    """Send a request that is early once more: the next link of its chain, or none when the record has another end."""
+    now, record = deps.clock(), cache.record(request.name)
+    if request.at <= now + STATUS_TAG_INTERVAL or (record is not None and record.spec.until == request.at):
+        send((request,), deps, now)
 
 
 def _requeue(

@@ -22,7 +22,6 @@ from notebook_ssh.planning.status_tags import (
     desired_status_tags,
     status_change,
 )
-from notebook_ssh.settings import Settings
 from notebook_ssh.triggers.requests import ReconcileNotebook
 
 logger = Logger(child=True)
@@ -42,14 +41,40 @@ def tags_to_write(record: Record, tags: Mapping[str, str], deps: Dependencies, n
     return desired_tags
 
 
-def write_status_tags(arn: str, desired_tags: Mapping[str, str], tags: Mapping[str, str], settings: Settings) -> None:
-    """Bring the tags that we write in line with `desired_tags`."""
-    status = desired_tags.get(status_keys(settings.tag_key)[0], Code.OFF)
+def note_status_tags(
+    record: Record, desired_tags: Mapping[str, str] | None, tags: Mapping[str, str], tag_key: str, now: int
+) -> Record:
+    """Return the record that is saved before `desired_tags` are written (None: nothing is): it shows what may be left."""
+    if desired_tags is not None:
+        return replace(record, status_tags_at=now)
+    return record if current_status_tags(tags, tag_key) else replace(record, status_tags_at=0)
+
+
+def write_status_tags(
+    record: Record, desired_tags: Mapping[str, str], tags: Mapping[str, str], deps: Dependencies, now: int
+) -> bool:
+    """Bring the tags that we write in line with `desired_tags`; returns False when AWS refused.
+
+    The tags only display the status: a refusal is logged, and no reason to fail. After a retryable one they are written
+    after an interval, otherwise (a tag policy, 50 tags already, a denied action) by a later sweep that may. Raises
+    NotFoundError when the notebook was deleted.
+    """
+    tag_key = deps.settings.tag_key
+    status = desired_tags.get(status_keys(tag_key)[0], Code.OFF)
     logger.info("write the status tags", extra={"reason": f"it is {status}"})
-    if outdated := current_status_tags(tags, settings.tag_key).keys() - desired_tags.keys():
-        sagemaker.remove_tags(arn, *sorted(outdated))
-    if desired_tags:
-        sagemaker.write_tags(arn, desired_tags)
+    try:
+        if outdated := current_status_tags(tags, tag_key).keys() - desired_tags.keys():
+            sagemaker.remove_tags(record.arn, *sorted(outdated))
+        if desired_tags:
+            sagemaker.write_tags(record.arn, desired_tags)
+    except RetryableError as error:
+        logger.warning("the status tags were not written", extra={"reason": str(error)})
+        send((ReconcileNotebook(record.name, "status", at=now + STATUS_TAG_INTERVAL),), deps, now)
+        return False
+    except (ClientError, BotoCoreError) as error:
+        logger.warning("the status tags were not written", extra={"reason": str(error)})
+        return False
+    return True
 
 
 def publish_change(record: Record, deps: Dependencies, now: int) -> Record:

@@ -14,7 +14,7 @@ from notebook_ssh.triggers.requests import to_message
 
 logger = Logger(child=True)
 
-SWEPT = (*STATUS, "observed_hash", "observed_at", "attached_config", "restart", "notified_status")
+SWEPT = (*STATUS, "observed_hash", "observed_at", "attached_config", "restart", "notified_status", "status_tags_at")
 """The attributes that a sweep reads. Decoding whole records was most of its time (docs/performance.md)."""
 
 

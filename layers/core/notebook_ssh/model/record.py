@@ -169,7 +169,7 @@ class Record:
     restart: Restart | None = None
     # What a dry run would have done, one sentence each; empty otherwise.
     planned: tuple[str, ...] = ()
-    # When the status was last written to the notebook's tags.
+    # When the status was last written to the notebook's tags; 0: no status tag is left there.
     status_tags_at: int = 0
     # `status_key` of the last published status; empty: none yet.
     notified_status: str = ""

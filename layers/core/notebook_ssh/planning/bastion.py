@@ -17,6 +17,9 @@ from notebook_ssh.model.stack import Bastion
 CLOCK_SKEW = 5
 """Seconds by which the clocks of the queue and of the function may differ."""
 
+SAVE_DELAY = 20
+"""Seconds after its message within which a sender saves the record that the message is about, or sends another one."""
+
 _REACHABLE_STATES = frozenset({NotebookState.PENDING, NotebookState.IN_SERVICE})
 _EVERYWHERE = "0.0.0.0/0"
 _ALL_PROTOCOLS = "-1"
@@ -79,12 +82,13 @@ class Outcome:
 def covered_by_last_sync(sent_ms: Sequence[int], observed_from: int | None) -> bool:
     """Return whether the sync that began at `observed_from` (epoch seconds) covers messages sent at `sent_ms`.
 
-    sent_ms is in epoch milliseconds (SQS, `SentTimestamp`). A message is sent after its record is saved, so a later
-    consistent read includes the record, and a burst of messages leads to one run.
+    sent_ms is in epoch milliseconds (SQS, `SentTimestamp`). A message is sent before its record is saved, and at most
+    SAVE_DELAY before: a consistent read after that includes the record. The queue delays messages for longer, so that a
+    burst of messages leads to one run.
     """
     if not sent_ms or observed_from is None:
         return False
-    return max(sent_ms) < (observed_from - CLOCK_SKEW) * 1000
+    return max(sent_ms) < (observed_from - SAVE_DELAY - CLOCK_SKEW) * 1000
 
 
 def uses_bastion(record: Record) -> bool:

@@ -12,10 +12,12 @@ from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec, spec_tag_key
 from notebook_ssh.planning.facts import is_inactive
 from notebook_ssh.planning.observation import LifecycleConfigRecord, LifecycleConfigSummary, NotebookSummary
 from notebook_ssh.planning.status_tags import current_status_tags, desired_status_tags, status_change
-from notebook_ssh.triggers.requests import ReconcileLifecycleConfig, ReconcileNotebook, ReconcileRequest
-
-LONGEST_DELAY = 900
-"""Seconds for which a message can be delayed (SQS, `DelaySeconds`)."""
+from notebook_ssh.triggers.requests import (
+    LONGEST_DELAY,
+    ReconcileLifecycleConfig,
+    ReconcileNotebook,
+    ReconcileRequest,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +107,7 @@ def _notebook_drift(
     if record is None:
         return "tagged, and not known yet" if spec != NotebookSpec() else None
     if is_inactive(record) and not spec.needs_block(sweep.now):
-        # A reconciliation that lost a conflict may have written the status tags afterwards.
-        return "status" if sweep.sync_seconds and current_status_tags(tags, sweep.tag_key) else None
+        return None
     observed_hash = fingerprint(notebook, tags, sweep.tag_key, dry_run=sweep.dry_run)
     if reason := _record_drift(record, observed_hash, sweep.now):
         return reason
@@ -133,10 +134,13 @@ def _script_drift(record: Record, config_record: LifecycleConfigRecord | None, n
 
 
 def _status_drift(sweep: _Sweep, record: Record, tags: Mapping[str, str]) -> str | None:
+    desired: Mapping[str, str] = {}
     if sweep.status_tags:
         desired = desired_status_tags(record, sweep.now, sweep.sync_seconds, sweep.tag_key)
         if desired != current_status_tags(tags, sweep.tag_key):
             return "status"
+    if record.status_tags_at and not desired:
+        return "status"  # of an untagged notebook the list has no tags: the record knows that some are left
     return "status" if status_change(record, sweep.now, sweep.sync_seconds, sweep.tag_key) else None
 
 

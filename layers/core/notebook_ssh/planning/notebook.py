@@ -38,6 +38,18 @@ class NotebookPlan:
     # Configurations that this notebook's change affects.
     follow_ups: tuple[ReconcileLifecycleConfig, ...] = ()
 
+    @property
+    def begun(self) -> Record | None:
+        """The record while the actions are applied: what is observed, and what must be recorded before its call."""
+        if self.facts is None or self.record is None:
+            return None
+        return replace(
+            self.facts,
+            attached_config=self.record.attached_config,
+            attached_hash=self.record.attached_hash,
+            restart=self.record.restart,
+        )
+
 
 def plan_notebook(observed: NotebookObservation, policy: BlockPolicy, now: int) -> NotebookPlan:
     """Plan one notebook, observed at `now` (epoch seconds)."""

@@ -10,6 +10,9 @@ from typing import Any
 from notebook_ssh.model.record import is_notebook_name
 from notebook_ssh.triggers.correlation import FIELD
 
+LONGEST_DELAY = 900
+"""Seconds for which a message can be delayed (SQS, `DelaySeconds`)."""
+
 MAX_REASON = 100
 """Characters of a message's reason that are kept."""
 
@@ -50,6 +53,16 @@ def merge(requests: Sequence[ReconcileRequest]) -> ReconcileRequest:
     return replace(first, changed=max(changes) if all(changes) else 0)
 
 
+def delay_until(at: int, now: int) -> int:
+    """Return the seconds to delay a message that is for `at`; what is farther away waits in a chain of messages.
+
+    All but the last link are a whole LONGEST_DELAY before `at`: two chains for the same time are delivered together
+    and become one.
+    """
+    ahead = max(0, at - now)
+    return ahead if ahead <= LONGEST_DELAY else ahead % LONGEST_DELAY or LONGEST_DELAY
+
+
 def to_message(request: ReconcileRequest, now: int, correlation_id: str) -> tuple[dict[str, object], int]:
     """Return the message that `from_message` reads as `request`, and the seconds to delay it.
 
@@ -58,7 +71,7 @@ def to_message(request: ReconcileRequest, now: int, correlation_id: str) -> tupl
     match request:
         case ReconcileNotebook(name, reason, at):
             message: dict[str, object] = {"request": {"notebook": name}, "reason": reason, FIELD: correlation_id}
-            return message | ({"at": at} if at else {}), max(0, at - now)
+            return message | ({"at": at} if at else {}), delay_until(at, now)
         case ReconcileLifecycleConfig(name, reason):
             return {"request": {"lifecycle_config": name}, "reason": reason, FIELD: correlation_id}, 0
 
