@@ -33,7 +33,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from agent_env import PROGRAMS, TOKEN, create_file_system, load_program, make_public_key
+from agent_env import TOKEN, WORKER, WorkerModules, create_file_system, load_agent, make_public_key
 from builders import a_record
 from simulation.errors import BrokenPromise, Killed
 from simulation.explore import smallest
@@ -168,13 +168,13 @@ class Ngrok:
 
     def __exit__(self, *_: object) -> None:
         """Take the complete request: prepare as worker.py does, and start as ngrok."""
-        worker = self.day.worker
-        with patch.object(worker, "emit", self.log_event):
-            try:
-                worker.run_tunnel(json.loads(self.request))
-            except ProcessReplaced:
-                self.day.schedule_after(2, self.connect)
-                return
+        worker: Any = self.day.worker
+        worker.emit = self.log_event
+        try:
+            worker.run_tunnel(json.loads(self.request))
+        except ProcessReplaced:
+            self.day.schedule_after(2, self.connect)
+            return
         self.exit(0)
 
     def log_event(self, text: str, **more: Any) -> None:
@@ -294,10 +294,10 @@ class SimulatedDay:
         """Simulate the whole day. BrokenPromise at the first violation of an invariant."""
         settings = {
             "ROOT": str(self.root), "REGION": "eu-west-1", "API": "https://api.example.com/v1", "VERSION": "1.2.3",
-            "WORKER": hashlib.sha256((PROGRAMS / "worker.py").read_bytes()).hexdigest(), "TAG_KEY": "ssh",
+            "WORKER": hashlib.sha256(WORKER.encode()).hexdigest(), "TAG_KEY": "ssh",
         }  # fmt: skip
         with patch.dict(os.environ, {f"NOTEBOOK_SSH_{name}": value for name, value in settings.items()}):
-            self.agent, self.worker = load_program("agent"), load_program("worker")
+            self.agent, self.worker = load_agent(), WorkerModules()
             self.patch_modules()
             try:
                 while self.events:
@@ -378,9 +378,9 @@ class SimulatedDay:
         output = SimpleNamespace(buffer=SimpleNamespace(write=self.write))
         agent: Any = self.agent
         worker: Any = self.worker
-        for module in agent, worker:
-            module.time, module.os, module.log = clock, system, self.log
-            module.subprocess = children
+        for module in agent, *worker.modules:
+            replaced = {"time": clock, "os": system, "log": self.log, "subprocess": children}
+            vars(module).update({name: value for name, value in replaced.items() if hasattr(module, name)})
         agent.__file__ = agent.INSTALL_DIR + "agent.py"
         agent.random, agent.signal = self.random, SimpleNamespace(SIGTERM=15, signal=lambda *_: None)
         agent.sys = SimpleNamespace(executable=sys.executable, stdout=output, exit=sys.exit)
@@ -477,7 +477,7 @@ class SimulatedDay:
         content = reply(
             self.record, now, sync_seconds=SYNC, bastion=Bastion("bastion.example.com", "jump", "sg-1", "vpc-1"),
             token=self.token, held_version=parsed.token_version, keys=[("ana", [self.key])],
-            worker=(PROGRAMS / "worker.py").read_text() if parsed.wants_worker else None,
+            worker=WORKER if parsed.wants_worker else None,
         )  # fmt: skip
         self.set_known((self.tags, self.token.version))
         return 0.1, result | {"status": 200, "text": json.dumps(content)}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib
 import importlib.util
 import io
 import json
@@ -32,6 +33,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 import processes
+from notebook_ssh.controllers.agent_layer import worker_program
 from notebook_ssh.errors import InvalidReportError
 from notebook_ssh.reports.parse import read_report
 from patience import LIMIT_S
@@ -65,9 +67,48 @@ def wait_until(condition: Callable[[], T | None], description: str, source: HasL
     raise AssertionError(f"not within {LIMIT_S:g} s: {description}\n{source.logs() if source else ''}")
 
 
-def load_program(name: str) -> ModuleType:
-    """Load `agent` or `worker` as a new module, with the settings of the environment; a worker uses the last agent loaded."""
-    spec = importlib.util.spec_from_file_location(name, PROGRAMS / f"{name}.py")
+WORKER = worker_program(PROGRAMS)
+"""The worker's program, as the stack sends it."""
+
+
+def load_agent() -> ModuleType:
+    """Load agent.py as a new module, with the settings of the environment."""
+    return _load("agent", PROGRAMS / "agent.py")
+
+
+class WorkerModules:
+    """The modules of the package worker/, new ones, which use the agent that was loaded last.
+
+    An attribute is that of the module which has it; setting one sets it in every module that has it.
+    """
+
+    __slots__ = ("modules",)  # no __dict__, which monkeypatch would take for the attributes
+    modules: list[ModuleType]
+
+    def __init__(self) -> None:
+        for name in [each for each in sys.modules if each.split(".")[0] == "worker"]:
+            del sys.modules[name]
+        package = _load("worker", PROGRAMS / "worker" / "__init__.py")
+        names = sorted(path.stem for path in (PROGRAMS / "worker").glob("[!_]*.py"))
+        modules = [package, *(importlib.import_module(f"worker.{name}") for name in names)]
+        object.__setattr__(self, "modules", modules)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._having(name)[0], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        for module in self._having(name):
+            setattr(module, name, value)
+
+    def _having(self, name: str) -> list[ModuleType]:
+        having = [module for module in self.modules if hasattr(module, name)]
+        if not having or name.startswith("__"):
+            raise AttributeError(f"no module of the worker has {name}")
+        return having
+
+
+def _load(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec
     assert spec.loader
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -189,7 +230,7 @@ class Stack(Server):
         self.bodies: list[bytes] = []
         self.tags: dict[str, str] | None = None
         self.gate: threading.Event | None = None
-        self.worker = (PROGRAMS / "worker.py").read_text()
+        self.worker = WORKER
         super().__init__()
         self.address = self.url
 
@@ -354,7 +395,7 @@ class NotebookHost:
             "NGROK_SHA256": "",
             "ROOT": str(self.root),
             "PORT": str(self.sshd.port),
-            "WORKER": hashlib.sha256((PROGRAMS / "worker.py").read_bytes()).hexdigest(),
+            "WORKER": hashlib.sha256(WORKER.encode()).hexdigest(),
             **self.settings,
         }
         environment = {

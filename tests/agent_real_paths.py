@@ -25,6 +25,7 @@ from agent_env import (
     SECRET,
     SESSION,
     STAND_IN,
+    WORKER,
     Download,
     NotebookHost,
     Stack,
@@ -434,7 +435,7 @@ def on_start(notebook: RealNotebookHost) -> None:
     """Run the block as a notebook does at its start; it must exit with 0."""
     folder = PROGRAMS
     frame, boot, agent = ((folder / name).read_text() for name in ("block.sh", "boot.py", "agent.py"))
-    worker = hashlib.sha256((folder / "worker.py").read_bytes()).hexdigest()
+    worker = hashlib.sha256(WORKER.encode()).hexdigest()
     settings = BlockSettings(
         "team-ssh", "1.0.0", "eu-west-1", f"{notebook.stack.url}/v1", "team ssh", worker_sha256=worker
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from agent_env import NotebookHost, Sshd, Stack, load_program, write_identity
+from agent_env import NotebookHost, Sshd, Stack, load_agent, write_identity
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The agent as a module, on a notebook whose root is a temporary folder; its log is discarded."""
     monkeypatch.setenv("NOTEBOOK_SSH_ROOT", str(tmp_path))
     write_identity(tmp_path)
-    agent = load_program("agent")
+    agent = load_agent()
     Path(agent.STATE_DIR).mkdir(parents=True)
     monkeypatch.setattr(agent, "log", lambda text: None)
     return agent

@@ -80,28 +80,6 @@ class TestWithoutTheStack:
         stack.tags = {"ssh": "off"}
         wait_until(lambda: "is off" in notebook.instructions.read_text(), "off by the tags", notebook)
 
-    def test_a_modified_copy_of_the_worker_is_not_run(self, notebook: NotebookHost, stack: Stack) -> None:
-        stack.reply = make_reply("bastion")
-        notebook.start()
-        notebook.wait_connected()
-        notebook.stop()
-        notebook.boot()
-        copy = notebook.volume / ".notebook-ssh" / "worker.py"
-        copy.write_text(f"open({str(notebook.root / 'proof')!r}, 'w')")
-        stack.reports.clear()
-        notebook.start()
-        notebook.wait_connected()
-        assert not (notebook.root / "proof").exists()
-        assert stack.reports[0]["wants_worker"] is True
-
-    def test_a_worker_with_another_checksum_is_not_run(self, notebook: NotebookHost, stack: Stack) -> None:
-        stack.worker = f"open({str(notebook.root / 'proof')!r}, 'w')"
-        stack.reply = make_reply("bastion", sync_after=1)
-        notebook.start()
-        problem = wait_until(lambda: stack.last_report().get("problem"), "a problem is reported", notebook)
-        assert problem["code"] == "agent-outdated"
-        assert not (notebook.root / "proof").exists()
-
     def test_a_conflict_gives_the_boot_a_new_id(self, notebook: NotebookHost, stack: Stack) -> None:
         """409: the stack has a report of a boot that began later, by a clock that was ahead."""
         stack.status, stack.error_body = 409, b'{"error": "older-report", "message": "a newer one is known"}'

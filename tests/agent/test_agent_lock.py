@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from agent_env import load_program
+from agent_env import load_agent
 
 HOLD_LOCK = """
 import fcntl, os, struct, sys, time
@@ -33,7 +33,7 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_only_root_can_open_it(lock: Path) -> None:
     before = os.umask(0o22)
     try:
-        os.close(load_program("agent").acquire_agent_lock())
+        os.close(load_agent().acquire_agent_lock())
     finally:
         os.umask(before)
     assert stat.S_IMODE(lock.stat().st_mode) == 0o600
@@ -42,7 +42,7 @@ def test_only_root_can_open_it(lock: Path) -> None:
 def test_the_holder_of_an_open_file_lock_is_not_killed(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel returns -1 as its holder (fcntl(2), "Open file description locks"); for kill(2) that is every process."""
     lock.touch()
-    agent = load_program("agent")
+    agent = load_agent()
     killed: list[int] = []
     monkeypatch.setattr(agent.os, "kill", lambda pid, number: killed.append(pid))
     monkeypatch.setattr(agent.time, "sleep", lambda seconds: None)

@@ -18,11 +18,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import yaml
-from agent_env import PROGRAMS, PROJECT, TOKEN, Download, Server, load_program, make_public_key, ngrok_archive
+from agent_env import (
+    PROGRAMS,
+    PROJECT,
+    TOKEN,
+    Download,
+    Server,
+    WorkerModules,
+    load_agent,
+    make_public_key,
+    ngrok_archive,
+)
 from hypothesis import given, strategies as st
 from unit import test_tags
 
@@ -30,8 +39,8 @@ from notebook.ngrok_stand_in import read_configuration
 from notebook_ssh.model.spec import parse_spec, spec_tag_keys
 from patience import LIMIT_S
 
-load_program("agent")
-worker = load_program("worker")
+load_agent()
+worker = WorkerModules()
 
 
 @pytest.fixture
@@ -269,7 +278,7 @@ class TestNgroksErrors:
         assert f"ERR_NGROK_{number}" in tunnel.problem[1]
         assert code == "ngrok-failed" or len(tunnel.problem[1].split()) > 6, "a sentence with the action"
 
-    def test_never_contain_the_token(self, log_dir: None) -> None:
+    def test_never_contain_the_token(self, log_dir: None, monkeypatch: pytest.MonkeyPatch) -> None:
         """ngrok prints the token that it refuses; it may be the stack's, or one that is only in config.yml."""
         Path(worker.NGROK_LOG).touch()
         for requested, configured in ((TOKEN, "old"), (None, TOKEN), (None, f'"{TOKEN}"')):
@@ -277,10 +286,9 @@ class TestNgroksErrors:
             Path(worker.NGROK_DIR, "config.yml").write_text(f"version: 3\nagent:\n  authtoken: {configured}  # mine\n")
             tunnel = worker.Tunnel()
             tunnel.desired = requested, None
-            with patch.object(
-                worker, "spawn", lambda *_: process_printing(f"ERROR:  Your authtoken: {TOKEN} ERR_NGROK_9999")
-            ):
-                tunnel.start()
+            line = f"ERROR:  Your authtoken: {TOKEN} ERR_NGROK_9999"
+            monkeypatch.setattr(worker, "spawn", lambda *_, line=line: process_printing(line))
+            tunnel.start()
             while tunnel.child:
                 tunnel.read_log()
             assert TOKEN not in tunnel.problem[1]
@@ -589,13 +597,17 @@ def test_a_login_without_a_terminal_prints_nothing(tmp_path: Path) -> None:
     assert "mine mine" in output("-ic", SSH_CONNECTION="1 2 3 4", AWS_DEFAULT_REGION="mine")
 
 
+MODULES = sorted((PROGRAMS / "worker").glob("*.py"))
+SOURCES = [*(PROGRAMS / f"{name}.py" for name in ("agent", "boot", "loader")), *MODULES]
+
+
 class TestTheSources:
     """The sources themselves, not run."""
 
-    @pytest.mark.parametrize("name", ["agent", "worker", "boot"])
-    def test_the_language_is_python_3_9(self, name: str) -> None:
+    @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+    def test_the_language_is_python_3_9(self, path: Path) -> None:
         """Python 3.9 is the system's on notebook-al2023-v1."""
-        text = (PROGRAMS / f"{name}.py").read_text()
+        text = path.read_text()
         ast.parse(text, feature_version=(3, 9))
         assert not re.findall(NEW_IN_3_10, text)
 
@@ -611,7 +623,7 @@ class TestTheSources:
         ]
         command += [
             f"--cache-dir={PROJECT}/.mypy_cache",
-            *(PROGRAMS / f"{name}.py" for name in ("agent", "worker", "boot")),
+            *SOURCES,
         ]
         completed = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, cwd=PROGRAMS)
         assert completed.returncode == 0, completed.stdout + completed.stderr
@@ -621,11 +633,14 @@ class TestTheSources:
         """A mode can be added without another block."""
         assert not re.search("ngrok|bastion", (PROGRAMS / name).read_text())
 
-    @pytest.mark.parametrize("name", ["agent", "worker"])
-    def test_every_blocking_call_has_a_timeout(self, name: str) -> None:
+    def test_every_module_of_the_worker_has_at_most_400_lines(self) -> None:
+        assert {path.name for path in MODULES if len(path.read_text().splitlines()) > 400} == set()
+
+    @pytest.mark.parametrize(("name", "paths"), [("agent", [PROGRAMS / "agent.py"]), ("worker", MODULES)])
+    def test_every_blocking_call_has_a_timeout(self, name: str, paths: list[Path]) -> None:
         """Each call that can block has a timeout, except those of `UNLIMITED`, with the reason."""
-        text = (PROGRAMS / f"{name}.py").read_text()
-        calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+        trees = [ast.parse(path.read_text()) for path in paths]
+        calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
         unlimited = {ast.unparse(call) for call in calls if _last_word(call.func) in LIMITS and not _is_limited(call)}
         assert unlimited == UNLIMITED[name].keys()
 

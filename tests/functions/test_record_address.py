@@ -16,6 +16,7 @@ from builders import HOST_KEY, NOW, RSA_KEY, a_body, a_record, a_report
 
 from notebook_ssh.adapters import secrets
 from notebook_ssh.adapters.clients import client
+from notebook_ssh.controllers.agent_layer import worker_program
 from notebook_ssh.model.record import BastionRoute, Phase
 from notebook_ssh.model.spec import Mode, NotebookSpec
 
@@ -233,11 +234,14 @@ def test_a_name_that_cannot_be(world: World) -> None:
 
 
 def test_the_worker_is_sent_to_whoever_asks_and_is_wished_something(world: World, tmp_path: Path) -> None:
-    (tmp_path / "worker.py").write_text("print('größer')\n", "utf-8")
+    (tmp_path / "worker").mkdir()
+    (tmp_path / "worker" / "keys.py").write_text("print('größer')\n", "utf-8")
+    (tmp_path / "loader.py").write_text("import sys\nSOURCES: dict[str, str] = {}\n", "utf-8")
     world.patch.setenv("NOTEBOOK_AGENT", str(tmp_path))
     world.knows(a_record())
     assert "worker" not in world.report().json
-    assert world.report({"sequence": 6, "wants_worker": True}).json["worker"] == "print('größer')\n"
+    assert world.report({"sequence": 6, "wants_worker": True}).json["worker"] == worker_program(tmp_path)
+    assert "print('größer')" in worker_program(tmp_path)
     world.knows(a_record(spec=NotebookSpec(), observed_at=NOW))
     assert "worker" not in world.report({"sequence": 7, "wants_worker": True}).json
 

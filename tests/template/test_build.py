@@ -313,7 +313,9 @@ def test_a_given_time_is_the_files_time(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_agent_lands_where_the_functions_look_for_it(built: Path) -> None:
-    assert {"notebook_agent/agent.py", "notebook_agent/block.sh"} <= set(files(built / "notebook_agent"))
+    assert {f"notebook_agent/{name}" for name in ("agent.py", "block.sh", "loader.py", "worker/daemon.py")} <= set(
+        files(built / "notebook_agent")
+    )
 
 
 def test_nothing_is_packed_that_no_function_uses(built: Path) -> None:

@@ -15,6 +15,7 @@ from builders import NOW, a_record, a_report
 from jsonschema import Draft202012Validator, FormatChecker
 from stack import PROJECT, source
 
+from notebook_ssh.controllers.agent_layer import worker_program
 from notebook_ssh.controllers.lookup import ROUTES
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.record import BastionRoute, NotebookState, Phase, RejectedKey
@@ -71,7 +72,7 @@ def test_the_words_are_the_same() -> None:
 
 
 def test_every_mode_is_known_to_the_agent_and_told_to_people() -> None:
-    worker = (PROJECT / "layers" / "notebook_agent" / "worker.py").read_text("utf-8")
+    worker = worker_program(PROJECT / "layers" / "notebook_agent")
     (modes,) = re.findall(r"^MODES = (.+)$", worker, re.MULTILINE)
     assert set(ast.literal_eval(modes)) == set(Mode)
     mistyped = parse_spec({"ssh": "ngrock"}, "ssh").problem
@@ -91,7 +92,7 @@ def test_every_route_is_told_to_people() -> None:
 def test_every_problem_code_is_documented() -> None:
     documented = set(re.findall(r"`([a-z-]+)`", (PROJECT / "docs" / "statuses.md").read_text("utf-8")))
     given = set(problem_codes("layers/core/notebook_ssh", "functions"))
-    worker = (PROJECT / "layers" / "notebook_agent" / "worker.py").read_text("utf-8")
+    worker = worker_program(PROJECT / "layers" / "notebook_agent")
     given |= set(re.findall(r'"((?:ngrok|api|sshd)-[a-z-]+)"', worker))
     assert {"config-too-large", "ngrok-card-required", "sshd-down"} <= given
     assert given <= documented

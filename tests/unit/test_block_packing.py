@@ -6,7 +6,9 @@ import ast
 import base64
 import hashlib
 import lzma
+import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
+from notebook_ssh.model import block_program
 from notebook_ssh.model.block_program import BUDGET, BlockSettings, minify, pack, render_block, render_body
 from notebook_ssh.model.managed_block import Inserted, Original, insert_block
 
@@ -105,6 +108,64 @@ def test_the_id_tells_every_source_and_setting_apart() -> None:
     ]
     assert len({block.id for block in blocks}) == len(blocks)
     assert render_block(FRAME, BOOT, AGENT, USUAL) == blocks[0]
+
+
+def _pythons() -> list[str]:
+    """The interpreters of this machine that the core may be built with: one for each minor version from 3.11 on."""
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = {path.parts[-3].rpartition(".")[0]: str(path) for path in versions.glob("3.1[1-9]*/bin/python")}
+    for minor in range(11, 20):
+        found.setdefault(f"3.{minor}", shutil.which(f"python3.{minor}") or "")
+    mine = f"3.{sys.version_info.minor}"
+    return [sys.executable, *(path for minor, path in sorted(found.items()) if path and minor != mine)]
+
+
+DESCRIBE = """
+import base64, hashlib, json, re, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from notebook_ssh.controllers.agent_layer import worker_program
+from notebook_ssh.model.block_program import BlockSettings, render_block
+layer = Path(sys.argv[2])
+worker = hashlib.sha256(worker_program(layer).encode()).hexdigest()
+sources = [(layer / name).read_text("utf-8") for name in ("block.sh", "boot.py", "agent.py")]
+block = render_block(*sources, BlockSettings("team", "1.0.0", "eu-west-1", "https://x/prod", "ssh", worker_sha256=worker))
+print(json.dumps([worker, block.id, block.text().hex()]))
+"""
+
+
+@pytest.mark.parametrize("python", _pythons(), ids=lambda path: Path(path).parents[1].name)
+def test_every_build_has_the_same_id_sum_and_bytes(tmp_path: Path, python: str) -> None:
+    """Built at another time, with another umask, in another order of files, by another Python: no script is rewritten."""
+    other = tmp_path / "another build"
+    other.mkdir(0o700)
+    for path in sorted(LAYER.rglob("*"), reverse=True):
+        if path.suffix in (".py", ".sh"):
+            copy = other / path.relative_to(LAYER)
+            copy.parent.mkdir(0o700, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+            copy.chmod(0o600)
+            os.utime(copy, (1_000_000_000, 1_000_000_000))
+
+    def described(interpreter: str, layer: Path, umask: int) -> str:
+        command = [interpreter, "-I", "-c", DESCRIBE, str(ROOT / "layers/core"), str(layer)]
+        environment = {"PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C"}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, umask=umask).stdout
+
+    assert described(python, other, 0o077) == described(sys.executable, LAYER, 0o022)
+
+
+def test_the_id_does_not_depend_on_the_packing_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another version of liblzma may pack the same program into other bytes; the block is the same."""
+    usual = render_block(FRAME, BOOT, AGENT, USUAL)
+    script = insert_block(b"#!/bin/sh\n", usual)
+    assert isinstance(script, Inserted)
+    monkeypatch.setattr(block_program, "pack", lambda program: base64.b85encode(lzma.compress(program)).decode())
+    repacked = render_block(FRAME, BOOT, AGENT, USUAL)
+    assert (repacked.id, repacked.text() != usual.text()) == (usual.id, True)
+    again = insert_block(script.script, repacked)
+    assert isinstance(again, Inserted)
+    assert again.script == script.script
 
 
 # --- settings ---------------------------------------------------------------------------------------------------

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from functools import cache
 from pathlib import Path
 
 from notebook_ssh import __version__
+from notebook_ssh.controllers.agent_layer import agent_layer, worker_program
 from notebook_ssh.model.block_program import BlockSettings, render_block
 from notebook_ssh.model.managed_block import Block
 from notebook_ssh.planning.observation import BlockPolicy
 from notebook_ssh.settings import Settings
-
-LAYER = "/opt/notebook_agent"
-"""Where Lambda unpacks the agent's layer; `NOTEBOOK_AGENT` names another place."""
 
 
 def load_policy(settings: Settings) -> BlockPolicy:
@@ -22,16 +19,16 @@ def load_policy(settings: Settings) -> BlockPolicy:
     return BlockPolicy(
         tag_key=settings.tag_key,
         default_config=settings.default_config,
-        block=_block(settings, Path(os.environ.get("NOTEBOOK_AGENT", LAYER))),
+        block=_block(settings, agent_layer()),
     )
 
 
 @cache
 def _block(settings: Settings, layer: Path) -> Block:
     return render_block(
-        frame=(layer / "block.sh").read_text(),
-        boot=(layer / "boot.py").read_text(),
-        agent=(layer / "agent.py").read_text(),
+        frame=(layer / "block.sh").read_text("utf-8"),
+        boot=(layer / "boot.py").read_text("utf-8"),
+        agent=(layer / "agent.py").read_text("utf-8"),
         settings=BlockSettings(
             stack=settings.stack,
             version=__version__,
@@ -40,6 +37,6 @@ def _block(settings: Settings, layer: Path) -> Block:
             tag_key=settings.tag_key,
             ngrok_download=settings.ngrok_download,
             ngrok_sha256=settings.ngrok_sha256,
-            worker_sha256=hashlib.sha256((layer / "worker.py").read_bytes()).hexdigest(),
+            worker_sha256=hashlib.sha256(worker_program(layer).encode()).hexdigest(),
         ),
     )

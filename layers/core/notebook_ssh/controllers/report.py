@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, assert_never
 
 from aws_lambda_powertools import Logger
@@ -12,6 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.adapters import secrets, sqs
 from notebook_ssh.adapters.table import Table
+from notebook_ssh.controllers.agent_layer import agent_layer, worker_program
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.http_api.handling import (
     HttpError,
@@ -138,11 +137,5 @@ def _reply(record: Record, parsed: ParsedReport, settings: Settings, now: int) -
         held_version=parsed.token_version,
         keys=keys.lines,
         problem=problem,
-        worker=_worker() if parsed.wants_worker else None,
+        worker=worker_program(agent_layer()) if parsed.wants_worker else None,
     )
-
-
-def _worker() -> str:
-    """Return the worker's program, whose SHA-256 is in the block (docs/block.md)."""
-    layer = Path(os.environ.get("NOTEBOOK_AGENT", "/opt/notebook_agent"))
-    return (layer / "worker.py").read_bytes().decode()

@@ -42,7 +42,7 @@ def reply(
 
     token: the ngrok token, or None when the stack has none. held_version: the version that the agent holds.
     keys: public-key lines by user. problem: what the stack found wrong; the tags' problem goes first.
-    worker: the text of layers/notebook_agent/worker.py, when the agent asked for it.
+    worker: the text of the worker's program (model/worker_program.py), when the agent asked for it.
     """
     spec, mode = record.spec, record.spec.effective_mode(now)
     reply: dict[str, Any] = {

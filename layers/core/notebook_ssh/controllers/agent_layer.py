@@ -1,0 +1,24 @@
+"""Reads the agent's layer: the sources that run on a notebook."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from notebook_ssh.model.worker_program import join_worker
+
+LAYER = "/opt/notebook_agent"
+"""Where Lambda unpacks the agent's layer; `NOTEBOOK_AGENT` names another place."""
+
+
+def agent_layer() -> Path:
+    """Return the layer's folder."""
+    return Path(os.environ.get("NOTEBOOK_AGENT", LAYER))
+
+
+@cache
+def worker_program(layer: Path) -> str:
+    """Return the worker's program, whose SHA-256 is in the block (docs/block.md)."""
+    modules = {path.name: path.read_text("utf-8") for path in (layer / "worker").glob("*.py")}
+    return join_worker((layer / "loader.py").read_text("utf-8"), modules)

@@ -1,0 +1,244 @@
+"""The worker's main loop: applies what the stack requests, and reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import time
+from typing import Any
+
+from agent import HOME, INSTALL_DIR, PERSIST_DIR, VOLUME_DIR, StackClient, load_json, log, read_text, write_text
+from worker.files import describe_os_error
+from worker.instructions import explain, render_instructions
+from worker.keys import sync_authorized_keys
+from worker.model import Json, Problem
+from worker.paths import INSTRUCTIONS_FILE, REPLY_FILE, STATUS_FILE, WAKE_FIFO
+from worker.sshd import SSH_PORT, host_keys, sessions, sshd_responds
+from worker.tags import MODES, apply_tags
+from worker.tunnel import Tunnel
+from worker.volume import link_editor_dirs, persist_for_next_boot
+
+
+class Worker:
+    """Applies to the notebook what the stack requests, and reports to it, until SSH is off."""
+
+    def __init__(self) -> None:
+        self.client = StackClient()
+        self.client.reply = load_json(REPLY_FILE)
+        self.client.clock_offset = self.client.reply.get("clock_offset", 0)
+        self.tunnel = Tunnel()
+        self.problems: dict[str, Problem] = {}  # by source
+        self.keys: Json = {"own": 0, "central": 0, "rejected": []}
+        self.reported: Json | None = None
+        self.written: Json | None = None  # to STATUS_FILE
+        # Monotonic seconds of the next report, and of the next `ensure_files`.
+        self.sync_at, self.files_at = time.monotonic() + 10, 0.0
+        self.report_budget, self.report_budget_at = 5.0, time.monotonic()
+        self.wakes = self.synced_wakes = 0  # notifications by commands, and how many of them preceded the last report
+        if os.path.lexists(WAKE_FIFO):
+            os.unlink(WAKE_FIFO)
+        os.mkfifo(WAKE_FIFO, 0o600)
+        # Opened for writing too, so that it stays open when a command closes its end.
+        self.wake_fifo = os.open(WAKE_FIFO, os.O_RDWR | os.O_NONBLOCK)
+
+    def run(self) -> None:
+        """Apply, report and wait until the mode is "off"; then remove what was set up."""
+        try:
+            if "sync_after" not in self.client.reply:
+                self.sync()
+            while self.client.mode() != "off":
+                self.apply()
+                if time.monotonic() >= self.sync_at or self.report_due():
+                    self.sync()
+                else:
+                    self.wait()
+            self.teardown()
+        finally:
+            self.tunnel.stop()
+
+    def teardown(self) -> None:
+        """Restore the home directory."""
+        self.tunnel.stop()
+        for step in (
+            lambda: sync_authorized_keys(None),
+            lambda: os.unlink(PERSIST_DIR + "reply.json"),
+            lambda: os.unlink(REPLY_FILE),
+        ):
+            try:
+                step()
+            except OSError as error:
+                log(f"teardown: {error}")
+        self.write_status()
+
+    def apply(self) -> None:
+        """Apply the requested state: files, tunnel, status."""
+        mode = self.client.mode()
+        if mode in MODES:
+            self.problems.pop("mode", None)
+        else:
+            message = f"restart the notebook: its agent does not know the mode {mode}"
+            self.set_problem("mode", "agent-outdated", message)
+        if time.monotonic() >= self.files_at:
+            self.files_at = time.monotonic() + 300
+            self.ensure_files()
+        if mode == "ngrok":
+            token, url = self.ngrok_setting("token", r"[\w-]+"), self.ngrok_setting("url", r"tcp://[\w.-]+:\d+")
+            self.tunnel.ensure(token, url)
+        else:
+            self.tunnel.stop()
+        self.write_status()
+
+    def ngrok_setting(self, field: str, pattern: str) -> str | None:
+        """Return a field of the reply's `ngrok`, if it is safe to write into config.yml."""
+        value = (self.client.reply.get("ngrok") or {}).get(field) or ""
+        return value if re.fullmatch(pattern, value) else None
+
+    def ensure_files(self) -> None:
+        """Ensure keys, editor directories, SSH_INSTRUCTIONS, and that sshd responds."""
+        self.written = None
+        try:
+            self.problems.pop("files", None)
+            self.keys, error = sync_authorized_keys(self.client.reply.get("authorized_keys") or [])
+            if error:
+                raise error
+            os.makedirs(VOLUME_DIR + "ssh", exist_ok=True)
+            link_editor_dirs()
+            persist_for_next_boot(self.client.reply)
+        except OSError as error:
+            self.set_problem("files", "files", describe_os_error(error, HOME))
+        if sshd_responds():
+            self.problems.pop("sshd", None)
+            return
+        os.write(1, b"!")  # requests `root_setup` from the supervisor
+        self.files_at = time.monotonic() + 5
+        self.set_problem("sshd", "sshd-down", f"sshd does not respond on port {SSH_PORT}; see `systemctl status sshd`")
+
+    def set_problem(self, source: str, code: str, message: str) -> None:
+        """Set the problem of `source`, and log a change."""
+        if self.problems.get(source) != (code, message):
+            self.problems[source] = code, message
+            log(f"{code}: {message}")
+
+    # reports
+
+    def phase(self) -> str:
+        """Return the phase of docs/protocol.md while SSH is on."""
+        if self.client.mode() == "ngrok":
+            return self.tunnel.phase if self.tunnel.phase != "off" else "connecting"
+        return "failed" if {"sshd", "mode"} & self.problems.keys() else "connected"
+
+    def problem(self) -> Json | None:
+        """Return the most important problem to report.
+
+        The stack stores reports, not its replies; so a problem with central keys in its reply is reported back to it.
+        """
+        found = [self.tunnel.problem, *self.problems.values()]
+        stack = self.client.reply.get("problem") or {"code": ""}
+        if stack["code"].startswith("central-key-"):
+            found.append((stack["code"], stack["message"]))
+        return next(({"code": each[0], "message": each[1]} for each in found if each), None)
+
+    def build_report(self) -> Json:
+        """Return the report (docs/protocol.md) without the sessions and what `StackClient.sync` adds."""
+        mode, (host, port) = self.client.mode(), self.tunnel.address or (None, None)
+        token = self.ngrok_setting("token", r"[\w-]+")
+        return {
+            "mode": mode,
+            "phase": self.phase() if mode != "off" else "off",
+            "host": host,
+            "port": port,
+            "host_keys": host_keys(),
+            "keys": self.keys,
+            "problem": self.problem(),
+            "token_version": token and self.client.reply["ngrok"].get("token_version"),
+        }
+
+    def sync(self) -> None:
+        """Send a report and save the reply; without one, at the first time in a boot, apply the notebook's own tags."""
+        report, before, wakes = self.build_report(), self.client.reply, self.wakes
+        if self.client.sync({**report, "sessions": sessions()}):
+            self.reported = report
+            self.files_at = 0
+            new, old = self.client.reply.get("ngrok") or {}, before.get("ngrok") or {}
+            if not new.get("token") and new.get("token_version") == old.get("token_version"):
+                new["token"] = old.get("token")
+            self.client.save_reply()
+        elif "sync_after" not in before:
+            # The reply was saved in an earlier boot: the notebook's own tags are newer.
+            result = self.client.run_helper(INSTALL_DIR + "worker.py", "list-tags", {"arn": self.client.arn})
+            if result.get("tags") is not None:
+                self.client.reply = apply_tags(before, result["tags"])
+                self.client.save_reply()
+                self.files_at = 0
+        self.synced_wakes = wakes
+        self.sync_at = time.monotonic() + self.client.delay
+
+    def report_due(self) -> bool:
+        """Return whether to report a change at once: at most five times in a row, then every 20 seconds."""
+        now = time.monotonic()
+        self.report_budget = min(5, self.report_budget + (now - self.report_budget_at) / 20)
+        self.report_budget_at = now
+        starting = self.phase() == "connecting" and now - self.tunnel.phase_since < 3
+        if starting or self.client.failures or self.report_budget < 1 or self.build_report() == self.reported:
+            return False
+        self.report_budget -= 1
+        return True
+
+    # the user's view
+
+    def ssh_command(self) -> str | None:
+        """Return the command that connects, or None if there is no address yet."""
+        if self.tunnel.address:
+            return "ssh -p {1} ec2-user@{0}".format(*self.tunnel.address)
+        bastion = self.client.reply.get("bastion") or {}
+        if self.client.mode() == "bastion" and bastion.get("private_ip"):
+            return f"ssh -J {bastion['user']}@{bastion['host']} ec2-user@{bastion['private_ip']}"
+        return None
+
+    def write_status(self) -> None:
+        """Update STATUS_FILE, which the commands read, and SSH_INSTRUCTIONS."""
+        problems = [*([self.tunnel.problem] if self.tunnel.problem else []), *self.problems.values()]
+        stack, error = self.client.reply.get("problem"), self.client.error
+        problems += [(stack["code"], stack["message"])] if stack else []
+        problems += [explain(*error)] if error else []
+        status = {**self.build_report(), "notebook": self.client.name, "command": self.ssh_command()}
+        status.update(problems=problems, tunnel_started_at=self.tunnel.started_at, synced_wakes=self.synced_wakes)
+        if status == self.written:
+            return
+        self.written = status
+        try:
+            write_text(STATUS_FILE, json.dumps(status))
+            text = render_instructions(status)
+            if os.path.islink(INSTRUCTIONS_FILE) or read_text(INSTRUCTIONS_FILE) != text:
+                write_text(INSTRUCTIONS_FILE, text)
+            self.problems.pop("instructions", None)
+        except OSError as os_error:
+            self.set_problem("instructions", "files", describe_os_error(os_error, INSTRUCTIONS_FILE))
+
+    def wait(self) -> None:
+        """Wait until something is due, or ngrok or a command has written something."""
+        output = self.tunnel.child and self.tunnel.child.stdout
+        files: list[Any] = [self.wake_fifo, *([output] if output else [])]
+        readable = select.select(files, [], [], self.seconds_to_wait())[0]
+        if self.wake_fifo in readable:
+            self.files_at = 0
+            self.wakes += 1
+            if not self.ssh_command():
+                self.sync_at = 0  # a user waits for an address that the stack may know by now
+            if b"restart" in os.read(self.wake_fifo, 4096):
+                self.tunnel.stop()
+        if self.tunnel.child and output in readable:
+            self.tunnel.read_log()
+
+    def seconds_to_wait(self) -> float:
+        """Return the seconds until something is due: at most a minute, since the monotonic clock stops in a suspend."""
+        now = time.monotonic()
+        times = [self.sync_at, self.files_at, now + (3 if self.phase() == "connecting" else 60)]
+        if self.client.mode() == "ngrok":
+            times.append(self.tunnel.due_at)
+        until = self.client.reply.get("until")
+        if until:
+            times.append(now + until - time.time() - self.client.clock_offset)
+        return max(0, min(times) - now)

@@ -1,0 +1,84 @@
+"""Texts for the user: SSH_INSTRUCTIONS and its parts."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+
+from worker.model import Json, Problem
+
+
+def explain(status: int, text: str) -> Problem:
+    """Return the problem for a report that failed. status: the HTTP status, or 0 if there was no response."""
+    if not status:
+        hint = "check the network path (proxy, NAT or VPC endpoint)"
+        return "api-unreachable", f"the stack cannot be reached; {hint}: {text[:200]}"
+    try:
+        message = json.loads(text)["message"]
+    except (ValueError, LookupError, TypeError):
+        message = "it is retried"
+    if status == 403 and message == "Forbidden":
+        # API Gateway's message for a request through an interface endpoint that does not serve this API.
+        message = "a VPC endpoint for execute-api blocks the public API; an admin sets the stack's ApiUrl"
+    code = "api-refused" if status < 500 else "api-unavailable"
+    return code, f"the stack did not accept the report ({status}): {message}"
+
+
+def no_address_text(status: Json) -> str:
+    """Return the text in place of an address that is missing."""
+    if status["mode"] == "bastion" and status["phase"] == "connected":
+        return "The notebook is ready; its private address is not known yet. Try again in a few seconds."
+    return f"There is no address yet: {status['phase']}."
+
+
+def rejected_line_text(rejected: Json, file: str) -> str:
+    """Return the text for a line of `file` that holds no public key."""
+    return f"Line {rejected['line']} of {file} was skipped: it is {rejected['reason']}."
+
+
+def render_instructions(status: Json) -> str:
+    """Return the text of SSH_INSTRUCTIONS for a status as in STATUS_FILE."""
+    if status["mode"] == "off":
+        return "SSH to this notebook is off. To turn it on, tag the notebook instance ssh=ngrok or ssh=bastion.\n"
+    lines = [f"SSH to {status['notebook']}: {status['phase']}", ""]
+    lines += [f"    {status['command'] or no_address_text(status)}", ""]
+    for code, message in status["problems"]:
+        lines += [f"Problem: {message} [{code}]", ""]
+    for key in status["host_keys"]:
+        kind, data = key.split()
+        digest = base64.b64encode(hashlib.sha256(base64.b64decode(data)).digest()).decode().rstrip("=")
+        lines += [f"Host key: SHA256:{digest} ({kind})"]
+    lines += render_keys(status["keys"])
+    if status["command"]:
+        lines += render_usage(status["command"])
+    lines += ["", "In a terminal here: ssh-status, copy-ssh-keys, start-ssh-ngrok; each has --help.", ""]
+    return "\n".join(lines)
+
+
+def render_keys(keys: Json) -> list[str]:
+    """Return the lines of SSH_INSTRUCTIONS on the keys that are admitted."""
+    lines = [
+        "",
+        f"Keys admitted: {keys['own']} from ~/SageMaker/ssh/authorized_keys, {keys['central']} from your admin.",
+    ]
+    lines += [rejected_line_text(rejected, "that file") for rejected in keys["rejected"]]
+    if not keys["own"] + keys["central"]:
+        lines += ["You cannot log in yet: there is no key."]
+    return [
+        *lines,
+        "To add one, write the public key (a file that ends in .pub) into that file, on a line of its own,",
+        "and run copy-ssh-keys in a terminal here.",
+    ]
+
+
+def render_usage(command: str) -> list[str]:
+    """Return the lines of SSH_INSTRUCTIONS on other programs, given the command that connects."""
+    target = command.split()[-1]
+    copy = command.replace("ssh -p", "scp -P").replace("ssh -J", "scp -J").replace(target, f"FILE {target}:SageMaker/")
+    return [
+        "",
+        f"Copy a file here:   {copy}",
+        'VS Code, Cursor:    Remote-SSH, "Connect to Host", then the line above',
+        "PyCharm:            Remote Development or SSH interpreter, with the same host, port and user",
+    ]

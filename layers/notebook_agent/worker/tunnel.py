@@ -1,0 +1,221 @@
+"""The tunnel: ngrok as a child of the worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from typing import IO, Any, NoReturn, cast
+
+from agent import INSTALL_DIR, log, read_text, spawn
+from worker.model import Address, Problem
+from worker.ngrok_errors import PROBLEM_OF_ERROR, RETRYABLE
+from worker.paths import NGROK_DIR, NGROK_LOG
+
+EXIT_TIMEOUT_S = 5  # for a child that should exit
+API_TIMEOUT_S = 2.0  # for ngrok's local API
+
+
+class Tunnel:
+    """ngrok as a child of the worker: its log is read as it is written, and its local API is polled for the address.
+
+    phase: `off`, `connecting`, `connected` or `failed`. due_at: when to call `ensure` next (monotonic seconds).
+    """
+
+    def __init__(self) -> None:
+        self.child: subprocess.Popen[bytes] | None = None
+        self.address: Address | None = None  # where users connect
+        self.problem: Problem | None = None
+        self.phase, self.phase_since = "off", 0.0
+        self.due_at, self.started_at = 0.0, cast("float | None", None)
+        self.starts = 0  # without a connection since
+        self.session_lost = False
+        self.api_address: str | None = None
+        self.buffer = b""  # of the log, an incomplete line
+        self.desired: tuple[str | None, str | None] = None, None  # (token, url)
+        self.secrets: list[str | None] = []
+
+    def ensure(self, token: str | None, url: str | None) -> None:
+        """Start, restart or poll ngrok for this token (None: the one in config.yml) and this reserved address."""
+        if (token, url) != self.desired:
+            # A token that ngrok runs with already is no reason to give the users another address.
+            same = token and not self.desired[0] and f"authtoken: {token}\n" in read_text(NGROK_DIR + "config.yml")
+            if not same or url != self.desired[1]:
+                self.stop()
+            self.desired = token, url
+        if time.monotonic() < self.due_at:
+            return
+        if self.child:
+            self.poll_api()
+        else:
+            self.start()
+
+    def start(self) -> None:
+        """Start the child; `read_log` reads its output."""
+        token, url = self.desired
+        # ngrok prints a token that it refuses, be it the stack's or one in config.yml.
+        config = read_text(NGROK_DIR + "config.yml")
+        self.secrets = [token, *re.findall(r"""(?m)^ *authtoken:[ \t]*["']?([^\s"'#]+)""", config)]
+        force = bool(self.problem and self.problem[0] == "ngrok-agent-old")
+        self.child = spawn(sys.executable, INSTALL_DIR + "worker.py", "tunnel")
+        try:
+            with cast("IO[bytes]", self.child.stdin) as stdin:
+                stdin.write(json.dumps({"token": token, "url": url, "force_install": force}).encode())
+        except OSError:
+            pass  # it has exited already, as `read_log` will find
+        self.api_address, self.buffer, self.session_lost = None, b"", False
+        self.starts += 1
+        self.started_at = time.time()
+        self.due_at = time.monotonic() + 60
+        self.set_phase("connecting")
+
+    def stop(self) -> None:
+        """Terminate the child, if there is one, and clear its failures."""
+        if self.child:
+            self.child.terminate()
+            self.wait_for_exit()
+        self.due_at = self.starts = 0
+        self.problem = None
+        self.set_phase("off")
+
+    def wait_for_exit(self) -> int:
+        """Return the child's exit status; it is killed if it takes too long to exit."""
+        child, self.child = cast("subprocess.Popen[bytes]", self.child), None
+        cast("IO[bytes]", child.stdout).close()
+        try:
+            return child.wait(EXIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            return child.wait()
+
+    def set_phase(self, phase: str, address: Address | None = None) -> None:
+        """Set phase and address, and log a change."""
+        if (phase, address) != (self.phase, self.address):
+            log(f"tunnel: {phase} {address or ''}")
+            self.phase, self.address, self.phase_since = phase, address, time.monotonic()
+
+    def set_problem(self, code: str, message: str) -> None:
+        """Set the problem, and log a change."""
+        message = " ".join(message.split())[:400]
+        if (code, message) != self.problem:
+            self.problem = code, message
+            log(f"{code}: {message}")
+
+    def read_log(self) -> None:
+        """Read what the child has written, and log it without the token; at its end, schedule the next start."""
+        child = cast("subprocess.Popen[bytes]", self.child)
+        data = os.read(cast("IO[bytes]", child.stdout).fileno(), 1 << 16)
+        *lines, self.buffer = (self.buffer[-(1 << 16) :] + data).split(b"\n")
+        for secret in filter(None, self.secrets):
+            lines = [line.replace(secret.encode(), b"...") for line in lines]
+        if lines:
+            append_ngrok_log(b"\n".join([*lines, b""]))
+        for line in lines:
+            self.parse_log_line(line.decode(errors="replace"))
+        if data:
+            # The log shows that something happened; the local API shows what.
+            self.due_at = min(self.due_at, time.monotonic() + (0.05 if self.phase == "connecting" else 1))
+            return
+        status = self.wait_for_exit()
+        if not self.problem:
+            self.set_problem("ngrok-ended", f"ngrok exited with status {status}; its log is {NGROK_LOG}")
+        self.schedule_restart()
+
+    def schedule_restart(self) -> None:
+        """Schedule the next start: within a minute after a retryable error, within a quarter of an hour after others."""
+        code = self.problem[0] if self.problem else ""
+        soon = code in RETRYABLE or (code == "ngrok-agent-old" and self.starts == 1)
+        delay = min(2 ** (self.starts - 1), 60) if soon else min(60 * 2**self.starts, 900)
+        self.due_at = time.monotonic() + delay
+        self.set_phase("connecting" if soon and self.starts < 5 else "failed")
+
+    def parse_log_line(self, line: str) -> None:
+        """Update the state from one line of ngrok's log (JSON), or of what it prints when it gives up."""
+        try:
+            event = dict(json.loads(line))
+        except (ValueError, TypeError):
+            event = {}
+        message = str(event.get("msg", ""))
+        if event.get("agent_problem"):
+            self.set_problem(*event["agent_problem"])
+        elif message == "starting web service":
+            self.api_address = event.get("addr")
+        elif "established" in message:
+            self.session_lost = False
+        elif "session closed" in message or "reconnect" in message:
+            self.session_lost = True
+            self.set_phase("connecting")
+        if event.get("name") == "ssh" and event.get("url"):
+            self.set_address(event["url"])
+        self.parse_error(line, str(event.get("err") or ""))
+
+    def parse_error(self, line: str, error: str) -> None:
+        """Set the problem that a line of ngrok's log reports, if any. error: its field `err`."""
+        code = re.search(r"ERR_NGROK_(\d+)", line)
+        if code and code[1] in PROBLEM_OF_ERROR:
+            name, message = PROBLEM_OF_ERROR[code[1]]
+            self.set_problem(name, f"{message} (ERR_NGROK_{code[1]})")
+        elif code and not self.problem:
+            self.set_problem("ngrok-failed", f"ngrok: {error or line}")
+        elif error not in ("", "<nil>") and self.session_lost:
+            message = f"ngrok cannot be reached; check the network path (proxy, NAT): {error}"
+            self.set_problem("ngrok-unreachable", message)
+        elif line.startswith("ERROR") and not self.problem:
+            self.set_problem("ngrok-failed", f"ngrok: {line[6:].strip()}")
+
+    def poll_api(self) -> None:
+        """Get the address from ngrok's local API: /api/endpoints, or /api/tunnels of older agents."""
+        self.due_at = time.monotonic() + (0.5 if self.phase == "connecting" else 30)
+        for kind in "endpoints", "tunnels":
+            try:
+                for item in query_local_api(self.api_address, kind):
+                    if item.get("name") == "ssh":
+                        self.set_address(item.get("url") or item.get("public_url"))
+                        return
+            except (OSError, ValueError, LookupError, TypeError, AttributeError):
+                continue
+
+    def set_address(self, url: object) -> None:
+        """Set the address in `url` and the phase `connected`, unless the session with ngrok is lost."""
+        match = re.fullmatch(r"tcp://([\w.-]+):(\d+)", str(url))
+        if match and not self.session_lost:
+            self.problem, self.starts = None, 0
+            self.set_phase("connected", (match[1], int(match[2])))
+
+
+def query_local_api(address: str | None, kind: str) -> Any:
+    """Return the list `kind` of ngrok's local API at `address`. OSError or ValueError unless it is complete in time.
+
+    urlopen's own timeout applies to each read: a slow sender would block the worker without end.
+    """
+
+    def raise_timeout(*_: object) -> NoReturn:
+        raise TimeoutError(f"{address} takes longer than {API_TIMEOUT_S} seconds")
+
+    signal.signal(signal.SIGALRM, raise_timeout)
+    signal.setitimer(signal.ITIMER_REAL, API_TIMEOUT_S)
+    try:
+        with urllib.request.urlopen(f"http://{address}/api/{kind}", timeout=API_TIMEOUT_S) as response:
+            return json.loads(response.read(1 << 20))[kind]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def append_ngrok_log(data: bytes) -> None:
+    """Append to ngrok's log, of which the newer half is kept when it exceeds 1 MB. If the disk is full, `data` is lost."""
+    try:
+        with open(NGROK_LOG, "r+b") as file:
+            if file.seek(0, os.SEEK_END) > 1 << 20:
+                file.seek(1 << 19)
+                rest = file.read()
+                file.seek(0)
+                file.truncate()
+                file.write(rest)
+            file.write(data)
+    except OSError:
+        pass
