@@ -262,6 +262,12 @@ class World:
         )
         return str(answer["NotebookInstanceArn"])
 
+    def stop_notebooks(self) -> None:
+        """Stop every notebook that is running, as the admin."""
+        for page in self.sagemaker.get_paginator("list_notebook_instances").paginate(StatusEquals="InService"):
+            for notebook in page["NotebookInstances"]:
+                self.sagemaker.stop_notebook_instance(NotebookInstanceName=notebook["NotebookInstanceName"])
+
     def tag(self, name: str, **tags: str) -> None:
         """What the user does. `_` in a key stands for `-`."""
         client = self.emulator.client("sagemaker", self.person.keys)

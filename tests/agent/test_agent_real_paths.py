@@ -14,7 +14,10 @@ from patience import LIMIT_S
 
 
 @pytest.mark.needs_root
-@pytest.mark.parametrize("scenario", ["users", "systemd"])
+@pytest.mark.parametrize(
+    "scenario",
+    ["systemd", pytest.param("users", marks=pytest.mark.nightly(sibling="test_root_and_ec2_user_each_do_their_part"))],
+)
 def test_root_and_ec2_user_each_do_their_part(scenario: str) -> None:
     """The scenarios are in agent_real_paths.py; the output explains a failure."""
     needs.root("for a user and namespaces of its own")

@@ -28,7 +28,17 @@ def reports(agent: ModuleType, first: float, down_until: float, until: float) ->
     return times, client
 
 
-@pytest.mark.parametrize("seed", [1, 4, 8, 14, 16, 30, 42])
+@pytest.mark.parametrize(
+    "seed",
+    [
+        1,
+        14,
+        *(
+            pytest.param(seed, marks=pytest.mark.nightly(sibling="test_a_day_without_the_stack"))
+            for seed in (4, 8, 16, 30, 42)
+        ),
+    ],
+)
 def test_a_day_without_the_stack(seed: int, tmp_path: Path) -> None:
     """The invariants are in docs/reliability.md; `make simulate DAYS=100` simulates more days."""
     day = SimulatedDay(seed, tmp_path)

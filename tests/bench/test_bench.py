@@ -59,6 +59,7 @@ sys.settrace(trace)
 """
 
 
+@pytest.mark.nightly(sibling="test_a_lookup_loads_and_makes_no_more_than_it_needs")
 def test_a_slowed_handler_misses_its_bar(
     bench: dict[str, ModuleType], ground: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

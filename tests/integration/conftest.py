@@ -8,6 +8,8 @@ import pytest
 
 from world import World
 
+_open: list[World] = []
+
 
 @pytest.fixture(scope="session")
 def world() -> Iterator[World]:
@@ -16,6 +18,16 @@ def world() -> Iterator[World]:
         world.start()
         world.deploy()
         world.move_in()
+        _open.append(world)
         yield world
     finally:
+        _open.clear()
         world.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet_afterwards() -> Iterator[None]:
+    """Stop the notebooks of a module that is done: each agent would report every two seconds beside the next module."""
+    yield
+    for world in _open:
+        world.stop_notebooks()

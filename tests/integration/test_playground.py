@@ -318,21 +318,27 @@ def staying(run: Run) -> None:
     run.until(r"Ctrl-C\b")
 
 
+def at_night(*parts: object) -> object:
+    return pytest.param(
+        *parts, marks=pytest.mark.nightly(sibling="test_whatever_ends_it_whenever_leaves_nothing_and_says_so")
+    )
+
+
 @pytest.mark.takes_minutes
 @pytest.mark.parametrize(
     ("target", "moment", "send"),
     [
         ("local", at_once, by_ctrl_c),
-        ("local", opening, by_sigterm),
-        ("local", deploying, by_ctrl_c_twice),
-        ("local", booting, by_closing_the_terminal),
-        ("local", installing_the_client, by_ctrl_c),
-        ("local", staying, by_ctrl_c),
+        at_night("local", opening, by_sigterm),
+        at_night("local", deploying, by_ctrl_c_twice),
+        at_night("local", booting, by_closing_the_terminal),
+        at_night("local", installing_the_client, by_ctrl_c),
+        at_night("local", staying, by_ctrl_c),
         ("local", staying, by_ctrl_c_again_and_again),
-        ("local", staying, by_closing_the_terminal),
+        at_night("local", staying, by_closing_the_terminal),
         ("aws", booting, by_sigterm),
-        ("aws", staying, by_ctrl_c_twice),
-        ("demo", booting, by_ctrl_c_twice),
+        at_night("aws", staying, by_ctrl_c_twice),
+        at_night("demo", booting, by_ctrl_c_twice),
         ("demo", deploying, by_closing_the_terminal),
     ],
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from detect_secrets import SecretsCollection
 from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+from detect_secrets.core.scan import get_plugins
 from detect_secrets.settings import transient_settings
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -57,12 +58,19 @@ def detectors() -> Iterator[SecretsCollection]:
         yield SecretsCollection(root=str(PROJECT))
 
 
+def suspicious(path: Path) -> bool:
+    """Whether a detector's pattern occurs in the file. It scans line by line, which takes a hundred times as long."""
+    text = path.read_text(errors="replace")
+    return any(pattern.search(text) for detector in get_plugins() for pattern in getattr(detector, "denylist", ()))
+
+
 def test_no_file_holds_a_key_or_a_token_of_a_known_kind() -> None:
     files = known_files()
     assert len(files) > 100
     with detectors() as found:
         for name in files:
-            found.scan_file(name)
+            if suspicious(PROJECT / name):
+                found.scan_file(name)
     assert {(name, secret.type) for name, secret in found} == HARMLESS
 
 
@@ -75,5 +83,6 @@ def test_no_file_holds_a_token_of_ngrok() -> None:
 def test_one_would_be_found(kind: str, tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text(EXAMPLES[kind] + "\n")
     with detectors() as found:
+        assert suspicious(tmp_path / "file.txt")
         found.scan_file(str(tmp_path / "file.txt"))
     assert kind in {secret.type for _, secret in found}
