@@ -326,6 +326,7 @@ def _bind(world: World, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sqs, "send", world.send)
     patch.setattr(sqs, "request_bastion_resync", world.request_bastion_resync)
     patch.setattr(adapter, "call", world.ask)
+    patch.setattr(adapter, "time", SimpleNamespace(monotonic=lambda: world.now + world.fraction))
     requests.forget()
 
 

@@ -28,7 +28,7 @@ def handle(event: Mapping[str, Any], context: object) -> None:
     settings = read_settings()
     table = Table(settings.table)
     sent_ms = [int(message["attributes"]["SentTimestamp"]) for message in messages]
-    if covered_by_last_sync(sent_ms, table.last_bastion_sync()):
+    if covered_by_last_sync(sent_ms, table.last_bastion_sync(), int(time())):
         logger.info("already covered", extra={"messages": len(sent_ms)})
         return
     now = int(time())

@@ -35,7 +35,6 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 # ---- messages ----------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="RecursionError is no ValueError")
 def test_deeply_nested_json_is_a_message_like_any_other_that_says_nothing(world: World) -> None:
     world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
@@ -44,18 +43,15 @@ def test_deeply_nested_json_is_a_message_like_any_other_that_says_nothing(world:
     assert world.has_block("team")
 
 
-@pytest.mark.xfail(strict=True, reason="RecursionError is no ValueError")
 def test_deeply_nested_json_has_its_message_s_id() -> None:
     """The bastion's handler reads nothing else of its messages."""
     assert correlation_of_messages([{"messageId": "message-1", "body": DEEP}]) == "message-1"
 
 
-@pytest.mark.xfail(strict=True, reason="RecursionError is no ValueError")
 def test_a_secret_of_deeply_nested_json_is_no_token() -> None:
     assert secrets._token_in(DEEP) == ""
 
 
-@pytest.mark.xfail(strict=True, reason="a failed requeue fails the batch")
 def test_a_request_that_cannot_be_queued_again_is_delivered_again_alone(world: World) -> None:
     """Another worker has the lease of one configuration, and SQS is throttled."""
     for name in ("one", "two"):
@@ -82,7 +78,6 @@ def test_a_request_that_cannot_be_queued_again_is_delivered_again_alone(world: W
 # ---- times that are far ahead ------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="a slot a day ahead stops all writes")
 def test_a_write_slot_far_ahead_counts_as_free(world: World) -> None:
     now = world.now * 1000
     slots = WriteSlots(world.table, lambda: 120_000, lambda: now, lambda seconds: None)
@@ -91,7 +86,6 @@ def test_a_write_slot_far_ahead_counts_as_free(world: World) -> None:
     assert slots.reserve() > now
 
 
-@pytest.mark.xfail(strict=True, reason="a lease a day ahead stops all writes")
 def test_a_lease_far_ahead_counts_as_free(world: World) -> None:
     now = world.now * 1000
     world.table.update("coordination", "lease/notebook/box", set={"until": now + DAY_MS, "holder": "x"})
@@ -99,7 +93,6 @@ def test_a_lease_far_ahead_counts_as_free(world: World) -> None:
         pass
 
 
-@pytest.mark.xfail(strict=True, reason="a record from the future covers every message")
 def test_a_record_from_the_future_covers_no_message(world: World) -> None:
     world.notebook("box", ssh="ngrok")
     world.settle()
@@ -111,7 +104,6 @@ def test_a_record_from_the_future_covers_no_message(world: World) -> None:
     assert world.calls["describe_notebook_instance"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="a sync from the future covers every message")
 @pytest.mark.parametrize(("ahead", "covered"), [(0, True), (86_400, False)])
 def test_a_sync_from_the_future_covers_no_message(ahead: int, *, covered: bool) -> None:
     assert covered_by_last_sync([(NOW - 100) * 1000], NOW + ahead, NOW + 1) is covered
@@ -120,7 +112,6 @@ def test_a_sync_from_the_future_covers_no_message(ahead: int, *, covered: bool) 
 # ---- names -------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="each name reads the whole list")
 def test_names_that_no_notebook_has_cost_one_list_a_minute_together(world: World) -> None:
     world.notebook("Anas-Box")
     world.messages.clear()
@@ -137,7 +128,6 @@ def test_names_that_no_notebook_has_cost_one_list_a_minute_together(world: World
     assert world.calls["list_notebook_instance_lifecycle_configs"] == 2
 
 
-@pytest.mark.xfail(strict=True, reason="each name reads the whole list")
 def test_a_notebook_is_found_by_its_name_in_lower_case_where_the_service_compares_case(world: World) -> None:
     """UNCONFIRMED whether the filter does: here it finds nothing in another case."""
     world.notebook("Anas-Box")
@@ -159,7 +149,6 @@ def test_a_notebook_is_found_by_its_name_in_lower_case_where_the_service_compare
 # ---- records -----------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="the number is converted before the record is decoded")
 @pytest.mark.parametrize("value", ["1.5", "1E+3"])
 def test_a_number_that_is_not_whole_makes_its_record_unreadable_and_no_other(world: World, value: str) -> None:
     world.table.save_observed(a_record(name="good"), None)

@@ -156,7 +156,9 @@ def of_bastion(given: Mapping[str, Any]) -> Any:
         "desired": desired,
         "plan": plan,
         "ways": bastion.changed_routes(records, desired, outcome, network, now),
-        "already_seen": bastion.covered_by_last_sync(given["sent"], given["observed_from"]),
+        "already_seen": bastion.covered_by_last_sync(
+            given["sent"], given["observed_from"], given["observed_from"] or 0
+        ),
     }
 
 

@@ -35,7 +35,7 @@ from simulation.promises import FALLBACK, STACK, Promises, blocks, decoded
 from simulation.workers import Baton, Worker
 
 from lookup_api import handler as lookup_function
-from notebook_ssh.adapters import clients, secrets
+from notebook_ssh.adapters import clients, sagemaker, secrets
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.controllers import requests
 from notebook_ssh.errors import RetryableError
@@ -718,6 +718,7 @@ def bound(run: Run) -> Iterator[None]:
             lookup_function,
             uninstall_function,
             secrets,
+            sagemaker,
         ):
             enter(patch.object(module, "time", clock))
         enter(patch.object(bastion_function, "time", clock.time))

@@ -326,7 +326,7 @@ class TestWays:
 def test_only_messages_surely_sent_before_the_last_look_are_skipped(
     sent_ms: list[int], observed_from: int | None, seen: bool
 ) -> None:
-    assert covered_by_last_sync(sent_ms, observed_from) is seen
+    assert covered_by_last_sync(sent_ms, observed_from, NOW) is seen
 
 
 # Properties, over small worlds in which groups collide often.

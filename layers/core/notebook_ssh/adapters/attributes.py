@@ -5,12 +5,15 @@ Source: API reference, "AttributeValue".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
+
+_WHOLE = re.compile(r"-?\d{1,38}")
 
 
 def to_attribute(value: Any) -> AttributeValueTypeDef:
@@ -38,13 +41,14 @@ def to_attribute(value: Any) -> AttributeValueTypeDef:
 
 
 def from_attribute(attribute: Mapping[str, Any]) -> Any:
-    """Convert an attribute in DynamoDB's notation to a plain value. All numbers in the table are integers."""
+    """Convert an attribute in DynamoDB's notation to a plain value. All numbers of the stack are integers."""
     ((kind, value),) = attribute.items()
     match kind:
         case "NULL":
             return None
         case "N":
-            return int(value)
+            # A number that is not whole stays text, which no attribute of a record accepts.
+            return int(value) if _WHOLE.fullmatch(value) else value
         case "L":
             return [from_attribute(item) for item in value]
         case "M":

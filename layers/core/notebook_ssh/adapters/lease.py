@@ -12,10 +12,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from notebook_ssh.adapters.table import COORDINATION, Conflict, Table
+from notebook_ssh.adapters.write_slots import LONGEST_INVOCATION_MS
 from notebook_ssh.errors import RetryableError
 
 RETRY_AFTER_S = 5
 """Seconds after which to retry when another worker has the lease."""
+
+CLOCK_SKEW_MS = 10_000
+"""Milliseconds by which the clocks of two workers differ at most."""
 
 KEEP_S = 3_600
 """Seconds for which an expired lease stays in the table at least."""
@@ -57,9 +61,10 @@ class Leases:
             COORDINATION,
             name,
             set={"until": until, "holder": holder, "expires": until // 1000 + KEEP_S},
-            # The last alternative: botocore sent this very request again because its answer was lost.
-            condition="attribute_not_exists(#until) OR #until <= :now OR #holder = :holder",
-            values={"now": now, "holder": holder},
+            # A lease that lasts longer than any invocation counts as free. The last alternative: botocore sent this very
+            # request again because its answer was lost.
+            condition="attribute_not_exists(#until) OR #until <= :now OR #until > :farthest OR #holder = :holder",
+            values={"now": now, "farthest": now + LONGEST_INVOCATION_MS + CLOCK_SKEW_MS, "holder": holder},
         )
         if isinstance(outcome, Conflict):
             raise LeaseHeldError(name)

@@ -7,7 +7,7 @@ that it does not exist. Errors without a documented meaning are raised unchanged
 from __future__ import annotations
 
 import base64
-import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,18 @@ PAGE = 100
 """Most results of one page (API reference, `MaxResults` of both lists)."""
 
 
+NAMES_CACHE_S = 60
+"""Seconds for which a list of all names is used again, to find a name whose case is not known."""
+
+_names: dict[str, tuple[float, dict[str, str]]] = {}
+"""When each list was read (monotonic seconds), and its names by their lower case."""
+
+
+def forget() -> None:
+    """Clear the cache."""
+    _names.clear()
+
+
 class ScriptConflictError(RetryableError):
     """The configuration was changed, or another one attached, between reading and writing."""
 
@@ -38,15 +50,15 @@ def find_notebook(name: str) -> Notebook:
     """Return the notebook with a name (case-insensitive, because an ARN has the name in lower case only).
 
     UNCONFIRMED whether DescribeNotebookInstance and `NameContains` are case-sensitive: if both are, the whole list is
-    read, one request for each 100. Raises NotFoundError when there is none.
+    read (`_name_in_its_case`). Raises NotFoundError when there is none.
     """
     try:
         return describe_notebook(name)
     except NotFoundError:
-        for line in itertools.chain(list_notebooks(NameContains=name), list_notebooks()):
-            if line.name != name and line.name.lower() == name.lower():
-                return describe_notebook(line.name)
-        raise
+        found = _name_in_its_case(name, list_notebooks)
+        if found is None:
+            raise
+        return describe_notebook(found)
 
 
 def describe_notebook(name: str) -> Notebook:
@@ -147,10 +159,10 @@ def find_lifecycle_config(name: str) -> LifecycleConfig:
     try:
         return describe_lifecycle_config(name)
     except NotFoundError:
-        for line in itertools.chain(list_lifecycle_configs(NameContains=name), list_lifecycle_configs()):
-            if line.name != name and line.name.lower() == name.lower():
-                return describe_lifecycle_config(line.name)
-        raise
+        found = _name_in_its_case(name, list_lifecycle_configs)
+        if found is None:
+            raise
+        return describe_lifecycle_config(found)
 
 
 def describe_lifecycle_config(name: str) -> LifecycleConfig:
@@ -267,6 +279,25 @@ def _update(expected: LifecycleConfig, on_start: list[NotebookInstanceLifecycleH
         NotebookInstanceLifecycleConfigName=expected.name,
         **hooks,
     )
+
+
+def _name_in_its_case(
+    name: str, lines: Callable[..., Iterator[NotebookSummary | LifecycleConfigSummary]]
+) -> str | None:
+    """Return the existing name that differs from `name` in case only, or None.
+
+    The whole list is read once in NAMES_CACHE_S, however many names are asked for that no resource has. A resource that
+    was created since is found by its next event, which has the name in its case, or by the sweep.
+    """
+    read_at, names = _names.get(lines.__name__, (None, {}))
+    if read_at is None or time.monotonic() > read_at + NAMES_CACHE_S:
+        for line in lines(NameContains=name):
+            if line.name != name and line.name.lower() == name.lower():
+                return line.name
+        names = {line.name.lower(): line.name for line in lines()}
+        _names[lines.__name__] = time.monotonic(), names
+    found = names.get(name.lower())
+    return None if found == name else found
 
 
 def _milliseconds(moment: datetime) -> int:

@@ -6,7 +6,6 @@ next sync. The token is in the memory of the process only: in no log, no table a
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.adapters.clients import call, client, code_of
 from notebook_ssh.errors import RetryableError
+from notebook_ssh.model.text import parse_json
 from notebook_ssh.reports.reply import Token
 
 MAX_AGE_S = 60
@@ -79,11 +79,8 @@ def _token_in(text: str) -> str:
     """Return the token in a secret's text, or "". ngrok's tokens have no spaces; a placeholder sentence has."""
     text = text.strip()
     if text.startswith("{"):
-        try:
-            members = json.loads(text)
-        except ValueError:
-            return ""
-        value = members.get("token") or members.get("authtoken") or ""
+        members = parse_json(text)
+        value = (members.get("token") or members.get("authtoken") or "") if isinstance(members, dict) else ""
         text = value.strip() if isinstance(value, str) else ""
     return "" if any(not character.isprintable() or character.isspace() for character in text) else text
 

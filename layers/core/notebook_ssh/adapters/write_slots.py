@@ -24,6 +24,9 @@ MIN_INTERVAL_MS = 1_080
 SLOT_TOLERANCE_MS = 150
 """Milliseconds for which a slot is valid, the check before the write included. A later write is too close to the next."""
 
+LONGEST_INVOCATION_MS = 900_000
+"""Milliseconds that an invocation lasts at most (Lambda quotas, "Function timeout"), and so the farthest slot is ahead."""
+
 SHUTDOWN_MARGIN_MS = 10_000
 """Milliseconds kept free at the end of an invocation, to finish a write, verify it and save the record."""
 
@@ -101,13 +104,16 @@ class WriteSlots:
         return self.clock() > slot + SLOT_TOLERANCE_MS
 
     def _advance_past(self, soonest: int, is_open: str) -> int | None:
-        """Reserve `soonest` when no later slot is reserved; otherwise return None."""
+        """Reserve `soonest` when no later slot is reserved; otherwise return None.
+
+        A slot that is farther ahead than any invocation could have reserved it counts as free.
+        """
         outcome = self.table.update(
             COORDINATION,
             WRITE_SLOT,
             set={"next": soonest + MIN_INTERVAL_MS},
-            condition=f"{is_open}(attribute_not_exists(#next) OR #next <= :soonest)",
-            values={"soonest": soonest},
+            condition=f"{is_open}(attribute_not_exists(#next) OR #next <= :soonest OR #next > :farthest)",
+            values={"soonest": soonest, "farthest": self.clock() + LONGEST_INVOCATION_MS},
         )
         return None if isinstance(outcome, Conflict) else soonest
 
@@ -128,5 +134,5 @@ class WriteSlots:
         if item.get("tearing_down") and not self.is_teardown:
             raise SlotUnavailableError("the stack is being deleted", retry_after=TEARDOWN_RETRY_S)
         next_free = int(item.get("next", now))
-        if next_free > latest:
+        if latest < next_free <= now + LONGEST_INVOCATION_MS:
             raise SlotUnavailableError("no write slot is free in time", retry_after=max(1, (next_free - now) // 1000))

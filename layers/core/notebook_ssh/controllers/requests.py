@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from aws_lambda_powertools import Logger
+from botocore.exceptions import BotoCoreError, ClientError
 
-from notebook_ssh.adapters import sqs
+from notebook_ssh.adapters import sagemaker, sqs
 from notebook_ssh.adapters.lease import LeaseHeldError
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.adapters.write_slots import SlotUnavailableError
@@ -19,6 +19,7 @@ from notebook_ssh.controllers.follow_ups import send
 from notebook_ssh.controllers.lifecycle_config import reconcile_lifecycle_config
 from notebook_ssh.controllers.notebook import RecordConflictError, reconcile_notebook
 from notebook_ssh.errors import InvalidStateError, NotFoundError, RetryableError
+from notebook_ssh.model.text import parse_json
 from notebook_ssh.planning.lifecycle_config import includes_change
 from notebook_ssh.planning.status_tags import STATUS_TAG_INTERVAL
 from notebook_ssh.triggers.correlation import correlation_of_messages
@@ -47,6 +48,7 @@ def forget() -> None:
     """Clear what this process remembers, for tests."""
     _last_runs.clear()
     observe.forget()
+    sagemaker.forget()
 
 
 def process(messages: list[Mapping[str, Any]], deps: Dependencies, caller: str) -> set[str]:
@@ -93,18 +95,11 @@ def deduplicate(
         tuple[type, str, int], list[tuple[ReconcileNotebook | ReconcileLifecycleConfig, Mapping[str, Any]]]
     ] = {}
     for message in messages:
-        for request in parse_event(_body(message), tag_key=tag_key, caller=caller):
+        for request in parse_event(parse_json(message["body"]), tag_key=tag_key, caller=caller):
             if isinstance(request, ReconcileNotebook | ReconcileLifecycleConfig):
                 at = request.at if isinstance(request, ReconcileNotebook) and request.at > now else 0
                 requested.setdefault((type(request), request.name.lower(), at), []).append((request, message))
     return {merge([request for request, _ in each]): [message for _, message in each] for each in requested.values()}
-
-
-def _body(message: Mapping[str, Any]) -> object:
-    try:
-        return json.loads(message["body"])
-    except ValueError:
-        return None
 
 
 def _is_covered(
@@ -112,7 +107,8 @@ def _is_covered(
 ) -> bool:
     """Whether the last reconciliation observed everything that the messages report.
 
-    A message that is delivered again is never covered: the reconciliation that it requested did not finish.
+    A message that is delivered again is never covered: the reconciliation that it requested did not finish. Nor does a
+    record cover one that is from the future.
     """
     if any(message["attributes"].get("ApproximateReceiveCount", "1") != "1" for message in messages):
         return False
@@ -120,13 +116,14 @@ def _is_covered(
         return includes_change(request.changed, cache.config_record(request.name))
     record = cache.record(request.name)
     last = _last_runs.get(request.name.lower())
-    reconciled_at = max(record.observed_at if record and record.observed_hash else 0, last.at if last else 0)
+    observed_at = record.observed_at if record and record.observed_hash else 0
+    reconciled_at = max(observed_at if observed_at <= cache.at else 0, last.at if last else 0)
     return all(_visible_from(message) < reconciled_at for message in messages)
 
 
 def _visible_from(message: Mapping[str, Any]) -> int:
     """Return when the change that a message reports can be observed (epoch seconds): when it was sent, or its own `at`."""
-    body = _body(message)
+    body = parse_json(message["body"])
     at = body.get("at", 0) if isinstance(body, Mapping) else 0
     return max(int(message["attributes"]["SentTimestamp"]) // 1000, at if isinstance(at, int) else 0)
 
@@ -163,14 +160,11 @@ def _reconcile(
         else:
             reconcile_lifecycle_config(request.name, deps, cache)
     except (SlotUnavailableError, LeaseHeldError) as later:
-        logger.info("deferred", extra={"reason": str(later)})
-        _requeue({request: messages}, later.retry_after, deps)
+        return _defer(request, messages, later, later.retry_after, deps)
     except RecordConflictError as later:
-        logger.info("deferred", extra={"reason": str(later)})
-        _requeue({request: messages}, 1, deps)
+        return _defer(request, messages, later, 1, deps)
     except (InvalidStateError, NotFoundError) as later:
-        logger.info("changed since it was observed", extra={"reason": str(later)})
-        _requeue({request: messages}, RETRY_DELAY_S, deps)
+        return _defer(request, messages, later, RETRY_DELAY_S, deps)
     except RetryableError as error:
         logger.warning("failed, will be retried", extra={"reason": str(error)})
         return False
@@ -188,6 +182,23 @@ def _forward(request: ReconcileNotebook, deps: Dependencies, cache: RecordCache)
     now, record = deps.clock(), cache.record(request.name)
     if request.at <= now + STATUS_TAG_INTERVAL or (record is not None and record.spec.until == request.at):
         send((request,), deps, now)
+
+
+def _defer(
+    request: ReconcileNotebook | ReconcileLifecycleConfig,
+    messages: list[Mapping[str, Any]],
+    cause: Exception,
+    after: int,
+    deps: Dependencies,
+) -> bool:
+    """Queue the request again in `after` seconds. False: that failed, and the messages are to be delivered again."""
+    logger.info("deferred", extra={"reason": str(cause)})
+    try:
+        _requeue({request: messages}, after, deps)
+    except (RetryableError, ClientError, BotoCoreError) as error:
+        logger.warning("not queued again", extra={"reason": str(error)})
+        return False
+    return True
 
 
 def _requeue(

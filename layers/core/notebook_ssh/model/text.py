@@ -1,11 +1,20 @@
-"""Texts that are safe to print, and times as text."""
+"""Texts that are safe to print, times as text, and JSON of any origin."""
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 
 _LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z, the last that ISO 8601 writes with four digits
+
+
+def parse_json(text: str) -> object:
+    """Return the value of a JSON text of any origin; None for what is not JSON, or nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def iso_time(seconds: int) -> str:

@@ -79,14 +79,14 @@ class Outcome:
     not_revoked: Mapping[FoundRule, Problem] = field(default_factory=dict)
 
 
-def covered_by_last_sync(sent_ms: Sequence[int], observed_from: int | None) -> bool:
+def covered_by_last_sync(sent_ms: Sequence[int], observed_from: int | None, now: int) -> bool:
     """Return whether the sync that began at `observed_from` (epoch seconds) covers messages sent at `sent_ms`.
 
     sent_ms is in epoch milliseconds (SQS, `SentTimestamp`). A message is sent before its record is saved, and at most
     SAVE_DELAY before: a consistent read after that includes the record. The queue delays messages for longer, so that a
-    burst of messages leads to one run.
+    burst of messages leads to one run. A sync that began after `now` (epoch seconds) covers nothing.
     """
-    if not sent_ms or observed_from is None:
+    if not sent_ms or observed_from is None or observed_from > now:
         return False
     return max(sent_ms) < (observed_from - SAVE_DELAY - CLOCK_SKEW) * 1000
 

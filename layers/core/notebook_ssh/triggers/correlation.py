@@ -5,10 +5,11 @@ Every message that an event causes carries the event's ids. A message of an olde
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from notebook_ssh.model.text import parse_json
 
 FIELD = "correlation_id"
 """Key in log lines and in this stack's messages: ids separated by spaces, one for each event that a run handles."""
@@ -31,10 +32,7 @@ def correlation_of_messages(messages: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _ids(message: Mapping[str, Any]) -> list[str]:
-    try:
-        body = json.loads(message["body"])
-    except ValueError:
-        body = None
+    body = parse_json(message["body"])
     body = body if isinstance(body, Mapping) else {}
     carried = body.get(FIELD)
     ids = carried.split(" ", MAX_IDS)[:MAX_IDS] if isinstance(carried, str) else []
