@@ -234,7 +234,8 @@ class World:
 
     def ask(self, call: Callable[..., Any], **given: Any) -> Any:
         self.calls[call.__name__] += 1
-        self.before_call(call.__name__, given)
+        with clients.translated_errors():
+            self.before_call(call.__name__, given)
         return clients.call(call, **given)
 
 
