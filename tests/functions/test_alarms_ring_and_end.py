@@ -94,7 +94,7 @@ def failed_signals(scene: Scene) -> Story:
 
     def denied(operation: str, given: dict[str, Any]) -> None:
         if given.get("NotebookInstanceName") == "box":
-            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": ""}}, operation)
+            raise ClientError({"Error": {"Code": "ValidationException", "Message": "of a new kind"}}, operation)
 
     yield look(1)
     well, world.before_call = world.before_call, denied

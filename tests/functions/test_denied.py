@@ -85,7 +85,6 @@ CASES = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.xfail(strict=True, reason="a denied action is an unforeseen error")
 @CASES
 def test_a_denied_write_is_a_status_with_the_action_and_is_made_once_it_may(
     world: World, operation: str, situation: Any
@@ -108,7 +107,6 @@ def test_a_denied_write_is_a_status_with_the_action_and_is_made_once_it_may(
     assert sweep(world) == 0
 
 
-@pytest.mark.xfail(strict=True, reason="a denied action is an unforeseen error")
 def test_a_denied_script_is_not_reported_as_installed(world: World) -> None:
     deny(world, "update_notebook_instance_lifecycle_config")
     with_a_configuration(world)
@@ -122,7 +120,6 @@ def test_a_denied_script_is_not_reported_as_installed(world: World) -> None:
     assert "sagemaker:UpdateNotebookInstanceLifecycleConfig" in checks["configuration"].reason
 
 
-@pytest.mark.xfail(strict=True, reason="a denied action is an unforeseen error")
 @pytest.mark.parametrize(
     "operation", ["describe_notebook_instance", "list_tags", "describe_notebook_instance_lifecycle_config"]
 )
@@ -150,7 +147,6 @@ def test_a_denied_read_is_a_status_of_a_notebook_that_is_known_and_takes_nothing
     assert world.has_block("team")
 
 
-@pytest.mark.xfail(strict=True, reason="a denied action is an unforeseen error")
 def test_a_denied_removal_of_the_block_fails_no_message_and_is_made_once_it_may(world: World) -> None:
     with_a_configuration(world)
     world.settle()

@@ -281,7 +281,7 @@ class TestObstacles:
             when=lambda params: params["body"]["GroupId"] == is_tearing_down,
         ):
             bench.run()
-        self.assert_problem(bench, "nb", "rule-refused", "UnauthorizedOperation")
+        self.assert_problem(bench, "nb", "not-allowed", "ec2:AuthorizeSecurityGroupIngress")
         assert bench.route("lucky").open
 
     def test_goes_away_with_its_cause(self, bench: Bench) -> None:

@@ -45,6 +45,22 @@ def test_a_stopped_notebook_is_started_once_however_many_ask(world: World) -> No
     assert started(world) == ["Demo"]
 
 
+def test_a_start_that_aws_denies_is_named(world: World) -> None:
+    def denied(**given: Any) -> None:
+        message = "User: x is not authorized to perform: sagemaker:StartNotebookInstance on resource: y"
+        raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": message}}, "StartNotebookInstance")
+
+    world.patch.setattr(client("sagemaker"), "start_notebook_instance", denied)
+    world.knows(asleep())
+    answer = world.start()
+    assert (answer.status, answer.json["error"]) == (500, "not-allowed")
+    assert "sagemaker:StartNotebookInstance" in answer.json["message"]
+    assert "User: x" not in answer.json["message"]
+    record = world.table.record("demo")
+    assert record is not None
+    assert record.wake_at is None, "the next request may try again"
+
+
 def test_after_the_next_stop_it_may_be_started_again(world: World) -> None:
     world.knows(asleep())
     world.start()

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NOT_ALLOWED = "not-allowed"
+"""Code of the problem that AWS denies an action."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -26,6 +29,20 @@ class TerminalError(Exception):
     def __init__(self, problem: Problem) -> None:
         super().__init__(f"{problem.code}: {problem.message}")
         self.problem = problem
+
+
+class NotAllowedError(TerminalError):
+    """AWS denied an action: a policy must change. It is retried by each sweep, since no event reports such a change."""
+
+    def __init__(self, action: str) -> None:
+        """action: as IAM names it, `sagemaker:StopNotebookInstance`."""
+        super().__init__(
+            Problem(
+                NOT_ALLOWED,
+                f"AWS denies {action} to the stack. An admin must allow it to the stack's role: in service control policies,"
+                " permissions boundaries and the role itself (docs/operations.md, “Denied actions”).",
+            )
+        )
 
 
 class NotFoundError(Exception):

@@ -6,6 +6,7 @@ calls (docs/decisions/0001-botocore-in-the-layer.md).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -20,7 +21,7 @@ from botocore.exceptions import (
     HTTPClientError,
 )
 
-from notebook_ssh.errors import InvalidStateError, NotFoundError, RetryableError
+from notebook_ssh.errors import InvalidStateError, NotAllowedError, NotFoundError, RetryableError
 
 if TYPE_CHECKING:
     from botocore.paginate import Paginator
@@ -50,6 +51,14 @@ THROTTLED = frozenset(
     }
 )
 """Codes with which services limit the rate of requests; each service has its own."""
+
+DENIED = frozenset({"AccessDeniedException", "AccessDenied", "UnauthorizedOperation", "AuthorizationError"})
+"""Codes with which services deny an action."""
+
+AWS_ERRORS = (RetryableError, NotAllowedError, ClientError, BotoCoreError)
+"""Whatever a call can raise but NotFoundError, for calls that nothing depends on."""
+
+_ACTION = re.compile(r"not authorized to perform: ([a-z0-9-]+:\w+)")
 
 NO_SUCH_ATTRIBUTE = "attribute that does not exist in the item"
 """DynamoDB's ValidationException for an invalid expression: an error of this code, and not an absence."""
@@ -114,6 +123,7 @@ def translated_errors() -> Iterator[None]:
     RetryableError: the request was throttled, the service failed (5xx), or there was no answer.
     NotFoundError: SageMaker reports that the resource does not exist.
     InvalidStateError: SageMaker reports that the notebook's status does not allow the call.
+    NotAllowedError: a policy denies the action.
 
     Any other ClientError or BotoCoreError is raised unchanged.
     """
@@ -136,6 +146,8 @@ def translate(error: Exception) -> Exception:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in THROTTLED or status >= 500:
         return RetryableError(f"{error.operation_name}: {code}")
+    if code in DENIED:
+        return NotAllowedError(action_of(error))
     if code == "ResourceNotFound":
         return NotFoundError(message)
     # ValidationException is SageMaker's one code for all of these; the messages are from its answers.
@@ -150,6 +162,14 @@ def translate(error: Exception) -> Exception:
 def code_of(error: Exception) -> str:
     """Return the service's error code, for example `ThrottlingException`; empty for an error of another origin."""
     return error.response.get("Error", {}).get("Code", "") if isinstance(error, ClientError) else ""
+
+
+def action_of(error: ClientError) -> str:
+    """Return the action that was denied, as IAM names it: from the message, else the operation's name."""
+    found = _ACTION.search(message_of(error))
+    # Only EC2 has this code, and encodes its message.
+    prefix = "ec2:" if code_of(error) == "UnauthorizedOperation" else ""
+    return found[1] if found else f"{prefix}{error.operation_name}"
 
 
 def message_of(error: ClientError) -> str:

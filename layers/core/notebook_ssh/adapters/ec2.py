@@ -8,12 +8,13 @@ AuthorizeSecurityGroupIngress).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
 from notebook_ssh.adapters.clients import call, client, code_of, pages
-from notebook_ssh.errors import Problem, RetryableError
+from notebook_ssh.errors import NotAllowedError, Problem, RetryableError
 from notebook_ssh.model.network import Direction, Ec2Query, FoundRule, NetworkState, Rule, canonical_peer
 from notebook_ssh.model.record import OWNER_TAG
 from notebook_ssh.planning.bastion import AuthorizeRule, BastionPlan, Outcome, RevokeRule
@@ -151,6 +152,8 @@ def _authorize_rule(rule: Rule, stack: str) -> Problem | None:
             IpPermissions=[_permission(rule, f"ssh through the bastion, by stack {stack}")],
             TagSpecifications=[{"ResourceType": "security-group-rule", "Tags": [{"Key": OWNER_TAG, "Value": stack}]}],
         )
+    except NotAllowedError as denied:
+        return replace(denied.problem, message=f"The rule {rule} was not made. {denied.problem.message}")
     except ClientError as error:
         if code_of(error) != DUPLICATE:
             return _refusal(rule, code_of(error))
@@ -216,6 +219,8 @@ def _revoke_rule(found: FoundRule) -> Problem | None:
     )
     try:
         call(revoke, GroupId=found.rule.group, SecurityGroupRuleIds=[found.id])
+    except NotAllowedError as denied:
+        return Problem("rule-stuck", f"The rule {found.id} ({found.rule}) was not revoked. {denied.problem.message}")
     except ClientError as error:
         if code_of(error) not in RULE_GONE:
             return Problem(

@@ -10,10 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from notebook_ssh.adapters.clients import call, client, code_of
-from notebook_ssh.errors import RetryableError
+from notebook_ssh.adapters.clients import AWS_ERRORS, call, client, code_of
 from notebook_ssh.model.text import parse_json
 from notebook_ssh.reports.reply import Token
 
@@ -66,7 +63,7 @@ def _cached(source: tuple[str, str], sync_seconds: int, read: Callable[[], T]) -
 def _read_token(secret: str) -> Token | None:
     try:
         response = call(client("secretsmanager").get_secret_value, SecretId=secret)
-    except (RetryableError, ClientError, BotoCoreError) as error:
+    except AWS_ERRORS as error:
         # The documented answer for a secret without a value, which has no version (API reference, GetSecretValue).
         if code_of(error) == "ResourceNotFoundException":
             return None

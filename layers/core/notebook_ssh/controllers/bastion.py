@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.adapters import ec2, sqs
+from notebook_ssh.adapters.clients import AWS_ERRORS
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.errors import RetryableError, TerminalError
 from notebook_ssh.model.record import BastionRoute, Record
@@ -85,7 +85,7 @@ def _request_status_updates(changed: list[str], settings: Settings, now: int, co
     requests = [to_message(ReconcileNotebook(name, "status"), now, correlation_id) for name in changed]
     try:
         sqs.send(settings.notebook_queue, requests)
-    except (RetryableError, ClientError, BotoCoreError):
+    except AWS_ERRORS:
         # Nothing depends on it: the sweep finds a status that was not published.
         logger.exception("no reconciliation was requested for a new status", extra={"notebooks": changed})
 

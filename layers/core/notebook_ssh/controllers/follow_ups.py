@@ -36,7 +36,7 @@ def send_follow_ups(before: Record | None, plan: NotebookPlan, deps: Dependencie
 
 def repeat_late_request(requested_at: int | None, record: Record | None, deps: Dependencies) -> None:
     """Request the bastion sync again if the save took so long that a sync in between may have missed it."""
-    if requested_at is not None and deps.clock() > requested_at + SAVE_DELAY:
+    if requested_at is not None and deps.clock() >= requested_at + SAVE_DELAY:
         _request_bastion_sync(record, deps)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aws_lambda_powertools import Logger
 
@@ -13,9 +13,10 @@ from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.controllers.exclusive import carry_out
 from notebook_ssh.controllers.follow_ups import send
 from notebook_ssh.controllers.observe import observe_lifecycle_config
+from notebook_ssh.errors import NotAllowedError
 from notebook_ssh.planning.actions import lifecycle_config_lock, locks_of, reasons
 from notebook_ssh.planning.lifecycle_config import LifecycleConfigPlan, plan_lifecycle_config
-from notebook_ssh.planning.observation import LifecycleConfigObservation
+from notebook_ssh.planning.observation import LifecycleConfigObservation, LifecycleConfigRecord
 
 logger = Logger(child=True)
 
@@ -62,7 +63,12 @@ def reconcile_lifecycle_config(name: str, deps: Dependencies, cache: RecordCache
 def _apply(planned: ConfigReconciliation, deps: Dependencies, slot: int | None) -> None:
     before, plan, cache = planned.observed.config_record, planned.plan, planned.cache
     record_before(before, plan.config_record, plan.actions, cache)
-    written = apply(plan.actions, deps, cache.at, slot)
+    try:
+        written = apply(plan.actions, deps, cache.at, slot)
+    except NotAllowedError as denied:
+        # The notebooks that use it are denied the same action, and have it in their status.
+        cache.save(replace(before or LifecycleConfigRecord(planned.observed.name), problem=denied.problem))
+        return
     # Sent before the record is saved: afterwards no reconciliation would find that there is something to send.
     send(plan.follow_ups, deps, cache.at)
     record_after(before, plan.config_record, written, cache)

@@ -21,7 +21,7 @@ from notebook_ssh.controllers.status_updates import (
     tags_to_write,
     write_status_tags,
 )
-from notebook_ssh.errors import RetryableError
+from notebook_ssh.errors import NotAllowedError, Problem, RetryableError, TerminalError
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.planning.actions import WriteScript, locks_of, reasons
@@ -39,6 +39,10 @@ class RecordConflictError(RetryableError):
 
     def __init__(self, notebook: str) -> None:
         super().__init__(f"another reconciliation of {notebook} was faster")
+
+
+class _UnobservableError(TerminalError):
+    """AWS denied a read of the notebook."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +78,33 @@ def reconcile_notebook(name: str, deps: Dependencies, cache: RecordCache) -> str
     """Observe, plan and apply; returns the name of the configuration that the notebook uses, None without one."""
 
     def plan(cache: RecordCache) -> Reconciliation:
-        observed, tags = observe_notebook(name, cache, deps.policy)
+        try:
+            observed, tags = observe_notebook(name, cache, deps.policy)
+        except NotAllowedError as denied:
+            raise _UnobservableError(denied.problem) from denied
         planned = Reconciliation(cache, observed, tags, plan_notebook(observed, deps.policy, cache.at))
         return planned if deps.settings.dry_run else _save_end(planned, deps)
 
-    if deps.settings.dry_run:
-        planned = plan(cache)
-        _only_record(planned, deps)
-    else:
-        planned = carry_out(cache, plan, lambda planned, slot: _apply(planned, deps, slot), deps)
+    try:
+        if deps.settings.dry_run:
+            planned = plan(cache)
+            _only_record(planned, deps)
+        else:
+            planned = carry_out(cache, plan, lambda planned, slot: _apply(planned, deps, slot), deps)
+    except _UnobservableError as denied:
+        return _save_problem(name, denied.problem, deps)
     return planned.observed.notebook.lifecycle_config if planned.observed.notebook else None
+
+
+def _save_problem(name: str, problem: Problem, deps: Dependencies) -> str | None:
+    """Add a problem to the notebook's record and leave the rest as it is; raise it when there is no record."""
+    record = deps.table.record(name, consistent=True)
+    if record is None:
+        raise TerminalError(problem)
+    after = publish_change(replace(record, problem=problem), deps, deps.clock())
+    if not _save(after, record, deps.table, deps.clock()):
+        raise RecordConflictError(name)
+    return record.lifecycle_config
 
 
 def _save_end(planned: Reconciliation, deps: Dependencies) -> Reconciliation:
@@ -120,11 +141,16 @@ def _apply(planned: Reconciliation, deps: Dependencies, slot: int | None) -> Non
     else:
         requested_at = send_follow_ups(before, plan, deps, now)
     record_before(observed.config_record, plan.config_record, plan.actions, planned.cache)
-    written = apply(plan.actions, deps, now, slot)
+    try:
+        written = apply(plan.actions, deps, now, slot)
+    except NotAllowedError as denied:
+        if before is None:
+            raise
+        _finish(replace(before, problem=denied.problem), before, None, planned, deps)
+        return
     record_after(observed.config_record, plan.config_record, written, planned.cache)
     if plan.record:
-        record = replace(plan.record, observed_hash=_fingerprint(observed, planned.tags, deps.settings))
-        _finish(record, before, requested_at, planned, deps)
+        _finish(plan.record, before, requested_at, planned, deps)
     elif before:
         deps.table.delete(NOTEBOOK, before.name.lower())
         repeat_late_request(requested_at, before, deps)
@@ -135,6 +161,7 @@ def _finish(
 ) -> None:
     """Publish the change of status, save the record, and bring the status tags in line, which nothing depends on."""
     tags, now = planned.tags, planned.cache.at
+    record = replace(record, observed_hash=_fingerprint(planned.observed, tags, deps.settings))
     desired_tags = tags_to_write(record, tags, deps, now)
     record = publish_change(note_status_tags(record, desired_tags, tags, deps.settings.tag_key, now), deps, now)
     if not _save(record, before, deps.table, now):

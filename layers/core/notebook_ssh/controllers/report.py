@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, assert_never
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.adapters import secrets, sqs
+from notebook_ssh.adapters.clients import AWS_ERRORS
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.controllers.agent_layer import agent_layer, worker_program
 from notebook_ssh.errors import RetryableError
@@ -117,7 +117,7 @@ def _request_status_update(old: Record, new: Record, settings: Settings, now: in
     request = to_message(ReconcileNotebook(new.name, "status"), now, logger.get_correlation_id() or "")
     try:
         sqs.send(settings.notebook_queue, [request])
-    except (RetryableError, ClientError, BotoCoreError):
+    except AWS_ERRORS:
         logger.exception("no reconciliation was requested for the new status of %s", new.name)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.adapters import sagemaker, sqs
+from notebook_ssh.adapters.clients import AWS_ERRORS
 from notebook_ssh.adapters.lease import LeaseHeldError
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.adapters.write_slots import SlotUnavailableError
@@ -195,7 +195,7 @@ def _defer(
     logger.info("deferred", extra={"reason": str(cause)})
     try:
         _requeue({request: messages}, after, deps)
-    except (RetryableError, ClientError, BotoCoreError) as error:
+    except AWS_ERRORS as error:
         logger.warning("not queued again", extra={"reason": str(error)})
         return False
     return True

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.adapters import sagemaker
+from notebook_ssh.adapters.clients import AWS_ERRORS
 from notebook_ssh.adapters.notifications import publish_status_change
 from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.controllers.follow_ups import send
@@ -71,7 +71,7 @@ def write_status_tags(
         logger.warning("the status tags were not written", extra={"reason": str(error)})
         send((ReconcileNotebook(record.name, "status", at=now + STATUS_TAG_INTERVAL),), deps, now)
         return False
-    except (ClientError, BotoCoreError) as error:
+    except AWS_ERRORS as error:
         logger.warning("the status tags were not written", extra={"reason": str(error)})
         return False
     return True
@@ -90,7 +90,7 @@ def publish_change(record: Record, deps: Dependencies, now: int) -> Record:
     before = record.notified_status.partition(":")[0] or str(Code.OFF)
     try:
         publish_status_change(settings.stack, record.name, record.arn, before, status)
-    except (RetryableError, ClientError, BotoCoreError):
+    except AWS_ERRORS:
         logger.exception("a status change was not published", extra={"notebook": record.name})
         return record
     logger.info("status", extra={"notebook": record.name, "before": before, "status": str(status.code)})

@@ -17,7 +17,7 @@ from notebook_ssh.model.stack import Bastion
 CLOCK_SKEW = 5
 """Seconds by which the clocks of the queue and of the function may differ."""
 
-SAVE_DELAY = 20
+SAVE_DELAY = 5
 """Seconds after its message within which a sender saves the record that the message is about, or sends another one."""
 
 _REACHABLE_STATES = frozenset({NotebookState.PENDING, NotebookState.IN_SERVICE})

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from notebook_ssh.errors import NOT_ALLOWED
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec, spec_tag_keys
 from notebook_ssh.planning.facts import is_inactive
@@ -113,6 +114,8 @@ def _notebook_drift(
         return reason
     if sweep.dry_run:
         return None
+    if record.problem and record.problem.code == NOT_ALLOWED:
+        return "AWS denied an action"  # no event reports that it is allowed
     return _script_drift(record, config_record, sweep.now) or _status_drift(sweep, record, tags)
 
 
@@ -152,6 +155,8 @@ def _config_drift(
     # UNCONFIRMED whether the list has times as precise as the description.
     if modified // 1000 != config_record.modified // 1000:
         return "changed since it was reconciled"
+    if config_record.problem and config_record.problem.code == NOT_ALLOWED:
+        return "AWS denied an action"
     if config_record.tried != block_ref:
         return "the stack has another block now"
     if config_record.block and not used:
