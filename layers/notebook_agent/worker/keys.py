@@ -14,6 +14,9 @@ from worker.model import Json
 from worker.paths import OWN_KEYS_FILE
 
 SECTION_BEGIN, SECTION_END = "# notebook-ssh: begin, managed by the agent", "# notebook-ssh: end"
+SMALLEST_RSA_BITS = 2048
+"""The system's crypto policy makes sshd refuse shorter ones (sshd_config(5), RequiredRSASize), as the stack does."""
+
 # sshd(8), AUTHORIZED_KEYS FILE FORMAT: [options] type base64 [comment]; quotes in options may hold spaces.
 # Each character matches in one way only, or a line with many `\"` would backtrack without end.
 PUBLIC_KEY = re.compile(
@@ -33,10 +36,10 @@ def parse_keys(text: str) -> tuple[dict[str, str], list[Json]]:
         if not line or line.startswith("#"):
             continue
         match = PUBLIC_KEY.fullmatch(line)
-        if match and is_public_key(match[1], match[2]):
+        reason = key_defect(match[1], match[2]) if match else "not a public key"
+        if match and not reason:
             valid.setdefault(match[2], line)
         else:
-            reason = "a damaged public key" if match else "not a public key"
             if "PRIVATE KEY" in line:
                 reason = "part of a private key: remove it from this file"
             rejected.append({"line": number, "reason": reason})
@@ -44,20 +47,40 @@ def parse_keys(text: str) -> tuple[dict[str, str], list[Json]]:
 
 
 def is_public_key(key_type: str, data: str) -> bool:
-    """Return whether `data` (base64) is complete and begins with the type's name, as length and text (RFC 4253 §6.6)."""
+    """Return whether `data` (base64) is a complete public key of this type that sshd accepts."""
+    return not key_defect(key_type, data)
+
+
+def key_defect(key_type: str, data: str) -> str:
+    """Return why `data` (base64) is no public key of this type that sshd accepts, or "".
+
+    The fields are length and bytes each (RFC 4253 §6.6); a certificate begins with a nonce and goes on with numbers
+    behind the key (OpenSSH, PROTOCOL.certkeys).
+    """
+    certificate, rsa = "-cert-" in key_type, key_type.startswith("ssh-rsa")
     try:
-        rest, parts = base64.b64decode(data, validate=True), []
-        while rest:
-            (length,) = struct.unpack(">I", rest[:4])
-            if len(rest) < 4 + length:
-                return False
-            parts.append(rest[4 : 4 + length])
-            rest = rest[4 + length :]
-            if "-cert-" in key_type:
-                break  # a certificate goes on with numbers (OpenSSH, PROTOCOL.certkeys)
-        return len(data) > 60 and parts[0] == key_type.encode() and (len(parts) > 1 or "-cert-" in key_type)
+        fields = read_fields(base64.b64decode(data, validate=True), (4 if rsa else 1) if certificate else 9)
     except (binascii.Error, struct.error):
-        return False
+        fields = []
+    if len(data) <= 60 or fields[:1] != [key_type.encode()] or len(fields) < (4 if rsa and certificate else 1):
+        return "a damaged public key"
+    if not certificate and len(fields) < (3 if rsa else 2):
+        return "a damaged public key"
+    if rsa and int.from_bytes(fields[-1], "big").bit_length() < SMALLEST_RSA_BITS:
+        return f"an RSA key of fewer than {SMALLEST_RSA_BITS} bits, which sshd may refuse: make an ed25519 key"
+    return ""
+
+
+def read_fields(rest: bytes, limit: int) -> list[bytes]:
+    """Return up to `limit` fields; [] if the last one is cut off. struct.error if a length is."""
+    fields: list[bytes] = []
+    while rest and len(fields) < limit:
+        (length,) = struct.unpack(">I", rest[:4])
+        if len(rest) < 4 + length:
+            return []
+        fields.append(rest[4 : 4 + length])
+        rest = rest[4 + length :]
+    return fields
 
 
 def sync_authorized_keys(central: list[Json] | None) -> tuple[Json, OSError | None]:

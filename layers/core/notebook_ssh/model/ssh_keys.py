@@ -34,8 +34,8 @@ CERTIFICATE_TYPES = frozenset(
 
 KEY_TYPES = PLAIN_TYPES | SECURITY_KEY_TYPES | CERTIFICATE_TYPES
 
-SMALLEST_RSA_BITS = 1024
-"""The minimum that OpenSSH accepts (ssh_config(5), RequiredRSASize)."""
+SMALLEST_RSA_BITS = 2048
+"""The crypto policies of Amazon Linux 2023 and of FIPS mode refuse shorter ones (sshd_config(5), RequiredRSASize)."""
 
 LONGEST_LINE = 8192
 """Bytes: more than a 16,384-bit RSA certificate with its options needs."""
@@ -272,4 +272,6 @@ def _check_numbers(type_: str, wire: _Wire) -> None:
     else:
         exponent, modulus = (int.from_bytes(wire.text(), "big", signed=True) for _ in range(2))
         if exponent < 3 or modulus.bit_length() < SMALLEST_RSA_BITS or modulus < 0:
-            raise InvalidKeyError(f"an RSA key of fewer than {SMALLEST_RSA_BITS} bits")
+            raise InvalidKeyError(
+                f"an RSA key of fewer than {SMALLEST_RSA_BITS} bits: make another one, of type ed25519"
+            )
