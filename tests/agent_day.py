@@ -386,7 +386,7 @@ class SimulatedDay:
         agent.sys = SimpleNamespace(executable=sys.executable, stdout=output, exit=sys.exit)
         agent.acquire_agent_lock = lambda: True
         worker.select = SimpleNamespace(select=self.select)
-        worker.query_local_api, worker.sshd_responds = self.local_api, lambda: self.sshd_up
+        worker.query_local_api, worker.responds = self.local_api, lambda port: self.sshd_up
         worker.sessions = lambda: {"open": 0, "active_at": None}
         worker.install_ngrok, worker.free_local_address = lambda force: "ngrok", lambda old: "127.0.0.1:4040"
 

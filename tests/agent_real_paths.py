@@ -11,11 +11,14 @@ import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import namespaces
 from agent_env import (
@@ -103,7 +106,16 @@ def prepare() -> None:
         (scratch / name).chmod(0o644)
         run("mount", "--bind", scratch / name, f"/etc/{name}")
     needed = {path: os.open(path, os.O_PATH) for path in map(Path, (PROJECT, sys.prefix, sys.base_prefix))}
-    for folder in ("/home", "/opt", "/run", "/var/log", "/usr/local/bin", "/etc/profile.d", "/etc/ssh"):
+    for folder in (
+        "/home",
+        "/opt",
+        "/run",
+        "/var/log",
+        "/usr/local/bin",
+        "/etc/profile.d",
+        "/etc/ssh",
+        "/etc/systemd/system",
+    ):
         run("mount", "-t", "tmpfs", "-o", "mode=755", "none", folder)
     for path, descriptor in needed.items():
         if not path.exists():  # it was below one of these
@@ -369,7 +381,7 @@ def systemd_scenario(notebook: RealNotebookHost, stack: Stack) -> None:
     """Test the block with systemd: unit, second start, crashes, and an sshd that the agent may or may not stop."""
     Path("/run/systemd/system").mkdir(parents=True)
     proxies = SYSTEMD / "environment"
-    proxies.write_text("NO_PROXY=inside.example.com\n" + "".join(f"{k}={v}\n" for k, v in notebook.credentials.items()))
+    proxies.write_text("NO_PROXY=inside.example.com\n")
     run("touch", "/etc/environment")
     run("mount", "--bind", proxies, "/etc/environment")
     stack.reply = make_reply("bastion", sync_after=1)
@@ -380,16 +392,18 @@ def systemd_scenario(notebook: RealNotebookHost, stack: Stack) -> None:
     assert notebook.log.read_text() == (SYSTEMD / "journal").read_text(), "in the journal as in the log"
     stack.status = 200
     notebook.wait_connected()
-    stop, start, *_ = calls()
-    assert stop == ["systemctl", "stop", "notebook-ssh"]
-    options = start[: start.index(SYSTEM_PYTHON)]
-    assert options[:3] == ["systemd-run", "--unit=notebook-ssh", "--collect"]
-    assert {"-pRestart=always", "-pRestartSec=9", "-pRestartPreventExitStatus=64"} < set(options)
-    assert start[len(options) :][:3] == [SYSTEM_PYTHON, "-I", AGENT]
-    assert f"NOTEBOOK_SSH_TAG_KEY={TAG_KEY}" in start, "a space and a quotation mark are preserved"
+    assert [words[1:] for words in calls()[:3]] == [["daemon-reload"], ["enable", UNIT], ["restart", UNIT]]
+    unit = Path(f"/etc/systemd/system/{UNIT}.service")
+    assert {"Restart=always", "RestartSec=9", "RestartPreventExitStatus=64"} < set(unit.read_text().splitlines())
+    assert f'"NOTEBOOK_SSH_TAG_KEY={TAG_KEY}"' in unit.read_text(), "a space and a quotation mark are preserved"
+    if shutil.which("systemd-analyze"):
+        verified = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=LIMIT_S)
+        assert (verified.returncode, UNIT in verified.stderr) == (0, False), verified.stderr
     first = wait_until(supervisor_pid, "the supervisor runs", notebook)
-    environment = Path(f"/proc/{first}/environ").read_bytes().split(b"\0")
-    assert b"NO_PROXY=inside.example.com" in environment, "the unit has the machine's proxies"
+    worker = next(pid for pid, line in command_lines().items() if line.endswith("worker.py work "))
+    assert b"NO_PROXY=inside.example.com" in Path(f"/proc/{worker}/environ").read_bytes().split(b"\0"), (
+        "a child's proxies"
+    )
     assert "sshd" in " ".join(calls()[-1]), "sshd was not running"
     assert calls()[-1] == ["systemctl", "--quiet", "start", "sshd"]
 
@@ -399,6 +413,12 @@ def systemd_scenario(notebook: RealNotebookHost, stack: Stack) -> None:
     )
     count = len(stack.reports)
     wait_until(lambda: len(stack.reports) > count, "and it reports", notebook)
+
+    reboot()
+    second = wait_until(supervisor_pid, "the agent runs after a reboot, without the on-start script", notebook)
+    count = len(stack.reports)
+    wait_until(lambda: len(stack.reports) > count + 1, "and reports", notebook)
+    wait_until(lambda: stack.last_report()["phase"] == "connected", "connected", notebook)
 
     stack.reply = make_reply("off", sync_after=1)
     wait_until(lambda: calls()[-1] == ["systemctl", "--quiet", "stop", "sshd"], "the agent's sshd is stopped", notebook)
@@ -413,9 +433,7 @@ def systemd_scenario(notebook: RealNotebookHost, stack: Stack) -> None:
         notebook,
     )
     wait_until(lambda: calls()[-1] == ["systemctl", "--quiet", "start", "sshd"], "an enabled one is started", notebook)
-    units = [call for call in calls() if "sshd" not in call]
-    assert units[-2][1:] == ["stop", "notebook-ssh"]
-    assert units[-1][0] == "systemd-run"
+    assert [call[1:] for call in calls() if "sshd" not in call][-1] == ["restart", UNIT]
     assert not Path("/opt/notebook-ssh/loop").exists(), "no loop next to the unit"
     assert third == supervisor_pid()
     wait_until(lambda: stack.last_report()["phase"] == "connected", "on again", notebook)
@@ -429,6 +447,27 @@ def systemd_scenario(notebook: RealNotebookHost, stack: Stack) -> None:
 
 
 TAG_KEY = "team's ssh"
+UNIT = "notebook-ssh"
+
+
+def reboot() -> None:
+    """Reboot the machine: every process of the agent ends, /run is empty, and systemd starts what is enabled."""
+    run(SYSTEMD / "systemctl", "stop", UNIT)
+    run(SYSTEMD / "systemctl", "stop", "sshd")
+    wait_until(
+        lambda: not [line for line in command_lines().values() if "/opt/notebook-ssh/" in line], "all have ended"
+    )
+    shutil.rmtree("/run/notebook-ssh")
+    run(SYSTEMD / "systemctl", "boot")
+
+
+def command_lines() -> dict[int, str]:
+    """Return the command lines of all processes."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return found
 
 
 def on_start(notebook: RealNotebookHost) -> None:
@@ -468,7 +507,147 @@ def supervisor_pid() -> int | None:
     return None
 
 
-SCENARIOS = {"users": users_scenario, "systemd": systemd_scenario}
+def sshd_scenario(notebook: RealNotebookHost, stack: Stack) -> None:
+    """Test that a login succeeds whatever is wrong with the system's sshd, and that what was made for it is removed."""
+    notebook.environment["PATH"] = f"{SYSTEMD}:/usr/sbin:/usr/bin:/bin"
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/mnt/key")
+    (HOME / "SageMaker/ssh/authorized_keys").write_text(Path("/mnt/key.pub").read_text())
+    usual = {path: path.read_text() for path in Path("/etc/ssh").iterdir()}
+    before = root_files()
+    for fault in (masked, broken_configuration, no_host_keys, port_taken, not_installed):
+        with fault(notebook, stack):
+            notebook.start(SYSTEM_PYTHON)
+            connected = wait_until(
+                lambda: next((each for each in stack.reports if each["phase"] == "connected" and not each["problem"]), None),
+                f"{fault.__name__}: connected without a problem", notebook,
+            )  # fmt: skip
+            log_in(connected, fault.__name__)
+            assert listeners("sshd") == {"127.0.0.1"} or fault is not_installed, fault.__name__
+            if fault is masked:
+                check_keys_alone(connected["port"])
+                switch_to_network(notebook, stack)
+        stack.reply = make_reply("off", sync_after=1)
+        wait_until(lambda: "is off" in notebook.instructions.read_text(), "off", notebook)
+        wait_until(lambda: not listeners("sshd"), f"{fault.__name__}: no sshd is left", notebook)
+        notebook.stop()
+        notebook.agents.clear()
+        assert {path: path.read_text() for path in Path("/etc/ssh").iterdir() if path.is_file()} == usual
+        assert {path: kind for path, kind in root_files().items() if path in before} == before
+        stack.reports.clear()
+
+
+def log_in(report: dict[str, Any], fault: str) -> None:
+    """Log in at the reported address, with the reported host key; `fault` is named if that fails."""
+    Path("/mnt/known").write_text(f"[127.0.0.1]:{report['port']} {report['host_keys'][0]}\n")
+    Path("/mnt/config").write_text(
+        "StrictHostKeyChecking yes\nUserKnownHostsFile /mnt/known\nIdentityFile /mnt/key\nBatchMode yes\n"
+    )
+    done = subprocess.run(ssh(report["port"], "id -un"), capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.stdout == "ec2-user\n", (fault, done.stderr)
+    run(
+        "sh",
+        "-c",
+        f"echo put /etc/hostname SageMaker/ | sftp -q -b - -F /mnt/config -P {report['port']} ec2-user@127.0.0.1",
+    )
+
+
+def check_keys_alone(port: int) -> None:
+    """Check that the agent's own sshd offers keys alone, and to one user."""
+    options = ["-F", "/mnt/config", "-p", str(port), "-v"]
+    for user, words in (("ec2-user", ["-o", "PubkeyAuthentication=no"]), ("root", [])):
+        refused = subprocess.run(
+            ["ssh", *options, *words, f"{user}@127.0.0.1", "true"], capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )  # fmt: skip
+        assert refused.returncode == 255
+        assert "Authentications that can continue: publickey\n" in refused.stderr.replace("\r", "")
+
+
+def switch_to_network(notebook: RealNotebookHost, stack: Stack) -> None:
+    """Check that the bastion's mode makes the agent's own sshd listen for the network, and ngrok's for the loopback."""
+    stack.reply = make_reply("bastion", sync_after=1)
+    wait_until(lambda: "0.0.0.0" in listeners("sshd"), "it listens for the network", notebook)
+    wait_until(lambda: (stack.last_report()["mode"], stack.last_report()["phase"]) == ("bastion", "connected"), "ready")
+    stack.reply = make_reply("ngrok", sync_after=1)
+    wait_until(lambda: listeners("sshd") == {"127.0.0.1"}, "it listens on the loopback", notebook)
+
+
+def listeners(program: str) -> set[str]:
+    """Return the IPv4 addresses on which a program listens."""
+    inodes = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "comm").read_text().strip() == program:
+                inodes |= {os.readlink(file) for file in (entry / "fd").iterdir()}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {
+        socket.inet_ntoa(bytes.fromhex(row[1].split(":")[0])[::-1])
+        for row in rows
+        if row[3] == "0A" and f"socket:[{row[9]}]" in inodes
+    }
+
+
+@contextlib.contextmanager
+def masked(notebook: RealNotebookHost, stack: Stack) -> Iterator[None]:
+    stack.reply = make_reply("ngrok", sync_after=1)
+    (SYSTEMD / "masked").touch()
+    yield
+    (SYSTEMD / "masked").unlink()
+
+
+@contextlib.contextmanager
+def broken_configuration(notebook: RealNotebookHost, stack: Stack) -> Iterator[None]:
+    stack.reply = make_reply("ngrok", sync_after=1)
+    path = Path("/etc/ssh/sshd_config")
+    text = path.read_text()
+    path.write_text("NoSuchOption yes\n")
+    yield
+    path.write_text(text)
+
+
+@contextlib.contextmanager
+def no_host_keys(notebook: RealNotebookHost, stack: Stack) -> Iterator[None]:
+    stack.reply = make_reply("ngrok", sync_after=1)
+    moved = [Path(shutil.move(path, "/mnt")) for path in Path("/etc/ssh").glob("ssh_host_*")]
+    yield
+    for path in moved:
+        shutil.move(path, "/etc/ssh")
+
+
+@contextlib.contextmanager
+def port_taken(notebook: RealNotebookHost, stack: Stack) -> Iterator[None]:
+    """Another program listens on port 22: bastion cannot work, ngrok can."""
+    stack.reply = make_reply("bastion", sync_after=1)
+    with socket.create_server(("0.0.0.0", 22)):
+        notebook.start(SYSTEM_PYTHON)
+        wait_until(
+            lambda: (stack.last_report().get("problem") or {}).get("code") == "sshd-port-taken", "reported", notebook
+        )
+        assert stack.last_report()["phase"] == "failed"
+        stack.reply = make_reply("ngrok", sync_after=1)
+        yield
+
+
+@contextlib.contextmanager
+def not_installed(notebook: RealNotebookHost, stack: Stack) -> Iterator[None]:
+    """sshd is installed from a repository, if the stack allows it."""
+    run("mount", "--bind", "/dev/null", "/usr/sbin/sshd")
+    manager = Path("/usr/local/bin/dnf")
+    manager.write_text('#!/bin/sh\n[ "$*" = "-y -q install openssh-server" ] && umount /usr/sbin/sshd\n')
+    manager.chmod(0o755)
+    stack.reply = make_reply("bastion", sync_after=1)
+    notebook.start(SYSTEM_PYTHON)
+    wait_until(lambda: (stack.last_report().get("problem") or {}).get("code") == "sshd-missing", "reported", notebook)
+    assert not os.access("/usr/sbin/sshd", os.X_OK), "nothing is installed unless the stack allows it"
+    notebook.stop()
+    notebook.agents.clear()
+    stack.reports.clear()
+    stack.reply = make_reply("ngrok", sync_after=1)
+    notebook.settings["INSTALL_SSHD"] = "yes"
+    yield
+    manager.unlink()
+
+
+SCENARIOS = {"users": users_scenario, "systemd": systemd_scenario, "sshd": sshd_scenario}
 
 
 def main(scenario: str) -> int:

@@ -2,7 +2,8 @@
 
 A unit is a process of its own that keeps its command running, with the environment that systemd sets: a PATH and the
 EnvironmentFile, nothing of the caller's (systemd.exec(5)). Calls are written to `calls` next to this file, one JSON list
-a line; `enabled` next to it stands for an sshd that is enabled. An unknown option is an error, as with systemd.
+a line; `enabled` next to it stands for an sshd that is enabled, `masked` for one that is masked. An unknown option is
+an error, as with systemd.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,8 +19,9 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-KNOWN = {"Restart", "RestartSec", "RestartPreventExitStatus", "EnvironmentFile"}
+KNOWN = {"Restart", "RestartSec", "RestartPreventExitStatus", "EnvironmentFile", "KillMode"}
 SSHD = "sshd"
+UNITS = Path("/etc/systemd/system")
 
 
 def pid_of(unit: str) -> int | None:
@@ -54,7 +57,7 @@ def systemd_run(words: list[str]) -> int:
         elif word.startswith("-p"):
             key, _, value = word[2:].partition("=")
             properties[key] = value
-        elif word != "--collect":
+        elif word not in ("--collect", "--quiet"):
             return 1
     if not name or not words or set(properties) - KNOWN or pid_of(name):
         return 1
@@ -62,6 +65,21 @@ def systemd_run(words: list[str]) -> int:
     path = Path(properties.get("EnvironmentFile", "-/").removeprefix("-"))
     if path.is_file():
         environment |= dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
+    fork(name, words, environment, properties)
+    return 0
+
+
+def start_unit(unit: str) -> int:
+    """Start a unit on disk, of which the agent's is written in the subset that is read here (systemd.service(5))."""
+    lines = (UNITS / f"{unit}.service").read_text().splitlines()
+    settings = dict(line.split("=", 1) for line in lines if "=" in line)
+    words = [word.replace("%%", "%") for word in shlex.split(settings["ExecStart"])]
+    fork(unit, words, {"PATH": f"{HERE}:/usr/bin:/bin:/usr/sbin"}, settings)
+    return 0
+
+
+def fork(name: str, words: list[str], environment: dict[str, str], properties: dict[str, str]) -> None:
+    """Let a process of its own keep the command running."""
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
@@ -69,7 +87,8 @@ def systemd_run(words: list[str]) -> int:
             supervise(words, environment, properties)
         os._exit(0)
     os.wait()
-    return 0
+    while pid_of(name) is None and not (HERE / f"{name}.pid").exists():
+        time.sleep(0.01)
 
 
 def supervise(words: list[str], environment: dict[str, str], properties: dict[str, str]) -> None:
@@ -105,10 +124,28 @@ def systemctl(words: list[str]) -> int:
     match [word for word in words if word != "--quiet"]:
         case ["stop", unit]:
             return stop_unit(unit)
+        case ["daemon-reload"]:
+            return 0
+        case ["enable", unit]:
+            wants = UNITS / "multi-user.target.wants"
+            wants.mkdir(exist_ok=True)
+            (wants / f"{unit}.service").unlink(missing_ok=True)
+            (wants / f"{unit}.service").symlink_to(UNITS / f"{unit}.service")
+            return 0
+        case ["restart", unit]:
+            stop_unit(unit)
+            return start_unit(unit)
+        case ["boot"]:  # what systemd itself does at the start of the machine
+            return max(start_unit(link.stem) for link in (UNITS / "multi-user.target.wants").iterdir())
         case ["start", "sshd"]:
+            if (HERE / "masked").exists() or not os.access("/usr/sbin/sshd", os.X_OK):
+                return 5
             if pid_of(SSHD) is None:
                 Path("/run/sshd").mkdir(exist_ok=True)  # RuntimeDirectory= of the unit
-                subprocess.run(["/usr/sbin/sshd", "-f", "/etc/ssh/sshd_config"], check=True)
+                if subprocess.run(
+                    ["/usr/sbin/sshd", "-f", "/etc/ssh/sshd_config"], stderr=subprocess.DEVNULL
+                ).returncode:
+                    return 1
                 while pid_of(SSHD) is None:  # Type=notify
                     time.sleep(0.01)
             return 0

@@ -12,11 +12,12 @@ from agent_env import PROJECT
 
 from patience import LIMIT_S
 
+NIGHTLY = pytest.mark.nightly(sibling="test_root_and_ec2_user_each_do_their_part")
+
 
 @pytest.mark.needs_root
 @pytest.mark.parametrize(
-    "scenario",
-    ["systemd", pytest.param("users", marks=pytest.mark.nightly(sibling="test_root_and_ec2_user_each_do_their_part"))],
+    "scenario", ["systemd", pytest.param("users", marks=NIGHTLY), pytest.param("sshd", marks=NIGHTLY)]
 )
 def test_root_and_ec2_user_each_do_their_part(scenario: str) -> None:
     """The scenarios are in agent_real_paths.py; the output explains a failure."""

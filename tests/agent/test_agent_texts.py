@@ -37,6 +37,7 @@ from unit import test_tags
 
 from notebook.ngrok_stand_in import read_configuration
 from notebook_ssh.model.spec import parse_spec, spec_tag_keys
+from notebook_ssh.model.ssh_keys import InvalidKeyError, public_key
 from patience import LIMIT_S
 
 load_agent()
@@ -103,7 +104,7 @@ endpoints:
 class TestConfiguration:
     @pytest.mark.parametrize("text", ["", GUIDE, V2, V3, V2.rstrip("\n"), V3.replace("\n", "\r\n")])
     def test_has_the_endpoint_and_the_token_and_is_idempotent(self, text: str) -> None:
-        edited = worker.configure_ngrok(text, TOKEN, None)
+        edited = worker.configure_ngrok(text, TOKEN, None, 22)
         loaded = read_configuration(edited)
         assert loaded.token == TOKEN
         assert [each.name for each in loaded.endpoints].count("ssh") == 1
@@ -111,11 +112,11 @@ class TestConfiguration:
         assert loaded.web_address.startswith("127.0.0.1:")
         settings = yaml.safe_load(edited)
         assert settings.get("agent", settings)["remote_management"] is False
-        assert worker.configure_ngrok(edited, TOKEN, None) == edited
+        assert worker.configure_ngrok(edited, TOKEN, None, 22) == edited
 
     @pytest.mark.parametrize("text", [V2, V3])
     def test_keeps_every_line_of_the_user(self, text: str) -> None:
-        edited = worker.configure_ngrok(text, TOKEN, None).splitlines()
+        edited = worker.configure_ngrok(text, TOKEN, None, 22).splitlines()
         own = [line for line in text.splitlines() if "authtoken" not in line and "web_addr" not in line]
         assert [line for line in edited if line in own] == own
 
@@ -126,23 +127,23 @@ class TestConfiguration:
         def address(configuration: str) -> str:
             return str(next(e for e in read_configuration(configuration).endpoints if e.name == "ssh").wish)
 
-        by_hand = worker.configure_ngrok(text, TOKEN, None)
+        by_hand = worker.configure_ngrok(text, TOKEN, None, 22)
         assert address(by_hand) == own
-        by_tag = worker.configure_ngrok(by_hand, TOKEN, "tcp://7.tcp.ngrok.io:7")
+        by_tag = worker.configure_ngrok(by_hand, TOKEN, "tcp://7.tcp.ngrok.io:7", 22)
         assert address(by_tag) == "tcp://7.tcp.ngrok.io:7"
-        assert address(worker.configure_ngrok(by_tag, TOKEN, None)) == "tcp://"
+        assert address(worker.configure_ngrok(by_tag, TOKEN, None, 22)) == "tcp://"
 
     def test_without_a_new_token_the_old_one_is_kept(self) -> None:
-        assert read_configuration(worker.configure_ngrok(V3, None, None)).token == "oldtoken"
+        assert read_configuration(worker.configure_ngrok(V3, None, None, 22)).token == "oldtoken"
 
     def test_an_endpoint_without_url_would_be_https(self) -> None:
         text = "version: 3\nendpoints:\n  - name: ssh\n    upstream:\n      url: tcp://127.0.0.1:22\n"
-        assert read_configuration(worker.configure_ngrok(text, TOKEN, None)).endpoints[0].wish == "tcp://"
+        assert read_configuration(worker.configure_ngrok(text, TOKEN, None, 22)).endpoints[0].wish == "tcp://"
 
     @pytest.mark.parametrize("text", ["version: 3\nagent: {authtoken: x}\n", "version: 3\nendpoints: []\n"])
     def test_flow_style_is_refused_with_the_key(self, text: str) -> None:
         with pytest.raises(worker.AgentError, match=r"config\.yml.*(agent|endpoints)"):
-            worker.configure_ngrok(text, TOKEN, None)
+            worker.configure_ngrok(text, TOKEN, None, 22)
 
 
 class TestKeys:
@@ -163,6 +164,21 @@ class TestKeys:
         assert list(valid.values()) == lines.splitlines()
         _, private = worker.parse_keys((tmp_path / "key").read_text())
         assert private[0] == {"line": 1, "reason": "part of a private key: remove it from this file"}
+
+    @pytest.mark.parametrize(
+        ("bits", "reason"), [(1024, "fewer than 2048 bits"), (2047, "fewer than 2048 bits"), (2048, "")]
+    )
+    def test_of_rsa_have_2048_bits_or_more(self, tmp_path: Path, bits: int, reason: str) -> None:
+        """As the stack holds it for central keys, and with a certificate too."""
+        for words in (["-t", "rsa", "-b", str(bits), "-N", "", "-f", "key"], ["-s", "key", "-I", "x", "key.pub"]):
+            subprocess.run(["ssh-keygen", "-q", *words], cwd=tmp_path, check=True, timeout=LIMIT_S)
+        for name in ("key.pub", "key-cert.pub"):
+            line = (tmp_path / name).read_text()
+            valid, rejected = worker.parse_keys(line)
+            assert len(valid) == (not reason)
+            assert all(reason in each["reason"] for each in rejected)
+            with pytest.raises(InvalidKeyError, match=reason) if reason else contextlib.nullcontext():
+                public_key(line)
 
     @pytest.mark.parametrize(
         ("kind", "parts"),

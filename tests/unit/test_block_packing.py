@@ -19,7 +19,7 @@ from hypothesis import given, strategies as st
 
 from notebook_ssh.model import block_program
 from notebook_ssh.model.block_program import BUDGET, BlockSettings, minify, pack, render_block, render_body
-from notebook_ssh.model.managed_block import Inserted, Original, insert_block
+from notebook_ssh.model.managed_block import Block, Inserted, Original, insert_block
 
 LAYER = Path(__file__).resolve().parents[2] / "layers" / "notebook_agent"
 FRAME, BOOT, AGENT = ((LAYER / name).read_text() for name in ("block.sh", "boot.py", "agent.py"))
@@ -36,6 +36,7 @@ EVERYTHING = replace(
     stack="notebook-ssh-of-team-research",
     ngrok_download="https://downloads.example.com/tools/ngrok-v3-stable-linux-{arch}.tgz",
     ngrok_sha256="fedcba9876543210" * 4,
+    install_sshd="yes",
 )
 
 
@@ -184,6 +185,7 @@ def test_settings_are_quoted_words_and_empty_ones_are_left_out() -> None:
         ("stack", "a'b"), ("version", "1.0\n"), ("region", "eu"), ("region", ""), ("api_url", "https://x/'; reboot '"),
         ("api_url", "ftp://x"), ("api_url", ""), ("tag_key", "ssh'"), ("tag_key", "ssh\n"), ("tag_key", ""),
         ("ngrok_download", "https://x/$(id) "), ("ngrok_sha256", "abc"), ("worker_sha256", "A" * 64),
+        ("install_sshd", "no"),
     ],
 )  # fmt: skip
 def test_a_setting_that_could_leave_its_quotes_is_refused_by_name(name: str, value: str) -> None:
@@ -290,7 +292,8 @@ def commands(language: str) -> list[str]:
 def test_the_guide_takes_the_block_out_by_hand(tmp_path: Path) -> None:
     owners = b"#!/bin/bash\r\nset -e\n# <<< notebook-ssh is mentioned\necho \xff"
     block = render_block(FRAME, BOOT, AGENT, replace(USUAL, stack="team-ssh"))
-    other = render_block(FRAME, BOOT, AGENT, replace(USUAL, stack="team-ssh-2"))
+    # A short one: a script has no room for the agents of two stacks.
+    other = Block(stack="team-ssh-2", version="1.0.0", id="0123456789ab", body=b"true\n")
     with_other = insert_block(owners, other)
     assert isinstance(with_other, Inserted)
     with_both = insert_block(with_other.script, block)

@@ -21,6 +21,7 @@ class Settings:
     keys_path: SSM path of the central public keys, no slash at the end.
     dry_run: plan, record and log, but write nothing outside the table.
     allow_loopback: a notebook may report an address of this very machine. Set by the local run alone.
+    install_sshd: the agent may install openssh-server on a notebook that has no sshd.
     status_tags: show status and address as tags on the notebook, for the AWS console.
     """
 
@@ -39,6 +40,7 @@ class Settings:
     dry_run: bool
     ngrok_download: str = ""
     ngrok_sha256: str = ""
+    install_sshd: bool = False
     status_tags: bool = True
     allow_loopback: bool = False
 
@@ -77,6 +79,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         dry_run=environment.get("DRY_RUN", "false") == "true",
         ngrok_download=environment.get("NGROK_DOWNLOAD", ""),
         ngrok_sha256=environment.get("NGROK_SHA256", ""),
+        install_sshd=environment.get("INSTALL_SSHD", "false") == "true",
         allow_loopback=environment.get("ALLOW_LOOPBACK_ADDRESSES", "false") == "true",
         status_tags=environment.get("STATUS_TAGS", "true") == "true",
     )

@@ -23,7 +23,10 @@ def main(verb: str, *arguments: str) -> int:
     elif verb in ("root-setup", "root-teardown"):
         from worker.root import root_setup, root_teardown
 
-        root_setup() if verb == "root-setup" else root_teardown()
+        # The worker's request is one byte, in hexadecimal digits, since it comes from a process of another user.
+        root_setup(
+            {"6c": "loopback", "6e": "network"}.get("".join(arguments), "")
+        ) if verb == "root-setup" else root_teardown()
     else:
         from worker.commands import run_command
 

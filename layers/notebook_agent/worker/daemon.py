@@ -9,13 +9,14 @@ import select
 import time
 from typing import Any
 
-from agent import HOME, INSTALL_DIR, PERSIST_DIR, VOLUME_DIR, StackClient, load_json, log, read_text, write_text
+from agent import HOME, PERSIST_DIR, VOLUME_DIR, StackClient, load_json, log, read_text, write_text
 from worker.files import describe_os_error
 from worker.instructions import explain, render_instructions
 from worker.keys import sync_authorized_keys
+from worker.list_tags import read_own_tags
 from worker.model import Json, Problem
 from worker.paths import INSTRUCTIONS_FILE, REPLY_FILE, STATUS_FILE, WAKE_FIFO
-from worker.sshd import SSH_PORT, host_keys, sessions, sshd_responds
+from worker.sshd import SSH_PORT, SshServer, host_keys, sessions
 from worker.tags import MODES, apply_tags
 from worker.tunnel import Tunnel
 from worker.volume import link_editor_dirs, persist_for_next_boot
@@ -35,6 +36,7 @@ class Worker:
         self.written: Json | None = None  # to STATUS_FILE
         # Monotonic seconds of the next report, and of the next `ensure_files`.
         self.sync_at, self.files_at = time.monotonic() + 10, 0.0
+        self.ssh_port, self.sshd_delay = SSH_PORT, 5
         self.report_budget, self.report_budget_at = 5.0, time.monotonic()
         self.wakes = self.synced_wakes = 0  # notifications by commands, and how many of them preceded the last report
         if os.path.lexists(WAKE_FIFO):
@@ -85,7 +87,7 @@ class Worker:
             self.ensure_files()
         if mode == "ngrok":
             token, url = self.ngrok_setting("token", r"[\w-]+"), self.ngrok_setting("url", r"tcp://[\w.-]+:\d+")
-            self.tunnel.ensure(token, url)
+            self.tunnel.ensure(token, url, self.ssh_port)
         else:
             self.tunnel.stop()
         self.write_status()
@@ -108,12 +110,22 @@ class Worker:
             persist_for_next_boot(self.client.reply)
         except OSError as error:
             self.set_problem("files", "files", describe_os_error(error, HOME))
-        if sshd_responds():
+        self.ensure_sshd()
+
+    def ensure_sshd(self) -> None:
+        """Ensure that an SSH server responds where the mode needs it: root starts one, at intervals of 5 to 300 seconds."""
+        reach = "loopback" if self.client.mode() == "ngrok" else "network"
+        server = SshServer()
+        self.ssh_port = server.port
+        if server.serves(reach):
             self.problems.pop("sshd", None)
+            self.sshd_delay = 5
             return
-        os.write(1, b"!")  # requests `root_setup` from the supervisor
-        self.files_at = time.monotonic() + 5
-        self.set_problem("sshd", "sshd-down", f"sshd does not respond on port {SSH_PORT}; see `systemctl status sshd`")
+        os.write(1, reach[:1].encode())  # requests `root_setup` from the supervisor
+        self.files_at = time.monotonic() + self.sshd_delay
+        self.sshd_delay = min(self.sshd_delay * 2, 300)
+        missing = f"sshd does not respond on port {server.port}; see `systemctl status sshd`"
+        self.set_problem("sshd", *(server.problem or ("sshd-down", missing)))
 
     def set_problem(self, source: str, code: str, message: str) -> None:
         """Set the problem of `source`, and log a change."""
@@ -167,9 +179,9 @@ class Worker:
             self.client.save_reply()
         elif "sync_after" not in before:
             # The reply was saved in an earlier boot: the notebook's own tags are newer.
-            result = self.client.run_helper(INSTALL_DIR + "worker.py", "list-tags", {"arn": self.client.arn})
-            if result.get("tags") is not None:
-                self.client.reply = apply_tags(before, result["tags"])
+            tags = read_own_tags(self.client)
+            if tags is not None:
+                self.client.reply = apply_tags(before, tags)
                 self.client.save_reply()
                 self.files_at = 0
         self.synced_wakes = wakes

@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable, Sequence
 
 from worker.model import AgentError
-from worker.sshd import SSH_PORT
 
 AGENT_COMMENT = "  # notebook-ssh"
 
@@ -67,7 +66,7 @@ def free_local_address(old: str | None) -> str:
     raise AgentError("ngrok-config", "no loopback port is free for ngrok's local API")
 
 
-def configure_ngrok(text: str, token: str | None, url: str | None) -> str:
+def configure_ngrok(text: str, token: str | None, url: str | None, port: int) -> str:
     """Return `text` of config.yml (version 2 or 3) with the endpoint `ssh`, the token, and remote management disabled.
 
     An address that the user has set is kept unless `url` (from the tag) is given; what the agent sets carries
@@ -79,12 +78,16 @@ def configure_ngrok(text: str, token: str | None, url: str | None) -> str:
     if re.search(r"(?m)^version:\W*3", text):
         top, update, ssh = ["agent"], "update_check", ["endpoints", "- name: ssh"]
         # An endpoint without url would be https.
-        text = edit_yaml(text, [*ssh, "upstream", "url"], lambda old: old or f"tcp://127.0.0.1:{SSH_PORT}")
+        text = edit_yaml(
+            text,
+            [*ssh, "upstream", "url"],
+            lambda old: address_to_keep(old, None) or f"tcp://127.0.0.1:{port}{AGENT_COMMENT}",
+        )
         text = edit_yaml(text, [*ssh, "url"], lambda old: address_to_keep(old, url) or "tcp://" + AGENT_COMMENT)
     else:
         top, update, ssh = [], "update", ["tunnels", "ssh"]
         text = edit_yaml(text, [*ssh, "remote_addr"], lambda old: address_to_keep(old, url and url[len("tcp://") :]))
-        text = edit_yaml(text, [*ssh, "addr"], lambda old: old or str(SSH_PORT))
+        text = edit_yaml(text, [*ssh, "addr"], lambda old: address_to_keep(old, None) or f"{port}{AGENT_COMMENT}")
         text = edit_yaml(text, [*ssh, "proto"], lambda old: old or "tcp")
     text = edit_yaml(text, [*top, update], lambda old: "false")
     text = edit_yaml(text, [*top, "remote_management"], lambda old: "false")

@@ -22,7 +22,7 @@ def run_tunnel(request: Json) -> None:
         program = install_ngrok(request["force_install"])
         path = NGROK_DIR + "config.yml"
         before = read_all(path)
-        text = configure_ngrok(before, request["token"], request["url"])
+        text = configure_ngrok(before, request["token"], request["url"], request["port"])
         if not re.search(r"(?m)^ *authtoken: *\S", text):
             message = "there is no ngrok token yet: an admin stores it in the stack's secret"
             raise AgentError("ngrok-token-missing", message)

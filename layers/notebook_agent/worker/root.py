@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
-from agent import HOME, INSTALL_DIR, REGION, ROOT, RUN_DIR, read_text, write_text
+from agent import HOME, INSTALL_DIR, REGION, ROOT, write_text
 from worker.commands import COMMANDS
 from worker.paths import NGROK_LOG
-from worker.sshd import SSH_PORT, sshd_responds
+from worker.sshd import SSH_PORT
+from worker.sshd_server import ensure_sshd, stop_sshd
 
 # For interactive sessions over SSH only: scp, rsync and an editor's server must get no output and no delay.
 # `-O`: root, or another user who logs in, never reads this user's files.
@@ -25,8 +25,11 @@ fi ;; esac
 """
 
 
-def root_setup() -> None:
-    """Install, as root, the commands, the profile script and ngrok's log, and start sshd if it does not run."""
+def root_setup(reach: str = "") -> None:
+    """Install, as root, the commands, the profile script and ngrok's log, and start an SSH server if none responds.
+
+    reach: who must reach it, as in `ensure_sshd`.
+    """
     for folder in ROOT + "/usr/local/bin", ROOT + "/etc/profile.d":
         os.makedirs(folder, exist_ok=True)
     for name in COMMANDS:
@@ -39,21 +42,11 @@ def root_setup() -> None:
     os.fchmod(file, 0o600)
     os.fchown(file, owner.st_uid, owner.st_gid)
     os.close(file)
-    if not ROOT and not sshd_responds():
-        # An sshd that is starting, or that was enabled by the owner's script, is not the agent's to stop. /etc is new
-        # at every start, so enabling it would have no effect.
-        if systemctl("is-enabled") and systemctl("is-active"):
-            write_text(RUN_DIR + "sshd", "started by the agent\n")
-        systemctl("start")
+    if not ROOT:
+        ensure_sshd(reach)
 
 
 def root_teardown() -> None:
     """Stop, as root, an sshd that the agent started. The commands stay until the next start: they report that SSH is off."""
-    if read_text(RUN_DIR + "sshd"):
-        systemctl("stop")
-        os.unlink(RUN_DIR + "sshd")
-
-
-def systemctl(verb: str) -> int:
-    """Return the exit status of `systemctl verb sshd`; 0 means yes, or done."""
-    return subprocess.run(["systemctl", "--quiet", verb, "sshd"], stdin=subprocess.DEVNULL, timeout=60).returncode
+    if not ROOT:
+        stop_sshd()

@@ -1,4 +1,4 @@
-"""What is known of sshd from outside: its host keys, its sessions, whether it responds."""
+"""What is known of the notebook's SSH server from outside: where it is, its host keys, its sessions."""
 
 from __future__ import annotations
 
@@ -9,17 +9,51 @@ import re
 import socket
 import time
 
-from agent import HOME, ROOT, read_text
-from worker.model import Json
+from agent import HOME, ROOT, RUN_DIR, load_json, read_text
+from worker.keys import is_public_key
+from worker.model import Json, Problem
 
 SSH_PORT = int(os.environ.get("NOTEBOOK_SSH_PORT") or 22)
 HOST_KEY_TYPES = "ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"
+STATE_FILE = RUN_DIR + "sshd.json"
+
+
+class SshServer:
+    """The SSH server that serves this notebook, as root left it in STATE_FILE (sshd_server.py): the system's, or our own.
+
+    port: where it listens. reach: "" for the system's; of our own, who can connect: `loopback` or `network`.
+    problem: why there is none, if root knows.
+    """
+
+    def __init__(self) -> None:
+        state = load_json(STATE_FILE)
+        self.port = int(state.get("port") or SSH_PORT)
+        self.reach = str(state.get("reach") or "")
+        self.host_keys = [str(line) for line in state.get("host_keys") or []]
+        code, message = state.get("problem") or ("", "")
+        self.problem: Problem | None = (code, message) if code else None
+
+    def serves(self, reach: str) -> bool:
+        """Return whether an SSH server responds that can be reached as `reach` requires."""
+        return self.reach in ("", reach) and responds(self.port)
+
+
+def responds(port: int) -> bool:
+    """Return whether an SSH server listens on a port of this machine."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 3) as probe:
+            return probe.recv(4) == b"SSH-"
+    except OSError:
+        return False
 
 
 def host_keys() -> list[str]:
-    """Return the host's public keys, `type base64`. Only of the types that the stack accepts in a report."""
-    texts = (read_text(path).split() for path in sorted(glob.glob(ROOT + "/etc/ssh/ssh_host_*_key.pub")))
-    return [" ".join(words[:2]) for words in texts if len(words) > 1 and words[0] in HOST_KEY_TYPES][:8]
+    """Return the host's public keys, `type base64`. Only those that the stack accepts in a report."""
+    own = SshServer().host_keys
+    texts = own or [read_text(path) for path in sorted(glob.glob(ROOT + "/etc/ssh/ssh_host_*_key.pub"))]
+    words = [text.split() for text in texts]
+    valid = [each[:2] for each in words if len(each) > 1 and each[0] in HOST_KEY_TYPES and is_public_key(*each[:2])]
+    return [" ".join(each) for each in valid][:8]
 
 
 def sessions() -> Json:
@@ -38,12 +72,3 @@ def sessions() -> Json:
         except OSError:
             continue  # the process has ended
     return {"open": len(active), "active_at": max(active, default=None)}
-
-
-def sshd_responds() -> bool:
-    """Return whether an SSH server listens on the notebook's port."""
-    try:
-        with socket.create_connection(("127.0.0.1", SSH_PORT), 3) as probe:
-            return probe.recv(4) == b"SSH-"
-    except OSError:
-        return False

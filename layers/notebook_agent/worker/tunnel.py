@@ -19,6 +19,7 @@ from worker.paths import NGROK_DIR, NGROK_LOG
 
 EXIT_TIMEOUT_S = 5  # for a child that should exit
 API_TIMEOUT_S = 2.0  # for ngrok's local API
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past any proxy
 
 
 class Tunnel:
@@ -39,9 +40,13 @@ class Tunnel:
         self.buffer = b""  # of the log, an incomplete line
         self.desired: tuple[str | None, str | None] = None, None  # (token, url)
         self.secrets: list[str | None] = []
+        self.port = 0
 
-    def ensure(self, token: str | None, url: str | None) -> None:
-        """Start, restart or poll ngrok for this token (None: the one in config.yml) and this reserved address."""
+    def ensure(self, token: str | None, url: str | None, port: int) -> None:
+        """Start, restart or poll ngrok for this token (None: the one in config.yml), reserved address and port of sshd."""
+        if port != self.port:
+            self.stop()
+            self.port = port
         if (token, url) != self.desired:
             # A token that ngrok runs with already is no reason to give the users another address.
             same = token and not self.desired[0] and f"authtoken: {token}\n" in read_text(NGROK_DIR + "config.yml")
@@ -65,7 +70,9 @@ class Tunnel:
         self.child = spawn(sys.executable, INSTALL_DIR + "worker.py", "tunnel")
         try:
             with cast("IO[bytes]", self.child.stdin) as stdin:
-                stdin.write(json.dumps({"token": token, "url": url, "force_install": force}).encode())
+                stdin.write(
+                    json.dumps({"token": token, "url": url, "port": self.port, "force_install": force}).encode()
+                )
         except OSError:
             pass  # it has exited already, as `read_log` will find
         self.api_address, self.buffer, self.session_lost = None, b"", False
@@ -200,7 +207,7 @@ def query_local_api(address: str | None, kind: str) -> Any:
     signal.signal(signal.SIGALRM, raise_timeout)
     signal.setitimer(signal.ITIMER_REAL, API_TIMEOUT_S)
     try:
-        with urllib.request.urlopen(f"http://{address}/api/{kind}", timeout=API_TIMEOUT_S) as response:
+        with DIRECT.open(f"http://{address}/api/{kind}", timeout=API_TIMEOUT_S) as response:
             return json.loads(response.read(1 << 20))[kind]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -38,5 +38,6 @@ def _block(settings: Settings, layer: Path) -> Block:
             ngrok_download=settings.ngrok_download,
             ngrok_sha256=settings.ngrok_sha256,
             worker_sha256=hashlib.sha256(worker_program(layer).encode()).hexdigest(),
+            install_sshd="yes" if settings.install_sshd else "",
         ),
     )

@@ -18,7 +18,7 @@ from functools import cache
 
 from notebook_ssh.model.managed_block import STACK, VERSION, Block, fingerprint
 
-BUDGET = 6_000
+BUDGET = 6_600
 """Bytes that a rendered block may take of a script's 12,288, so that the owner has more than half."""
 
 
@@ -40,6 +40,8 @@ class BlockSettings:
     ngrok_sha256: str = ""
     # SHA-256 of the only program that the agent accepts from the API; or "".
     worker_sha256: str = ""
+    # `yes` if the agent may install openssh-server where it is missing; or "".
+    install_sshd: str = ""
 
     def __post_init__(self) -> None:
         for (name, pattern), value in zip(_ALLOWED.items(), astuple(self), strict=True):
@@ -65,8 +67,9 @@ _ALLOWED = {
     "ngrok_download": r"(https?://[A-Za-z0-9._~:/@%+=,{}-]+)?",
     "ngrok_sha256": _SHA256,
     "worker_sha256": _SHA256,
+    "install_sshd": "(yes)?",
 }
-_WORDS = ("STACK", "VERSION", "REGION", "API", "TAG_KEY", "NGROK_DOWNLOAD", "NGROK_SHA256", "WORKER")
+_WORDS = ("STACK", "VERSION", "REGION", "API", "TAG_KEY", "NGROK_DOWNLOAD", "NGROK_SHA256", "WORKER", "INSTALL_SSHD")
 
 
 def render_block(frame: str, boot: str, agent: str, settings: BlockSettings) -> Block:
