@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -33,6 +34,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 import processes
+from notebook.metadata_service import MetadataService
 from notebook_ssh.controllers.agent_layer import worker_program
 from notebook_ssh.errors import InvalidReportError
 from notebook_ssh.reports.parse import read_report
@@ -116,6 +118,14 @@ def _load(name: str, path: Path) -> ModuleType:
     return module
 
 
+@cache
+def metadata_address() -> str:
+    """Return the address of an instance-metadata service with the role's credentials; it runs as long as the tests."""
+    service = MetadataService("role", {"key": ACCESS, "secret": SECRET, "token": SESSION, "expires": time.time() + 1e6})
+    service.start()
+    return service.address
+
+
 def write_identity(root: Path) -> None:
     """Write the file that identifies the notebook, as SageMaker does."""
     path = root / "opt/ml/metadata/resource-metadata.json"
@@ -183,6 +193,8 @@ class Server:
                 self.send_response_only(status)
                 self.send_header("Date", formatdate(time.time() + outer.clock_offset, usegmt=True))
                 self.send_header("Content-Length", str(len(content)))
+                if status // 100 == 3:
+                    self.send_header("Location", f"{outer.url}/elsewhere")
                 self.end_headers()
                 self.wfile.write(content)
 
@@ -400,11 +412,10 @@ class NotebookHost:
         }
         environment = {
             "PATH": os.environ["PATH"],
-            "AWS_ACCESS_KEY_ID": ACCESS,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_SESSION_TOKEN": SESSION,
+            "AWS_ACCESS_KEY_ID": "another-identity-of-the-user",
+            "AWS_SECRET_ACCESS_KEY": "which-does-not-report",
             "AWS_ENDPOINT_URL_SAGEMAKER": self.stack.url,
-            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata_address(),
             "NGROK_STAND_IN": str(self.ngrok_cloud),
             "LC_ALL": "C.UTF-8",
             **self.environment,

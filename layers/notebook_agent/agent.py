@@ -8,7 +8,7 @@ Four kinds of process, each with the privileges and the memory that it needs (do
   SSH is turned on;
 * the **worker** (worker.py), as the same user, does everything that the user sees. The stack sends its source with the
   first reply; the block holds the source's SHA-256, and nothing else is run. A copy is kept on the volume;
-* the **report sender**, short-lived, is the only process that imports botocore: it sends one report.
+* the **report sender**, short-lived, gets the role's credentials, signs one report and sends it.
 
 docs/protocol.md specifies the reports and the replies. Standard library only, Python 3.9 or later. The stack strips
 comments and docstrings before it packs this file, so both are free; every other byte counts (docs/block.md). That is
@@ -18,15 +18,18 @@ why types stand in comments here.
 import email.utils
 import fcntl
 import hashlib
+import hmac
 import json
 import os
 import random
+import re
 import signal
 import struct
 import subprocess
 import sys
 import time
 import typing  # noqa: F401  (in type comments)
+import urllib.parse
 import urllib.request
 
 # Settings are arguments of the supervisor, `NAME=value`; its children inherit them in the environment.
@@ -110,7 +113,13 @@ def drop_privileges():
 
 def spawn(python, program, *arguments):
     # type: (str, str, *str) -> subprocess.Popen[bytes]
-    """Start a child without root's privileges, its standard input and output piped; a context manager."""
+    """Start a child without root's privileges, its standard input and output piped; a context manager.
+
+    It has the environment that /etc/environment sets by now: the owner's script may set a proxy there at any time.
+    """
+    os.environ.update(
+        re.findall("""(?m)^(?:export )?(\\w+)=["']?(.*?)["']? *$""", read_text(ROOT + "/etc/environment"))
+    )
     child = subprocess.Popen(
         [python, "-I", program, *arguments],
         stdin=subprocess.PIPE,
@@ -131,44 +140,79 @@ def spawn(python, program, *arguments):
 # --- reports and replies -------------------------------------------------------------------------------------
 
 
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: a response with such a status is a failed one."""
+
+    def redirect_request(self, *_):  # type: ignore[no-untyped-def]
+        """Return no other request."""
+
+
+def fetch(url, headers={}, body=None, method=None):
+    # type: (str, dict[str, str], bytes | None, str | None) -> tuple[int, str, str | None]
+    """Return (status, text, date) of a response: at most 1 MB, in 10 seconds for each read. OSError without one.
+
+    A report goes through the environment's proxy, and a request for credentials (without `body`) never does.
+    """
+    request = urllib.request.Request(url, body, headers, method=method)
+    proxy = urllib.request.ProxyHandler(None if body else {})
+    try:
+        response = urllib.request.build_opener(NoRedirect, proxy).open(request, timeout=10)
+    except urllib.request.HTTPError as error:
+        response = error
+    with response:
+        return response.status, response.read(1 << 20).decode(errors="replace"), response.headers["Date"]
+
+
+def get_credentials():
+    # type: () -> dict[str, str]
+    """Return the credentials of the notebook's role: a container's, or else those of IMDSv2's first role."""
+    path, headers = getenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"), {}
+    url = f"http://169.254.170.2{path}"
+    if not path:
+        base = getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://169.254.169.254").rstrip("/") + "/latest/"
+        name = "X-aws-ec2-metadata-token"
+        headers = {name: fetch(base + "api/token", {name + "-ttl-seconds": "60"}, method="PUT")[1]}
+        url = base + "meta-data/iam/security-credentials/"
+        url += fetch(url, headers)[1].split("\n")[0]
+    return json.loads(fetch(url, headers)[1])  # type: ignore[no-any-return]
+
+
+def sign(url, body, now):
+    # type: (str, bytes, float) -> dict[str, str]
+    """Return the headers of a POST to API Gateway, signed at `now` (epoch seconds) with the notebook's role.
+
+    AWS Signature Version 4: docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html.
+    """
+    credentials, date = get_credentials(), time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    address = urllib.parse.urlsplit(url)
+    headers = {
+        "content-type": "application/json",
+        "host": address.netloc,
+        "x-amz-date": date,
+        "x-amz-security-token": credentials["Token"],
+    }
+    names = ";".join(headers)
+    lines = ["POST", urllib.parse.quote(address.path), "", *map(":".join, headers.items()), "", names]
+    digest = lambda data: hashlib.sha256(data).hexdigest()
+    scope = f"{date[:8]}/{REGION}/execute-api/aws4_request"
+    text = f"AWS4-HMAC-SHA256\n{date}\n{scope}\n" + digest("\n".join([*lines, digest(body)]).encode())  # type: ignore[no-untyped-call]
+    key = b"AWS4" + credentials["SecretAccessKey"].encode()
+    for part in [*scope.split("/"), text]:
+        key = hmac.digest(key, part.encode(), "sha256")
+    headers["authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={credentials['AccessKeyId']}/{scope}, SignedHeaders={names}, Signature={key.hex()}"
+    )
+    return headers
+
+
 def send_report():
     # type: () -> None
-    """Sign the report on standard input with the notebook's role, send it, and print the response.
-
-    Exits with status 3 if botocore cannot be imported.
-    """
-    try:
-        import botocore.session
-        from botocore.auth import SigV4Auth
-        from botocore.awsrequest import AWSRequest
-    except ImportError:
-        sys.exit(3)
+    """Sign the report on standard input with the notebook's role, send it, and print the response."""
     request, result = json.load(sys.stdin), {"status": 0}  # type: dict[str, typing.Any], dict[str, typing.Any]
     try:
-        session = botocore.session.Session()
-        # The notebook's role, whatever profile the user has configured.
-        session.set_config_variable("config_file", os.devnull)
-        session.set_config_variable("credentials_file", os.devnull)
-        unsigned = AWSRequest(
-            "POST", request["url"], data=request["body"], headers={"Content-Type": "application/json"}
-        )
-        # The steps of SigV4Auth.add_auth, with the stack's clock.
-        signer = SigV4Auth(session.get_credentials().get_frozen_credentials(), "execute-api", REGION)  # type: ignore[union-attr]
-        unsigned.context["timestamp"] = time.strftime(
-            "%Y%m%dT%H%M%SZ", time.gmtime(time.time() + request["clock_offset"])
-        )
-        signer._modify_request_before_signing(unsigned)  # type: ignore[attr-defined]
-        signer._inject_signature_to_request(  # type: ignore[attr-defined]
-            unsigned, signer.signature(signer.string_to_sign(unsigned, signer.canonical_request(unsigned)), unsigned)
-        )
-        signed = urllib.request.Request(request["url"], request["body"].encode(), dict(unsigned.headers))
-        try:
-            response = urllib.request.urlopen(signed, timeout=10)  # proxies come from the environment
-        except urllib.request.HTTPError as error:
-            response = error
-        with response:
-            text = response.read(1 << 20).decode(errors="replace")
-            result = {"status": response.status, "text": text, "date": response.headers["Date"]}
+        url, body = request["url"], request["body"].encode()
+        headers = sign(url, body, time.time() + request["clock_offset"])
+        result["status"], result["text"], result["date"] = fetch(url, headers, body)
     except Exception as error:
         result["text"] = repr(error)
     print(json.dumps(result))
@@ -188,8 +232,6 @@ class StackClient:
         self.reply, self.error = {}, None  # type: dict[str, typing.Any], tuple[int, str] | None
         self.clock_offset = self.failures = self.sequence = 0  # type: float
         self.boot = load_json(STATE_DIR + "boot") or self.new_boot()
-        envs = HOME + "/anaconda3/envs/"
-        self.pythons = sys.executable, envs + "JupyterSystemEnv/bin/python", envs + "python3/bin/python"  # type: tuple[str, ...]
 
     def new_boot(self):
         # type: () -> dict[str, typing.Any]
@@ -209,20 +251,15 @@ class StackClient:
         """Save the reply, with the clock's offset, for the next worker of this boot."""
         write_text(STATE_DIR + "reply.json", json.dumps({**self.reply, "clock_offset": self.clock_offset}), 0o600)
 
-    def run_helper(self, program, verb, request):
-        # type: (str, str, dict[str, typing.Any]) -> dict[str, typing.Any]
-        """Run `program verb` in the first Python that has botocore, with `request` on its standard input; return its result."""
-        for python in self.pythons:
-            if os.path.exists(python):
-                with spawn(python, program, verb) as child:
-                    try:
-                        result = child.communicate(json.dumps(request).encode(), 40)[0]
-                        if child.returncode != 3:
-                            self.pythons = (python,)
-                            return json.loads(result)  # type: ignore[no-any-return]
-                    except (subprocess.TimeoutExpired, ValueError):
-                        child.kill()
-        return {"status": 0, "text": "no Python has botocore"}
+    def run_helper(self, program, verb, request, python=sys.executable):
+        # type: (str, str, dict[str, typing.Any], str) -> dict[str, typing.Any]
+        """Run `program verb` with `request` on its standard input; return its result, or its failure as that of a report."""
+        with spawn(python, program, verb) as child:
+            try:
+                return json.loads(child.communicate(json.dumps(request).encode(), 40)[0])  # type: ignore[no-any-return]
+            except (subprocess.TimeoutExpired, ValueError) as error:
+                child.kill()
+                return {"status": 0, "text": repr(error)}
 
     def sync(self, report):
         # type: (dict[str, typing.Any]) -> bool
@@ -329,8 +366,7 @@ def supervisor():
     # type: () -> None
     """Prepare the directories as root, then start standby and worker in turn, without end."""
     os.umask(0o22)
-    # Neither local requests nor those for the role's credentials go through a proxy.
-    os.environ.update(HOME=HOME, no_proxy=(getenv("no_proxy") or getenv("NO_PROXY", "")) + ",127.0.0.1,169.254.169.254")
+    os.environ["HOME"] = HOME
     for folder in INSTALL_DIR, STATE_DIR, ROOT + "/var/log":
         os.makedirs(folder, exist_ok=True)
     os.dup2(os.open(LOG_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT), 3)
@@ -340,10 +376,10 @@ def supervisor():
     os.chown(STATE_DIR, owner.st_uid, owner.st_gid)
     program = INSTALL_DIR + "worker.py"
 
-    def run_as_root(verb):
-        # type: (str) -> None
-        """Run one of the worker's root commands."""
-        subprocess.run([sys.executable, "-I", program, verb], stdin=subprocess.DEVNULL, timeout=120)
+    def run_as_root(verb, word=b""):
+        # type: (str, bytes) -> None
+        """Run one of the worker's root commands; word: a byte of the worker's."""
+        subprocess.run([sys.executable, "-I", program, verb, word.hex()], stdin=subprocess.DEVNULL, timeout=120)
 
     delay = 1
     acquire_agent_lock()
@@ -356,8 +392,8 @@ def supervisor():
             run_as_root("root-setup")
             with spawn(sys.executable, program, "work") as child:
                 # Each byte requests another check of sshd.
-                while child.stdout.read(1):  # type: ignore[union-attr]
-                    run_as_root("root-setup")
+                for word in iter(lambda: child.stdout.read(1), b""):  # type: ignore[union-attr]
+                    run_as_root("root-setup", word)
             if not child.returncode:
                 run_as_root("root-teardown")
         delay = min(delay * 2, 256) if time.monotonic() - started_at < 60 else 1

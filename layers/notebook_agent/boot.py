@@ -23,20 +23,21 @@ with open(agent + "~", "wb") as file:
     file.write(c[c.index(b"\0") + 1 :])  # type: ignore[name-defined]  # noqa: F821  (defined by the frame)
 os.replace(agent + "~", agent)
 
-# Where systemd runs, it restarts the agent, as a unit that replaces an earlier one. Elsewhere a loop does, with a
-# back-off, until a later loop has written its own process id or the agent exits with 64: not again in this boot.
-# EnvironmentFile: proxies are set there, and a unit does not inherit them.
+# Where systemd runs, it restarts the agent: as a unit on disk, which survives a reboot and is gone with the root volume at
+# the instance's next start. Elsewhere a loop does, with a back-off, until a later loop has written its own process id or
+# the agent exits with 64: not again in this boot.
+command = [sys.executable, "-I", agent, *("NOTEBOOK_SSH_" + word for word in sys.argv[1:])]
 os.execv(
     "/bin/sh",
     [
         "sh",
         "-c",
         """u=notebook-ssh n=1
+t=$1
+shift
 if [ ! "$0" ] && [ -d /run/systemd/system ]
 then
-systemctl stop $u
-systemd-run --unit=$u --collect -pRestart=always -pRestartSec=9 -pRestartPreventExitStatus=64 \
--pEnvironmentFile=-/etc/environment "$@" && exit
+printf %s "$t">/etc/systemd/system/$u.service && systemctl daemon-reload && systemctl enable $u && systemctl restart $u && exit
 fi
 l=$0/opt/$u/loop
 echo $$ >"$l"
@@ -50,9 +51,15 @@ read p <"$l"
 [ "$p" = $$ ] || exit
 done""",
         root,
-        sys.executable,
-        "-I",
-        agent,
-        *("NOTEBOOK_SSH_" + word for word in sys.argv[1:]),
+        # systemd.service(5), COMMAND LINES: quoted words, in which % stands for a specifier. No setting has a $, a " or a \\.
+        """[Service]
+Restart=always
+RestartSec=9
+RestartPreventExitStatus=64
+ExecStart="{}"
+[Install]
+WantedBy=multi-user.target
+""".format('" "'.join(command).replace("%", "%%")),
+        *command,
     ],
 )

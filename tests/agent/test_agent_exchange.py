@@ -332,7 +332,29 @@ class TestProxies:
         assert set(proxy.requested) == {"stack.example.com", "download.example.com"}
         variables = dict(line.partition("=")[::2] for line in (tmp_path / "environment").read_text().splitlines())
         assert (variables["http_proxy"], variables["HTTPS_PROXY"]) == (proxy.url, proxy.url)
-        assert variables["no_proxy"].split(",") == ["inside.example.com", "127.0.0.1", "169.254.169.254"]
+        assert variables["NO_PROXY"] == "inside.example.com"
+
+    def test_that_the_on_start_script_sets_after_the_agent_started_are_used(
+        self, notebook: NotebookHost, stack: Stack, tmp_path: Path
+    ) -> None:
+        """The block is at the script's top; a proxy is written into /etc/environment below it, in any of these forms."""
+        program = f"#!/bin/sh\n[ $1 = start ] && env >'{tmp_path}/environment'\n" + stand_in_command()
+        notebook.download.archive = ngrok_archive(program)
+        with Proxy({"stack.example.com": stack, "download.example.com": notebook.download}) as proxy:
+            notebook.settings["API"] = "http://stack.example.com/v1"
+            notebook.settings["NGROK_DOWNLOAD"] = "http://download.example.com/ngrok.tgz"
+            stack.address = "http://stack.example.com"
+            stack.reply = make_reply("ngrok")
+            notebook.start()
+            wait_until(lambda: "no reply: (0, " in notebook.logs(), "the stack cannot be reached directly", notebook)
+            (notebook.root / "etc/environment").write_text(
+                f'# proxies\nhttp_proxy="{proxy.url}"\nexport HTTPS_PROXY={proxy.url}\nno_proxy = x\n\n'
+            )
+            notebook.wait_connected()
+        assert set(proxy.requested) == {"stack.example.com", "download.example.com"}
+        variables = dict(line.partition("=")[::2] for line in (tmp_path / "environment").read_text().splitlines())
+        assert (variables["http_proxy"], variables["HTTPS_PROXY"]) == (proxy.url, proxy.url)
+        assert "no_proxy" not in variables
 
     def test_are_not_used_for_hosts_in_no_proxy(self, notebook: NotebookHost, stack: Stack) -> None:
         stack.address = f"http://localhost:{stack.port}"

@@ -516,40 +516,47 @@ def test_a_loop_ends_with_its_agent_when_a_later_one_has_started(machine: Machin
     assert machine.records(3)[2]["loop"] == second["loop"]
 
 
-def launcher_text(running: Path) -> str:
-    """Return the shell text that boot.py executes, with `running` in the place of systemd's directory."""
+def launcher_text(running: Path, units: Path) -> str:
+    """Return the shell text that boot.py executes, with `running` and `units` in the place of systemd's directories."""
     constants = (node.value for node in ast.walk(ast.parse(BOOT)) if isinstance(node, ast.Constant))
-    (text,) = (str(value) for value in constants if "systemd-run" in str(value))
-    assert text.count("/run/systemd/system") == 1
-    return text.replace("/run/systemd/system", f'"{running}"')
+    (text,) = (str(value) for value in constants if "daemon-reload" in str(value))
+    assert (text.count("/run/systemd/system"), text.count("/etc/systemd/system")) == (1, 1)
+    return text.replace("/run/systemd/system", f'"{running}"').replace("/etc/systemd/system", f'"{units}"')
 
 
 def test_systemd_runs_the_agent_where_it_is_available(machine: Machine) -> None:
+    """As an enabled unit on disk: a transient one would be lost in a `reboot` of the owner's script."""
     record = '#!/bin/sh\necho "${0##*/} $*" >>"$NOTEBOOK_SSH_ROOT/calls"\n'
-    stub(machine, "systemctl", record + "exit 5\n")  # there is no such unit yet
-    stub(machine, "systemd-run", record)
+    stub(machine, "systemctl", record)
+    units = machine.root / "units of systemd"
+    units.mkdir()
     subprocess.run(
-        ["/bin/sh", "-c", launcher_text(machine.root), "", "/usr/bin/python3", "-I", "/opt/agent.py", "NOTEBOOK_SSH_A=b c"],
+        ["/bin/sh", "-c", launcher_text(machine.root, units), "", "the unit's text\n100%%", "/usr/bin/python3", "-I"],
         env=machine.environment(), check=True, timeout=LIMIT_S,
     )  # fmt: skip
     assert (machine.root / "calls").read_text().splitlines() == [
-        "systemctl stop notebook-ssh",
-        "systemd-run --unit=notebook-ssh --collect -pRestart=always -pRestartSec=9 -pRestartPreventExitStatus=64"
-        " -pEnvironmentFile=-/etc/environment /usr/bin/python3 -I /opt/agent.py NOTEBOOK_SSH_A=b c",
+        "systemctl daemon-reload",
+        "systemctl enable notebook-ssh",
+        "systemctl restart notebook-ssh",
     ]
+    assert (units / "notebook-ssh.service").read_text() == "the unit's text\n100%%"
 
 
 @pytest.mark.parametrize("root", ["", "a folder of its own"])
 def test_a_loop_runs_the_agent_where_systemd_fails_or_is_not_used(root: str, machine: Machine) -> None:
     record = '#!/bin/sh\necho "${0##*/} $*" >>"$NOTEBOOK_SSH_ROOT/calls"\nexit 1\n'
     stub(machine, "systemctl", record)
-    stub(machine, "systemd-run", record)
     stub(machine, "agent", '#!/bin/sh\necho once >>"$NOTEBOOK_SSH_ROOT/ran"\nexit 64\n')
     (machine.root / "opt/notebook-ssh").mkdir(parents=True)
-    text = launcher_text(machine.root)
+    text = launcher_text(machine.root, machine.root)
     assert text.count("l=$0/opt") == 1
     # The test must not write to the real /opt.
     text = text.replace("l=$0/opt", f"l='{machine.root}/opt'")
-    subprocess.run(["/bin/sh", "-c", text, root, "agent"], env=machine.environment(), check=False, timeout=LIMIT_S)
+    subprocess.run(
+        ["/bin/sh", "-c", text, root, "the unit's text", "agent"],
+        env=machine.environment(),
+        check=False,
+        timeout=LIMIT_S,
+    )
     assert (machine.root / "ran").read_text() == "once\n"
     assert (machine.root / "calls").exists() is (root == "")
