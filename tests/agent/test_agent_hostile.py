@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,53 @@ def test_a_revoked_key_is_removed_at_the_next_sync(notebook: NotebookHost, stack
     stack.reply = make_reply("bastion", sync_after=1)
     wait_until(lambda: hers not in notebook.authorized_keys.read_text(), "revoked", notebook)
     assert mine in notebook.authorized_keys.read_text()
+
+
+def link_the_file(notebook: NotebookHost) -> None:
+    notebook.authorized_keys.parent.mkdir()
+    notebook.authorized_keys.symlink_to(notebook.own_keys)
+
+
+def link_the_folder(notebook: NotebookHost) -> None:
+    notebook.authorized_keys.parent.symlink_to(notebook.own_keys.parent)
+
+
+def link_back(notebook: NotebookHost) -> None:
+    notebook.authorized_keys.parent.mkdir()
+    notebook.own_keys.rename(notebook.authorized_keys)
+    notebook.own_keys.symlink_to(notebook.authorized_keys)
+
+
+def copy_what_sshd_reads(notebook: NotebookHost) -> None:
+    """The user saves the whole file, section and all, in the folder that survives a stop; with an editor's line ends."""
+    section = f"# notebook-ssh: begin, managed by the agent\n# ana\n{make_public_key('ana')}# notebook-ssh: end"
+    notebook.own_keys.write_bytes((notebook.own_keys.read_text() + section).replace("\n", "\r\n").encode())
+
+
+@pytest.mark.parametrize("arrange", [link_the_file, link_the_folder, link_back, copy_what_sshd_reads])
+def test_a_central_key_is_never_taken_for_the_users_own(
+    notebook: NotebookHost, stack: Stack, arrange: Callable[[NotebookHost], None]
+) -> None:
+    """The agent's own section would be read back as the user's keys, and a revoked key would stay admitted."""
+    mine, hers = make_public_key("by hand"), make_public_key("ana").strip()
+    notebook.own_keys.write_text(mine)
+    arrange(notebook)
+    stack.reply = make_reply("bastion", sync_after=1, authorized_keys=[{"user": "ana", "keys": [hers]}])
+    notebook.start()
+    wait_until(lambda: notebook.authorized_keys.exists() and hers in notebook.authorized_keys.read_text(), "", notebook)
+    count = len(stack.reports)
+    wait_until(lambda: len(stack.reports) > count + 1, "the file is read again", notebook)
+    assert {name: stack.last_report()["keys"][name] for name in ("own", "central")} == {"own": 1, "central": 1}
+    stack.reply = make_reply("bastion", sync_after=1)
+    wait_until(lambda: stack.last_report()["keys"]["central"] == 0, "revoked", notebook)
+    assert notebook.authorized_keys.read_text().count(mine.split()[1]) == 1
+    assert hers.split()[1] not in notebook.authorized_keys.read_text()
+    assert stack.last_report()["keys"]["own"] == 1
+    stack.reply = make_reply("off", sync_after=1)
+    wait_until(lambda: "is off" in notebook.instructions.read_text(), "off", notebook)
+    assert mine.split()[1] in notebook.own_keys.read_text()
+    if arrange is not copy_what_sshd_reads:
+        assert notebook.own_keys.read_text() == mine
 
 
 def test_editors_directories_are_on_the_volume_unless_they_exist(notebook: NotebookHost, stack: Stack) -> None:

@@ -14,6 +14,9 @@ from worker.model import Json
 from worker.paths import OWN_KEYS_FILE
 
 SECTION_BEGIN, SECTION_END = "# notebook-ssh: begin, managed by the agent", "# notebook-ssh: end"
+# Also with an editor's line ends, and at the end of a text without a newline.
+SECTION = re.compile(rf"(?ms)^{SECTION_BEGIN}\r?\n((?:(?!{SECTION_BEGIN}).)*?)^{SECTION_END}\r?(?:\n|\Z)")
+
 SMALLEST_RSA_BITS = 2048
 """The system's crypto policy makes sshd refuse shorter ones (sshd_config(5), RequiredRSASize), as the stack does."""
 
@@ -92,13 +95,12 @@ def sync_authorized_keys(central: list[Json] | None) -> tuple[Json, OSError | No
     directory = HOME + "/.ssh"
     path = os.path.realpath(directory + "/authorized_keys")
     before = read_all(path)
-    section = re.compile(rf"(?ms)^{SECTION_BEGIN}\n((?:(?!{SECTION_BEGIN}).)*?)^{SECTION_END}\n")
-    rest = section.sub("", before)
+    rest = SECTION.sub("", before)
     if central is None:
         if rest != before:
             write_text(path, rest, 0o600)
         return {}, None
-    current = section.search(before)
+    current = SECTION.search(before)
     own, rejected, error = read_own_keys(current[1] if current else "")
     central_lines, count = central_key_lines(central, own)
     os.makedirs(directory, 0o700, exist_ok=True)
@@ -106,7 +108,9 @@ def sync_authorized_keys(central: list[Json] | None) -> tuple[Json, OSError | No
         os.chmod(folder, os.stat(folder).st_mode & 0o7755)
     if rest and not rest.endswith("\n"):
         rest += "\n"
-    text = rest + "\n".join([SECTION_BEGIN, *own.values(), *central_lines, SECTION_END, ""])
+    above = parse_keys(rest)[0] if path == os.path.realpath(OWN_KEYS_FILE) else {}  # both are one file
+    own_lines = [line for data, line in own.items() if data not in above]
+    text = rest + "\n".join([SECTION_BEGIN, *own_lines, *central_lines, SECTION_END, ""])
     if text != before or os.stat(path).st_mode & 0o77:
         write_text(path, text, 0o600)
     return {"own": len(own), "central": count, "rejected": rejected[:20]}, error
@@ -115,10 +119,13 @@ def sync_authorized_keys(central: list[Json] | None) -> tuple[Json, OSError | No
 def read_own_keys(section: str) -> tuple[dict[str, str], list[Json], OSError | None]:
     """Return the keys of the user's own file, as `parse_keys` does, and the error if it could not be read.
 
-    An unreadable file is not an empty one: then the keys stay that `section` holds above the first central one.
+    An unreadable file is not an empty one: then the keys stay that `section` holds above the first central one. The
+    agent's section is no part of it: the file may be linked to ~/.ssh/authorized_keys, or a copy of it.
     """
     try:
-        return (*parse_keys(read_text(OWN_KEYS_FILE)), None)
+        # Empty lines in its place keep the numbers of the others.
+        text = SECTION.sub(lambda match: "\n" * match[0].count("\n"), read_text(OWN_KEYS_FILE))
+        return (*parse_keys(text), None)
     except OSError as error:
         return (*parse_keys(re.split(r"(?m)^#", section)[0]), error)
 
