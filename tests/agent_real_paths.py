@@ -534,6 +534,7 @@ def sshd_scenario(notebook: RealNotebookHost, stack: Stack) -> None:
         assert {path: path.read_text() for path in Path("/etc/ssh").iterdir() if path.is_file()} == usual
         assert {path: kind for path, kind in root_files().items() if path in before} == before
         stack.reports.clear()
+    assert "Traceback" not in Path("/mnt/stderr").read_text()
 
 
 def log_in(report: dict[str, Any], fault: str) -> None:

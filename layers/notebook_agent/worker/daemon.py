@@ -36,7 +36,7 @@ class Worker:
         self.written: Json | None = None  # to STATUS_FILE
         # Monotonic seconds of the next report, and of the next `ensure_files`.
         self.sync_at, self.files_at = time.monotonic() + 10, 0.0
-        self.ssh_port, self.sshd_delay = SSH_PORT, 5
+        self.ssh_port, self.sshd_at, self.sshd_delay = SSH_PORT, 0.0, 5
         self.report_budget, self.report_budget_at = 5.0, time.monotonic()
         self.wakes = self.synced_wakes = 0  # notifications by commands, and how many of them preceded the last report
         if os.path.lexists(WAKE_FIFO):
@@ -119,11 +119,13 @@ class Worker:
         self.ssh_port = server.port
         if server.serves(reach):
             self.problems.pop("sshd", None)
-            self.sshd_delay = 5
+            self.sshd_at, self.sshd_delay = 0.0, 5
             return
-        os.write(1, reach[:1].encode())  # requests `root_setup` from the supervisor
-        self.files_at = time.monotonic() + self.sshd_delay
-        self.sshd_delay = min(self.sshd_delay * 2, 300)
+        if time.monotonic() >= self.sshd_at:
+            os.write(1, reach[:1].encode())  # requests `root_setup` from the supervisor
+            self.sshd_at = time.monotonic() + self.sshd_delay
+            self.sshd_delay = min(self.sshd_delay * 2, 300)
+        self.files_at = min(self.sshd_at, time.monotonic() + 5)
         missing = f"sshd does not respond on port {server.port}; see `systemctl status sshd`"
         self.set_problem("sshd", *(server.problem or ("sshd-down", missing)))
 

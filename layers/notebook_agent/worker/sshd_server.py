@@ -16,9 +16,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 
-from agent import HOME, RUN_DIR, load_json, log, read_text, write_text
+from agent import HOME, RUN_DIR, load_json, read_text, write_text
 from worker.model import Problem
 from worker.sshd import SSH_PORT, STATE_FILE, SshServer, responds
 
@@ -137,7 +138,7 @@ def start_own(reach: str) -> Problem | None:
         time.sleep(0.1)
     public = [derive_public_key(path) for path in keys]
     write_state({"port": port, "reach": reach, "host_keys": [line for line in public if line]})
-    log(f"the agent's own sshd listens on port {port} ({reach})")
+    print(f"notebook-ssh: the agent's own sshd listens on port {port} ({reach})", file=sys.stderr)
     return None
 
 
@@ -271,7 +272,7 @@ def installation(problem: Problem) -> dict[str, object]:
     manager = shutil.which("dnf", path=PROGRAM_DIRS) or shutil.which("yum", path=PROGRAM_DIRS)
     if not manager or time.time() - before < INSTALL_RETRY_S:
         return {"installed_at": before}
-    log("installing openssh-server")
+    print("notebook-ssh: installing openssh-server", file=sys.stderr)
     command = [manager, "-y", "-q", "install", "openssh-server"]
     unit = ["systemd-run", "--quiet", "--unit=notebook-ssh-install", "--collect"]
     try:
