@@ -432,7 +432,7 @@ class SimulatedDay:
 
     def run_as_root(self, command: list[str], **_: Any) -> None:
         """Run one of the worker's root commands."""
-        if command[-1] == "root-setup":
+        if "root-setup" in command:
             self.worker.root_setup()
             self.schedule_after(1, partial(setattr, self, "sshd_up", True))
 

@@ -282,11 +282,12 @@ def check_shells(notebook: RealNotebookHost, port: int) -> None:
 
 
 def check_sessions(stack: Stack, port: int) -> None:
-    """Check that open sessions are reported, with a terminal and without one."""
+    """Check that open connections are reported: with a terminal, without one, and with a port forward alone."""
     assert run_as_user("ssh-status", "--in-use").returncode == 1
-    for options in ((), ("-tt",)):
+    forwards = ("-N", "-L", "2222:127.0.0.1:22"), ("-N", "-D", "1080")
+    for options in (("read x",), ("-tt", "read x"), *forwards):
         started_at = int(time.time())
-        with subprocess.Popen(ssh(port, *options, "read x"), stdin=subprocess.PIPE) as session:
+        with subprocess.Popen(ssh(port, *options), stdin=subprocess.PIPE) as session:
             wait_until(lambda: run_as_user("ssh-status", "--in-use").returncode == 0, "an open session counts as use")
             reported = wait_until(
                 lambda: stack.last_report()["sessions"]["open"] == 1 and stack.last_report()["sessions"],

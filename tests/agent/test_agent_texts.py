@@ -7,6 +7,7 @@ import base64
 import contextlib
 import itertools
 import os
+import pwd
 import re
 import socket
 import struct
@@ -563,6 +564,42 @@ def test_an_end_time_that_passed_during_a_suspend_is_noticed_within_a_minute(
     suspended.wait()
     assert 59 < waits[0] <= 60
     assert waits[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("title", "count"),
+    [
+        ("sshd: {}@notty", 1),
+        ("sshd: {}@pts/1000000,notty", 0),  # the terminal is gone, and soon the process
+        ("sshd: {}", 1),
+        ("sshd-session: {}", 1),
+        ("sshd-session: {}@notty", 1),
+        ("sshd: {} [priv]", 0),
+        ("sshd-session: {} [priv]", 0),
+        ("sshd: {} [net]", 0),
+        ("sshd: {}2", 0),
+        ("sshd: {}2@notty", 0),
+        ("sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups", 0),
+    ],
+)
+def test_a_connection_counts_with_and_without_a_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, title: str, count: int
+) -> None:
+    """A port forward alone is use, too: `ssh -N -L`. The titles are sshd's."""
+    monkeypatch.setattr(worker, "HOME", str(tmp_path))
+    user = pwd.getpwuid(tmp_path.stat().st_uid).pw_name
+    before = worker.sessions()["open"]
+    command = ["bash", "-c", 'exec -a "$0" cat', title.format(user)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b"x")
+        process.stdin.flush()
+        process.stdout.read(1)  # it has its title
+        found = worker.sessions()
+        assert found["open"] - before == count
+        assert not count or time.time() - found["active_at"] < LIMIT_S
+        process.stdin.close()
 
 
 def test_a_mode_that_the_worker_does_not_know_is_reported(log_dir: None) -> None:

@@ -59,15 +59,17 @@ def host_keys() -> list[str]:
 def sessions() -> Json:
     """Return {"open", "active_at"} of the notebook user's SSH sessions.
 
-    sshd names a session's process `sshd: user@pts/0` or `user@notty` (since 9.8 `sshd-session:`). A terminal's last
-    use is its device's time; a session without one (scp, VS Code) counts as in use for as long as it is open.
+    sshd names the process of a connection `sshd: user@pts/0` or `user@notty`, and `sshd: user` as long as it has no
+    session but port forwards (since 9.8 `sshd-session:`); its parent has ` [priv]` behind the name. A terminal's last
+    use is its device's time; a connection without one (scp, VS Code, `ssh -N -L`) counts as in use while it is open.
     """
     user, active = pwd.getpwuid(os.stat(HOME).st_uid).pw_name, []
     for path in glob.glob("/proc/[0-9]*/cmdline"):
         try:
-            match = re.match(rf"sshd\S*: {re.escape(user)}@(\S+)", read_text(path).replace("\0", " "))
+            match = re.fullmatch(rf"sshd\S*: {re.escape(user)}(?:@(\S+))?", read_text(path).strip("\0 "))
             if match:
-                terminals = [os.stat("/dev/" + name) for name in match[1].split(",") if name.startswith("pts/")]
+                names = (match[1] or "").split(",")
+                terminals = [os.stat("/dev/" + name) for name in names if name.startswith("pts/")]
                 active.append(int(max((max(t.st_atime, t.st_mtime) for t in terminals), default=time.time())))
         except OSError:
             continue  # the process has ended
