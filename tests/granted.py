@@ -75,6 +75,8 @@ def requests(service: str, operation: str, given: Mapping[str, Any], vpc: str = 
             yield from _of_a_group(operation, given, vpc)
         case "events", "PutEvents":
             yield Request("events:PutEvents", f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/default")
+        case "sns", "Publish":
+            yield Request("sns:Publish", stack().arn("AlarmTopic"))
         case "secretsmanager", "GetSecretValue":
             yield Request("secretsmanager:GetSecretValue", stack().arn("NgrokToken"))
         case "ssm", "GetParametersByPath":

@@ -143,6 +143,8 @@ class Stack:
         match value:
             case {"Ref": "AWS::NoValue"}:
                 return _NOTHING
+            case {"Ref": str(name)} if len(value) == 1 and self._types.get(name) == "AWS::SNS::Topic":
+                return self.arn(name)
             case {"Ref": str(name)} if len(value) == 1:
                 return self._values[name] if name in self._values else f"<{self._known(name)}>"
             case {"Fn::GetAtt": [str(name), str(attribute)]} if len(value) == 1:

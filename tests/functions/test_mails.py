@@ -91,7 +91,6 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
         yield account
 
 
-@pytest.mark.xfail(strict=True, reason="each change of a notebook's problem is a mail")
 def test_notebooks_that_flip_cause_ten_mails_an_hour_and_one_digest_a_day(account: Account) -> None:
     names = account.notebooks(12)
     begin = account.world.now
@@ -104,7 +103,6 @@ def test_notebooks_that_flip_cause_ten_mails_an_hour_and_one_digest_a_day(accoun
     assert len(account.mails()) == 10 + 10 + 1
 
 
-@pytest.mark.xfail(strict=True, reason="a notebook chooses a word of the mail")
 def test_a_word_of_a_notebooks_own_is_in_no_mail(account: Account) -> None:
     (name,) = account.notebooks(1)
     account.report(name, "send-money-to-evil")
@@ -117,7 +115,6 @@ def test_a_word_of_a_notebooks_own_is_in_no_mail(account: Account) -> None:
     assert "evil" not in mail
 
 
-@pytest.mark.xfail(strict=True, reason="the bus reaches the topic, and any principal reaches the bus")
 def test_no_event_of_the_bus_becomes_a_mail() -> None:
     stack = Stack()
     assert not [

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
-from functools import reduce
+from collections.abc import Iterator
 from typing import Any
 
 import notebook_world
@@ -17,7 +16,6 @@ import pytest
 from api_world import World, api_world
 from builders import HOST_KEY, NOW, RSA_KEY, a_body, a_record
 from hostile import INJECTIONS, OPERATIVE
-from stack import Stack
 
 from notebook_ssh.adapters import backups
 from notebook_ssh.adapters.attributes import key
@@ -29,6 +27,7 @@ from notebook_ssh.model.managed_block import LIMIT
 from notebook_ssh.model.record import BastionRoute, Network, Record
 from notebook_ssh.model.spec import Mode, parse_spec
 from notebook_ssh.model.status import status_of
+from notebook_ssh.planning.mails import plan_mail
 from notebook_ssh.planning.observation import LifecycleConfig
 from notebook_ssh.reports.parse import MAX_BODY_BYTES
 from reconcile_notebook import handler as notebook_function
@@ -64,30 +63,31 @@ def reported(world: World, text: str, sequence: int) -> Record:
     return record
 
 
-def mail(event: Mapping[str, Any]) -> str:
-    """What the topic is sent: the rule's template, filled as EventBridge fills it."""
-    transformer = Stack().of_type("AWS::Events::Rule")["ProblemMails"]["Targets"][0]["InputTransformer"]
-    text = str(transformer["InputTemplate"])
-    for name, path in transformer["InputPathsMap"].items():
-        value = reduce(lambda part, step: part[step], path.split(".")[1:], event)
-        text = text.replace(f"<{name}>", value)
-    return text
+def strangers_records(world: World) -> Iterator[Record]:
+    """A record with each text, from a notebook's report and from the value of each tag that is read."""
+    for number, text in enumerate(TEXTS):
+        yield reported(world, text, number + 1)
+        for tag in ("ssh", "ssh-users", "ssh-until", "ssh-ngrok-url"):
+            yield a_record(spec=parse_spec({"ssh": "ngrok", tag: text}, "ssh"))
 
 
 def the_told(world: World) -> Iterator[dict[str, Any]]:
-    """The news of each text, as a notebook's report and as the value of each tag that is read."""
-    for number, text in enumerate(TEXTS):
-        yield the_news(world, reported(world, text, number + 1))
-        for tag in ("ssh", "ssh-users", "ssh-until", "ssh-ngrok-url"):
-            yield the_news(world, a_record(spec=parse_spec({"ssh": "ngrok", tag: text}, "ssh")))
+    """The news of each text."""
+    for record in strangers_records(world):
+        yield the_news(world, record)
 
 
 def test_a_mail_holds_nothing_that_a_stranger_wrote(world: World) -> None:
-    """A name and a code, both of letters, digits and hyphens: no line, no link, no end of the quoted text. And no subject."""
-    sentence = r'"notebook-ssh: demo needs a person: [a-z0-9-]{1,40}\. See: notebook-ssh doctor demo"'
-    mails = [mail(event) for event in the_told(world) if event["detail"]["status"] in ("error", "invalid-tag")]
+    """A name, and a code of the documented ones: no line, no link. And no subject."""
+    sentence = r"notebook-ssh \(team-ssh\): demo needs attention: ([a-z0-9-]+)\. See: notebook-ssh doctor demo"
+    plans = [
+        plan_mail(record, status_of(record, world.now, 300), "team-ssh", world.now, changed=True)
+        for record in strangers_records(world)
+    ]
+    mails = [plan.text for plan in plans if plan and plan.text]
     assert len(mails) > 3 * len(TEXTS)
-    assert not [text for text in mails if not re.fullmatch(sentence, text)]
+    codes = {found[1] if (found := re.fullmatch(sentence, text)) else text for text in mails}
+    assert codes <= {"agent-failed", "invalid-tag"}
 
 
 def test_an_event_is_one_line_that_nothing_obeys_and_is_small(world: World) -> None:
@@ -178,7 +178,7 @@ def test_the_largest_record_is_a_tenth_of_what_an_item_may_be(world: World) -> N
         host=".".join(["h" * 60] * 4),
         host_keys=[HOST_KEY, RSA_KEY],
         keys={"own": 1, "central": 0, "rejected": [{"line": line, "reason": "😀" * 120} for line in range(1, 21)]},
-        problem={"code": "x" * 40, "message": wide},
+        problem={"code": "agent-failed", "message": wide},
         agent="😀" * 32,
         boot="b" * 64,
     )

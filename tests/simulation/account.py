@@ -119,6 +119,7 @@ class Account:
     queued: list[tuple[str, str, int]] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
     status_change: list[str] = field(default_factory=list)
+    mails: list[str] = field(default_factory=list)
     made: int = 0
     old: tuple[int, list[dict[str, Any]], list[Rule]] = (0, [], [])
 
@@ -315,6 +316,10 @@ class Account:
     def put_events(self, *, Entries: list[dict[str, Any]]) -> dict[str, Any]:
         self.status_change += [entry["Detail"] for entry in Entries]
         return {"FailedEntryCount": 0, "Entries": [{} for _ in Entries]}
+
+    def publish(self, *, TopicArn: str, Message: str) -> dict[str, Any]:
+        self.mails.append(Message)
+        return {}
 
     def get_secret_value(self, *, SecretId: str) -> dict[str, Any]:
         return {"SecretString": TOKEN, "VersionId": "1"}

@@ -37,7 +37,7 @@ from simulation.workers import Baton, Worker
 from lookup_api import handler as lookup_function
 from notebook_ssh.adapters import clients, sagemaker, secrets
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.controllers import requests
+from notebook_ssh.controllers import mails, requests
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.managed_block import Block, fingerprint
 from notebook_ssh.planning.observation import BlockPolicy
@@ -75,6 +75,7 @@ ENVIRONMENT = {
     "DEFAULT_LIFECYCLE_CONFIG": FALLBACK,
     "NGROK_SECRET": "token",
     "KEYS_PATH": "/keys",
+    "ALARM_TOPIC": "topic",
     "SYNC_SECONDS": str(SYNC),
     "BASTION_HOST": "bastion.example.com",
     "BASTION_SECURITY_GROUP": BASTION_GROUP,
@@ -725,6 +726,7 @@ def bound(run: Run) -> Iterator[None]:
         enter(patch.object(notebook_function, "load_policy", lambda settings: run.policy()))
         enter(patch.object(sweep_function, "load_policy", lambda settings: run.policy()))
         enter(patch.object(uninstall_function, "load_policy", lambda settings: run.policy()))
+        enter(patch.object(mails, "STACK_LIMIT", 2))  # so that a run of some hours has a digest
         enter(redirect_stdout(_Nowhere()))  # metrics are printed
         enter(patch.object(Logger, "exception", run.unforeseen))
         secrets.forget()

@@ -35,6 +35,7 @@ REVIEWED = {
         "sagemaker:StopNotebookInstance",
         "sagemaker:UpdateNotebookInstance",
         "sagemaker:UpdateNotebookInstanceLifecycleConfig",
+        "sns:Publish",
         "sqs:SendMessage",
     },
     "ReconcileBastion": {
@@ -52,9 +53,12 @@ REVIEWED = {
         "sqs:SendMessage",
     },
     "Sweep": {
+        "dynamodb:GetItem",
         "dynamodb:Query",
+        "dynamodb:UpdateItem",
         "sagemaker:ListNotebookInstanceLifecycleConfigs",
         "sagemaker:ListNotebookInstances",
+        "sns:Publish",
         "sqs:SendMessage",
         "tag:GetResources",
     },

@@ -308,9 +308,11 @@ def test_each_role_may_use_the_key_for_what_it_reads_and_writes_and_for_nothing_
         }
     table = {("kms:Decrypt", "dynamodb"), ("kms:DescribeKey", "dynamodb")}
     queues = {("kms:Decrypt", "sqs"), ("kms:GenerateDataKey", "sqs")}
+    topic = {("kms:Decrypt", "sns"), ("kms:GenerateDataKey", "sns")}
     assert used == {
         **dict.fromkeys(("LookupApi", "StartNotebook", "Uninstall"), table),
-        **dict.fromkeys(("ReconcileNotebook", "ReconcileBastion", "Sweep"), table | queues),
+        **dict.fromkeys(("ReconcileNotebook", "Sweep"), table | queues | topic),
+        "ReconcileBastion": table | queues,
         "RecordAddress": table | queues | {("kms:Decrypt", "secretsmanager")},
         "": set(),  # the schedule's role
     }

@@ -41,7 +41,7 @@ def test_everything_that_can_be_told() -> None:
         host_keys=[RSA_KEY, HOST_KEY, RSA_KEY],
         keys={"own": 2, "central": 1, "rejected": [{"line": 3, "reason": "not base64"}]},
         sessions={"open": 2, "active_at": NOW - 5},
-        problem={"code": "ngrok-limit", "message": "No more\r\n\x1b[31m  connections\u202e this month."},
+        problem={"code": "ngrok-monthly-limit", "message": "No more\r\n\x1b[31m  connections\u202e this month."},
     )
     assert report == a_report(
         received_at=NOW,
@@ -53,7 +53,7 @@ def test_everything_that_can_be_told() -> None:
         rejected=(RejectedKey(3, "not base64"),),
         sessions=2,
         active_at=NOW - 5,
-        problem=Problem("ngrok-limit", "No more [31m connections this month."),
+        problem=Problem("ngrok-monthly-limit", "No more [31m connections this month."),
     )
 
 

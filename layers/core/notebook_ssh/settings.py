@@ -19,6 +19,7 @@ class Settings:
     sync_seconds: time between two reports of an agent.
     default_config: the lifecycle configuration made for notebooks that have none.
     keys_path: SSM path of the central public keys, no slash at the end.
+    alarm_topic: ARN of the SNS topic to which mails for the admin are published.
     dry_run: plan, record and log, but write nothing outside the table.
     allow_loopback: a notebook may report an address of this very machine. Set by the local run alone.
     install_sshd: the agent may install openssh-server on a notebook that has no sshd.
@@ -38,6 +39,7 @@ class Settings:
     bastion_queue: str
     bastion: Bastion | None
     dry_run: bool
+    alarm_topic: str = ""
     ngrok_download: str = ""
     ngrok_sha256: str = ""
     install_sshd: bool = False
@@ -77,6 +79,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         bastion_queue=environment.get("BASTION_QUEUE", ""),
         bastion=bastion,
         dry_run=environment.get("DRY_RUN", "false") == "true",
+        alarm_topic=environment.get("ALARM_TOPIC", ""),
         ngrok_download=environment.get("NGROK_DOWNLOAD", ""),
         ngrok_sha256=environment.get("NGROK_SHA256", ""),
         install_sshd=environment.get("INSTALL_SSHD", "false") == "true",

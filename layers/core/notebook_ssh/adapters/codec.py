@@ -21,11 +21,11 @@ Stored names, where they differ from the field's name:
 | `Network`               | `security_groups`  | `groups`         |
 | `LifecycleConfigRecord` | `name`             | `sk`, the key    |
 
-All other fields of `Record`, `NotebookSpec`, `Network`, `Restart`, `BastionRoute`, `Report`, `RejectedKey`, `Problem`
-and `LifecycleConfigRecord` have the field's name. They are short so that the item of a usual notebook has at most
+All other fields of `Record`, `NotebookSpec`, `Network`, `Restart`, `Mails`, `BastionRoute`, `Report`, `RejectedKey`,
+`Problem` and `LifecycleConfigRecord` have the field's name. They are short so that the item of a usual notebook has at most
 1,024 bytes, which DynamoDB writes for one write unit (developer guide, "DynamoDB read and write operations").
 
-The attributes of the other items are in the modules that own them: `backups`, `write_slots`, `lease`, and
+The attributes of the other items are in the modules that own them: `backups`, `write_slots`, `lease`, `mail_ledger`, and
 `Table.save_bastion_sync`.
 """
 
@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from notebook_ssh.errors import Problem, RetryableError
 from notebook_ssh.model.record import (
     BastionRoute,
+    Mails,
     Network,
     NotebookState,
     Phase,
@@ -210,6 +211,12 @@ _RESTART = _Shape(
     _Attribute("since", "since", _NUMBER, REQUIRED),
     _Attribute("at", "at", _NUMBER, REQUIRED),
 )
+_MAILS = _Shape(
+    Mails,
+    _Attribute("sent_at", "sent_at", _NUMBER, 0),
+    _Attribute("held", "held", _NUMBER, 0),
+    _Attribute("digest_at", "digest_at", _NUMBER, 0),
+)
 _ROUTE = _Shape(
     BastionRoute,
     _Attribute("open", "open", _FLAG, False, always=True),
@@ -267,6 +274,7 @@ _OBSERVED = (
     _Attribute("planned", "planned", _TEXTS, ()),
     _Attribute("status_tags_at", "tagged_at", _NUMBER, 0),
     _Attribute("notified_status", "notified", _TEXT, ""),
+    _Attribute("mails", "mails", _part(_MAILS), None),
     _Attribute("spec_changed_at", "spec_changed_at", _NUMBER, None),
     _Attribute("first_connected", "first_connected", _FLAG, False),
 )

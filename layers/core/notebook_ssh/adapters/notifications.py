@@ -1,4 +1,4 @@
-"""EventBridge events for changes of a notebook's status (docs/api.md)."""
+"""What the stack publishes: an EventBridge event for each change of a status (docs/api.md), and mails for the admin."""
 
 from __future__ import annotations
 
@@ -36,3 +36,8 @@ def publish_status_change(stack: str, notebook: str, arn: str, before: str, stat
     response = call(client("events").put_events, Entries=[entry])  # type: ignore[list-item]
     if response["FailedEntryCount"]:
         raise RetryableError(f"PutEvents: {response['Entries'][0].get('ErrorCode', 'unknown')}")
+
+
+def publish_mail(topic: str, text: str) -> None:
+    """Publish a mail to the SNS topic with an ARN. Raises RetryableError when SNS did not accept it."""
+    call(client("sns").publish, TopicArn=topic, Message=text)

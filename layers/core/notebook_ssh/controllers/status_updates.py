@@ -12,6 +12,7 @@ from notebook_ssh.adapters.clients import AWS_ERRORS
 from notebook_ssh.adapters.notifications import publish_status_change
 from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.controllers.follow_ups import send
+from notebook_ssh.controllers.mails import mail_about
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import status_keys
@@ -81,21 +82,21 @@ def publish_change(record: Record, deps: Dependencies, now: int) -> Record:
     """Publish a change of status once, by whatever caused: a report, a rule, a tag, the clock. Returns the new record.
 
     Published before it is recorded, so that a crash in between publishes twice rather than never. A change that could
-    not be published is found by the next sweep, and no reason to fail.
+    not be published is found by the next sweep, and no reason to fail. A mail to the admin may follow later.
     """
     settings = deps.settings
-    status = status_change(record, now, settings.sync_seconds, settings.tag_key)
-    if status is None:
-        return record
+    change = status_change(record, now, settings.sync_seconds, settings.tag_key)
+    if change is None:
+        return mail_about(record, deps, now, changed=False)
     before = record.notified_status.partition(":")[0] or str(Code.OFF)
     try:
-        publish_status_change(settings.stack, record.name, record.arn, before, status)
+        publish_status_change(settings.stack, record.name, record.arn, before, change)
     except AWS_ERRORS:
         logger.exception("a status change was not published", extra={"notebook": record.name})
         return record
-    logger.info("status", extra={"notebook": record.name, "before": before, "status": str(status.code)})
-    if status.code is Code.CONNECTED and record.spec_changed_at and not record.first_connected:
-        waited = max(0, (status.since or now) - record.spec_changed_at)
+    logger.info("status", extra={"notebook": record.name, "before": before, "status": str(change.code)})
+    if change.code is Code.CONNECTED and record.spec_changed_at and not record.first_connected:
+        waited = max(0, (change.since or now) - record.spec_changed_at)
         logger.info("first connected", extra={"notebook": record.name, "seconds_since_tag": waited})
         record = replace(record, first_connected=True)
-    return replace(record, notified_status=status_key(status))
+    return mail_about(replace(record, notified_status=status_key(change)), deps, now, changed=True)

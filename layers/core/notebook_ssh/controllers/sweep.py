@@ -6,6 +6,7 @@ from aws_lambda_powertools import Logger
 
 from notebook_ssh.adapters import backups, metrics, resource_tagging, sagemaker, sqs
 from notebook_ssh.adapters.table import STATUS, Table
+from notebook_ssh.controllers.mails import send_digest
 from notebook_ssh.model.fleet_stats import fleet_stats
 from notebook_ssh.planning.drift import Fleet, find_drift
 from notebook_ssh.planning.observation import BlockPolicy
@@ -14,7 +15,10 @@ from notebook_ssh.triggers.requests import to_message
 
 logger = Logger(child=True)
 
-SWEPT = (*STATUS, "observed_hash", "observed_at", "attached_config", "restart", "notified_status", "status_tags_at")
+SWEPT = (
+    *(*STATUS, "observed_hash", "observed_at", "attached_config", "restart"),
+    *("notified_status", "status_tags_at", "mails"),
+)
 """The attributes that a sweep reads. Decoding whole records was most of its time (docs/performance.md)."""
 
 
@@ -23,7 +27,8 @@ def sweep(settings: Settings, policy: BlockPolicy, now: int, correlation_id: str
 
     A list that could not be read completely fails the sweep: nothing can be concluded from half a list.
     """
-    fleet = read_fleet(settings.tag_key, Table(settings.table))
+    table = Table(settings.table)
+    fleet = read_fleet(settings.tag_key, table)
     requests = find_drift(
         fleet,
         settings.tag_key,
@@ -37,6 +42,8 @@ def sweep(settings: Settings, policy: BlockPolicy, now: int, correlation_id: str
     if settings.bastion:
         # Even if no notebook uses it: only a resync finds a rule of this stack that was left behind.
         sqs.request_bastion_resync(settings.bastion_queue, "sweep", correlation_id)
+    if not settings.dry_run:
+        send_digest(fleet.records, settings, table, now)
     metrics.publish(fleet_stats(fleet.records, now, settings.sync_seconds, settings.tag_key))
     return {"notebooks": len(fleet.notebooks), "records": len(fleet.records), "requests": len(requests)}
 

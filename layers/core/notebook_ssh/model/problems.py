@@ -40,6 +40,25 @@ _OWNER_OF_PREFIX = (
 )
 
 
+AGENT_FAILED = "agent-failed"
+"""The code in place of one that is not in `CODES`."""
+
+CODES = frozenset(
+    {
+        *("invalid-tag", "config-too-large", "config-not-shell", "block-damaged", "not-detached", "notebook-failed"),
+        *("agent-silent", "agent-stuck", AGENT_FAILED, "agent-outdated", "sshd-down", "files"),
+        *("api-unreachable", "api-refused", "api-unavailable"),
+        *("ngrok-token-missing", "ngrok-token-invalid", "ngrok-card-required", "ngrok-session-limit"),
+        *("ngrok-monthly-limit", "ngrok-proxy-plan", "ngrok-address-refused", "ngrok-address-busy", "ngrok-agent-old"),
+        *("ngrok-download", "ngrok-config", "ngrok-failed", "ngrok-ended", "ngrok-unreachable"),
+        *("no-bastion", "bastion-gone", "not-in-vpc", "other-vpc", "group-gone", "client-cidr-invalid"),
+        *("rule-limit", "rule-refused", "rule-stuck"),
+        *("no-keys", "central-key-missing", "central-key-malformed"),
+    }
+)
+"""Every code of docs/statuses.md. Codes are shown in mails, tags and events, so a notebook can report no other."""
+
+
 def problem_owner(problem: Problem, default: str) -> str:
     """Return the name of the check that `problem` belongs to; `default` if its code belongs to none in particular."""
     if owner := PROBLEM_OWNER.get(problem.code):
@@ -68,7 +87,7 @@ def never_reported(name: str, started_at: int) -> Problem:
 
 def agent_failed(name: str) -> Problem:
     """The agent reported a failure without a problem."""
-    return Problem("agent-failed", f"The agent on {name} failed without a reason: see /var/log/notebook-ssh.log there.")
+    return Problem(AGENT_FAILED, f"The agent on {name} failed without a reason: see /var/log/notebook-ssh.log there.")
 
 
 def agent_stuck(name: str, since: int) -> Problem:

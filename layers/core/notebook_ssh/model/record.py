@@ -84,6 +84,18 @@ class Restart:
     at: int
 
 
+@dataclass(frozen=True, slots=True)
+class Mails:
+    """The mails to the admin about the notebook (`planning.mails`)."""
+
+    # When the last one was sent; 0: never.
+    sent_at: int = 0
+    # Changes since then that were not mailed.
+    held: int = 0
+    # When the last of them was held for the digest, because the stack had sent its mails of the hour; 0: none.
+    digest_at: int = 0
+
+
 class Phase(StrEnum):
     """The progress of the agent, in its own words."""
 
@@ -173,6 +185,8 @@ class Record:
     status_tags_at: int = 0
     # `status_key` of the last published status; empty: none yet.
     notified_status: str = ""
+    # None: the admin was never mailed about it.
+    mails: Mails | None = None
     # Since when the tags have requested this mode, or None if unknown.
     spec_changed_at: int | None = None
     # It has been connected since then.

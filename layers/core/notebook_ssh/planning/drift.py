@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from notebook_ssh.errors import NOT_ALLOWED
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec, spec_tag_keys
+from notebook_ssh.model.status import status_of
 from notebook_ssh.planning.facts import is_inactive
+from notebook_ssh.planning.mails import is_mail_due
 from notebook_ssh.planning.observation import LifecycleConfigRecord, LifecycleConfigSummary, NotebookSummary
 from notebook_ssh.planning.status_tags import current_status_tags, desired_status_tags, status_change
 from notebook_ssh.triggers.requests import (
@@ -144,7 +146,12 @@ def _status_drift(sweep: _Sweep, record: Record, tags: Mapping[str, str]) -> str
             return "status"
     if record.status_tags_at and not desired:
         return "status"  # of an untagged notebook the list has no tags: the record knows that some are left
-    return "status" if status_change(record, sweep.now, sweep.sync_seconds, sweep.tag_key) else None
+    if status_change(record, sweep.now, sweep.sync_seconds, sweep.tag_key):
+        return "status"
+    if record.mails is None:
+        return None
+    status = status_of(record, sweep.now, sweep.sync_seconds, sweep.tag_key)
+    return "a mail was held" if is_mail_due(record, status, sweep.now) else None
 
 
 def _config_drift(

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 from typing import Any, NoReturn, TypeVar
 
 from notebook_ssh.errors import InvalidReportError, PayloadTooLargeError, Problem
+from notebook_ssh.model.problems import AGENT_FAILED, CODES
 from notebook_ssh.model.record import Phase, RejectedKey, Report
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.ssh_keys import InvalidKeyError, host_key
@@ -214,4 +215,4 @@ def _problem(value: Any) -> Problem | None:
     code = _text(problem, "code", _CODE, "lower-case words joined by hyphens", "problem.")
     if len(code) > 40:
         raise InvalidReportError("problem.code", "must have at most 40 characters")
-    return Problem(code, _clean(problem.get("message", ""), "problem.message", 500))
+    return Problem(code if code in CODES else AGENT_FAILED, _clean(problem.get("message", ""), "problem.message", 500))
