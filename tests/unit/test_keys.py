@@ -150,3 +150,46 @@ def test_whatever_the_line_it_is_a_key_or_refused(line: str) -> None:
         return
     assert key.material == HOST_KEY
     assert all(character.isprintable() or character == "\t" for character in key.options + key.comment)
+
+
+@pytest.mark.xfail(strict=True, reason="a central key enters any notebook whose tag names its user")
+@pytest.mark.parametrize(
+    ("first", "enters"),
+    [
+        ("", True),
+        ("# Mario's laptop", True),
+        ("# notebooks: demo", True),
+        ("# notebooks: team-a-* DEMO", True),
+        ("#notebooks:box-? d*", True),
+        ("#  Notebooks :  *", True),
+        ("# notebooks: team-a-* box-7", False),
+        ("# notebooks: demo2", False),
+    ],
+)
+def test_a_parameter_names_the_notebooks_that_its_keys_may_enter(first: str, enters: bool) -> None:
+    keys = admitted(["mario"], {"mario": f"{first}\n{HOST_KEY}\n"}, "/keys", "Demo")
+    assert keys.lines == ((("mario", (f"{HOST_KEY} mario",)),) if enters else ())
+    assert (keys.problem and keys.problem.code) == (None if enters else "central-key-not-here")
+
+
+@pytest.mark.xfail(strict=True, reason="a central key enters any notebook whose tag names its user")
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"# notebooks:\n{HOST_KEY}",
+        f"# notebooks: [a-z]*\n{HOST_KEY}",
+        f"# notebooks: team_a\n{HOST_KEY}",
+        f"# notebooks: team-a-*, box-7\n{HOST_KEY}",
+        f"# notebook: *\n{HOST_KEY}",
+        f"# notebooks = *\n{HOST_KEY}",
+        f"# Mario's laptop\n# notebooks: *\n{HOST_KEY}",
+        f"{HOST_KEY}\n# notebooks: *",
+    ],
+)
+def test_a_list_of_notebooks_that_cannot_be_read_admits_nowhere(text: str) -> None:
+    keys = admitted(["mario", "ana"], {"mario": text, "ana": RSA_KEY}, "/keys", "demo")
+    assert keys.lines == (("ana", (f"{RSA_KEY} ana",)),)
+    assert keys.problem
+    assert keys.problem.code == "central-key-malformed"
+    assert "/keys/mario" in keys.problem.message
+    assert "# notebooks: team-a-* box-7" in keys.problem.message
