@@ -24,6 +24,7 @@ from notebook_ssh.adapters.write_slots import MIN_INTERVAL_MS, SlotUnavailableEr
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.record import (
     BastionRoute,
+    Mails,
     Network,
     NotebookState,
     Phase,
@@ -70,6 +71,7 @@ RECORDS = {
         planned=("attach better-sagemaker",),
         status_tags_at=MOMENT + 600,
         notified_status="error:config-not-shell",
+        mails=Mails(sent_at=1780000610, held=2, digest_at=1780000620),
         spec_changed_at=MOMENT + 700,
         first_connected=True,
         wake_at=MOMENT + 800,

@@ -200,7 +200,7 @@ def of_keys(given: Mapping[str, Any]) -> Any:
         "host_key": attempt(ssh_keys.host_key),
         "public_key": attempt(ssh_keys.public_key),
         "central_key": attempt(ssh_keys.central_key),
-        "admitted": ssh_keys.admitted(users, dict.fromkeys(users[:1], given["line"]), "/keys"),
+        "admitted": ssh_keys.admitted(users, dict.fromkeys(users[:1], given["line"]), "/keys", "demo"),
     }
 
 

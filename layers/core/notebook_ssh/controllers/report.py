@@ -126,7 +126,9 @@ def _reply(record: Record, parsed: ParsedReport, settings: Settings, now: int) -
     pace = settings.sync_seconds
     token = secrets.ngrok_token(settings.ngrok_secret, pace) if mode is Mode.NGROK else None
     users = record.spec.users if mode is not Mode.OFF else ()
-    keys = admitted(users, secrets.central_keys(settings.keys_path, pace) if users else {}, settings.keys_path)
+    keys = admitted(
+        users, secrets.central_keys(settings.keys_path, pace) if users else {}, settings.keys_path, record.name
+    )
     problem = missing_token(settings.ngrok_secret) if mode is Mode.NGROK and token is None else keys.problem
     return reply(
         record,

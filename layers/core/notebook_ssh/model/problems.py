@@ -53,7 +53,7 @@ CODES = frozenset(
         *("ngrok-download", "ngrok-config", "ngrok-failed", "ngrok-ended", "ngrok-unreachable"),
         *("no-bastion", "bastion-gone", "not-in-vpc", "other-vpc", "group-gone", "client-cidr-invalid"),
         *("rule-limit", "rule-refused", "rule-stuck"),
-        *("no-keys", "central-key-missing", "central-key-malformed"),
+        *("no-keys", "central-key-missing", "central-key-malformed", "central-key-not-here"),
     }
 )
 """Every code of docs/statuses.md. Codes are shown in mails, tags and events, so a notebook can report no other."""

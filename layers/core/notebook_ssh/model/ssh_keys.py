@@ -11,11 +11,13 @@ AUTHORIZED_KEYS FILE FORMAT in sshd(8).
 from __future__ import annotations
 
 import binascii
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from notebook_ssh.errors import Problem
+from notebook_ssh.model.patterns import InvalidPatternError, notebook_patterns
 
 CERTIFICATE = "-cert-v01@openssh.com"
 
@@ -57,6 +59,9 @@ NARROWING = frozenset(
         "x11-forwarding",
     }
 )
+_NOTEBOOKS_LINE = re.compile(r"\s*#\s*notebooks\s*:(.*)", re.IGNORECASE)
+_LOOKS_LIKE_NOTEBOOKS = re.compile(r"\s*#+\s*notebooks?\s*[:=]", re.IGNORECASE)
+
 NARROWING_WITH_VALUE = frozenset({"command", "expiry-time", "from", "permitlisten", "permitopen"})
 
 
@@ -145,8 +150,8 @@ class Admitted:
     problem: Problem | None = None
 
 
-def admitted(users: Iterable[str], texts: Mapping[str, str], path: str) -> Admitted:
-    """Return the keys of `users` from `texts`, the parameters under `path` by user.
+def admitted(users: Iterable[str], texts: Mapping[str, str], path: str, notebook: str) -> Admitted:
+    """Return the keys of `users` for `notebook` from `texts`, the parameters under `path` by user.
 
     A line that is not a key is left out and named in the problem; the others are admitted. The comment of every line
     becomes its user's name, so that sshd's log and the file show whose key it is.
@@ -155,28 +160,65 @@ def admitted(users: Iterable[str], texts: Mapping[str, str], path: str) -> Admit
     problems: list[Problem] = []
     for user in users:
         if user not in texts:
-            problems.append(
-                Problem(
-                    "central-key-missing",
-                    f"There is no central key of {user}: put it there with aws ssm put-parameter --type String "
-                    f"--name {path}/{user} --value file://KEY.pub, or take {user} out of the notebook's tag.",
-                )
-            )
-            continue
-        keys: list[str] = []
-        for number, line in enumerate(texts[user].splitlines(), 1):
-            if not line.strip() or line.lstrip().startswith("#"):
-                continue
-            try:
-                key = central_key(line)
-            except InvalidKeyError as reason:
-                problems.append(
-                    Problem("central-key-malformed", f"Line {number} of {path}/{user} is left out: {reason}.")
-                )
-            else:
-                keys.append(" ".join(filter(None, (key.options, key.material, user))))
-        lines.append((user, tuple(dict.fromkeys(keys))))
+            problems.append(_missing(user, path))
+        elif refused := _refused(user, texts[user], path, notebook):
+            problems.append(refused)
+        else:
+            keys, malformed = _central_keys(user, texts[user], path)
+            problems += malformed
+            lines.append((user, keys))
     return Admitted(tuple(lines), problems[0] if problems else None)
+
+
+def _missing(user: str, path: str) -> Problem:
+    return Problem(
+        "central-key-missing",
+        f"There is no central key of {user}: put it there with aws ssm put-parameter --type String "
+        f"--name {path}/{user} --value file://KEY.pub, or take {user} out of the notebook's tag.",
+    )
+
+
+def _refused(user: str, text: str, path: str, notebook: str) -> Problem | None:
+    """Return why no key of the parameter may enter the notebook: its first line lists others, or cannot be read.
+
+    A line that looks like such a list, wherever it stands, was meant to restrict: it is never read as a comment.
+    """
+    for number, line in enumerate(text.splitlines(), 1):
+        if not _LOOKS_LIKE_NOTEBOOKS.match(line):
+            continue
+        found = _NOTEBOOKS_LINE.fullmatch(line)
+        try:
+            patterns = notebook_patterns(found[1]) if found and number == 1 else None
+        except InvalidPatternError:
+            patterns = None
+        if patterns is None:
+            return Problem(
+                "central-key-malformed",
+                f"Line {number} of {path}/{user} is no list of notebooks, so its keys enter none: make it the first line, "
+                "like `# notebooks: team-a-* box-7`, with letters, digits, hyphens, * and ? in each name.",
+            )
+        if not patterns.match(notebook):
+            return Problem(
+                "central-key-not-here",
+                f"The first line of {path}/{user} does not list {notebook}, so the keys of {user} do not enter it: "
+                f"an admin adds it there, or take {user} out of the notebook's tag.",
+            )
+    return None
+
+
+def _central_keys(user: str, text: str, path: str) -> tuple[tuple[str, ...], list[Problem]]:
+    keys: list[str] = []
+    malformed: list[Problem] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            key = central_key(line)
+        except InvalidKeyError as reason:
+            malformed.append(Problem("central-key-malformed", f"Line {number} of {path}/{user} is left out: {reason}."))
+        else:
+            keys.append(" ".join(filter(None, (key.options, key.material, user))))
+    return tuple(dict.fromkeys(keys)), malformed
 
 
 def option_names(options: str) -> list[tuple[str, bool]]:

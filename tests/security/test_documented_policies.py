@@ -1,0 +1,105 @@
+"""The policies of docs/permissions.md do what the page says, as IAM evaluates them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from granted import evaluator
+from stack import ACCOUNT, PROJECT
+
+PAGE = (PROJECT / "docs" / "permissions.md").read_text("utf-8")
+POLICIES: dict[str, dict[str, Any]] = {
+    policy["Statement"][0]["Sid"]: policy
+    for text in re.findall(r"```json\n(.+?)```", PAGE, re.DOTALL)
+    if (policy := json.loads(text.replace("ACCOUNT", ACCOUNT)))
+}
+OURS, OTHERS = "team-a-7", "team-b-1"
+ALL = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+
+
+def allows(*policies: dict[str, Any], action: str, notebook: str = OURS, tags: Any = (), **more: Any) -> bool:
+    """Whether the policies together allow a role `ana` the action. tags: as given; keys alone for those taken away."""
+    resource = more.pop("resource", f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:notebook-instance/{notebook}")
+    context: dict[str, Any] = {"aws:tagkeys": list(tags)} if tags else {}
+    if isinstance(tags, dict):
+        context |= {f"aws:requesttag/{key.lower()}": value for key, value in tags.items()}
+    iam = evaluator()
+    asked = iam.EvalContext(
+        principal_arn=more.get("principal", f"arn:aws:iam::{ACCOUNT}:role/ana"),
+        principal_type="AssumedRole",
+        principal_account=ACCOUNT,
+        action=action,
+        resource_arn=resource,
+        region="us-east-1",
+        service_context=context | more.get("context", {}),
+    )
+    return bool(iam.evaluate(asked, [iam.parse_policy_document(policy) for policy in policies]).decision == "Allow")
+
+
+@pytest.mark.parametrize(
+    ("action", "notebook", "tags", "allowed"),
+    [
+        ("sagemaker:AddTags", OURS, {"ssh": "ngrok"}, True),
+        ("sagemaker:AddTags", OURS, {"ssh": "off"}, True),
+        ("sagemaker:AddTags", OURS, {"ssh": "ngrok", "ssh-until": "2030-01-01T00:00Z"}, True),
+        ("sagemaker:AddTags", OTHERS, {"ssh": "ngrok"}, False),
+        ("sagemaker:AddTags", OURS, {"ssh": "anything"}, False),
+        ("sagemaker:AddTags", OURS, {"ssh-until": "2030-01-01T00:00Z"}, False),
+        ("sagemaker:AddTags", OURS, {"ssh": "ngrok", "ssh-users": "eve"}, False),
+        ("sagemaker:AddTags", OURS, {"ssh": "ngrok", "ssh-restart": "now"}, False),
+        ("sagemaker:AddTags", OURS, {"ssh-wake": "yes"}, False),
+        ("sagemaker:DeleteTags", OURS, ["ssh"], True),
+        ("sagemaker:DeleteTags", OURS, ["ssh-until"], False),
+        ("sagemaker:DeleteTags", OURS, ["ssh", "ssh-until"], False),
+        ("sagemaker:DeleteTags", OTHERS, ["ssh"], False),
+        ("sagemaker:ListTags", OURS, (), True),
+        ("sagemaker:StopNotebookInstance", OURS, (), False),
+    ],
+)
+def test_a_tagger_turns_on_and_off_and_nothing_else(action: str, notebook: str, tags: Any, allowed: bool) -> None:
+    assert allows(POLICIES["TurnOnAndOff"], action=action, notebook=notebook, tags=tags) is allowed
+
+
+@pytest.mark.parametrize(
+    ("tags", "allowed"),
+    [
+        ({"ssh-users": "ana"}, True),
+        ({"ssh-users": "eve"}, False),
+        ({"ssh-users": "ana eve"}, False),
+        ({"ssh-users": "ana", "ssh-restart": "now"}, False),
+    ],
+)
+def test_who_admits_oneself_admits_nobody_else(tags: dict[str, str], allowed: bool) -> None:
+    policy = json.loads(json.dumps(POLICIES["AdmitMyself"]).replace("${aws:PrincipalTag/ssh-user}", "ana"))
+    assert allows(policy, action="sagemaker:AddTags", tags=tags) is allowed
+
+
+@pytest.mark.parametrize("action", ["sagemaker:AddTags", "sagemaker:DeleteTags", "sagemaker:CreateNotebookInstance"])
+@pytest.mark.parametrize("key", ["ssh-users", "ssh-restart", "ssh-wake", "ssh-until", "ssh", "team"])
+@pytest.mark.parametrize("role", ["ana", "ssh-admins"])
+def test_the_guard_keeps_what_admits_to_one_role(action: str, key: str, role: str) -> None:
+    principal = f"arn:aws:iam::{ACCOUNT}:role/{role}"
+    allowed = allows(
+        ALL,
+        POLICIES["OnlySshAdminsAdmit"],
+        action=action,
+        tags=[key, "Name"],
+        principal=principal,
+        context={"aws:principalarn": principal},
+    )
+    assert allowed is (role == "ssh-admins" or key in ("ssh", "team"))
+
+
+def test_every_policy_of_the_page_is_judged_here() -> None:
+    judged = re.findall(r'POLICIES\["(\w+)"\]', (PROJECT / "tests/security/test_documented_policies.py").read_text())
+    assert set(POLICIES) == set(judged)
+
+
+def test_every_key_that_users_write_is_told_of() -> None:
+    from notebook_ssh.model.spec import spec_tag_keys
+
+    rows = set(re.findall(r"^\| `(ssh[a-z-]*)` \|", PAGE, re.MULTILINE))
+    assert rows == set(spec_tag_keys("ssh"))
