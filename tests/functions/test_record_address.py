@@ -395,3 +395,28 @@ def test_off_reads_no_secret(world: World) -> None:
     world.since()
     assert world.report({"sequence": 6}).json["mode"] == "off"
     assert not {"GetParametersByPath", "GetSecretValue"} & set(world.since())
+
+
+TEAMS = '{"tokens": [{"notebooks": "team-*", "roles": "Team*", "token": "2team"}, {"roles": "demo-role", "token": "2demo"}]}'
+
+
+@pytest.mark.xfail(strict=True, reason="one token goes to every role")
+@pytest.mark.parametrize(
+    ("secret", "token", "problem"),
+    [
+        (TEAMS, "2demo", None),
+        (TEAMS.replace("demo-role", "other-*"), None, "ngrok-token-not-granted"),
+        (TEAMS.replace("roles", "role"), None, "ngrok-token-invalid"),
+        ("put your ngrok token here", None, "ngrok-token-invalid"),
+        ("2abc_DEF", "2abc_DEF", None),
+    ],
+)
+def test_a_session_of_a_role_gets_the_token_that_its_role_matches(
+    world: World, secret: str, token: str | None, problem: str | None
+) -> None:
+    world.token(secret)
+    world.knows(a_record())
+    said = world.report().json
+    assert said["ngrok"].get("token") == token
+    assert (said["problem"] and said["problem"]["code"]) == problem
+    assert "2team" not in json.dumps(said)
