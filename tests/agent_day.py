@@ -46,7 +46,8 @@ from notebook_ssh.model.spec import Mode, parse_spec
 from notebook_ssh.model.stack import Bastion
 from notebook_ssh.reports.accept import Accepted, accept
 from notebook_ssh.reports.parse import read_report
-from notebook_ssh.reports.reply import Token, reply
+from notebook_ssh.reports.reply import reply
+from notebook_ssh.reports.tokens import Token
 
 BEGIN = 1_800_000_000
 MINUTE, HOUR = 60, 3_600

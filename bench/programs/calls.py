@@ -27,10 +27,10 @@ def main(function: str, times: str) -> None:
     handler = importlib.import_module(f"{function}.handler")
     if function == "record_address":
         from notebook_ssh.adapters import secrets
-        from notebook_ssh.reports.reply import Token
+        from notebook_ssh.adapters.secrets import Secret
 
         # As in a process that read the token less than a minute ago.
-        secrets.ngrok_token = lambda *_: Token("v1", "token")
+        secrets.ngrok_secret = lambda *_: Secret("v1", "token")
     for turn in range(int(times)):
         for _ in range(slowed):
             pass

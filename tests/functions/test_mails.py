@@ -74,7 +74,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
         monkeypatch.setattr(sweep_function, "time", clock)
         monkeypatch.setattr(sweep_function, "load_policy", lambda settings: TERMS)
         monkeypatch.setattr(sweep_controller.resource_tagging, "tagged_notebooks", world.tagged)
-        monkeypatch.setattr(secrets, "ngrok_token", lambda *_: None)
+        monkeypatch.setattr(secrets, "ngrok_secret", lambda *_: None)
         rules = [
             EventPattern(None, rule["EventPattern"])
             for rule in Stack().of_type("AWS::Events::Rule").values()

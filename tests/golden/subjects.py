@@ -29,7 +29,7 @@ from notebook_ssh.planning import (
     status_tags,
     teardown,
 )
-from notebook_ssh.reports import accept, parse, reply
+from notebook_ssh.reports import accept, parse, reply, tokens
 from notebook_ssh.triggers import events, requests
 
 BODY = b"echo the block\n"
@@ -98,7 +98,7 @@ def of_record(given: Mapping[str, Any]) -> Any:
             now,
             sync_seconds=sync,
             bastion=stack.bastion,
-            token=reply.Token(*given["token"]) if given["token"] else None,
+            token=tokens.Token(*given["token"]) if given["token"] else None,
             held_version=given["held_version"],
             keys=given["keys"],
             problem=given["problem"],

@@ -343,6 +343,10 @@ def operates(terminal: Terminal) -> None:
     terminal.type("operations.md", 'bash -c "$(output PutToken)"', answer="another token\n")
     secrets = terminal.client("secretsmanager")
     assert secrets.get_secret_value(SecretId=outputs["SecretArn"])["SecretString"] == "another token"
+    tokens = json.dumps({"tokens": [{"roles": "*", "token": terminal.variables["NGROK_TOKEN"]}]})
+    (terminal.folder / "tokens.json").write_text(tokens)
+    terminal.type("operations.md", "file://tokens.json")
+    assert secrets.get_secret_value(SecretId=outputs["SecretArn"])["SecretString"] == tokens
 
     new_key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(terminal.folder / "mario")]
     subprocess.run(new_key, check=True)

@@ -135,7 +135,7 @@ RECORDS = {
 @pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
 def test_every_answer_is_as_described(world: World, record: Any) -> None:
     world.knows(record)
-    world.patch.setattr("notebook_ssh.adapters.secrets.ngrok_token", lambda *_: None)
+    world.patch.setattr("notebook_ssh.adapters.secrets.ngrok_secret", lambda *_: None)
     for route in (path for method, path in ROUTES if method == "GET"):
         for name in ("demo", "unknown", "a_b"):
             assert_as_described(("GET", route), world.get(route, name))

@@ -19,7 +19,8 @@ from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.text import printable
 from notebook_ssh.reports.accept import Accepted, OutOfOrder, RoleMismatch, Unregistered, accept, role_of_caller
 from notebook_ssh.reports.parse import CLOCK_SKEW, MAX_BODY_BYTES, read_report
-from notebook_ssh.reports.reply import Token, reply
+from notebook_ssh.reports.reply import reply
+from notebook_ssh.reports.tokens import Token
 
 
 def read(**parts: Any) -> Report:

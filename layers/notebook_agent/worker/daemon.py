@@ -146,10 +146,14 @@ class Worker:
     def problem(self) -> Json | None:
         """Return the most important problem to report.
 
-        The stack stores reports, not its replies; so a problem with central keys in its reply is reported back to it.
+        The stack stores reports, not its replies; so a problem with central keys in its reply is reported back to it,
+        and why it has no ngrok token for this notebook.
         """
         found = [self.tunnel.problem, *self.problems.values()]
         stack = self.client.reply.get("problem") or {"code": ""}
+        refused = stack["code"] in ("ngrok-token-invalid", "ngrok-token-not-granted")
+        if refused and (self.tunnel.problem or ("",))[0] == "ngrok-token-missing":
+            found[0] = stack["code"], stack["message"]
         if stack["code"].startswith("central-key-"):
             found.append((stack["code"], stack["message"]))
         return next(({"code": each[0], "message": each[1]} for each in found if each), None)

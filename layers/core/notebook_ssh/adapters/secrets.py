@@ -1,18 +1,17 @@
-"""The ngrok token (Secrets Manager) and the central public keys (SSM parameters), each cached for at most a minute.
+"""The ngrok secret (Secrets Manager) and the central public keys (SSM parameters), each cached for at most a minute.
 
 A fleet that reports all the time therefore costs a few requests a minute, and a revoked key is gone soon after the
-next sync. The token is in the memory of the process only: in no log, no table and no error.
+next sync. Tokens are in the memory of the process only: in no log, no table and no error.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from notebook_ssh.adapters.clients import AWS_ERRORS, call, client, code_of
-from notebook_ssh.model.text import parse_json
-from notebook_ssh.reports.reply import Token
 
 MAX_AGE_S = 60
 """Most seconds for which a value is cached."""
@@ -21,20 +20,27 @@ MAX_AGE_SHARE = 5
 
 T = TypeVar("T")
 
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret's version and text. `repr` does not show the text."""
+
+    version: str
+    text: str = field(repr=False)
+
+
 _cache: dict[tuple[str, str], tuple[float, Any]] = {}
 """When each value was read (monotonic seconds), and the value."""
 
 
-def ngrok_token(secret: str, sync_seconds: int) -> Token | None:
-    """Return the token in a secret, or None when the secret has no value yet.
-
-    The value is the token itself, or JSON with a member `token` or `authtoken`.
+def ngrok_secret(secret: str, sync_seconds: int) -> Secret | None:
+    """Return the text and the version of a secret, or None when it has no value yet.
 
     secret: name or ARN. sync_seconds: the time between two reports of a notebook.
 
     Raises RetryableError when it cannot be read at present.
     """
-    return _cached(("secret", secret), sync_seconds, lambda: _read_token(secret))
+    return _cached(("secret", secret), sync_seconds, lambda: _read_secret(secret))
 
 
 def central_keys(path: str, sync_seconds: int) -> Mapping[str, str]:
@@ -60,7 +66,7 @@ def _cached(source: tuple[str, str], sync_seconds: int, read: Callable[[], T]) -
     return value
 
 
-def _read_token(secret: str) -> Token | None:
+def _read_secret(secret: str) -> Secret | None:
     try:
         response = call(client("secretsmanager").get_secret_value, SecretId=secret)
     except AWS_ERRORS as error:
@@ -68,18 +74,7 @@ def _read_token(secret: str) -> Token | None:
         if code_of(error) == "ResourceNotFoundException":
             return None
         raise error from None  # no chain: nothing about a secret appears in a stack trace
-    value = _token_in(response.get("SecretString", ""))
-    return Token(response["VersionId"], value) if value else None
-
-
-def _token_in(text: str) -> str:
-    """Return the token in a secret's text, or "". ngrok's tokens have no spaces; a placeholder sentence has."""
-    text = text.strip()
-    if text.startswith("{"):
-        members = parse_json(text)
-        value = (members.get("token") or members.get("authtoken") or "") if isinstance(members, dict) else ""
-        text = value.strip() if isinstance(value, str) else ""
-    return "" if any(not character.isprintable() or character.isspace() for character in text) else text
+    return Secret(response["VersionId"], response.get("SecretString", ""))
 
 
 def _read_keys(path: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from notebook_ssh.adapters import secrets, sqs
 from notebook_ssh.adapters.clients import AWS_ERRORS
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.controllers.agent_layer import agent_layer, worker_program
-from notebook_ssh.errors import RetryableError
+from notebook_ssh.errors import Problem, RetryableError
 from notebook_ssh.http_api.handling import (
     HttpError,
     Response,
@@ -33,7 +33,16 @@ from notebook_ssh.reports.accept import (
     role_of_caller,
 )
 from notebook_ssh.reports.parse import ParsedReport, read_report
-from notebook_ssh.reports.reply import missing_token, reply, reply_unregistered
+from notebook_ssh.reports.reply import reply, reply_unregistered
+from notebook_ssh.reports.tokens import (
+    InvalidSecretError,
+    Token,
+    invalid_secret,
+    missing_token,
+    not_granted,
+    parse_secret,
+    token_for,
+)
 from notebook_ssh.settings import Settings
 from notebook_ssh.triggers.requests import ReconcileNotebook, to_message
 
@@ -51,7 +60,7 @@ def respond(event: Mapping[str, Any], settings: Settings, now: int) -> Response:
     record = _store(name, role, parsed.report, settings, now)
     if record is None:
         return Response(json_text(reply_unregistered(name, now, settings.sync_seconds)))
-    return Response(json_text(_reply(record, parsed, settings, now)))
+    return Response(json_text(_reply(record, role, parsed, settings, now)))
 
 
 def _role(event: Mapping[str, Any]) -> str:
@@ -121,15 +130,12 @@ def _request_status_update(old: Record, new: Record, settings: Settings, now: in
         logger.exception("no reconciliation was requested for the new status of %s", new.name)
 
 
-def _reply(record: Record, parsed: ParsedReport, settings: Settings, now: int) -> dict[str, Any]:
+def _reply(record: Record, role: str, parsed: ParsedReport, settings: Settings, now: int) -> dict[str, Any]:
     mode = record.spec.effective_mode(now)
-    pace = settings.sync_seconds
-    token = secrets.ngrok_token(settings.ngrok_secret, pace) if mode is Mode.NGROK else None
+    token, problem = _token(record.name, role, settings) if mode is Mode.NGROK else (None, None)
     users = record.spec.users if mode is not Mode.OFF else ()
-    keys = admitted(
-        users, secrets.central_keys(settings.keys_path, pace) if users else {}, settings.keys_path, record.name
-    )
-    problem = missing_token(settings.ngrok_secret) if mode is Mode.NGROK and token is None else keys.problem
+    texts = secrets.central_keys(settings.keys_path, settings.sync_seconds) if users else {}
+    keys = admitted(users, texts, settings.keys_path, record.name)
     return reply(
         record,
         now,
@@ -138,6 +144,19 @@ def _reply(record: Record, parsed: ParsedReport, settings: Settings, now: int) -
         token=token,
         held_version=parsed.token_version,
         keys=keys.lines,
-        problem=problem,
+        problem=problem or keys.problem,
         worker=worker_program(agent_layer()) if parsed.wants_worker else None,
     )
+
+
+def _token(notebook: str, role: str, settings: Settings) -> tuple[Token | None, Problem | None]:
+    """Return the token that a session of `role` gets for the notebook; without one, why."""
+    secret = secrets.ngrok_secret(settings.ngrok_secret, settings.sync_seconds)
+    try:
+        tokens = parse_secret(secret.text, secret.version) if secret else None
+    except InvalidSecretError as reason:
+        return None, invalid_secret(settings.ngrok_secret, str(reason))
+    if tokens is None:
+        return None, missing_token(settings.ngrok_secret)
+    token = token_for(tokens, notebook, role)
+    return token, None if token else not_granted(notebook)

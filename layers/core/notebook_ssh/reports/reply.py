@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.record import Phase, Record
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.stack import Bastion
+from notebook_ssh.reports.tokens import Token
 
 FAST_SYNC_SECONDS = 15
 """Seconds between two reports until the connection works."""
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """The ngrok token and its version, both opaque. `repr` does not show the token."""
-
-    version: str
-    value: str
-
-    def __repr__(self) -> str:
-        return f"Token(version={self.version!r})"
 
 
 def reply(
@@ -40,7 +29,7 @@ def reply(
 ) -> dict[str, Any]:
     """Return what the agent on the notebook of `record` is to do at `now` (epoch seconds).
 
-    token: the ngrok token, or None when the stack has none. held_version: the version that the agent holds.
+    token: the ngrok token, or None when the stack has none for this notebook. held_version: the version that the agent holds.
     keys: public-key lines by user. problem: what the stack found wrong; the tags' problem goes first.
     worker: the text of the worker's program (model/worker_program.py), when the agent asked for it.
     """
@@ -71,15 +60,6 @@ def reply(
         problem = problem or (record.route.problem if record.route else None)
     reply["problem"] = {"code": problem.code, "message": problem.message} if problem else None
     return reply
-
-
-def missing_token(secret: str) -> Problem:
-    """Return the problem of a stack whose ngrok secret holds no token yet."""
-    return Problem(
-        "ngrok-token-missing",
-        "The stack has no ngrok token yet: copy it from https://dashboard.ngrok.com/get-started/your-authtoken, then run "
-        f"aws secretsmanager put-secret-value --secret-id '{secret}' --secret-string file://TOKEN_FILE",
-    )
 
 
 def reply_unregistered(name: str, now: int, sync_seconds: int) -> dict[str, Any]:
