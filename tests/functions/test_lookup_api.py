@@ -283,3 +283,32 @@ def test_too_much_for_one_answer_is_said(world: World) -> None:
     world.knows(a_record(report=a_report()))
     said = world.get("/ssh-config")
     assert (said.status, said.json["error"]) == (507, "too-many")
+
+
+# ---- what the whole account may ask for
+
+
+@pytest.mark.xfail(strict=True, reason="each list reads the whole table")
+def test_a_flood_of_lists_reads_the_table_once_in_ten_seconds(world: World) -> None:
+    world.knows(a_record(report=a_report()))
+    world.since()
+    for second in range(10):
+        world.now = NOW + second
+        for route in ROUTES_OF_ALL:
+            assert world.get(route).status == 200
+    assert world.since() == {"Query": 1}
+    world.now = NOW + 10
+    assert world.get("/notebooks").status == 200
+    assert world.since() == {"Query": 1}
+
+
+@pytest.mark.xfail(strict=True, reason="each list reads the whole table")
+def test_a_kept_list_still_tells_the_status_of_this_moment(world: World) -> None:
+    report = a_report(received_at=NOW - 760, connected_since=NOW - 900)  # silent after 755 seconds
+    world.now = NOW - 8
+    world.knows(a_record(report=report))
+    assert world.get("/notebooks").json[0]["status"] == "connected"
+    world.since()
+    world.now = NOW
+    assert world.get("/notebooks").json[0]["status"] == "stale"
+    assert not world.since()

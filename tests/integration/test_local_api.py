@@ -103,3 +103,17 @@ def wished(world: World) -> str:
     world.tag(name, ssh="ngrok")
     processes.wait_until(f"{STACK} knows {name}", lambda: world.curl(f"/notebooks/{name}").status == 200, 60)
     return name
+
+
+@pytest.mark.xfail(strict=True, reason="a flood of lists is answered, and starves the lookups")
+def test_a_flood_of_lists_is_refused_and_leaves_single_lookups_alone(world: World) -> None:
+    keys = world.make_user("flooder")
+    lists = [http_code(world, f"/{path}", keys) for _ in range(16) for path in ("notebooks", "ssh-config", "known-hosts")]
+    single = [http_code(world, "/notebooks/there-is-no-such-notebook", keys) for _ in range(8)]
+    assert lists.count(429) > len(lists) // 2
+    assert set(lists) <= {200, 429}
+    assert set(single) == {404}
+
+
+def http_code(world: World, path: str, keys: dict[str, str]) -> int:
+    return int(world.curl(path, keys).status)
