@@ -20,6 +20,7 @@ from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.codec import encode_report
 from notebook_ssh.adapters.table import NOTEBOOK, Table
+from notebook_ssh.controllers import lookup
 from notebook_ssh.model.record import Record, Report
 from record_address import handler as record_address
 from start_notebook import handler as start_notebook
@@ -131,6 +132,7 @@ def api_world(patch: pytest.MonkeyPatch) -> Iterator[World]:
     }.items():
         patch.setenv(name, value)
     secrets.forget()
+    lookup.forget()
     with mock_aws():
         client("dynamodb").create_table(
             TableName="records",

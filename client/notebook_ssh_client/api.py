@@ -151,6 +151,8 @@ def _api_error(status: int, body: bytes) -> ApiError:
     fields = content if isinstance(content, dict) else {}
     # API Gateway's own responses have {"message": …} or, in one case, {"Message": …}; the stack's also have "error".
     message = str(fields.get("message") or fields.get("Message") or f"status {status}")
+    if fields.get("policy"):
+        message = f"{message.rstrip('.')}; the policy for users is {fields['policy']}"
     return ApiError(status, str(fields.get("error", "")), message)
 
 

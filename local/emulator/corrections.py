@@ -39,6 +39,17 @@ def keep_resource_policies() -> None:
     apigateway_v1._import_rest_api = with_policy
 
 
+def read_method_paths() -> None:
+    """Read the path of a method's settings as CloudFormation writes it: ~1 for a slash (`MethodSetting`, `ResourcePath`)."""
+    settings_of = provisioners._apigw_method_settings
+
+    def with_slashes(raw: Any) -> Any:
+        found = settings_of(raw)
+        return {path.replace("/~1", "/").replace("~1", "/"): setting for path, setting in found.items()}
+
+    provisioners._apigw_method_settings = with_slashes
+
+
 def keep_table_settings() -> None:
     """Keep a table's time to live and point-in-time recovery, and let items expire soon after their time."""
     make = provisioners._RESOURCE_HANDLERS["AWS::DynamoDB::Table"]["create"]

@@ -153,6 +153,7 @@ def main() -> None:
     app.SERVICE_HANDLERS["ec2"] = access.with_tag_check(moto_services.moto_handler("ec2"))
     corrections.route_sagemaker()
     corrections.keep_resource_policies()
+    corrections.read_method_paths()
     corrections.keep_table_settings()
     corrections.accept_what_is_only_shown()
     corrections.lift_limits()

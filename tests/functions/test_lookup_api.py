@@ -288,7 +288,6 @@ def test_too_much_for_one_answer_is_said(world: World) -> None:
 # ---- what the whole account may ask for
 
 
-@pytest.mark.xfail(strict=True, reason="each list reads the whole table")
 def test_a_flood_of_lists_reads_the_table_once_in_ten_seconds(world: World) -> None:
     world.knows(a_record(report=a_report()))
     world.since()
@@ -302,7 +301,6 @@ def test_a_flood_of_lists_reads_the_table_once_in_ten_seconds(world: World) -> N
     assert world.since() == {"Query": 1}
 
 
-@pytest.mark.xfail(strict=True, reason="each list reads the whole table")
 def test_a_kept_list_still_tells_the_status_of_this_moment(world: World) -> None:
     report = a_report(received_at=NOW - 760, connected_since=NOW - 900)  # silent after 755 seconds
     world.now = NOW - 8

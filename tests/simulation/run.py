@@ -37,7 +37,7 @@ from simulation.workers import Baton, Worker
 from lookup_api import handler as lookup_function
 from notebook_ssh.adapters import clients, sagemaker, secrets
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.controllers import mails, requests
+from notebook_ssh.controllers import lookup, mails, requests
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.managed_block import Block, fingerprint
 from notebook_ssh.planning.observation import BlockPolicy
@@ -730,6 +730,7 @@ def bound(run: Run) -> Iterator[None]:
         enter(redirect_stdout(_Nowhere()))  # metrics are printed
         enter(patch.object(Logger, "exception", run.unforeseen))
         secrets.forget()
+        lookup.forget()
         requests.forget()
         logging.disable(logging.CRITICAL)
         stack.callback(logging.disable, logging.NOTSET)

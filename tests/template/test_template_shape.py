@@ -163,12 +163,10 @@ def test_who_may_look_up_start_and_report_can_be_narrowed_apart() -> None:
     policy = policy_of_the_api(Stack(LookupPrincipals=people, StartPrincipals=wakers, ReportPrincipals=several))
     allowed = {name: policy[name]["Condition"]["StringLike"]["aws:PrincipalArn"] for name in policy}
     assert allowed == {"LookUp": [people], "Start": [wakers], "Report": [notebooks, people]}
-    assert policy["LookUp"]["Resource"] == "execute-api:/v1/GET/*"
     assert policy["Report"]["Resource"] == "execute-api:/v1/POST/notebooks/*/report"
     assert policy["Start"]["Resource"] == "execute-api:/v1/POST/notebooks/*/start"
 
 
-@pytest.mark.xfail(strict=True, reason="one statement admits to every GET, whatever it is")
 def test_every_route_is_named_by_a_statement_and_no_other() -> None:
     stack = Stack()
     named = [
@@ -181,7 +179,6 @@ def test_every_route_is_named_by_a_statement_and_no_other() -> None:
     )
 
 
-@pytest.mark.xfail(strict=True, reason="a flood of lists is limited as everything else is")
 def test_the_lists_together_are_limited_to_two_a_second() -> None:
     (stage,) = Stack().of_type("AWS::ApiGateway::Stage").values()
     limits = {each["ResourcePath"]: each for each in stage["MethodSettings"]}
@@ -191,7 +188,6 @@ def test_the_lists_together_are_limited_to_two_a_second() -> None:
     assert limits["/*"]["ThrottlingRateLimit"] >= 100
 
 
-@pytest.mark.xfail(strict=True, reason="nothing names a policy for users of an account that narrows who may look up")
 def test_users_have_a_policy_that_outputs_and_refusals_name() -> None:
     stack = Stack(LookupPrincipals="arn:aws:iam::111122223333:role/nobody")
     statements = stack.of_type("AWS::IAM::ManagedPolicy")["NotebookSshUser"]["PolicyDocument"]["Statement"]
@@ -358,7 +354,7 @@ def test_each_role_may_use_the_key_for_what_it_reads_and_writes_and_for_nothing_
         "RecordAddress": table | queues | {("kms:Decrypt", "secretsmanager")},
         "": set(),  # the schedule's role
     }
-    assert set(Stack().of_type("AWS::IAM::ManagedPolicy")) == {"StartNotebookPolicy"}
+    assert set(Stack().of_type("AWS::IAM::ManagedPolicy")) == {"StartNotebookPolicy", "NotebookSshUser"}
     for role in Stack().of_type("AWS::IAM::Role").values():
         assert role.get("ManagedPolicyArns", []) in ([], ["<StartNotebookPolicy>"])
 

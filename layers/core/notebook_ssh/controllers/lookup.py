@@ -15,6 +15,17 @@ from notebook_ssh.settings import Settings
 
 Event = Mapping[str, Any]
 
+LIST_MAX_AGE_S = 10
+"""Seconds for which the records of all notebooks are kept: any principal of the account may ask for them at any rate."""
+
+_fleets: dict[str, tuple[int, tuple[Record, ...]]] = {}
+"""By table, when its records were read (epoch seconds), and the fields of them that a list shows."""
+
+
+def forget() -> None:
+    """Empty what this process keeps, for tests."""
+    _fleets.clear()
+
 
 def respond(event: Event, settings: Settings, now: int) -> Response:
     """The response to a GET request at `now` (epoch seconds). Raises HttpError for what is not served."""
@@ -25,8 +36,7 @@ def respond(event: Event, settings: Settings, now: int) -> Response:
 
 
 def _list(event: Event, settings: Settings, now: int) -> Response:
-    records = Table(settings.table).records(only=STATUS, on_unreadable=_log_unreadable)
-    entries = [views.list_entry(record, now, settings) for record in records]
+    entries = [views.list_entry(record, now, settings) for record in _fleet(settings, now)]
     return Response(json_text(entries))
 
 
@@ -107,10 +117,20 @@ def _connection(event: Event, settings: Settings, now: int) -> Connection:
 
 
 def _connections(settings: Settings, now: int) -> Iterator[Connection]:
-    for record in Table(settings.table).records(only=(*STATUS, "report.host_keys"), on_unreadable=_log_unreadable):
+    for record in _fleet(settings, now):
         connection = views.connection_for(record, now, settings)
         if connection:
             yield connection
+
+
+def _fleet(settings: Settings, now: int) -> tuple[Record, ...]:
+    """Return the record of each notebook, at most LIST_MAX_AGE_S old. Statuses are computed for `now` in any case."""
+    read_at, records = _fleets.get(settings.table, (0, ()))
+    if not 0 <= now - read_at < LIST_MAX_AGE_S:
+        fields = (*STATUS, "report.host_keys")
+        records = tuple(Table(settings.table).records(only=fields, on_unreadable=_log_unreadable))
+        _fleets[settings.table] = now, records
+    return records
 
 
 def _log_unreadable(error: Exception) -> None:
