@@ -103,6 +103,17 @@ def test_every_exception_is_needed() -> None:
 
 
 @pytest.mark.parametrize("options", OPTIONS)
+def test_a_service_acts_for_this_stack_or_account_alone(options: str) -> None:
+    """Lambda passes no source when it assumes a role; any other service could act for another account (confused deputy)."""
+    for name, statement in statements(options):
+        service = statement["Principal"].get("Service") if isinstance(statement.get("Principal"), dict) else None
+        if service is None or service == "lambda.amazonaws.com":
+            continue
+        named = {key.lower() for operator in statement.get("Condition", {}).values() for key in operator}
+        assert named & {"aws:sourcearn", "aws:sourceaccount"}, name
+
+
+@pytest.mark.parametrize("options", OPTIONS)
 def test_every_policy_of_the_stack_is_among_them(options: str) -> None:
     """Whatever says `Effect` somewhere is linted."""
     text = json.dumps(stack(options).resources)
