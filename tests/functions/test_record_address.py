@@ -17,7 +17,7 @@ from builders import HOST_KEY, NOW, RSA_KEY, a_body, a_record, a_report
 from notebook_ssh.adapters import secrets
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.controllers.agent_layer import worker_program
-from notebook_ssh.model.record import BastionRoute, Phase
+from notebook_ssh.model.record import BastionRoute, Phase, Record
 from notebook_ssh.model.spec import Mode, NotebookSpec
 
 MARIO = NotebookSpec(mode=Mode.NGROK, users=("mario",))
@@ -183,7 +183,6 @@ def test_only_the_notebooks_own_role_may_report(world: World, arn: str | None, e
     assert unchanged(world)
 
 
-@pytest.mark.xfail(strict=True, reason="the refusal names the notebook's role")
 @pytest.mark.parametrize("record", [a_record(role="the-notebooks-own-role"), a_record(role="")])
 def test_a_refusal_names_no_role_but_the_callers_own(world: World, record: Record) -> None:
     world.knows(record)

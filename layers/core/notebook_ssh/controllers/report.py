@@ -86,11 +86,11 @@ def _store(name: str, role: str, report: Report, settings: Settings, now: int) -
         match accept(known.record, role, report):
             case Unregistered():
                 return None
-            case RoleMismatch(expected):
+            case RoleMismatch():
                 raise HttpError(
                     403,
                     "other-role",
-                    f"{name} reports with its execution role {expected or '(not known yet)'}, and not with {role}.",
+                    f"{name} reports with its execution role alone, and this caller has assumed {role}.",
                 )
             case OutOfOrder(newest):
                 raise HttpError(
