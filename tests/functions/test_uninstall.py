@@ -97,7 +97,7 @@ def test_afterwards_nobody_puts_anything_back(world: World, bench: Bench) -> Non
     world.settle()
     assert world.on_start("team") == OWNERS
     assert world.table.record("box") is None
-    bench.ask("Create")
+    bench.ask("Update")
     world.look("box")
     world.settle()
     assert world.has_block("team")
@@ -249,3 +249,41 @@ def test_rules_of_ours_go_and_others_stay(world: World, bench: Bench) -> None:
     assert bench.ask("Delete")["Status"] == "SUCCESS"
     rules = ec2.describe_security_group_rules(Filters=[{"Name": "group-id", "Values": [group]}])["SecurityGroupRules"]
     assert sorted(rule["FromPort"] for rule in rules if not rule["IsEgress"]) == [23, 24]
+
+
+@pytest.mark.xfail(strict=True, reason="the clean-up writes with a role that may be seconds old")
+def test_on_create_nothing_is_asked_of_aws(world: World, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function's role is seconds old then, and may be refused (IAM is eventually consistent)."""
+    denied(monkeypatch, float("inf"), world)
+    assert bench.ask("Create")["Status"] == "SUCCESS"
+
+
+@pytest.mark.xfail(strict=True, reason="the clean-up writes with a role that may be seconds old")
+@pytest.mark.parametrize("request_type", ["Update", "Delete"])
+def test_a_role_that_is_refused_for_now_is_given_a_minute(
+    world: World, bench: Bench, monkeypatch: pytest.MonkeyPatch, request_type: str
+) -> None:
+    denied(monkeypatch, world.now + 50, world)
+    assert bench.ask(request_type)["Status"] == "SUCCESS"
+
+
+@pytest.mark.xfail(strict=True, reason="the clean-up writes with a role that may be seconds old")
+def test_a_role_that_is_refused_for_longer_is_told(world: World, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = world.now
+    denied(monkeypatch, float("inf"), world)
+    answer = bench.ask("Update")
+    assert answer["Status"] == "FAILED"
+    assert "AccessDenied" in answer["Reason"]
+    assert 60 <= world.now - began < 80
+
+
+def denied(monkeypatch: pytest.MonkeyPatch, until: float, world: World) -> None:
+    """Let every write of the table be refused until then."""
+    update = client("dynamodb").update_item
+
+    def refuse(**given: Any) -> Any:
+        if world.now < until:
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "not authorized"}}, "UpdateItem")
+        return update(**given)
+
+    monkeypatch.setattr(client("dynamodb"), "update_item", refuse)
