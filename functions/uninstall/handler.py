@@ -1,6 +1,6 @@
 """Lambda: CloudFormation's custom resource, for the end of the stack. It undoes everything, and reports what it could not.
 
-On Create and Update it only lets the other functions write. On Delete it stops them, restores every script byte for byte,
+On Create it does nothing, on Update it only lets the other functions write. On Delete it stops them, restores every script byte for byte,
 detaches what the stack attached, removes status tags and records, and revokes the stack's rules. Each step is complete in
 itself and found done when it is retried: a deletion that failed goes on where it was.
 """

@@ -251,14 +251,12 @@ def test_rules_of_ours_go_and_others_stay(world: World, bench: Bench) -> None:
     assert sorted(rule["FromPort"] for rule in rules if not rule["IsEgress"]) == [23, 24]
 
 
-@pytest.mark.xfail(strict=True, reason="the clean-up writes with a role that may be seconds old")
 def test_on_create_nothing_is_asked_of_aws(world: World, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The function's role is seconds old then, and may be refused (IAM is eventually consistent)."""
     denied(monkeypatch, float("inf"), world)
     assert bench.ask("Create")["Status"] == "SUCCESS"
 
 
-@pytest.mark.xfail(strict=True, reason="the clean-up writes with a role that may be seconds old")
 @pytest.mark.parametrize("request_type", ["Update", "Delete"])
 def test_a_role_that_is_refused_for_now_is_given_a_minute(
     world: World, bench: Bench, monkeypatch: pytest.MonkeyPatch, request_type: str
@@ -267,7 +265,6 @@ def test_a_role_that_is_refused_for_now_is_given_a_minute(
     assert bench.ask(request_type)["Status"] == "SUCCESS"
 
 
-@pytest.mark.xfail(strict=True, reason="the clean-up writes with a role that may be seconds old")
 def test_a_role_that_is_refused_for_longer_is_told(world: World, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     began = world.now
     denied(monkeypatch, float("inf"), world)

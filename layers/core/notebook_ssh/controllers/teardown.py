@@ -16,6 +16,7 @@ from notebook_ssh.controllers.apply import apply
 from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.controllers.exclusive import carry_out
 from notebook_ssh.controllers.observe import observe_lifecycle_config
+from notebook_ssh.controllers.patience import while_role_is_new
 from notebook_ssh.errors import NotFoundError, Problem, RetryableError
 from notebook_ssh.model.network import Ec2Query
 from notebook_ssh.model.record import Record
@@ -56,11 +57,16 @@ class TeardownResult:
 
 
 def run(request: str, deps: Dependencies) -> TeardownResult:
-    """Serve CloudFormation's request: `Delete` undoes everything; any other lets the stack's functions write again."""
-    if request != "Delete":
-        deps.slots.cancel_teardown()
+    """Serve CloudFormation's request: `Delete` undoes everything, `Update` lets the stack's functions write again.
+
+    `Create` does nothing: there is nothing to undo, and a refusal of the new role would roll the deployment back.
+    """
+    if request == "Create":
         return TeardownResult()
-    deps.slots.begin_teardown()
+    if request != "Delete":
+        while_role_is_new(deps.slots.cancel_teardown, deps.slots)
+        return TeardownResult()
+    while_role_is_new(deps.slots.begin_teardown, deps.slots)
     return tear_down(deps)
 
 
