@@ -22,6 +22,7 @@ from notebook_ssh.controllers.block_policy import load_policy
 from notebook_ssh.errors import InvalidStateError, Problem, RetryableError
 from notebook_ssh.model.record import Network, NotebookState, Record, Restart, RestartStep
 from notebook_ssh.model.spec import Mode, NotebookSpec
+from notebook_ssh.model.status import status_key, status_of
 from notebook_ssh.planning.script import EMPTY_SCRIPT
 from notebook_ssh.settings import read_settings
 
@@ -642,6 +643,20 @@ def test_the_record_of_an_untagged_notebook_says_off_for_a_day(world: World) -> 
     assert "expires" not in (world.table.item("notebook", "box") or {})
 
 
+def answering(world: World, **changes: Any) -> None:
+    """Let SageMaker answer with `changes` about the notebook `box`."""
+    answer = sagemaker.call
+
+    def changed(call: Callable[..., Any], **given: Any) -> Any:
+        told = answer(call, **given)
+        for line in (told, *told.get("NotebookInstances", ())):
+            if line.get("NotebookInstanceName") == "box":
+                line |= changes
+        return told
+
+    world.patch.setattr(sagemaker, "call", changed)
+
+
 def test_a_status_that_sagemaker_adds_one_day_stops_nobody_and_is_left_alone(world: World) -> None:
     """Nothing is attached, stopped or started in it, and the others of a list are read on."""
     assert NotebookState("Resuming") is NotebookState.UPDATING
@@ -649,19 +664,56 @@ def test_a_status_that_sagemaker_adds_one_day_stops_nobody_and_is_left_alone(wor
     world.notebook("box", "team", ssh="ngrok")
     world.notebook("other")
     world.settle()
-    answer = sagemaker.call
-
-    def resuming(call: Callable[..., Any], **given: Any) -> Any:
-        told = answer(call, **given)
-        for line in (told, *told.get("NotebookInstances", ())):
-            if line.get("NotebookInstanceName") == "box":
-                line["NotebookInstanceStatus"] = "Resuming"
-        return told
-
-    world.patch.setattr(sagemaker, "call", resuming)
+    answering(world, NotebookInstanceStatus="Resuming")
     world.calls.clear()
     assert {line.name: line.state for line in sagemaker.list_notebooks()}["box"] is NotebookState.UPDATING
     world.untag("box")
     world.settle()
     assert world.on_start("team") == OWNERS
     assert not {"start_notebook_instance", "stop_notebook_instance"} & world.calls.keys()
+
+
+@pytest.mark.xfail(strict=True, reason="a word that is not known counts as Updating, which is taken for stopped")
+@pytest.mark.parametrize("word", ["PendingMaintenance", "InMaintenance", "Resuming"])
+def test_a_run_goes_on_through_a_state_that_does_not_say(world: World, word: str) -> None:
+    world.lifecycle_config("team")
+    world.notebook("box", "team", ssh="ngrok")
+    world.settle()
+    began = world.record("box").started_at
+    assert began
+    answer = sagemaker.call
+    for state in (word, "InService"):
+        later = datetime.fromtimestamp(world.now + 1, UTC)
+        answering(world, NotebookInstanceStatus=state, LastModifiedTime=later)
+        world.look("box")
+        world.settle()
+        assert (str(world.record("box").state), world.record("box").started_at) == (state, began)
+        world.patch.setattr(sagemaker, "call", answer)
+        world.now += 60
+
+
+@pytest.mark.parametrize(
+    ("platform", "status"),
+    [
+        pytest.param(
+            *("notebook-al2-v3", "error: platform-unsupported"),
+            marks=pytest.mark.xfail(strict=True, reason="a notebook on an unsupported platform is silent"),
+        ),
+        ("notebook-al2023-v1", "pending-restart"),
+        ("notebook-al2023-v2", "pending-restart"),
+        ("notebook-al2027-v1", "pending-restart"),
+    ],
+)
+def test_a_platform_that_has_no_agent_is_told_and_never_stopped(world: World, platform: str, status: str) -> None:
+    """AWS does not start it again."""
+    world.lifecycle_config("team")
+    answering(world, PlatformIdentifier=platform)
+    world.notebook("box", "team", ssh="ngrok")
+    world.settle()
+    assert status_key(status_of(world.record("box"), world.now, 300)) == status
+    supported = status == "pending-restart"
+    world.tag("box", ssh_restart="now")
+    world.calls.clear()
+    world.settle()
+    assert bool(world.calls["stop_notebook_instance"]) is supported
+    assert "ssh-restart" not in world.tags("box")

@@ -189,7 +189,7 @@ def nothing_runs(world: World, known: str) -> Any:
     before = meter.runs("lookup-api"), meter.runs("start-notebook"), meter.item(known)
     yield
     assert (meter.runs("lookup-api"), meter.runs("start-notebook"), meter.item(known)) == before
-    assert world.curl("/notebooks").status == 200
+    assert world.curl(f"/notebooks/{known}").status == 200
     assert meter.runs("lookup-api") == before[0] + 1
 
 
