@@ -71,6 +71,7 @@ RECORDS = {
         planned=("attach better-sagemaker",),
         status_tags_at=MOMENT + 600,
         notified_status="error:config-not-shell",
+        unsupported_platform="notebook-al2-v3",
         mails=Mails(sent_at=1780000610, held=2, digest_at=1780000620),
         spec_changed_at=MOMENT + 700,
         first_connected=True,
@@ -245,9 +246,15 @@ def test_an_unknown_value_makes_the_record_unreadable_and_is_named(attribute: st
     assert (refused.value.record, refused.value.attribute.startswith(attribute)) == ("Churn-Model", True)
 
 
-def test_an_unknown_state_of_sagemaker_is_read_as_updating() -> None:
+def test_an_unknown_state_of_sagemaker_is_kept_as_it_is() -> None:
     item = item_of(ITEMS[FULL]) | {"state": "Hibernating"}
-    assert codec.decode_record(item).state is NotebookState.UPDATING
+    record = codec.decode_record(item)
+    assert (str(record.state), record.state.is_known, record.state in set(NotebookState)) == (
+        "Hibernating",
+        False,
+        False,
+    )
+    assert codec.encode_record(record)["state"] == "Hibernating"
 
 
 def test_an_unreadable_record_hides_no_other_and_is_not_hidden(world: World) -> None:

@@ -405,7 +405,6 @@ def test_every_record_has_every_answer(record: Record, now: int) -> None:
 # ---- words and platforms that SageMaker adds ---------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="a word that is not known counts as Updating, which is taken for stopped")
 @pytest.mark.parametrize("word", ["PendingMaintenance", "InMaintenance", "Hibernating"])
 def test_a_notebook_that_ran_is_taken_for_running_in_a_state_that_does_not_say(word: str) -> None:
     state = NotebookState(word)
@@ -418,14 +417,13 @@ def test_a_notebook_that_ran_is_taken_for_running_in_a_state_that_does_not_say(w
     assert word in status.message
 
 
-@pytest.mark.xfail(strict=True, reason="a notebook on an unsupported platform is silent, and nothing says why")
 @pytest.mark.parametrize("platform", ["notebook-al1-v1", "notebook-al2-v1", "notebook-al2-v3"])
 def test_a_platform_that_has_no_agent_is_named(platform: str) -> None:
-    status = status_of(a_record(platform=platform), NOW, 300)
+    status = status_of(a_record(unsupported_platform=platform), NOW, 300)
     assert (status.code, status.problem and status.problem.code) == (Code.ERROR, "platform-unsupported")
     assert platform in status.message
     assert "notebook-al2023" in status.message
     # If the agent reports all the same, its word counts.
-    assert status_of(a_record(platform=platform, report=a_report()), NOW, 300).code is Code.CONNECTED
-    off = a_record(platform=platform, spec=NotebookSpec())
+    assert status_of(a_record(unsupported_platform=platform, report=a_report()), NOW, 300).code is Code.CONNECTED
+    off = a_record(unsupported_platform=platform, spec=NotebookSpec())
     assert status_of(off, NOW, 300).code is Code.OFF

@@ -18,6 +18,7 @@ Stored names, where they differ from the field's name:
 |                         | `attached_config`  | `attached`       |
 |                         | `status_tags_at`   | `tagged_at`      |
 |                         | `notified_status`  | `notified`       |
+|                         | `unsupported_platform` | `platform`   |
 | `Network`               | `security_groups`  | `groups`         |
 | `LifecycleConfigRecord` | `name`             | `sk`, the key    |
 
@@ -264,6 +265,7 @@ _OBSERVED = (
     _Attribute("lifecycle_config", "config", _TEXT, None),
     _Attribute("block_since", "block_since", _NUMBER, None),
     _Attribute("network", "network", _part(_NETWORK), Network()),
+    _Attribute("unsupported_platform", "platform", _TEXT, ""),
     _Attribute("problem", "problem", _part(_PROBLEM), None),
     _Attribute("observed_hash", "hash", _TEXT, "", always=True),
     _Attribute("observed_at", "observed_at", _NUMBER, 0, always=True),

@@ -76,6 +76,7 @@ def describe_notebook(name: str) -> Notebook:
             security_groups=tuple(response.get("SecurityGroups") or ()),
             interface=response.get("NetworkInterfaceId"),
         ),
+        platform=response.get("PlatformIdentifier", ""),
     )
 
 

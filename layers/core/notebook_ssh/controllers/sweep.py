@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from aws_lambda_powertools import Logger
 
 from notebook_ssh.adapters import backups, metrics, resource_tagging, sagemaker, sqs
@@ -29,6 +31,7 @@ def sweep(settings: Settings, policy: BlockPolicy, now: int, correlation_id: str
     """
     table = Table(settings.table)
     fleet = read_fleet(settings.tag_key, table)
+    _log_unknown_states(fleet)
     requests = find_drift(
         fleet,
         settings.tag_key,
@@ -58,6 +61,15 @@ def read_fleet(tag_key: str, table: Table) -> Fleet:
         lifecycle_configs=tuple(sagemaker.list_lifecycle_configs()),
         tags=dict(resource_tagging.tagged_notebooks(tag_key)),
     )
+
+
+def _log_unknown_states(fleet: Fleet) -> None:
+    """Log each state that this version does not know: until it does, a notebook that ran counts as running."""
+    words = Counter(str(notebook.state) for notebook in fleet.notebooks if not notebook.state.is_known)
+    for word, count in sorted(words.items()):
+        logger.warning(
+            "SageMaker reports a state that this version does not know", extra={"state": word, "notebooks": count}
+        )
 
 
 def _log_unreadable(error: Exception) -> None:

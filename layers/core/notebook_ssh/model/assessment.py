@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model import problems
-from notebook_ssh.model.record import BastionRoute, NotebookState, Phase, Record, Report, predates_block
+from notebook_ssh.model.record import BastionRoute, NotebookState, Phase, Record, Report, is_running, predates_block
 from notebook_ssh.model.spec import Mode
 
 STARTING_SECONDS = 900
@@ -137,7 +137,7 @@ def report_of_this_run(record: Record) -> Report | None:
     if report is None or record.state in (NotebookState.STOPPING, NotebookState.DELETING):
         return None
     booted_from = began
-    if record.state in (NotebookState.IN_SERVICE, NotebookState.PENDING) and record.started_at is not None:
+    if is_running(record) and record.started_at is not None:
         began = booted_from = record.started_at
     if record.state is NotebookState.IN_SERVICE and began == record.state_since:
         # It was never observed Pending: only the time of readiness is known, and it booted before that.
@@ -165,9 +165,16 @@ def _condition(record: Record, report: Report | None, now: int, sync_seconds: in
         return Condition.EXPIRED, None
     if report:
         return _reported(record, report, now, sync_seconds)
-    if record.problem:
-        return Condition.NOT_RECONCILED, record.problem
+    if problem := _obstacle(record):
+        return Condition.NOT_RECONCILED, problem
     return _not_reported(record, now)
+
+
+def _obstacle(record: Record) -> Problem | None:
+    """Return what prevents an agent from ever reporting."""
+    if record.unsupported_platform:
+        return problems.platform_unsupported(record.name, record.unsupported_platform)
+    return record.problem
 
 
 def _reported(record: Record, report: Report, now: int, sync_seconds: int) -> tuple[Condition, Problem | None]:
@@ -211,6 +218,8 @@ def _not_reported(record: Record, now: int) -> tuple[Condition, Problem | None]:
     if condition := _STATE_CONDITIONS.get(record.state):
         failed = condition is Condition.NOTEBOOK_FAILED
         return condition, problems.notebook_failed(record.name) if failed else None
+    if record.state.may_run and not is_running(record):
+        return Condition.UPDATING, None
     if record.block_since is None and record.lifecycle_config is None:
         return Condition.NEEDS_STOP, None
     if not _started_with_block(record):

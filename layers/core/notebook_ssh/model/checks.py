@@ -97,8 +97,9 @@ def _tag(subject: _Subject) -> Check:
 
 def _configuration(subject: _Subject) -> Check:
     name, found, record = "configuration", subject.found, subject.found.record
-    if record.problem and problem_owner(record.problem, name) == name:
-        return _failed(name, record.problem)
+    problem = found.problem if found.condition is Condition.NOT_RECONCILED else record.problem
+    if problem and problem_owner(problem, name) == name:
+        return _failed(name, problem)
     if record.planned:
         plan = "; ".join(record.planned)
         remedy = "Deploy it with DryRun=false to have it done."

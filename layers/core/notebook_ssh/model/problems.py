@@ -19,6 +19,7 @@ REMEDIES = {
 """Remedies of problems whose message does not contain one. The message of any other code does."""
 
 PROBLEM_OWNER = {
+    "platform-unsupported": "configuration",
     "no-bastion": "rule",
     "bastion-gone": "rule",
     "not-in-vpc": "rule",
@@ -46,6 +47,7 @@ AGENT_FAILED = "agent-failed"
 CODES = frozenset(
     {
         *("invalid-tag", "config-too-large", "config-not-shell", "block-damaged", "not-detached", "notebook-failed"),
+        "platform-unsupported",
         *("agent-silent", "agent-stuck", AGENT_FAILED, "agent-outdated", "sshd-down", "files"),
         *("api-unreachable", "api-refused", "api-unavailable"),
         *("ngrok-token-missing", "ngrok-token-invalid", "ngrok-token-not-granted", "ngrok-card-required"),
@@ -109,6 +111,16 @@ def notebook_failed(name: str) -> Problem:
     """SageMaker could not start the notebook."""
     return Problem(
         "notebook-failed", f"SageMaker could not start {name}: see its failure reason and its lifecycle log."
+    )
+
+
+def platform_unsupported(name: str, platform: str) -> Problem:
+    """The notebook is on a platform for which there is no agent."""
+    return Problem(
+        "platform-unsupported",
+        f"{name} is on {platform}, which AWS has ended and does not start again once it is stopped: save what is not in "
+        f"~/SageMaker, stop it, and run aws sagemaker update-notebook-instance --notebook-instance-name {name} "
+        "--platform-identifier notebook-al2023-v1, or create a new notebook.",
     )
 
 

@@ -19,6 +19,9 @@ from notebook_ssh.model.spec import Mode, NotebookSpec
 OWNER_TAG = "notebook-ssh:stack"
 """The tag in which a configuration or a rule names the stack that created it. Nothing without it is ever deleted."""
 
+_STATE = re.compile(r"[A-Za-z]{1,40}")
+_UNKNOWN = "UNKNOWN"
+
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
@@ -37,11 +40,27 @@ class NotebookState(StrEnum):
     FAILED = "Failed"
     DELETING = "Deleting"
     UPDATING = "Updating"
+    # Since August 2026. UNCONFIRMED what they mean for a notebook that was running.
+    PENDING_MAINTENANCE = "PendingMaintenance"
+    IN_MAINTENANCE = "InMaintenance"
 
     @classmethod
     def _missing_(cls, value: object) -> NotebookState:
-        """Return Updating for an unknown state: nothing is attached, stopped or started in it."""
-        return cls.UPDATING
+        """Return a state for a word that this version does not know. It equals no member and keeps the word."""
+        unknown = str.__new__(cls, value if isinstance(value, str) and _STATE.fullmatch(value) else "Unknown")
+        unknown._name_, unknown._value_ = _UNKNOWN, str(unknown)
+        return unknown
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this version knows the word."""
+        return self._name_ != _UNKNOWN
+
+    @property
+    def may_run(self) -> bool:
+        """Whether a notebook that was running may still run in it: nothing is attached, stopped or started then,
+        and nothing is taken away."""
+        return not self.is_known or self in (NotebookState.PENDING_MAINTENANCE, NotebookState.IN_MAINTENANCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +184,8 @@ class Record:
     # Since when the block has been in that configuration, or None while it is not.
     block_since: int | None = None
     network: Network = field(default_factory=Network)
+    # Its platform, if no agent runs there; else empty.
+    unsupported_platform: str = ""
     # Why the notebook reconciler could not install the block.
     problem: Problem | None = None
     # Hash of what was observed, from which a sweep recognises that nothing changed.
@@ -195,6 +216,13 @@ class Record:
     wake_at: int | None = None
     route: BastionRoute | None = None
     report: Report | None = None
+
+
+def is_running(record: Record) -> bool:
+    """Return whether the notebook is starting or running, or was when SageMaker last reported a state that says it."""
+    if record.state.may_run:
+        return record.started_at is not None
+    return record.state in (NotebookState.PENDING, NotebookState.IN_SERVICE)
 
 
 def predates_block(record: Record, block_since: int) -> bool:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.assessment import Assessment, Condition, assess, starting_since
 from notebook_ssh.model.problems import remedy_of
-from notebook_ssh.model.record import Record
+from notebook_ssh.model.record import NotebookState, Record
 from notebook_ssh.model.text import iso_time
 
 
@@ -175,6 +175,8 @@ def _texts_of_notebook(found: Assessment, tag_key: str) -> tuple[str, str]:
             return f"{name} is stopped.{when}", f"Start it: {_start_command(name)}"
         case Condition.STOPPING:
             return f"{name} is stopping.", f"Once it is stopped, start it: {_start_command(name)}"
+        case Condition.UPDATING if found.record.state is not NotebookState.UPDATING:
+            return f"SageMaker reports {name} as {found.record.state}.", f"Wait; then start it: {_start_command(name)}"
         case Condition.UPDATING:
             return f"{name} is stopped, and being updated.", f"Then start it: {_start_command(name)}"
         case Condition.DELETING:

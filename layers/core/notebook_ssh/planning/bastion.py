@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.network import SSH_PORT, Direction, Ec2Query, FoundRule, NetworkState, Rule, canonical_peer
-from notebook_ssh.model.record import BastionRoute, NotebookState, Record
+from notebook_ssh.model.record import BastionRoute, NotebookState, Record, is_running
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.stack import Bastion
 
@@ -20,7 +20,6 @@ CLOCK_SKEW = 5
 SAVE_DELAY = 5
 """Seconds after its message within which a sender saves the record that the message is about, or sends another one."""
 
-_REACHABLE_STATES = frozenset({NotebookState.PENDING, NotebookState.IN_SERVICE})
 _EVERYWHERE = "0.0.0.0/0"
 _ALL_PROTOCOLS = "-1"
 
@@ -103,7 +102,7 @@ def wants_bastion(record: Record, now: int) -> bool:
 
 def route_is_desired(record: Record, now: int) -> bool:
     """Return whether a route is desired at `now`: requested, and the notebook is starting or running."""
-    return wants_bastion(record, now) and record.state in _REACHABLE_STATES
+    return wants_bastion(record, now) and is_running(record)
 
 
 def resources_to_read(fleet: Iterable[Record], bastion: Bastion | None, now: int) -> Ec2Query:

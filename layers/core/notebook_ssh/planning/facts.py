@@ -35,6 +35,7 @@ def observed_record(notebook: Notebook, observed: NotebookObservation, script: S
         lifecycle_config=notebook.lifecycle_config,
         block_since=recorded_since if script.actions else script.block_since,
         network=notebook.network,
+        unsupported_platform=notebook.unsupported_platform,
         problem=script.problem,
         observed_at=now,
         spec_changed_at=before.spec_changed_at if same_mode else now,
@@ -69,11 +70,15 @@ def _started_at(notebook: Notebook, record: Record | None) -> int | None:
     """Return when the current run began: exactly if it was observed Pending, else when it came into service."""
     if notebook.state is NotebookState.PENDING:
         return notebook.state_since
+    if notebook.state.may_run:
+        return record.started_at if record else None
     if notebook.state is not NotebookState.IN_SERVICE:
         return None
     if record is None or record.started_at is None:
         return notebook.state_since
-    same_run = record.state_since == notebook.state_since or (
-        record.state is NotebookState.PENDING and notebook.state_since - record.started_at <= MAX_START_S
+    same_run = (
+        record.state_since == notebook.state_since
+        or record.state.may_run
+        or (record.state is NotebookState.PENDING and notebook.state_since - record.started_at <= MAX_START_S)
     )
     return record.started_at if same_run else notebook.state_since

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from notebook_ssh.errors import Problem
@@ -11,6 +12,9 @@ from notebook_ssh.model.spec import NotebookSpec
 
 MODIFIABLE_STATES = frozenset({NotebookState.STOPPED, NotebookState.FAILED})
 """States in which SageMaker accepts UpdateNotebookInstance and StartNotebookInstance."""
+
+
+_ENDED_PLATFORMS = re.compile(r"notebook-al(1|2)-v\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,13 @@ class Notebook:
     # Name of the attached lifecycle configuration, or None.
     lifecycle_config: str | None = None
     network: Network = field(default_factory=Network)
+    # `PlatformIdentifier`, empty if SageMaker names none.
+    platform: str = ""
+
+    @property
+    def unsupported_platform(self) -> str:
+        """The platform, if it is one of Amazon Linux 1 or 2, where no agent runs; else empty."""
+        return self.platform if _ENDED_PLATFORMS.fullmatch(self.platform) else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,8 @@ def plan_restart(
 def _begin(
     notebook: Notebook, spec: NotebookSpec, facts: Record, script: ScriptPlan, policy: BlockPolicy, now: int
 ) -> RestartPlan:
+    if notebook.unsupported_platform:
+        return _clear_restart_tag(notebook, spec, policy, "AWS does not start its platform again"), None
     if notebook.state in (NotebookState.STOPPED, NotebookState.FAILED):
         return _clear_restart_tag(notebook, spec, policy, "a notebook that is not running is left so"), None
     if notebook.state is not NotebookState.IN_SERVICE or script.problem:
