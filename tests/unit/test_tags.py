@@ -99,6 +99,47 @@ def test_with_ssh_off_the_other_tags_are_nobodys_mistake() -> None:
     assert spec(ssh="bastion", ssh_ngrok_url="nonsense") == NotebookSpec(mode=Mode.BASTION)
 
 
+CASE = pytest.mark.xfail(strict=True, reason="a tag key in another case is ignored silently")
+
+
+@CASE
+@pytest.mark.parametrize(
+    ("tags", "named", "right"),
+    [
+        ({"SSH": "ngrok"}, "SSH", "ssh"),
+        ({"Ssh": "bastion"}, "Ssh", "ssh"),
+        ({"ssh": "ngrok", "SSH-until": "2030-06-01T18:00Z"}, "SSH-until", "ssh-until"),
+        ({"ssh": "ngrok", "ssh-Users": "ana"}, "ssh-Users", "ssh-users"),
+        ({"ssh": "ngrok", "ssh-NGROK-url": "tcp://1.tcp.ngrok.io:1"}, "ssh-NGROK-url", "ssh-ngrok-url"),
+        ({"SSH": "ngrok", "SSH-until": "2030-06-01T18:00Z"}, "SSH", "ssh"),
+    ],
+)
+def test_a_key_that_differs_in_case_alone_is_named_and_gives_no_access(
+    tags: dict[str, str], named: str, right: str
+) -> None:
+    found = parse_spec(tags, "ssh")
+    assert found.mode is Mode.OFF
+    assert found.problem
+    assert found.problem.code == "invalid-tag"
+    assert f"The tag {named} has no effect" in found.problem.message
+    assert f"{right}" in found.problem.message
+
+
+@pytest.mark.parametrize(
+    ("tags", "mode"),
+    [
+        ({"SSH": "off"}, Mode.OFF),
+        ({"SSH": ""}, Mode.OFF),
+        ({"ssh": "off", "SSH": "ngrok"}, Mode.OFF),
+        ({"ssh": "ngrok", "SSH": "anything"}, Mode.NGROK),
+        ({"ssh": "ngrok", "SSH-STATUS": "x", "Ssh-Address": "y"}, Mode.NGROK),
+        ({"SSH-until": "tomorrow"}, Mode.OFF),
+    ],
+)
+def test_what_asks_for_nothing_is_no_mistake_in_any_case(tags: dict[str, str], mode: Mode) -> None:
+    assert parse_spec(tags, "ssh") == NotebookSpec(mode=mode)
+
+
 def test_the_keys_derive_from_the_stacks_own() -> None:
     assert parse_spec({"tunnel": "ngrok", "tunnel-wake": "yes", "ssh": "off"}, "tunnel") == NotebookSpec(
         Mode.NGROK, wake=True
