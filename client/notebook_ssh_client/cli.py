@@ -79,7 +79,11 @@ def _setup(arguments: argparse.Namespace, home: str) -> int:
     _print_message(f"{config} now includes the notebooks" if changed else f"{config} already includes the notebooks")
     names = [item["name"] for _, notebooks in results if isinstance(notebooks, list) for item in notebooks]
     count = f"{_pluralize(len(stacks), 'stack')}, {_pluralize(len(names), 'notebook')}"
-    _print_message(f"{count}. Try: ssh {names[0]}" if names else f"{count}. Tag a notebook ssh=ngrok or ssh=bastion")
+    _print_message(
+        f"{count}. Try: ssh {names[0]}"
+        if names
+        else f"{count}. Set the tag of a notebook (its key is ssh, or what the admin chose) to ngrok or bastion"
+    )
     return 0
 
 
@@ -111,7 +115,9 @@ def _list(arguments: argparse.Namespace, home: str) -> int:
     for stack, error in errors:
         print(f"notebook-ssh: {stack.label}: {error}", file=sys.stderr)
     if not rows and not errors:
-        _print_message("no notebook is tagged; tag one ssh=ngrok or ssh=bastion")
+        _print_message(
+            "no notebook is tagged; set the tag of one (its key is ssh, or what the admin chose) to ngrok or bastion"
+        )
     return errors[0][1].exit_code if errors else 0
 
 

@@ -219,7 +219,7 @@ def _rows(*tests: Callable[..., None]) -> list[dict[str, str]]:
     """Return the tags in the tables of these tests, with the keys of a notebook's tags."""
     rows = []
     for test in tests:
-        for first, _ in test.pytestmark[0].args[1]:  # type: ignore[attr-defined]
+        for first, *_ in test.pytestmark[0].args[1]:  # type: ignore[attr-defined]
             named = {"ssh": first} if isinstance(first, str) else {"ssh": "ngrok"} | first
             rows.append({key.replace("_", "-"): value for key, value in named.items()})
     return rows
@@ -244,6 +244,8 @@ class TestTags:
             test_tags.test_the_mode,
             test_tags.test_what_goes_with_a_mode,
             test_tags.test_what_cannot_be_understood_is_off_and_says_why,
+            test_tags.test_a_key_that_differs_in_case_alone_is_named_and_gives_no_access,
+            test_tags.test_what_asks_for_nothing_is_no_mistake_in_any_case,
         ),
         ids=str,
     )

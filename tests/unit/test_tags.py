@@ -99,10 +99,6 @@ def test_with_ssh_off_the_other_tags_are_nobodys_mistake() -> None:
     assert spec(ssh="bastion", ssh_ngrok_url="nonsense") == NotebookSpec(mode=Mode.BASTION)
 
 
-CASE = pytest.mark.xfail(strict=True, reason="a tag key in another case is ignored silently")
-
-
-@CASE
 @pytest.mark.parametrize(
     ("tags", "named", "right"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 
 from worker.model import Json, Problem
 
@@ -40,7 +41,8 @@ def rejected_line_text(rejected: Json, file: str) -> str:
 def render_instructions(status: Json) -> str:
     """Return the text of SSH_INSTRUCTIONS for a status as in STATUS_FILE."""
     if status["mode"] == "off":
-        return "SSH to this notebook is off. To turn it on, tag the notebook instance ssh=ngrok or ssh=bastion.\n"
+        key = os.environ.get("NOTEBOOK_SSH_TAG_KEY") or "ssh"
+        return f"SSH to this notebook is off. To turn it on, tag the notebook instance {key}=ngrok or {key}=bastion.\n"
     lines = [f"SSH to {status['notebook']}: {status['phase']}", ""]
     lines += [f"    {status['command'] or no_address_text(status)}", ""]
     for code, message in status["problems"]:

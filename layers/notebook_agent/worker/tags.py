@@ -27,12 +27,17 @@ def parse_tags(tags: dict[str, str]) -> Json:
     value = {
         part: tags.get(key + part, "").strip() for part in ("", "-ngrok-url", "-users", "-until", "-restart", "-wake")
     }
+    keys = {(key + part).lower(): key + part for part in ("-ngrok-url", "-users", "-until", "-restart", "-wake")}
+    other_case = any(
+        keys.get(tag.lower(), tag) != tag and text.strip().lower() not in ("", "off") for tag, text in tags.items()
+    )
     off: Json = {"mode": "off", "until": None, "ngrok": {"url": None}, "users": []}
     mode, url, users = value[""].lower(), value["-ngrok-url"].lower(), value["-users"].split()
     match = NGROK_URL_TAG.fullmatch(url)
     valid = (
         mode in MODES
         and mode != "off"
+        and not other_case
         and (not url or mode == "bastion" or (match and int(match[1]) <= 65535))
         and all(re.fullmatch(r"[A-Za-z0-9._@-]{1,64}", name) for name in users)
         and value["-restart"].lower() in ("", "now")

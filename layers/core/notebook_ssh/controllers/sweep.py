@@ -10,6 +10,7 @@ from notebook_ssh.adapters import backups, metrics, resource_tagging, sagemaker,
 from notebook_ssh.adapters.table import STATUS, Table
 from notebook_ssh.controllers.mails import send_digest
 from notebook_ssh.model.fleet_stats import fleet_stats
+from notebook_ssh.model.spec import case_variants
 from notebook_ssh.planning.drift import Fleet, find_drift
 from notebook_ssh.planning.observation import BlockPolicy
 from notebook_ssh.settings import Settings
@@ -59,7 +60,12 @@ def read_fleet(tag_key: str, table: Table) -> Fleet:
         config_records=tuple(backups.config_records(table, _log_unreadable)),
         notebooks=tuple(sagemaker.list_notebooks()),
         lifecycle_configs=tuple(sagemaker.list_lifecycle_configs()),
-        tags=dict(resource_tagging.tagged_notebooks(tag_key)),
+        # A key in another case as well, since no event and no other list would show it (`invalid-tag`).
+        tags={
+            arn: tags
+            for key in (*case_variants(tag_key), tag_key)
+            for arn, tags in resource_tagging.tagged_notebooks(key)
+        },
     )
 
 

@@ -89,7 +89,9 @@ def parse_spec(tags: Mapping[str, str], tag_key: str) -> NotebookSpec:
     try:
         mode = _mode(tags.get(tag_key, ""))
         if mode is Mode.OFF:
-            return NotebookSpec()
+            return NotebookSpec(problem=None if tag_key in tags else _other_case(tags, (tag_key,)))
+        if problem := _other_case(tags, spec_tag_keys(tag_key)[1:]):
+            return NotebookSpec(problem=problem)
         key = f"{tag_key}-ngrok-url"
         url = _ngrok_url(value("ngrok-url")) if mode is Mode.NGROK else None
         key = f"{tag_key}-users"
@@ -103,6 +105,29 @@ def parse_spec(tags: Mapping[str, str], tag_key: str) -> NotebookSpec:
     except _InvalidTagError as invalid:
         return NotebookSpec(problem=Problem("invalid-tag", f"The tag {key} is {_quoted(tags[key])}, but {invalid}."))
     return NotebookSpec(mode=mode, ngrok_url=url, users=users, until=until, restart=restart, wake=wake)
+
+
+def case_variants(tag_key: str) -> tuple[str, ...]:
+    """Return the likely misspellings of a tag key: the same in capitals, or with one at the start."""
+    return tuple(dict.fromkeys(key for key in (tag_key.upper(), tag_key.capitalize()) if key != tag_key))
+
+
+def _other_case(tags: Mapping[str, str], keys: tuple[str, ...]) -> Problem | None:
+    """Return the problem of a tag that requests something and has one of `keys` in another case; None without one.
+
+    AWS distinguishes tag keys by case (AWS, "Tag naming limits and requirements"), so it would be ignored: access that
+    is not there, or an end that never comes.
+    """
+    right = {key.lower(): key for key in keys}
+    for found, value in tags.items():
+        key = right.get(found.lower())
+        if key and found != key and value.strip().lower() not in ("", Mode.OFF):
+            return Problem(
+                "invalid-tag",
+                f"The tag {_QUOTABLE.sub('?', found)} has no effect, because capitals count in a tag's key: "
+                f"write {key}, or remove it; SSH is off until then.",
+            )
+    return None
 
 
 def _mode(text: str) -> Mode:

@@ -204,7 +204,7 @@ def _blocker(record: Record, bastion: Bastion | None, network: NetworkState) -> 
     if bastion is None:
         return Problem(
             "no-bastion",
-            "This stack was deployed without a bastion: set its bastion parameters, or write ssh=ngrok.",
+            "This stack was deployed without a bastion: set its bastion parameters, or set the tag to ngrok.",
         )
     group_vpc = network.vpc_of.get(bastion.security_group)
     if group_vpc is None:
@@ -222,7 +222,7 @@ def _blocker(record: Record, bastion: Bastion | None, network: NetworkState) -> 
         return Problem(
             "not-in-vpc",
             f"Notebook {record.name} is not in a VPC, so no bastion reaches it: create it with a subnet of"
-            f" {bastion.vpc}, or write ssh=ngrok.",
+            f" {bastion.vpc}, or set the tag to ngrok.",
         )
     vpcs = {network.vpc_of[group] for group in record.network.security_groups if group in network.vpc_of}
     if not vpcs:
@@ -234,7 +234,7 @@ def _blocker(record: Record, bastion: Bastion | None, network: NetworkState) -> 
         return Problem(
             "other-vpc",
             f"Notebook {record.name} is in {' '.join(sorted(vpcs))} and the bastion in {bastion.vpc}: use a bastion"
-            " in the notebook's VPC, or write ssh=ngrok.",
+            " in the notebook's VPC, or set the tag to ngrok.",
         )
     return None
 
