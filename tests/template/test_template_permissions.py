@@ -229,6 +229,43 @@ def test_who_starts_notebooks_and_nobody_else_lends_sagemaker_what_a_start_in_a_
             assert statement["Condition"]["Bool"] == {"kms:GrantIsForAWSResource": "true"}
 
 
+STARTING = {
+    "ec2:AttachNetworkInterface",
+    "ec2:CreateNetworkInterface",
+    "ec2:DescribeAvailabilityZones",
+    "ec2:DescribeInternetGateways",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeVpcs",
+    "ec2:ModifyNetworkInterfaceAttribute",
+    "kms:CreateGrant",
+    "kms:DescribeKey",
+}
+"""What a principal that starts a notebook must be allowed (SageMaker API permissions reference, StartNotebookInstance)."""
+SECRETS = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:git-*"
+ROLES = "arn:aws:iam::111122223333:role/notebook-a,arn:aws:iam::111122223333:role/team/*"
+
+
+@pytest.mark.xfail(strict=True, reason="half of what AWS lists for a start is granted")
+def test_a_start_has_everything_that_aws_lists_and_more_only_by_a_parameter() -> None:
+    def lent(**parameters: str) -> list[dict[str, Any]]:
+        stack = Stack(**parameters)
+        return list(stack.of_type("AWS::IAM::ManagedPolicy")["StartNotebookPolicy"]["PolicyDocument"]["Statement"])
+
+    assert set().union(*map(actions_of, lent())) == STARTING
+    more = lent(RepositorySecrets=SECRETS, NotebookRoleArns=ROLES)
+    assert set().union(*map(actions_of, more)) == STARTING | {"secretsmanager:GetSecretValue", "iam:PassRole"}
+    by_action = {action: each for each in more for action in actions_of(each)}
+    assert by_action["secretsmanager:GetSecretValue"]["Resource"] == [SECRETS]
+    assert by_action["iam:PassRole"]["Resource"] == ROLES.split(",")
+    assert by_action["iam:PassRole"]["Condition"] == {
+        "StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}
+    }
+    for action in ("ec2:AttachNetworkInterface", "ec2:CreateNetworkInterface", "ec2:ModifyNetworkInterfaceAttribute"):
+        assert all(each.startswith("arn:aws:ec2:eu-central-1:") for each in by_action[action]["Resource"])
+
+
 def test_nobody_but_the_report_reads_the_token() -> None:
     assert [name for name in REVIEWED if "secretsmanager:GetSecretValue" in granted(name)] == ["RecordAddress"]
 

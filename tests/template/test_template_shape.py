@@ -441,3 +441,39 @@ def test_an_existing_secret_is_used_instead_of_a_new_one() -> None:
     assert environments(stack)["RecordAddress"]["NGROK_SECRET"] == arn
     role = json.dumps(stack.of_type("AWS::IAM::Role")["RecordAddressRole"])
     assert arn in role
+
+
+# ---- names of a stack ----------------------------------------------------------------------------
+
+
+@pytest.mark.xfail(strict=True, reason="the keys' path begins with the stack's name")
+def test_a_stack_of_any_name_can_have_central_keys_and_a_topic() -> None:
+    """SSM refuses names that begin with aws or ssm, and SNS a display name of more than 100 characters."""
+    path = environments(Stack())["RecordAddress"]["KEYS_PATH"]
+    assert path == "/notebook-ssh/notebook-ssh/authorized-keys" == Stack().outputs["KeysPath"]
+    assert source()["Resources"]["AlarmTopic"]["Properties"]["DisplayName"] == "notebook-ssh"
+    role = json.dumps(Stack().of_type("AWS::IAM::Role")["RecordAddressRole"])
+    assert f"parameter{path}/*" in role
+
+
+# ---- a key of your own ---------------------------------------------------------------------------
+
+WRITES = {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"}
+
+
+@pytest.mark.xfail(strict=True, reason="writers of the table may only decrypt")
+def test_who_writes_the_table_may_use_its_key_for_that() -> None:
+    """DynamoDB Developer Guide, "How DynamoDB uses AWS KMS": authorizing the use of a customer managed key."""
+    stack = Stack(**WITH_BASTION, KeyArn=KEY)
+    policies = stack.of_type("AWS::IAM::ManagedPolicy")
+    for name, role in stack.of_type("AWS::IAM::Role").items():
+        own = [each for policy in role["Policies"] for each in policy["PolicyDocument"]["Statement"]]
+        writes = any(WRITES & set(each["Action"]) for each in own if isinstance(each["Action"], list))
+        given = {
+            action
+            for policy in role.get("ManagedPolicyArns", [])
+            for each in policies[policy.strip("<>")]["PolicyDocument"]["Statement"]
+            if "dynamodb" in str(each.get("Condition", {}).get("StringEquals", {}).get("kms:ViaService", ""))
+            for action in each["Action"]
+        }
+        assert ({"kms:Encrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:Decrypt"} <= given) is writes, name
