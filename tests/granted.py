@@ -80,7 +80,7 @@ def requests(service: str, operation: str, given: Mapping[str, Any], vpc: str = 
         case "secretsmanager", "GetSecretValue":
             yield Request("secretsmanager:GetSecretValue", stack().arn("NgrokToken"))
         case "ssm", "GetParametersByPath":
-            path = "/notebook-ssh/authorized-keys"
+            path = "/notebook-ssh/notebook-ssh/authorized-keys"
             yield Request("ssm:GetParametersByPath", f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter{path}")
         case "resourcegroupstaggingapi", "GetResources":
             yield Request("tag:GetResources", "*")

@@ -26,6 +26,8 @@ OPTIONS: dict[str, dict[str, str]] = {
         "Tracing": "true",
         "AccessLogs": "true",
         "ApiVpcEndpoints": "vpce-0a1b2c3d",
+        "NotebookRoleArns": f"arn:aws:iam::{ACCOUNT}:role/notebook",
+        "RepositorySecrets": f"arn:aws:secretsmanager:eu-central-1:{ACCOUNT}:secret:git-AbCdEf",
     },
 }
 
@@ -34,6 +36,8 @@ EXCEPTIONS = {
     ("ReconcileBastionRole", "NewRules", "RESOURCE_MISMATCH"),
     # A grant on the key of a notebook's volume, which SageMaker makes when it starts one; for AWS's own services alone.
     ("StartNotebookPolicy", "GrantOnKey", "PERMISSIONS_MANAGEMENT_ACTIONS"),
+    # The roles of a parameter, which is empty by default; to SageMaker alone.
+    ("StartNotebookPolicy", "PassNotebookRoles", "PERMISSIONS_MANAGEMENT_ACTIONS"),
 }
 """What the linter says and what stays: policy, statement, finding."""
 
