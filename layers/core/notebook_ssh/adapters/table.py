@@ -45,7 +45,7 @@ _ALIAS = re.compile(r"#(\w+)")
 _REPORTED = ("boot", "booted_at", "sequence", "received_at", "mode", "phase", "host", "port", "problem")
 STATUS = (
     *("name", "spec", "state", "state_since", "started_at", "lifecycle_config", "block_since"),
-    *("problem", "spec_changed_at", "route"),
+    *("problem", "unsupported_platform", "spec_changed_at", "route"),
     *(f"report.{field}" for field in (*_REPORTED, "keys_own", "keys_central", "connected_since", "phase_since")),
 )
 """The fields of a record on which a status and an address depend."""
