@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.adapters import mail_ledger
+from notebook_ssh.adapters.clients import AWS_ERRORS
 from notebook_ssh.adapters.notifications import publish_mail
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.controllers.dependencies import Dependencies
-from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.record import Mails, Record
 from notebook_ssh.model.status import status_of
 from notebook_ssh.planning.mails import (
@@ -61,7 +60,7 @@ def _carried_out(plan: MailPlan, name: str, deps: Dependencies, now: int) -> Mai
         if not mail_ledger.claim_mail(deps.table, now, limit=STACK_LIMIT, period=STACK_PERIOD):
             return plan.over_limit
         publish_mail(deps.settings.alarm_topic, plan.text)
-    except (RetryableError, ClientError, BotoCoreError):
+    except AWS_ERRORS:
         logger.exception("a mail was not sent", extra={"notebook": name})
         return plan.held
     return plan.sent

@@ -11,12 +11,12 @@ is misspelt must not hand a team's token to others.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.patterns import InvalidPatternError, Patterns, notebook_patterns, role_patterns
+from notebook_ssh.model.text import parse_json
 
 _ENTRY = frozenset({"notebooks", "roles", "token"})
 
@@ -55,14 +55,12 @@ def parse_secret(text: str, version: str) -> Tokens | None:
         return None
     if text[0] not in '{["' and text != "null":
         return (_Entry(*_ALL, Token(version, _token(text, "the secret"))),)
-    try:
-        members = json.loads(text)
-    except ValueError:
-        raise InvalidSecretError("the secret begins like JSON, and is none") from None
-    match members:
+    match parse_json(text):
         case {"tokens": list(entries), **others} if not others:
             return tuple(_entry(entry, number, version) for number, entry in enumerate(entries, 1))
-        case {"token": value} | {"authtoken": value} if "tokens" not in members:
+        case {"tokens": _}:
+            pass
+        case {"token": value} | {"authtoken": value}:
             return (_Entry(*_ALL, Token(version, _token(value, "the secret's member"))),)
     raise InvalidSecretError('the secret has neither a token nor a list {"tokens": […]}')
 
