@@ -33,10 +33,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, operation: str, code: str, message
     ("code", "message", "absent"),
     [
         ("ValidationException", f"{PREFIX} (Details: Notebook Instance Lifecycle Config does not exist.)", True),
-        pytest.param(
-            *("ValidationException", PREFIX, True),
-            marks=pytest.mark.xfail(strict=True, reason="the prefix alone is not known"),
-        ),
+        ("ValidationException", PREFIX, True),
         ("ValidationException", "1 validation error detected: Value at 'name'", False),
         ("AccessDeniedException", PREFIX, False),
         ("InternalFailure", PREFIX, False),
@@ -51,7 +48,6 @@ def test_what_means_absent(
     assert isinstance(refused.value, NotFoundError) is absent
 
 
-@pytest.mark.xfail(strict=True, reason="only the words `already exists` are known")
 def test_after_a_create_that_failed_it_is_looked_whether_the_configuration_is_there(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,9 @@ AWS_ERRORS = (RetryableError, NotAllowedError, ClientError, BotoCoreError)
 
 _ACTION = re.compile(r"not authorized to perform: ([a-z0-9-]+:\w+)")
 
+NO_SUCH_CONFIG = "Unable to describe Notebook Instance Lifecycle Config"
+"""How SageMaker's ValidationException for an absent configuration begins, with or without the reason."""
+
 NO_SUCH_ATTRIBUTE = "attribute that does not exist in the item"
 """DynamoDB's ValidationException for an invalid expression: an error of this code, and not an absence."""
 
@@ -152,7 +155,7 @@ def translate(error: Exception) -> Exception:
         return NotFoundError(message)
     # ValidationException is SageMaker's one code for all of these; the messages are from its answers.
     if code == "ValidationException" and NO_SUCH_ATTRIBUTE not in message:
-        if "RecordNotFound" in message or "does not exist" in message:
+        if "RecordNotFound" in message or "does not exist" in message or message.startswith(NO_SUCH_CONFIG):
             return NotFoundError(message)
         if "Unable to transition" in message:
             return InvalidStateError(message)

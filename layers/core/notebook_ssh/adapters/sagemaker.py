@@ -192,7 +192,7 @@ def list_lifecycle_configs(**filters: str) -> Iterator[LifecycleConfigSummary]:
 
 
 def create_lifecycle_config(name: str, on_create: bytes, on_start: bytes, stack: str) -> None:
-    """Create a configuration with the stack's tag. One that exists already stays unchanged."""
+    """Create a configuration with the stack's tag. One that exists already stays unchanged, whatever SageMaker says."""
     try:
         call(
             client("sagemaker").create_notebook_instance_lifecycle_config,
@@ -202,8 +202,12 @@ def create_lifecycle_config(name: str, on_create: bytes, on_start: bytes, stack:
             Tags=[{"Key": OWNER_TAG, "Value": stack}],
         )
     except ClientError as error:
-        if code_of(error) != "ValidationException" or "already exists" not in message_of(error):
-            raise
+        if code_of(error) == "ValidationException" and "already exists" in message_of(error):
+            return
+        try:
+            describe_lifecycle_config(name)
+        except NotFoundError:
+            raise error from None
 
 
 def delete_lifecycle_config(expected: LifecycleConfig) -> None:
