@@ -61,6 +61,7 @@ TYPED = [
     ("operations.md", "start-message-move-task"),
     ("operations.md", "purge-queue"),
     ("operations.md", 'bash -c "$(output PutToken)"'),
+    ("operations.md", "file://tokens.json"),
     ("operations.md", '/"status":"stale"/p'),
     ("operations.md", "list-event-source-mappings"),
     ("operations.md", "update-event-source-mapping"),
