@@ -10,7 +10,7 @@ import pytest
 from builders import NOW, a_record
 from notebook_world import OWNERS, World, a_world
 
-from notebook_ssh.adapters import sagemaker, secrets
+from notebook_ssh.adapters import sagemaker
 from notebook_ssh.adapters.attributes import from_attribute
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.codec import UnreadableRecordError
@@ -20,6 +20,7 @@ from notebook_ssh.adapters.write_slots import WriteSlots
 from notebook_ssh.controllers import requests
 from notebook_ssh.errors import NotFoundError, RetryableError
 from notebook_ssh.planning.bastion import covered_by_last_sync
+from notebook_ssh.reports.tokens import InvalidSecretError, parse_secret
 from notebook_ssh.triggers.correlation import correlation_of_messages
 
 DAY_MS = 86_400_000
@@ -49,7 +50,8 @@ def test_deeply_nested_json_has_its_message_s_id() -> None:
 
 
 def test_a_secret_of_deeply_nested_json_is_no_token() -> None:
-    assert secrets._token_in(DEEP) == ""
+    with pytest.raises(InvalidSecretError):
+        parse_secret(DEEP, "v1")
 
 
 def test_a_request_that_cannot_be_queued_again_is_delivered_again_alone(world: World) -> None:

@@ -270,7 +270,7 @@ def test_a_role_that_is_refused_for_longer_is_told(world: World, bench: Bench, m
     denied(monkeypatch, float("inf"), world)
     answer = bench.ask("Update")
     assert answer["Status"] == "FAILED"
-    assert "AccessDenied" in answer["Reason"]
+    assert "AWS denies UpdateItem" in answer["Reason"]
     assert 60 <= world.now - began < 80
 
 
