@@ -195,7 +195,7 @@ class TestObstacles:
     @pytest.mark.parametrize(
         ("bastion", "groups", "vpc_of", "code", "named"),
         [
-            (None, ("sg-a",), {"sg-a": VPC}, "no-bastion", "ssh=ngrok"),
+            (None, ("sg-a",), {"sg-a": VPC}, "no-bastion", "the tag to ngrok"),
             (BASTION, ("sg-a",), {"sg-a": VPC}, "bastion-gone", GATE),
             (BASTION, ("sg-a",), {"sg-a": VPC, GATE: "vpc-2"}, "bastion-gone", "vpc-2"),
             (BASTION, (), {GATE: VPC}, "not-in-vpc", "nb"),

@@ -117,7 +117,7 @@ def notebook_failed(name: str) -> Problem:
 def platform_unsupported(name: str, platform: str) -> Problem:
     """The notebook is on a platform for which there is no agent."""
     return Problem(
-        *("platform-unsupported", "not-allowed"),
+        "platform-unsupported",
         f"{name} is on {platform}, which AWS has ended and does not start again once it is stopped: save what is not in "
         f"~/SageMaker, stop it, and run aws sagemaker update-notebook-instance --notebook-instance-name {name} "
         "--platform-identifier notebook-al2023-v1, or create a new notebook.",
