@@ -48,7 +48,8 @@ CODES = frozenset(
     {
         *("invalid-tag", "config-too-large", "config-not-shell", "block-damaged", "not-detached", "notebook-failed"),
         *("platform-unsupported", "not-allowed"),
-        *("agent-silent", "agent-stuck", AGENT_FAILED, "agent-outdated", "sshd-down", "files"),
+        *("agent-silent", "agent-stuck", AGENT_FAILED, "agent-outdated", "files"),
+        *("sshd-down", "sshd-missing", "sshd-port-taken"),
         *("api-unreachable", "api-refused", "api-unavailable"),
         *("ngrok-token-missing", "ngrok-token-invalid", "ngrok-token-not-granted", "ngrok-card-required"),
         *(
