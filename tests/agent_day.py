@@ -191,7 +191,7 @@ class Ngrok:
         """Open a session, unless the cloud refuses it, which is final."""
         if self.returncode is not None:
             return
-        cloud, configuration = self.day, read_configuration(Path(self.day.worker.NGROK_DIR, "config.yml").read_text())
+        cloud, configuration = self.day, read_configuration(Path(self.day.worker.OWN_CONFIG).read_text())
         if cloud.now < cloud.cut_until:
             self.log_event("failed to reconnect session", err="dial tcp: lookup failed")
             self.day.schedule_after(20, self.connect)
@@ -389,7 +389,7 @@ class SimulatedDay:
         worker.select = SimpleNamespace(select=self.select)
         worker.query_local_api, worker.responds = self.local_api, lambda port: self.sshd_up
         worker.sessions = lambda: {"open": 0, "active_at": None}
-        worker.install_ngrok, worker.free_local_address = lambda force: "ngrok", lambda old: "127.0.0.1:4040"
+        worker.install_ngrok, worker.free_local_address = lambda force: "ngrok", lambda preferred: "127.0.0.1:4040"
 
     def write(self, data: bytes) -> None:
         """Write to the standard output of the current process."""

@@ -375,6 +375,7 @@ class NotebookHost:
         self.volume = self.home / "SageMaker"
         self.instructions = self.volume / "SSH_INSTRUCTIONS"
         self.config = self.volume / ".ngrok" / "config.yml"
+        self.own_config = self.volume / ".notebook-ssh" / "ngrok.yml"
         self.authorized_keys = self.home / ".ssh" / "authorized_keys"
         self.own_keys = self.volume / "ssh" / "authorized_keys"
         self.log = root / "var" / "log" / "notebook-ssh.log"

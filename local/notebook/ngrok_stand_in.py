@@ -111,14 +111,24 @@ class Configuration:
     endpoints: list[Endpoint] = field(default_factory=list)
 
 
-def read_configuration(text: str) -> Configuration:
-    """The configuration in `text`, version 2 or 3. Raises BadConfiguration for what ngrok would not load."""
-    try:
-        loaded = yaml.safe_load(text)
-    except yaml.YAMLError as why:
-        raise BadConfiguration(f"Error reading configuration file: {why}") from None
-    if not isinstance(loaded, dict):
-        raise BadConfiguration("Error reading configuration file: it is no mapping")
+def read_configuration(*texts: str) -> Configuration:
+    """The configuration in `texts`, version 2 or 3. Raises BadConfiguration for what ngrok would not load.
+
+    Several are merged by key, and the later value counts; lists are overwritten (…/agent/config, "Config file merging").
+    """
+    loaded: dict[str, Any] = {}
+    for text in texts:
+        try:
+            one = yaml.safe_load(text)
+        except yaml.YAMLError as why:
+            raise BadConfiguration(f"Error reading configuration file: {why}") from None
+        if not isinstance(one, dict):
+            raise BadConfiguration("Error reading configuration file: it is no mapping")
+        if loaded and str(one.get("version")) != str(loaded.get("version")):
+            raise BadConfiguration("Error reading configuration file: the files have different versions")
+        for key, value in one.items():
+            both = isinstance(value, dict) and isinstance(loaded.get(key), dict)
+            loaded[key] = {**loaded[key], **value} if both else value
     match str(loaded.get("version")):
         case "3":
             _only(loaded, TOP_V3, "the configuration")
@@ -340,7 +350,7 @@ def main(arguments: list[str]) -> int:
             print(f"ERROR:  unknown command: {' '.join(arguments)}", file=sys.stderr)
             return 1
     try:
-        configuration = read_configuration(Path(path).read_text())
+        configuration = read_configuration(*(Path(each).read_text() for each in path.split(",")))
     except (OSError, BadConfiguration) as why:
         print(f"ERROR:  {why}", file=sys.stderr)
         return 1

@@ -28,7 +28,7 @@ def test_directories_in_the_place_of_files(notebook: NotebookHost, stack: Stack)
     wait_until(notebook.authorized_keys.is_file, "the keys are in place", notebook)
 
 
-FILES = [".ssh/authorized_keys", "SageMaker/SSH_INSTRUCTIONS", "SageMaker/.ngrok/config.yml"]
+FILES = [".ssh/authorized_keys", "SageMaker/SSH_INSTRUCTIONS", "SageMaker/.notebook-ssh/ngrok.yml"]
 """The files that the agent writes below the home directory."""
 
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -49,11 +50,10 @@ def test_the_token_is_only_in_files_that_other_users_cannot_read(notebook: Noteb
     notebook.wait_connected()
     count = len(stack.reports)
     wait_until(lambda: len(stack.reports) > count, "a further report")
-    assert f"authtoken: {TOKEN}" in notebook.config.read_text()
     holders = sorted(
         path for path in notebook.root.rglob("*") if path.is_file() and TOKEN in path.read_text(errors="replace")
     )
-    assert holders == [notebook.config, notebook.root / "run/notebook-ssh/worker/reply.json"]
+    assert holders == [notebook.own_config, notebook.root / "run/notebook-ssh/worker/reply.json"]
     assert all(path.stat().st_mode & 0o077 == 0 for path in holders)
     assert not any(TOKEN in line for line in commands_of(notebook))
     assert not any(TOKEN.encode() in raw for raw in stack.bodies)
@@ -208,10 +208,10 @@ class TestTheTunnel:
         rotated = TOKEN[::-1].replace("_", "x") + "_" + "A" * 20
         stack.reply["ngrok"] = {"url": None, "token_version": "v2", "token": rotated}
         wait_until(lambda: stack.last_report()["token_version"] == "v2", "the new version is reported")
-        wait_until(lambda: f"authtoken: {rotated}" in notebook.config.read_text(), "config.yml has the new token")
+        wait_until(lambda: rotated in notebook.own_config.read_text(), "ngrok's configuration has the new token")
         wait_until(lambda: stack.last_report()["phase"] == "connected", "connected with it")
-        assert TOKEN not in notebook.config.read_text()
-        assert [line for line in notebook.config.read_text().splitlines() if line in own] == own
+        assert TOKEN not in notebook.own_config.read_text()
+        assert notebook.config.read_text() == "\n".join(own)
 
     def test_without_a_token_the_problem_is_reported(self, notebook: NotebookHost, stack: Stack) -> None:
         stack.reply = make_reply("ngrok", ngrok={"url": None, "token_version": None}, sync_after=2)
@@ -236,8 +236,142 @@ class TestTheTunnel:
         stack.reply = make_reply("ngrok")
         notebook.start()
         notebook.wait_connected()
-        assert f"web_addr: 127.0.0.1:{stack.port}\n" not in notebook.config.read_text()
-        assert re.search(r"web_addr: 127\.0\.0\.1:\d+\n", notebook.config.read_text())
+        assert f'"127.0.0.1:{stack.port}"' not in notebook.own_config.read_text()
+        assert re.search(r'"web_addr": "127\.0\.0\.1:\d+"', notebook.own_config.read_text())
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            'version: "3"\nendpoints:\n  - name: web\n    url: https://a.example.com\n    upstream: {url: 8888}\n',
+            '"version": "3"\ntunnels:\n  web: {proto: http, addr: 8888}\n  ssh: {proto: tcp, addr: %(sshd)d, '
+            'remote_addr: "127.0.0.1:%(port)d"}\n',
+            "version: 2\ntunnels:\n  web:\n    proto: http\n    addr: 8888\n",
+            "tunnels:\n  web:\n    proto: http\n    addr: 8888\n  ssh:\n    proto: tcp\n    addr: %(sshd)d\n"
+            '    remote_addr: "127.0.0.1:%(port)d"\n',
+        ],
+        ids=["version 3, quoted", "upgraded from version 2", "version 2", "before the versions"],
+    )
+    def test_the_users_file_is_never_written_and_its_endpoints_run(
+        self, notebook: NotebookHost, stack: Stack, text: str
+    ) -> None:
+        """Its reserved address is used, too, and its mode stays, although it may hold a token."""
+        text %= {"sshd": notebook.sshd.port, "port": (port := free_port())}
+        notebook.config.parent.mkdir()
+        notebook.config.write_text(text)
+        before = notebook.config.stat()
+        stack.reply = make_reply("ngrok", sync_after=1)
+        notebook.start()
+        report = notebook.wait_connected()
+        assert report["port"] == port or "remote_addr" not in text
+        assert notebook.sshd.host_key in scan_host_key(report["port"])
+        wait_until(lambda: '"name": "web"' in notebook.ngrok_log.read_text(), "the user's endpoint runs", notebook)
+        stack.reply = make_reply("off", sync_after=1)
+        wait_until(lambda: "is off" in notebook.instructions.read_text(), "off", notebook)
+        after = notebook.config.stat()
+        assert notebook.config.read_text() == text
+        assert (after.st_mode, after.st_ino, after.st_mtime_ns) == (before.st_mode, before.st_ino, before.st_mtime_ns)
+
+
+STAYS = {
+    "SageMaker/SSH_INSTRUCTIONS",
+    "SageMaker/.ngrok/ngrok",
+    "SageMaker/.ngrok/ngrok.from",
+    ".ssh/authorized_keys",
+    *(".vscode-server", ".cursor-server", ".cache/JetBrains", ".local/share/JetBrains", ".pycharm_helpers"),
+}
+"""What is on the disk after `off` that was not there before (docs/notebook.md, "When the tag is removed")."""
+
+
+def picture(notebook: NotebookHost) -> dict[str, bytes]:
+    """Return the files and links below the home directory, with what they hold."""
+    paths = [path for path in notebook.home.rglob("*") if path.is_symlink() or path.is_file()]
+    return {
+        str(path.relative_to(notebook.home)): os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
+        for path in paths
+    }
+
+
+@pytest.mark.parametrize("end", ["off", "until"])
+def test_nothing_that_lets_users_in_is_left(notebook: NotebookHost, stack: Stack, end: str) -> None:
+    """Against a picture of the disk before: of the user's files none has changed, and of the agent's no secret is left."""
+    mine, hers = make_public_key("mine"), make_public_key("ana").strip()
+    notebook.own_keys.write_text(mine)
+    notebook.config.parent.mkdir()
+    notebook.config.write_text("version: 3\nagent:\n  log_level: info\n")
+    before = picture(notebook)
+    stack.reply = make_reply("ngrok", sync_after=1, authorized_keys=[{"user": "ana", "keys": [hers]}])
+    notebook.start()
+    port = notebook.wait_connected()["port"]
+    assert mine in notebook.authorized_keys.read_text()
+    over = make_reply("ngrok", sync_after=1, until=int(time.time()) - 1)
+    stack.reply = make_reply("off", sync_after=1) if end == "off" else over
+    wait_until(lambda: stack.last_report()["mode"] == "off", "off is reported", notebook)
+    wait_until(lambda: "standby" in str(commands_of(notebook)), "the worker has ended", notebook)
+    after = picture(notebook)
+    assert {name: after.get(name) for name in before} == before
+    assert after.keys() - before.keys() == STAYS
+    assert after[".ssh/authorized_keys"] == b""
+    everything = b"".join(
+        path.read_bytes() for path in notebook.root.rglob("*") if path.is_file() and path.suffix != ".log"
+    )
+    assert TOKEN.encode() not in everything
+    assert hers.split()[1].encode() not in everything
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 10)
+
+
+def test_what_cannot_be_undone_now_is_undone_later(notebook: NotebookHost, stack: Stack) -> None:
+    """The file is too large to be read and written back when access ends; then the user frees it."""
+    stack.reply = make_reply("bastion", sync_after=1)
+    notebook.own_keys.write_text(make_public_key("mine"))
+    notebook.start()
+    wait_until(lambda: notebook.authorized_keys.exists(), "admitted", notebook)
+    text = notebook.authorized_keys.read_text()
+    notebook.authorized_keys.write_text(text + "# mine\n" * 150_000)
+    stack.reply = make_reply("off", sync_after=1)
+    wait_until(lambda: "teardown: " in notebook.logs(), "it fails", notebook)
+    assert "begin" in notebook.authorized_keys.read_text()
+    notebook.authorized_keys.write_text(text)
+    wait_until(lambda: notebook.authorized_keys.read_text() == "", "it is undone", notebook)
+
+
+def test_of_a_rotated_token_nothing_is_left(notebook: NotebookHost, stack: Stack) -> None:
+    stack.reply = make_reply("ngrok", sync_after=1)
+    notebook.start()
+    notebook.wait_connected()
+    rotated = TOKEN[::-1].replace("_", "x") + "_" + "A" * 20
+    stack.reply["ngrok"] = {"url": None, "token_version": "v2", "token": rotated}
+    wait_until(lambda: rotated in notebook.own_config.read_text(), "ngrok has the new one", notebook)
+
+    def holders() -> list[Path]:
+        files = [path for path in notebook.root.rglob("*") if path.is_file()]
+        return [path for path in files if TOKEN.encode() in path.read_bytes()]
+
+    wait_until(lambda: holders() == [], "the old one is gone", notebook)
+
+
+class TestTheToken:
+    @pytest.mark.parametrize("end", ["off", "until", "bastion", "none"])
+    def test_is_removed_from_the_volume_when_it_is_not_needed(
+        self, notebook: NotebookHost, stack: Stack, end: str
+    ) -> None:
+        """Scripts that back up the volume would copy it otherwise."""
+        stack.reply = make_reply("ngrok", sync_after=1)
+        notebook.start()
+        notebook.wait_connected()
+        stack.reply = {
+            "off": make_reply("off", sync_after=1),
+            "until": make_reply("ngrok", sync_after=1, until=int(time.time()) - 1),
+            "bastion": make_reply("bastion", sync_after=1),
+            "none": make_reply("ngrok", sync_after=1, ngrok={"url": None, "token_version": None}),
+        }[end]
+        wait_until(lambda: not notebook.own_config.exists(), "the token is gone", notebook)
+        assert not [
+            path for path in notebook.volume.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()
+        ]
+        wait_until(
+            lambda: not [line for line in commands_of(notebook) if "start --all" in line], "ngrok, too", notebook
+        )
 
 
 class TestNgroksProgram:

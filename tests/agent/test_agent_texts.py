@@ -6,6 +6,7 @@ import ast
 import base64
 import contextlib
 import itertools
+import json
 import os
 import pwd
 import re
@@ -21,7 +22,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 from agent_env import (
     PROGRAMS,
     PROJECT,
@@ -36,7 +36,7 @@ from agent_env import (
 from hypothesis import given, strategies as st
 from unit import test_tags
 
-from notebook.ngrok_stand_in import read_configuration
+from notebook.ngrok_stand_in import Configuration, Endpoint, read_configuration
 from notebook_ssh.model.spec import parse_spec, spec_tag_keys
 from notebook_ssh.model.ssh_keys import InvalidKeyError, public_key
 from patience import LIMIT_S
@@ -48,7 +48,8 @@ worker = WorkerModules()
 @pytest.fixture
 def log_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder for the logs of agent and ngrok, and for ngrok's own files."""
-    monkeypatch.setattr(worker, "NGROK_DIR", f"{tmp_path}/.ngrok/")
+    monkeypatch.setattr(worker, "USER_CONFIG", f"{tmp_path}/config.yml")
+    monkeypatch.setattr(worker, "OWN_CONFIG", f"{tmp_path}/ngrok.yml")
     monkeypatch.setattr(worker, "log", lambda text: None)
     monkeypatch.setattr(worker, "NGROK_LOG", str(tmp_path / "ngrok.log"))
 
@@ -102,49 +103,96 @@ endpoints:
 """
 
 
-class TestConfiguration:
-    @pytest.mark.parametrize("text", ["", GUIDE, V2, V3, V2.rstrip("\n"), V3.replace("\n", "\r\n")])
-    def test_has_the_endpoint_and_the_token_and_is_idempotent(self, text: str) -> None:
-        edited = worker.configure_ngrok(text, TOKEN, None, 22)
-        loaded = read_configuration(edited)
-        assert loaded.token == TOKEN
-        assert [each.name for each in loaded.endpoints].count("ssh") == 1
-        assert next(each for each in loaded.endpoints if each.name == "ssh").wish.startswith("tcp://")
-        assert loaded.web_address.startswith("127.0.0.1:")
-        settings = yaml.safe_load(edited)
-        assert settings.get("agent", settings)["remote_management"] is False
-        assert worker.configure_ngrok(edited, TOKEN, None, 22) == edited
+V3_WITH_TUNNELS = """\
+"version": "3"
+agent:
+    authtoken: oldtoken
+    proxy_url: http://proxy.example.com:3128
+tunnels:
+    web:
+        proto: http
+        addr: 8888
+    ssh:
+        proto: tcp
+        addr: 22
+        remote_addr: 1.tcp.eu.ngrok.io:12345
+"""
+"""What `ngrok config upgrade` makes of a file of version 2: the tunnels stay as they were."""
+BRACES = """\
+version: '3' # mine
+agent: {authtoken: oldtoken, log_level: info}
+endpoints: [{name: web, url: "https://docs.example.com", upstream: {url: 8080}}]
+tunnels: {ssh: {proto: tcp, addr: 22, remote_addr: "1.tcp.eu.ngrok.io:12345"}}
+"""
+HTTPS_SSH = "version: 3\nendpoints:\n  - name: ssh\n    upstream:\n      url: tcp://127.0.0.1:22\n"
+FILES = [V2, V3, V3_WITH_TUNNELS, BRACES, HTTPS_SSH, V2.rstrip("\n"), V3.replace("\n", "\r\n")]
 
-    @pytest.mark.parametrize("text", [V2, V3])
-    def test_keeps_every_line_of_the_user(self, text: str) -> None:
-        edited = worker.configure_ngrok(text, TOKEN, None, 22).splitlines()
-        own = [line for line in text.splitlines() if "authtoken" not in line and "web_addr" not in line]
-        assert [line for line in edited if line in own] == own
+
+class TestConfiguration:
+    """The user's file and the agent's, as ngrok merges them."""
+
+    @staticmethod
+    def merged(text: str, token: str | None, url: str | None, port: int = 22) -> tuple[Configuration, Endpoint]:
+        """Return the configuration that ngrok has, and the endpoint that leads to sshd."""
+        user = worker.parse_user_config(text)
+        name, own = worker.own_config(user, token, url, port)
+        configuration = read_configuration(*([text] if text else []), json.dumps(own))
+        (endpoint,) = [each for each in configuration.endpoints if each.name == name]
+        return configuration, endpoint
+
+    @pytest.mark.parametrize("text", ["", *FILES])
+    def test_has_one_endpoint_for_ssh_and_the_stacks_token(self, text: str) -> None:
+        configuration, endpoint = self.merged(text, TOKEN, None)
+        assert configuration.token == TOKEN
+        assert endpoint.wish.startswith("tcp://")
+        assert configuration.web_address.startswith("127.0.0.1:")
+
+    @pytest.mark.parametrize("text", FILES)
+    def test_keeps_everything_of_the_user(self, text: str) -> None:
+        alone, (configuration, endpoint) = read_configuration(text), self.merged(text, TOKEN, "tcp://7.tcp.ngrok.io:7")
+        theirs = [each for each in configuration.endpoints if each is not endpoint]
+        assert [each for each in alone.endpoints if each.name != endpoint.name] == theirs
 
     @pytest.mark.parametrize(
-        ("text", "own"), [(V2, "tcp://1.tcp.eu.ngrok.io:12345"), (V3, "tcp://5.tcp.ngrok.io:20000"), ("", "tcp://")]
+        ("text", "own"),
+        [
+            (V2, "tcp://1.tcp.eu.ngrok.io:12345"),
+            (V3, "tcp://5.tcp.ngrok.io:20000"),
+            (V3_WITH_TUNNELS, "tcp://1.tcp.eu.ngrok.io:12345"),
+            (BRACES, "tcp://1.tcp.eu.ngrok.io:12345"),
+            (HTTPS_SSH, "tcp://"),
+            ("", "tcp://"),
+        ],
     )
-    def test_the_users_address_is_kept_unless_the_tag_has_one(self, text: str, own: str) -> None:
-        def address(configuration: str) -> str:
-            return str(next(e for e in read_configuration(configuration).endpoints if e.name == "ssh").wish)
+    def test_the_users_address_is_kept_unless_the_tag_has_another(self, text: str, own: str) -> None:
+        assert self.merged(text, TOKEN, None)[1].wish == own
+        assert self.merged(text, TOKEN, "tcp://7.tcp.ngrok.io:7")[1].wish == "tcp://7.tcp.ngrok.io:7"
+        if own != "tcp://":
+            configuration, endpoint = self.merged(text, TOKEN, own)
+            assert [each.wish for each in configuration.endpoints].count(own) == 1, "not online twice"
+            assert endpoint.wish == own
 
-        by_hand = worker.configure_ngrok(text, TOKEN, None, 22)
-        assert address(by_hand) == own
-        by_tag = worker.configure_ngrok(by_hand, TOKEN, "tcp://7.tcp.ngrok.io:7", 22)
-        assert address(by_tag) == "tcp://7.tcp.ngrok.io:7"
-        assert address(worker.configure_ngrok(by_tag, TOKEN, None, 22)) == "tcp://"
+    @pytest.mark.parametrize("text", ["", *FILES])
+    def test_leads_to_the_port_of_the_agents_own_sshd(self, text: str) -> None:
+        assert self.merged(text, TOKEN, None, port=2022)[1].upstream == "tcp://127.0.0.1:2022"
 
-    def test_without_a_new_token_the_old_one_is_kept(self) -> None:
-        assert read_configuration(worker.configure_ngrok(V3, None, None, 22)).token == "oldtoken"
+    @pytest.mark.parametrize("text", FILES)
+    def test_without_a_token_of_the_stack_the_users_counts(self, text: str) -> None:
+        assert self.merged(text, None, None)[0].token == read_configuration(text).token
 
-    def test_an_endpoint_without_url_would_be_https(self) -> None:
-        text = "version: 3\nendpoints:\n  - name: ssh\n    upstream:\n      url: tcp://127.0.0.1:22\n"
-        assert read_configuration(worker.configure_ngrok(text, TOKEN, None, 22)).endpoints[0].wish == "tcp://"
+    @pytest.mark.parametrize(
+        "line", ["version: 3", 'version: "3"', "'version': '3'  # mine", '"version":3', "{version: 3}"]
+    )
+    def test_the_version_is_read_however_it_is_written(self, line: str) -> None:
+        assert worker.parse_user_config(line).version == 3
+        assert worker.parse_user_config(line.replace("3", "2")).version == 2
 
-    @pytest.mark.parametrize("text", ["version: 3\nagent: {authtoken: x}\n", "version: 3\nendpoints: []\n"])
-    def test_flow_style_is_refused_with_the_key(self, text: str) -> None:
-        with pytest.raises(worker.AgentError, match=r"config\.yml.*(agent|endpoints)"):
-            worker.configure_ngrok(text, TOKEN, None, 22)
+    def test_a_file_from_before_the_versions_has_none(self) -> None:
+        assert worker.parse_user_config(GUIDE).version is None
+
+    @given(st.text(alphabet="ssh: {}[],-\n\"'#tcpunelagvro3", max_size=80))
+    def test_of_any_text_is_read(self, text: str) -> None:
+        worker.own_config(worker.parse_user_config(text), TOKEN, None, 22)
 
 
 class TestKeys:
@@ -301,10 +349,9 @@ class TestNgroksErrors:
         """ngrok prints the token that it refuses; it may be the stack's, or one that is only in config.yml."""
         Path(worker.NGROK_LOG).touch()
         for requested, configured in ((TOKEN, "old"), (None, TOKEN), (None, f'"{TOKEN}"')):
-            Path(worker.NGROK_DIR).mkdir(exist_ok=True)
-            Path(worker.NGROK_DIR, "config.yml").write_text(f"version: 3\nagent:\n  authtoken: {configured}  # mine\n")
+            Path(worker.USER_CONFIG).write_text(f"version: 3\nagent:\n  authtoken: {configured}  # mine\n")
             tunnel = worker.Tunnel()
-            tunnel.desired = requested, None
+            tunnel.desired = {"token": requested}
             line = f"ERROR:  Your authtoken: {TOKEN} ERR_NGROK_9999"
             monkeypatch.setattr(worker, "spawn", lambda *_, line=line: process_printing(line))
             tunnel.start()
@@ -325,7 +372,6 @@ class TestNgroksErrors:
         now = 1000.0
         monkeypatch.setattr(worker, "time", fake_time(lambda: now))
         tunnel = worker.Tunnel()
-        tunnel.desired = None, None
         with subprocess.Popen(["echo", f"ERROR:  ERR_NGROK_{number}"], stdout=subprocess.PIPE) as tunnel.child:
             tunnel.starts = 1
             while tunnel.child:
@@ -522,7 +568,6 @@ def test_a_child_that_closes_its_output_and_does_not_exit_is_killed(
     """A program in the place of ngrok may close its output and continue to run."""
     monkeypatch.setattr(worker, "EXIT_TIMEOUT_S", 0.1)
     tunnel = worker.Tunnel()
-    tunnel.desired = None, None
     command = ["sh", "-c", "exec >&-; exec sleep 1000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as tunnel.child:
         tunnel.starts = 1

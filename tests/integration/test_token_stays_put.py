@@ -22,7 +22,7 @@ NAME, CONFIGURATION = "keeps-quiet", "keeps-quiet-setup"
 
 MAY_HOLD_IT = (
     "ngrok/token",  # ngrok's cloud, which gave it out
-    "notebooks/*/home/ec2-user/SageMaker/.ngrok/config.yml",  # for ngrok's agent, 0600
+    "notebooks/*/home/ec2-user/SageMaker/.notebook-ssh/ngrok.yml",  # for ngrok's agent, 0600
     "notebooks/*/run/notebook-ssh/worker/*",  # the last answer, 0600, gone with the notebook's stop
 )
 """Files below the local run's folder."""
@@ -103,7 +103,7 @@ def test_the_token_is_nowhere_but_where_it_is_needed(world: World) -> None:
     assert any("RequestId" in text for place, text in seen.items() if place.startswith("log ")), "no log was read"
     assert [place for place, text in seen.items() if token in text] == []
     held = files_with(world.emulator.home, token.encode())
-    assert any("config.yml" in path for path in held), "the notebook has no token, so nothing is shown here"
+    assert any("ngrok.yml" in path for path in held), "the notebook has no token, so nothing is shown here"
     assert [path for path in held if not any(fnmatch.fnmatch(path, each) for each in MAY_HOLD_IT)] == []
     assert [path for path in held if (world.emulator.home / path).stat().st_mode & 0o077 and "notebooks/" in path] == []
 

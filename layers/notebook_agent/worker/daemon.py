@@ -6,15 +6,19 @@ import json
 import os
 import re
 import select
+import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from agent import HOME, PERSIST_DIR, VOLUME_DIR, StackClient, load_json, log, read_text, write_text
-from worker.files import describe_os_error
+from worker.files import describe_os_error, remove_file
 from worker.instructions import explain, render_instructions
 from worker.keys import sync_authorized_keys
 from worker.list_tags import read_own_tags
 from worker.model import Json, Problem
+from worker.ngrok_config import forget_token
 from worker.paths import INSTRUCTIONS_FILE, REPLY_FILE, STATUS_FILE, WAKE_FIFO
 from worker.sshd import SSH_PORT, SshServer, host_keys, sessions
 from worker.tags import MODES, apply_tags
@@ -61,18 +65,28 @@ class Worker:
             self.tunnel.stop()
 
     def teardown(self) -> None:
-        """Restore the home directory."""
+        """Undo what lets users in, and what the agent keeps for a start without the stack (docs/notebook.md).
+
+        Until all of it is undone, the reply on the volume stays, by which the next worker, seconds later, tries again;
+        that of this boot could say "off" already. The program goes last: the stack sends none when SSH is off.
+        """
         self.tunnel.stop()
-        for step in (
-            lambda: sync_authorized_keys(None),
-            lambda: os.unlink(PERSIST_DIR + "reply.json"),
-            lambda: os.unlink(REPLY_FILE),
-        ):
-            try:
-                step()
-            except OSError as error:
-                log(f"teardown: {error}")
+        remove_file(REPLY_FILE)
+        done = [self.undo(lambda: sync_authorized_keys(None)), self.undo(forget_token)]
+        if all(done):
+            done += [self.undo(partial(remove_file, PERSIST_DIR + name)) for name in ("reply.json", "worker.py")]
         self.write_status()
+        if not all(done):
+            sys.exit("notebook-ssh: not everything is undone; it is tried again")
+
+    def undo(self, step: Callable[[], object]) -> bool:
+        """Run a step of `teardown`; return whether it succeeded."""
+        try:
+            step()
+            return True
+        except OSError as error:
+            log(f"teardown: {error}")
+            return False
 
     def apply(self) -> None:
         """Apply the requested state: files, tunnel, status."""
@@ -87,7 +101,7 @@ class Worker:
             self.ensure_files()
         if mode == "ngrok":
             token, url = self.ngrok_setting("token", r"[\w-]+"), self.ngrok_setting("url", r"tcp://[\w.-]+:\d+")
-            self.tunnel.ensure(token, url, self.ssh_port)
+            self.tunnel.ensure(token, url, self.ssh_port, saved="sync_after" not in self.client.reply)
         else:
             self.tunnel.stop()
         self.write_status()
@@ -108,6 +122,8 @@ class Worker:
             os.makedirs(VOLUME_DIR + "ssh", exist_ok=True)
             link_editor_dirs()
             persist_for_next_boot(self.client.reply)
+            if self.client.mode() != "ngrok":
+                forget_token()
         except OSError as error:
             self.set_problem("files", "files", describe_os_error(error, HOME))
         self.ensure_sshd()
@@ -182,7 +198,8 @@ class Worker:
             new, old = self.client.reply.get("ngrok") or {}, before.get("ngrok") or {}
             if not new.get("token") and new.get("token_version") == old.get("token_version"):
                 new["token"] = old.get("token")
-            self.client.save_reply()
+            if self.client.mode() != "off":  # `teardown` removes it
+                self.client.save_reply()
         elif "sync_after" not in before:
             # The reply was saved in an earlier boot: the notebook's own tags are newer.
             tags = read_own_tags(self.client)

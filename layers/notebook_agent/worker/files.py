@@ -22,8 +22,13 @@ def read_all(path: str) -> str:
     return text
 
 
-def open_exclusive(path: str) -> BinaryIO:
-    """Create an empty file and open it for bytes; a symbolic link or FIFO at `path` is removed, not followed."""
+def remove_file(path: str) -> None:
+    """Remove a file or link, if it is there."""
     if os.path.lexists(path):
         os.unlink(path)
+
+
+def open_exclusive(path: str) -> BinaryIO:
+    """Create an empty file and open it for bytes; a symbolic link or FIFO at `path` is removed, not followed."""
+    remove_file(path)
     return open(path, "xb")

@@ -12,10 +12,11 @@ import time
 import urllib.request
 from typing import IO, Any, NoReturn, cast
 
-from agent import INSTALL_DIR, log, read_text, spawn
-from worker.model import Address, Problem
+from agent import INSTALL_DIR, load_json, log, read_text, spawn
+from worker.model import Address, Json, Problem
+from worker.ngrok_config import ENDPOINT, OWN_CONFIG, USER_CONFIG, parse_user_config, token_of
 from worker.ngrok_errors import PROBLEM_OF_ERROR, RETRYABLE
-from worker.paths import NGROK_DIR, NGROK_LOG
+from worker.paths import NGROK_LOG
 
 EXIT_TIMEOUT_S = 5  # for a child that should exit
 API_TIMEOUT_S = 2.0  # for ngrok's local API
@@ -38,21 +39,22 @@ class Tunnel:
         self.session_lost = False
         self.api_address: str | None = None
         self.buffer = b""  # of the log, an incomplete line
-        self.desired: tuple[str | None, str | None] = None, None  # (token, url)
+        self.desired: Json = {}  # what `ensure` was called with
+        self.endpoint = ENDPOINT  # the name of the one that leads to sshd
         self.secrets: list[str | None] = []
-        self.port = 0
 
-    def ensure(self, token: str | None, url: str | None, port: int) -> None:
-        """Start, restart or poll ngrok for this token (None: the one in config.yml), reserved address and port of sshd."""
-        if port != self.port:
-            self.stop()
-            self.port = port
-        if (token, url) != self.desired:
+    def ensure(self, token: str | None, url: str | None, port: int, saved: bool) -> None:
+        """Start, restart or poll ngrok for this token, reserved address and port of sshd.
+
+        token: None for the user's own, or, if `saved`, that of an earlier start.
+        """
+        desired = {"token": token, "url": url, "port": port, "saved": saved}
+        if desired != self.desired:
             # A token that ngrok runs with already is no reason to give the users another address.
-            same = token and not self.desired[0] and f"authtoken: {token}\n" in read_text(NGROK_DIR + "config.yml")
-            if not same or url != self.desired[1]:
+            running = self.desired.get("saved") and token and token == token_of(load_json(OWN_CONFIG))
+            if not running or {**desired, "token": None, "saved": True} != {**self.desired, "token": None}:
                 self.stop()
-            self.desired = token, url
+            self.desired = desired
         if time.monotonic() < self.due_at:
             return
         if self.child:
@@ -62,17 +64,14 @@ class Tunnel:
 
     def start(self) -> None:
         """Start the child; `read_log` reads its output."""
-        token, url = self.desired
-        # ngrok prints a token that it refuses, be it the stack's or one in config.yml.
-        config = read_text(NGROK_DIR + "config.yml")
-        self.secrets = [token, *re.findall(r"""(?m)^ *authtoken:[ \t]*["']?([^\s"'#]+)""", config)]
+        # ngrok prints a token that it refuses, be it the stack's or the user's.
+        own = parse_user_config(read_text(USER_CONFIG)).token
+        self.secrets = [self.desired.get("token"), token_of(load_json(OWN_CONFIG)), own]
         force = bool(self.problem and self.problem[0] == "ngrok-agent-old")
         self.child = spawn(sys.executable, INSTALL_DIR + "worker.py", "tunnel")
         try:
             with cast("IO[bytes]", self.child.stdin) as stdin:
-                stdin.write(
-                    json.dumps({"token": token, "url": url, "port": self.port, "force_install": force}).encode()
-                )
+                stdin.write(json.dumps({**self.desired, "force_install": force}).encode())
         except OSError:
             pass  # it has exited already, as `read_log` will find
         self.api_address, self.buffer, self.session_lost = None, b"", False
@@ -152,12 +151,13 @@ class Tunnel:
             self.set_problem(*event["agent_problem"])
         elif message == "starting web service":
             self.api_address = event.get("addr")
+            self.endpoint = event.get("endpoint") or self.endpoint
         elif "established" in message:
             self.session_lost = False
         elif "session closed" in message or "reconnect" in message:
             self.session_lost = True
             self.set_phase("connecting")
-        if event.get("name") == "ssh" and event.get("url"):
+        if event.get("name") == self.endpoint and event.get("url"):
             self.set_address(event["url"])
         self.parse_error(line, str(event.get("err") or ""))
 
@@ -181,7 +181,7 @@ class Tunnel:
         for kind in "endpoints", "tunnels":
             try:
                 for item in query_local_api(self.api_address, kind):
-                    if item.get("name") == "ssh":
+                    if item.get("name") == self.endpoint:
                         self.set_address(item.get("url") or item.get("public_url"))
                         return
             except (OSError, ValueError, LookupError, TypeError, AttributeError):
