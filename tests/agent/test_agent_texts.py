@@ -10,6 +10,7 @@ import json
 import os
 import pwd
 import re
+import shutil
 import socket
 import struct
 import subprocess
@@ -647,6 +648,43 @@ def test_a_connection_counts_with_and_without_a_session(
         assert found["open"] - before == count
         assert not count or time.time() - found["active_at"] < LIMIT_S
         process.stdin.close()
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(
+    ("policy", "included"),
+    [
+        (None, False),
+        ("Ciphers aes256-gcm@openssh.com\n", True),
+        ("CRYPTO_POLICY='-oCiphers=aes256-gcm@openssh.com'\n", False),  # an older system's: options of the command line
+    ],
+)
+def test_the_agents_own_sshd_follows_the_systems_crypto_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str | None, included: bool
+) -> None:
+    """sshd itself says what it would do (`sshd -T`): the policy's ciphers, and public keys alone."""
+    program = shutil.which("sshd", path=worker.PROGRAM_DIRS)
+    assert program
+    if policy:
+        (tmp_path / "policy").write_text(policy)
+    for name, value in (("CRYPTO_POLICY", tmp_path / "policy"), ("OWN_DIR", f"{tmp_path}/"), ("HOME", tmp_path)):
+        monkeypatch.setattr(worker, name, str(value))
+    key = tmp_path / "ssh_host_ed25519_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True, timeout=LIMIT_S)
+    assert worker.configure(program, 2022, "loopback", [str(key)]) == ""
+    command = [program, "-T", "-f", tmp_path / "sshd_config"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT_S).stdout.splitlines()
+    assert ("ciphers aes256-gcm@openssh.com" in told) == included
+    user = pwd.getpwuid(tmp_path.stat().st_uid).pw_name
+    assert {
+        "port 2022",
+        "listenaddress 127.0.0.1:2022",
+        f"allowusers {user}",
+        "permitrootlogin no",
+        "passwordauthentication no",
+        "kbdinteractiveauthentication no",
+        "authenticationmethods publickey",
+    } <= set(told)
 
 
 def test_a_mode_that_the_worker_does_not_know_is_reported(log_dir: None) -> None:
