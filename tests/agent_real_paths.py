@@ -304,7 +304,7 @@ def hard_link_root_files() -> dict[Path, str]:
     (HOME / ".ssh").unlink()
     links = {
         HOME.parent / "precious": HOME / ".ssh/authorized_keys",
-        HOME / "SageMaker/precious": HOME / "SageMaker/.ngrok/config.yml",
+        HOME / "SageMaker/precious": HOME / "SageMaker/.notebook-ssh/ngrok.yml",
     }
     for precious, path in links.items():
         precious.write_text("# root's\n")

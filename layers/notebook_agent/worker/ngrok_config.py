@@ -121,9 +121,12 @@ def token_of(config: Json) -> str:
 
 
 def free_local_address(preferred: str) -> str:
-    """Return a loopback address for ngrok's local API: with the port of `preferred` or 4040 if free, else any free one."""
+    """Return a loopback address for ngrok's local API: with the port of `preferred` if that is free, else any free one.
+
+    Not ngrok's default port: another ngrok of the user, started in this moment, could answer there.
+    """
     port = re.search(r":(\d{1,5})$", preferred)
-    for number in (int(port[1]) if port else 4040, 0):
+    for number in (int(port[1]), 0) if port else (0,):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", number))
