@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +30,7 @@ from notebook_ssh.adapters import ec2, sqs
 from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.codec import encode_record
-from notebook_ssh.errors import RetryableError, TerminalError
+from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.record import OWNER_TAG, BastionRoute, Network, NotebookState, Phase, Record, Report
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import Code, status_of
@@ -375,24 +376,111 @@ class TestPartialKnowledge:
         bench.run()
         assert all(len(bench.rules(group)) == 1 for group in groups)
 
-    def test_a_rule_that_cannot_be_taken_away_is_an_alarm_and_the_others_go(self, bench: Bench) -> None:
+    @pytest.mark.xfail(strict=True, reason="one stuck rule fails the whole run, and blocks the queue")
+    def test_a_rule_that_cannot_be_taken_away_is_recorded_and_the_others_go(self, bench: Bench) -> None:
         groups = [bench.group(f"group-{number}") for number in range(2)]
         records = [bench.notebook(f"nb-{number}", group) for number, group in enumerate(groups)]
         bench.run()
         for record in records:
             bench.change(record, state=STOPPED)
-        with (
-            failing(
-                "RevokeSecurityGroupIngress",
-                "UnauthorizedOperation",
-                status=403,
-                when=lambda params: params["body"]["GroupId"] == groups[0],
-            ),
-            pytest.raises(TerminalError, match="rule-stuck"),
+        with failing(
+            "RevokeSecurityGroupIngress",
+            "UnauthorizedOperation",
+            status=403,
+            when=lambda params: params["body"]["GroupId"] == groups[0],
         ):
             bench.run()
+        problem = bench.route("nb-0").problem
+        assert problem is not None
+        assert (problem.code, "ec2:RevokeSecurityGroupIngress" in problem.message) == ("rule-stuck", True)
+        assert bench.route("nb-1").problem is None
+        assert len(bench.table.needs_admin(NOW)) == 1
         assert len(bench.rules(groups[0])) == 1
         assert bench.rules(groups[1]) == {}
+
+
+class TestOneBadThing:
+    """What the stack may not or cannot do about one rule or record holds up nothing else."""
+
+    @pytest.mark.xfail(strict=True, reason="IAM does not let the stack revoke it, and the whole run fails")
+    def test_a_rule_of_the_stack_in_another_vpc_stays_and_is_recorded(self, bench: Bench) -> None:
+        other = client("ec2").create_vpc(CidrBlock="10.1.0.0/16")["Vpc"]["VpcId"]
+        foreign, group = bench.group("foreign", other), bench.group("notebooks")
+        self.make_rule(foreign, PrefixListIds=[{"PrefixListId": "pl-1"}])
+        record = bench.notebook("nb", group)
+        bench.run()
+        bench.change(record, state=STOPPED)
+        with failing(
+            "RevokeSecurityGroupIngress",
+            "UnauthorizedOperation",
+            status=403,
+            when=lambda params: params["body"]["GroupId"] == foreign,
+        ):
+            bench.run()
+        assert bench.rules(group) == {}
+        assert len(bench.rules(foreign)) == 1
+        (reason,) = bench.table.needs_admin(NOW)
+        assert foreign in reason
+
+    @pytest.mark.xfail(strict=True, reason="the tag alone decides")
+    def test_the_tag_alone_makes_no_rule_the_stacks(self, bench: Bench) -> None:
+        """`ec2:CreateTags` is all that a user needs to put the tag on a colleague's rule."""
+        group = bench.group("notebooks")
+        bench.write_rule(group, UserIdGroupPairs=[{"GroupId": bench.bastion, "Description": "the colleague's"}])
+        bench.write_rule(group, IpRanges=[{"CidrIp": "192.0.2.0/24"}])
+        client("ec2").create_tags(
+            Resources=list(bench.rules(group)), Tags=[{"Key": "notebook-ssh:stack", "Value": STACK}]
+        )
+        bench.run()
+        assert len(bench.rules(group)) == 2
+
+    @pytest.mark.xfail(strict=True, reason="any rule with the tag is revoked")
+    def test_a_rule_such_as_the_stack_never_makes_stays_and_is_recorded(self, bench: Bench) -> None:
+        group = bench.group("notebooks")
+        self.make_rule(group, FromPort=443, ToPort=443, IpRanges=[{"CidrIp": "192.0.2.0/24"}])
+        bench.run()
+        assert len(bench.rules(group)) == 1
+        assert len(bench.table.needs_admin(NOW)) == 1
+
+    @pytest.mark.xfail(strict=True, reason="an unreadable record keeps every rule open")
+    @pytest.mark.parametrize("groups_are_known", [True, False])
+    def test_a_record_that_cannot_be_read_keeps_what_it_may_need_and_nothing_else(
+        self, bench: Bench, *, groups_are_known: bool
+    ) -> None:
+        mine, theirs = bench.group("mine"), bench.group("theirs")
+        record = bench.notebook("known", mine)
+        bench.notebook("odd", theirs)
+        bench.run()
+        broken: dict[str, Any] = {"spec": {"mode": "tailscale"}}
+        bench.table.update("notebook", "odd", set=broken if groups_are_known else broken | {"network": "?"})
+        bench.change(record, state=STOPPED)
+        bench.run()
+        assert bench.rules(mine) == {}
+        assert len(bench.rules(theirs)) == 1
+
+    def test_a_group_that_is_shared_with_an_unreadable_record_stays_open(self, bench: Bench) -> None:
+        shared = bench.group("shared")
+        record = bench.notebook("known", shared)
+        bench.notebook("odd", shared)
+        bench.run()
+        bench.table.update("notebook", "odd", set={"spec": {"mode": "tailscale"}})
+        bench.change(record, state=STOPPED)
+        with suppress(RetryableError):
+            bench.run()
+        assert len(bench.rules(shared)) == 1
+
+    def make_rule(self, group: str, **permission: Any) -> None:
+        """A rule with the stack's tag and description."""
+        for peers in permission.values():
+            for peer in peers if isinstance(peers, list) else ():
+                peer["Description"] = f"ssh through the bastion, by stack {STACK}"
+        client("ec2").authorize_security_group_ingress(
+            GroupId=group,
+            IpPermissions=[{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22} | permission],
+            TagSpecifications=[
+                {"ResourceType": "security-group-rule", "Tags": [{"Key": "notebook-ssh:stack", "Value": STACK}]}
+            ],
+        )
 
 
 class TestRaces:
