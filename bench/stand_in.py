@@ -63,7 +63,7 @@ class Account:
                 partition = given["ExpressionAttributeValues"][":pk"]["S"]
                 if partition == "notebook":
                     return self._query(self.records, RECORDS_A_PAGE, given)
-                return self._query(self.kept, CONFIGURATIONS_A_PAGE, given)
+                return self._query(self.kept if partition == "lifecycle_config" else [], CONFIGURATIONS_A_PAGE, given)
             case "ListNotebookInstances":
                 return _page(self.notebooks, given, "NotebookInstances", "NextToken")
             case "ListNotebookInstanceLifecycleConfigs":

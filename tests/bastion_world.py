@@ -14,6 +14,7 @@ from moto import mock_aws
 from moto.core.responses import ActionResult
 from moto.ec2.responses.security_groups import SecurityGroups
 
+from emulator.security_groups import describe_rules
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.model.record import BastionRoute, Network, NotebookState, Record
@@ -98,6 +99,7 @@ class Bench:
 def an_account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """A bench in an account of its own, for the time of a test."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    describe_rules()
     with mock_aws():
         ec2 = client("ec2")
         vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]

@@ -32,6 +32,6 @@ def handle(event: Mapping[str, Any], context: object) -> None:
         logger.info("already covered", extra={"messages": len(sent_ms)})
         return
     now = int(time())
-    reconcile_bastion(settings, table, now, ids)
-    table.save_bastion_sync(now)
+    stuck = reconcile_bastion(settings, table, now, ids)
+    table.save_bastion_sync(now, stuck)
     logger.info("reconciled", extra={"messages": len(messages)})

@@ -129,7 +129,7 @@ def reconcile_notebook(scene: Scene) -> Story:
 
 
 def reconcile_bastion(scene: Scene) -> Story:
-    """A rule that must go cannot be taken away. The right comes back."""
+    """The rules cannot be read. The right comes back."""
     bench = scene.open(an_account(scene.patch))
     record = bench.notebook("nb", bench.group("notebooks"))
 
@@ -141,7 +141,7 @@ def reconcile_bastion(scene: Scene) -> Story:
 
     yield look(1)
     bench.change(record, state=NotebookState.STOPPING)
-    with failing("RevokeSecurityGroupIngress", "UnauthorizedOperation", status=403):
+    with failing("DescribeSecurityGroupRules", "UnauthorizedOperation", status=403):
         yield look(8)
     yield look(1) + SWEEP
 
@@ -216,6 +216,16 @@ def a_connected_notebook(scene: Scene) -> World:
     world.settle()
     reported(world, 1)
     return world
+
+
+def needs_admin(scene: Scene) -> Story:
+    """A record of another version cannot be read, for two hours; then that version is deployed."""
+    world = a_connected_notebook(scene)
+    yield scene.sweep_for(SWEEP, world)
+    world.table.update("notebook", "box", set={"spec": {"mode": "tailscale"}})
+    yield scene.sweep_for(8 * SWEEP, world)
+    world.table.update("notebook", "box", set={"spec": {"mode": "ngrok"}})
+    yield scene.sweep_for(8 * SWEEP, world)
 
 
 def stale(scene: Scene) -> Story:
@@ -311,6 +321,7 @@ STORIES: dict[str, Callable[[Scene], Story]] = {
     "AnswersAlarm": answers,
     "SweepAlarm": no_sweep,
     "QueueAlarm": queue,
+    "NeedsAdminAlarm": needs_admin,
     "StaleAlarm": stale,
     "TokenAlarm": token,
 }

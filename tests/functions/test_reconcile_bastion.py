@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -174,7 +173,7 @@ class TestOthersRules:
         bench.run()
         assert bench.rules(group) == theirs
 
-    def test_ours_edited_by_hand_is_put_right(self, bench: Bench) -> None:
+    def test_ours_edited_by_hand_stays_and_the_right_one_is_made(self, bench: Bench) -> None:
         group = bench.group("notebooks")
         bench.notebook("nb", group)
         bench.run()
@@ -195,9 +194,8 @@ class TestOthersRules:
         )
         assert bench.only_rule(group)["ToPort"] == 65535
         bench.run()
-        rule = bench.only_rule(group)
-        assert (rule["FromPort"], rule["ToPort"]) == (22, 22)
-        assert rule["SecurityGroupRuleId"] != rule_id
+        assert {(rule["FromPort"], rule["ToPort"]) for rule in bench.rules(group).values()} == {(22, 22), (0, 65535)}
+        assert len(bench.table.needs_admin(NOW)) == 1
 
     def test_a_rule_disowned_between_plan_and_revoke_stays(self, bench: Bench) -> None:
         group = bench.group("notebooks")
@@ -260,7 +258,7 @@ class TestObstacles:
         bench.notebook("nb", group)
         bench.run()
         (rule_id,) = bench.rules(group)
-        edit = {"IpProtocol": "tcp", "FromPort": 23, "ToPort": 23, "ReferencedGroupId": bench.bastion}
+        edit = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "ReferencedGroupId": bench.group("former bastion")}
         client("ec2").modify_security_group_rules(
             GroupId=group,
             SecurityGroupRules=[{"SecurityGroupRuleId": rule_id, "SecurityGroupRule": edit}],
@@ -269,7 +267,8 @@ class TestObstacles:
         bench.run()
         assert bench.route("nb").open
         assert bench.route("nb").problem is None
-        assert {rule["FromPort"] for rule in bench.rules(group).values() if "ReferencedGroupInfo" in rule} == {22}
+        peers = [each["ReferencedGroupInfo"] for each in bench.rules(group).values() if "ReferencedGroupInfo" in each]
+        assert [each["GroupId"] for each in peers] == [bench.bastion]
 
     def test_a_rule_that_iam_forbids_is_told_and_the_others_are_made(self, bench: Bench) -> None:
         is_tearing_down, roomy = bench.group("closed"), bench.group("roomy")
@@ -343,16 +342,15 @@ class TestPartialKnowledge:
         assert len(bench.rules(known)) == len(bench.rules(unknown)) == 1
         assert bench.route("a-running").open
 
-    def test_with_a_record_of_a_newer_version_rules_are_authorized_and_none_is_revoked(self, bench: Bench) -> None:
+    def test_with_a_record_of_a_newer_version_its_own_rules_stay(self, bench: Bench) -> None:
         groups = [bench.group(f"group-{number}") for number in range(3)]
         records = [bench.notebook(f"nb-{number}", group) for number, group in enumerate(groups[:2])]
         bench.run()
         bench.change(records[0], state=NotebookState.STOPPED)
         bench.table.update("notebook", "nb-1", set={"spec": {"mode": "tailscale"}})
         bench.notebook("nb-2", groups[2])
-        with pytest.raises(RetryableError, match="nothing was revoked"):
-            bench.run()
-        assert [len(bench.rules(group)) for group in groups] == [1, 1, 1]
+        bench.run()
+        assert [len(bench.rules(group)) for group in groups] == [0, 1, 1]
         bench.table.update("notebook", "nb-1", set={"spec": {"mode": "bastion"}})
         bench.run()
         assert [len(bench.rules(group)) for group in groups] == [0, 1, 1]
@@ -376,7 +374,6 @@ class TestPartialKnowledge:
         bench.run()
         assert all(len(bench.rules(group)) == 1 for group in groups)
 
-    @pytest.mark.xfail(strict=True, reason="one stuck rule fails the whole run, and blocks the queue")
     def test_a_rule_that_cannot_be_taken_away_is_recorded_and_the_others_go(self, bench: Bench) -> None:
         groups = [bench.group(f"group-{number}") for number in range(2)]
         records = [bench.notebook(f"nb-{number}", group) for number, group in enumerate(groups)]
@@ -402,7 +399,6 @@ class TestPartialKnowledge:
 class TestOneBadThing:
     """What the stack may not or cannot do about one rule or record holds up nothing else."""
 
-    @pytest.mark.xfail(strict=True, reason="IAM does not let the stack revoke it, and the whole run fails")
     def test_a_rule_of_the_stack_in_another_vpc_stays_and_is_recorded(self, bench: Bench) -> None:
         other = client("ec2").create_vpc(CidrBlock="10.1.0.0/16")["Vpc"]["VpcId"]
         foreign, group = bench.group("foreign", other), bench.group("notebooks")
@@ -422,7 +418,6 @@ class TestOneBadThing:
         (reason,) = bench.table.needs_admin(NOW)
         assert foreign in reason
 
-    @pytest.mark.xfail(strict=True, reason="the tag alone decides")
     def test_the_tag_alone_makes_no_rule_the_stacks(self, bench: Bench) -> None:
         """`ec2:CreateTags` is all that a user needs to put the tag on a colleague's rule."""
         group = bench.group("notebooks")
@@ -434,7 +429,6 @@ class TestOneBadThing:
         bench.run()
         assert len(bench.rules(group)) == 2
 
-    @pytest.mark.xfail(strict=True, reason="any rule with the tag is revoked")
     def test_a_rule_such_as_the_stack_never_makes_stays_and_is_recorded(self, bench: Bench) -> None:
         group = bench.group("notebooks")
         self.make_rule(group, FromPort=443, ToPort=443, IpRanges=[{"CidrIp": "192.0.2.0/24"}])
@@ -442,7 +436,6 @@ class TestOneBadThing:
         assert len(bench.rules(group)) == 1
         assert len(bench.table.needs_admin(NOW)) == 1
 
-    @pytest.mark.xfail(strict=True, reason="an unreadable record keeps every rule open")
     @pytest.mark.parametrize("groups_are_known", [True, False])
     def test_a_record_that_cannot_be_read_keeps_what_it_may_need_and_nothing_else(
         self, bench: Bench, *, groups_are_known: bool
@@ -465,8 +458,7 @@ class TestOneBadThing:
         bench.run()
         bench.table.update("notebook", "odd", set={"spec": {"mode": "tailscale"}})
         bench.change(record, state=STOPPED)
-        with suppress(RetryableError):
-            bench.run()
+        bench.run()
         assert len(bench.rules(shared)) == 1
 
     def make_rule(self, group: str, **permission: Any) -> None:

@@ -238,7 +238,14 @@ def test_rules_of_ours_go_and_others_stay(world: World, bench: Bench) -> None:
         ec2.authorize_security_group_ingress(
             GroupId=group,
             IpPermissions=[
-                {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "IpRanges": [{"CidrIp": "10.1.0.0/16"}]}
+                {
+                    "IpProtocol": "tcp",
+                    "FromPort": port,
+                    "ToPort": port,
+                    "IpRanges": [
+                        {"CidrIp": "10.1.0.0/16", "Description": f"ssh through the bastion, by stack {stack}"}
+                    ],
+                }
             ],
             TagSpecifications=[
                 {"ResourceType": "security-group-rule", "Tags": [{"Key": "notebook-ssh:stack", "Value": stack}]}

@@ -9,7 +9,7 @@ own or draws a number.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,7 +69,7 @@ class LifecycleConfig:
 
 @dataclass(frozen=True)
 class Rule:
-    """A security-group rule. stack: the value of the owner's tag."""
+    """A security-group rule. stack: the value of the owner's tag. by_stack: the stack made it, and no person."""
 
     id: str
     group: str
@@ -78,6 +78,8 @@ class Rule:
     ports: tuple[int, int]
     peer: str
     stack: str | None = None
+    description: str = ""
+    by_stack: bool = False
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -352,7 +354,11 @@ class Account:
 
     def write_rule(self, group: str, peer: str, *, egress: bool = False, stack: str | None = None) -> None:
         protocol, ports = ("-1", (-1, -1)) if peer == "0.0.0.0/0" and egress else ("tcp", (22, 22))
-        self._add_rule(group, egress, protocol, ports, peer, stack)
+        self._add_rule(group, egress, protocol, ports, peer, stack, "")
+
+    def tag_rule(self, rule: Rule, stack: str) -> None:
+        """A person with `ec2:CreateTags` alone puts the owner's tag on a rule."""
+        self.rules[rule.id] = replace(rule, stack=stack)
 
     # ---- how it is done
 
@@ -426,16 +432,25 @@ class Account:
         (permission,) = given["IpPermissions"]
         (stack,) = (tag["Value"] for spec in given["TagSpecifications"] for tag in spec["Tags"])
         ports = (permission["FromPort"], permission["ToPort"])
-        self._add_rule(given["GroupId"], egress, permission["IpProtocol"], ports, _peer(permission), stack)
+        peer, description = _peer(permission)
+        self._add_rule(given["GroupId"], egress, permission["IpProtocol"], ports, peer, stack, description)
         return {}
 
     def _add_rule(
-        self, group: str, egress: bool, protocol: str, ports: tuple[int, int], peer: str, stack: str | None
+        self,
+        group: str,
+        egress: bool,
+        protocol: str,
+        ports: tuple[int, int],
+        peer: str,
+        stack: str | None,
+        description: str,
     ) -> None:
         for each in (group, peer):
             if each.startswith("sg-") and each not in self.groups:
                 raise refusal("InvalidGroup.NotFound", f"The security group '{each}' does not exist")
-        rule = Rule(f"sgr-{self.made:017x}", group, egress, protocol, ports, peer, stack)
+        made = f"sgr-{self.made:017x}"
+        rule = Rule(made, group, egress, protocol, ports, peer, stack, description, by_stack=not self.person)
         here = [each for each in self.rules.values() if each.group == group]
         if any(each.identity == rule.identity for each in here):
             raise refusal("InvalidPermission.Duplicate", "the specified rule already exists")
@@ -483,9 +498,11 @@ def _script_plan(hooks: Mapping[str, Any], hook: str) -> str | None:
     return content
 
 
-def _peer(permission: Mapping[str, Any]) -> str:
+def _peer(permission: Mapping[str, Any]) -> tuple[str, str]:
+    """The other end, and the description."""
     fields = (("UserIdGroupPairs", "GroupId"), ("PrefixListIds", "PrefixListId"), ("IpRanges", "CidrIp"))
-    return str(next(permission[kind][0][name] for kind, name in fields if kind in permission))
+    kind, name = next((kind, name) for kind, name in fields if kind in permission)
+    return str(permission[kind][0][name]), str(permission[kind][0].get("Description", ""))
 
 
 _RULE_FILTERS: dict[str, Callable[[Rule], str | None]] = {
@@ -505,6 +522,7 @@ def _rule_line(rule: Rule) -> dict[str, Any]:
         "FromPort": rule.ports[0],
         "ToPort": rule.ports[1],
         "Tags": [{"Key": "notebook-ssh:stack", "Value": rule.stack}] if rule.stack else [],
+        "Description": rule.description,
     } | peer
 
 

@@ -254,6 +254,13 @@ class People:
         group, peer = pick(("sg-1", "sg-2", "sg-3", BASTION_GROUP)), pick((BASTION_GROUP, "10.1.0.0/16", "sg-2"))
         self.run.account.write_rule(group, peer, stack=pick((None, None, OTHER_STACK, STACK.upper(), f"{STACK}-2")))
 
+    def tag_a_rule(self) -> None:
+        """`ec2:CreateTags` is enough for the stack's tag on a colleague's rule."""
+        theirs = [rule for rule in self.run.account.rules.values() if not rule.by_stack]
+        if theirs:
+            self.run.account.tag_rule(self.run.chance.pick(theirs), STACK)
+            self.run.counts["rules of others with the stack's tag"] += 1
+
     def take_a_rule_away(self) -> None:
         rules = [*self.run.account.rules.values()]
         if rules:
@@ -385,6 +392,7 @@ _HABITS: tuple[Callable[[People], None], ...] = tuple(
         People.copy_a_script: 1,
         People.another_stack_comes_or_goes: 3,
         People.add_a_rule: 3,
+        People.tag_a_rule: 2,
         People.take_a_rule_away: 4,
         People.close_or_open_the_bastion: 1,
         People.bring_another_version: 1,

@@ -234,7 +234,7 @@ class Promises(Watcher):
     def revocations(self, rule: Rule) -> None:
         if not self.run.account.person:
             self.writes["revoke"] += 1
-            self._hold(rule.stack == STACK, f"{rule} was revoked and is not ours")
+            self._hold(rule.stack == STACK and rule.by_stack, f"{rule} was revoked and is not ours")
 
     def tags(self, notebook: Notebook, after: Mapping[str, str]) -> None:
         changed = {key for key in notebook.tags.keys() | after.keys() if notebook.tags.get(key) != after.get(key)}
@@ -298,7 +298,8 @@ class Promises(Watcher):
         used = any(each.lifecycle_config == FALLBACK for each in account.notebooks.values())
         if default_config and not used and default_config.tags.get(OWNER_TAG) == STACK:
             self._hold(self.truths[FALLBACK].text != EMPTY_SCRIPT, "our unused configuration is still there")
-        self._hold(not [rule for rule in account.rules.values() if rule.stack == STACK], "rules of ours are left")
+        ours = [rule for rule in account.rules.values() if rule.stack == STACK and rule.by_stack]
+        self._hold(not ours, "rules of ours are left")
         for notebook in account.notebooks.values():
             shown = current_status_tags(notebook.tags, "ssh")
             self._hold(not shown or shown == {"ssh-status": NOT_OURS}, f"{notebook.name} still shows {shown}")
@@ -369,7 +370,7 @@ class Promises(Watcher):
             self.checked["ways through the bastion"] += 1
         needed = {group for each in reachable for group in each.groups} | {BASTION_GROUP}
         for rule in account.rules.values():
-            if rule.stack == STACK:
+            if rule.stack == STACK and rule.by_stack:
                 self._hold(bool(reachable) and rule.group in needed, f"{rule} is of no use to anybody")
 
     def _recently(self, asked: Mapping[str, int], notebook: Notebook) -> bool:

@@ -74,11 +74,13 @@ def test_every_metric_of_aws_that_is_looked_at_is_documented() -> None:
 def test_our_metrics_are_looked_at_under_the_dimensions_that_they_are_emitted_with(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from notebook_ssh.adapters.metrics import publish
+    from notebook_ssh.adapters.metrics import publish, publish_needs_admin
     from notebook_ssh.model.fleet_stats import fleet_stats
 
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "notebook-ssh")
     publish(fleet_stats([], 0, 300, "ssh"))
+    publish_needs_admin(0)  # billed for the hours in which it is sent
+    publish_needs_admin(1)
     blobs = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "_aws" in line]
     names = set()
     for blob in blobs:
@@ -87,7 +89,7 @@ def test_our_metrics_are_looked_at_under_the_dimensions_that_they_are_emitted_wi
         assert metrics["Dimensions"] == [["service"]]
         assert blob["service"] == "notebook-ssh"
         names |= {metric["Name"] for metric in metrics["Metrics"]}
-    assert names == {"Requested", "Connected", "Stale", "Failing", "TokenRefused"}
+    assert names == {"Requested", "Connected", "Stale", "Failing", "TokenRefused", "NeedsAdmin"}
     for name, alarm in Stack().of_type("AWS::CloudWatch::Alarm").items():
         if alarm["Namespace"] == NAMESPACE:
             assert alarm["Dimensions"] == [{"Name": "service", "Value": "notebook-ssh"}], name

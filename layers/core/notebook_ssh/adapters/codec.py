@@ -64,7 +64,9 @@ class UnreadableRecordError(RetryableError):
     it as partial knowledge: the record exists, and nothing may be removed on the assumption that it does not.
     """
 
-    def __init__(self, record: str, attribute: str, value: object) -> None:
+    def __init__(
+        self, record: str, attribute: str, value: object, security_groups: tuple[str, ...] | None = None
+    ) -> None:
         found = (
             "is missing" if value is None else f"is {str(value)[:60]!r}, which this version of the stack does not know"
         )
@@ -73,6 +75,8 @@ class UnreadableRecordError(RetryableError):
         """Name of the notebook or lifecycle configuration."""
         self.attribute = attribute
         """Stored name of the attribute, `part.attribute` within a part."""
+        self.security_groups = security_groups
+        """The notebook's security groups; None if they cannot be read either."""
 
 
 # ---- shapes ------------------------------------------------------------------------------------
@@ -388,4 +392,12 @@ def _decoded(shape: _Shape, item: Mapping[str, Any], name: str) -> Any:
     try:
         return shape.decode(item)
     except _UnknownValueError as error:
-        raise UnreadableRecordError(name, *error.args) from None
+        raise UnreadableRecordError(name, *error.args, _security_groups(item)) from None
+
+
+def _security_groups(item: Mapping[str, Any]) -> tuple[str, ...] | None:
+    try:
+        network: Network = _NETWORK.decode(item.get("network") or {})
+    except (_UnknownValueError, AttributeError):
+        return None
+    return network.security_groups

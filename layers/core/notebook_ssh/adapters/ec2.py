@@ -42,7 +42,8 @@ def observe(stack: str, query: Ec2Query) -> NetworkState:
     vpc_of = _vpcs(query.groups)
     found = {each.id: each for each in _rules(f"tag:{OWNER_TAG}", [stack])}
     found |= {each.id: each for each in _rules("group-id", sorted(vpc_of))}
-    return NetworkState(vpc_of, _addresses(query.interfaces), tuple(found.values()))
+    others = {each.rule.group for each in found.values()} - vpc_of.keys()
+    return NetworkState(vpc_of | _vpcs(sorted(others)), _addresses(query.interfaces), tuple(found.values()))
 
 
 def apply(plan: BastionPlan, stack: str) -> Outcome:
@@ -62,7 +63,7 @@ def apply(plan: BastionPlan, stack: str) -> Outcome:
         del refused[each.rule]
     refused |= _authorize(retried, stack)
     authorized = {each.rule for each in plan.authorizations} - refused.keys()
-    return Outcome(in_effect=plan.satisfied | authorized, refused=refused, not_revoked=not_revoked)
+    return Outcome(plan.satisfied | authorized, refused, not_revoked={**plan.left, **not_revoked})
 
 
 def _vpcs(groups: Sequence[str]) -> dict[str, str]:
@@ -128,8 +129,18 @@ def _found(response: SecurityGroupRuleTypeDef) -> FoundRule:
             first_port=response.get("FromPort", -1),
             last_port=response.get("ToPort", -1),
         ),
-        stack=next((tag["Value"] for tag in response.get("Tags", ()) if tag["Key"] == OWNER_TAG), None),
+        stack=_stack_of(response),
     )
+
+
+def _stack_of(response: SecurityGroupRuleTypeDef) -> str | None:
+    """Return the stack that made a rule. Its tag is not enough: `ec2:CreateTags` alone can put it on any rule."""
+    tagged = next((tag["Value"] for tag in response.get("Tags", ()) if tag["Key"] == OWNER_TAG), None)
+    return tagged if tagged and response.get("Description") == _description(tagged) else None
+
+
+def _description(stack: str) -> str:
+    return f"ssh through the bastion, by stack {stack}"
 
 
 def _authorize(authorizations: Iterable[AuthorizeRule], stack: str) -> dict[Rule, Problem]:
@@ -149,7 +160,7 @@ def _authorize_rule(rule: Rule, stack: str) -> Problem | None:
         call(
             authorize,
             GroupId=rule.group,
-            IpPermissions=[_permission(rule, f"ssh through the bastion, by stack {stack}")],
+            IpPermissions=[_permission(rule, _description(stack))],
             TagSpecifications=[{"ResourceType": "security-group-rule", "Tags": [{"Key": OWNER_TAG, "Value": stack}]}],
         )
     except NotAllowedError as denied:

@@ -24,6 +24,13 @@ def publish(fleet_stats: FleetStats) -> None:
         logger.info("fleet by problem", extra={"problem": problem, "notebooks": number})
 
 
+def publish_needs_admin(number: int) -> None:
+    """Print how much needs an admin: unreadable records, stuck rules, a wrong write slot. Only when there is something."""
+    if number:
+        with single_metric(name="NeedsAdmin", unit=MetricUnit.Count, value=number, namespace="notebook-ssh"):
+            pass
+
+
 def _emit(name: str, value: int) -> None:
     with single_metric(name=name, unit=MetricUnit.Count, value=value, namespace="notebook-ssh"):
         pass  # printed at the end of the block

@@ -35,6 +35,8 @@ BASTION_SYNC = "bastion"
 
 BATCH = 100
 """Most keys of one request (API reference, BatchGetItem)."""
+LONGEST_INVOCATION_S = 900
+"""Seconds that an invocation lasts at most (Lambda quotas, "Function timeout")."""
 TRIES = 3
 """How many times DynamoDB is asked for keys that it left out (API reference, BatchGetItem, `UnprocessedKeys`)."""
 
@@ -221,14 +223,23 @@ class Table:
 
     # ---- coordination
 
+    def needs_admin(self, now: int) -> list[str]:
+        """Return what stands in the coordination items that an admin should know of. now: epoch seconds."""
+        found = []
+        for item in self.items(COORDINATION):
+            found += item.get("stuck") or []
+            if item.get("next", 0) > (now + LONGEST_INVOCATION_S) * 1000:
+                found.append("The next write slot is farther ahead than any function could have reserved it.")
+        return found
+
     def last_bastion_sync(self) -> int | None:
         """Return when the last complete bastion sync began (epoch seconds), or None when there was none."""
         item = self.item(COORDINATION, BASTION_SYNC, consistent=True)
         return item["observed_from"] if item else None
 
-    def save_bastion_sync(self, observed_from: int) -> None:
-        """Record when a complete bastion sync began (epoch seconds)."""
-        self.update(COORDINATION, BASTION_SYNC, set={"observed_from": observed_from})
+    def save_bastion_sync(self, observed_from: int, stuck: Sequence[str] = ()) -> None:
+        """Record when a complete bastion sync began (epoch seconds), and the rules that it could not revoke."""
+        self.update(COORDINATION, BASTION_SYNC, set={"observed_from": observed_from, "stuck": list(stuck)})
 
     # ---- items
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from notebook_ssh.adapters.table import COORDINATION, Conflict, Increment, Table
+from notebook_ssh.adapters.table import COORDINATION, LONGEST_INVOCATION_S, Conflict, Increment, Table
 from notebook_ssh.errors import RetryableError
 
 WRITE_SLOT = "sagemaker-writes"
@@ -24,8 +24,8 @@ MIN_INTERVAL_MS = 1_080
 SLOT_TOLERANCE_MS = 150
 """Milliseconds for which a slot is valid, the check before the write included. A later write is too close to the next."""
 
-LONGEST_INVOCATION_MS = 900_000
-"""Milliseconds that an invocation lasts at most (Lambda quotas, "Function timeout"), and so the farthest slot is ahead."""
+LONGEST_INVOCATION_MS = LONGEST_INVOCATION_S * 1000
+"""Milliseconds that the farthest slot is ahead."""
 
 SHUTDOWN_MARGIN_MS = 10_000
 """Milliseconds kept free at the end of an invocation, to finish a write, verify it and save the record."""

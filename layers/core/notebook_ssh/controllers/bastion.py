@@ -9,16 +9,20 @@ from aws_lambda_powertools import Logger
 
 from notebook_ssh.adapters import ec2, sqs
 from notebook_ssh.adapters.clients import AWS_ERRORS
+from notebook_ssh.adapters.codec import UnreadableRecordError
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.errors import RetryableError, TerminalError
+from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.record import BastionRoute, Record
 from notebook_ssh.model.status import status_key, status_of
 from notebook_ssh.planning.bastion import (
     BastionPlan,
     Desired,
     Outcome,
+    Unread,
     changed_routes,
     desired_rules,
+    is_certain,
+    is_revocable,
     plan_bastion,
     resources_to_read,
     uses_bastion,
@@ -29,16 +33,23 @@ from notebook_ssh.triggers.requests import ReconcileNotebook, to_message
 logger = Logger(child=True)
 
 
-def reconcile_bastion(settings: Settings, table: Table, now: int, correlation_id: str) -> None:
-    """Observe the fleet and EC2, plan, apply, and record the route of every notebook.
+def reconcile_bastion(settings: Settings, table: Table, now: int, correlation_id: str) -> list[str]:
+    """Observe the fleet and EC2, plan, apply, and record the route of every notebook; returns the rules that are stuck.
 
-    Raises RetryableError when the fleet could not be read completely (no rule was revoked then) or EC2 throttles, and
-    TerminalError when a rule of this stack cannot be revoked, so that the admin's alarm fires.
+    A rule that cannot be revoked, or a record that cannot be read, holds up no other. Raises RetryableError when the
+    fleet could not be read completely (no rule was revoked then) or EC2 throttles.
     """
-    fleet, complete = _read_fleet(table)
+    fleet, unread, complete = _read_fleet(table)
     network = ec2.observe(settings.stack, resources_to_read(fleet, settings.bastion, now))
     desired = desired_rules(fleet, settings.bastion, network, settings.stack, now)
-    changes = plan_bastion(desired, network.rules, settings.stack, complete=complete)
+    changes = plan_bastion(
+        desired,
+        network.rules,
+        settings.stack,
+        complete=complete,
+        revocable=lambda rule: is_revocable(rule, network, settings.bastion),
+        certain=lambda rule: is_certain(rule, settings.bastion, fleet, unread),
+    )
     if settings.dry_run:
         logger.info("dry run", extra={"plan": _reasons(changes)})
         outcome = Outcome(in_effect=changes.satisfied)
@@ -50,21 +61,24 @@ def reconcile_bastion(settings: Settings, table: Table, now: int, correlation_id
     _log_problems(desired, outcome)
     if not complete:
         raise RetryableError("the fleet could not be read completely: nothing was revoked")
-    for problem in outcome.not_revoked.values():
-        raise TerminalError(problem)
+    return [problem.message for problem in outcome.not_revoked.values()]
 
 
-def _read_fleet(table: Table) -> tuple[list[Record], bool]:
-    """Read the notebooks that use the bastion, and whether these are all."""
+def _read_fleet(table: Table) -> tuple[list[Record], Unread, bool]:
+    """Read the notebooks that use the bastion; returns also what is known of unreadable ones, and whether these are all."""
     fleet: list[Record] = []
+    errors: list[UnreadableRecordError] = []
+    complete = True
     try:
-        for record in table.records(consistent=True):
-            if uses_bastion(record):
-                fleet.append(record)
+        fleet.extend(filter(uses_bastion, table.records(consistent=True, on_unreadable=errors.append)))
     except RetryableError as error:
         logger.warning("the fleet was not read completely", extra={"error": str(error)})
-        return fleet, False
-    return fleet, True
+        complete = False
+    for unreadable in errors:
+        logger.warning("record left out", extra={"reason": str(unreadable)})
+    groups = [error.security_groups for error in errors]
+    known = frozenset(group for each in groups for group in each or ())
+    return fleet, Unread(len(errors), known, groups_complete=None not in groups), complete
 
 
 def _save(
@@ -110,6 +124,6 @@ def _log_changes(changes: BastionPlan) -> None:
 
 
 def _log_problems(desired: Desired, outcome: Outcome) -> None:
-    for problem in (*outcome.refused.values(), desired.config_problem):
+    for problem in (*outcome.refused.values(), *outcome.not_revoked.values(), desired.config_problem):
         if problem:
             logger.warning(problem.message, extra={"code": problem.code})

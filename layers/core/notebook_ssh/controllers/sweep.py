@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from aws_lambda_powertools import Logger
 
 from notebook_ssh.adapters import backups, metrics, resource_tagging, sagemaker, sqs
+from notebook_ssh.adapters.codec import UnreadableRecordError
 from notebook_ssh.adapters.table import STATUS, Table
 from notebook_ssh.controllers.mails import send_digest
 from notebook_ssh.model.fleet_stats import fleet_stats
@@ -49,15 +51,21 @@ def sweep(settings: Settings, policy: BlockPolicy, now: int, correlation_id: str
     if not settings.dry_run:
         send_digest(fleet.records, settings, table, now)
     metrics.publish(fleet_stats(fleet.records, now, settings.sync_seconds, settings.tag_key))
+    needs_admin = table.needs_admin(now)
+    for reason in needs_admin:
+        logger.warning("an admin is needed", extra={"reason": reason})
+    metrics.publish_needs_admin(len(fleet.unreadable) + len(fleet.unreadable_configs) + len(needs_admin))
     return {"notebooks": len(fleet.notebooks), "records": len(fleet.records), "requests": len(requests)}
 
 
 def read_fleet(tag_key: str, table: Table) -> Fleet:
     """Read the whole fleet, page by page: no request is for a single notebook."""
-    return Fleet(
+    records: list[UnreadableRecordError] = []
+    config_records: list[UnreadableRecordError] = []
+    fleet = Fleet(
         # The table first: what is recorded concurrently is then older than the lists, and never the other way round.
-        records=tuple(table.records(only=SWEPT, on_unreadable=_log_unreadable)),
-        config_records=tuple(backups.config_records(table, _log_unreadable)),
+        records=tuple(table.records(only=SWEPT, on_unreadable=records.append)),
+        config_records=tuple(backups.config_records(table, config_records.append)),
         notebooks=tuple(sagemaker.list_notebooks()),
         lifecycle_configs=tuple(sagemaker.list_lifecycle_configs()),
         # A key in another case as well, since no event and no other list would show it (`invalid-tag`).
@@ -66,6 +74,13 @@ def read_fleet(tag_key: str, table: Table) -> Fleet:
             for key in (*case_variants(tag_key), tag_key)
             for arn, tags in resource_tagging.tagged_notebooks(key)
         },
+    )
+    for error in (*records, *config_records):
+        logger.warning("record left out", extra={"reason": str(error)})
+    return replace(
+        fleet,
+        unreadable=frozenset(error.record for error in records),
+        unreadable_configs=frozenset(error.record for error in config_records),
     )
 
 
@@ -76,8 +91,3 @@ def _log_unknown_states(fleet: Fleet) -> None:
         logger.warning(
             "SageMaker reports a state that this version does not know", extra={"state": word, "notebooks": count}
         )
-
-
-def _log_unreadable(error: Exception) -> None:
-    """Log a record that is left out: the sweep only requests reconciliations, and each of these reads its own record."""
-    logger.warning("record left out", extra={"reason": str(error)})

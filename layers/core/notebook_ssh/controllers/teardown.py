@@ -21,7 +21,7 @@ from notebook_ssh.errors import NotFoundError, Problem, RetryableError
 from notebook_ssh.model.network import Ec2Query
 from notebook_ssh.model.record import Record
 from notebook_ssh.planning.actions import Action, WriteScript, locks_of
-from notebook_ssh.planning.bastion import Desired, plan_bastion
+from notebook_ssh.planning.bastion import Desired, is_revocable, plan_bastion
 from notebook_ssh.planning.observation import NotebookObservation
 from notebook_ssh.planning.status_tags import current_status_tags
 from notebook_ssh.planning.teardown import plan_attachment_teardown, plan_script_teardown
@@ -192,7 +192,16 @@ def _release_notebook(record: Record, deps: Dependencies, result: TeardownResult
 
 def _revoke_rules(deps: Dependencies, result: TeardownResult) -> None:
     """Revoke every rule that carries this stack's tag. Rules of others stay, also equal ones."""
-    stack = deps.settings.stack
+    stack, bastion = deps.settings.stack, deps.settings.bastion
     network = ec2.observe(stack, Ec2Query())
-    outcome = ec2.apply(plan_bastion(Desired(), network.rules, stack, complete=True), stack)
-    result.failed += [problem.message for problem in outcome.not_revoked.values()]
+    plan = plan_bastion(
+        Desired(),
+        network.rules,
+        stack,
+        complete=True,
+        revocable=lambda rule: is_revocable(rule, network, bastion),
+    )
+    outcome = ec2.apply(plan, stack)
+    for found, problem in outcome.not_revoked.items():
+        # What the stack may not revoke would fail every deletion.
+        (result.warnings if found in plan.left else result.failed).append(problem.message)

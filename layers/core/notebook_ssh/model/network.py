@@ -46,7 +46,7 @@ class FoundRule:
 
     id: str
     rule: Rule
-    # Value of its `OWNER_TAG`, or None without one.
+    # The stack that made it: named by its `OWNER_TAG` and, equally, by its description. None if they do not agree.
     stack: str | None = None
 
 
@@ -62,7 +62,7 @@ class Ec2Query:
 class NetworkState:
     """What EC2 answered to an `Ec2Query`. Built only if every read succeeded: what is not in it does not exist."""
 
-    # VPC of each queried security group that exists.
+    # VPC of each security group that exists and was queried, or has a rule with this stack's tag.
     vpc_of: Mapping[str, str] = field(default_factory=dict)
     # Private IPv4 address by network interface id.
     address_of: Mapping[str, str] = field(default_factory=dict)

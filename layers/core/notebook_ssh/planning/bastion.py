@@ -5,7 +5,7 @@ One pure pass over the whole fleet. `adapters.ec2` reads and writes; docs/bastio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from notebook_ssh.errors import Problem
@@ -64,6 +64,19 @@ class BastionPlan:
     revocations: tuple[RevokeRule, ...] = ()
     # Desired rules that exist already.
     satisfied: frozenset[Rule] = frozenset()
+    # Rules with this stack's tag that no notebook needs and that the stack did not make, or may not change.
+    left: Mapping[FoundRule, Problem] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """The notebooks whose records exist and cannot be read: what they need is not known."""
+
+    count: int = 0
+    # Their security groups, as far as these can be read.
+    groups: frozenset[str] = frozenset()
+    # The groups of each of them could be read.
+    groups_complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +87,8 @@ class Outcome:
     in_effect: frozenset[Rule] = frozenset()
     # Rules that EC2 refused to create.
     refused: Mapping[Rule, Problem] = field(default_factory=dict)
-    # Rules of this stack that EC2 refused to delete.
+    # Rules with this stack's tag that no notebook needs and that stay: EC2 refused to delete them, or they are not such as
+    # the stack makes.
     not_revoked: Mapping[FoundRule, Problem] = field(default_factory=dict)
 
 
@@ -150,24 +164,61 @@ def desired_rules(
     return Desired(rules, needs, blockers, clients, config_problem)
 
 
-def plan_bastion(desired: Desired, rules: Iterable[FoundRule], stack: str, *, complete: bool) -> BastionPlan:
+def plan_bastion(
+    desired: Desired,
+    rules: Iterable[FoundRule],
+    stack: str,
+    *,
+    complete: bool,
+    revocable: Callable[[Rule], bool] = lambda rule: True,
+    certain: Callable[[Rule], bool] = lambda rule: True,
+) -> BastionPlan:
     """Plan the changes from `rules` to `desired`.
 
-    An equal rule of any origin satisfies. Only rules tagged with `stack` are revoked: those that no notebook needs,
-    including edited ones. complete: whether the whole fleet was read; if not, nothing is revoked.
+    An equal rule of any origin satisfies. Only rules of `stack` are revoked, and of these only `revocable` ones
+    (`is_revocable`) that no notebook needs. complete: whether the whole fleet was read; if not, nothing is revoked.
+    certain: whether it is known that no notebook needs the rule (`is_certain`).
     """
     found = sorted(rules)
     in_effect = {each.rule for each in found}
+    unneeded = [each for each in found if complete and each.stack == stack and each.rule not in desired.rules]
     return BastionPlan(
         authorizations=tuple(
             AuthorizeRule(rule, why) for rule, why in sorted(desired.rules.items()) if rule not in in_effect
         ),
         revocations=tuple(
-            RevokeRule(each, "no notebook needs it")
-            for each in found
-            if complete and each.stack == stack and each.rule not in desired.rules
+            RevokeRule(each, "no notebook needs it") for each in unneeded if revocable(each.rule) and certain(each.rule)
         ),
         satisfied=frozenset(rule for rule in desired.rules if rule in in_effect),
+        left={each: _left(each, stack) for each in unneeded if not revocable(each.rule)},
+    )
+
+
+def is_revocable(rule: Rule, network: NetworkState, bastion: Bastion | None) -> bool:
+    """Return whether the stack makes rules such as `rule`, and IAM lets it revoke them: tcp/22 in the bastion's VPC."""
+    is_ssh = (rule.protocol, rule.first_port, rule.last_port) == ("tcp", SSH_PORT, SSH_PORT)
+    has_peer = rule.direction is Direction.INGRESS or rule.peer.startswith("sg-")
+    in_vpc = bastion is None or network.vpc_of.get(rule.group) == bastion.vpc
+    return is_ssh and has_peer and in_vpc
+
+
+def is_certain(rule: Rule, bastion: Bastion | None, fleet: Iterable[Record], unread: Unread) -> bool:
+    """Return whether no notebook that could not be read can need `rule`: its group is known to be another's."""
+    if not unread.count:
+        return True
+    if not rule.peer.startswith("sg-"):
+        return False  # it admits the clients of every notebook
+    is_egress = bastion is not None and rule.direction is Direction.EGRESS and rule.group == bastion.security_group
+    group = rule.peer if is_egress else rule.group
+    known = {group for record in fleet for group in record.network.security_groups}
+    return group not in unread.groups and (unread.groups_complete or group in known)
+
+
+def _left(found: FoundRule, stack: str) -> Problem:
+    return Problem(
+        "rule-stuck",
+        f"The rule {found.id} ({found.rule}) has the tag of stack {stack}, and is not one that the stack makes in its"
+        " bastion's VPC: remove the rule, or its tag.",
     )
 
 
@@ -189,7 +240,9 @@ def _route(record: Record, desired: Desired, outcome: Outcome, network: NetworkS
         return BastionRoute(problem=desired.blockers[record.name])
     needs = desired.needs.get(record.name)
     if needs is None:
-        return BastionRoute()
+        groups = record.network.security_groups
+        stuck = (problem for found, problem in outcome.not_revoked.items() if found.rule.group in groups)
+        return BastionRoute(problem=next(stuck, None))
     # A refused client affects some users of the bastion and not this notebook, so it comes last.
     refusals = [outcome.refused[rule] for rule in (*needs, *desired.clients) if rule in outcome.refused]
     return BastionRoute(

@@ -33,6 +33,9 @@ class Fleet:
     tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     records: tuple[Record, ...] = ()
     config_records: tuple[LifecycleConfigRecord, ...] = ()
+    # Names of the notebooks, and of the configurations, whose records exist and cannot be read.
+    unreadable: frozenset[str] = frozenset()
+    unreadable_configs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ def _notebooks(sweep: _Sweep, specs: Mapping[str, NotebookSpec]) -> Iterator[Rec
     records = {record.name.lower(): record for record in sweep.fleet.records}
     config_records = {record.name: record for record in sweep.fleet.config_records}
     for notebook in sweep.fleet.notebooks:
+        if notebook.name in sweep.fleet.unreadable:
+            continue  # a reconciliation would fail as well; the next sweep sees whether the record can be read
         record = records.get(notebook.name.lower())
         config_record = config_records.get(notebook.lifecycle_config or "")
         if reason := _notebook_drift(sweep, notebook, specs[notebook.name], record, config_record):
