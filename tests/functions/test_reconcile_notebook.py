@@ -482,7 +482,6 @@ def test_every_version_that_we_changed_is_kept_and_ends_90_days_after_the_last_t
     assert not any("expires" in copy for copy in backups_of(world, "team"))
 
 
-@pytest.mark.xfail(strict=True, reason="the default configuration stays recorded, and so its copies count as kept")
 def test_copies_of_the_default_configuration_s_script_are_kept_when_it_is_used_again(world: World) -> None:
     world.notebook("box", running=False, ssh="ngrok")
     world.notebook("other", running=False)
@@ -502,7 +501,6 @@ def test_copies_of_the_default_configuration_s_script_are_kept_when_it_is_used_a
     assert not any("expires" in copy for copy in backups_of(world, FALLBACK))
 
 
-@pytest.mark.xfail(strict=True, reason="the configuration is recorded first, and then its copies count as kept")
 def test_copies_are_kept_although_the_first_attempt_to_keep_them_failed(world: World) -> None:
     world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
@@ -525,7 +523,6 @@ def test_copies_are_kept_although_the_first_attempt_to_keep_them_failed(world: W
     assert not any("expires" in copy for copy in backups_of(world, "team"))
 
 
-@pytest.mark.xfail(strict=True, reason="each attempt moves the end")
 def test_the_end_of_copies_is_set_once(world: World) -> None:
     """A long list that is ended in several attempts, each at another time, would never end."""
     world.lifecycle_config("team")
@@ -536,7 +533,6 @@ def test_the_end_of_copies_is_set_once(world: World) -> None:
         assert [copy["expires"] for copy in backups_of(world, "team")] == [1_000]
 
 
-@pytest.mark.xfail(strict=True, reason="a configuration whose record was only begun counts as without a block")
 def test_copies_end_also_when_both_writes_were_interrupted(world: World) -> None:
     """Killed after the block was written, and killed again after it was removed: neither is recorded."""
     world.lifecycle_config("team")

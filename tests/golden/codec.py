@@ -29,8 +29,8 @@ class Names:
     merged: by new dotted name, the old names of classes that became one, by whether a field is None.
     replaced: old name of the class that is returned in place of an old one that is gone.
     texts: new words of sentences by the old ones.
-    changed: by `kind.key of the answer`, what else may differ there on purpose, and why: the answer `was` and is `now`, or
-    the numbers of the `cases`.
+    changed: by `kind.key of the answer`, what else may differ there on purpose, and why: the answer `was` and is `now`, the
+    numbers of the `cases`, or the classes of which a plan may have more or fewer actions (`extras`).
     """
 
     classes: Mapping[str, str]

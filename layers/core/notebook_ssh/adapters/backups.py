@@ -55,13 +55,14 @@ def backup_script(table: Table, lifecycle_config: LifecycleConfig, reason: str, 
 
 
 def set_backup_expiry(table: Table, lifecycle_config: str, at: int | None) -> None:
-    """Set when all backups of a configuration's scripts expire, in epoch seconds; None: never."""
-    for item in list(table.items(_partition(lifecycle_config))):
-        if item.get("expires") == at:
-            continue
-        if at is None:
+    """Set when all backups of a configuration's scripts expire, in epoch seconds; None: never.
+
+    An end that a copy has already stays, so that each attempt goes on where the one before it ended.
+    """
+    for item in list(table.items(_partition(lifecycle_config), only=("pk", "sk", "expires"))):
+        if at is None and "expires" in item:
             table.update(item["pk"], item["sk"], remove=["expires"])
-        else:
+        elif at is not None and "expires" not in item:
             table.update(item["pk"], item["sk"], set={"expires": at})
 
 

@@ -392,7 +392,8 @@ def _decoded(shape: _Shape, item: Mapping[str, Any], name: str) -> Any:
     try:
         return shape.decode(item)
     except _UnknownValueError as error:
-        raise UnreadableRecordError(name, *error.args, _security_groups(item)) from None
+        attribute, value = error.args
+        raise UnreadableRecordError(name, attribute, value, _security_groups(item)) from None
 
 
 def _security_groups(item: Mapping[str, Any]) -> tuple[str, ...] | None:

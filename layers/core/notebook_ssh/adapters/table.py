@@ -225,7 +225,7 @@ class Table:
 
     def needs_admin(self, now: int) -> list[str]:
         """Return what stands in the coordination items that an admin should know of. now: epoch seconds."""
-        found = []
+        found: list[str] = []
         for item in self.items(COORDINATION):
             found += item.get("stuck") or []
             if item.get("next", 0) > (now + LONGEST_INVOCATION_S) * 1000:

@@ -22,6 +22,7 @@ def observed_record(notebook: Notebook, observed: NotebookObservation, script: S
     recorded_since = (
         observed.config_record.block_since if observed.config_record and observed.lifecycle_config else None
     )
+    is_written = any(action.rate_limited for action in script.actions)
     attached_config = before.attached_config if before.attached_config == notebook.lifecycle_config else None
     same_mode = before.spec.mode is observed.spec.mode and before.spec_changed_at is not None
     return replace(
@@ -33,7 +34,7 @@ def observed_record(notebook: Notebook, observed: NotebookObservation, script: S
         state=notebook.state,
         state_since=notebook.state_since,
         lifecycle_config=notebook.lifecycle_config,
-        block_since=recorded_since if script.actions else script.block_since,
+        block_since=recorded_since if is_written else script.block_since,
         network=notebook.network,
         unsupported_platform=notebook.unsupported_platform,
         problem=script.problem,

@@ -134,7 +134,7 @@ def plan_script(
     entry = LifecycleConfigRecord(lifecycle_config.name, lifecycle_config.modified, present, policy.block_ref, since)
     match target:
         case BlockState.PRESENT:
-            return _install(lifecycle_config, found, entry, policy, now, recorded=config_record is not None)
+            return _install(lifecycle_config, found, entry, config_record, policy, now)
         case BlockState.ABSENT:
             return _remove(lifecycle_config, found, entry, config_record, policy)
         case BlockState.UNCHANGED:
@@ -184,20 +184,21 @@ def _install(
     lifecycle_config: LifecycleConfig,
     found: Inspection,
     entry: LifecycleConfigRecord,
+    config_record: LifecycleConfigRecord | None,
     policy: BlockPolicy,
     now: int,
-    *,
-    recorded: bool,
 ) -> ScriptPlan:
     since = entry.block_since
     inserted = insert_block(lifecycle_config.on_start, policy.block)
     if isinstance(inserted, Refused):
         return ScriptPlan((), since, inserted.problem, replace(entry, problem=inserted.problem))
-    if not inserted.changed:
-        return ScriptPlan((), since, None, entry)
     reason = _install_reason(found, policy)
-    since = since or now
+    # The copies' own expiry decides what there is to do: whether the block is recorded says nothing about it.
+    recorded = config_record is not None and bool(config_record.block)
     keep = () if recorded else (ExpireBackups(lifecycle_config.name, None, reason),)
+    if not inserted.changed:
+        return ScriptPlan(keep, since, None, entry)
+    since = since or now
     write = (BackupScript(lifecycle_config, reason), WriteScript(lifecycle_config, inserted.script, reason))
     return ScriptPlan((*keep, *write), since, None, replace(entry, block=policy.block_ref, block_since=since))
 
@@ -215,7 +216,8 @@ def _remove(
     # The default configuration stays recorded until it is deleted, or found to belong to another creator.
     rest = entry if config_record and lifecycle_config.name == policy.default_config else None
     if not isinstance(found, Present):
-        removed_before = config_record is not None and config_record.block
+        # Begun and not finished (`modified` is 0): whatever was done about the copies is not recorded.
+        removed_before = config_record is not None and (config_record.block or not config_record.modified)
         expire = ExpireBackups(lifecycle_config.name, BACKUP_RETENTION_S, reason)
         return ScriptPlan((expire,) if removed_before else (), config_record=rest)
     restore = restore_script(lifecycle_config, found.owner, reason)
