@@ -147,6 +147,7 @@ class Notebook(ManagedState, _MotoNotebook):
         self.account_id = account_id
         ManagedState.__init__(self, NOTEBOOK_MODEL, _TRANSITIONS)
         _MotoNotebook.__init__(self, account_id=account_id, region_name=region_name, **given)
+        self.creation_time = utcnow()  # by the clock of this module, which tests set
         # Seen in events and answers: the ARN is in lower case, the name keeps its capitals.
         head, _, name = self.arn.partition("/")
         self.arn = f"{head}/{name.lower()}"

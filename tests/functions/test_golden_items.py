@@ -46,6 +46,7 @@ RECORDS = {
     FULL: Record(
         name="Churn-Model",
         arn="arn:aws:sagemaker:eu-central-1:111122223333:notebook-instance/churn-model",
+        created_at=MOMENT + 50,
         role="DataScience",
         spec=NotebookSpec(
             mode=Mode.BASTION,

@@ -668,6 +668,7 @@ def test_every_part_of_a_record_is_kept_and_read_back(world: World) -> None:
     whole = Record(
         "Box",
         arn="arn",
+        created_at=8,
         role="role",
         spec=NotebookSpec(Mode.NGROK, "tcp://a.b:1", ("ana",), 5, True, True, Problem("a", "b")),
         state=NotebookState.FAILED,

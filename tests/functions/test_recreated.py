@@ -11,8 +11,6 @@ from notebook_world import FALLBACK, OWNERS, World, a_world
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.model.record import BastionRoute, Restart, RestartStep
 
-INHERITED = pytest.mark.xfail(strict=True, reason="the record is found by its name alone")
-
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
@@ -27,7 +25,6 @@ def delete(world: World, name: str) -> None:
     world.messages.clear()
 
 
-@INHERITED
 def test_what_a_person_attached_stays(world: World) -> None:
     world.notebook("box", running=False, ssh="ngrok")
     world.settle()
@@ -38,7 +35,6 @@ def test_what_a_person_attached_stays(world: World) -> None:
     assert world.attached_config("box") == FALLBACK
 
 
-@INHERITED
 def test_no_restart_of_the_former_one_is_finished(world: World) -> None:
     world.lifecycle_config("team")
     world.notebook("box", "team", running=False, ssh="ngrok")
@@ -54,7 +50,6 @@ def test_no_restart_of_the_former_one_is_finished(world: World) -> None:
     assert world.status("box") == "Stopped"
 
 
-@INHERITED
 @pytest.mark.parametrize("tags", [{}, {"ssh": "bastion"}], ids=["untagged", "tagged"])
 def test_no_report_and_no_route_of_the_former_one_is_shown(world: World, tags: dict[str, str]) -> None:
     world.lifecycle_config("team")
@@ -75,7 +70,6 @@ def test_no_report_and_no_route_of_the_former_one_is_shown(world: World, tags: d
     assert world.bastion >= 1, "the rules of the former one are left"
 
 
-@INHERITED
 def test_the_configuration_of_the_former_one_is_restored(world: World) -> None:
     world.lifecycle_config("team")
     world.lifecycle_config("other")

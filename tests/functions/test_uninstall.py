@@ -192,7 +192,6 @@ def test_damage_that_is_found_at_the_second_reading_is_reported(world: World, be
     assert world.on_start("team") == damaged
 
 
-@pytest.mark.xfail(strict=True, reason="NotFoundError ends the whole teardown")
 @pytest.mark.parametrize("operation", ["update_notebook_instance_lifecycle_config", "delete_tags"])
 def test_what_is_deleted_meanwhile_ends_nothing(world: World, bench: Bench, operation: str) -> None:
     for name in ("team-1", "team-2"):
@@ -212,7 +211,6 @@ def test_what_is_deleted_meanwhile_ends_nothing(world: World, bench: Bench, oper
     assert world.on_start("team-1") == world.on_start("team-2") == OWNERS
 
 
-@pytest.mark.xfail(strict=True, reason="a denied action ends the whole teardown")
 def test_what_is_denied_is_reported_once_and_the_rest_is_undone(world: World, bench: Bench) -> None:
     for name in ("team-1", "team-2"):
         world.lifecycle_config(name)

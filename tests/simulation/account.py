@@ -45,6 +45,7 @@ class Notebook:
     groups: tuple[str, ...] = ()
     booted: str | None = None
     boots: int = 0
+    created: int = 0
 
     @property
     def arn(self) -> str:
@@ -332,6 +333,7 @@ class Account:
     # ---- what only people do, and what happens by itself
 
     def create_notebook(self, notebook: Notebook) -> None:
+        notebook.created = self.clock()
         self.notebooks[notebook.name] = notebook
         self.tell("status", notebook)
         notebook.retagged = tuple(notebook.tags)
@@ -368,6 +370,7 @@ class Account:
             "NotebookInstanceArn": notebook.arn,
             "NotebookInstanceStatus": notebook.status,
             "LastModifiedTime": _moment(notebook.changed),
+            "CreationTime": _moment(notebook.created),
         }
         return line | (
             {"NotebookInstanceLifecycleConfigName": notebook.lifecycle_config} if notebook.lifecycle_config else {}

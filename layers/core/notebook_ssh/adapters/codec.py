@@ -14,6 +14,7 @@ Stored names, where they differ from the field's name:
 | kind                    | field              | stored as        |
 |-------------------------|--------------------|------------------|
 | `Record`                | `lifecycle_config` | `config`         |
+|                         | `created_at`       | `created`        |
 |                         | `observed_hash`    | `hash`           |
 |                         | `attached_config`  | `attached`       |
 |                         | `status_tags_at`   | `tagged_at`      |
@@ -262,6 +263,7 @@ _REPORT = _Shape(Report, *_HEARTBEAT, *_STABLE, *_SERVER)
 _OBSERVED = (
     _Attribute("name", "name", _TEXT, REQUIRED),
     _Attribute("arn", "arn", _TEXT, ""),
+    _Attribute("created_at", "created", _NUMBER, 0),
     _Attribute("role", "role", _TEXT, "", always=True),
     _Attribute("spec", "spec", _part(_SPEC), NotebookSpec(), always=True),
     _Attribute("state", "state", _enum(NotebookState), NotebookState.STOPPED),

@@ -77,6 +77,7 @@ def describe_notebook(name: str) -> Notebook:
             interface=response.get("NetworkInterfaceId"),
         ),
         platform=response.get("PlatformIdentifier", ""),
+        created_at=int(response["CreationTime"].timestamp()) if "CreationTime" in response else 0,
     )
 
 

@@ -139,6 +139,15 @@ class Table:
             return {name: found[name] for name in codec.RECONCILER_ATTRIBUTES if name in found} == observed
         return True
 
+    def delete_record(self, record: Record) -> None:
+        """Delete a record with all its parts, unless another reconciliation has saved it since it was read."""
+        self.delete(
+            NOTEBOOK,
+            record.name.lower(),
+            condition="#observed_at = :at AND #hash = :hash",
+            values={"at": record.observed_at, "hash": record.observed_hash},
+        )
+
     def save_heartbeat(self, name: str, role: str, report: Report, *, heard_since: int) -> WriteResult:
         """Write a report that differs from the last one in nothing but its sequence, time and sessions.
 

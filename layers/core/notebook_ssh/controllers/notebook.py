@@ -135,6 +135,10 @@ def _apply(planned: Reconciliation, deps: Dependencies, slot: int | None) -> Non
     """
     observed, plan, now = planned.observed, planned.plan, planned.cache.at
     before, requested_at = observed.record, None
+    if observed.predecessor:
+        requested_at = send_follow_ups(observed.predecessor, plan, deps, now)
+        deps.table.delete_record(observed.predecessor)
+        repeat_late_request(requested_at, observed.predecessor, deps)
     if plan.begun and plan.actions:
         _save_begun(plan.begun, before, planned, deps)
         before = plan.begun
@@ -190,6 +194,8 @@ def _save(record: Record, before: Record | None, table: Table, now: int) -> bool
 def _only_record(planned: Reconciliation, deps: Dependencies) -> None:
     """Write the facts and the plan into the table and the log, and do nothing else: a dry run."""
     observed, plan = planned.observed, planned.plan
+    if observed.predecessor:
+        deps.table.delete_record(observed.predecessor)
     sentences = reasons(plan.actions)
     logger.info("dry run", extra={"plan": sentences})
     if plan.facts:

@@ -10,6 +10,7 @@ from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.errors import NotFoundError
 from notebook_ssh.model.record import OWNER_TAG
 from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec
+from notebook_ssh.planning.facts import is_of
 from notebook_ssh.planning.observation import (
     BlockPolicy,
     LifecycleConfig,
@@ -54,13 +55,21 @@ def observe_notebook(name: str, cache: RecordCache, policy: BlockPolicy) -> tupl
         tags = sagemaker.read_tags(notebook.arn)
     except NotFoundError:
         return NotebookObservation(name=name, notebook=None, record=record), {}
+    predecessor = None
+    if record and not is_of(record, notebook):
+        record, predecessor = None, record
     spec = parse_spec(tags, policy.tag_key)
     attached_config = notebook.lifecycle_config or (
         policy.default_config if spec.effective_mode(now) is not Mode.OFF else None
     )
     config_record = cache.config_record(attached_config) if attached_config else None
     observed = NotebookObservation(
-        name=notebook.name, notebook=notebook, spec=spec, record=record, config_record=config_record
+        name=notebook.name,
+        notebook=notebook,
+        spec=spec,
+        record=record,
+        config_record=config_record,
+        predecessor=predecessor,
     )
     as_it_was = _remembered(config_record, now) if is_in_place(observed, policy, now) else None
     observed = replace(observed, lifecycle_config=as_it_was or _lifecycle_config(attached_config, now))

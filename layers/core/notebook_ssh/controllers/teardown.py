@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh.adapters import backups, ec2, sagemaker
 from notebook_ssh.adapters.record_cache import RecordCache
@@ -17,7 +17,7 @@ from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.controllers.exclusive import carry_out
 from notebook_ssh.controllers.observe import observe_lifecycle_config
 from notebook_ssh.controllers.patience import while_role_is_new
-from notebook_ssh.errors import NotFoundError, Problem, RetryableError
+from notebook_ssh.errors import NotAllowedError, NotFoundError, Problem, RetryableError
 from notebook_ssh.model.network import Ec2Query
 from notebook_ssh.model.record import Record
 from notebook_ssh.planning.actions import Action, WriteScript, locks_of
@@ -89,7 +89,7 @@ def tear_down(deps: Dependencies) -> TeardownResult:
 
 
 def _until_done(things: list[T], one: Callable[[T], None], deps: Dependencies, result: TeardownResult) -> None:
-    """Call `one` with each thing, and again with those that failed, as long as there is time."""
+    """Call `one` with each thing, and again with those that failed, as long as there is time; what is denied, once."""
     waiting = things
     while waiting:
         again: list[tuple[T, str]] = []
@@ -99,7 +99,10 @@ def _until_done(things: list[T], one: Callable[[T], None], deps: Dependencies, r
                 break
             try:
                 one(thing)
-            except (RetryableError, ClientError) as error:
+            except NotAllowedError as denied:
+                result.failed.append(f"{_name(thing)}: {denied.problem.message}")
+            except (RetryableError, NotFoundError, ClientError, BotoCoreError) as error:
+                # NotFoundError: it was deleted concurrently, and another reading finds nothing to undo.
                 logger.warning("failed, will be retried", extra={"thing": _name(thing), "reason": str(error)})
                 again.append((thing, str(error)))
         waiting = [thing for thing, _ in again]

@@ -173,6 +173,8 @@ class Record:
     # In its own case; the table's key is `name.lower()`, because ARNs are in lower case.
     name: str
     arn: str = ""
+    # `CreationTime`, in epoch seconds: a notebook of this name with another one is another notebook. 0: unknown.
+    created_at: int = 0
     # Name of the execution role, without path: who may report (docs/security.md).
     role: str = ""
     spec: NotebookSpec = field(default_factory=NotebookSpec)

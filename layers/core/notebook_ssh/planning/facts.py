@@ -29,6 +29,7 @@ def observed_record(notebook: Notebook, observed: NotebookObservation, script: S
         before,
         name=notebook.name,
         arn=notebook.arn,
+        created_at=notebook.created_at,
         role=notebook.role,
         spec=observed.spec,
         state=notebook.state,
@@ -46,6 +47,11 @@ def observed_record(notebook: Notebook, observed: NotebookObservation, script: S
         planned=(),
         observed_hash="",
     )
+
+
+def is_of(record: Record, notebook: Notebook) -> bool:
+    """Return whether the record is of this notebook, and not of a deleted one of the same name."""
+    return 0 in (record.created_at, notebook.created_at) or record.created_at == notebook.created_at
 
 
 def is_inactive(record: Record) -> bool:

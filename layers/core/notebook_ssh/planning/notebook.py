@@ -54,11 +54,12 @@ class NotebookPlan:
 def plan_notebook(observed: NotebookObservation, policy: BlockPolicy, now: int) -> NotebookPlan:
     """Plan one notebook, observed at `now` (epoch seconds)."""
     notebook, record = observed.notebook, observed.record
+    follow_ups = _former_configs(record or observed.predecessor, notebook.lifecycle_config if notebook else None)
     if notebook is None:
-        return NotebookPlan(config_record=observed.config_record, follow_ups=_former_configs(record, None))
+        return NotebookPlan(config_record=observed.config_record, follow_ups=follow_ups)
     untagged = observed.spec == NotebookSpec()
     if record is None and untagged and (observed.lifecycle_config is None or not needs_users(observed, policy, now)):
-        return NotebookPlan(config_record=observed.config_record)
+        return NotebookPlan(config_record=observed.config_record, follow_ups=follow_ups)
 
     script = plan_notebook_script(observed, policy, now)
     facts = observed_record(notebook, observed, script, now)
@@ -81,7 +82,7 @@ def plan_notebook(observed: NotebookObservation, policy: BlockPolicy, now: int) 
         record=planned if saved else None,
         facts=facts if saved else None,
         config_record=script.config_record,
-        follow_ups=_former_configs(record, notebook.lifecycle_config),
+        follow_ups=follow_ups,
     )
 
 

@@ -31,6 +31,8 @@ class Notebook:
     # Name of the attached lifecycle configuration, or None.
     lifecycle_config: str | None = None
     network: Network = field(default_factory=Network)
+    # `CreationTime`, in epoch seconds; 0 if unknown.
+    created_at: int = 0
     # `PlatformIdentifier`, empty if SageMaker names none.
     platform: str = ""
 
@@ -119,6 +121,8 @@ class NotebookObservation:
     record: Record | None = None
     # What the table holds about `lifecycle_config`.
     config_record: LifecycleConfigRecord | None = None
+    # The record of a deleted notebook of this name, in place of `record`.
+    predecessor: Record | None = None
 
 
 @dataclass(frozen=True, slots=True)
