@@ -114,12 +114,13 @@ class Message:
 class Weather:
     """What AWS is like for a while. trouble: what is throttled whenever it is asked: a look and the next one, too.
 
-    until: epoch milliseconds. page: items of one page.
+    until: epoch milliseconds. page: items of one page. denied: an operation that a policy denies for so long.
     """
 
     until: int
     config_problem: tuple[str, bool] | None
     page: int
+    denied: str = ""
 
 
 FAIR = Weather(0, None, 100)
@@ -432,6 +433,8 @@ class Run:
             self._weather_changes()
         if self.weather.config_problem == (operation, "NextToken" in given):
             raise self._fault("throttled", refusal("ThrottlingException", "Rate exceeded"))
+        if self.weather.denied == operation:
+            raise self._fault("denied", refusal("AccessDeniedException", f"not authorized to perform: x:{operation}"))
         fate = self.chance.roll()
         if fate >= 0.095 or not self.chance.mischief():
             return self._obey(operation, given)
@@ -454,7 +457,8 @@ class Run:
     def _weather_changes(self) -> None:
         config_problem = self.chance.pick(_HINGES) if self.chance.mischief(0.5) else None
         page = 1 if config_problem and config_problem[1] else self.chance.pick((100, 100, 1, 2))
-        self.weather = Weather(self.now + self.chance.between(10_000, 120_000), config_problem, page)
+        denied = self.chance.pick(_DENIABLE) if self.chance.mischief(0.6) else ""
+        self.weather = Weather(self.now + self.chance.between(10_000, 120_000), config_problem, page, denied)
 
     def _fault(self, name: str, error: Any) -> Any:
         self.counts[f"calls {name}"] += 1
@@ -633,6 +637,9 @@ _WRITES = RATE_LIMITED | {
     "revoke_security_group_egress",
 }
 
+
+_DENIABLE = tuple(sorted(_WRITES))
+"""What a service control policy denies for a while."""
 
 _MODES: tuple[dict[str, Any], ...] = (
     {"mode": "ngrok"},
