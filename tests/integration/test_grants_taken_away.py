@@ -310,7 +310,7 @@ def test_a_function_reaches_its_own_keys_of_the_table_alone(
 def test_a_function_queries_its_own_keys_alone(account: World) -> None:
     question = {"TableName": account.stack.outputs["TableName"], "KeyConditionExpression": "pk = :pk"}
     for function, own, others in (
-        ("Sweep", "lifecycle_config", "coordination"),
+        ("Sweep", "coordination", "backup#team"),
         ("LookupApi", "notebook", "backup#team"),
     ):
         table = as_role(account, function)
