@@ -104,7 +104,8 @@ class ApiClient:
             except (HTTPClientError, BotocoreConnectionError) as error:
                 last_error = self._unreachable_error(error)
                 continue
-            if response.status_code < 500 and response.status_code != 429:
+            answered = response.status_code < 500 and response.status_code != 429
+            if answered or b'"error":"paused"' in response.content:
                 return response.status_code, response.content
             last_error = CliError(
                 f"the API of stack {self._stack.name} returned status {response.status_code}; try again later",
@@ -159,7 +160,7 @@ def _api_error(status: int, body: bytes) -> ApiError:
 def to_cli_error(error: ApiError, stack: Stack) -> CliError:
     """Translate an error response into a message that includes what to do."""
     message = error.message.rstrip(".")
-    if error.status == 409 or error.code == "not-wakeable":
+    if error.status == 409 or error.code in ("not-wakeable", "paused"):
         return CliError(error.message, EXIT_NOT_CONNECTABLE)
     if error.status in (401, 403):
         return _access_error(message, stack)

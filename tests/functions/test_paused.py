@@ -17,7 +17,6 @@ from notebook_ssh.controllers.lookup import ROUTES
 from notebook_ssh.model.record import NotebookState
 from notebook_ssh.model.spec import Mode, NotebookSpec
 
-PAUSED = pytest.mark.xfail(strict=True, reason="there is no stop button")
 MARIO = NotebookSpec(mode=Mode.NGROK, users=("mario",), wake=True)
 
 
@@ -28,7 +27,6 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         yield world
 
 
-@PAUSED
 def test_the_next_report_is_told_to_close_and_why(api: World) -> None:
     api.token("2abc_SECRET")
     api.central_key("mario", HOST_KEY)
@@ -45,7 +43,6 @@ def test_the_next_report_is_told_to_close_and_why(api: World) -> None:
     assert api.report({"sequence": 7}).json["mode"] == "ngrok"
 
 
-@PAUSED
 @pytest.mark.parametrize("route", [path for _, path in ROUTES])
 def test_lookups_are_refused_with_a_sentence_and_read_nothing(api: World, route: str) -> None:
     api.knows(a_record(report=a_report()))
@@ -56,7 +53,6 @@ def test_lookups_are_refused_with_a_sentence_and_read_nothing(api: World, route:
     assert not api.since()
 
 
-@PAUSED
 def test_no_notebook_is_woken(api: World) -> None:
     api.knows(a_record(spec=MARIO, state=NotebookState.STOPPED, started_at=None))
     api.since()
@@ -65,7 +61,6 @@ def test_no_notebook_is_woken(api: World) -> None:
     assert not api.since()
 
 
-@PAUSED
 def test_scripts_are_left_alone_in_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     with notebook_world.a_world(monkeypatch) as world:
         world.lifecycle_config("with")
@@ -89,7 +84,6 @@ def test_scripts_are_left_alone_in_both_directions(monkeypatch: pytest.MonkeyPat
         assert world.has_block("without")
 
 
-@PAUSED
 def test_the_stacks_rules_are_revoked_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     with bastion_world.an_account(monkeypatch) as bench:
         group, ours = opened(bench)
@@ -114,7 +108,6 @@ def opened(bench: Bench) -> tuple[str, set[str]]:
     return group, set(bench.rules(group)) - before
 
 
-@PAUSED
 def test_the_change_itself_asks_for_the_bastions_rules() -> None:
     """After every function has its new setting, and not at the next sweep."""
     cleanup = source()["Resources"]["Cleanup"]

@@ -51,6 +51,8 @@ TYPED = [
     ("operations.md", "resource() {"),
     ("operations.md", "api /notebooks\n"),
     ("operations.md", "api /notebooks/my-notebook/doctor"),
+    ("operations.md", "Paused=true"),
+    ("operations.md", "Paused=false"),
     ("operations.md", "DryRun=true"),
     ("operations.md", "logs '\"dry run\"'"),
     ("operations.md", "DryRun=false"),
@@ -264,6 +266,7 @@ def test_the_documents_from_nothing_to_the_end_of_the_stack(terminal: Terminal) 
     deploys_and_connects(terminal)
     looks_things_up(terminal)
     operates(terminal)
+    stops_everything(terminal)
     plans_and_puts_back(terminal)
     uninstalls(terminal)
     assert terminal.left == []
@@ -361,6 +364,17 @@ def operates(terminal: Terminal) -> None:
     terminal.type("bastion.md", "describe-security-group-rules")
     terminal.type("operations.md", "put-rule")
     assert "connected" in terminal.client("events").describe_rule(Name="ssh-connected")["EventPattern"]
+
+
+def stops_everything(terminal: Terminal) -> None:
+    """The stop button, and back: the notebook closes at its next report, and its script stays as it is."""
+    script = terminal.script()
+    terminal.type("operations.md", "Paused=true", at=PROJECT)
+    until("the notebook is told", lambda: terminal.phase() == "off")
+    assert terminal.script() == script
+    terminal.type("operations.md", "Paused=false", at=PROJECT)
+    until("the notebook is told again", lambda: terminal.phase() != "off")
+    assert terminal.script() == script
 
 
 def plans_and_puts_back(terminal: Terminal) -> None:

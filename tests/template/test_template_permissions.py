@@ -93,6 +93,7 @@ REVIEWED = {
         "sagemaker:ListTags",
         "sagemaker:UpdateNotebookInstance",
         "sagemaker:UpdateNotebookInstanceLifecycleConfig",
+        "sqs:SendMessage",
     },
     "LookupApi": {
         "dynamodb:GetItem",

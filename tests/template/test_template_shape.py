@@ -355,7 +355,8 @@ def test_each_role_may_use_the_key_for_what_it_reads_and_writes_and_for_nothing_
     read, table = table, table | written
     assert used == {
         "LookupApi": read,
-        **dict.fromkeys(("StartNotebook", "Uninstall"), table),
+        "StartNotebook": table,
+        "Uninstall": table | queues,
         **dict.fromkeys(("ReconcileNotebook", "Sweep"), table | queues | topic),
         "ReconcileBastion": table | queues,
         "RecordAddress": table | queues | {("kms:Decrypt", "secretsmanager")},

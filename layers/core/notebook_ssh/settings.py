@@ -21,6 +21,7 @@ class Settings:
     keys_path: SSM path of the central public keys, no slash at the end.
     alarm_topic: ARN of the SNS topic to which mails for the admin are published.
     dry_run: plan, record and log, but write nothing outside the table.
+    paused: every notebook is told to close, rules are revoked, lookups and wakes are refused, scripts stay as they are.
     allow_loopback: a notebook may report an address of this very machine. Set by the local run alone.
     install_sshd: the agent may install openssh-server on a notebook that has no sshd.
     status_tags: show status and address as tags on the notebook, for the AWS console.
@@ -44,7 +45,13 @@ class Settings:
     ngrok_sha256: str = ""
     install_sshd: bool = False
     status_tags: bool = True
+    paused: bool = False
     allow_loopback: bool = False
+
+    @property
+    def observes_only(self) -> bool:
+        """Whether notebooks and configurations are observed and recorded, and nothing of theirs is changed."""
+        return self.dry_run or self.paused
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -83,6 +90,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         ngrok_download=environment.get("NGROK_DOWNLOAD", ""),
         ngrok_sha256=environment.get("NGROK_SHA256", ""),
         install_sshd=environment.get("INSTALL_SSHD", "false") == "true",
+        paused=environment.get("PAUSED", "false") == "true",
         allow_loopback=environment.get("ALLOW_LOOPBACK_ADDRESSES", "false") == "true",
         status_tags=environment.get("STATUS_TAGS", "true") == "true",
     )

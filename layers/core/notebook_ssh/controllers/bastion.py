@@ -42,15 +42,17 @@ def reconcile_bastion(settings: Settings, table: Table, now: int, correlation_id
     fleet, unread, complete = _read_fleet(table)
     network = ec2.observe(settings.stack, resources_to_read(fleet, settings.bastion, now))
     desired = desired_rules(fleet, settings.bastion, network, settings.stack, now)
+    if settings.paused:  # no rule is desired, whatever the fleet requests: no record has to be read to know that
+        desired = Desired()
     changes = plan_bastion(
         desired,
         network.rules,
         settings.stack,
-        complete=complete,
+        complete=complete or settings.paused,
         revocable=lambda rule: is_revocable(rule, network, settings.bastion),
-        certain=lambda rule: is_certain(rule, settings.bastion, fleet, unread),
+        certain=lambda rule: settings.paused or is_certain(rule, settings.bastion, fleet, unread),
     )
-    if settings.dry_run:
+    if settings.dry_run and not settings.paused:
         logger.info("dry run", extra={"plan": _reasons(changes)})
         outcome = Outcome(in_effect=changes.satisfied)
     else:

@@ -54,7 +54,7 @@ def reconcile_lifecycle_config(name: str, deps: Dependencies, cache: RecordCache
         observed = observe_lifecycle_config(name, cache, deps.policy, deps.settings.stack)
         return ConfigReconciliation(cache, observed, plan_lifecycle_config(observed, deps.policy, cache.at))
 
-    if deps.settings.dry_run:
+    if deps.settings.observes_only:
         logger.info("dry run", extra={"plan": reasons(plan(cache).plan.actions)})
     else:
         carry_out(cache, plan, lambda planned, slot: _apply(planned, deps, slot), deps)

@@ -7,7 +7,16 @@ from typing import Any
 
 from notebook_ssh.adapters.table import STATUS, Table
 from notebook_ssh.http_api import views
-from notebook_ssh.http_api.handling import JSON, TEXT, HttpError, Response, header, json_text, notebook_name
+from notebook_ssh.http_api.handling import (
+    JSON,
+    TEXT,
+    HttpError,
+    Response,
+    header,
+    json_text,
+    notebook_name,
+    refuse_while_paused,
+)
 from notebook_ssh.http_api.views import Connection
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.status import status_of
@@ -32,6 +41,7 @@ def respond(event: Event, settings: Settings, now: int) -> Response:
     route = ROUTES.get((event.get("httpMethod", ""), event.get("resource", "")))
     if route is None:
         raise HttpError(404, "no-such-route", "There is no such path: docs/api.md lists them.")
+    refuse_while_paused(settings)
     return route(event, settings, now)
 
 

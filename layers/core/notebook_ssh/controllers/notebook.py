@@ -83,10 +83,10 @@ def reconcile_notebook(name: str, deps: Dependencies, cache: RecordCache) -> str
         except NotAllowedError as denied:
             raise _UnobservableError(denied.problem) from denied
         planned = Reconciliation(cache, observed, tags, plan_notebook(observed, deps.policy, cache.at))
-        return planned if deps.settings.dry_run else _save_end(planned, deps)
+        return planned if deps.settings.observes_only else _save_end(planned, deps)
 
     try:
-        if deps.settings.dry_run:
+        if deps.settings.observes_only:
             planned = plan(cache)
             _only_record(planned, deps)
         else:
@@ -213,4 +213,4 @@ def _fingerprint(observed: NotebookObservation, tags: Mapping[str, str], setting
     if notebook is None:
         return ""
     line = NotebookSummary(notebook.name, notebook.arn, notebook.state, notebook.state_since, notebook.lifecycle_config)
-    return fingerprint(line, tags, settings.tag_key, dry_run=settings.dry_run)
+    return fingerprint(line, tags, settings.tag_key, dry_run=settings.observes_only)

@@ -33,7 +33,7 @@ from notebook_ssh.reports.accept import (
     role_of_caller,
 )
 from notebook_ssh.reports.parse import ParsedReport, read_report
-from notebook_ssh.reports.reply import reply, reply_unregistered
+from notebook_ssh.reports.reply import reply, reply_paused, reply_unregistered
 from notebook_ssh.reports.tokens import (
     InvalidSecretError,
     Token,
@@ -60,6 +60,8 @@ def respond(event: Mapping[str, Any], settings: Settings, now: int) -> Response:
     record = _store(name, role, parsed.report, settings, now)
     if record is None:
         return Response(json_text(reply_unregistered(name, now, settings.sync_seconds)))
+    if settings.paused:
+        return Response(json_text(reply_paused(record.name, now, settings.sync_seconds)))
     return Response(json_text(_reply(record, role, parsed, settings, now)))
 
 

@@ -40,7 +40,7 @@ def sweep(settings: Settings, policy: BlockPolicy, now: int, correlation_id: str
         settings.tag_key,
         policy.block_ref,
         now,
-        dry_run=settings.dry_run,
+        dry_run=settings.observes_only,
         status_tags=settings.status_tags,
         sync_seconds=settings.sync_seconds,
     )
@@ -48,7 +48,7 @@ def sweep(settings: Settings, policy: BlockPolicy, now: int, correlation_id: str
     if settings.bastion:
         # Even if no notebook uses it: only a resync finds a rule of this stack that was left behind.
         sqs.request_bastion_resync(settings.bastion_queue, "sweep", correlation_id)
-    if not settings.dry_run:
+    if not settings.observes_only:
         send_digest(fleet.records, settings, table, now)
     metrics.publish(fleet_stats(fleet.records, now, settings.sync_seconds, settings.tag_key))
     needs_admin = table.needs_admin(now)

@@ -9,7 +9,7 @@ from typing import TypeVar
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from notebook_ssh.adapters import backups, ec2, sagemaker
+from notebook_ssh.adapters import backups, ec2, sagemaker, sqs
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.adapters.table import CONFIGURATION, NOTEBOOK
 from notebook_ssh.controllers.apply import apply
@@ -65,6 +65,8 @@ def run(request: str, deps: Dependencies) -> TeardownResult:
         return TeardownResult()
     if request != "Delete":
         while_role_is_new(deps.slots.cancel_teardown, deps.slots)
+        if deps.settings.bastion:  # Paused may have changed
+            sqs.request_bastion_resync(deps.settings.bastion_queue, "the stack was updated", deps.correlation_id)
         return TeardownResult()
     while_role_is_new(deps.slots.begin_teardown, deps.slots)
     return tear_down(deps)

@@ -10,7 +10,7 @@ from aws_lambda_powertools import Logger
 from notebook_ssh.adapters.clients import call, client
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.errors import InvalidStateError, NotAllowedError, NotFoundError
-from notebook_ssh.http_api.handling import HttpError, Response, json_text, notebook_name
+from notebook_ssh.http_api.handling import HttpError, Response, json_text, notebook_name, refuse_while_paused
 from notebook_ssh.http_api.views import status_json
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.status import status_of
@@ -23,6 +23,7 @@ logger = Logger(child=True)
 def respond(event: Mapping[str, Any], settings: Settings, now: int) -> Response:
     """Start the notebook named in `event` if its tags allow that. Raises HttpError when they do not."""
     name = notebook_name(event)
+    refuse_while_paused(settings)
     table = Table(settings.table)
     record = table.record(name)
     if record is None:

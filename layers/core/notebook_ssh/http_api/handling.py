@@ -15,6 +15,7 @@ from typing import Any
 
 from notebook_ssh.errors import InvalidReportError, PayloadTooLargeError, RetryableError
 from notebook_ssh.model.record import is_notebook_name
+from notebook_ssh.settings import Settings
 from notebook_ssh.triggers.correlation import FIELD, correlation_of
 
 TEXT = "text/plain; charset=utf-8"
@@ -46,6 +47,16 @@ class HttpError(Exception):
     def __init__(self, status: int, code: str, message: str, /, **more: Any) -> None:
         super().__init__(f"{status} {code}")
         self.response = Response(json_text({"error": code, "message": message, **more}), status)
+
+
+def refuse_while_paused(settings: Settings) -> None:
+    """Raise HttpError while the admin has paused the stack."""
+    if settings.paused:
+        raise HttpError(
+            503,
+            "paused",
+            "SSH is paused for all notebooks of this stack, by its parameter Paused: ask the admin. Nothing is lost.",
+        )
 
 
 def log_keys(event: Mapping[str, Any], context: Any) -> dict[str, str]:

@@ -75,6 +75,12 @@ def reply_unregistered(name: str, now: int, sync_seconds: int) -> dict[str, Any]
     }
 
 
+def reply_paused(name: str, now: int, sync_seconds: int) -> dict[str, Any]:
+    """Return the reply to every notebook while the stack is paused: SSH is off, and why."""
+    problem = {"code": "paused", "message": "An admin has paused SSH for all notebooks of this stack."}
+    return reply_unregistered(name, now, sync_seconds) | {"problem": problem}
+
+
 def _sync_after(record: Record, mode: Mode, now: int, sync_seconds: int) -> int:
     """Return the seconds to the next report: fewer until the connection works, and none beyond the end of access."""
     report, until = record.report, record.spec.until
