@@ -93,6 +93,27 @@ def test_the_guard_keeps_what_admits_to_one_role(action: str, key: str, role: st
     assert allowed is (role == "ssh-admins" or key in ("ssh", "team"))
 
 
+@pytest.mark.parametrize(
+    ("action", "resource", "allowed"),
+    [
+        ("cloudformation:CreateChangeSet", f"cloudformation:us-east-1:{ACCOUNT}:stack/notebook-ssh/1", True),
+        ("cloudformation:DeleteStack", f"cloudformation:us-east-1:{ACCOUNT}:stack/payroll/1", False),
+        ("iam:CreateRole", f"iam::{ACCOUNT}:role/notebook-ssh-SweepRole-1", True),
+        ("iam:CreateRole", f"iam::{ACCOUNT}:role/admin", False),
+        ("iam:PassRole", f"iam::{ACCOUNT}:role/notebook-ssh-SweepRole-1", True),
+        ("lambda:CreateFunction", f"lambda:us-east-1:{ACCOUNT}:function:notebook-ssh-Sweep-1", True),
+        ("lambda:InvokeFunction", f"lambda:us-east-1:{ACCOUNT}:function:payroll", False),
+        ("sqs:CreateQueue", f"sqs:us-east-1:{ACCOUNT}:notebook-ssh-NotebookQueue-1", True),
+        ("logs:CreateLogGroup", f"logs:us-east-1:{ACCOUNT}:log-group:/aws/lambda/notebook-ssh-sweep", True),
+        ("s3:PutObject", "s3:::CODE-BUCKET/code.zip", True),
+        ("s3:PutObject", "s3:::payroll/code.zip", False),
+        ("sagemaker:UpdateNotebookInstance", f"sagemaker:us-east-1:{ACCOUNT}:notebook-instance/x", False),
+    ],
+)
+def test_a_deployer_makes_this_stack_and_no_other(action: str, resource: str, allowed: bool) -> None:
+    assert allows(POLICIES["Stack"], action=action, resource=f"arn:aws:{resource}") is allowed
+
+
 def test_every_policy_of_the_page_is_judged_here() -> None:
     judged = re.findall(r'POLICIES\["(\w+)"\]', (PROJECT / "tests/security/test_documented_policies.py").read_text())
     assert set(POLICIES) == set(judged)

@@ -21,7 +21,7 @@ class Settings:
     keys_path: SSM path of the central public keys, no slash at the end.
     alarm_topic: ARN of the SNS topic to which mails for the admin are published.
     dry_run: plan, record and log, but write nothing outside the table.
-    paused: every notebook is told to close, rules are revoked, lookups and wakes are refused, scripts stay as they are.
+    paused: every notebook closes, rules are revoked, lookups and wakes are refused, scripts stay as they are.
     allow_loopback: a notebook may report an address of this very machine. Set by the local run alone.
     install_sshd: the agent may install openssh-server on a notebook that has no sshd.
     status_tags: show status and address as tags on the notebook, for the AWS console.
