@@ -13,6 +13,7 @@ from builders import HOST_KEY, NOW, RSA_KEY, a_record, a_report
 from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.controllers.lookup import ROUTES
+from notebook_ssh.errors import Problem
 from notebook_ssh.model.record import BastionRoute, NotebookState
 from notebook_ssh.model.spec import Mode, NotebookSpec
 
@@ -96,7 +97,7 @@ def test_everything_known_as_json(world: World) -> None:
 
 
 ROUTES_OF_ONE = [ONE, *(f"{ONE}/{last}" for last in ("ssh", "address", "ssh-config", "known-hosts", "doctor"))]
-ROUTES_OF_ALL = ["/notebooks", "/ssh-config", "/known-hosts"]
+ROUTES_OF_ALL = ["/notebooks", "/ssh-config", "/known-hosts", "/plan"]
 
 
 def test_these_are_all_the_routes() -> None:
@@ -310,3 +311,36 @@ def test_a_kept_list_still_tells_the_status_of_this_moment(world: World) -> None
     world.now = NOW
     assert world.get("/notebooks").json[0]["status"] == "stale"
     assert not world.since()
+
+
+# ---- what would be done --------------------------------------------------------------------------
+
+
+def test_a_dry_run_is_one_page_whatever_the_size_of_the_fleet(world: World) -> None:
+    script = "write the on-start script of team: the block is not in it"
+    problem = Problem("config-too-large", "The on-start script of large has no room.")
+    for number in range(60):
+        world.knows(a_record(name=f"box-{number}", lifecycle_config="team", block_since=None, planned=(script,)))
+    attach = "attach better-sagemaker: it has no configuration"
+    world.knows(a_record(name="alone", lifecycle_config=None, block_since=None, planned=(attach,)))
+    world.knows(a_record(name="full", lifecycle_config="large", block_since=None, problem=problem))
+    world.knows(a_record(name="fine", report=a_report()))
+    world.knows(a_record(name="quiet", spec=NotebookSpec()))
+    world.patch.setenv("DRY_RUN", "true")
+    said = world.get("/plan")
+    assert (said.status, said.headers["Content-Type"]) == (200, TEXT)
+    lines = said.text.splitlines()
+    assert (
+        lines[0]
+        == "Dry run of team-ssh: 63 notebooks request SSH. The stack would change 61 of them, and cannot help 1."
+    )
+    assert (
+        "team (60 notebooks: box-0, box-1, box-10, box-11, box-12, box-13, box-14, box-15, box-16, box-17 and 50 more)"
+        in said.text
+    )
+    assert said.text.count(script) == 1
+    assert f"    {attach}" in lines
+    assert "full: config-too-large: The on-start script of large has no room." in said.text
+    assert len(lines) < 20
+    world.patch.setenv("DRY_RUN", "false")
+    assert world.get("/plan").text.startswith("This is not a dry run: ")

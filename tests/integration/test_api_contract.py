@@ -34,6 +34,7 @@ ROUTES: dict[tuple[str, str], tuple[int, str | None]] = {
     ("GET", "/notebooks"): (200, None),
     ("GET", "/ssh-config"): (200, None),
     ("GET", "/known-hosts"): (200, None),
+    ("GET", "/plan"): (200, None),
     ("GET", "/notebooks/contract"): (200, None),
     ("GET", "/notebooks/contract/ssh"): (409, "no-address"),
     ("GET", "/notebooks/contract/address"): (409, "no-address"),

@@ -54,6 +54,7 @@ TYPED = [
     ("operations.md", "Paused=true"),
     ("operations.md", "Paused=false"),
     ("operations.md", "DryRun=true"),
+    ("operations.md", "api /plan"),
     ("operations.md", "logs '\"dry run\"'"),
     ("operations.md", "DryRun=false"),
     ("operations.md", "send-message"),
@@ -387,6 +388,7 @@ def plans_and_puts_back(terminal: Terminal) -> None:
     sagemaker.delete_tags(ResourceArn=arn, TagKeys=["ssh"])
     until("it is known", lambda: terminal.record()["spec"]["M"]["mode"]["S"] == "off")
     assert terminal.script() == with_block
+    assert terminal.type("operations.md", "api /plan").startswith("Dry run of notebook-ssh: ")
     planned = terminal.type("operations.md", "logs '\"dry run\"'")
     assert "write the on-start script of gpu-setup" in planned.splitlines()[-1]
     terminal.type("operations.md", "DryRun=false", at=PROJECT)

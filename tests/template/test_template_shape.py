@@ -182,7 +182,7 @@ def test_every_route_is_named_by_a_statement_and_no_other() -> None:
 def test_the_lists_together_are_limited_to_two_a_second() -> None:
     (stage,) = Stack().of_type("AWS::ApiGateway::Stage").values()
     limits = {each["ResourcePath"]: each for each in stage["MethodSettings"]}
-    lists = {f"/~1{path}": limits.get(f"/~1{path}") for path in ("notebooks", "ssh-config", "known-hosts")}
+    lists = {f"/~1{path}": limits.get(f"/~1{path}") for path in ("notebooks", "ssh-config", "known-hosts", "plan")}
     assert all(limit and limit["HttpMethod"] == "GET" for limit in lists.values())
     assert sum(limit["ThrottlingRateLimit"] for limit in lists.values() if limit) <= 2
     assert limits["/*"]["ThrottlingRateLimit"] >= 100

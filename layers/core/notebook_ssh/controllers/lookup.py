@@ -58,6 +58,12 @@ def _fleet_known_hosts(event: Event, settings: Settings, now: int) -> Response:
     return _text("\n".join(views.fleet_known_hosts(_connections(settings, now))))
 
 
+def _plan(event: Event, settings: Settings, now: int) -> Response:
+    from notebook_ssh.http_api.plan import plan_text  # no other answer needs it
+
+    return _text(plan_text(_fleet(settings, now), now, settings, dry_run=settings.dry_run))
+
+
 def _details(event: Event, settings: Settings, now: int) -> Response:
     return Response(json_text(views.details(_record(event, settings), now, settings)))
 
@@ -93,6 +99,7 @@ ROUTES: dict[tuple[str, str], Callable[[Event, Settings, int], Response]] = {
     ("GET", "/notebooks"): _list,
     ("GET", "/ssh-config"): _fleet_ssh_config,
     ("GET", "/known-hosts"): _fleet_known_hosts,
+    ("GET", "/plan"): _plan,
     ("GET", "/notebooks/{name}"): _details,
     ("GET", "/notebooks/{name}/ssh"): _ssh,
     ("GET", "/notebooks/{name}/address"): _address,
@@ -137,7 +144,7 @@ def _fleet(settings: Settings, now: int) -> tuple[Record, ...]:
     """Return the record of each notebook, at most LIST_MAX_AGE_S old. Statuses are computed for `now` in any case."""
     read_at, records = _fleets.get(settings.table, (0, ()))
     if not 0 <= now - read_at < LIST_MAX_AGE_S:
-        fields = (*STATUS, "report.host_keys")
+        fields = (*STATUS, "report.host_keys", "planned")
         records = tuple(Table(settings.table).records(only=fields, on_unreadable=_log_unreadable))
         _fleets[settings.table] = now, records
     return records
