@@ -71,6 +71,7 @@ RECORDS = {
         restart=Restart(RestartStep.STOP, MOMENT + 400, MOMENT + 500),
         planned=("attach better-sagemaker",),
         status_tags_at=MOMENT + 600,
+        status_tags_left=True,
         notified_status="error:config-not-shell",
         unsupported_platform="notebook-al2-v3",
         mails=Mails(sent_at=1780000610, held=2, digest_at=1780000620),

@@ -687,6 +687,7 @@ def test_every_part_of_a_record_is_kept_and_read_back(world: World) -> None:
         restart=Restart(RestartStep.START, 5, 4),
         planned=("a", "b"),
         status_tags_at=6,
+        status_tags_left=True,
         notified_status="error: config-too-large",
         spec_changed_at=7,
         first_connected=True,

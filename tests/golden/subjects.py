@@ -230,7 +230,9 @@ def of_fleet(given: Mapping[str, Any]) -> Any:
         line.name: drift.fingerprint(line, _tags(lines, line), given["tag_key"], **options) for line in lines.notebooks
     }
     current = given["current"]
-    records = tuple(_with_print(each, prints) if each.name in current else each for each in lines.records)
+    # In the old records the time of the last writing said as well that tags may be left.
+    known = (replace(each, status_tags_left=bool(each.status_tags_at)) for each in lines.records)
+    records = tuple(_with_print(each, prints) if each.name in current else each for each in known)
     return {
         "attention": drift.find_drift(
             replace(lines, records=records),

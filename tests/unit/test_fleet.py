@@ -205,10 +205,12 @@ def test_a_status_tag_that_is_left_is_found_in_the_record_and_in_a_dry_run_not_a
     """The list has the tags of no notebook without the mode's tag, whatever else it shows."""
     seen = fingerprint(LINE, {}, "ssh", dry_run=dry_run)
     left = replace(
-        a_known(spec=NotebookSpec()), status_tags_at=NOW - 900, observed_hash=seen, report=None, notified_status="off"
+        a_known(spec=NotebookSpec()), status_tags_left=True, observed_hash=seen, report=None, notified_status="off"
     )
     off = a_fleet(records=(left,), config_records=(), tags={})
     assert looks(off, status_tags=True, dry_run=dry_run) == expected
-    assert looks(replace(off, records=(replace(left, status_tags_at=0),)), status_tags=True, dry_run=dry_run) == []
-    shown = replace(off, tags={ARN: {"ssh-status": "stopped"}}, records=(replace(left, status_tags_at=0),))
+    assert (
+        looks(replace(off, records=(replace(left, status_tags_left=False),)), status_tags=True, dry_run=dry_run) == []
+    )
+    shown = replace(off, tags={ARN: {"ssh-status": "stopped"}}, records=(replace(left, status_tags_left=False),))
     assert looks(shown, status_tags=True, dry_run=True) == []

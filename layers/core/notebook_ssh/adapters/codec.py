@@ -18,6 +18,7 @@ Stored names, where they differ from the field's name:
 |                         | `observed_hash`    | `hash`           |
 |                         | `attached_config`  | `attached`       |
 |                         | `status_tags_at`   | `tagged_at`      |
+|                         | `status_tags_left` | `tags_left`      |
 |                         | `notified_status`  | `notified`       |
 |                         | `unsupported_platform` | `platform`   |
 | `Network`               | `security_groups`  | `groups`         |
@@ -281,6 +282,7 @@ _OBSERVED = (
     _Attribute("restart", "restart", _part(_RESTART), None),
     _Attribute("planned", "planned", _TEXTS, ()),
     _Attribute("status_tags_at", "tagged_at", _NUMBER, 0),
+    _Attribute("status_tags_left", "tags_left", _FLAG, False),
     _Attribute("notified_status", "notified", _TEXT, ""),
     _Attribute("mails", "mails", _part(_MAILS), None),
     _Attribute("spec_changed_at", "spec_changed_at", _NUMBER, None),

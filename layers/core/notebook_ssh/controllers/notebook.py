@@ -178,7 +178,7 @@ def _finish(
         current = deps.table.record(record.name, consistent=True) or Record(record.name)
         is_ours = (current.observed_at, current.observed_hash) == (record.observed_at, record.observed_hash)
     else:
-        is_ours = _save(replace(record, status_tags_at=0), record, deps.table, now)
+        is_ours = _save(replace(record, status_tags_left=False), record, deps.table, now)
     if not is_ours:
         # Another reconciliation may have removed the tags just before they were written.
         raise RecordConflictError(record.name)

@@ -47,8 +47,8 @@ def note_status_tags(
 ) -> Record:
     """Return the record that is saved before `desired_tags` are written (None: nothing is): it shows what may be left."""
     if desired_tags is not None:
-        return replace(record, status_tags_at=now)
-    return record if current_status_tags(tags, tag_key) else replace(record, status_tags_at=0)
+        return replace(record, status_tags_at=now, status_tags_left=True)
+    return record if current_status_tags(tags, tag_key) else replace(record, status_tags_left=False)
 
 
 def write_status_tags(

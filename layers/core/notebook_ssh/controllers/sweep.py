@@ -22,7 +22,7 @@ logger = Logger(child=True)
 
 SWEPT = (
     *(*STATUS, "observed_hash", "observed_at", "attached_config", "restart"),
-    *("notified_status", "status_tags_at", "mails"),
+    *("notified_status", "status_tags_left", "mails"),
 )
 """The attributes that a sweep reads. Decoding whole records was most of its time (docs/performance.md)."""
 

@@ -204,8 +204,10 @@ class Record:
     restart: Restart | None = None
     # What a dry run would have done, one sentence each; empty otherwise.
     planned: tuple[str, ...] = ()
-    # When the status was last written to the notebook's tags; 0: no status tag is left there.
+    # When the status tags were last written or removed.
     status_tags_at: int = 0
+    # Status tags may be left on the notebook.
+    status_tags_left: bool = False
     # `status_key` of the last published status; empty: none yet.
     notified_status: str = ""
     # None: the admin was never mailed about it.

@@ -149,7 +149,7 @@ def _status_drift(sweep: _Sweep, record: Record, tags: Mapping[str, str]) -> str
         desired = desired_status_tags(record, sweep.now, sweep.sync_seconds, sweep.tag_key)
         if desired != current_status_tags(tags, sweep.tag_key):
             return "status"
-    if record.status_tags_at and not desired:
+    if record.status_tags_left and not desired:
         return "status"  # of an untagged notebook the list has no tags: the record knows that some are left
     if status_change(record, sweep.now, sweep.sync_seconds, sweep.tag_key):
         return "status"

@@ -61,7 +61,7 @@ def is_inactive(record: Record) -> bool:
         and record.attached_config is None
         and record.restart is None
         and record.problem is None
-        and not record.status_tags_at
+        and not record.status_tags_left
     )
 
 
