@@ -25,7 +25,7 @@ from notebook_ssh.adapters.attributes import to_attribute
 from notebook_ssh.adapters.codec import encode_config_record, encode_record
 from notebook_ssh.model.record import NotebookState, Record, Report
 from notebook_ssh.model.spec import Mode, NotebookSpec
-from notebook_ssh.planning.drift import fingerprint
+from notebook_ssh.planning.facts import hash_of_lists
 from notebook_ssh.planning.observation import LifecycleConfigRecord, NotebookSummary
 
 PAGE = 100
@@ -84,7 +84,7 @@ class Account:
     def records(self) -> list[dict[str, Any]]:
         items = []
         for line in self.lines:
-            seen = fingerprint(line, {"ssh": "ngrok"}, "ssh", dry_run=False)
+            seen = hash_of_lists(line, {"ssh": "ngrok"}, "ssh", dry_run=False)
             record = _record(name=line.name, arn=line.arn, observed_hash=seen)
             items.append(_item(line.name, record))
         return items

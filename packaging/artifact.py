@@ -24,7 +24,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import unused
 from calls import all_calls
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -38,27 +37,6 @@ PLATFORM = "manylinux2014_aarch64"
 
 OF_EVERY_SERVICE = ("_retry.json", "endpoints.json", "partitions.json", "sdk-default-configuration.json")
 """botocore's data that every client reads (botocore/loaders.py, botocore/session.py)."""
-
-HANDED_THROUGH = {"dynamodb": "AttributeValue"}
-"""Shapes that botocore need not walk, since adapters/attributes.py does: {"S": "text"} stays as it comes over the wire."""
-
-LISTED = {
-    "sagemaker": {
-        "NotebookInstanceSummary": {
-            "NotebookInstanceName",
-            "NotebookInstanceArn",
-            "NotebookInstanceStatus",
-            "LastModifiedTime",
-            "NotebookInstanceLifecycleConfigName",
-        },
-        "NotebookInstanceLifecycleConfigSummary": {
-            "NotebookInstanceLifecycleConfigName",
-            "NotebookInstanceLifecycleConfigArn",
-            "LastModifiedTime",
-        },
-    }
-}
-"""What adapters/sagemaker.py reads of each line of a list: the sweep parses no more of it."""
 
 EARLIEST = 315532800
 """1980-01-01T00:00:00Z: the earliest time that a zip can hold."""
@@ -100,7 +78,7 @@ def _dependencies() -> Path:
     for service, method in all_calls():
         used.setdefault(service, set()).add(method)
     called = json.dumps({service: sorted(used[service]) for service in sorted(used)}).encode()
-    recipe = REQUIREMENTS.read_bytes() + Path(__file__).read_bytes() + Path(unused.__file__).read_bytes() + called
+    recipe = REQUIREMENTS.read_bytes() + Path(__file__).read_bytes() + called
     ready = CACHE / hashlib.sha256(recipe).hexdigest()[:16]
     if not ready.is_dir():
         fresh = CACHE / f"unfinished-{os.getpid()}"
@@ -134,7 +112,10 @@ def _python_with_pip() -> str:
 
 
 def _prune(site: Path, used: Mapping[str, set[str]]) -> None:
-    """Take away what no function reads: models of what is not called, unused parts, scripts, and pip's own notes."""
+    """Leave out data that no function reads: models of what is not called, resources, scripts, and pip's own notes.
+
+    Code stays as it is in the wheels, and what is left of the data says what the wheels say.
+    """
     data = site / "botocore" / "data"
     for entry in data.iterdir():
         if entry.is_dir() and entry.name not in used:
@@ -146,11 +127,8 @@ def _prune(site: Path, used: Mapping[str, set[str]]) -> None:
         raise BuildError(f"botocore has no data for {', '.join(sorted(missing))}")
     prefixes = {_trim_service(data / service, used[service]) for service in used}
     _trim_endpoints(data / "endpoints.json", prefixes)
-    try:
-        unused.empty(site)
-    except unused.StillNamed as named:
-        raise BuildError(str(named)) from named
-    shutil.rmtree(site / "bin", ignore_errors=True)
+    for folder in ("boto3/data", "boto3/examples", "bin"):
+        shutil.rmtree(site / folder, ignore_errors=True)
     for note in [*site.glob("*.dist-info/RECORD"), *site.glob("*.dist-info/INSTALLER")]:
         note.unlink()
 
@@ -159,7 +137,7 @@ def _trim_service(folder: Path, methods: set[str]) -> str:
     """Keep the newest version of a service, of its model the operations called, and no documentation.
 
     Answers the name under which endpoints.json files the service. Less to parse is most of what a client costs at a
-    cold start: almost half of it for EC2 (docs/decisions/0001-botocore-in-the-layer.md).
+    cold start: almost half of it for EC2 (docs/decisions/0001).
     """
     *older, newest = sorted(version for version in folder.iterdir() if version.is_dir())
     for version in older:
@@ -174,16 +152,6 @@ def _trim_service(folder: Path, methods: set[str]) -> str:
     if len(operations) != len(wanted):
         unknown = wanted - {name.lower() for name in operations}
         raise BuildError(f"{folder.name} has no operation {', '.join(sorted(unknown))}")
-    if through := HANDED_THROUGH.get(folder.name):
-        if through not in model["shapes"]:
-            raise BuildError(f"{folder.name} has no shape {through}")
-        # A document type, which botocore hands through as it is (docs/performance.md has the figure).
-        model["shapes"][through] = {"type": "structure", "members": {}, "document": True}
-    for name, read in LISTED.get(folder.name, {}).items():
-        members = model["shapes"].get(name, {}).get("members", {})
-        if unknown := read - members.keys():
-            raise BuildError(f"{folder.name}'s {name} has no member {', '.join(sorted(unknown))}")
-        model["shapes"][name]["members"] = {member: members[member] for member in members if member in read}
     shapes: dict[str, Any] = {}
     waiting = list(_shapes_named(operations))
     while waiting:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import NOW, a_body, an_api_event
+from builders import NOW, a_body, a_lambda_context, an_api_event
 from moto import mock_aws
 
 from lookup_api import handler as lookup_api
@@ -27,7 +27,7 @@ from start_notebook import handler as start_notebook
 
 REPORT, START = "/notebooks/{name}/report", "/notebooks/{name}/start"
 SERVICES = ("dynamodb", "secretsmanager", "ssm", "sqs", "events", "sagemaker")
-CONTEXT = SimpleNamespace(aws_request_id="request-1")
+CONTEXT = a_lambda_context(aws_request_id="request-1")
 
 
 @dataclass

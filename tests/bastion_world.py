@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from builders import a_lambda_context
 from moto import mock_aws
 from moto.core.responses import ActionResult
 from moto.ec2.responses.security_groups import SecurityGroups
@@ -59,7 +60,7 @@ class Bench:
     def run(self, *sent_ms: int) -> None:
         self.monkeypatch.setattr(handler, "time", lambda: self.now + 0.5)
         messages = [{"attributes": {"SentTimestamp": str(sent)}, "body": "{}"} for sent in sent_ms]
-        handler.handle({"Records": messages}, None)
+        handler.handle({"Records": messages}, a_lambda_context())
 
     def route(self, name: str) -> BastionRoute:
         record = self.table.record(name)

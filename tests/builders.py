@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from types import SimpleNamespace
 from typing import Any
 
 from notebook_ssh.model.record import NotebookState, Phase, Record, Report
@@ -38,6 +39,19 @@ SETTINGS = Settings(
     bastion=BASTION,
     dry_run=False,
 )
+
+
+def a_lambda_context(**parts: Any) -> Any:
+    """What Lambda gives a handler about the invocation (Lambda, "AWS Lambda context object in Python")."""
+    usual: dict[str, Any] = {
+        "function_name": "team-ssh-function",
+        "memory_limit_in_mb": 256,
+        "invoked_function_arn": "arn:aws:lambda:us-east-1:123456789012:function:team-ssh-function",
+        "aws_request_id": "request",
+        "log_stream_name": "log",
+        "get_remaining_time_in_millis": lambda: 60_000,
+    }
+    return SimpleNamespace(**(usual | parts))
 
 
 def a_record(**parts: Any) -> Record:

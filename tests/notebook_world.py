@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from builders import a_lambda_context
 from moto import mock_aws
 
 from emulator import sagemaker
@@ -161,11 +162,7 @@ class World:
 
     def context(self) -> Any:
         deadline = self.now * 1000 + self.remaining
-        return SimpleNamespace(
-            function_name=FUNCTION,
-            get_remaining_time_in_millis=lambda: deadline - self.now * 1000,
-            aws_request_id="request",
-        )
+        return a_lambda_context(function_name=FUNCTION, get_remaining_time_in_millis=lambda: deadline - self.now * 1000)
 
     def look(self, name: str) -> None:
         self.send("", [({"request": {"notebook": name}, "reason": "the story"}, 0)])

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
+from types import SimpleNamespace
 from typing import Any
 
 CALLER = "arn:aws:sts::123456789012:assumed-role/demo-role/SageMaker"
 SLOWED = "BENCH_SLOWED"
 """Makes the handler slower on purpose, to see that the suite notices: loops of this many turns in each answer."""
+
+CONTEXT = SimpleNamespace(
+    function_name="f", memory_limit_in_mb=256, invoked_function_arn="arn:aws:lambda:::function:f", aws_request_id="1"
+)
+"""What Lambda gives a handler about the invocation."""
 
 HOST_KEYS = [
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f",
@@ -34,7 +40,7 @@ def main(function: str, times: str) -> None:
     for turn in range(int(times)):
         for _ in range(slowed):
             pass
-        reply = handler.handle(_event(function, turn), None)
+        reply = handler.handle(_event(function, turn), CONTEXT)
         if reply["statusCode"] != 200:
             raise SystemExit(f"{function} answered {reply}")
 

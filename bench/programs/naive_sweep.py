@@ -5,10 +5,9 @@ from __future__ import annotations
 
 def main() -> None:
     """Over the account that the stand-in plays."""
-    import botocore.session
+    import boto3
 
-    session = botocore.session.get_session()
-    sagemaker, dynamodb = session.create_client("sagemaker"), session.create_client("dynamodb")
+    sagemaker, dynamodb = boto3.client("sagemaker"), boto3.client("dynamodb")
     for page in sagemaker.get_paginator("list_notebook_instances").paginate():
         for line in page["NotebookInstances"]:
             sagemaker.describe_notebook_instance(NotebookInstanceName=line["NotebookInstanceName"])

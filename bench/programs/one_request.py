@@ -1,4 +1,4 @@
-"""One botocore request, again and again: what a call to DynamoDB costs with nothing around it."""
+"""One boto3 request, again and again: what a call to DynamoDB costs with nothing around it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ KEY = {"pk": {"S": "notebook"}, "sk": {"S": "demo"}}
 
 
 def main(operation: str, times: str) -> None:
-    """operation: `get_item` or `update_item`. The client is as botocore makes it."""
-    import botocore.session
+    """operation: `get_item` or `update_item`. The client is as boto3 makes it."""
+    import boto3
 
-    client = botocore.session.get_session().create_client("dynamodb")
+    client = boto3.client("dynamodb")
     for turn in range(int(times)):
         if operation == "get_item":
             client.get_item(TableName="records", Key=KEY)

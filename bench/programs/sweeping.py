@@ -6,13 +6,15 @@ import json
 import resource
 import time
 
+from calls import CONTEXT
+
 
 def main(tell: str, *numbers: str) -> None:
     """tell: `tell` to print, as JSON, what it found, how long it took and how much memory. numbers: ignored."""
     from sweep import handler
 
     began = time.process_time()
-    found = handler.handle({}, None)
+    found = handler.handle({}, CONTEXT)
     if found["requests"]:
         raise SystemExit(f"this is no steady state: {found}")
     if tell == "tell":

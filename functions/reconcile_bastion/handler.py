@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 
@@ -17,14 +17,18 @@ from notebook_ssh.planning.bastion import covered_by_last_sync
 from notebook_ssh.settings import read_settings
 from notebook_ssh.triggers.correlation import correlation_of_messages
 
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
 logger = Logger()
 
 
-def handle(event: Mapping[str, Any], context: object) -> None:
+@logger.inject_lambda_context(clear_state=True)
+def handle(event: Mapping[str, Any], context: LambdaContext) -> None:
     """Reconcile once for all messages at hand, and not at all when the last sync began after they were sent."""
     messages = event.get("Records", ())
     ids = correlation_of_messages(messages)
-    logger.append_keys(correlation_id=ids, function_request_id=getattr(context, "aws_request_id", ""))
+    logger.set_correlation_id(ids)
     settings = read_settings()
     table = Table(settings.table)
     sent_ms = [int(message["attributes"]["SentTimestamp"]) for message in messages]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 
@@ -12,12 +12,16 @@ from notebook_ssh.controllers.report import respond
 from notebook_ssh.http_api.handling import handle_request, log_keys
 from notebook_ssh.settings import read_settings
 
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
 logger = Logger()
 
 
-def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+@logger.inject_lambda_context(clear_state=True)
+def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Return the response to an API Gateway proxy event of `POST /notebooks/{name}/report`."""
-    with logger.append_context_keys(**log_keys(event, context)):
-        return handle_request(
-            event, context, lambda event: respond(event, read_settings(), int(time.time())), lambda: logger
-        )
+    logger.append_keys(**log_keys(event, context))
+    return handle_request(
+        event, context, lambda event: respond(event, read_settings(), int(time.time())), lambda: logger
+    )

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
-from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from notebook_ssh.adapters import custom_resource
 from notebook_ssh.adapters.lease import Leases
@@ -24,16 +23,19 @@ from notebook_ssh.controllers.teardown import TeardownResult, run
 from notebook_ssh.settings import read_settings
 from notebook_ssh.triggers.correlation import correlation_of
 
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
 logger = Logger()
 
 REASON_LIMIT = 1_000
 """Characters of the reason: a response has at most 4,096 bytes, and a character up to three."""
 
 
+@logger.inject_lambda_context(clear_state=True)
 def handle(event: Mapping[str, Any], context: LambdaContext) -> None:
     """Serve one request of CloudFormation (User Guide, "Custom resource request objects")."""
-    ids = correlation_of(event.get("RequestId"))
-    logger.append_keys(correlation_id=ids, function_request_id=context.aws_request_id)
+    logger.set_correlation_id(correlation_of(event.get("RequestId")))
     try:
         result = run(event["RequestType"], _dependencies(context))
     except Exception as error:

@@ -91,7 +91,7 @@ def test_a_slowed_handler_misses_its_bar(
 def test_an_authority_of_ones_own_is_trusted_where_it_is_named_and_nowhere_else(
     bench: dict[str, ModuleType], ground: Any
 ) -> None:
-    """A network that inspects TLS; docs/decisions/0006-libraries-without-what-no-function-runs.md promises it."""
+    """A network that inspects TLS; docs/decisions/0001-libraries-as-they-come.md promises it."""
     certificate = bench["stand_in"].self_signed(ground.build)
     command = ground.ours("calls", "lookup_api", "1")
     with bench["stand_in"].standing_in(certificate=certificate) as (address, calls):

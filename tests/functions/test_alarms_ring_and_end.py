@@ -18,12 +18,13 @@ from alarms import MINUTE, Watch
 from api_world import api_world
 from bastion_world import an_account, failing
 from botocore.exceptions import ClientError
-from builders import a_report
+from builders import a_lambda_context, a_report
 from notebook_world import World, a_world
 from stack import PROJECT, Stack
 
 from notebook_ssh.adapters import resource_tagging
 from notebook_ssh.adapters.clients import client
+from notebook_ssh.adapters.metrics import metrics
 from notebook_ssh.errors import Problem, TerminalError
 from notebook_ssh.model.record import NotebookState, Phase
 from sweep import handler as sweep
@@ -50,7 +51,7 @@ class Scene:
     def notebooks(self) -> World:
         """An account whose functions measure under the name of the stack that the alarms are of."""
         world: World = self.open(a_world(self.patch))
-        self.patch.setenv("POWERTOOLS_SERVICE_NAME", "notebook-ssh")
+        self.patch.setattr(metrics, "service", "notebook-ssh")
         self.patch.setattr(sweep, "load_policy", lambda settings: world.policy())
         self.patch.setattr(sweep, "time", SimpleNamespace(time=lambda: world.now))
         self.patch.setattr(resource_tagging, "tagged_notebooks", lambda key: world.tagged(key))
@@ -71,7 +72,7 @@ class Scene:
         """Sweeps on schedule; the time after them."""
         for _ in range(seconds // SWEEP):
             world.now += SWEEP
-            self.run("Sweep", world.now, lambda: sweep.handle({}, None))
+            self.run("Sweep", world.now, lambda: sweep.handle({}, a_lambda_context()))
         world.messages.clear()
         return world.now + MINUTE
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from builders import SETTINGS
+from builders import SETTINGS, a_lambda_context
 from notebook_world import OWNERS, World, a_world
 
 from notebook_ssh.adapters import resource_tagging
@@ -52,7 +52,7 @@ def settle(world: World) -> None:
 
 def sweep(world: World) -> int:
     world.now += 900
-    found = sweep_function.handle({}, None)["requests"]
+    found = sweep_function.handle({}, a_lambda_context())["requests"]
     settle(world)
     return found
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from api_world import api_world
-from builders import a_record, a_report, an_api_event
+from builders import a_lambda_context, a_record, a_report, an_api_event
 from hostile import INJECTIONS
 from loglines import logged_by
 from notebook_world import ROLE, World, a_world
@@ -30,7 +29,7 @@ from uninstall import handler as uninstall
 EVENT = "00000000-0000-4000-8000-000000000001"
 REQUEST = "8e2cf1c6-0000-4000-8000-000000000001"
 """The id of the request in builders.an_api_event."""
-RUN = SimpleNamespace(aws_request_id="run-1")
+RUN = a_lambda_context(aws_request_id="run-1")
 
 
 @pytest.fixture
@@ -192,7 +191,7 @@ def test_an_answer_that_failed_is_found_by_the_request_and_the_notebook(
     monkeypatch.setattr(lookup_api, "_logger", lambda: record_address.logger)
     with api_world(monkeypatch), logged_by(monkeypatch, record_address.logger) as lines:
         monkeypatch.setattr(function, "read_settings", fails)
-        answer = function.handle(an_api_event(*route), SimpleNamespace(aws_request_id="run-1"))
+        answer = function.handle(an_api_event(*route), RUN)
     assert (answer["statusCode"], REQUEST in answer["body"]) == (500, True)
     (line,) = lines
     assert (line["notebook"], line[FIELD], line["function_request_id"]) == ("demo", REQUEST, "run-1")
@@ -211,7 +210,7 @@ def test_what_the_end_of_the_stack_does_goes_by_the_request_of_cloudformation(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uninstall.custom_resource, "respond", lambda *_, **__: None)
-    context = SimpleNamespace(aws_request_id="run-1", log_stream_name="stream", get_remaining_time_in_millis=lambda: 0)
+    context = a_lambda_context(aws_request_id="run-1", get_remaining_time_in_millis=lambda: 0)
     with logged_by(monkeypatch, uninstall.logger) as lines:
-        uninstall.handle({"RequestType": "Create", "RequestId": EVENT}, context)  # type: ignore[arg-type]
+        uninstall.handle({"RequestType": "Create", "RequestId": EVENT}, context)
     assert {(line[FIELD], line["function_request_id"]) for line in lines} == {(EVENT, "run-1")}

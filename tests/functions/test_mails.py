@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import a_body, an_api_event
+from builders import a_body, a_lambda_context, an_api_event
 from model_of_sagemaker import TERMS
 from moto.events.models import EventPattern
 from moto.sns.models import sns_backends
@@ -51,11 +51,11 @@ class Account:
         )
         event = an_api_event("POST", "/notebooks/{name}/report", name, body=json.dumps(body))
         event["requestContext"]["identity"]["userArn"] = ROLE
-        answer = record_address.handle(event, SimpleNamespace(aws_request_id="request"))
+        answer = record_address.handle(event, a_lambda_context(aws_request_id="request"))
         assert answer["statusCode"] == 200, answer
 
     def sweep(self) -> None:
-        sweep_function.handle({}, SimpleNamespace(aws_request_id="sweep"))
+        sweep_function.handle({}, a_lambda_context(aws_request_id="sweep"))
         self.world.settle(finish=False)
 
     def mails(self) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from builders import NOW, a_record, a_report
+from builders import NOW, a_lambda_context, a_record, a_report
 from model_of_sagemaker import TERMS
 from notebook_world import World, a_world
 
@@ -27,7 +27,8 @@ from notebook_ssh.model.fleet_stats import fleet_stats
 from notebook_ssh.model.record import NotebookState, Phase, Report
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import Status
-from notebook_ssh.planning.drift import Fleet, find_drift, fingerprint
+from notebook_ssh.planning.drift import Fleet, find_drift
+from notebook_ssh.planning.facts import hash_of_lists
 from notebook_ssh.planning.observation import LifecycleConfigRecord, NotebookSummary
 from sweep import handler
 
@@ -107,7 +108,7 @@ class Account:
     def records(self) -> list[dict[str, Any]]:
         if not self.known:
             return []
-        seen = {line.name: fingerprint(line, {"ssh": "ngrok"}, "ssh", dry_run=False) for line in self.lines}
+        seen = {line.name: hash_of_lists(line, {"ssh": "ngrok"}, "ssh", dry_run=False) for line in self.lines}
         records = [
             a_record(
                 name=line.name, spec=NotebookSpec(Mode.NGROK), observed_hash=seen[line.name], notified_status="starting"
@@ -156,7 +157,7 @@ def test_in_the_steady_state_requests_grow_with_pages_and_nothing_is_queued(
 ) -> None:
     account = Account(count)
     settings.setattr(clients, "_client", lambda service: account)
-    assert handler.handle({}, None) == {"notebooks": count, "records": count, "requests": 0}
+    assert handler.handle({}, a_lambda_context()) == {"notebooks": count, "records": count, "requests": 0}
     pages, pages_of_configurations = ceil(count / PAGE), ceil(ceil(count / 10) / PAGE)
     assert account.calls == {
         "notebooks": pages,
@@ -171,7 +172,7 @@ def test_in_the_steady_state_requests_grow_with_pages_and_nothing_is_queued(
 def test_a_fleet_that_nobody_knows_is_queued_by_tens(settings: pytest.MonkeyPatch) -> None:
     account = Account(101, known=False)
     settings.setattr(clients, "_client", lambda service: account)
-    assert handler.handle({}, None)["requests"] == 101
+    assert handler.handle({}, a_lambda_context())["requests"] == 101
     assert account.calls["send"] == 11
     assert {json.loads(entry["MessageBody"])["request"]["notebook"] for entry in account.sent} == {
         line.name for line in account.lines
@@ -193,7 +194,7 @@ def test_half_a_list_is_no_news(broken: str, settings: pytest.MonkeyPatch) -> No
     setattr(account, broken, throttled)
     settings.setattr(clients, "_client", lambda service: account)
     with pytest.raises(RetryableError):
-        handler.handle({}, None)
+        handler.handle({}, a_lambda_context())
     assert account.sent == []
 
 
@@ -201,7 +202,7 @@ def test_a_record_of_a_newer_version_is_left_out_and_stops_no_sweep(settings: py
     account = Account(5)
     account.records[2]["spec"] = to_attribute({"mode": "tailscale"})
     settings.setattr(clients, "_client", lambda service: account)
-    assert handler.handle({}, None) == {"notebooks": 5, "records": 4, "requests": 0}
+    assert handler.handle({}, a_lambda_context()) == {"notebooks": 5, "records": 4, "requests": 0}
     assert not account.sent, "a reconciliation would fail as the sweep's reading did, time after time"
 
 
@@ -220,7 +221,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 def sweep(world: World) -> int:
     world.now += 900
-    looks = handler.handle({}, None)["requests"]
+    looks = handler.handle({}, a_lambda_context())["requests"]
     world.settle()
     return looks
 
@@ -383,7 +384,7 @@ class Read:
 @pytest.mark.parametrize("state", list(NotebookState))
 def test_nothing_else_of_a_record_matters(state: NotebookState, spec: NotebookSpec, report: Report | None) -> None:
     line = NotebookSummary("demo", "arn:demo", state, NOW, "team")
-    seen = fingerprint(line, {"ssh": "ngrok"}, "ssh", dry_run=False)
+    seen = hash_of_lists(line, {"ssh": "ngrok"}, "ssh", dry_run=False)
     record: Any = Read(a_record(spec=spec, state=state, report=report, observed_hash=seen, notified_status="connected"))
     for tags in ({}, {"ssh": "ngrok"}):
         fleet = Fleet(

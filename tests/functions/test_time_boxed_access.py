@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from builders import a_lambda_context
 from notebook_world import OWNERS, World, a_world
 
 from notebook_ssh.model.status import Code, status_of
@@ -28,7 +29,7 @@ def test_an_end_that_is_past_when_it_is_written_is_expired_and_changes_no_script
     if not heard:
         monkeypatch.setattr("notebook_ssh.adapters.resource_tagging.tagged_notebooks", world.tagged)
         monkeypatch.setattr(sweep, "load_policy", lambda settings: world.policy())
-        sweep.handle({}, None)
+        sweep.handle({}, a_lambda_context())
     world.settle()
     record = world.record("box")
     status = status_of(record, world.now, 300)

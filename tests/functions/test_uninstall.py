@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from builders import a_lambda_context
 from notebook_world import FALLBACK, OWNERS, World, a_world
 
 from notebook_ssh.adapters.clients import client
@@ -39,10 +40,8 @@ class Bench:
 
     def ask(self, request: str, seconds: int = 600) -> dict[str, Any]:
         deadline = self.world.now + seconds
-        context = SimpleNamespace(
-            get_remaining_time_in_millis=lambda: (deadline - self.world.now) * 1000,
-            log_stream_name="stream",
-            aws_request_id="request",
+        context = a_lambda_context(
+            get_remaining_time_in_millis=lambda: (deadline - self.world.now) * 1000, log_stream_name="stream"
         )
         event = {
             "RequestType": request,
@@ -51,7 +50,7 @@ class Bench:
             "RequestId": "request-id",
             "LogicalResourceId": "Cleanup",
         }
-        handler.handle(event, context)  # type: ignore[arg-type]
+        handler.handle(event, context)
         return self.answers[-1]
 
 

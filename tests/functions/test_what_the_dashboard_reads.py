@@ -78,7 +78,7 @@ def test_each_writing_of_the_status_tags_says_what_they_say(world: World, monkey
 def test_a_status_that_no_notebook_has_any_more_is_counted_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """The table shows the last number of each status: without a zero, the one before would stand for hours."""
     with logged_by(monkeypatch, metrics.logger) as lines:
-        metrics.publish(FleetStats({Code.CONNECTED: 2}, {"ngrok-offline": 1}))
+        metrics.count_fleet(FleetStats({Code.CONNECTED: 2}, {"ngrok-offline": 1}))
     statuses = {line["status"]: line["notebooks"] for line in lines if line["message"] == "fleet by status"}
     assert statuses == {**dict.fromkeys(map(str, Code), 0), "connected": 2}
     assert [line["problem"] for line in lines if line["message"] == "fleet by problem"] == ["ngrok-offline"]

@@ -227,7 +227,8 @@ def of_fleet(given: Mapping[str, Any]) -> Any:
     lines: drift.Fleet = given["fleet"]
     options = {"dry_run": given["dry_run"]}
     prints = {
-        line.name: drift.fingerprint(line, _tags(lines, line), given["tag_key"], **options) for line in lines.notebooks
+        line.name: facts.hash_of_lists(line, _tags(lines, line), given["tag_key"], **options)
+        for line in lines.notebooks
     }
     current = given["current"]
     # In the old records the time of the last writing said as well that tags may be left.

@@ -26,7 +26,7 @@ from unittest.mock import patch
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
-from builders import a_body, an_api_event
+from builders import a_body, a_lambda_context, an_api_event
 from simulation.account import BASTION_GROUP, BASTION_VPC, NUMBER, REGION, Account, LifecycleConfig, Notebook, pages
 from simulation.chance import Chance
 from simulation.errors import BrokenPromise, Killed, no_answer, refusal
@@ -383,12 +383,7 @@ class Run:
         self.last = self.workers[-1]
 
     def _context(self, worker: Worker) -> Any:
-        return SimpleNamespace(
-            function_name=FUNCTION,
-            aws_request_id="request",
-            log_stream_name="log",
-            get_remaining_time_in_millis=lambda: worker.deadline - self.now,
-        )
+        return a_lambda_context(function_name=FUNCTION, get_remaining_time_in_millis=lambda: worker.deadline - self.now)
 
     def _finished(self, worker: Worker) -> None:
         self.workers.remove(worker)
@@ -555,7 +550,7 @@ class Run:
             self.at(self.now + SWEEP_EVERY, self._sweep)
 
     def _sweep_now(self) -> None:
-        self.jobs.append(("sweep", lambda: sweep_function.handle({}, None)))
+        self.jobs.append(("sweep", lambda: sweep_function.handle({}, a_lambda_context())))
 
     # ---- agents, and people at the API
 
@@ -579,12 +574,12 @@ class Run:
         caller = {"accountId": NUMBER, "userArn": f"arn:aws:sts::{NUMBER}:assumed-role/{notebook.role}/SageMaker"}
         event = an_api_event("POST", "/notebooks/{name}/report", notebook.name.lower(), body=json.dumps(body))
         event["requestContext"]["identity"] = caller
-        self.jobs.append(("report", lambda: report_function.handle(event, None)))
+        self.jobs.append(("report", lambda: report_function.handle(event, a_lambda_context())))
         self.at(self.now + SYNC * 1000, partial(self._report, notebook, boot))
 
     def wake(self, name: str) -> None:
         event = an_api_event("POST", "/notebooks/{name}/start", name)
-        self.jobs.append(("start", lambda: start_function.handle(event, None)))
+        self.jobs.append(("start", lambda: start_function.handle(event, a_lambda_context())))
 
     def look_up(self, route: str, name: str) -> None:
         event = an_api_event("GET", route, name)

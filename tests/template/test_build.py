@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
-import inspect
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import artifact
+import boto3
 import botocore.session
 import calls
 import pytest
 import size
-import unused
 from stack import PROJECT, source
 
-from notebook_ssh.adapters import sagemaker
 from notebook_ssh.adapters.attributes import item_of, to_attribute
 from patience import LIMIT_S
 
 MAKE = """
-import botocore.session
-session = botocore.session.get_session()
+import boto3.session, botocore.session
+session = boto3.session.Session(aws_access_key_id="a", aws_secret_access_key="b")
 def make(service, region):
-    return session.create_client(service, region_name=region, aws_access_key_id="a", aws_secret_access_key="b")
+    return session.client(service, region_name=region)
 """
 DESCRIBE = """
 def members(shape, seen=()):
     if shape is None or shape.name in seen:
         return None
-    if shape.name == "AttributeValue":
-        return "handed through"
     seen = (*seen, shape.name)
     if shape.type_name == "structure":
         return {name: members(part, seen) for name, part in sorted(shape.members.items())}
@@ -91,7 +86,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_handler_starts_with_nothing_but_what_is_deployed(built: Path, name: str) -> None:
     loaded = in_lambda(built, f"import {name}.handler as h; assert h.handle; print(json.dumps(list(sys.modules)))")
     roots = {module.partition(".")[0] for module in loaded}
-    assert not roots & {"boto3", "s3transfer", "pydantic", "aws_xray_sdk"}
+    assert not roots & {"pydantic", "aws_xray_sdk"}
 
 
 def test_every_client_can_be_made_and_speaks_to_the_same_address_as_with_all_of_botocore(built: Path) -> None:
@@ -109,9 +104,12 @@ def test_every_client_can_be_made_and_speaks_to_the_same_address_as_with_all_of_
 
 
 def test_every_operation_that_the_code_calls_is_packed_whole_and_no_other(built: Path) -> None:
-    """The trimmed models know the same members and errors as botocore's own, but for the lines of lists."""
+    """The models that are packed know the same members and errors as botocore's own."""
     services = sorted({service for service, _ in calls.all_calls()})
-    found = in_lambda(built, f"{MAKE}{DESCRIBE}print(json.dumps({{s: describe(session, s) for s in {services!r}}}))")
+    found = in_lambda(
+        built,
+        f"{MAKE}{DESCRIBE}whole = botocore.session.get_session()\nprint(json.dumps({{s: describe(whole, s) for s in {services!r}}}))",
+    )
     scope: dict[str, Any] = {}
     exec(DESCRIBE, scope)
     for service in services:
@@ -120,25 +118,7 @@ def test_every_operation_that_the_code_calls_is_packed_whole_and_no_other(built:
         assert set(found[service]) == expected
         for name in expected:
             # As JSON: `found` came through it.
-            same = found[service][name] == json.loads(json.dumps(whole[name]))
-            assert same or (service, name) in LISTS, (service, name)
-
-
-LISTS = {("sagemaker", "ListNotebookInstances"), ("sagemaker", "ListNotebookInstanceLifecycleConfigs")}
-
-
-@pytest.mark.parametrize(
-    ("function", "shape"),
-    [
-        (sagemaker.list_notebooks, "NotebookInstanceSummary"),
-        (sagemaker.list_lifecycle_configs, "NotebookInstanceLifecycleConfigSummary"),
-    ],
-)
-def test_of_the_lines_of_lists_what_the_code_reads_is_packed_and_no_more(
-    function: Callable[..., Any], shape: str
-) -> None:
-    read = set(re.findall(r"""line(?:\[|\.get\()"(\w+)""", inspect.getsource(function)))
-    assert read == artifact.LISTED["sagemaker"][shape]
+            assert found[service][name] == json.loads(json.dumps(whole[name])), (service, name)
 
 
 KEPT = {
@@ -185,67 +165,58 @@ def test_the_packed_client_sends_and_answers_items_as_all_of_botocore_does(built
     assert item_of(packed[1][0]) == KEPT
 
 
-def test_the_packed_client_hands_items_through_as_they_come(built: Path) -> None:
-    """Walking them is almost half of a sweep (docs/performance.md), and leaves out what the model does not name."""
-    item = {"text": {"S": "ä", "not in any model": [1]}}
-    answer = {"status": 200, "Attributes": item}
-    asked = f"{item!r}, {answer!r}"
-    found = in_lambda(built, f"{MAKE}{EXCHANGE}print(json.dumps(exchange(make('dynamodb', 'eu-central-1'), {asked})))")
-    assert found[1] == [item]
-
-
 @pytest.mark.parametrize("value", [b"bytes", {"a", "set"}])
 def test_what_the_packed_client_would_not_translate_is_never_kept(value: Any) -> None:
     with pytest.raises(TypeError, match="cannot be stored"):
         to_attribute(value)
 
 
+def test_the_code_of_every_library_is_what_its_wheel_has(built: Path) -> None:
+    """Only data is left out: all code is there, and no byte of it is another."""
+    whole = Path(boto3.__file__).parent.parent
+    packages = {line.partition("/")[0] for line in files(built / "core" / "python")} - {"notebook_ssh"}
+    seen = 0
+    for package in sorted(name for name in packages if not name.endswith(".dist-info")):
+        modules = [whole / package] if package.endswith(".py") else sorted((whole / package).rglob("*.py"))
+        for module in modules:
+            packed = built / "core/python" / module.relative_to(whole)
+            assert packed.read_bytes() == module.read_bytes(), packed
+            seen += 1
+    assert seen > 300
+
+
+def test_what_is_left_of_the_data_says_what_the_wheel_says(built: Path) -> None:
+    """Documentation and what no operation of ours names are left out; whatever is there is as it was."""
+    packed, whole = (folder / "botocore/data" for folder in (built / "core/python", Path(boto3.__file__).parent.parent))
+    seen = 0
+    for path in packed.rglob("*.json*"):
+        source = whole / path.relative_to(packed)
+        source = source if source.is_file() else source.with_name(f"{source.name}.gz")
+        assert_part_of(_json(path), _json(source), str(path.relative_to(packed)))
+        seen += 1
+    assert seen > 20
+
+
+def _json(path: Path) -> Any:
+    return json.loads(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+
+
+def assert_part_of(found: Any, whole: Any, place: str) -> None:
+    if isinstance(found, dict):
+        for name, value in found.items():
+            assert name in whole, f"{place}.{name}"
+            assert_part_of(value, whole[name], f"{place}.{name}")
+    elif isinstance(found, list) and found and isinstance(found[0], dict):
+        assert len(found) == len(whole), place
+        for number, pair in enumerate(zip(found, whole, strict=True)):
+            assert_part_of(*pair, f"{place}[{number}]")
+    else:
+        assert found == whole, place
+
+
 def test_the_layer_trusts_whom_botocore_trusts(built: Path) -> None:
     own = Path(botocore.session.__file__).parent / "cacert.pem"
     assert (built / "core/python/botocore/cacert.pem").read_bytes() == own.read_bytes()
-
-
-def test_what_is_emptied_is_not_missed(built: Path) -> None:
-    """Whatever would write documentation is made, and asked for its text; whatever would ask for HTTP/2 is loaded."""
-    found = in_lambda(
-        built,
-        f"{MAKE}import urllib3.connection\n"
-        "sagemaker = make('sagemaker', 'eu-central-1')\n"
-        "pages = sagemaker.get_paginator('list_notebook_instances')\n"
-        "waiter = sagemaker.get_waiter('notebook_instance_in_service')\n"
-        "texts = [m.__doc__ for m in (sagemaker.list_tags, pages.paginate, waiter.wait)]\n"
-        "unwanted = [m for m in sys.modules if m in ('html.parser', 'botocore.docs.service', 'urllib3.http2.connection')]\n"
-        "print(json.dumps([texts, unwanted]))",
-    )
-    assert found == [["", "", ""], []]
-
-
-def libraries(folder: Path) -> Path:
-    """The libraries that the layer packs, whole."""
-    for library in ("botocore", "urllib3"):
-        package = Path(str(importlib.util.find_spec(library).origin)).parent  # type: ignore[union-attr]
-        shutil.copytree(package, folder / library, ignore=shutil.ignore_patterns("__pycache__", "data"))
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("module", "line"),
-    [
-        ("botocore/client.py", "from botocore.docs.docstring import LazyLoadedDocstring"),
-        ("botocore/docs/utils.py", "import botocore.docs.bcdoc.style"),
-        ("botocore/args.py", "from .docs import service"),
-        ("urllib3/util/retry.py", "def retry():\n    from ..http2 import connection"),
-        ("urllib3/__init__.py", "from .http2 import inject_into_urllib3"),
-    ],
-)
-def test_a_version_that_names_more_of_what_is_emptied_fails_the_build(tmp_path: Path, module: str, line: str) -> None:
-    site = libraries(tmp_path)
-    with open(site / module, "a") as file:
-        file.write(f"\n{line}\n")
-    before = files(site)
-    with pytest.raises(unused.StillNamed, match=r"imports .*(docs|http2)"):
-        unused.empty(site)
-    assert files(site) == before
 
 
 def test_an_operation_that_botocore_does_not_know_fails_the_build(
@@ -321,7 +292,7 @@ def test_the_agent_lands_where_the_functions_look_for_it(built: Path) -> None:
 def test_nothing_is_packed_that_no_function_uses(built: Path) -> None:
     for name in (*files(built / "core"), *files(built / "functions")):
         assert not name.endswith((".so", "Makefile", "/RECORD", "examples-1.json.gz")), name
-        assert not name.startswith(("python/boto3/", "python/bin/")), name
+        assert not name.startswith(("python/boto3/data/", "python/boto3/examples/", "python/bin/")), name
 
 
 def test_all_of_it_stays_below_the_limit(built: Path) -> None:

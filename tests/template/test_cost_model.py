@@ -43,9 +43,8 @@ def test_the_model_counts_what_the_template_has(model: ModuleType) -> None:
     from stack import Stack, source
 
     assert len(Stack().of_type("AWS::CloudWatch::Alarm")) == model.ALARMS
-    assert (PROJECT / "layers/core/notebook_ssh/adapters/metrics.py").read_text("utf-8").count(
-        "_emit(name="
-    ) == model.METRICS
+    metrics = (PROJECT / "layers/core/notebook_ssh/adapters/metrics.py").read_text("utf-8")
+    assert metrics.count('\n    _count("') == model.METRICS
     assert source()["Parameters"]["SweepMinutes"]["Default"] * 60 == model.SWEEP_SECONDS
     assert source()["Globals"]["Function"]["MemorySize"] / 1024 == model.FUNCTION_GIGABYTES
     assert source()["Parameters"]["SyncSeconds"]["Default"] == 300

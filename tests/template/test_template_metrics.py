@@ -34,10 +34,8 @@ def emitted() -> set[str]:
     for path in deployed():
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             match node:
-                case ast.Call(func=ast.Name(id="single_metric" | "_emit"), keywords=keywords):
-                    given = {keyword.arg: keyword.value for keyword in keywords}
-                    if isinstance(given.get("name"), ast.Constant):
-                        names.add(given["name"].value)
+                case ast.Call(func=ast.Name(id="_count"), args=[ast.Constant(value=str(name)), _]):
+                    names.add(name)
     return names
 
 
@@ -74,13 +72,14 @@ def test_every_metric_of_aws_that_is_looked_at_is_documented() -> None:
 def test_our_metrics_are_looked_at_under_the_dimensions_that_they_are_emitted_with(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from notebook_ssh.adapters.metrics import publish, publish_needs_admin
+    from notebook_ssh.adapters import metrics as emitted
     from notebook_ssh.model.fleet_stats import fleet_stats
 
-    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "notebook-ssh")
-    publish(fleet_stats([], 0, 300, "ssh"))
-    publish_needs_admin(0)  # billed for the hours in which it is sent
-    publish_needs_admin(1)
+    monkeypatch.setattr(emitted.metrics, "service", "notebook-ssh")
+    emitted.count_fleet(fleet_stats([], 0, 300, "ssh"))
+    emitted.count_needs_admin(0)  # billed for the hours in which it is sent
+    emitted.count_needs_admin(1)
+    emitted.metrics.flush_metrics()
     blobs = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "_aws" in line]
     names = set()
     for blob in blobs:

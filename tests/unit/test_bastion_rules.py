@@ -16,7 +16,6 @@ from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.stack import Bastion
 from notebook_ssh.planning.bastion import (
     CLOCK_SKEW,
-    SAVE_DELAY,
     BastionPlan,
     Desired,
     Outcome,
@@ -25,6 +24,7 @@ from notebook_ssh.planning.bastion import (
     desired_rules,
     plan_bastion,
 )
+from notebook_ssh.triggers.requests import SAVE_DELAY
 
 NOW = 1_800_000_000
 STACK = "team-ssh"

@@ -11,7 +11,8 @@ from notebook_ssh.errors import Problem
 from notebook_ssh.model.record import NotebookState, Record
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import status_key, status_of
-from notebook_ssh.planning.drift import Fleet, find_drift, fingerprint
+from notebook_ssh.planning.drift import Fleet, find_drift
+from notebook_ssh.planning.facts import hash_of_lists
 from notebook_ssh.planning.observation import LifecycleConfigRecord, LifecycleConfigSummary, NotebookSummary
 from notebook_ssh.planning.status_tags import desired_status_tags
 from notebook_ssh.triggers.requests import ReconcileLifecycleConfig, ReconcileNotebook
@@ -25,7 +26,7 @@ TAGS = {"ssh": "ngrok"}
 
 
 def a_known(line: NotebookSummary = LINE, tags: dict[str, str] = TAGS, spec: NotebookSpec | None = None) -> Record:
-    seen = fingerprint(line, tags, "ssh", dry_run=False)
+    seen = hash_of_lists(line, tags, "ssh", dry_run=False)
     record = a_record(name=line.name, spec=spec or NotebookSpec(Mode.NGROK), observed_hash=seen, report=a_report())
     return replace(record, notified_status=status_key(status_of(record, NOW, SYNC)))
 
@@ -203,7 +204,7 @@ def test_a_status_tag_that_is_left_is_found_in_the_record_and_in_a_dry_run_not_a
     expected: list[tuple[str, str]], *, dry_run: bool
 ) -> None:
     """The list has the tags of no notebook without the mode's tag, whatever else it shows."""
-    seen = fingerprint(LINE, {}, "ssh", dry_run=dry_run)
+    seen = hash_of_lists(LINE, {}, "ssh", dry_run=dry_run)
     left = replace(
         a_known(spec=NotebookSpec()), status_tags_left=True, observed_hash=seen, report=None, notified_status="off"
     )

@@ -120,7 +120,7 @@ def start_own(reach: str) -> Problem | None:
         if reach == "network":
             return (
                 "sshd-port-taken",
-                f"another program listens on port {port}, where SSH has to: stop it, or use ssh=ngrok",
+                f"another program listens on port {port}, where SSH has to: stop it, or set the tag to ngrok",
             )
         port = free_port()
     os.makedirs(OWN_DIR, 0o755, exist_ok=True)

@@ -1,7 +1,6 @@
-"""One botocore client for each service, and the translation of AWS errors into the stack's own.
+"""One boto3 client for each service, and the translation of AWS errors into the stack's own.
 
-Clients are made on first use and kept between invocations. botocore alone, without boto3, is less to load for the same
-calls (docs/decisions/0001-botocore-in-the-layer.md).
+Clients are made on first use and kept between invocations.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
-import botocore.session
+from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -68,8 +67,8 @@ NO_SUCH_ATTRIBUTE = "attribute that does not exist in the item"
 
 
 @cache
-def _session() -> botocore.session.Session:
-    return botocore.session.get_session()
+def _session() -> Session:
+    return Session()
 
 
 @overload
@@ -104,7 +103,8 @@ def _client(service: str) -> Any:
         user_agent="notebook-ssh",
         parameter_validation=False,
     )
-    return cast(Any, _session().create_client(service, config=config))
+    make = cast(Any, _session().client)  # typed by service name, which is not a literal here
+    return make(service, config=config)
 
 
 def call(operation: Callable[P, T], *args: P.args, **parameters: P.kwargs) -> T:

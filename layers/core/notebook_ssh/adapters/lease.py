@@ -34,7 +34,7 @@ class LeaseHeldError(RetryableError):
         """Seconds after which to retry."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Leases:
     """The leases of one invocation."""
 

@@ -43,7 +43,7 @@ class SlotUnavailableError(RetryableError):
         """Seconds after which to retry."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class WriteSlots:
     """The write slots of one invocation."""
 

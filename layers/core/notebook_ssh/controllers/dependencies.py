@@ -12,7 +12,7 @@ from notebook_ssh.planning.observation import BlockPolicy
 from notebook_ssh.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Dependencies:
     """The dependencies of one invocation."""
 

@@ -6,9 +6,8 @@ from notebook_ssh.adapters import sqs
 from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import Mode
-from notebook_ssh.planning.bastion import SAVE_DELAY
 from notebook_ssh.planning.notebook import NotebookPlan
-from notebook_ssh.triggers.requests import ReconcileLifecycleConfig, ReconcileNotebook, to_message
+from notebook_ssh.triggers.requests import SAVE_DELAY, ReconcileLifecycleConfig, ReconcileNotebook, to_message
 
 
 def send(requests: tuple[ReconcileNotebook | ReconcileLifecycleConfig, ...], deps: Dependencies, now: int) -> None:

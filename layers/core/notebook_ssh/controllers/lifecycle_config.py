@@ -21,7 +21,7 @@ from notebook_ssh.planning.observation import LifecycleConfigObservation, Lifecy
 logger = Logger(child=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ConfigReconciliation:
     """A lifecycle configuration as it was observed, and what is to be done about it."""
 

@@ -25,8 +25,7 @@ from notebook_ssh.errors import NotAllowedError, Problem, RetryableError, Termin
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.planning.actions import WriteScript, locks_of, reasons
-from notebook_ssh.planning.drift import fingerprint
-from notebook_ssh.planning.facts import INACTIVE_RECORD_TTL_S, has_changed, is_inactive
+from notebook_ssh.planning.facts import INACTIVE_RECORD_TTL_S, has_changed, hash_of_lists, is_inactive
 from notebook_ssh.planning.notebook import NotebookPlan, plan_notebook
 from notebook_ssh.planning.observation import NotebookObservation, NotebookSummary
 from notebook_ssh.settings import Settings
@@ -45,7 +44,7 @@ class _UnobservableError(TerminalError):
     """AWS denied a read of the notebook."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Reconciliation:
     """A notebook as it was observed, with its tags, and what is to be done about it."""
 
@@ -213,4 +212,4 @@ def _fingerprint(observed: NotebookObservation, tags: Mapping[str, str], setting
     if notebook is None:
         return ""
     line = NotebookSummary(notebook.name, notebook.arn, notebook.state, notebook.state_since, notebook.lifecycle_config)
-    return fingerprint(line, tags, settings.tag_key, dry_run=settings.observes_only)
+    return hash_of_lists(line, tags, settings.tag_key, dry_run=settings.observes_only)

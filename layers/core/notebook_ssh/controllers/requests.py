@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from aws_lambda_powertools import Logger
 
@@ -32,8 +32,7 @@ RETRY_DELAY_S = 30
 """Seconds until the retry when the notebook's state allows no change, or the resource was just deleted."""
 
 
-@dataclass(frozen=True, slots=True)
-class LastRun:
+class LastRun(NamedTuple):
     """The last reconciliation of a notebook that this process finished. One that changes nothing is not recorded."""
 
     at: int  # when it began, epoch seconds

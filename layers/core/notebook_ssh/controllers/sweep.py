@@ -50,11 +50,11 @@ def sweep(settings: Settings, policy: BlockPolicy, now: int, correlation_id: str
         sqs.request_bastion_resync(settings.bastion_queue, "sweep", correlation_id)
     if not settings.observes_only:
         send_digest(fleet.records, settings, table, now)
-    metrics.publish(fleet_stats(fleet.records, now, settings.sync_seconds, settings.tag_key))
+    metrics.count_fleet(fleet_stats(fleet.records, now, settings.sync_seconds, settings.tag_key))
     needs_admin = table.needs_admin(now)
     for reason in needs_admin:
         logger.warning("an admin is needed", extra={"reason": reason})
-    metrics.publish_needs_admin(len(fleet.unreadable) + len(fleet.unreadable_configs) + len(needs_admin))
+    metrics.count_needs_admin(len(fleet.unreadable) + len(fleet.unreadable_configs) + len(needs_admin))
     return {"notebooks": len(fleet.notebooks), "records": len(fleet.records), "requests": len(requests)}
 
 

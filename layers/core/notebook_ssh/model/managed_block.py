@@ -32,6 +32,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.shebang import SHELLS, foreign_interpreter
@@ -222,8 +223,7 @@ def insert_block(script: bytes | None, block: Block) -> Inserted | Refused:
     return Inserted(script=inserted, changed=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """One block in a script, from the first byte of its opening line to the end of its closing line."""
 
     start: int

@@ -13,12 +13,10 @@ from notebook_ssh.model.network import SSH_PORT, Direction, Ec2Query, FoundRule,
 from notebook_ssh.model.record import BastionRoute, NotebookState, Record, is_running
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.stack import Bastion
+from notebook_ssh.triggers.requests import SAVE_DELAY
 
 CLOCK_SKEW = 5
 """Seconds by which the clocks of the queue and of the function may differ."""
-
-SAVE_DELAY = 5
-"""Seconds after its message within which a sender saves the record that the message is about, or sends another one."""
 
 _EVERYWHERE = "0.0.0.0/0"
 _ALL_PROTOCOLS = "-1"

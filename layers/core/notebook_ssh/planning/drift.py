@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from notebook_ssh.errors import NOT_ALLOWED
 from notebook_ssh.model.record import Record
-from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec, spec_tag_keys
+from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec
 from notebook_ssh.model.status import status_of
-from notebook_ssh.planning.facts import is_inactive
+from notebook_ssh.planning.facts import hash_of_lists, is_inactive
 from notebook_ssh.planning.mails import is_mail_due
 from notebook_ssh.planning.observation import LifecycleConfigRecord, LifecycleConfigSummary, NotebookSummary
 from notebook_ssh.planning.status_tags import current_status_tags, desired_status_tags, status_change
@@ -51,13 +49,6 @@ class _Sweep:
 
     def tags(self, notebook: NotebookSummary) -> Mapping[str, str]:
         return self.fleet.tags.get(notebook.arn.lower(), {})
-
-
-def fingerprint(notebook: NotebookSummary, tags: Mapping[str, str], tag_key: str, *, dry_run: bool) -> str:
-    """Return a hash of everything about a notebook that the reconciler depends on and the lists contain."""
-    requested = {key: tags[key] for key in spec_tag_keys(tag_key) if key in tags}
-    facts = [notebook.name, notebook.state, notebook.state_since, notebook.lifecycle_config, requested, dry_run]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def find_drift(
@@ -116,7 +107,7 @@ def _notebook_drift(
         return "tagged, and not known yet" if spec != NotebookSpec() else None
     if is_inactive(record) and not spec.needs_block(sweep.now):
         return None
-    observed_hash = fingerprint(notebook, tags, sweep.tag_key, dry_run=sweep.dry_run)
+    observed_hash = hash_of_lists(notebook, tags, sweep.tag_key, dry_run=sweep.dry_run)
     if reason := _record_drift(record, observed_hash, sweep.now):
         return reason
     if sweep.dry_run:

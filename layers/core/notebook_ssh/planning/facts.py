@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 from notebook_ssh.model.record import NotebookState, Record
-from notebook_ssh.model.spec import NotebookSpec
-from notebook_ssh.planning.observation import Notebook, NotebookObservation
+from notebook_ssh.model.spec import NotebookSpec, spec_tag_keys
+from notebook_ssh.planning.observation import Notebook, NotebookObservation, NotebookSummary
 from notebook_ssh.planning.script import ScriptPlan
 
 MAX_START_S = 900
@@ -52,6 +55,13 @@ def observed_record(notebook: Notebook, observed: NotebookObservation, script: S
 def is_of(record: Record, notebook: Notebook) -> bool:
     """Return whether the record is of this notebook, and not of a deleted one of the same name."""
     return 0 in (record.created_at, notebook.created_at) or record.created_at == notebook.created_at
+
+
+def hash_of_lists(notebook: NotebookSummary, tags: Mapping[str, str], tag_key: str, *, dry_run: bool) -> str:
+    """Return a hash of everything about a notebook that the reconciler depends on and the lists contain."""
+    requested = {key: tags[key] for key in spec_tag_keys(tag_key) if key in tags}
+    facts = [notebook.name, notebook.state, notebook.state_since, notebook.lifecycle_config, requested, dry_run]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def is_inactive(record: Record) -> bool:

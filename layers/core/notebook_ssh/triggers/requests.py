@@ -13,6 +13,9 @@ from notebook_ssh.triggers.correlation import FIELD
 LONGEST_DELAY = 900
 """Seconds for which a message can be delayed (SQS, `DelaySeconds`)."""
 
+SAVE_DELAY = 5
+"""Seconds after its message within which a sender saves the record that the message is about, or sends another one."""
+
 MAX_REASON = 100
 """Characters of a message's reason that are kept."""
 
