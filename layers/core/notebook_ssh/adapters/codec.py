@@ -9,24 +9,9 @@ Two versions of the stack read one table during a deployment and after a rollbac
   attributes only.
 - A value that this version does not know makes its record unreadable (`UnreadableRecordError`), and no other record.
 
-Stored names, where they differ from the field's name:
-
-| kind                    | field              | stored as        |
-|-------------------------|--------------------|------------------|
-| `Record`                | `lifecycle_config` | `config`         |
-|                         | `created_at`       | `created`        |
-|                         | `observed_hash`    | `hash`           |
-|                         | `attached_config`  | `attached`       |
-|                         | `status_tags_at`   | `tagged_at`      |
-|                         | `status_tags_left` | `tags_left`      |
-|                         | `notified_status`  | `notified`       |
-|                         | `unsupported_platform` | `platform`   |
-| `Network`               | `security_groups`  | `groups`         |
-| `LifecycleConfigRecord` | `name`             | `sk`, the key    |
-
-All other fields of `Record`, `NotebookSpec`, `Network`, `Restart`, `Mails`, `BastionRoute`, `Report`, `RejectedKey`,
-`Problem` and `LifecycleConfigRecord` have the field's name. They are short so that the item of a usual notebook has at most
-1,024 bytes, which DynamoDB writes for one write unit (developer guide, "DynamoDB read and write operations").
+Each `_Attribute` below has the field's name and then the stored one, which differs where it is shorter: the item of a
+usual notebook has at most 1,024 bytes, which DynamoDB writes for one write unit (developer guide, "DynamoDB read and
+write operations").
 
 The attributes of the other items are in the modules that own them: `backups`, `write_slots`, `lease`, `mail_ledger`, and
 `Table.save_bastion_sync`.

@@ -1,4 +1,4 @@
-"""CloudWatch metrics: six in all, whatever the fleet's size, because each is billed per month.
+"""CloudWatch metrics: seven in all, whatever the fleet's size, because each is billed per month.
 
 A handler that counts something is decorated with `metrics.log_metrics`, which prints everything that was counted in an
 invocation at its end (CloudWatch embedded metric format).
