@@ -735,6 +735,44 @@ def test_a_login_without_a_terminal_prints_nothing(tmp_path: Path) -> None:
     assert "mine mine" in output("-ic", SSH_CONNECTION="1 2 3 4", AWS_DEFAULT_REGION="mine")
 
 
+@pytest.mark.xfail(strict=True, reason="a variable that is not set ends the shell")
+@pytest.mark.parametrize("shell", ["bash -eu", "bash --posix -eu", "dash -eu"])
+def test_the_profile_script_ends_no_strict_shell(tmp_path: Path, shell: str) -> None:
+    """A script may read /etc/profile after `set -eu`, and with nothing in its environment."""
+    (tmp_path / "SageMaker").mkdir()
+    profile = tmp_path / "profile.sh"
+    profile.write_text(worker.PROFILE_SCRIPT.format(home=tmp_path, region="eu-west-1"))
+    script = f'. "{profile}"; SSH_CONNECTION="1 2 3 4"; . "{profile}"; unset PATH; . "{profile}"; echo continues'
+    done = subprocess.run([*shell.split(), "-c", script], env={}, capture_output=True, timeout=LIMIT_S, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"continues\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("host", "jump"),
+    [
+        ("bastion.example.com", "jump@bastion.example.com"),
+        ("bastion.example.com:2222", "jump@bastion.example.com:2222"),
+        ("203.0.113.7", "jump@203.0.113.7"),
+        pytest.param(
+            "2001:db8::5",
+            "jump@[2001:db8::5]",
+            marks=pytest.mark.xfail(strict=True, reason="an IPv6 address is printed without brackets"),
+        ),
+    ],
+)
+def test_the_command_leads_ssh_to_the_bastion(log_dir: None, host: str, jump: str) -> None:
+    """ssh(1), -J: `user@host:port`; ssh itself says whom it takes for the host."""
+    reply = {"bastion": {"host": host, "user": "jump", "private_ip": "10.0.3.7"}}
+    ready = worker.Worker.__new__(worker.Worker)
+    ready.client, ready.tunnel = SimpleNamespace(mode=lambda: "bastion", reply=reply), worker.Tunnel()
+    command = ready.ssh_command()
+    assert command == f"ssh -J {jump} ec2-user@10.0.3.7"
+    read = subprocess.run(
+        ["ssh", "-G", *command.split()[1:]], capture_output=True, text=True, check=True, timeout=LIMIT_S
+    )
+    assert f"proxyjump jump@{host}\n" in re.sub(r"[][]", "", read.stdout)
+
+
 MODULES = sorted((PROGRAMS / "worker").glob("*.py"))
 SOURCES = [*(PROGRAMS / f"{name}.py" for name in ("agent", "boot", "loader")), *MODULES]
 
