@@ -229,7 +229,9 @@ class Worker:
             return "ssh -p {1} ec2-user@{0}".format(*self.tunnel.address)
         bastion = self.client.reply.get("bastion") or {}
         if self.client.mode() == "bastion" and bastion.get("private_ip"):
-            return f"ssh -J {bastion['user']}@{bastion['host']} ec2-user@{bastion['private_ip']}"
+            # Without brackets the last colon of an IPv6 address would begin a port.
+            host = f"[{bastion['host']}]" if bastion["host"].count(":") > 1 else bastion["host"]
+            return f"ssh -J {bastion['user']}@{host} ec2-user@{bastion['private_ip']}"
         return None
 
     def write_status(self) -> None:

@@ -12,14 +12,14 @@ from worker.sshd import SSH_PORT
 from worker.sshd_server import ensure_sshd, stop_sshd
 
 # For interactive sessions over SSH only: scp, rsync and an editor's server must get no output and no delay.
-# `-O`: root, or another user who logs in, never reads this user's files.
+# `-O`: root, or another user who logs in, never reads this user's files. It may run under `set -eu`.
 PROFILE_SCRIPT = """\
-case $-:$SSH_CONNECTION in *i*:?*) if [ -O {home}/SageMaker ]; then
+case $-:${{SSH_CONNECTION-}} in *i*:?*) if [ -O {home}/SageMaker ]; then
   export AWS_DEFAULT_REGION="${{AWS_DEFAULT_REGION:-{region}}}"
   export AWS_REGION="${{AWS_REGION:-$AWS_DEFAULT_REGION}}"
   if [ -r {home}/anaconda3/etc/profile.d/conda.sh ]; then
     . {home}/anaconda3/etc/profile.d/conda.sh
-    case :$PATH: in *:{home}/anaconda3/bin:*) ;; *) PATH={home}/anaconda3/bin:$PATH ;; esac
+    case :${{PATH-}}: in *:{home}/anaconda3/bin:*) ;; *) PATH={home}/anaconda3/bin${{PATH:+:$PATH}} ;; esac
   fi
 fi ;; esac
 """
