@@ -241,11 +241,12 @@ def _invalid_value_error(notebook: NotebookInfo, field: str, value: object) -> C
 
 
 def _parse_bastion(notebook: NotebookInfo, jump: object) -> tuple[str, str, int] | None:
-    """Return (host, user, port) of `user@host` or `user@host:port`."""
+    """Return (host, user, port) of `user@host` or `user@host:port`; an IPv6 address stands in brackets."""
     if jump is None:
         return None
     user, _, rest = str(jump).rpartition("@")
-    host, _, port = rest.partition(":")
+    address = re.fullmatch(r"\[(.*)\](?::(.*))?", rest)
+    host, port = (address[1], address[2] or "") if address else rest.partition(":")[::2]
     return (
         _validate(notebook, "bastion", HOST_PATTERN, host),
         _validate(notebook, "bastion user", USER_PATTERN, user),

@@ -220,7 +220,6 @@ def test_bastion_of_a_response_is_parsed() -> None:
     assert lookup.parse_address(notebook_info(connectable(jump="me@10.0.0.1:2222"))).bastion == ("10.0.0.1", "me", 2222)
 
 
-@pytest.mark.xfail(strict=True, reason="the brackets are taken for a part of the host")
 @pytest.mark.parametrize(("jump", "port"), [("me@[2001:db8::5]", 22), ("me@[2001:db8::5]:2222", 2222)])
 def test_a_bastion_with_an_ipv6_address_is_parsed(jump: str, port: int) -> None:
     """The API writes it as ssh(1), -J, takes it."""
