@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 from base64 import b64encode
+from pathlib import Path
 
 import pytest
 
@@ -232,7 +235,7 @@ def test_another_stacks_damage_is_not_ours(script: bytes) -> None:
 SHELL_LINES = [
     b"#!/bin/sh", b"#! /bin/bash -eu", b"#!/usr/bin/env bash", b"#!/usr/bin/env -S bash -eu -o pipefail",
     b"#!/usr/bin/env -Sbash -e", b"#!/usr/bin/env -i PATH=/bin dash", b"#!/usr/bin/env -u HOME ksh", b"#!/bin/zsh -f",
-    b"#!/bin/busybox sh", b"#!/bin/bash\r", b"#!\t/bin/bash\t-x",
+    b"#!/bin/busybox sh", b"#!\t/bin/bash\t-x",
 ]  # fmt: skip
 OTHER_LINES = {
     b"#!/usr/bin/python3": "/usr/bin/python3",
@@ -260,6 +263,28 @@ def test_what_is_no_shell_is_refused_by_its_name(line: bytes, named: str) -> Non
     assert code == "config-not-shell"
     assert f"'{named}'" in message
     assert "bash" in message
+
+
+CARRIAGE_RETURNS = [
+    b"#!/bin/sh\r", b"#!/bin/sh -eu\r", b"#!/bin/sh \r", b"#!/usr/bin/env bash\r", b"#!/bin/bash -\r", b"#!/bin/bash\r\r",
+]  # fmt: skip
+
+
+@pytest.mark.xfail(strict=True, reason="it is accepted, though no such start can succeed")
+@pytest.mark.parametrize("line", CARRIAGE_RETURNS)
+def test_a_first_line_that_ends_in_a_carriage_return_is_refused(line: bytes, tmp_path: Path) -> None:
+    """For the kernel it is a part of the program's name or of its option (execve(2)): no such script can run."""
+    for text in (line + b"\nset -e\r\n:\r\n", line):
+        code, message = refused(text)
+        assert code == "config-line-ends"
+        assert "carriage return" in message
+    put(line.rstrip(b"\r") + b"\n")
+    script = tmp_path / "OnStart"
+    script.write_bytes(line + b"\necho started\n")
+    script.chmod(0o700)
+    with contextlib.suppress(FileNotFoundError):
+        done = subprocess.run([script], capture_output=True, check=False)
+        assert (done.returncode != 0, done.stdout) == (True, b"")
 
 
 def test_a_block_can_be_taken_from_a_script_that_became_python() -> None:
