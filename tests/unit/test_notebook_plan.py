@@ -232,7 +232,7 @@ def test_another_stacks_block_is_left_alone() -> None:
     ("script", "code"),
     [
         (b"#!/usr/bin/python3\nprint('hello')\n", "config-not-shell"),
-        pytest.param(b"#!/bin/bash\r\n:\r\n", "config-line-ends", marks=pytest.mark.xfail(strict=True, reason="accepted")),
+        (b"#!/bin/bash\r\n:\r\n", "config-line-ends"),
         (b"#!/bin/sh\n" + b"#" * 12_270, "config-too-large"),
         (b"#!/bin/sh\n# <<< notebook-ssh stack=team-ssh <<<\n", "block-damaged"),
     ],
@@ -408,13 +408,7 @@ def test_a_restart_that_would_change_nothing_is_not_made() -> None:
     assert "ssh-restart" not in model.tags["box"]
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        b"#!/usr/bin/python3\n",
-        pytest.param(b"#!/bin/bash\r\n:\r\n", marks=pytest.mark.xfail(strict=True, reason="stopped for no start")),
-    ],
-)
+@pytest.mark.parametrize("script", [b"#!/usr/bin/python3\n", b"#!/bin/bash\r\n:\r\n"])
 def test_a_script_that_cannot_take_the_block_is_no_reason_to_restart(script: bytes) -> None:
     model = a_team(tags={"ssh": "ngrok", "ssh-restart": "now"})
     model.configure("team", script)

@@ -35,7 +35,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.model.shebang import SHELLS, foreign_interpreter
+from notebook_ssh.model.shebang import first_line_problem
 
 LIMIT = 12_288
 """Bytes of one script. SageMaker takes 16,384 characters of base64 (NotebookInstanceLifecycleHook,
@@ -194,17 +194,10 @@ def insert_block(script: bytes | None, block: Block) -> Inserted | Refused:
     """Return `script` with `block` on top, in place of this stack's former block if there is one.
 
     The owner's bytes and other stacks' blocks stay as they are. The same block again changes nothing.
-    Refused with `config-not-shell`, `block-damaged` or `config-too-large`.
+    Refused with `config-not-shell`, `config-line-ends`, `block-damaged` or `config-too-large`.
     """
-    interpreter = foreign_interpreter(script or b"")
-    if interpreter is not None:
-        return Refused(
-            Problem(
-                "config-not-shell",
-                f"The on-start script's first line names {interpreter!r}, and the block is shell text that needs "
-                f"one of {', '.join(sorted(SHELLS))}: start the script in a shell and call {interpreter!r} from there.",
-            )
-        )
+    if problem := first_line_problem(script or b""):
+        return Refused(problem)
     try:
         found = _own_block(script or b"", block.stack)
     except _DamagedError as damage:

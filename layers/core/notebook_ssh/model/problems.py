@@ -46,7 +46,8 @@ AGENT_FAILED = "agent-failed"
 
 CODES = frozenset(
     {
-        *("invalid-tag", "config-too-large", "config-not-shell", "block-damaged", "not-detached", "notebook-failed"),
+        *("invalid-tag", "config-too-large", "config-not-shell", "config-line-ends", "block-damaged"),
+        *("not-detached", "notebook-failed"),
         *("platform-unsupported", "not-allowed", "paused"),
         *("agent-silent", "agent-stuck", AGENT_FAILED, "agent-outdated", "files"),
         *("sshd-down", "sshd-missing", "sshd-port-taken"),
