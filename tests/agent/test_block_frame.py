@@ -26,6 +26,7 @@ from agent_env import wait_until
 
 from notebook_ssh.model.block_program import BlockSettings, minify, render_block
 from notebook_ssh.model.managed_block import Block, Inserted, insert_block
+from notebook_ssh.model.shebang import SHELLS as ACCEPTED
 from patience import LIMIT_S
 
 LAYER = Path(__file__).resolve().parents[2] / "layers" / "notebook_agent"
@@ -221,6 +222,41 @@ def test_the_agent_runs_detached_from_the_owners_process(shell: str, machine: Ma
     assert (record["cwd"], record["umask"], record["isolated"]) == ("/", 0o022, 1)
     assert record["session"] == record["loop"] not in (os.getsid(0), record["pid"])
     assert "P" not in record["names"]
+
+
+def test_every_shell_that_is_accepted_is_tried() -> None:
+    """The others are refused. busybox is ash, and Amazon Linux's and Debian's ksh is ksh93."""
+    tried = {re.findall(r"\w+", re.sub(r" -.*", "", shell.replace("-S ", "")))[-1] for shell in SHELLS}
+    assert tried - {"sh"} | {"sh", "ash", "ksh"} == ACCEPTED
+
+
+JOBS = {
+    "wait": "wait; echo $?",
+    "wait for one": "sleep 0.1 & wait $!; echo $?",
+    "wait -n": "(exit 3) & wait -n; echo $?",
+    "wait -n for nothing": "wait -n; echo $?",
+    "jobs": "jobs; jobs -p; echo end",
+    "a job control of its own": "set -m; sleep 0.1 & fg >&2; wait; jobs; echo $?",
+    "a job by its number": "sleep 0.1 & wait %1; echo $?",
+    "errexit": "set -e; sleep 0.1 & wait $!; wait; false; echo never",
+    "a trap for its children": "trap 'echo child' CHLD; sleep 0.1; wait; echo end",
+    "a trap at its end": "trap 'wait; jobs; echo end' EXIT; exit 5",
+    "until no job is left": 'sleep 0.1 & while [ -n "$(jobs -r)" ]; do sleep 0.1; done; echo end',
+    "the last of the background": 'echo "${!-none}"',
+}
+"""What owners' scripts do with their jobs. The agent is none of them, or a start would never end."""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_agent_is_none_of_the_owners_jobs(shell: str, machine: Machine) -> None:
+    for name, text in JOBS.items():
+        script = script_for(shell, text.encode() + b"\n")
+        outcomes = []
+        for content in (script, machine.with_block(script)):
+            done = machine.run(content)  # a `wait` for the agent would not return
+            outcomes.append((done.returncode, re.sub(rb"\d{3,}", b"N", done.stdout)))
+        assert outcomes[1] == outcomes[0], name
+    machine.records(len(JOBS))
 
 
 def test_the_agent_is_installed_where_only_root_has_access(machine: Machine) -> None:
