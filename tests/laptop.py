@@ -192,8 +192,8 @@ def create_client_venv(folder: Path) -> Path:
 
 
 LONG_TIMEOUTS = f"""\
-from notebook_ssh_client import proxy
-proxy.CACHED_CONNECT_TIMEOUT_S = proxy.CONNECT_TIMEOUT_S = {LIMIT_S}
+from notebook_ssh_client import transport
+transport.CACHED_CONNECT_TIMEOUT_S = transport.CONNECT_TIMEOUT_S = {LIMIT_S}
 """
 
 

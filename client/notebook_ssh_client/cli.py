@@ -122,9 +122,9 @@ def _list(arguments: argparse.Namespace, home: str) -> int:
 
 
 def _doctor(arguments: argparse.Namespace, home: str) -> int:
-    from notebook_ssh_client import lookup
+    from notebook_ssh_client import doctor
 
-    diagnosis, is_reachable = lookup.diagnose(home, arguments.name, as_json=arguments.json)
+    diagnosis, is_reachable = doctor.diagnose(home, arguments.name, as_json=arguments.json)
     print(diagnosis)
     return 0 if is_reachable else EXIT_NOT_CONNECTABLE
 

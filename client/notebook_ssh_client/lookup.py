@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from notebook_ssh_client import name_list, proxy, settings
+from notebook_ssh_client import name_list, settings
 from notebook_ssh_client.address_cache import SshAddress
 from notebook_ssh_client.api import ApiClient, ApiError, to_cli_error
 from notebook_ssh_client.errors import EXIT_NOT_CONNECTABLE, EXIT_UNKNOWN_NOTEBOOK, CliError
@@ -100,38 +99,6 @@ def resolve(home: str, host: str, *, wake: bool = False) -> SshAddress:
 def start(home: str, host: str, *, timeout_s: float = START_TIMEOUT_S) -> NotebookInfo:
     """Start the notebook if it is stopped, and wait until it is connectable. Raises CliError on timeout or failure."""
     return _require_connectable(wait_until_connectable(fetch(home, host), start=True, timeout_s=timeout_s))
-
-
-def diagnose(home: str, host: str, *, as_json: bool) -> tuple[str, bool]:
-    """Return the stack's diagnosis with a check from this machine added, and whether this check passed."""
-    notebook = fetch(home, host)
-    path = f"/notebooks/{notebook.name}/doctor"
-    result, reason = check_reachability(notebook)
-    try:
-        if not as_json:
-            text = notebook.api.get_text(path).rstrip("\n")
-            return f"{text}\nFrom this machine: {result}: {reason}", result == "ok"
-        diagnosis = notebook.api.get(path)
-    except ApiError as error:
-        raise to_cli_error(error, notebook.stack) from error
-    check = {"check": "from-here", "result": result, "since": None, "reason": reason, "remedy": ""}
-    return json.dumps({**diagnosis, "checks": [*diagnosis["checks"], check]}, indent=2), result == "ok"
-
-
-def check_reachability(notebook: NotebookInfo) -> tuple[str, str]:
-    """Connect to the notebook from this machine; return the result (ok, waiting or failed) and the reason."""
-    if not notebook.is_connectable:
-        return "waiting", "there is no address to connect to yet"
-    try:
-        address = parse_address(notebook)
-        transport, received = proxy.open_transport(address, proxy.CONNECT_TIMEOUT_S)
-    except CliError as error:
-        return "failed", str(error)
-    except OSError as error:
-        return "failed", proxy.unreachable_message(address, error)
-    transport.close()
-    banner = "".join(character for character in received.decode("ascii", "ignore").strip() if character.isprintable())
-    return "ok", f"{address.host} port {address.port} answers with {banner}"
 
 
 def wait_until_connectable(

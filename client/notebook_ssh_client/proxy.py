@@ -1,183 +1,30 @@
 """ssh's ProxyCommand: relays ssh's bytes to the current address of the notebook.
 
-The cached address is tried first; it is valid if the server sends its banner (`SSH-…`, RFC 4253 section 4.2: the
-server sends first). Without a banner in time, the address is fetched from the stack, and the notebook may be started.
+The cached address is tried first; it is valid if the server sends its banner. Without a banner in time, the address is
+fetched from the stack, and the notebook may be started.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import socket
 import threading
 import time
 
 from notebook_ssh_client import address_cache, known_hosts
 from notebook_ssh_client.errors import EXIT_UNREACHABLE, EXIT_USAGE, CliError
+from notebook_ssh_client.transport import (
+    CACHED_CONNECT_TIMEOUT_S,
+    CHUNK_SIZE,
+    CONNECT_TIMEOUT_S,
+    open_transport,
+    unreachable_message,
+    write_all,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Union
-
-    from notebook_ssh_client.address_cache import SshAddress
-
-    Transport = Union["TcpTransport", "BastionTransport"]
-
-# Seconds for the connection and the banner: at a cached address, at a fetched one, and through a bastion, where the
-# user may have to type a passphrase or touch a security key.
-CACHED_CONNECT_TIMEOUT_S = 2.0
-CONNECT_TIMEOUT_S = 20.0
-BASTION_CONNECT_TIMEOUT_S = 120.0
-
-# The environment variable with the URL of an HTTP proxy. Not HTTPS_PROXY: most of those allow port 443 only.
-HTTP_PROXY_ENV_VAR = "NOTEBOOK_SSH_PROXY"
-
-CHUNK_SIZE = 64 * 1024
-
-# Bytes that a server may send before its banner; OpenSSH's own limit is 1024 lines.
-MAX_PREAMBLE_SIZE = 16 * 1024
-
-
-class TcpTransport:
-    """A TCP connection to the notebook."""
-
-    def __init__(self, address: SshAddress, timeout_s: float) -> None:
-        self._deadline = time.monotonic() + timeout_s
-        self._socket = _connect_tcp(address.host, address.port, timeout_s)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-    def banner_received(self) -> None:
-        """Remove the time limit."""
-        self._socket.settimeout(None)
-        self._deadline = 0.0
-
-    def read(self) -> bytes:
-        """Return the next bytes, or none at the end of the stream."""
-        if self._deadline:
-            self._socket.settimeout(max(0.01, self._deadline - time.monotonic()))
-        return self._socket.recv(CHUNK_SIZE)
-
-    def write(self, data: bytes) -> None:
-        """Send all of `data`."""
-        self._socket.sendall(data)
-
-    def close_write(self) -> None:
-        """Close the writing direction; reading continues."""
-        self._socket.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._socket.close()
-
-
-class BastionTransport:
-    """A connection through `ssh -W` to the bastion, with the user's own configuration, keys and agent for it."""
-
-    def __init__(self, argv: list[str]) -> None:
-        import subprocess
-
-        child_stdin, self._write_end = os.pipe()
-        self._read_end, child_stdout = os.pipe()
-        self._process = subprocess.Popen(argv, stdin=child_stdin, stdout=child_stdout)
-        os.close(child_stdin)
-        os.close(child_stdout)
-        self._timer = threading.Timer(BASTION_CONNECT_TIMEOUT_S, self._process.kill)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def banner_received(self) -> None:
-        """Remove the time limit."""
-        self._timer.cancel()
-
-    def read(self) -> bytes:
-        """Return the next bytes, or none at the end of the stream."""
-        return os.read(self._read_end, CHUNK_SIZE)
-
-    def write(self, data: bytes) -> None:
-        """Send all of `data`."""
-        _write_all(self._write_end, data)
-
-    def close_write(self) -> None:
-        """Close the writing direction; reading continues."""
-        os.close(self._write_end)
-
-    def close(self) -> None:
-        """Terminate ssh."""
-        self._timer.cancel()
-        self._process.terminate()
-        self._process.wait()
-        os.close(self._read_end)
-
-
-def _connect_tcp(host: str, port: int, timeout_s: float) -> socket.socket:
-    """Open a TCP connection, through the HTTP proxy in HTTP_PROXY_ENV_VAR if set (RFC 9110 section 9.3.6, CONNECT)."""
-    proxy = os.environ.get(HTTP_PROXY_ENV_VAR)
-    if not proxy:
-        return socket.create_connection((host, port), timeout=timeout_s)
-    proxy_host, _, proxy_port = proxy.partition("://")[2].rstrip("/").rpartition(":")
-    if not proxy.startswith("http://") or not proxy_port.isdecimal():
-        raise CliError(f"{HTTP_PROXY_ENV_VAR}={proxy} is not valid; set it to http://host:port", EXIT_USAGE)
-    connection = socket.create_connection((proxy_host, int(proxy_port)), timeout=timeout_s)
-    target = _host_and_port(host, port)
-    connection.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
-    response = b""
-    while not response.endswith(b"\r\n\r\n"):
-        byte = connection.recv(1)  # one at a time: the bytes after the empty line are the notebook's
-        if not byte or len(response) > MAX_PREAMBLE_SIZE:
-            break
-        response += byte
-    status = response.split(b" ", 2)[1:2]
-    if status != [b"200"]:
-        connection.close()
-        status_line = response.partition(b"\r\n")[0].decode("ascii", "replace")
-        raise ConnectionError(f"the proxy {proxy} refused the connection: {status_line or 'no response'}")
-    return connection
-
-
-def bastion_command(host: str, port: int, bastion: tuple[str, str, int]) -> list[str]:
-    """Return the ssh command that connects from the bastion to the notebook (ssh(1), -W)."""
-    bastion_host, user, bastion_port = bastion
-    # The user's own `Port` for the bastion applies unless the stack sets a port other than 22.
-    port_option = ["-p", str(bastion_port)] if bastion_port != 22 else []
-    options = ["-o", "ConnectTimeout=20", "-o", "ClearAllForwardings=yes", "-l", user, *port_option]
-    return ["ssh", *options, "-W", _host_and_port(host, port), "--", bastion_host]
-
-
-def _host_and_port(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def open_transport(address: SshAddress, timeout_s: float) -> tuple[Transport, bytes]:
-    """Connect to `address`; return the connection and the bytes received up to the banner.
-
-    Raises OSError if no banner arrives in time.
-    """
-    transport: Transport
-    if address.bastion:
-        transport = BastionTransport(bastion_command(address.host, address.port, address.bastion))
-    else:
-        transport = TcpTransport(address, timeout_s)
-    try:
-        received = b""
-        while not received.startswith(b"SSH-") and b"\nSSH-" not in received:
-            data = transport.read()
-            if not data or len(received) > MAX_PREAMBLE_SIZE:
-                raise ConnectionError(f"{address.host} port {address.port} sent no SSH banner")
-            received += data
-    except BaseException:
-        transport.close()
-        raise
-    transport.banner_received()
-    return transport, received
-
-
-def unreachable_message(address: SshAddress, error: OSError) -> str:
-    """Return why `address` could not be reached, and what to check."""
-    target = f"{address.host} port {address.port}"
-    if address.bastion:
-        return f"{target} did not answer through bastion {address.bastion[0]} ({error}); see the messages of ssh above"
-    return f"{target} did not answer ({error}); check whether your network allows connections to this port"
+    from notebook_ssh_client.transport import Transport
 
 
 def relay(transport: Transport, received: bytes, source: int, sink: int) -> None:
@@ -193,9 +40,9 @@ def relay(transport: Transport, received: bytes, source: int, sink: int) -> None
 
     threading.Thread(target=copy_source, daemon=True).start()
     try:
-        _write_all(sink, received)
+        write_all(sink, received)
         while data := transport.read():
-            _write_all(sink, data)
+            write_all(sink, data)
     except (BrokenPipeError, ConnectionResetError):
         return  # ssh has ended, or the notebook has closed the connection
     except OSError as error:
@@ -257,9 +104,3 @@ def _set_binary_mode(*descriptors: int) -> None:
 
         for descriptor in descriptors:
             msvcrt.setmode(descriptor, os.O_BINARY)  # type: ignore[attr-defined,unused-ignore]
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

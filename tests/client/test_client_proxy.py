@@ -20,6 +20,7 @@ from laptop import notebook_json, wait_until
 from notebook_ssh_client import address_cache, known_hosts, lookup, name_list, proxy
 from notebook_ssh_client.address_cache import SshAddress
 from notebook_ssh_client.errors import CliError
+from notebook_ssh_client.transport import HTTP_PROXY_ENV_VAR, MAX_PREAMBLE_SIZE, bastion_command, open_transport
 from patience import LIMIT_S
 
 BANNER = b"SSH-2.0-Test\r\n"
@@ -83,7 +84,7 @@ def test_a_host_that_sends_no_banner_receives_no_byte(serve: Serve) -> None:
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     with pytest.raises(ConnectionError, match="sent no SSH banner"):
-        proxy.open_transport(address_at(serve(listen), host="localhost"), LIMIT_S)
+        open_transport(address_at(serve(listen), host="localhost"), LIMIT_S)
     assert from_client == [b""]
 
 
@@ -93,7 +94,7 @@ def test_banner_in_pieces_after_other_lines(serve: Serve) -> None:
             connection.sendall(piece)
         connection.recv(1)
 
-    transport, received = proxy.open_transport(address_at(serve(slowly)), LIMIT_S)
+    transport, received = open_transport(address_at(serve(slowly)), LIMIT_S)
     assert received.startswith(b"welcome\r\nSSH-")
     transport.close()
 
@@ -103,18 +104,18 @@ def test_banner_in_pieces_after_other_lines(serve: Serve) -> None:
     [
         lambda connection: None,
         lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
-        lambda connection: connection.sendall(b"x" * 2 * proxy.MAX_PREAMBLE_SIZE),
+        lambda connection: connection.sendall(b"x" * 2 * MAX_PREAMBLE_SIZE),
     ],
     ids=["closes", "sends-http", "never-ends"],
 )
 def test_server_without_a_banner_is_rejected(serve: Serve, handler: Handler) -> None:
     with pytest.raises(OSError, match=r"sent no SSH banner|reset"):
-        proxy.open_transport(address_at(serve(handler)), LIMIT_S)
+        open_transport(address_at(serve(handler)), LIMIT_S)
 
 
 def test_silent_server_times_out(serve: Serve) -> None:
     with pytest.raises(OSError, match="timed out"):  # no TimeoutError on Python 3.9
-        proxy.open_transport(address_at(serve(lambda connection: connection.recv(1))), 0.05)
+        open_transport(address_at(serve(lambda connection: connection.recv(1))), 0.05)
 
 
 def test_end_of_stdin_is_passed_on_and_the_other_direction_continues(serve: Serve) -> None:
@@ -126,7 +127,7 @@ def test_end_of_stdin_is_passed_on_and_the_other_direction_continues(serve: Serv
             from_client.append(data)
         connection.sendall(b"bye")
 
-    transport, received = proxy.open_transport(address_at(serve(reply_at_the_end)), LIMIT_S)
+    transport, received = open_transport(address_at(serve(reply_at_the_end)), LIMIT_S)
     source, source_write_end = os.pipe()
     output, sink = os.pipe()
     os.write(source_write_end, b"hello")
@@ -142,7 +143,7 @@ def test_relay_ends_when_ssh_has_ended(serve: Serve) -> None:
     def send_much(connection: socket.socket) -> None:
         connection.sendall(BANNER + b"x" * 100_000)
 
-    transport, received = proxy.open_transport(address_at(serve(send_much)), LIMIT_S)
+    transport, received = open_transport(address_at(serve(send_much)), LIMIT_S)
     source, _source_write_end = os.pipe()
     output, sink = os.pipe()
     os.close(output)
@@ -165,8 +166,8 @@ def test_relay_ends_at_a_pipe_without_a_reader_on_every_system(
     def refuse(*_: object) -> None:
         raise OSError(error_number, os.strerror(error_number))
 
-    transport, received = proxy.open_transport(address_at(serve(lambda connection: connection.sendall(BANNER))), 10)
-    monkeypatch.setattr(proxy, "_write_all", refuse)
+    transport, received = open_transport(address_at(serve(lambda connection: connection.sendall(BANNER))), 10)
+    monkeypatch.setattr(proxy, "write_all", refuse)
     source, _source_write_end = os.pipe()
     with contextlib.nullcontext() if is_end else pytest.raises(OSError, match=os.strerror(error_number)):
         proxy.relay(transport, received, source, 1)
@@ -202,8 +203,8 @@ def test_connection_through_an_http_proxy(serve: Serve, monkeypatch: pytest.Monk
         connection.sendall(b"HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n" + BANNER)
         connection.recv(1)
 
-    monkeypatch.setenv(proxy.HTTP_PROXY_ENV_VAR, f"http://127.0.0.1:{serve(connect)}")
-    transport, received = proxy.open_transport(address_at(17887, host="0.tcp.ngrok.io"), 10)
+    monkeypatch.setenv(HTTP_PROXY_ENV_VAR, f"http://127.0.0.1:{serve(connect)}")
+    transport, received = open_transport(address_at(17887, host="0.tcp.ngrok.io"), 10)
     transport.close()
     assert received == BANNER
     assert requests == [b"CONNECT 0.tcp.ngrok.io:17887 HTTP/1.1\r\nHost: 0.tcp.ngrok.io:17887\r\n\r\n"]
@@ -214,19 +215,19 @@ def test_refusal_of_the_http_proxy_is_reported(serve: Serve, monkeypatch: pytest
         connection.recv(1000)
         connection.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
 
-    monkeypatch.setenv(proxy.HTTP_PROXY_ENV_VAR, f"http://127.0.0.1:{serve(refuse)}")
+    monkeypatch.setenv(HTTP_PROXY_ENV_VAR, f"http://127.0.0.1:{serve(refuse)}")
     with pytest.raises(ConnectionError, match=r"refused the connection: HTTP/1\.1 403 Forbidden"):
-        proxy.open_transport(address_at(17887, host="0.tcp.ngrok.io"), 10)
+        open_transport(address_at(17887, host="0.tcp.ngrok.io"), 10)
 
 
 def test_bastion_command_needs_no_shell() -> None:
-    assert proxy.bastion_command("10.0.1.5", 22, ("bastion.example.com", "me", 22))[-4:] == [
+    assert bastion_command("10.0.1.5", 22, ("bastion.example.com", "me", 22))[-4:] == [
         "-W",
         "10.0.1.5:22",
         "--",
         "bastion.example.com",
     ]
-    assert "[fd00::1]:22" in proxy.bastion_command("fd00::1", 22, ("bastion", "me", 2222))
+    assert "[fd00::1]:22" in bastion_command("fd00::1", 22, ("bastion", "me", 2222))
 
 
 TOKENS = st.from_regex(r"[A-Za-z0-9.:-]{1,20}", fullmatch=True)
