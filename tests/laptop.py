@@ -47,6 +47,7 @@ class FakeApi:
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # method, path and headers
     queued_responses: list[tuple[int, Any]] = field(default_factory=list)  # status and body, returned first
     on_start: Callable[[dict[str, Any]], None] | None = None
+    doctor_text: str = "tag  ok\n"  # what the doctor answers unless JSON is asked for
 
     @property
     def url(self) -> str:
@@ -244,7 +245,10 @@ def start_api() -> FakeApi:
             status, content = api.respond(self.command, path)
             body = json.dumps(content).encode()
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            content_type = "application/json"
+            if path.endswith("/doctor") and status == 200 and self.headers["Accept"] == "text/plain":
+                content_type, body = "text/plain; charset=utf-8", api.doctor_text.encode()
+            self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
