@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import sys
 
-from notebook_ssh_client import files
+from notebook_ssh_client import files, messages
 from notebook_ssh_client.errors import CliError
 
 
 def main() -> int:
     """Run the command in `sys.argv` and return its exit code (listed in docs/connect.md)."""
+    messages.open_standard_streams()
     argv = sys.argv[1:]
     home = files.home()
     if argv[:1] == ["--home"] and len(argv) > 1:
         home, argv = argv[1], argv[2:]
     try:
-        return _dispatch(argv, home)
+        exit_code = _dispatch(argv, home)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except CliError as error:
-        print(f"notebook-ssh: {error}", file=sys.stderr)
+        messages.report(str(error))
         return error.exit_code
     except BrokenPipeError:
         # The reader of stdout has gone; leave nothing for the interpreter to flush at exit.
@@ -26,6 +29,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    return exit_code
 
 
 def _dispatch(argv: list[str], home: str) -> int:

@@ -10,45 +10,13 @@ import os
 from contextlib import suppress
 
 from notebook_ssh_client import files
+from notebook_ssh_client.ssh_address import SshAddress, invalid_field, normalize_host
 
 # Seconds for which an entry is valid. A notebook takes about as long to stop and start.
 MAX_AGE_S = 300
 
 # The first line of every entry.
 FORMAT = "notebook-ssh 1"
-
-# The end of every host name that this client resolves: `my-notebook.notebook`, `my-notebook.my-stack.notebook`.
-HOST_SUFFIX = ".notebook"
-
-
-class SshAddress:
-    """The address of a notebook and the host keys to verify it by."""
-
-    # Not a dataclass: importing `dataclasses` takes longer than everything else in this module.
-    __slots__ = ("bastion", "fetched_at", "host", "host_keys", "port")
-
-    def __init__(
-        self,
-        host: str,  # where TCP connects to; with a bastion, as seen from it
-        port: int,
-        host_keys: tuple[str, ...],  # the notebook's public host keys, `type base64`
-        bastion: tuple[str, str, int] | None,  # host, user and port of the bastion
-        fetched_at: int,  # when the stack returned it, epoch seconds
-    ) -> None:
-        self.host = host
-        self.port = port
-        self.host_keys = host_keys
-        self.bastion = bastion
-        self.fetched_at = fetched_at
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SshAddress) and dumps(self) == dumps(other)
-
-    def __hash__(self) -> int:
-        return hash(dumps(self))
-
-    def __repr__(self) -> str:
-        return f"SshAddress({dumps(self)!r})"
 
 
 def dumps(address: SshAddress) -> str:
@@ -61,7 +29,7 @@ def dumps(address: SshAddress) -> str:
 
 
 def loads(text: str) -> SshAddress | None:
-    """Deserialize an address. Returns None if `text` is damaged, which only costs an API call."""
+    """Deserialize an address. Returns None if `text` is damaged or not valid, which only costs an API call."""
     header, *lines = text.split("\n")
     fields = dict(line.partition(" ")[::2] for line in lines if not line.startswith("key "))
     try:
@@ -76,12 +44,18 @@ def loads(text: str) -> SshAddress | None:
         )
     except (KeyError, ValueError, IndexError):
         return None
-    return address if header == FORMAT else None
+    return address if header == FORMAT and address.host_keys and not invalid_field(address) else None
 
 
 def get(home: str, host: str, *, now: float, max_age: float) -> SshAddress | None:
-    """Return the cached address of `host` (a name that ends in HOST_SUFFIX), or None if older than `max_age` seconds."""
-    text = files.read_text(_path(home, host))
+    """Return the cached address of `host`, or None if older than `max_age` seconds.
+
+    Raises CliError if `host` is not a notebook's host name, or if other users can write the cache.
+    """
+    path = _path(home, host)
+    files.require_private(home)
+    files.require_private(_directory(home))
+    text = files.read_text(path)
     address = loads(text) if text is not None else None
     return address if address and 0 <= now - address.fetched_at < max_age else None
 
@@ -105,7 +79,7 @@ def clear(home: str) -> None:
 
 
 def _path(home: str, host: str) -> str:
-    return os.path.join(_directory(home), host.lower())
+    return os.path.join(_directory(home), normalize_host(host))
 
 
 def _directory(home: str) -> str:

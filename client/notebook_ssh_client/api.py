@@ -38,7 +38,7 @@ from notebook_ssh_client.errors import (
     EXIT_UNREACHABLE,
     CliError,
 )
-from notebook_ssh_client.settings import Stack
+from notebook_ssh_client.settings import Stack, require_private_url
 
 # The environment variable that overrides the API's URL (with its stage) in the settings.
 ENDPOINT_ENV_VAR = "AWS_ENDPOINT_URL_EXECUTE_API"
@@ -64,11 +64,12 @@ class ApiError(Exception):
 
 
 class ApiClient:
-    """A client of one stack's API."""
+    """A client of one stack's API. Raises CliError for an API that is neither HTTPS nor on this machine."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._endpoint = (os.environ.get(ENDPOINT_ENV_VAR) or stack.api_url).rstrip("/")
+        require_private_url(self._endpoint)
 
     def get(self, path: str) -> Any:
         """Return the JSON at `path` (which begins with a slash and needs no quoting). Raises ApiError or CliError."""

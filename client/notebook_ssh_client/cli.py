@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from notebook_ssh_client import __version__
-from notebook_ssh_client.address_cache import HOST_SUFFIX
+from notebook_ssh_client import __version__, messages
 from notebook_ssh_client.errors import EXIT_FAILURE, EXIT_NOT_CONNECTABLE, EXIT_USAGE, CliError
+from notebook_ssh_client.ssh_address import HOST_SUFFIX
 
 
 def main(argv: list[str], home: str) -> int:
@@ -107,13 +107,13 @@ def _list(arguments: argparse.Namespace, home: str) -> int:
         for item in notebooks
     ]
     if arguments.json:
-        print(json.dumps(rows, indent=2))
+        messages.write(json.dumps(rows, indent=2))
     elif rows:
         columns = ["name", "mode", "status", "address", "since"] + (["stack"] if len(results) > 1 else [])
-        print(_format_table(columns, rows))
+        messages.write(_format_table(columns, rows))
     errors = [(stack, error) for stack, error in results if isinstance(error, CliError)]
     for stack, error in errors:
-        print(f"notebook-ssh: {stack.label}: {error}", file=sys.stderr)
+        messages.report(f"{stack.label}: {error}")
     if not rows and not errors:
         _print_message(
             "no notebook is tagged; set the tag of one (its key is ssh, or what the admin chose) to ngrok or bastion"
@@ -125,7 +125,7 @@ def _doctor(arguments: argparse.Namespace, home: str) -> int:
     from notebook_ssh_client import doctor
 
     diagnosis, is_reachable = doctor.diagnose(home, arguments.name, as_json=arguments.json)
-    print(diagnosis)
+    messages.write(diagnosis)
     return 0 if is_reachable else EXIT_NOT_CONNECTABLE
 
 
@@ -133,7 +133,7 @@ def _address(arguments: argparse.Namespace, home: str) -> int:
     from notebook_ssh_client import lookup
 
     address = lookup.resolve(home, arguments.name)
-    print(f"{address.host} {address.port}")
+    messages.write(f"{address.host} {address.port}")
     return 0
 
 
@@ -172,4 +172,5 @@ def _pluralize(number: int, noun: str) -> str:
 
 
 def _print_message(message: str) -> None:
-    print(message, file=sys.stderr)
+    if sys.stderr is not None:
+        messages.write(message, sys.stderr)

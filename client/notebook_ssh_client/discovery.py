@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh_client.api import create_session, load_credentials
 from notebook_ssh_client.errors import EXIT_ACCESS_DENIED, EXIT_FAILURE, EXIT_UNREACHABLE, EXIT_USAGE, CliError
-from notebook_ssh_client.settings import Stack
+from notebook_ssh_client.settings import Stack, require_private_url
 
 # The output of template.yaml that holds the API's URL.
 API_URL_OUTPUT = "ApiUrl"
@@ -32,11 +32,7 @@ def discover_stack(name: str | None, region: str | None, profile: str | None, ap
     if api_url is None:
         load_credentials(session, profile)
         api_url = _read_api_url(session, name, region)
-    if not api_url.startswith(("https://", "http://")):
-        raise CliError(
-            f"{api_url!r} is not a valid API URL; set --api to the stack's output {API_URL_OUTPUT}, https://…/v1",
-            EXIT_USAGE,
-        )
+    require_private_url(api_url)
     return Stack(label=name, name=name, region=region, api_url=api_url.rstrip("/"), profile=profile)
 
 

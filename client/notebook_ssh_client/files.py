@@ -15,6 +15,8 @@ import os
 import time
 from contextlib import contextmanager
 
+from notebook_ssh_client.errors import CliError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,32 @@ WINDOWS_RENAME_DELAY_S = 0.05
 
 # The environment variable that sets another directory, so that two installations can exist side by side.
 HOME_ENV_VAR = "NOTEBOOK_SSH_HOME"
+
+
+# The user id that may own and write everything anyway.
+ROOT = 0
+
+WRITABLE_BY_OTHERS = 0o022  # mode bits: the group's and everyone's
+
+
+def require_private(directory: str) -> None:
+    """Raise CliError if a user other than this one and root can change what is in `directory`. It may be missing.
+
+    Addresses and host keys in there are trusted without asking the stack. Windows' access control lists are left to
+    the folder above, the user's profile.
+    """
+    if os.name == "nt":
+        return
+    try:
+        status = os.stat(directory)
+    except FileNotFoundError:
+        return
+    if status.st_uid not in (os.geteuid(), ROOT):
+        raise CliError(
+            f"{directory} belongs to another user (id {status.st_uid}); set {HOME_ENV_VAR} to a folder of your own"
+        )
+    if status.st_mode & WRITABLE_BY_OTHERS:
+        raise CliError(f"other users can change the files in {directory}; run: chmod 700 '{directory}'")
 
 
 def ssh_dir() -> str:

@@ -10,17 +10,17 @@ Only keys that the stack returned are ever written; none is learned from the con
 from __future__ import annotations
 
 import os
-import sys
 import time
 
-from notebook_ssh_client import address_cache, files
+from notebook_ssh_client import address_cache, files, messages
 from notebook_ssh_client.errors import EXIT_USAGE, CliError
+from notebook_ssh_client.ssh_address import normalize_host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from notebook_ssh_client.address_cache import SshAddress
+    from notebook_ssh_client.ssh_address import SshAddress
 
 # Seconds during which an address is not fetched again: this very connection has just fetched it.
 MIN_REFETCH_INTERVAL_S = 10
@@ -50,24 +50,25 @@ def update_file(home: str, host: str, port: int, host_keys: tuple[str, ...]) -> 
             files.write_text(path, after)
 
 
-def lines_for_server_key(home: str, hostname: str, server_key: str, resolve: Callable[[str], SshAddress]) -> str:
+def lines_for_server_key(
+    home: str, hostname: str, server_key: str, resolve: Callable[[str], SshAddress], failed: Callable[[str], None]
+) -> str:
     """Return the known_hosts lines for KnownHostsCommand.
 
     hostname: ssh's %H, `name` or `[name]:port`. server_key: ssh's %K, the server's key in base64, or NO_KEY. resolve:
-    fetches an address from the stack; called once if the key is not in the cache. ssh itself compares the key with
-    the lines.
+    fetches an address from the stack; called once if the key is not in the cache. failed: reports that the key is not
+    among them. ssh itself compares the key with the lines.
     """
-    host = _bare_host(hostname)
+    host = normalize_host(_bare_host(hostname))
     now = time.time()
     address = address_cache.get(home, host, now=now, max_age=address_cache.MAX_AGE_S)
     if not _has_key(address, server_key) and not _is_just_fetched(address, now):
         address = resolve(host)
         address_cache.put(home, host, address)
     if not _has_key(address, server_key):
-        print(
-            f"notebook-ssh: {host} presented a host key that the notebook never reported; the connection is refused. "
-            f"If the notebook has just started, try again in a minute, otherwise run: notebook-ssh doctor {host}",
-            file=sys.stderr,
+        failed(
+            f"{host} presented a host key that the notebook never reported; the connection is refused. If the notebook "
+            f"has just started, try again in a minute, otherwise run: notebook-ssh doctor {host}"
         )
     return format_lines(hostname, address.host_keys) if address else ""
 
@@ -83,7 +84,13 @@ def main(argv: list[str], home: str) -> int:
         return lookup.resolve(home, host)
 
     hostname, server_key = argv
-    sys.stdout.write(lines_for_server_key(home, hostname, server_key, resolve))
+    os.close(messages.take_standard_input())
+    messenger = messages.Messenger(home, _bare_host(hostname).lower())
+    try:
+        messages.write(lines_for_server_key(home, hostname, server_key, resolve, messenger.failed).rstrip("\n"))
+    except CliError as error:
+        messenger.failed(str(error))
+        return error.exit_code
     return 0
 
 

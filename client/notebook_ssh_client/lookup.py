@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from notebook_ssh_client import name_list, settings
-from notebook_ssh_client.address_cache import SshAddress
+from notebook_ssh_client import messages, name_list, settings
 from notebook_ssh_client.api import ApiClient, ApiError, to_cli_error
 from notebook_ssh_client.errors import EXIT_NOT_CONNECTABLE, EXIT_UNKNOWN_NOTEBOOK, CliError
 from notebook_ssh_client.settings import Stack
+from notebook_ssh_client.ssh_address import SshAddress, invalid_field
 
 # Seconds to wait for a notebook that is starting. SageMaker usually takes three to eight minutes.
 START_TIMEOUT_S = 15 * 60
@@ -26,11 +24,6 @@ CONNECTABLE = frozenset({"connected", "reconnecting", "stale"})
 
 # Statuses that become `connected` without any action.
 TRANSITIONAL = frozenset({"starting", "reconnecting"})
-
-# The only values that are passed to ssh's command line or written into its files.
-HOST_PATTERN = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:_-]{0,254}")
-USER_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-HOST_KEY_PATTERN = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2}")
 
 
 @dataclass(frozen=True)
@@ -84,15 +77,17 @@ def get_notebook(api: ApiClient, name: str) -> dict[str, Any]:
     return response
 
 
-def resolve(home: str, host: str, *, wake: bool = False) -> SshAddress:
+def resolve(
+    home: str, host: str, *, wake: bool = False, waiting: Callable[[str], None] = messages.report
+) -> SshAddress:
     """Return the address of the notebook from its stack.
 
-    With `wake`, wait for a notebook that is starting, and start a stopped one whose tags allow it. Raises CliError
-    with the notebook's status and the next step if it has no address.
+    With `wake`, wait for a notebook that is starting, and start a stopped one whose tags allow it. waiting: reports
+    the progress. Raises CliError with the notebook's status and the next step if it has no address.
     """
     notebook = fetch(home, host)
     if wake and not notebook.is_connectable:
-        notebook = wait_until_connectable(notebook, start=bool(notebook.response.get("wake")))
+        notebook = wait_until_connectable(notebook, start=bool(notebook.response.get("wake")), waiting=waiting)
     return parse_address(_require_connectable(notebook))
 
 
@@ -108,11 +103,11 @@ def wait_until_connectable(
     timeout_s: float = START_TIMEOUT_S,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-    print_line: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+    waiting: Callable[[str], None] = messages.report,
 ) -> NotebookInfo:
     """Poll until the notebook is connectable, or until its status shows that waiting does not help; return it.
 
-    start: whether to start it if it is stopped. Raises CliError after `timeout_s`.
+    start: whether to start it if it is stopped. waiting: reports the progress. Raises CliError after `timeout_s`.
     """
     started_at = clock()
     printed, printed_at, start_requested = "", started_at, False
@@ -129,7 +124,7 @@ def wait_until_connectable(
         if notebook.summary != printed or now - printed_at >= PROGRESS_INTERVAL_S:
             printed, printed_at = notebook.summary, now
             elapsed = f"{_format_duration(now - started_at)} of at most {_format_duration(timeout_s)}"
-            print_line(f"notebook-ssh: {printed} Waiting ({elapsed})")
+            waiting(f"{printed} Waiting ({elapsed})")
         sleep(POLL_INTERVAL_S)
         notebook = _refetch(notebook)
     return notebook
@@ -138,20 +133,40 @@ def wait_until_connectable(
 def parse_address(notebook: NotebookInfo) -> SshAddress:
     """Return the address in the API's response, with every value validated before ssh gets it. Raises CliError."""
     response = notebook.response
-    keys = [_validate(notebook, "host key", HOST_KEY_PATTERN, key) for key in response.get("host_keys") or ()]
-    if not keys:
+    address = SshAddress(
+        host=response.get("host"),  # type: ignore[arg-type]  # invalid_field checks the types too
+        port=response.get("port"),  # type: ignore[arg-type]
+        host_keys=tuple(response.get("host_keys") or ()),
+        bastion=parse_bastion(response.get("jump")),
+        fetched_at=int(time.time()),
+    )
+    invalid = invalid_field(address)
+    if invalid:
+        raise CliError(
+            f"the API returned an invalid {invalid[0]} for {notebook.name}: {invalid[1]!r}; report it to the stack's admin"
+        )
+    if not address.host_keys:
         raise CliError(
             f"{notebook.name} has not reported its host keys yet, so it cannot be verified; try again in a minute, "
             f"or run: notebook-ssh doctor {notebook.name}",
             EXIT_NOT_CONNECTABLE,
         )
-    return SshAddress(
-        host=_validate(notebook, "host", HOST_PATTERN, response.get("host")),
-        port=_validate_port(notebook, response.get("port")),
-        host_keys=tuple(keys),
-        bastion=_parse_bastion(notebook, response.get("jump")),
-        fetched_at=int(time.time()),
-    )
+    return address
+
+
+def parse_bastion(jump: object) -> tuple[str, str, int] | None:
+    """Return (host, user, port) of `user@host`, `user@host:port` or, for IPv6, `user@[host]:port`. Port 0: not valid."""
+    if jump is None:
+        return None
+    user, _, rest = str(jump).rpartition("@")
+    if rest.startswith("["):
+        host, _, port = rest[1:].partition("]")
+        port = port[1:] if port.startswith(":") else "0" if port else "22"
+    elif rest.count(":") == 1:
+        host, _, port = rest.partition(":")
+    else:
+        host, port = rest, "22"  # several colons without brackets: IPv6
+    return host, user, int(port) if port.isdecimal() and len(port) <= 5 else 0
 
 
 def _require_connectable(notebook: NotebookInfo) -> NotebookInfo:
@@ -187,38 +202,6 @@ def _unknown_notebook_error(home: str, name: str, stacks: list[Stack]) -> CliErr
     searched = " or ".join(f"{stack.name} ({stack.region})" for stack in stacks)
     hint = f"did you mean {' or '.join(similar)}?" if similar else "run: notebook-ssh list"
     return CliError(f"no notebook called {name} in stack {searched}; {hint}", EXIT_UNKNOWN_NOTEBOOK)
-
-
-def _validate(notebook: NotebookInfo, field: str, pattern: re.Pattern[str], value: object) -> str:
-    if isinstance(value, str) and pattern.fullmatch(value):
-        return value
-    raise _invalid_value_error(notebook, field, value)
-
-
-def _validate_port(notebook: NotebookInfo, value: object) -> int:
-    if isinstance(value, int) and 0 < value < 65536:
-        return value
-    raise _invalid_value_error(notebook, "port", value)
-
-
-def _invalid_value_error(notebook: NotebookInfo, field: str, value: object) -> CliError:
-    return CliError(
-        f"the API returned an invalid {field} for {notebook.name}: {value!r}; report it to the stack's admin"
-    )
-
-
-def _parse_bastion(notebook: NotebookInfo, jump: object) -> tuple[str, str, int] | None:
-    """Return (host, user, port) of `user@host` or `user@host:port`; an IPv6 address stands in brackets."""
-    if jump is None:
-        return None
-    user, _, rest = str(jump).rpartition("@")
-    address = re.fullmatch(r"\[(.*)\](?::(.*))?", rest)
-    host, port = (address[1], address[2] or "") if address else rest.partition(":")[::2]
-    return (
-        _validate(notebook, "bastion", HOST_PATTERN, host),
-        _validate(notebook, "bastion user", USER_PATTERN, user),
-        _validate_port(notebook, int(port) if port.isdecimal() else 22),
-    )
 
 
 def _format_duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ from notebook_ssh_client import files, settings, ssh_files
 from notebook_ssh_client.api import ApiClient, ApiError, to_cli_error
 from notebook_ssh_client.errors import CliError
 from notebook_ssh_client.settings import Stack
+from notebook_ssh_client.ssh_address import is_notebook_name
 
 # Seconds after which a connection refreshes the list in the background.
 MAX_AGE_S = 600
@@ -39,11 +40,7 @@ def list_notebooks(stack: Stack) -> list[dict[str, Any]]:
         raise to_cli_error(error, stack) from error
     if not isinstance(items, list):
         raise CliError("the API returned an unexpected list of notebooks; update notebook-ssh")
-    return [
-        item
-        for item in items
-        if isinstance(item, dict) and settings.NOTEBOOK_NAME_PATTERN.fullmatch(str(item.get("name")))
-    ]
+    return [item for item in items if isinstance(item, dict) and is_notebook_name(str(item.get("name")))]
 
 
 def refresh_names(home: str) -> list[tuple[Stack, list[dict[str, Any]] | CliError]]:

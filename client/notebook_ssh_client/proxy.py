@@ -11,8 +11,9 @@ import os
 import threading
 import time
 
-from notebook_ssh_client import address_cache, known_hosts
+from notebook_ssh_client import address_cache, known_hosts, messages
 from notebook_ssh_client.errors import EXIT_UNREACHABLE, EXIT_USAGE, CliError
+from notebook_ssh_client.ssh_address import normalize_host
 from notebook_ssh_client.transport import (
     CACHED_CONNECT_TIMEOUT_S,
     CHUNK_SIZE,
@@ -24,6 +25,8 @@ from notebook_ssh_client.transport import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from notebook_ssh_client.transport import Transport
 
 
@@ -50,8 +53,12 @@ def relay(transport: Transport, received: bytes, source: int, sink: int) -> None
             raise
 
 
-def connect(home: str, host: str, port: int, max_age: float) -> tuple[Transport, bytes]:
-    """Connect to the notebook called `host`, and update ssh's known_hosts file for it."""
+def connect(home: str, host: str, port: int, max_age: float, waiting: Callable[[str], None]) -> tuple[Transport, bytes]:
+    """Connect to the notebook called `host`, and update ssh's known_hosts file for it.
+
+    max_age: seconds for which a cached address is tried. waiting: reports why it takes longer. Returns the connection
+    and the bytes received up to the banner. Raises CliError.
+    """
     address = address_cache.get(home, host, now=time.time(), max_age=max_age)
     if address:
         try:
@@ -61,13 +68,13 @@ def connect(home: str, host: str, port: int, max_age: float) -> tuple[Transport,
         else:
             known_hosts.update_file(home, host, port, address.host_keys)
             return transport, received
-    return _resolve_and_connect(home, host, port)
+    return _resolve_and_connect(home, host, port, waiting)
 
 
-def _resolve_and_connect(home: str, host: str, port: int) -> tuple[Transport, bytes]:
+def _resolve_and_connect(home: str, host: str, port: int, waiting: Callable[[str], None]) -> tuple[Transport, bytes]:
     from notebook_ssh_client import lookup, name_list
 
-    address = lookup.resolve(home, host, wake=True)
+    address = lookup.resolve(home, host, wake=True, waiting=waiting)
     known_hosts.update_file(home, host, port, address.host_keys)
     try:
         transport, received = open_transport(address, CONNECT_TIMEOUT_S)
@@ -84,15 +91,22 @@ def main(argv: list[str], home: str) -> int:
     max_age = float(address_cache.MAX_AGE_S)
     if argv[:1] == ["--max-age"] and len(argv) > 1:
         max_age, argv = float(argv[1]), argv[2:]
-    if len(argv) != 2:
+    if len(argv) != 2 or not argv[1].isdecimal():
         raise CliError(
             "usage: notebook-ssh proxy [--max-age SECONDS] %h %p (called by ssh as its ProxyCommand)", EXIT_USAGE
         )
     # Windows has no shell that removes the quotes, which are for the shells of other systems.
     host, port = argv[0].strip("'").lower(), int(argv[1])
-    transport, received = connect(home, host, port, max_age)
-    _set_binary_mode(0, 1)
-    relay(transport, received, source=0, sink=1)
+    source = messages.take_standard_input()
+    messenger = messages.Messenger(home, host)
+    try:
+        transport, received = connect(home, normalize_host(host), port, max_age, messenger.waiting)
+    except CliError as error:
+        messenger.failed(str(error))
+        return error.exit_code
+    messenger.connected()
+    _set_binary_mode(source, 1)
+    relay(transport, received, source, sink=1)
     transport.close()
     return 0
 

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import asdict, dataclass, replace
 
 from notebook_ssh_client import files
-from notebook_ssh_client.address_cache import HOST_SUFFIX
-from notebook_ssh_client.errors import EXIT_UNKNOWN_NOTEBOOK, EXIT_USAGE, CliError
-
-# CreateNotebookInstance, NotebookInstanceName.
-NOTEBOOK_NAME_PATTERN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-
-# CreateStack, StackName.
-STACK_NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}")
+from notebook_ssh_client.errors import EXIT_USAGE, CliError
+from notebook_ssh_client.ssh_address import is_label, split_host
 
 
 @dataclass(frozen=True)
@@ -38,8 +31,9 @@ class ClientSettings:
 
 
 def load_settings(home: str) -> ClientSettings:
-    """Read the settings. Raises CliError if `setup` has not been run."""
+    """Read the settings. Raises CliError if `setup` has not been run, or if other users can change them."""
     path = _settings_path(home)
+    files.require_private(home)
     text = files.read_text(path)
     if text is None:
         raise CliError("no stack is configured; run: notebook-ssh setup", EXIT_USAGE)
@@ -69,14 +63,7 @@ def resolve_host(host: str, stacks: list[Stack]) -> tuple[str, list[Stack]]:
 
     Accepts `name`, `name.notebook` and `name.label.notebook`. Raises CliError for anything else.
     """
-    bare = host[: -len(HOST_SUFFIX)] if host.lower().endswith(HOST_SUFFIX) else host
-    name, _, label = bare.partition(".")
-    if not NOTEBOOK_NAME_PATTERN.fullmatch(name):
-        raise CliError(
-            f"{name!r} is not a valid notebook name: use 1 to 63 letters, digits and hyphens, "
-            "without a hyphen at either end",
-            EXIT_UNKNOWN_NOTEBOOK,
-        )
+    name, label = split_host(host)
     if not label:
         return name, stacks
     matching = [stack for stack in stacks if stack.label.lower() == label.lower()]
@@ -87,6 +74,30 @@ def resolve_host(host: str, stacks: list[Stack]) -> tuple[str, list[Stack]]:
             EXIT_USAGE,
         )
     return name, matching
+
+
+def require_private_url(url: str) -> None:
+    """Raise CliError unless `url` is HTTPS, or HTTP on this machine: a request carries the user's session token."""
+    scheme, _, rest = url.partition("://")
+    authority = rest.partition("/")[0].rpartition("@")[2]
+    host = authority[1:].partition("]")[0] if authority.startswith("[") else authority.partition(":")[0]
+    if scheme == "https" or (scheme == "http" and is_loopback(host)):
+        return
+    raise CliError(
+        f"{url!r} is not a valid API URL: it must begin with https://, since a request carries your session token; "
+        "set --api to the stack's output ApiUrl, https://…/v1",
+        EXIT_USAGE,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` is this machine's loopback address, or its name."""
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _settings_path(home: str) -> str:
@@ -101,6 +112,4 @@ def _is_same_stack(one: Stack, other: Stack) -> bool:
 def _unique_label(stack: Stack, taken: set[str]) -> str:
     preferred = [stack.name, f"{stack.name}-{stack.region}", f"{stack.name}-{stack.region}-{stack.profile}"]
     numbered = (f"{stack.name}-{number}" for number in range(2, len(taken) + 3))
-    return next(
-        label for label in [*preferred, *numbered] if label.lower() not in taken and STACK_NAME_PATTERN.fullmatch(label)
-    )
+    return next(label for label in [*preferred, *numbered] if label.lower() not in taken and is_label(label))

@@ -18,8 +18,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from notebook_ssh_client.address_cache import HOST_SUFFIX
 from notebook_ssh_client.errors import CliError
+from notebook_ssh_client.ssh_address import HOST_SUFFIX
 
 BEGIN_LINE = "# >>> notebook-ssh >>> written by `notebook-ssh setup`, taken away by `notebook-ssh setup --remove`"
 END_LINE = "# <<< notebook-ssh <<<"

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Union
 
-    from notebook_ssh_client.address_cache import SshAddress
+    from notebook_ssh_client.ssh_address import SshAddress
 
     Transport = Union["TcpTransport", "BastionTransport"]
 

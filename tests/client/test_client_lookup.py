@@ -251,7 +251,7 @@ class FakeApiClient:
             timeout_s=timeout_s,
             clock=lambda: self.time,
             sleep=self.sleep,
-            print_line=self.printed.append,
+            waiting=self.printed.append,
         )
 
     def sleep(self, seconds: float) -> None:
