@@ -30,7 +30,9 @@ def _create_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     setup = commands.add_parser("setup", help="configure ssh to find notebooks by name; run again to add a stack")
-    setup.add_argument("--remove", action="store_true", help="remove the configuration and all files")
+    setup.add_argument(
+        "--remove", action="store_true", help="remove the configuration and all files; with --stack, only that stack"
+    )
     setup.add_argument("--stack", help="the stack's name (default: notebook-ssh)")
     setup.add_argument("--region", help="the stack's region (default: the profile's)")
     setup.add_argument("--profile", help="the AWS profile to call the API with (default: from the environment)")
@@ -77,22 +79,29 @@ def _setup(arguments: argparse.Namespace, home: str) -> int:
     results = name_list.refresh_names(home)
     changed = ssh_files.install(home, config)
     _print_message(f"{config} now includes the notebooks" if changed else f"{config} already includes the notebooks")
-    names = [item["name"] for _, notebooks in results if isinstance(notebooks, list) for item in notebooks]
-    count = f"{_pluralize(len(stacks), 'stack')}, {_pluralize(len(names), 'notebook')}"
+    reached_by = [item["ssh"] for _, notebooks in results if isinstance(notebooks, list) for item in notebooks]
+    count = f"{_pluralize(len(stacks), 'stack')}, {_pluralize(len(reached_by), 'notebook')}"
     _print_message(
-        f"{count}. Try: ssh {names[0]}"
-        if names
+        f"{count}. Try: ssh {reached_by[0]}"
+        if reached_by
         else f"{count}. Set the tag of a notebook (its key is ssh, or what the admin chose) to ngrok or bastion"
     )
     return 0
 
 
 def _remove(arguments: argparse.Namespace, home: str) -> int:
-    from notebook_ssh_client import ssh_files
+    from notebook_ssh_client import address_cache, name_list, settings, ssh_files
 
+    if arguments.stack and settings.remove_stack(home, arguments.stack).stacks:
+        address_cache.clear(home)
+        name_list.forget_stacks(home)
+        _print_message(f"stack {arguments.stack} was removed")
+        return 0
     config = os.path.abspath(arguments.ssh_config or ssh_files.current_config_path(home))
-    removed = ssh_files.uninstall(home, config)
+    removed, backup = ssh_files.uninstall(home, config)
     _print_message(f"notebook-ssh was removed; {config} is restored" if removed else "there is nothing to remove")
+    if backup:
+        _print_message(f"{backup} is the configuration before the first setup; delete it if you do not need it")
     return 0
 
 

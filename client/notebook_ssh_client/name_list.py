@@ -11,7 +11,7 @@ from typing import Any
 from notebook_ssh_client import files, settings, ssh_files
 from notebook_ssh_client.api import ApiClient, ApiError, to_cli_error
 from notebook_ssh_client.errors import CliError
-from notebook_ssh_client.settings import Stack
+from notebook_ssh_client.settings import ClientSettings, Stack
 from notebook_ssh_client.ssh_address import is_notebook_name
 
 # Seconds after which a connection refreshes the list in the background.
@@ -46,7 +46,8 @@ def list_notebooks(stack: Stack) -> list[dict[str, Any]]:
 def refresh_names(home: str) -> list[tuple[Stack, list[dict[str, Any]] | CliError]]:
     """List the notebooks of every stack, write their names for ssh, and return each stack's notebooks or error.
 
-    A stack that returns an error keeps the names that it listed last.
+    Each notebook gets the member `ssh`, what to type after `ssh`. Every listed name is kept, also of a notebook that is
+    off: ssh then prints the reason instead of not resolving it. A stack that returns an error keeps the names that it listed last.
     """
     names = load_names(home)
     results: list[tuple[Stack, list[dict[str, Any]] | CliError]] = []
@@ -58,12 +59,24 @@ def refresh_names(home: str) -> list[tuple[Stack, list[dict[str, Any]] | CliErro
             results.append((stack, error))
         else:
             results.append((stack, notebooks))
-            names[stack.label] = [str(item["name"]) for item in notebooks if item.get("mode") != "off"]
+            names[stack.label] = [str(item["name"]) for item in notebooks]
+    reached_by = _write(home, current, names)
+    for stack, notebooks_or_error in results:
+        for item in notebooks_or_error if isinstance(notebooks_or_error, list) else []:
+            item["ssh"] = reached_by.get((stack.label, str(item["name"])))
+    return results
+
+
+def forget_stacks(home: str) -> None:
+    """Write the names again for the stacks that are still configured, as they listed them last."""
+    _write(home, settings.load_settings(home), load_names(home))
+
+
+def _write(home: str, current: ClientSettings, names: dict[str, list[str]]) -> dict[tuple[str, str], str]:
     labels = [stack.label for stack in current.stacks]
     names = {label: names[label] for label in labels if label in names}
     save_names(home, names)
-    ssh_files.write_hosts_file(home, current.ssh_config, names, labels)
-    return results
+    return ssh_files.write_hosts_file(home, current.ssh_config, names, labels)
 
 
 def refresh_names_in_background(home: str) -> None:

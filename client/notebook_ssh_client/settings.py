@@ -54,8 +54,32 @@ def add_stack(home: str, stack: Stack, ssh_config: str) -> ClientSettings:
     stack = replace(stack, label=label)
     stacks = [stack if other is existing else other for other in stacks] if existing else [*stacks, stack]
     settings = ClientSettings(stacks, ssh_config)
-    files.write_text(_settings_path(home), json.dumps(asdict(settings), indent=2) + "\n")
+    _save(home, settings)
     return settings
+
+
+def remove_stack(home: str, label: str) -> ClientSettings:
+    """Remove the stack with this label from the settings and return the new settings. Raises CliError if unknown."""
+    current = load_settings(home)
+    removed = _find_stack(label, current.stacks)
+    new = replace(current, stacks=[stack for stack in current.stacks if stack is not removed])
+    _save(home, new)
+    return new
+
+
+def _find_stack(label: str, stacks: list[Stack]) -> Stack:
+    for stack in stacks:
+        if stack.label.lower() == label.lower():
+            return stack
+    labels = ", ".join(stack.label for stack in stacks)
+    raise CliError(
+        f"stack {label!r} is not configured (configured: {labels}); add it with: notebook-ssh setup --stack NAME",
+        EXIT_USAGE,
+    )
+
+
+def _save(home: str, settings: ClientSettings) -> None:
+    files.write_text(_settings_path(home), json.dumps(asdict(settings), indent=2) + "\n")
 
 
 def resolve_host(host: str, stacks: list[Stack]) -> tuple[str, list[Stack]]:
@@ -66,14 +90,7 @@ def resolve_host(host: str, stacks: list[Stack]) -> tuple[str, list[Stack]]:
     name, label = split_host(host)
     if not label:
         return name, stacks
-    matching = [stack for stack in stacks if stack.label.lower() == label.lower()]
-    if not matching:
-        labels = ", ".join(stack.label for stack in stacks)
-        raise CliError(
-            f"stack {label!r} is not configured (configured: {labels}); add it with: notebook-ssh setup --stack NAME",
-            EXIT_USAGE,
-        )
-    return name, matching
+    return name, [_find_stack(label, stacks)]
 
 
 def require_private_url(url: str) -> None:

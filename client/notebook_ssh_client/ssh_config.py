@@ -11,11 +11,9 @@ Which host names the client takes, as docs/connect.md describes it:
 
 from __future__ import annotations
 
-import binascii
 import codecs
-import hmac
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from notebook_ssh_client.errors import CliError
@@ -102,31 +100,55 @@ def join_command(argv: Sequence[str], *, for_shell: bool) -> str:
     return " ".join(f'"{word}"' if re.search(r"[^A-Za-z0-9._/:%=+-]", word) else word for word in escaped)
 
 
-def hosts_file(command: ClientCommand, names: Mapping[str, Sequence[str]], labels: Sequence[str]) -> str:
-    """Return the file that ssh includes: a `Host` entry for each notebook, then a `Match` for every `*.notebook`.
+def ssh_names(
+    names: Mapping[str, Sequence[str]], labels: Sequence[str], is_free: Callable[[str], bool]
+) -> dict[tuple[str, str], str]:
+    """Return what to type after `ssh` for each notebook, by stack label and name.
 
-    names: the notebooks by stack label, without those that refer to another host. labels: the stacks, in order; a
-    name that two of them have refers to the first one's notebook.
+    names: the notebooks by stack label. labels: the stacks, in order; a name that two of them have refers to the first
+    one's notebook. is_free: whether a short name is not the user's own.
     """
-    text = ["# Written by notebook-ssh and replaced when notebooks come and go; changes made here are lost.\n"]
+    result: dict[tuple[str, str], str] = {}
     taken: set[str] = set()
     for label in labels:
-        for name in sorted(names.get(label, [])):
-            if name.lower() not in taken:
+        for name in names.get(label, []):
+            if name.lower() in taken:
+                result[label, name] = f"{name}.{label}{HOST_SUFFIX}"
+            else:
                 taken.add(name.lower())
-                qualified = name.lower() if label == labels[0] else f"{name.lower()}.{label.lower()}"
-                text.append(_host_entry(command, name, qualified))
+                result[label, name] = name if is_free(name) else f"{name}{HOST_SUFFIX}"
+    return result
+
+
+def hosts_file(command: ClientCommand, reached_by: Mapping[tuple[str, str], str], labels: Sequence[str]) -> str:
+    """Return the file that ssh includes: a `Host` entry for each short name, then a `Match` for every `*.notebook`.
+
+    reached_by: as `ssh_names` returns it. labels: the stacks, in order.
+    """
+    text = ["# Written by notebook-ssh and replaced when notebooks come and go; changes made here are lost.\n"]
+    for number, label in enumerate(labels):
+        suffix = f".{label.lower()}{HOST_SUFFIX}" if number else HOST_SUFFIX
+        short = sorted(name for (owner, name), typed in reached_by.items() if owner == label and typed == name)
+        text += [_host_entry(command, name, f"{name.lower()}{suffix}") for name in short]
+        # `Host` distinguishes capitals, `Match host` does not.
+        text += [f'Match host "{names}"\n    HostName %h{suffix}\n' for names in _lists_of(short)]
     # No name with a quote: older versions of ssh pass any character on to the shell.
     options = "".join(f"    {line}\n" for line in _match_options(command))
     text.append(f'Match host "*{HOST_SUFFIX},!*\'*"\n{options}')
     return "\n".join(text)
 
 
-def _host_entry(command: ClientCommand, name: str, qualified: str) -> str:
+def _host_entry(command: ClientCommand, name: str, host_name: str) -> str:
     # These options are also below `Match`, and repeated here for programs that read only `Host` entries.
     spellings = " ".join(dict.fromkeys((name, name.lower())))
-    lines = [f"HostName {qualified}{HOST_SUFFIX}", "User ec2-user", f"ProxyCommand {proxy_command(command)}"]
+    lines = [f"HostName {host_name}", "User ec2-user", f"ProxyCommand {proxy_command(command)}"]
     return f"Host {spellings}\n" + "".join(f"    {line}\n" for line in lines)
+
+
+def _lists_of(names: Sequence[str]) -> Iterator[str]:
+    """Yield pattern lists of at most 16 names: before OpenSSH 7.8, a line had at most 1,024 characters."""
+    for start in range(0, len(names), 16):
+        yield ",".join(name.lower() for name in names[start : start + 16])
 
 
 def _match_options(command: ClientCommand) -> list[str]:
@@ -155,70 +177,3 @@ def proxy_command(command: ClientCommand) -> str:
     """Return the ProxyCommand. Without KnownHostsCommand, addresses expire before a notebook can have new host keys."""
     max_age = [] if command.has_known_hosts_command else ["--max-age", "60"]
     return f"{join_command(command.argv('proxy', *max_age), for_shell=True)} '%h' %p"
-
-
-def is_configured_by_user(name: str, host_lines: Iterable[Sequence[str]]) -> bool:
-    """Return whether one of the user's `Host` lines (the patterns of each) names `name`.
-
-    A pattern that consists of wildcards only does not count.
-    """
-    return any(
-        any(_matches_pattern(name, pattern) for pattern in patterns if pattern.strip("*?"))
-        and not any(_matches_pattern(name, pattern[1:]) for pattern in patterns if pattern[0] == "!")
-        for patterns in host_lines
-    )
-
-
-def host_patterns(text: str) -> list[list[str]]:
-    """Return the patterns of each `Host` line in `text`."""
-    return [arguments for keyword, arguments in _directives(text) if keyword == "host" and arguments]
-
-
-def include_paths(text: str) -> list[str]:
-    """Return the paths that `text` includes, as written."""
-    return [path for keyword, arguments in _directives(text) if keyword == "include" for path in arguments]
-
-
-def etc_hosts_names(text: str) -> set[str]:
-    """Return the names in a hosts(5) file, in lower case."""
-    lines = (line.partition("#")[0].split() for line in text.splitlines())
-    return {name.lower() for fields in lines for name in fields[1:]}
-
-
-class KnownHosts:
-    """The hosts in a known_hosts file (sshd(8)), plain or hashed (HashKnownHosts)."""
-
-    def __init__(self, text: str) -> None:
-        self.plain: set[str] = set()
-        self.hashed: list[tuple[bytes, bytes]] = []  # salt and digest
-        for line in text.splitlines():
-            hostnames = next((field for field in line.split() if not field.startswith("@")), "#")
-            if hostnames.startswith("|1|"):
-                try:
-                    salt, digest = (binascii.a2b_base64(part) for part in hostnames[3:].split("|"))
-                except ValueError:
-                    continue
-                self.hashed.append((salt, digest))
-            elif not hostnames.startswith("#"):
-                self.plain |= {re.sub(r"^\[(.*)\]:\d+$", r"\1", name).lower() for name in hostnames.split(",")}
-
-    def __contains__(self, name: str) -> bool:
-        name = name.lower()
-        return name in self.plain or any(
-            hmac.digest(salt, name.encode(), "sha1") == digest for salt, digest in self.hashed
-        )
-
-
-def _directives(text: str) -> Iterable[tuple[str, list[str]]]:
-    """Yield the keyword (in lower case) and the arguments of each line."""
-    for line in text.splitlines():
-        keyword, _, rest = re.sub(r"^\s*(\w+)\s*=\s*", r"\1 ", line).strip().partition(" ")
-        if keyword and not keyword.startswith("#"):
-            arguments = re.findall(r'"([^"]*)"|([^\s"]+)', rest)
-            yield keyword.lower(), [quoted or unquoted for quoted, unquoted in arguments]
-
-
-def _matches_pattern(name: str, pattern: str) -> bool:
-    """Match as ssh_config(5), PATTERNS: `*` is any number of characters, `?` exactly one; case-insensitive."""
-    regex = re.escape(pattern.lower()).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.fullmatch(regex, name.lower()) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 import shutil
@@ -12,11 +13,23 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from notebook_ssh_client import address_cache, files, settings, ssh_config
+from notebook_ssh_client import address_cache, files, settings, ssh_config, ssh_names
 from notebook_ssh_client.errors import CliError
 from notebook_ssh_client.ssh_config import ClientCommand
+from notebook_ssh_client.ssh_names import KnownHosts, NameRule, UserNames
 
 BACKUP_SUFFIX = ".before-notebook-ssh"
+
+# The client's files, in its directory.
+OWN_FILES = (
+    "settings.json",
+    "names.json",
+    "ssh_versions.json",
+    "hosts",
+    "known_hosts",
+    "known_hosts.lock",
+    "log",
+)
 
 # The OpenSSH version that introduced KnownHostsCommand (its release notes, 3 March 2021).
 KNOWN_HOSTS_COMMAND_SINCE = (8, 5)
@@ -42,52 +55,161 @@ def current_config_path(home: str) -> str:
 
 
 def install(home: str, config: str) -> bool:
-    """Insert the client's section into `config`; return whether this changed it. The first change makes a backup."""
-    oldest = min(ssh_versions(), default=(0, 0))
+    """Insert the client's section into `config`; return whether this changed it. The first change makes a backup.
+
+    A configuration that includes the hosts file by itself is left as it is: it may be one that a program writes.
+    """
+    oldest = min(ssh_versions(home), default=(0, 0))
     if oldest < INCLUDE_SINCE:
         found = f"OpenSSH {oldest[0]}.{oldest[1]} is too old" if oldest != (0, 0) else "OpenSSH was not found on PATH"
         raise CliError(f"{found}; install OpenSSH 7.3 or newer (on Windows: Settings, Optional features)")
-    return _edit_config(config, lambda text: ssh_config.insert_section(text, client_command(home).hosts_path))
+    if _includes_hosts_file(config, home):
+        return False
+    return _edit_config(config, _inserter(home))
 
 
-def uninstall(home: str, config: str) -> bool:
-    """Remove the client's section and its files; return whether there were any."""
+def plan_install(home: str, config: str) -> tuple[str, str]:
+    """Return the text of `config` before and after `install`. Nothing is changed. Raises CliError."""
+    real = os.path.realpath(config)
+    before = _read_bytes(real) if os.path.lexists(real) else b""
+    after = before if _includes_hosts_file(config, home) else _inserter(home)(before)
+    return before.decode("utf-8", "replace"), after.decode("utf-8", "replace")
+
+
+def _inserter(home: str) -> Callable[[bytes], bytes]:
+    hosts_path = client_command(home).hosts_path
+    return lambda text: ssh_config.insert_section(text, hosts_path)
+
+
+def uninstall(home: str, config: str) -> tuple[bool, str | None]:
+    """Remove the client's section and its files.
+
+    Returns whether there were any, and the path of the backup if it is kept: it differs from `config`.
+    """
     changed = _edit_config(config, ssh_config.remove_section)
     existed = os.path.isdir(home)
     if existed:
-        for name in ("settings.json", "names.json", "hosts", "known_hosts", "known_hosts.lock"):
+        for name in OWN_FILES:
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(home, name))
         address_cache.clear(home)
         with suppress(OSError):  # it has other files in it
             os.rmdir(home)
-    return changed or existed
+    backup = config + BACKUP_SUFFIX
+    if not os.path.exists(backup):
+        return changed or existed, None
+    if _read_bytes(backup) != (_read_bytes(config) if os.path.exists(config) else b""):
+        return changed or existed, backup
+    os.unlink(backup)
+    return True, None
 
 
-def write_hosts_file(home: str, config: str, names: Mapping[str, Sequence[str]], labels: Sequence[str]) -> None:
-    """Write the hosts file for these notebooks, without those whose name already refers to another host.
+def _includes_hosts_file(config: str, home: str) -> bool:
+    """Return whether `config` includes the client's hosts file for every host, apart from the client's section."""
+    hosts = os.path.realpath(os.path.join(home, "hosts"))
 
-    A user who names a notebook must not be able to take over `localhost` or the name of a server of other users.
+    def includes(path: str, depth: int) -> bool:
+        text = ssh_config.remove_section(_read_or_empty(path).encode()).decode()
+        for include in ssh_names.unconditional_includes(text) if depth <= MAX_INCLUDE_DEPTH else []:
+            for match in _expand_include(include, files.ssh_dir()) or []:
+                if os.path.realpath(match) == hosts or includes(match, depth + 1):
+                    return True
+        return False
+
+    return includes(config, 0)
+
+
+def write_hosts_file(
+    home: str, config: str, names: Mapping[str, Sequence[str]], labels: Sequence[str]
+) -> dict[tuple[str, str], str]:
+    """Write the hosts file for these notebooks; return what to type after `ssh` for each, by stack label and name.
+
+    A name that already refers to another host gets no entry: a user who names a notebook must not be able to take over
+    `localhost` or the name of a server of other users. names: by stack label; labels: the stacks, in order.
     """
-    host_lines, local_names = user_host_lines(config, home), _local_host_names()
-    known = ssh_config.KnownHosts(_read_or_empty(os.path.join(files.ssh_dir(), "known_hosts")))
-
-    def is_free(name: str) -> bool:
-        is_configured = ssh_config.is_configured_by_user(name, host_lines)
-        return not is_configured and name.lower() not in local_names and name not in known
-
-    free = {label: [name for name in listed if is_free(name)] for label, listed in names.items()}
-    text = ssh_config.hosts_file(client_command(home), free, labels)
+    user_names = read_user_names(config, home)
+    reached_by = ssh_config.ssh_names(names, labels, lambda name: not user_names.claims(name))
+    text = ssh_config.hosts_file(client_command(home), reached_by, labels)
     path = os.path.join(home, "hosts")
     if files.read_text(path) != text:
         files.write_text(path, text)
+    return reached_by
+
+
+def read_user_names(config: str, home: str) -> UserNames:
+    """Read what this machine already calls by a name: ssh's configuration, its known hosts, and hosts(5).
+
+    No process is started, and no name is looked up in the network.
+    """
+    rules: list[NameRule] = []
+    visited = {os.path.realpath(os.path.join(home, "hosts"))}
+    # A list, so that the first file that cannot be read does not hide the rules of the others.
+    readable = [
+        _read_rules(path, directory, rules, visited, depth=0)
+        for path, directory in (
+            (config, files.ssh_dir()),
+            (system_config_path(), os.path.dirname(system_config_path())),
+        )
+    ]
+    known = "\n".join(_read_or_empty(path) for path in known_hosts_paths())
+    return UserNames(rules, _local_host_names(), KnownHosts(known), is_undecided=not all(readable))
+
+
+def _read_rules(path: str, directory: str, rules: list[NameRule], visited: set[str], depth: int) -> bool:
+    """Add the rules of a file and its includes to `rules`; return whether all could be read. It may be missing.
+
+    directory: where its relative includes are.
+    """
+    real = os.path.realpath(path)
+    if real in visited:
+        return True
+    visited.add(real)
+    try:
+        with open(real, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    rules += ssh_names.name_rules(text)
+    is_complete = True
+    for include in ssh_names.includes(text):
+        paths = _expand_include(include, directory) if depth < MAX_INCLUDE_DEPTH else None
+        if paths is None:
+            is_complete = False
+        for match in paths or []:
+            is_complete = _read_rules(match, directory, rules, visited, depth + 1) and is_complete
+    return is_complete
+
+
+def _expand_include(include: str, directory: str) -> list[str] | None:
+    """Return the files that an `Include` refers to, or None if that depends on what only ssh knows (ssh_config(5))."""
+    expanded = re.sub(r"\$\{(\w+)\}", lambda match: os.environ.get(match[1], match[0]), include)
+    expanded = expanded.replace("%%", "\0").replace("%d", os.path.dirname(files.ssh_dir()))
+    if "%" in expanded or "${" in expanded:
+        return None
+    path = os.path.expanduser(expanded.replace("\0", "%"))
+    return sorted(glob.glob(os.path.join(directory, path)))
+
+
+def system_config_path() -> str:
+    """Return the path of the configuration for all users of this machine (ssh_config(5), FILES)."""
+    if os.name == "nt":
+        return os.path.join(os.environ.get("PROGRAMDATA", r"C:\ProgramData"), "ssh", "ssh_config")
+    return "/etc/ssh/ssh_config"
+
+
+def known_hosts_paths() -> list[str]:
+    """Return the files that ssh takes known hosts from (ssh_config(5), UserKnownHostsFile and GlobalKnownHostsFile)."""
+    directories = [(files.ssh_dir(), ""), (os.path.dirname(system_config_path()), "ssh_")]
+    return [os.path.join(path, f"{prefix}known_hosts{end}") for path, prefix in directories for end in ("", "2")]
 
 
 def _local_host_names() -> set[str]:
     """Return the names of this machine and of the hosts in its hosts(5) file, in lower case."""
     hostname = socket.gethostname().lower()
     windows = os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), r"System32\drivers\etc\hosts")
-    listed = ssh_config.etc_hosts_names(_read_or_empty(windows if os.name == "nt" else "/etc/hosts"))
+    listed = ssh_names.etc_hosts_names(_read_or_empty(windows if os.name == "nt" else "/etc/hosts"))
     return {"localhost", hostname, hostname.partition(".")[0], *listed}
 
 
@@ -100,27 +222,6 @@ def _read_or_empty(path: str) -> str:
         return ""
 
 
-def user_host_lines(config: str, home: str) -> list[list[str]]:
-    """Return the patterns of every `Host` line in `config` and its includes, without the client's hosts file."""
-    visited = {os.path.realpath(os.path.join(home, "hosts"))}
-
-    def read(path: str, depth: int) -> list[list[str]]:
-        real = os.path.realpath(path)
-        if real in visited or depth > MAX_INCLUDE_DEPTH or not os.path.isfile(real):
-            return []
-        visited.add(real)
-        with open(real, encoding="utf-8", errors="replace") as file:
-            text = file.read()
-        host_lines = ssh_config.host_patterns(text)
-        for include in ssh_config.include_paths(text):
-            absolute = os.path.join(files.ssh_dir(), os.path.expanduser(include))
-            for match in sorted(glob.glob(absolute)):
-                host_lines += read(match, depth + 1)
-        return host_lines
-
-    return read(config, 0)
-
-
 def client_command(home: str) -> ClientCommand:
     """Return how ssh on this machine runs this client with the directory `home`."""
     is_default = os.path.realpath(home) == os.path.realpath(files.default_home())
@@ -130,18 +231,40 @@ def client_command(home: str) -> ClientCommand:
         home=None if is_default else os.path.abspath(home),
         # Windows: OpenSSH's way of running such a command was not ported for similar options, and whether this one
         # works is UNCONFIRMED; the file alone is sufficient on every system.
-        has_known_hosts_command=os.name != "nt" and min(ssh_versions(), default=(0, 0)) >= KNOWN_HOSTS_COMMAND_SINCE,
+        has_known_hosts_command=os.name != "nt"
+        and min(ssh_versions(home), default=(0, 0)) >= KNOWN_HOSTS_COMMAND_SINCE,
         hosts_path=f"{directory}/hosts",
         known_hosts_path=f"{directory}/known_hosts",
     )
 
 
-def ssh_versions() -> list[tuple[int, int]]:
-    """Return the version of every `ssh` on PATH: they all read the same ssh_config."""
+def ssh_versions(home: str) -> list[tuple[int, int]]:
+    """Return the version of every `ssh` on PATH: they all read the same ssh_config.
+
+    Cached in `home` for as long as the file of the program is the same, so that a refresh starts no process.
+    """
     name = "ssh.exe" if os.name == "nt" else "ssh"
     directories = os.environ.get("PATH", os.defpath).split(os.pathsep)
     paths = {os.path.realpath(os.path.join(directory, name)) for directory in directories if directory}
-    return [version for path in sorted(paths) if os.path.isfile(path) and (version := _read_version(path))]
+    cache_path = os.path.join(home, "ssh_versions.json")
+    cached, current = _load_versions(cache_path), {}
+    for path in sorted(paths):
+        if os.path.isfile(path):
+            status = os.stat(path)
+            identity = f"{path} {status.st_size} {status.st_mtime_ns}"
+            current[identity] = cached[identity] if identity in cached else _read_version(path)
+    if current != cached and os.path.isdir(home):
+        files.write_text(cache_path, json.dumps(current))
+    return [(version[0], version[1]) for version in current.values() if version]
+
+
+def _load_versions(path: str) -> dict[str, Sequence[int] | None]:
+    """Return the cached versions by program. A damaged file counts as empty: it is recreated."""
+    try:
+        cached = json.loads(files.read_text(path) or "{}")
+        return {str(key): [int(part) for part in value][:2] if value else None for key, value in cached.items()}
+    except (ValueError, AttributeError, TypeError):
+        return {}
 
 
 def parse_version(text: str) -> tuple[int, int] | None:

@@ -70,8 +70,8 @@ def test_symbolic_link_permissions_and_first_backup_are_kept(laptop: Any, api: A
     assert stat.S_IMODE(dotfiles.stat().st_mode) == 0o640
     backup = Path(f"{laptop.config}{ssh_files.BACKUP_SUFFIX}")
     assert backup.read_bytes() == before
+    laptop.config.write_bytes(laptop.config.read_bytes() + b"Host new\n")
     laptop.run_client("setup", "--remove")
-    laptop.config.write_bytes(b"Host new\n")
     laptop.setup(api)
     assert backup.read_bytes() == before
 
@@ -155,12 +155,6 @@ def test_error_of_a_stack_keeps_its_names(laptop: Any, api: Any, other_api: Any)
     assert result.returncode == 3
     assert "here" in result.stdout
     assert "Host there\n" in (laptop.home / "hosts").read_text()
-
-
-def test_notebook_with_ssh_off_has_no_host_entry(laptop: Any, api: Any) -> None:
-    api.notebooks["demo"] = notebook_json("demo", "off", mode="off")
-    laptop.setup(api)
-    assert "Host demo" not in (laptop.home / "hosts").read_text()
 
 
 def test_unreadable_ssh_config_is_reported(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, strategies as st
 
-from notebook_ssh_client import ssh_config
+from notebook_ssh_client import ssh_config, ssh_names
 from notebook_ssh_client.errors import CliError
 from notebook_ssh_client.ssh_config import ClientCommand
 
@@ -27,6 +27,11 @@ TEXTS = st.one_of(
     st.builds(bytes.join, st.sampled_from([b"\n", b"\r\n", b"\r"]), LINES),
     st.builds(lambda text: codecs.BOM_UTF8 + text, st.binary()),
 ).filter(lambda text: b"notebook-ssh" not in text)
+
+
+def hosts_file(command: ClientCommand, names: dict[str, list[str]], labels: list[str]) -> str:
+    """Return the hosts file for notebooks whose short names are all free."""
+    return ssh_config.hosts_file(command, ssh_config.ssh_names(names, labels, lambda _: True), labels)
 
 
 @given(TEXTS)
@@ -66,7 +71,7 @@ def test_damaged_markers_are_reported(missing: int) -> None:
 
 
 def test_every_notebook_has_a_host_entry_above_match() -> None:
-    text = ssh_config.hosts_file(COMMAND, {"team": ["Demo", "abc"]}, ["team"])
+    text = hosts_file(COMMAND, {"team": ["Demo", "abc"]}, ["team"])
     assert "Host Demo demo\n    HostName demo.notebook\n" in text
     assert "Host abc\n    HostName abc.notebook\n" in text
     assert text.index("Host abc") < text.index("Match host")
@@ -74,7 +79,7 @@ def test_every_notebook_has_a_host_entry_above_match() -> None:
 
 
 def test_same_name_in_two_stacks_refers_to_the_first() -> None:
-    text = ssh_config.hosts_file(COMMAND, {"one": ["demo"], "two": ["demo", "other"]}, ["one", "two"])
+    text = hosts_file(COMMAND, {"one": ["demo"], "two": ["demo", "other"]}, ["one", "two"])
     assert text.count("Host demo\n") == 1
     assert "HostName demo.notebook\n" in text
     assert "HostName other.two.notebook\n" in text
@@ -82,8 +87,8 @@ def test_same_name_in_two_stacks_refers_to_the_first() -> None:
 
 def test_older_openssh_gets_no_unsupported_option() -> None:
     older = ClientCommand(COMMAND.python, None, False, COMMAND.hosts_path, COMMAND.known_hosts_path)
-    assert "KnownHostsCommand" in ssh_config.hosts_file(COMMAND, {}, ["team"])
-    assert "KnownHostsCommand" not in ssh_config.hosts_file(older, {}, ["team"])
+    assert "KnownHostsCommand" in hosts_file(COMMAND, {}, ["team"])
+    assert "KnownHostsCommand" not in hosts_file(older, {}, ["team"])
     assert "proxy --max-age 60 " in ssh_config.proxy_command(older)
 
 
@@ -94,7 +99,7 @@ def test_older_openssh_gets_no_unsupported_option() -> None:
 )
 def test_options_apply_to_notebooks_only(tmp_path: Path, host: str, is_notebook: bool) -> None:
     hosts = tmp_path / "hosts"
-    hosts.write_text(ssh_config.hosts_file(COMMAND, {"team": ["demo"]}, ["team"]))
+    hosts.write_text(hosts_file(COMMAND, {"team": ["demo"]}, ["team"]))
     config = tmp_path / "config"
     config.write_bytes(ssh_config.insert_section(b"Port 2222\nHost *\n  ConnectTimeout 7\n", str(hosts)))
     options = evaluate(config, host)
@@ -107,7 +112,7 @@ def test_options_apply_to_notebooks_only(tmp_path: Path, host: str, is_notebook:
 @pytest.mark.parametrize("host", ["demo", "new.notebook"])
 def test_options_of_the_user_for_all_hosts_do_not_override(tmp_path: Path, host: str) -> None:
     hosts = tmp_path / "hosts"
-    hosts.write_text(ssh_config.hosts_file(COMMAND, {"team": ["demo"]}, ["team"]))
+    hosts.write_text(hosts_file(COMMAND, {"team": ["demo"]}, ["team"]))
     user_config = (
         b"Host *\n  HostName %h.corp\n  ProxyJump jump\n  StrictHostKeyChecking no\n  User me\n  ForwardAgent yes\n"
     )
@@ -122,7 +127,7 @@ def test_options_of_the_user_for_all_hosts_do_not_override(tmp_path: Path, host:
 
 def test_name_with_a_quote_is_not_matched() -> None:
     # OpenSSH 9.6 and newer rejects such names itself; older versions pass them to the shell.
-    text = ssh_config.hosts_file(COMMAND, {"team": ["demo"]}, ["team"])
+    text = hosts_file(COMMAND, {"team": ["demo"]}, ["team"])
     assert 'Match host "*.notebook,!*\'*"\n' in text
     assert all(" '%h' %p" in line for line in text.splitlines() if "ProxyCommand" in line)
 
@@ -131,7 +136,7 @@ def test_name_with_a_quote_is_not_matched() -> None:
 @pytest.mark.parametrize("host", ["demo", "demo.notebook"])
 def test_options_of_the_user_for_notebooks_apply(tmp_path: Path, host: str) -> None:
     hosts = tmp_path / "hosts"
-    hosts.write_text(ssh_config.hosts_file(COMMAND, {"team": ["demo"]}, ["team"]))
+    hosts.write_text(hosts_file(COMMAND, {"team": ["demo"]}, ["team"]))
     config = tmp_path / "config"
     config.write_bytes(
         ssh_config.insert_section(b"Host other\n  Port 1\nMatch host demo.notebook\n  ForwardAgent yes\n", str(hosts))
@@ -143,34 +148,15 @@ def test_options_of_the_user_for_notebooks_apply(tmp_path: Path, host: str) -> N
 @pytest.mark.posix
 def test_hosts_file_with_ten_thousand_notebooks(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
-    hosts.write_text(ssh_config.hosts_file(COMMAND, {"team": [f"notebook-{n}" for n in range(10_000)]}, ["team"]))
+    hosts.write_text(hosts_file(COMMAND, {"team": [f"notebook-{n}" for n in range(10_000)]}, ["team"]))
     config = tmp_path / "config"
     config.write_bytes(ssh_config.insert_section(b"", str(hosts)))
     assert evaluate(config, "notebook-9999")["hostname"] == "notebook-9999.notebook"
 
 
-@pytest.mark.parametrize(
-    ("user_config", "name", "is_configured"),
-    [
-        ("Host demo", "demo", True),
-        ("Host other Demo", "demo", True),
-        ('host="demo"', "demo", True),
-        ("  HOST demo-?", "demo-1", True),
-        ("Host *\n Host ??", "demo", False),
-        ("Host * !demo", "demo", False),
-        ("Host de* !demo", "demo", False),
-        ("Host de* !demo", "debt", True),
-        ("HostName demo", "demo", False),
-        ("# Host demo", "demo", False),
-    ],
-)
-def test_is_configured_by_user(user_config: str, name: str, is_configured: bool) -> None:
-    assert ssh_config.is_configured_by_user(name, ssh_config.host_patterns(user_config)) is is_configured
-
-
 def test_etc_hosts_is_parsed() -> None:
     text = "127.0.0.1 localhost Box # not this\n\n# 10.0.0.1 nor-this\n10.0.0.2\tgit git.example.com\n"
-    assert ssh_config.etc_hosts_names(text) == {"localhost", "box", "git", "git.example.com"}
+    assert ssh_names.etc_hosts_names(text) == {"localhost", "box", "git", "git.example.com"}
 
 
 @pytest.mark.posix
@@ -181,7 +167,7 @@ def test_known_hosts_is_parsed_plain_and_hashed(tmp_path: Path, hashed: bool) ->
     file.write_text(f"# a comment\nGit,10.0.0.1 {key}\n[build]:2222 {key}\n@revoked old {key}\n\n|1|torn {key}\n")
     if hashed:
         subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(file)], check=True, capture_output=True)
-    known_hosts = ssh_config.KnownHosts(file.read_text())
+    known_hosts = ssh_names.KnownHosts(file.read_text())
     assert bool(known_hosts.hashed) is hashed
     assert "git" in known_hosts
     assert "GIT" in known_hosts
