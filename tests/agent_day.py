@@ -478,7 +478,7 @@ class SimulatedDay:
         content = reply(
             self.record, now, sync_seconds=SYNC, bastion=Bastion("bastion.example.com", "jump", "sg-1", "vpc-1"),
             token=self.token, held_version=parsed.token_version, keys=[("ana", [self.key])],
-            worker=WORKER if parsed.wants_worker else None,
+            worker=WORKER if parsed.worker else None,
         )  # fmt: skip
         self.set_known((self.tags, self.token.version))
         return 0.1, result | {"status": 200, "text": json.dumps(content)}

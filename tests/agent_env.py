@@ -163,7 +163,7 @@ def make_reply(mode: str = "ngrok", **changes: Any) -> dict[str, Any]:
 def build_reply(report: dict[str, Any], reply: dict[str, Any], now: float, worker: str) -> dict[str, Any]:
     """Return `reply` to `report`, with the program `worker` if it is requested, and the token only if it is another one."""
     complete = reply | {"server_time": int(now)}
-    if report.get("wants_worker") and complete["mode"] != "off":
+    if report.get("worker") and complete["mode"] != "off":
         complete["worker"] = worker
     if "ngrok" in complete and complete["ngrok"]["token_version"] == report.get("token_version"):
         complete["ngrok"] = {name: value for name, value in complete["ngrok"].items() if name != "token"}

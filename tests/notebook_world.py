@@ -59,6 +59,7 @@ class World:
     bastion: int = 0
     remaining: int = 100_000
     deaf: bool = False
+    upgrade_after: int = 86_400
     table: Table = field(default_factory=lambda: Table("records"))
     before_call: Callable[[str, dict[str, Any]], None] = lambda operation, given: None
 
@@ -211,7 +212,7 @@ class World:
                 yield line.arn, tags
 
     def policy(self) -> BlockPolicy:
-        return BlockPolicy("ssh", FALLBACK, self.block)
+        return BlockPolicy("ssh", FALLBACK, self.block, self.upgrade_after)
 
     # ---- how it is held together
 

@@ -64,7 +64,7 @@ class TestAFlippedByte:
         stack.reply = make_reply("bastion")
         notebook.start()
         notebook.wait_connected()
-        assert stack.reports[0]["wants_worker"] is True
+        assert stack.reports[0]["worker"] == PIN
         wait_until(lambda: copy.read_text() == WORKER, "the copy is replaced", notebook)
 
     def test_in_the_copy_on_the_volume_is_not_run_without_the_stack(self, notebook: NotebookHost, stack: Stack) -> None:

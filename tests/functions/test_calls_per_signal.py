@@ -439,5 +439,5 @@ def test_keys_that_were_left_out_are_asked_for_again(monkeypatch: pytest.MonkeyP
 
 def test_what_stays_left_out_is_no_absence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "_client", lambda name: Forgetful(0))
-    with pytest.raises(RetryableError, match="1 of 1 keys were not read"):
+    with pytest.raises(RetryableError, match="2 of 2 keys were not read"):
         RecordCache(Table("records"), 0).prefetch([], [])

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from notebook_world import World, a_world
 
-from notebook_ssh.adapters import backups, codec
+from notebook_ssh.adapters import backups, codec, deployments
 from notebook_ssh.adapters.attributes import from_attribute, item_of, to_attribute
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.codec import UnreadableRecordError
 from notebook_ssh.adapters.lease import LeaseHeldError, Leases
 from notebook_ssh.adapters.record_cache import RecordCache
+from notebook_ssh.adapters.workers import read_worker, save_worker
 from notebook_ssh.adapters.write_slots import MIN_INTERVAL_MS, SlotUnavailableError, WriteSlots
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.record import (
@@ -35,12 +36,14 @@ from notebook_ssh.model.record import (
     RestartStep,
 )
 from notebook_ssh.model.spec import Mode, NotebookSpec
-from notebook_ssh.planning.observation import LifecycleConfig, LifecycleConfigRecord
+from notebook_ssh.planning.observation import Deployment, LifecycleConfig, LifecycleConfigRecord
 
 ITEMS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent.parent / "golden" / "items.json").read_text())
 MOMENT = 1_780_000_000
 FULL, SPARSE = "record, all attributes", "record, as sparse as it is written"
 CONFIG, SPARSE_CONFIG = "lifecycle configuration, all attributes", "lifecycle configuration, sparse"
+REPLACED = "lifecycle configuration, whose block took another one's place"
+WORKER = "print('größer')\n"
 
 RECORDS = {
     FULL: Record(
@@ -121,6 +124,14 @@ CONFIG_RECORDS = {
         problem=Problem("script-too-large", "The script has no room for the block."),
     ),
     SPARSE_CONFIG: LifecycleConfigRecord("data-science"),
+    REPLACED: LifecycleConfigRecord(
+        name="data-science",
+        modified=MOMENT * 1000 + 123,
+        block="1.0.0:0123456789ab",
+        tried="1.1.0:ba9876543210",
+        block_since=MOMENT,
+        replaced_at=MOMENT + 100,
+    ),
 }
 FROM_A_NEWER_VERSION = {"mood": {"M": {"today": {"S": "sunny"}}}}
 
@@ -211,15 +222,20 @@ def test_an_unknown_attribute_of_a_configurations_record_survives_a_save(world: 
 
 
 def test_unknown_attributes_of_the_others_survive_as_well(world: World) -> None:
-    for name in ("write slots", "lease", "bastion sync", "backup"):
+    others = ("write slots", "lease", "bastion sync", "backup", "deployment", "worker")
+    for name in others:
         store(name, **FROM_A_NEWER_VERSION)
     slots = WriteSlots(world.table, lambda: 60_000, lambda: MOMENT * 1000, lambda seconds: None, is_teardown=True)
     slots.reserve()
+    slots.reserve_upgrade()
+    before = deployments.read(world.table)
+    assert deployments.save(world.table, replace(before, block="1.2.0:0"), before)
+    save_worker(world.table, WORKER, "1.2.0")
     slots.cancel_teardown()
     world.table.save_bastion_sync(MOMENT + 1)
     backups.set_backup_expiry(world.table, "data-science", None)
     with Leases(world.table, lambda: 60_000, lambda: MOMENT * 1000 + 60_000).lease("configuration/data-science"):
-        for name in ("write slots", "lease", "bastion sync", "backup"):
+        for name in others:
             assert stored(name)["mood"] == FROM_A_NEWER_VERSION["mood"]
 
 
@@ -300,6 +316,17 @@ def test_write_slots_leases_and_the_bastion_sync_are_read_as_they_were_meant(wor
     with pytest.raises(LeaseHeldError), leases.lease("configuration/data-science"):
         raise AssertionError("held twice")
     assert world.table.last_bastion_sync() == MOMENT
+
+
+def test_the_deployment_and_a_worker_are_read_as_they_were_meant(world: World) -> None:
+    for name in ("deployment", "worker"):
+        store(name)
+    sha256 = ITEMS["worker"]["sk"]["S"]
+    assert deployments.read(world.table) == Deployment(
+        "1.1.0:ba9876543210", MOMENT + 200, ("0123456789abcdef", sha256[:16]), (MOMENT + 300) * 1000
+    )
+    assert RecordCache(world.table, 0).deployment() == deployments.read(world.table)
+    assert read_worker(world.table, sha256) == WORKER
 
 
 def test_a_backup_is_written_as_it_was(world: World) -> None:

@@ -31,7 +31,7 @@ def test_the_next_report_is_told_to_close_and_why(api: World) -> None:
     api.token("2abc_SECRET")
     api.central_key("mario", HOST_KEY)
     api.knows(a_record(spec=MARIO, report=a_report()))
-    told = api.report({"sequence": 6, "wants_worker": True}).json
+    told = api.report({"sequence": 6, "worker": "0" * 64}).json
     assert (told["mode"], told["authorized_keys"], told["sync_after"]) == ("off", [], 300)
     assert not {"ngrok", "bastion", "worker"} & told.keys()
     assert told["problem"]["code"] == "paused"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,10 +17,12 @@ from builders import HOST_KEY, NOW, RSA_KEY, a_body, a_record, a_report
 
 from notebook_ssh.adapters import secrets
 from notebook_ssh.adapters.clients import client
-from notebook_ssh.controllers.agent_layer import worker_program
+from notebook_ssh.adapters.workers import save_worker
+from notebook_ssh.controllers.agent_layer import worker_program, worker_sha256
 from notebook_ssh.model.record import BastionRoute, Phase, Record
 from notebook_ssh.model.spec import Mode, NotebookSpec
 
+LAYER = Path(__file__).resolve().parents[2] / "layers" / "notebook_agent"
 MARIO = NotebookSpec(mode=Mode.NGROK, users=("mario",))
 
 
@@ -249,11 +252,44 @@ def test_the_worker_is_sent_to_whoever_asks_and_is_wished_something(world: World
     (tmp_path / "loader.py").write_text("import sys\nSOURCES: dict[str, str] = {}\n", "utf-8")
     world.patch.setenv("NOTEBOOK_AGENT", str(tmp_path))
     world.knows(a_record())
+    needed = worker_sha256(tmp_path)
     assert "worker" not in world.report().json
-    assert world.report({"sequence": 6, "wants_worker": True}).json["worker"] == worker_program(tmp_path)
+    assert world.report({"sequence": 6, "worker": needed}).json["worker"] == worker_program(tmp_path)
     assert "print('größer')" in worker_program(tmp_path)
+    assert "worker" not in world.report({"sequence": 7, "worker": ""}).json
     world.knows(a_record(spec=NotebookSpec(), observed_at=NOW))
-    assert "worker" not in world.report({"sequence": 7, "wants_worker": True}).json
+    assert "worker" not in world.report({"sequence": 8, "worker": needed}).json
+
+
+def test_the_agent_of_an_earlier_block_gets_the_worker_that_its_block_vouches_for(world: World) -> None:
+    world.patch.setenv("NOTEBOOK_AGENT", str(LAYER))
+    world.knows(a_record())
+    earlier = "print('größer, and earlier')\n"
+    save_worker(world.table, earlier, "0.9.0")
+    needed = hashlib.sha256(earlier.encode()).hexdigest()
+    world.since()
+    assert world.report({"sequence": 6, "worker": needed}).json["worker"] == earlier
+    assert world.since()["GetItem"] == 1
+    assert world.report({"sequence": 7, "worker": worker_sha256(LAYER)}).json["worker"] == worker_program(LAYER)
+    assert world.since()["GetItem"] == 0, "the program of this version is in the layer"
+
+
+@pytest.mark.parametrize("program", [None, "", "no base64", "bm8gemxpYg==", "eJwDAAAAAAE="])
+def test_without_that_worker_the_agent_gets_none_and_keeps_what_it_has(world: World, program: str | None) -> None:
+    """None is in the table, or an item that is not it."""
+    world.patch.setenv("NOTEBOOK_AGENT", str(LAYER))
+    world.knows(a_record())
+    if program is not None:
+        world.table.put("worker", "a" * 64, {"program": program, "version": "0.9.0"})
+    said = world.report({"sequence": 6, "worker": "a" * 64})
+    assert (said.status, said.json["mode"], "worker" in said.json) == (200, "ngrok", False)
+
+
+@pytest.mark.parametrize("worker", [True, 7, ["a" * 64], "A" * 64, "a" * 63, "../" + "a" * 61, None])
+def test_what_is_no_sha256_requests_no_worker(world: World, worker: object) -> None:
+    world.knows(a_record())
+    said = world.report({"sequence": 6, "worker": worker})
+    assert (said.status, "worker" in said.json) == (200, False)
 
 
 # ---- at the same time

@@ -45,6 +45,7 @@ class Account:
         ]
         self.known = known
         self.calls: Counter[str] = Counter()
+        self.deployment: dict[str, Any] = {"block": {"S": TERMS.block_ref}, "since": {"N": "1"}}
         self.sent: list[dict[str, Any]] = []
 
     def __getattr__(self, operation: str) -> Any:
@@ -96,6 +97,11 @@ class Account:
             "ResourceTagMappingList": [{"ResourceARN": line.arn, "Tags": tags} for line in rows],
             "PaginationToken": more,
         }
+
+    def get_item(self, **given: Any) -> dict[str, Any]:
+        assert given["Key"] == {"pk": {"S": "coordination"}, "sk": {"S": "deployment"}}
+        self.calls["deployment"] += 1
+        return {"Item": self.deployment}
 
     def query(self, **given: Any) -> dict[str, Any]:
         partition = given["ExpressionAttributeValues"][":pk"]["S"]
@@ -166,6 +172,7 @@ def test_in_the_steady_state_requests_grow_with_pages_and_nothing_is_queued(
         "configurations": pages_of_configurations,
         "lifecycle_config": pages_of_configurations,
         "coordination": 1,
+        "deployment": 1,
     }
 
 

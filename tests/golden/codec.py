@@ -31,6 +31,7 @@ class Names:
     texts: new words of sentences by the old ones.
     changed: by `kind.key of the answer`, what else may differ there on purpose, and why: the answer `was` and is `now`, the
     numbers of the `cases`, or the classes of which a plan may have more or fewer actions (`extras`).
+    uncompared: fields that are new, or are gone, by `old class.field`, and why.
     """
 
     classes: Mapping[str, str]
@@ -40,6 +41,7 @@ class Names:
     replaced: Mapping[str, str]
     texts: Mapping[str, str]
     changed: Mapping[str, Mapping[str, Any]]
+    uncompared: Mapping[str, str]
 
     def class_of(self, old: str) -> Any:
         """The class that the stored name `old` means now. Raises AttributeError or ModuleNotFoundError."""
@@ -83,9 +85,7 @@ class Names:
 def names() -> Names:
     """The committed table."""
     told = tomllib.loads((HERE / "names.toml").read_text())
-    return Names(
-        told["classes"], told["fields"], told["keys"], told["merged"], told["replaced"], told["texts"], told["changed"]
-    )
+    return Names(**told)
 
 
 def old_class(cls: type) -> str:

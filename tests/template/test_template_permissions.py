@@ -63,6 +63,7 @@ REVIEWED = {
         "tag:GetResources",
     },
     "RecordAddress": {
+        "dynamodb:GetItem",
         "dynamodb:UpdateItem",
         "secretsmanager:GetSecretValue",
         "sqs:SendMessage",

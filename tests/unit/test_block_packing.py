@@ -18,7 +18,15 @@ import pytest
 from hypothesis import given, strategies as st
 
 from notebook_ssh.model import block_program
-from notebook_ssh.model.block_program import BUDGET, BlockSettings, minify, pack, render_block, render_body
+from notebook_ssh.model.block_program import (
+    BUDGET,
+    BlockSettings,
+    minify,
+    pack,
+    read_settings,
+    render_block,
+    render_body,
+)
 from notebook_ssh.model.managed_block import Block, Inserted, Original, insert_block
 
 LAYER = Path(__file__).resolve().parents[2] / "layers" / "notebook_agent"
@@ -201,6 +209,17 @@ def test_whatever_is_accepted_is_one_word_for_a_shell(value: str) -> None:
         return
     heard = subprocess.run(["sh", "-c", f"printf '%s\\n' {words}"], capture_output=True, check=True).stdout.decode()
     assert f"TAG_KEY={value}" in heard.split("\n")
+
+
+@pytest.mark.parametrize("chosen", [USUAL, EVERYTHING], ids=["usual settings", "all settings"])
+def test_the_settings_of_a_block_in_a_script_can_be_read(chosen: BlockSettings) -> None:
+    block = render_block(FRAME, BOOT, AGENT, chosen)
+    assert read_settings(block.text()) == block.settings == chosen.by_word()
+
+
+@pytest.mark.parametrize("body", [b"", b"true\n", b"' 'STACK=a\n' >>x\n", b"echo ' 'STACK=a' >>x\n", b"\xff' >>\n"])
+def test_a_body_without_settings_has_none(body: bytes) -> None:
+    assert read_settings(body) == {}
 
 
 # --- squeezing --------------------------------------------------------------------------------------------------

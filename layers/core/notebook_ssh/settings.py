@@ -21,6 +21,8 @@ class Settings:
     keys_path: SSM path of the central public keys, no slash at the end.
     alarm_topic: ARN of the SNS topic to which mails for the admin are published.
     dry_run: plan, record and log, but write nothing outside the table.
+    upgrade_after_hours: hours for which scripts keep a block that works once the stack has another; 0: none.
+    sweep_minutes: time between two sweeps.
     paused: every notebook closes, rules are revoked, lookups and wakes are refused, scripts stay as they are.
     allow_loopback: a notebook may report an address of this very machine. Set by the local run alone.
     install_sshd: the agent may install openssh-server on a notebook that has no sshd.
@@ -46,6 +48,8 @@ class Settings:
     install_sshd: bool = False
     status_tags: bool = True
     paused: bool = False
+    upgrade_after_hours: int = 24
+    sweep_minutes: int = 15
     allow_loopback: bool = False
 
     @property
@@ -92,5 +96,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         install_sshd=environment.get("INSTALL_SSHD", "false") == "true",
         paused=environment.get("PAUSED", "false") == "true",
         allow_loopback=environment.get("ALLOW_LOOPBACK_ADDRESSES", "false") == "true",
+        upgrade_after_hours=int(environment.get("UPGRADE_AFTER_HOURS", "24")),
+        sweep_minutes=int(environment.get("SWEEP_MINUTES", "15")),
         status_tags=environment.get("STATUS_TAGS", "true") == "true",
     )

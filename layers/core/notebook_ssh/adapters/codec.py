@@ -13,8 +13,8 @@ Each `_Attribute` below has the field's name and then the stored one, which diff
 usual notebook has at most 1,024 bytes, which DynamoDB writes for one write unit (developer guide, "DynamoDB read and
 write operations").
 
-The attributes of the other items are in the modules that own them: `backups`, `write_slots`, `lease`, `mail_ledger`, and
-`Table.save_bastion_sync`.
+The attributes of the other items are in the modules that own them: `backups`, `deployments`, `workers`, `write_slots`,
+`lease`, `mail_ledger`, and `Table.save_bastion_sync`.
 """
 
 from __future__ import annotations
@@ -287,6 +287,7 @@ _CONFIG_RECORD = _Shape(
     _Attribute("tried", "tried", _TEXT, ""),
     _Attribute("block_since", "block_since", _NUMBER, None),
     _Attribute("problem", "problem", _part(_PROBLEM), None),
+    _Attribute("replaced_at", "replaced_at", _NUMBER, None),
 )
 
 RECONCILER_FIELDS = tuple(attribute.field for attribute in _OBSERVED)

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from notebook_ssh.adapters import backups, codec
+from notebook_ssh.adapters import backups, codec, deployments
 from notebook_ssh.adapters.codec import UnreadableRecordError
 from notebook_ssh.adapters.table import CONFIGURATION, COORDINATION, NOTEBOOK, Table
 from notebook_ssh.adapters.write_slots import WRITE_SLOT
 from notebook_ssh.model.record import Record
-from notebook_ssh.planning.observation import LifecycleConfigRecord
+from notebook_ssh.planning.observation import Deployment, LifecycleConfigRecord
 
 MAX_AGE_S = 2
 """Seconds after which the cache has expired, and its user reads again."""
@@ -34,7 +34,8 @@ class RecordCache:
         """Read everything about these names in one request, and in another the configurations that the records name."""
         names = list(notebooks)
         keys = [(NOTEBOOK, name.lower()) for name in names]
-        self._read([(COORDINATION, WRITE_SLOT), *keys, *((CONFIGURATION, name) for name in lifecycle_configs)])
+        common = [(COORDINATION, WRITE_SLOT), (COORDINATION, deployments.DEPLOYMENT)]
+        self._read([*common, *keys, *((CONFIGURATION, name) for name in lifecycle_configs)])
         self._read([(CONFIGURATION, name) for name in self._configs_of(names)])
 
     def is_expired(self, now: int) -> bool:
@@ -45,6 +46,10 @@ class RecordCache:
         """Return whether the stack is being deleted."""
         item = self._item(COORDINATION, WRITE_SLOT)
         return bool(item and item.get("tearing_down"))
+
+    def deployment(self) -> Deployment:
+        """Return what is recorded of the block that the stack has now."""
+        return deployments.decode(self._item(COORDINATION, deployments.DEPLOYMENT))
 
     def record(self, notebook: str) -> Record | None:
         """Return the record of a notebook (case-insensitive), or None when there is none."""

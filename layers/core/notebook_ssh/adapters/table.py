@@ -5,7 +5,9 @@
 | `notebook`         | the name in lower case          | a `Record`                                              |
 | `lifecycle_config` | the configuration's name        | a `LifecycleConfigRecord`                               |
 | `backup#<name>`    | the script's SHA-256, 16 digits | a script before the stack changed it (`backups`)        |
-| `coordination`     | what is coordinated             | the next write slot, a lease, or the last bastion sync  |
+| `worker`           | its SHA-256                     | the program of an agent's worker (`workers`)            |
+| `coordination`     | what is coordinated             | the next write slot, a lease, the last bastion sync, or |
+|                    |                                 | the present block (`deployments`)                       |
 
 `expires` is the table's TTL attribute (epoch seconds). The attributes of records are in `codec`. Parts of a record are
 maps, so that each writer replaces its own part in one UpdateItem.

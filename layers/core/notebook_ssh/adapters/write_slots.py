@@ -13,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from notebook_ssh.adapters import deployments
 from notebook_ssh.adapters.table import COORDINATION, LONGEST_INVOCATION_S, Conflict, Increment, Table
 from notebook_ssh.errors import RetryableError
+from notebook_ssh.planning.upgrade import UPGRADE_INTERVAL_S
 
 WRITE_SLOT = "sagemaker-writes"
 
@@ -102,6 +104,13 @@ class WriteSlots:
     def is_expired(self, slot: int) -> bool:
         """Return whether it is too late to write in a slot."""
         return self.clock() > slot + SLOT_TOLERANCE_MS
+
+    def reserve_upgrade(self) -> None:
+        """Reserve the present time for an upgrade of a script. Raises SlotUnavailableError too soon after another one."""
+        free_at = deployments.reserve_upgrade(self.table, self.clock(), UPGRADE_INTERVAL_S * 1000)
+        if free_at is not None:
+            retry_after = max(1, (free_at - self.clock()) // 1000 + 1)
+            raise SlotUnavailableError("another script has just been upgraded", retry_after)
 
     def _advance_past(self, soonest: int, is_open: str) -> int | None:
         """Reserve `soonest` when no later slot is reserved; otherwise return None.

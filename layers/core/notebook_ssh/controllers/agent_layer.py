@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from functools import cache
 from pathlib import Path
@@ -22,3 +23,9 @@ def worker_program(layer: Path) -> str:
     """Return the worker's program, whose SHA-256 is in the block (docs/block.md)."""
     modules = {path.name: path.read_text("utf-8") for path in (layer / "worker").glob("*.py")}
     return join_worker((layer / "loader.py").read_text("utf-8"), modules)
+
+
+@cache
+def worker_sha256(layer: Path) -> str:
+    """Return the SHA-256 of the worker's program."""
+    return hashlib.sha256(worker_program(layer).encode()).hexdigest()

@@ -48,6 +48,8 @@ def _wait_for_slot(action: Action, deps: Dependencies, slot: int | None) -> None
     while True:
         slot = deps.slots.wait_for(slot)
         _verify(action)
+        if isinstance(action, WriteScript) and action.upgrade:
+            deps.slots.reserve_upgrade()
         if not deps.slots.is_expired(slot):
             return
         slot = None

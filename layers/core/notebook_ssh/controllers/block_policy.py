@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from pathlib import Path
 
 from notebook_ssh import __version__
-from notebook_ssh.controllers.agent_layer import agent_layer, worker_program
+from notebook_ssh.controllers.agent_layer import agent_layer, worker_sha256
 from notebook_ssh.model.block_program import BlockSettings, render_block
 from notebook_ssh.model.managed_block import Block
 from notebook_ssh.planning.observation import BlockPolicy
@@ -20,6 +19,7 @@ def load_policy(settings: Settings) -> BlockPolicy:
         tag_key=settings.tag_key,
         default_config=settings.default_config,
         block=_block(settings, agent_layer()),
+        upgrade_after=settings.upgrade_after_hours * 3600,
     )
 
 
@@ -37,7 +37,7 @@ def _block(settings: Settings, layer: Path) -> Block:
             tag_key=settings.tag_key,
             ngrok_download=settings.ngrok_download,
             ngrok_sha256=settings.ngrok_sha256,
-            worker_sha256=hashlib.sha256(worker_program(layer).encode()).hexdigest(),
+            worker_sha256=worker_sha256(layer),
             install_sshd="yes" if settings.install_sshd else "",
         ),
     )

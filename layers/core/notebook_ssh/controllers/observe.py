@@ -70,6 +70,7 @@ def observe_notebook(name: str, cache: RecordCache, policy: BlockPolicy) -> tupl
         record=record,
         config_record=config_record,
         predecessor=predecessor,
+        deployment=cache.deployment(),
     )
     as_it_was = _remembered(config_record, now) if is_in_place(observed, policy, now) else None
     observed = replace(observed, lifecycle_config=as_it_was or _lifecycle_config(attached_config, now))
@@ -97,6 +98,7 @@ def observe_lifecycle_config(
         users=users,
         ours=ours,
         config_record=cache.config_record(lifecycle_config.name),
+        deployment=cache.deployment(),
     )
 
 

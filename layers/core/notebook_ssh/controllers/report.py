@@ -10,7 +10,8 @@ from aws_lambda_powertools import Logger
 from notebook_ssh.adapters import secrets, sqs
 from notebook_ssh.adapters.clients import AWS_ERRORS
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.controllers.agent_layer import agent_layer, worker_program
+from notebook_ssh.adapters.workers import read_worker
+from notebook_ssh.controllers.agent_layer import agent_layer, worker_program, worker_sha256
 from notebook_ssh.errors import Problem, RetryableError
 from notebook_ssh.http_api.handling import (
     HttpError,
@@ -147,8 +148,19 @@ def _reply(record: Record, role: str, parsed: ParsedReport, settings: Settings, 
         held_version=parsed.token_version,
         keys=keys.lines,
         problem=problem or keys.problem,
-        worker=worker_program(agent_layer()) if parsed.wants_worker else None,
+        worker=_worker(parsed.worker, settings) if parsed.worker and mode is not Mode.OFF else None,
     )
+
+
+def _worker(sha256: str, settings: Settings) -> str | None:
+    """Return the worker's program that the agent's block vouches for, of this version or an earlier one; None without it."""
+    layer = agent_layer()
+    if sha256 == worker_sha256(layer):
+        return worker_program(layer)
+    program = read_worker(Table(settings.table), sha256)
+    if program is None:
+        logger.warning("no worker for an agent: its script gets another block", extra={"sha256": sha256})
+    return program
 
 
 def _token(notebook: str, role: str, settings: Settings) -> tuple[Token | None, Problem | None]:

@@ -7,14 +7,17 @@ from dataclasses import replace
 
 from aws_lambda_powertools import Logger
 
-from notebook_ssh.adapters import backups, metrics, resource_tagging, sagemaker, sqs
+from notebook_ssh.adapters import backups, deployments, metrics, resource_tagging, sagemaker, sqs
 from notebook_ssh.adapters.codec import UnreadableRecordError
 from notebook_ssh.adapters.table import STATUS, Table
+from notebook_ssh.adapters.workers import save_worker
+from notebook_ssh.controllers.agent_layer import agent_layer, worker_program
 from notebook_ssh.controllers.mails import send_digest
 from notebook_ssh.model.fleet_stats import fleet_stats
 from notebook_ssh.model.spec import case_variants
 from notebook_ssh.planning.drift import Fleet, find_drift
-from notebook_ssh.planning.observation import BlockPolicy
+from notebook_ssh.planning.observation import BlockPolicy, Deployment
+from notebook_ssh.planning.upgrade import due_upgrades, is_due, is_waiting, noted
 from notebook_ssh.settings import Settings
 from notebook_ssh.triggers.requests import to_message
 
@@ -33,6 +36,7 @@ def sweep(settings: Settings, policy: BlockPolicy, now: int, correlation_id: str
     A list that could not be read completely fails the sweep: nothing can be concluded from half a list.
     """
     table = Table(settings.table)
+    deployment = _note_deployment(table, policy, now)
     fleet = read_fleet(settings.tag_key, table)
     _log_unknown_states(fleet)
     requests = find_drift(
@@ -45,6 +49,8 @@ def sweep(settings: Settings, policy: BlockPolicy, now: int, correlation_id: str
         sync_seconds=settings.sync_seconds,
     )
     sqs.send(settings.notebook_queue, (to_message(request, now, correlation_id) for request in requests))
+    if not settings.observes_only:
+        _request_upgrades(fleet, settings, policy, deployment, now, correlation_id)
     if settings.bastion:
         # Even if no notebook uses it: only a resync finds a rule of this stack that was left behind.
         sqs.request_bastion_resync(settings.bastion_queue, "sweep", correlation_id)
@@ -56,6 +62,33 @@ def sweep(settings: Settings, policy: BlockPolicy, now: int, correlation_id: str
         logger.warning("an admin is needed", extra={"reason": reason})
     metrics.count_needs_admin(len(fleet.unreadable) + len(fleet.unreadable_configs) + len(needs_admin))
     return {"notebooks": len(fleet.notebooks), "records": len(fleet.records), "requests": len(requests)}
+
+
+def _request_upgrades(
+    fleet: Fleet, settings: Settings, policy: BlockPolicy, deployment: Deployment, now: int, correlation_id: str
+) -> None:
+    """Queue the upgrades that are due, each with its delay."""
+    waiting = sum(is_waiting(record, policy) for record in fleet.config_records)
+    if not waiting:
+        return
+    due = is_due(policy, deployment, now)
+    logger.info("scripts wait for their upgrade", extra={"scripts": waiting, "due": due})
+    if due:
+        upgrades = due_upgrades(fleet.config_records, policy, settings.sweep_minutes * 60)
+        messages = ((to_message(request, now, correlation_id)[0], delay) for request, delay in upgrades)
+        sqs.send(settings.notebook_queue, messages)
+
+
+def _note_deployment(table: Table, policy: BlockPolicy, now: int) -> Deployment:
+    """Record the block that the stack has now, and its worker, unless they are recorded; what is recorded."""
+    before = deployments.read(table)
+    if before.block == policy.block_ref:
+        return before
+    after = noted(before, policy, now)
+    if after.workers != before.workers:  # before they are recorded: what is recorded is in the table
+        save_worker(table, worker_program(agent_layer()), policy.block.version)
+    logger.info("another block is deployed", extra={"before": before.block, "block": after.block})
+    return after if deployments.save(table, after, before) else before
 
 
 def read_fleet(tag_key: str, table: Table) -> Fleet:

@@ -48,10 +48,13 @@ class BlockSettings:
             if not re.fullmatch(pattern, value):
                 raise ValueError(f"the block's {name} is {value!r}, which is not {pattern}")
 
+    def by_word(self) -> dict[str, str]:
+        """Return the settings by the names that the agent's arguments have: `{"REGION": …}`. Empty ones are left out."""
+        return {word: value for word, value in zip(_WORDS, astuple(self), strict=True) if value}
+
     def words(self) -> str:
-        """Return the agent's arguments, quoted for a shell: `'REGION=eu-west-1' …`. Empty ones are left out."""
-        named = zip(_WORDS, astuple(self), strict=True)
-        return " ".join(f"'{word}={value}'" for word, value in named if value)
+        """Return the agent's arguments, quoted for a shell: `'REGION=eu-west-1' …`."""
+        return " ".join(f"'{word}={value}'" for word, value in self.by_word().items())
 
 
 _URL = r"https?://[A-Za-z0-9._~:/@%+=-]+"
@@ -84,7 +87,14 @@ def render_block(frame: str, boot: str, agent: str, settings: BlockSettings) -> 
         version=settings.version,
         id=fingerprint(source.encode()),
         body=cache(lambda: render_body(frame, boot, agent, settings)),
+        settings=settings.by_word(),
     )
+
+
+def read_settings(body: bytes) -> dict[str, str]:
+    """Return the settings in a block's body, of whatever version, by their words; empty if they are not found there."""
+    line = _ARGUMENTS.search(body)
+    return {word.decode(): value.decode() for word, value in _ARGUMENT.findall(line[0])} if line else {}
 
 
 def render_body(frame: str, boot: str, agent: str, settings: BlockSettings) -> bytes:
@@ -106,6 +116,9 @@ def render_body(frame: str, boot: str, agent: str, settings: BlockSettings) -> b
 
 
 _PLACE = re.compile(r"@([a-z]+)@")
+# The frame's line of @arguments@.
+_ARGUMENTS = re.compile(rb"^' '[A-Z0-9_]+=[^\n]*' >>", re.MULTILINE)
+_ARGUMENT = re.compile(rb"'([A-Z0-9_]+)=([^'\n]*)'")
 
 
 def _without_comments(frame: str) -> str:

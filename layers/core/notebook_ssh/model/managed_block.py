@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -83,14 +83,12 @@ class Block:
     # Shell text that ends with a line end and contains no marker line, or a function that returns it when a script is
     # written: packing is a fifth of a function's start.
     body: bytes | Callable[[], bytes] = field(compare=False)
+    # The agent's settings in the body, by their words (`block_program.read_settings`).
+    settings: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        for name, value, pattern in (
-            ("stack", self.stack, STACK),
-            ("version", self.version, VERSION),
-            ("id", self.id, FINGERPRINT),
-        ):
-            if not pattern.fullmatch(value):
+        for name, pattern in (("stack", STACK), ("version", VERSION), ("id", FINGERPRINT)):
+            if not pattern.fullmatch(value := getattr(self, name)):
                 raise ValueError(f"the block's {name} is {value!r}, which is not {pattern.pattern}")
 
     def text(self) -> bytes:
@@ -148,6 +146,8 @@ class Present:
     on_top: bool
     # The script without this stack's block; None if there was no script before the block.
     owner: bytes | None
+    # The text between the markers.
+    body: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +178,7 @@ def inspect(script: bytes | None, stack: str) -> Inspection:
         intact=found.intact,
         on_top=found in _blocks_on_top(script),
         owner=_as_it_was(found.cut_from(script), found.original),
+        body=found.body,
     )
 
 
@@ -226,6 +227,7 @@ class _Found(NamedTuple):
     id: str
     original: Original
     intact: bool
+    body: bytes
 
     def cut_from(self, script: bytes) -> bytes:
         return script[: self.start] + script[self.end :]
@@ -270,6 +272,7 @@ def _block_at(script: bytes, place: int) -> _Found | None:
     closing = _closing(stack).search(script, opening.end())
     if not closing or _ANY_OPENING.search(script, opening.end(), closing.start()):
         return None
+    body = script[opening.end() : closing.start()]
     return _Found(
         start=place,
         end=closing.end(),
@@ -277,7 +280,8 @@ def _block_at(script: bytes, place: int) -> _Found | None:
         version=opening["version"].decode(),
         id=opening["id"].decode(),
         original=Original(opening["original"].decode()),
-        intact=fingerprint(script[opening.end() : closing.start()]) == opening["sum"].decode(),
+        intact=fingerprint(body) == opening["sum"].decode(),
+        body=body,
     )
 
 
@@ -367,21 +371,16 @@ def _original(script: bytes | None, own: _Found | None) -> Original:
     for block in [own, *blocks] if own else blocks:
         if _as_it_was(bare, block.original) != bare:
             return block.original
-    return (
-        Original.NO_TRAILING_NEWLINE
-        if not blocks and script.startswith(b"#!") and b"\n" not in script
-        else Original.COMPLETE
-    )
+    unended = not blocks and script.startswith(b"#!") and b"\n" not in script
+    return Original.NO_TRAILING_NEWLINE if unended else Original.COMPLETE
 
 
 def _insert_on_top(script: bytes | None, rendered: bytes) -> bytes:
     if not script:
         return SHEBANG + rendered
     top = _top(script)
-    shebang = script[:top]
-    if shebang and not shebang.endswith(b"\n"):
-        shebang += b"\n"
-    return shebang + rendered + script[top:]
+    newline = b"" if script[:top].endswith(b"\n") or not top else b"\n"
+    return script[:top] + newline + rendered + script[top:]
 
 
 def _too_large(size: int, block: int) -> Problem:

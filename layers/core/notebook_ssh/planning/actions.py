@@ -51,6 +51,8 @@ class WriteScript:
     # None removes the hook.
     on_start: bytes | None
     reason: str
+    # It replaces a block that works (`planning.upgrade`): one at a time, UPGRADE_INTERVAL_S apart.
+    upgrade: bool = False
 
     @property
     def locks(self) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from notebook_ssh.planning.observation import (
     LifecycleConfigRecord,
     Users,
 )
-from notebook_ssh.planning.script import block_target, has_no_block, is_untouched, plan_script
+from notebook_ssh.planning.script import BlockState, block_target, has_no_block, is_untouched, plan_script
+from notebook_ssh.planning.upgrade import is_due, is_free
 from notebook_ssh.triggers.requests import ReconcileNotebook
 
 
@@ -40,7 +41,10 @@ def plan_lifecycle_config(observed: LifecycleConfigObservation, policy: BlockPol
         return LifecycleConfigPlan()
     if observed.ours is False and unused and no_block:
         return LifecycleConfigPlan()
-    script = plan_script(observed.lifecycle_config, block_target(users), observed.config_record, policy, now)
+    target, deployment = block_target(users), observed.deployment
+    if target is BlockState.PRESENT and not (is_due(policy, deployment, now) and is_free(deployment, now)):
+        target = BlockState.WORKING
+    script = plan_script(observed.lifecycle_config, target, observed.config_record, policy, now, deployment)
     changed = observed.config_record is None or (
         observed.config_record.block_since,
         observed.config_record.problem,

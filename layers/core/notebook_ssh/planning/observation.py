@@ -104,6 +104,22 @@ class LifecycleConfigRecord:
     block_since: int | None = None
     # Why no block can be installed.
     problem: Problem | None = None
+    # Epoch seconds when the block was last replaced by another one; None: never.
+    replaced_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What the table holds about the block that the stack has now."""
+
+    # Its reference (`block_ref`) when a sweep last ran, empty before the first.
+    block: str = ""
+    # Epoch seconds since when the sweeps have found this one.
+    since: int = 0
+    # Fingerprints of the workers that the table has, the latest last (`worker_fingerprint`).
+    workers: tuple[str, ...] = ()
+    # Epoch milliseconds before which no block is upgraded.
+    next_upgrade: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +139,7 @@ class NotebookObservation:
     config_record: LifecycleConfigRecord | None = None
     # The record of a deleted notebook of this name, in place of `record`.
     predecessor: Record | None = None
+    deployment: Deployment = field(default_factory=Deployment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +153,7 @@ class LifecycleConfigObservation:
     # Whether its tags name this stack as its creator; None if not read.
     ours: bool | None = None
     config_record: LifecycleConfigRecord | None = None
+    deployment: Deployment = field(default_factory=Deployment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +164,8 @@ class BlockPolicy:
     # Name of the configuration for notebooks that have none.
     default_config: str
     block: Block
+    # Seconds for which blocks that work stay as they are once the stack has another one.
+    upgrade_after: int = 86_400
 
     @property
     def block_ref(self) -> str:

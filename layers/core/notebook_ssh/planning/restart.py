@@ -75,10 +75,11 @@ def _clear_restart_tag(notebook: Notebook, spec: NotebookSpec, policy: BlockPoli
 
 
 def _is_effective(notebook: Notebook, facts: Record, script: ScriptPlan) -> bool:
-    """Return whether the current run started with the block in its script."""
-    if notebook.lifecycle_config is None or script.block_since is None:
+    """Return whether the current run started with the block that the script has."""
+    since = script.effective_since
+    if notebook.lifecycle_config is None or since is None:
         return False
     report = facts.report
-    if report is not None and report.booted_at >= script.block_since:
+    if report is not None and report.booted_at >= since:
         return True
-    return not predates_block(facts, script.block_since)
+    return not predates_block(facts, since)

@@ -31,21 +31,29 @@ from notebook_ssh.planning.actions import (
 from notebook_ssh.planning.observation import (
     MODIFIABLE_STATES,
     BlockPolicy,
+    Deployment,
     LifecycleConfig,
     LifecycleConfigRecord,
     NotebookObservation,
     Users,
     block_ref,
 )
+from notebook_ssh.planning.upgrade import is_requested, works
 
 EMPTY_SCRIPT = b"#!/usr/bin/env bash\n"
 """Both hooks of a configuration that the stack creates."""
+
+REQUESTED = "a notebook that uses this configuration requests SSH"
+"""Why a block is in a script."""
 
 
 class BlockState(Enum):
     """Which state of the block in a script is desired."""
 
+    # This version's, in place of any other.
     PRESENT = "present"
+    # This version's, or another one that works.
+    WORKING = "working"
     ABSENT = "absent"
     UNCHANGED = "unchanged"
 
@@ -58,6 +66,12 @@ class ScriptPlan:
     block_since: int | None = None
     problem: Problem | None = None
     config_record: LifecycleConfigRecord | None = None
+
+    @property
+    def effective_since(self) -> int | None:
+        """Since when a start has what the script holds once they are done, as far as it is this stack's; None: it has none."""
+        replaced_at = self.config_record.replaced_at if self.config_record else None
+        return max(self.block_since, replaced_at or 0) if self.block_since is not None else None
 
 
 def needs_users(observed: NotebookObservation, policy: BlockPolicy, now: int) -> bool:
@@ -99,14 +113,14 @@ def plan_notebook_script(observed: NotebookObservation, policy: BlockPolicy, now
     if observed.lifecycle_config is None:
         return _plan_new_config(policy, now)
     if requested:
-        target = BlockState.PRESENT
+        target = BlockState.PRESENT if is_requested(observed, now) else BlockState.WORKING
     elif observed.spec.problem or observed.users is None:
         target = BlockState.UNCHANGED
     else:
         target = block_target(observed.users)
         # The plans of the other users install it.
         target = BlockState.UNCHANGED if target is BlockState.PRESENT else target
-    script = plan_script(observed.lifecycle_config, target, observed.config_record, policy, now)
+    script = plan_script(observed.lifecycle_config, target, observed.config_record, policy, now, observed.deployment)
     if target is BlockState.UNCHANGED and observed.config_record:
         # A change of the script stays unrecorded until a plan that may act on it.
         return replace(script, config_record=observed.config_record)
@@ -126,15 +140,22 @@ def plan_script(
     config_record: LifecycleConfigRecord | None,
     policy: BlockPolicy,
     now: int,
+    deployment: Deployment,
 ) -> ScriptPlan:
     """Plan the on-start script of `lifecycle_config` for the desired state of the block."""
     found = inspect(lifecycle_config.on_start, policy.block.stack)
     since = _block_since(lifecycle_config, found, config_record)
     present = block_ref(found) if isinstance(found, Present) else ""
-    entry = LifecycleConfigRecord(lifecycle_config.name, lifecycle_config.modified, present, policy.block_ref, since)
+    replaced_at = _replaced_at(lifecycle_config, present, config_record)
+    entry = LifecycleConfigRecord(
+        lifecycle_config.name, lifecycle_config.modified, present, policy.block_ref, since, replaced_at=replaced_at
+    )
     match target:
-        case BlockState.PRESENT:
-            return _install(lifecycle_config, found, entry, config_record, policy, now)
+        case BlockState.PRESENT | BlockState.WORKING:
+            working = works(found, policy, deployment)
+            if working and target is BlockState.WORKING:
+                return ScriptPlan(_keep_backups(entry, config_record, REQUESTED), since, None, entry)
+            return _install(lifecycle_config, found, entry, config_record, policy, now, upgrade=working)
         case BlockState.ABSENT:
             return _remove(lifecycle_config, found, entry, config_record, policy)
         case BlockState.UNCHANGED:
@@ -187,20 +208,30 @@ def _install(
     config_record: LifecycleConfigRecord | None,
     policy: BlockPolicy,
     now: int,
+    *,
+    upgrade: bool,
 ) -> ScriptPlan:
     since = entry.block_since
     inserted = insert_block(lifecycle_config.on_start, policy.block)
     if isinstance(inserted, Refused):
         return ScriptPlan((), since, inserted.problem, replace(entry, problem=inserted.problem))
     reason = _install_reason(found, policy)
-    # The copies' own expiry decides what there is to do: whether the block is recorded says nothing about it.
-    recorded = config_record is not None and bool(config_record.block)
-    keep = () if recorded else (ExpireBackups(lifecycle_config.name, None, reason),)
+    keep = _keep_backups(entry, config_record, reason)
     if not inserted.changed:
         return ScriptPlan(keep, since, None, entry)
     since = since or now
-    write = (BackupScript(lifecycle_config, reason), WriteScript(lifecycle_config, inserted.script, reason))
-    return ScriptPlan((*keep, *write), since, None, replace(entry, block=policy.block_ref, block_since=since))
+    replaced_at = now if entry.block not in ("", policy.block_ref) else entry.replaced_at
+    write = (BackupScript(lifecycle_config, reason), WriteScript(lifecycle_config, inserted.script, reason, upgrade))
+    after = replace(entry, block=policy.block_ref, block_since=since, replaced_at=replaced_at)
+    return ScriptPlan((*keep, *write), since, None, after)
+
+
+def _keep_backups(
+    entry: LifecycleConfigRecord, config_record: LifecycleConfigRecord | None, reason: str
+) -> tuple[Action, ...]:
+    # The copies' own expiry decides what there is to do: whether the block is recorded says nothing about it.
+    recorded = config_record is not None and bool(config_record.block)
+    return () if recorded else (ExpireBackups(entry.name, None, reason),)
 
 
 def _remove(
@@ -235,9 +266,18 @@ def _block_since(
     return lifecycle_config.modified // 1000
 
 
+def _replaced_at(
+    lifecycle_config: LifecycleConfig, present: str, config_record: LifecycleConfigRecord | None
+) -> int | None:
+    """Return when the block took another one's place; for one that is not recorded yet, when the script last changed."""
+    if config_record is None or not (present and config_record.block):
+        return None
+    return config_record.replaced_at if config_record.block == present else lifecycle_config.modified // 1000
+
+
 def _install_reason(found: Inspection, policy: BlockPolicy) -> str:
     if not isinstance(found, Present):
-        return "a notebook that uses this configuration requests SSH"
+        return REQUESTED
     if not found.intact:
         return "the block was edited"
     if (found.id, found.version) != (policy.block.id, policy.block.version):

@@ -27,6 +27,7 @@ CLOCK_SKEW = 300
 """Seconds by which a notebook's clock may be ahead: as many as SigV4 itself allows."""
 
 _BOOT = re.compile(r"[A-Za-z0-9-]{1,64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+){0,9}")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _INWARD = (".localhost", ".local", ".internal", ".localdomain", ".arpa")
@@ -42,7 +43,7 @@ class ParsedReport:
 
     report: Report
     token_version: str | None = None  # of the ngrok token that the agent holds
-    wants_worker: bool = False  # the agent does not have the worker's program yet
+    worker: str = ""  # SHA-256 of the worker's program that the agent needs; empty: it has it
 
 
 def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> ParsedReport:
@@ -84,11 +85,11 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Parse
         else _whole(sessions, "active_at", 0, _YEAR_2242, "sessions."),
         problem=_problem(parsed.get("problem")),
     )
-    version = parsed.get("token_version")
+    version, worker = parsed.get("token_version"), parsed.get("worker")
     return ParsedReport(
         report,
         token_version=None if version is None else _clean(version, "token_version", 64),
-        wants_worker=parsed.get("wants_worker") is True,
+        worker=worker if isinstance(worker, str) and _SHA256.fullmatch(worker) else "",
     )
 
 

@@ -31,7 +31,7 @@ def reply(
 
     token: the ngrok token, or None when the stack has none for this notebook. held_version: the version that the agent holds.
     keys: public-key lines by user. problem: what the stack found wrong; the tags' problem goes first.
-    worker: the text of the worker's program (model/worker_program.py), when the agent asked for it.
+    worker: the text of the worker's program (model/worker_program.py), if the agent needs it and the stack has it.
     """
     spec, mode = record.spec, record.spec.effective_mode(now)
     reply: dict[str, Any] = {
