@@ -312,6 +312,17 @@ def test_an_edited_block_is_repaired_at_once_and_is_the_present_one_then() -> No
     assert not fleet.upgrades
 
 
+def test_a_script_that_no_shell_runs_any_more_is_reported_during_an_upgrade_too() -> None:
+    fleet = a_fleet()
+    fleet.deploy(a_block())
+    fleet.sweep()
+    fleet.configure("c0", script_with(OLDER).replace(b"#!/bin/bash", b"#!/usr/bin/python3"))
+    fleet.reconcile("box0")
+    problem = fleet.records["box0"].problem
+    assert problem is not None
+    assert problem.code == "config-not-shell"
+
+
 def test_a_setting_that_agents_depend_on_is_written_at_once() -> None:
     fleet = a_fleet(5)
     fleet.deploy(a_block(API="https://new.example.com/v1"))

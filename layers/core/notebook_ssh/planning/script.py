@@ -19,6 +19,7 @@ from notebook_ssh.model.managed_block import (
     insert_block,
     inspect,
 )
+from notebook_ssh.model.shebang import first_line_problem
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.planning.actions import (
     BACKUP_RETENTION_S,
@@ -152,7 +153,7 @@ def plan_script(
     )
     match target:
         case BlockState.PRESENT | BlockState.WORKING:
-            working = works(found, policy, deployment)
+            working = works(found, policy, deployment) and not first_line_problem(lifecycle_config.on_start or b"")
             if working and target is BlockState.WORKING:
                 return ScriptPlan(_keep_backups(entry, config_record, REQUESTED), since, None, entry)
             return _install(lifecycle_config, found, entry, config_record, policy, now, upgrade=working)
