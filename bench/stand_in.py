@@ -179,7 +179,7 @@ def _record(**parts: Any) -> Record:
     """A connected notebook by this machine's clock."""
     now = int(datetime.now(UTC).timestamp())
     times = {"state_since": now - 500, "started_at": now - 600, "block_since": BLOCK_SINCE, "observed_at": now - 500}
-    return a_record(spec=NotebookSpec(Mode.NGROK), report=_fresh(), notified_status="connected", **times, **parts)
+    return a_record(spec=NotebookSpec((Mode.NGROK,)), report=_fresh(), notified_status="connected", **times, **parts)
 
 
 class _Server:

@@ -505,7 +505,7 @@ class SimulatedDay:
 
     def end_access(self) -> None:
         """Forget the desired state when access has ended: a clock that is set back does not restore access."""
-        if self.running and self.known[0] and self.desired_mode() is Mode.OFF:
+        if self.running and self.known[0] and not self.desired_modes():
             self.known = {}, self.known[1]
             self.expect_settled()
 
@@ -513,9 +513,9 @@ class SimulatedDay:
         """Return the error of the notebook's time in seconds: 0 once it knows the stack's clock."""
         return 0 if self.clock_known else self.skew
 
-    def desired_mode(self) -> Mode:
-        """Return the mode that the notebook should be in, given what it knows."""
-        return parse_spec(self.known[0], "ssh").effective_mode(int(BEGIN + self.now + self.clock_error()))
+    def desired_modes(self) -> tuple[Mode, ...]:
+        """Return the modes that the notebook should be in, given what it knows."""
+        return parse_spec(self.known[0], "ssh").effective_modes(int(BEGIN + self.now + self.clock_error()))
 
     def stop_stack(self) -> None:
         self.outage = self.random.choice(OUTAGES)
@@ -668,12 +668,12 @@ class SimulatedDay:
         if not self.running or since not in (None, self.change_count):
             return
         self.counts["checks of the desired state"] += 1
-        mode, ngrok = self.desired_mode(), self.ngrok
+        modes, ngrok = self.desired_modes(), self.ngrok
         alive = ngrok is not None and ngrok.returncode is None
         text, admitted = self.read_file("SageMaker/SSH_INSTRUCTIONS"), self.read_file(".ssh/authorized_keys")
-        if mode is not Mode.NGROK and alive:
-            raise BrokenPromise(f"ngrok runs in mode {mode}")
-        if mode is Mode.OFF:
+        if Mode.NGROK not in modes and alive:
+            raise BrokenPromise(f"ngrok runs, and what is desired is {modes}")
+        if not modes:
             self.check(self.key not in admitted, "a key is admitted although SSH is off")
             self.check("SSH to" not in text or "is off" in text, "SSH_INSTRUCTIONS does not show that SSH is off")
             self.check(
@@ -681,7 +681,7 @@ class SimulatedDay:
             )
             return
         self.check(self.key in admitted, "a central key is not admitted")
-        if mode is Mode.NGROK:
+        if Mode.NGROK in modes:
             self.check(bool(ngrok and ngrok.address), "the tunnel is not up")
             assert ngrok
             assert ngrok.address
@@ -726,7 +726,7 @@ class SimulatedDay:
         )
 
     def has_sshd(self) -> None:
-        self.check(self.sshd_up or not self.running or self.desired_mode() is Mode.OFF, "sshd was not started again")
+        self.check(self.sshd_up or not self.running or not self.desired_modes(), "sshd was not started again")
 
     def recently_notified(self) -> bool:
         """Return whether a user's command has just been received, or could only be received now."""
@@ -738,7 +738,7 @@ class SimulatedDay:
         if process is None or process.doomed or not ngrok.address or self.recently_notified():
             return
         self.check(
-            self.desired_mode() is not Mode.NGROK or ngrok.desired != self.known, "a working tunnel was terminated"
+            Mode.NGROK not in self.desired_modes() or ngrok.desired != self.known, "a working tunnel was terminated"
         )
 
     def check_back_off(self, process: Process) -> None:

@@ -150,8 +150,10 @@ def create_file_system(root: Path) -> None:
 
 
 def make_reply(mode: str = "ngrok", **changes: Any) -> dict[str, Any]:
-    """Return the stack's reply (docs/protocol.md) to a notebook in `mode`."""
-    reply: dict[str, Any] = {"notebook": NAME, "mode": mode, "sync_after": 60, "until": None, "problem": None}
+    """Return the stack's reply (docs/protocol.md) to a notebook in `mode`, or off."""
+    modes = [] if mode == "off" else [mode]
+    reply: dict[str, Any] = {"notebook": NAME, "modes": modes, "mode": mode, "sync_after": 60}
+    reply |= {"until": None, "problem": None}
     reply["authorized_keys"] = []
     if mode == "ngrok":
         reply["ngrok"] = {"url": None, "token_version": "v1", "token": TOKEN}

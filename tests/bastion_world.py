@@ -42,11 +42,13 @@ class Bench:
         answer = client("ec2").create_security_group(GroupName=name, Description=name, VpcId=vpc or self.vpc)
         return answer["GroupId"]
 
-    def notebook(self, name: str, *groups: str, state: NotebookState = RUNNING, mode: Mode = Mode.BASTION) -> Record:
+    def notebook(
+        self, name: str, *groups: str, state: NotebookState = RUNNING, modes: tuple[Mode, ...] = (Mode.BASTION,)
+    ) -> Record:
         interface = client("ec2").create_network_interface(SubnetId=self.subnet, Groups=list(groups))
         record = Record(
             name,
-            spec=NotebookSpec(mode),
+            spec=NotebookSpec(modes),
             state=state,
             network=Network(self.subnet, groups, interface["NetworkInterface"]["NetworkInterfaceId"]),
             observed_at=NOW,

@@ -61,7 +61,7 @@ class FakeApi:
         if self.queued_responses:
             return self.queued_responses.pop(0)
         if path == "/notebooks":
-            fields = ("name", "mode", "status", "address", "since")
+            fields = ("name", "modes", "status", "address", "since")
             return 200, [{key: notebook[key] for key in fields} for notebook in self.notebooks.values()]
         _, _, name, *rest = path.split("/")
         notebook = self.notebooks.get(name.lower())
@@ -81,7 +81,7 @@ def notebook_json(name: str, status: str = "connected", **overrides: Any) -> dic
     host, port = overrides.get("host"), overrides.get("port")
     return {
         "name": name,
-        "mode": "ngrok",
+        "modes": ["ngrok"],
         "status": status,
         "since": "2026-07-01T08:00:00Z",
         "message": f"{name} is {status}.",

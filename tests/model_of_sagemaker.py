@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from notebook_ssh.model.managed_block import Block, fingerprint
 from notebook_ssh.model.record import NotebookState, Record
-from notebook_ssh.model.spec import Mode, parse_spec
+from notebook_ssh.model.spec import parse_spec
 from notebook_ssh.planning.actions import (
     Action,
     Attach,
@@ -90,7 +90,7 @@ class Model:
         specs = {name: parse_spec(self.tags[name], "ssh") for name in names}
         return Users(
             names,
-            requesting=tuple(name for name in names if specs[name].effective_mode(self.now) is not Mode.OFF),
+            requesting=tuple(name for name in names if specs[name].effective_modes(self.now)),
             invalid=tuple(name for name in names if specs[name].problem),
         )
 
@@ -99,9 +99,7 @@ class Model:
         if notebook is None:
             return NotebookObservation(name, None, record=self.records.get(name))
         spec = parse_spec(self.tags[name], "ssh")
-        attached_config = notebook.lifecycle_config or (
-            FALLBACK if spec.effective_mode(self.now) is not Mode.OFF else ""
-        )
+        attached_config = notebook.lifecycle_config or (FALLBACK if spec.effective_modes(self.now) else "")
         seen = NotebookObservation(
             name,
             notebook,

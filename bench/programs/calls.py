@@ -67,7 +67,7 @@ def _report(turn: int) -> dict[str, Any]:
         "boot": "boot-1",
         "booted_at": int(time.time()) - 550,
         "sequence": turn + 6,
-        "mode": "ngrok",
+        "modes": ["ngrok"],
         "phase": "connected",
         "host": "0.tcp.ngrok.io",
         "port": 17887,

@@ -118,8 +118,10 @@ def _list(arguments: argparse.Namespace, home: str) -> int:
     if arguments.json:
         messages.write(json.dumps(rows, indent=2))
     elif rows:
-        columns = ["name", "mode", "status", "address", "since"] + (["stack"] if len(results) > 1 else [])
-        messages.write(_format_table(columns, rows))
+        columns = ["name", "modes", "status", "address", "since"] + (["stack"] if len(results) > 1 else [])
+        messages.write(
+            _format_table(columns, [{**row, "modes": " ".join(row.get("modes") or ["off"])} for row in rows])
+        )
     errors = [(stack, error) for stack, error in results if isinstance(error, CliError)]
     for stack, error in errors:
         messages.report(f"{stack.label}: {error}")

@@ -38,7 +38,7 @@ from hypothesis import given, strategies as st
 from unit import test_tags
 
 from notebook.ngrok_stand_in import Configuration, Endpoint, read_configuration
-from notebook_ssh.model.spec import parse_spec, spec_tag_keys
+from notebook_ssh.model.spec import parse_spec, spec_tag_keys, tag_value
 from notebook_ssh.model.ssh_keys import InvalidKeyError, public_key
 from patience import LIMIT_S
 
@@ -277,7 +277,8 @@ def _rows(*tests: Callable[..., None]) -> list[dict[str, str]]:
 def _parsed_by_the_stack(tags: dict[str, str]) -> dict[str, Any]:
     spec = parse_spec(tags, "ssh")
     return {
-        "mode": spec.mode.value,
+        "modes": [str(mode) for mode in spec.modes],
+        "mode": tag_value(spec.modes),
         "until": spec.until,
         "ngrok": {"url": spec.ngrok_url},
         "users": list(spec.users),
@@ -290,7 +291,7 @@ class TestTags:
     @pytest.mark.parametrize(
         "tags",
         _rows(
-            test_tags.test_the_mode,
+            test_tags.test_the_modes,
             test_tags.test_what_goes_with_a_mode,
             test_tags.test_what_cannot_be_understood_is_off_and_says_why,
             test_tags.test_a_key_that_differs_in_case_alone_is_named_and_gives_no_access,
@@ -310,7 +311,7 @@ class TestTags:
 
     def test_have_the_configured_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NOTEBOOK_SSH_TAG_KEY", "tunnel")
-        assert worker.parse_tags({"tunnel": "bastion", "ssh": "off"})["mode"] == "bastion"
+        assert worker.parse_tags({"tunnel": "bastion", "ssh": "off"})["modes"] == ["bastion"]
 
     def test_admit_only_users_who_were_admitted_and_are_still_named(self) -> None:
         saved = {"mode": "ngrok", "authorized_keys": [{"user": name, "keys": ["k"]} for name in ("ana", "mario")]}
@@ -584,7 +585,7 @@ def test_changes_are_reported_at_once_five_times_and_then_every_20_seconds(
     seconds, changes = itertools.count(1000.0), itertools.count()
     monkeypatch.setattr(worker, "time", fake_time(seconds.__next__))
     busy = worker.Worker.__new__(worker.Worker)
-    busy.client = SimpleNamespace(failures=0, mode=lambda: "bastion")
+    busy.client = SimpleNamespace(failures=0, mode=lambda: "bastion", reply={})
     busy.tunnel, busy.problems, busy.reported, busy.build_report = worker.Tunnel(), {}, None, changes.__next__
     busy.report_budget, busy.report_budget_at = 5.0, next(seconds)
     due = [busy.report_due() for _ in range(3600)]
@@ -697,7 +698,7 @@ def test_a_mode_that_the_worker_does_not_know_is_reported(log_dir: None) -> None
     outdated.write_status = lambda: None
     outdated.apply()
     report = outdated.build_report()
-    assert (report["mode"], report["phase"], report["problem"]["code"]) == (mode, "failed", "agent-outdated")
+    assert (report["modes"], report["phase"], report["problem"]["code"]) == ([mode], "failed", "agent-outdated")
     mode = "bastion"
     outdated.apply()
     assert (outdated.build_report()["phase"], outdated.build_report()["problem"]) == ("connected", None)

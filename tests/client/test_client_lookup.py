@@ -166,7 +166,7 @@ def test_list(laptop: Any, api: Any) -> None:
     api.notebooks["demo"] = connectable()
     laptop.setup(api)
     assert laptop.run_client("list").stdout.splitlines() == [
-        "NAME  MODE   STATUS     ADDRESS               SINCE",
+        "NAME  MODES  STATUS     ADDRESS               SINCE",
         "demo  ngrok  connected  0.tcp.ngrok.io:17887  2026-07-01T08:00:00Z",
     ]
     assert json.loads(laptop.run_client("list", "--json").stdout)[0]["stack"] == "team"

@@ -203,14 +203,16 @@ def test_connection_through_a_bastion(laptop: Any, api: Any, notebook: Any, sshd
     known.write_text(f"[127.0.0.1]:{bastion.port} {bastion.host_key}\n")
     laptop.config.write_text(f'{laptop.config.read_text()}\nHost 127.0.0.1\n  UserKnownHostsFile "{known}"\n')
     inside = sshd()
-    api.notebooks["inside"] = inside.notebook_json("inside", mode="bastion", jump=f"{ME}@127.0.0.1:{bastion.port}")
+    api.notebooks["inside"] = inside.notebook_json("inside", modes=["bastion"], jump=f"{ME}@127.0.0.1:{bastion.port}")
     for _ in range(2):  # fetched first, cached then
         result = laptop.run("ssh", f"{ME}@inside.notebook", "echo", "through")
         assert (result.stdout, result.returncode) == ("through\n", 0), result.stderr
     assert api.request_count("/notebooks/inside") == 1
     inside.stop()
     restarted = sshd()
-    api.notebooks["inside"] = restarted.notebook_json("inside", mode="bastion", jump=f"{ME}@127.0.0.1:{bastion.port}")
+    api.notebooks["inside"] = restarted.notebook_json(
+        "inside", modes=["bastion"], jump=f"{ME}@127.0.0.1:{bastion.port}"
+    )
     assert laptop.run("ssh", f"{ME}@inside.notebook", "echo", "through").stdout == "through\n"
 
 

@@ -399,7 +399,7 @@ def test_an_event_of_a_configuration_that_is_delivered_again_is_looked_into(acco
 
 
 def test_the_end_of_access_is_news_once() -> None:
-    before = a_record(spec=NotebookSpec(Mode.NGROK, until=1_000), observed_at=900)
+    before = a_record(spec=NotebookSpec((Mode.NGROK,), until=1_000), observed_at=900)
     assert not has_changed(before, replace(before, observed_at=999))
     assert has_changed(before, replace(before, observed_at=1_000))
     assert not has_changed(replace(before, observed_at=1_000), replace(before, observed_at=1_001))

@@ -92,7 +92,7 @@ def test_a_tag_is_followed_through_both_reconcilers_to_the_status_that_is_told(
 
     with logged_by(monkeypatch, notebook.logger, bastion.logger) as lines:
         world.deliver()
-        report = a_report(mode=Mode.BASTION, received_at=world.now, host=None, port=None)
+        report = a_report(modes=(Mode.BASTION,), received_at=world.now, host=None, port=None)
         assert world.table.replace_report("box", world.record("box").role, report, None).written
         world.finish()
         routes.deliver()

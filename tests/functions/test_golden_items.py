@@ -52,7 +52,7 @@ RECORDS = {
         created_at=MOMENT + 50,
         role="DataScience",
         spec=NotebookSpec(
-            mode=Mode.BASTION,
+            modes=(Mode.BASTION,),
             ngrok_url="tcp://1.tcp.eu.ngrok.io:20001",
             users=("ana", "mario"),
             until=1_790_000_000,
@@ -87,7 +87,7 @@ RECORDS = {
             booted_at=MOMENT + 1000,
             sequence=7,
             received_at=MOMENT + 1100,
-            mode=Mode.NGROK,
+            modes=(Mode.NGROK,),
             phase=Phase.CONNECTED,
             agent="1.0.0",
             host="0.tcp.eu.ngrok.io",
@@ -107,11 +107,11 @@ RECORDS = {
     "record with a sparse route and report": Record(
         name="box",
         role="DataScience",
-        spec=NotebookSpec(Mode.NGROK),
+        spec=NotebookSpec((Mode.NGROK,)),
         observed_hash="0123456789abcdef",
         observed_at=MOMENT + 200,
         route=BastionRoute(),
-        report=Report("b", 1, 2, 3, Mode.OFF, Phase.OFF),
+        report=Report("b", 1, 2, 3, (), Phase.OFF),
     ),
 }
 CONFIG_RECORDS = {
@@ -167,6 +167,13 @@ def test_the_record_of_a_configuration_is_read_as_it_was_meant(name: str) -> Non
 def test_a_record_is_written_as_it_was(name: str) -> None:
     written = {part: to_attribute(value) for part, value in codec.encode_record(RECORDS[name]).items()}
     assert written | {part: ITEMS[name][part] for part in ("pk", "sk")} == ITEMS[name]
+
+
+def test_modes_are_stored_as_the_tag_has_them() -> None:
+    """A version that knows one mode only reads `ngrok` as this one does, and finds that it does not know two words."""
+    several = codec.encode_record(Record("box", spec=NotebookSpec((Mode.NGROK, Mode.BASTION))))
+    assert several["spec"] == {"mode": "ngrok bastion"}
+    assert codec.decode_record(several).spec.modes == (Mode.NGROK, Mode.BASTION)
 
 
 @pytest.mark.parametrize("name", CONFIG_RECORDS)
@@ -243,6 +250,9 @@ def test_unknown_attributes_of_the_others_survive_as_well(world: World) -> None:
     ("attribute", "value"),
     [
         ("spec.mode", {"S": "tailscale"}),
+        ("spec.mode", {"S": "ngrok tailscale"}),
+        ("spec.mode", {"S": ""}),
+        ("spec.mode", {"L": [{"S": "ngrok"}]}),
         ("report.phase", {"S": "resting"}),
         ("report.mode", {"S": "tailscale"}),
         ("report.rejected", {"L": [{"M": {"line": {"S": "first"}, "reason": {"S": ""}}}]}),

@@ -20,9 +20,9 @@ from notebook_ssh.model.spec import Mode, NotebookSpec
 ONE = "/notebooks/{name}"
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 BASTION = {
-    "spec": NotebookSpec(mode=Mode.BASTION),
+    "spec": NotebookSpec(modes=(Mode.BASTION,)),
     "route": BastionRoute(open=True, private_ip="10.0.1.5", since=NOW - 300),
-    "report": a_report(mode=Mode.BASTION, host=None, port=None),
+    "report": a_report(modes=(Mode.BASTION,), host=None, port=None),
 }
 
 
@@ -66,10 +66,10 @@ def test_so_is_one_behind_the_bastion(world: World) -> None:
 
 
 def test_everything_known_as_json(world: World) -> None:
-    world.knows(a_record(spec=NotebookSpec(mode=Mode.NGROK, users=("mario",), until=NOW + 60), report=a_report()))
+    world.knows(a_record(spec=NotebookSpec(modes=(Mode.NGROK,), users=("mario",), until=NOW + 60), report=a_report()))
     assert world.get(ONE).json == {
         "name": "demo",
-        "mode": "ngrok",
+        "modes": ["ngrok"],
         "status": "connected",
         "since": "2027-01-15T07:53:20Z",
         "message": "demo can be reached.",
@@ -189,17 +189,17 @@ def test_the_list_has_every_notebook(world: World) -> None:
     )
     world.knows(a_record(name="c", **BASTION))
     assert world.get("/notebooks").json == [
-        {"name": "A", "mode": "ngrok", "status": "stopped", "address": None, "since": "2027-01-15T07:51:40Z"},
+        {"name": "A", "modes": ["ngrok"], "status": "stopped", "address": None, "since": "2027-01-15T07:51:40Z"},
         {
             "name": "b",
-            "mode": "ngrok",
+            "modes": ["ngrok"],
             "status": "connected",
             "address": "0.tcp.ngrok.io:17887",
             "since": "2027-01-15T07:53:20Z",
         },
         {
             "name": "c",
-            "mode": "bastion",
+            "modes": ["bastion"],
             "status": "connected",
             "address": "10.0.1.5:22",
             "since": "2027-01-15T07:53:20Z",

@@ -17,7 +17,7 @@ from notebook_ssh.controllers.lookup import ROUTES
 from notebook_ssh.model.record import NotebookState
 from notebook_ssh.model.spec import Mode, NotebookSpec
 
-MARIO = NotebookSpec(mode=Mode.NGROK, users=("mario",), wake=True)
+MARIO = NotebookSpec(modes=(Mode.NGROK,), users=("mario",), wake=True)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_the_next_report_is_told_to_close_and_why(api: World) -> None:
     api.central_key("mario", HOST_KEY)
     api.knows(a_record(spec=MARIO, report=a_report()))
     told = api.report({"sequence": 6, "worker": "0" * 64}).json
-    assert (told["mode"], told["authorized_keys"], told["sync_after"]) == ("off", [], 300)
+    assert (told["modes"], told["mode"], told["authorized_keys"], told["sync_after"]) == ([], "off", [], 300)
     assert not {"ngrok", "bastion", "worker"} & told.keys()
     assert told["problem"]["code"] == "paused"
     assert "2abc_SECRET" not in str(told)
@@ -40,7 +40,7 @@ def test_the_next_report_is_told_to_close_and_why(api: World) -> None:
     assert report
     assert report.sequence == 6
     api.patch.setenv("PAUSED", "false")
-    assert api.report({"sequence": 7}).json["mode"] == "ngrok"
+    assert api.report({"sequence": 7}).json["modes"] == ["ngrok"]
 
 
 @pytest.mark.parametrize("route", [path for _, path in ROUTES])

@@ -71,9 +71,9 @@ class TestOneNotebook:
             {"state": STOPPED},
             {"state": NotebookState.FAILED},
             {"state": NotebookState.DELETING},
-            {"spec": NotebookSpec(Mode.OFF)},
-            {"spec": NotebookSpec(Mode.NGROK)},
-            {"spec": NotebookSpec(Mode.BASTION, until=NOW)},
+            {"spec": NotebookSpec()},
+            {"spec": NotebookSpec((Mode.NGROK,))},
+            {"spec": NotebookSpec((Mode.BASTION,), until=NOW)},
         ],
     )
     def test_every_end_closes(self, bench: Bench, parts: dict[str, Any]) -> None:
@@ -239,7 +239,9 @@ class TestObstacles:
         self.assert_problem(bench, "nb", "other-vpc", far)
 
     def test_a_notebook_in_no_vpc(self, bench: Bench) -> None:
-        bench.table.save_observed(Record("nb", spec=NotebookSpec(Mode.BASTION), state=RUNNING, observed_at=NOW), None)
+        bench.table.save_observed(
+            Record("nb", spec=NotebookSpec((Mode.BASTION,)), state=RUNNING, observed_at=NOW), None
+        )
         bench.run()
         self.assert_problem(bench, "nb", "not-in-vpc")
 
@@ -518,7 +520,9 @@ class TestRaces:
 
 def test_a_way_that_opens_under_a_waiting_agent_is_news(bench: Bench) -> None:
     record = bench.notebook("nb", bench.group("notebooks"))
-    report = Report("boot-1", NOW - 60, 1, NOW - 5, Mode.BASTION, Phase.CONNECTED, keys_own=1, connected_since=NOW - 5)
+    report = Report(
+        "boot-1", NOW - 60, 1, NOW - 5, (Mode.BASTION,), Phase.CONNECTED, keys_own=1, connected_since=NOW - 5
+    )
     bench.table.replace_report("nb", record.role, report, None)
     sent: list[Any] = []
     bench.monkeypatch.setattr(sqs, "send", lambda queue, messages: sent.extend(messages))
@@ -533,7 +537,9 @@ def test_a_client_that_was_not_admitted_shuts_out_nobody_else(bench: Bench) -> N
     bench.monkeypatch.setenv("BASTION_CLIENT_CIDRS", "203.0.113.0/24")
     bench.limit(bench.bastion)
     record = bench.notebook("nb", bench.group("notebooks"))
-    report = Report("boot-1", NOW - 60, 1, NOW - 5, Mode.BASTION, Phase.CONNECTED, keys_own=1, connected_since=NOW - 5)
+    report = Report(
+        "boot-1", NOW - 60, 1, NOW - 5, (Mode.BASTION,), Phase.CONNECTED, keys_own=1, connected_since=NOW - 5
+    )
     bench.table.replace_report("nb", record.role, report, None)
     bench.run()
     now = bench.table.record("nb")
@@ -642,7 +648,7 @@ def many_notebooks(bench: Bench, groups: list[str], count: int) -> list[Record]:
         group = groups[number % len(groups)]
         interface = ec2.create_network_interface(subnet, f"10.0.{number // 250}.{number % 250}", [group])
         network = Network(bench.subnet, (group,), interface.id)
-        records.append(Record(f"nb-{number:04}", spec=NotebookSpec(Mode.BASTION), state=RUNNING, network=network))
+        records.append(Record(f"nb-{number:04}", spec=NotebookSpec((Mode.BASTION,)), state=RUNNING, network=network))
     for start in range(0, len(records), 25):
         puts = [
             {"PutRequest": {"Item": key("notebook", record.name) | to_attribute(encode_record(record))["M"]}}

@@ -45,13 +45,13 @@ def test_a_tag_puts_the_block_in_and_its_absence_takes_it_out(world: World) -> N
     world.settle()
     assert world.has_block("team")
     record = world.record("anas-box")
-    assert (record.name, record.spec.mode, record.lifecycle_config) == ("Anas-Box", Mode.NGROK, "team")
+    assert (record.name, record.spec.modes, record.lifecycle_config) == ("Anas-Box", (Mode.NGROK,), "team")
     assert record.block_since is not None
 
     world.untag("Anas-Box")
     world.settle()
     assert world.scripts("team") == (b"#!/bin/sh\necho once\n", OWNERS)
-    assert world.record("anas-box").spec.mode is Mode.OFF
+    assert world.record("anas-box").spec.modes == ()
 
 
 def test_a_notebook_without_configuration_gets_one_when_it_stops_and_loses_it_when_it_stops_again(world: World) -> None:
@@ -670,7 +670,7 @@ def test_every_part_of_a_record_is_kept_and_read_back(world: World) -> None:
         arn="arn",
         created_at=8,
         role="role",
-        spec=NotebookSpec(Mode.NGROK, "tcp://a.b:1", ("ana",), 5, True, True, Problem("a", "b")),
+        spec=NotebookSpec((Mode.NGROK,), "tcp://a.b:1", ("ana",), 5, True, True, Problem("a", "b")),
         state=NotebookState.FAILED,
         state_since=1,
         lifecycle_config="team",

@@ -23,7 +23,7 @@ from notebook_ssh.model.record import BastionRoute, Phase, Record
 from notebook_ssh.model.spec import Mode, NotebookSpec
 
 LAYER = Path(__file__).resolve().parents[2] / "layers" / "notebook_agent"
-MARIO = NotebookSpec(mode=Mode.NGROK, users=("mario",))
+MARIO = NotebookSpec(modes=(Mode.NGROK,), users=("mario",))
 
 
 @pytest.fixture
@@ -62,6 +62,7 @@ def test_the_first_report_is_kept_and_answered(world: World) -> None:
     assert said.headers["Cache-Control"] == "no-store"
     assert said.json == {
         "notebook": "demo",
+        "modes": ["ngrok"],
         "mode": "ngrok",
         "sync_after": 300,
         "server_time": NOW,
@@ -89,10 +90,10 @@ def test_steady_state_is_one_write_and_nothing_else(world: World) -> None:
 
 def test_sessions_come_and_go_without_more_than_a_write(world: World) -> None:
     world.knows(
-        a_record(spec=NotebookSpec(mode=Mode.BASTION), report=a_report(mode=Mode.BASTION, host=None, port=None))
+        a_record(spec=NotebookSpec(modes=(Mode.BASTION,)), report=a_report(modes=(Mode.BASTION,), host=None, port=None))
     )
     world.since()
-    world.report({"sequence": 6, "mode": "bastion", "sessions": {"open": 2, "active_at": NOW - 1}})
+    world.report({"sequence": 6, "modes": ["bastion"], "sessions": {"open": 2, "active_at": NOW - 1}})
     assert world.since() == {"UpdateItem": 1}
     report = world.report_of("demo")
     assert report is not None
@@ -110,10 +111,10 @@ def test_a_change_is_looked_at_once_to_be_told_and_shown(world: World) -> None:
 @pytest.mark.parametrize(
     ("spec", "before", "body"),
     [
-        (NotebookSpec(mode=Mode.NGROK), a_report(), {"phase": "failed", "host": None, "port": None, "problem": {"code": "ngrok-card-required", "message": "x"}}),
-        (NotebookSpec(mode=Mode.NGROK), a_report(), {"phase": "connecting", "host": None, "port": None}),
-        (NotebookSpec(mode=Mode.NGROK, until=NOW - 1), a_report(), {"mode": "off", "phase": "off", "host": None, "port": None}),
-        (NotebookSpec(mode=Mode.NGROK), a_report(received_at=NOW - 9000), {}),
+        (NotebookSpec(modes=(Mode.NGROK,)), a_report(), {"phase": "failed", "host": None, "port": None, "problem": {"code": "ngrok-card-required", "message": "x"}}),
+        (NotebookSpec(modes=(Mode.NGROK,)), a_report(), {"phase": "connecting", "host": None, "port": None}),
+        (NotebookSpec(modes=(Mode.NGROK,), until=NOW - 1), a_report(), {"modes": [], "phase": "off", "host": None, "port": None}),
+        (NotebookSpec(modes=(Mode.NGROK,)), a_report(received_at=NOW - 9000), {}),
     ],
 )  # fmt: skip
 def test_every_turn_is_looked_at(world: World, spec: NotebookSpec, before: Any, body: dict[str, Any]) -> None:
@@ -150,7 +151,7 @@ def test_a_body_may_come_as_base64(world: World) -> None:
 def test_a_notebook_that_nobody_tagged_is_told_off_for_one_refused_write(world: World) -> None:
     world.since()
     said = world.report(name="stranger")
-    assert (said.status, said.json["mode"], said.json["authorized_keys"]) == (200, "off", [])
+    assert (said.status, said.json["modes"], said.json["authorized_keys"]) == (200, [], [])
     assert world.since() == {"UpdateItem": 1}
     assert world.table.item("notebook", "stranger") is None
 
@@ -161,7 +162,7 @@ def test_a_way_alone_makes_no_notebook(world: World) -> None:
         TableName="records",
         Item={"pk": {"S": "notebook"}, "sk": {"S": "demo"}, "route": {"M": {"open": {"BOOL": True}}}},
     )
-    assert world.report().json["mode"] == "off"
+    assert world.report().json["modes"] == []
     assert "report" not in (world.table.item("notebook", "demo") or {})
 
 
@@ -429,9 +430,11 @@ def test_keys_that_cannot_be_read_are_not_taken_away(world: World) -> None:
 
 
 def test_nobody_named_no_keys_read(world: World) -> None:
-    world.knows(a_record(spec=NotebookSpec(mode=Mode.BASTION), route=BastionRoute(open=True, private_ip="10.0.1.5")))
+    world.knows(
+        a_record(spec=NotebookSpec(modes=(Mode.BASTION,)), route=BastionRoute(open=True, private_ip="10.0.1.5"))
+    )
     world.since()
-    said = world.report({"mode": "bastion"})
+    said = world.report({"modes": ["bastion"]})
     assert said.json["bastion"] == {"host": "bastion.example.com", "user": "jumper", "private_ip": "10.0.1.5"}
     assert not {"GetParametersByPath", "GetSecretValue"} & set(world.since())
 
@@ -439,7 +442,7 @@ def test_nobody_named_no_keys_read(world: World) -> None:
 def test_off_reads_no_secret(world: World) -> None:
     world.knows(replace(a_record(spec=replace(MARIO, until=NOW)), report=a_report()))
     world.since()
-    assert world.report({"sequence": 6}).json["mode"] == "off"
+    assert world.report({"sequence": 6}).json["modes"] == []
     assert not {"GetParametersByPath", "GetSecretValue"} & set(world.since())
 
 

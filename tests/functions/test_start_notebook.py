@@ -15,7 +15,7 @@ from notebook_ssh.adapters.clients import client
 from notebook_ssh.model.record import NotebookState, Record
 from notebook_ssh.model.spec import Mode, NotebookSpec
 
-MAY = NotebookSpec(mode=Mode.NGROK, wake=True)
+MAY = NotebookSpec(modes=(Mode.NGROK,), wake=True)
 
 
 def asleep(**parts: Any) -> Record:
@@ -103,7 +103,7 @@ def test_a_claim_whose_answer_was_lost_still_starts_it(world: World) -> None:
 @pytest.mark.parametrize(
     ("record", "status", "error"),
     [
-        (asleep(spec=NotebookSpec(mode=Mode.NGROK)), 403, "not-wakeable"),
+        (asleep(spec=NotebookSpec(modes=(Mode.NGROK,))), 403, "not-wakeable"),
         (asleep(spec=NotebookSpec()), 403, "not-wakeable"),
         (asleep(spec=replace(MAY, until=NOW)), 403, "not-wakeable"),
         (asleep(state=NotebookState.STOPPING), 409, "not-stopped"),

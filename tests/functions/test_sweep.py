@@ -117,7 +117,10 @@ class Account:
         seen = {line.name: hash_of_lists(line, {"ssh": "ngrok"}, "ssh", dry_run=False) for line in self.lines}
         records = [
             a_record(
-                name=line.name, spec=NotebookSpec(Mode.NGROK), observed_hash=seen[line.name], notified_status="starting"
+                name=line.name,
+                spec=NotebookSpec((Mode.NGROK,)),
+                observed_hash=seen[line.name],
+                notified_status="starting",
             )
             for line in self.lines
         ]
@@ -386,7 +389,12 @@ class Read:
 @pytest.mark.parametrize("report", [None, a_report(), a_report(received_at=NOW - 9000), a_report(phase=Phase.FAILED)])
 @pytest.mark.parametrize(
     "spec",
-    [NotebookSpec(), NotebookSpec(Mode.NGROK), NotebookSpec(Mode.BASTION), NotebookSpec(Mode.NGROK, until=NOW - 1)],
+    [
+        NotebookSpec(),
+        NotebookSpec((Mode.NGROK,)),
+        NotebookSpec((Mode.BASTION,)),
+        NotebookSpec((Mode.NGROK,), until=NOW - 1),
+    ],
 )
 @pytest.mark.parametrize("state", list(NotebookState))
 def test_nothing_else_of_a_record_matters(state: NotebookState, spec: NotebookSpec, report: Report | None) -> None:

@@ -13,7 +13,7 @@ from builders import HOST_KEY, NOW, a_record, a_report, wire
 from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.model.record import BastionRoute, Network, Record
-from notebook_ssh.model.spec import Mode, NotebookSpec
+from notebook_ssh.model.spec import Mode, NotebookSpec, tag_value
 
 UNIT = 1024
 """Bytes of a write unit (DynamoDB developer guide, "DynamoDB read and write operations")."""
@@ -64,19 +64,19 @@ def bytes_of(record: Record) -> int:
 @pytest.mark.parametrize(
     "parts",
     [
-        {"spec": NotebookSpec(Mode.NGROK, users=("mario", "ana"))},
+        {"spec": NotebookSpec((Mode.NGROK,), users=("mario", "ana"))},
         {
-            "spec": NotebookSpec(Mode.BASTION),
+            "spec": NotebookSpec((Mode.BASTION,)),
             "route": BastionRoute(open=True, private_ip="10.0.12.34", since=NOW - 400),
         },
     ],
     ids=["ngrok", "bastion"],
 )
 def test_a_report_of_a_usual_notebook_is_one_write_unit(world: World, parts: dict[str, Any]) -> None:
-    mode = parts["spec"].mode
-    address = {"host": "0.tcp.eu.ngrok.io", "port": 17887} if mode is Mode.NGROK else {"host": None, "port": None}
+    modes = parts["spec"].modes
+    address = {"host": "0.tcp.eu.ngrok.io", "port": 17887} if Mode.NGROK in modes else {"host": None, "port": None}
     told = {
-        "mode": str(mode),
+        "modes": [str(mode) for mode in modes],
         "boot": "b6c1e1b6-0000-4000-8000-000000000001",
         # What Amazon Linux 2023 makes (its user guide, "Default SSH server configuration").
         "host_keys": [HOST_KEY, ECDSA_KEY],
@@ -97,12 +97,14 @@ def test_a_report_of_a_usual_notebook_is_one_write_unit(world: World, parts: dic
 
 def test_a_report_that_an_earlier_version_wrote_whole_is_replaced_once(world: World) -> None:
     world.knows(a_record())
+    whole = asdict(a_report())
+    whole["mode"] = tag_value(whole.pop("modes"))
     client("dynamodb").update_item(
         TableName="records",
         Key=key("notebook", "demo"),
         UpdateExpression="SET #report = :report",
         ExpressionAttributeNames={"#report": "report"},
-        ExpressionAttributeValues={":report": to_attribute(asdict(a_report()))},
+        ExpressionAttributeValues={":report": to_attribute(whole)},
     )
     writes = []
     for sequence in (6, 7):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import importlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -29,6 +29,7 @@ class Names:
     merged: by new dotted name, the old names of classes that became one, by whether a field is None.
     replaced: old name of the class that is returned in place of an old one that is gone.
     texts: new words of sentences by the old ones.
+    tuples: by `old class.old field` with one member of an enum, the enum's old name: today it is a tuple, without any for `off`.
     changed: by `kind.key of the answer`, what else may differ there on purpose, and why: the answer `was` and is `now`, the
     numbers of the `cases`, or the classes of which a plan may have more or fewer actions (`extras`).
     uncompared: fields that are new, or are gone, by `old class.field`, and why.
@@ -40,6 +41,7 @@ class Names:
     merged: Mapping[str, Mapping[str, str]]
     replaced: Mapping[str, str]
     texts: Mapping[str, str]
+    tuples: Mapping[str, str]
     changed: Mapping[str, Mapping[str, Any]]
     uncompared: Mapping[str, str]
 
@@ -136,12 +138,29 @@ def encode(value: Any) -> Any:
             apart = merger["field"]
             old = merger["none" if getattr(value, apart) is None else "other"]
         told = {
-            names().old_field_of(old, field.name): encode(getattr(value, field.name))
+            names().old_field_of(old, field.name): _encode_field(old, field.name, getattr(value, field.name))
             for field in fields(value)
             if field.compare and field.name != apart and not _is_default(field, getattr(value, field.name))
         }
         return {"!": old, **told}
     raise TypeError(f"no case holds a {type(value).__name__}")
+
+
+def _encode_field(old_class: str, field: str, value: Any) -> Any:
+    enum = names().tuples.get(f"{old_class}.{names().old_field_of(old_class, field)}")
+    return encode_single(enum, value) if enum else encode(value)
+
+
+def encode_single(old_enum: str, members: Sequence[Any]) -> Any:
+    """A tuple of at most one member as the member that it was, `off` without any."""
+    assert len(members) <= 1
+    return {"!": old_enum, "value": members[0].value if members else "off"}
+
+
+def _decode_field(old_class: str, field: str, told: Any) -> Any:
+    if f"{old_class}.{field}" not in names().tuples:
+        return decode(told)
+    return () if told["value"] == "off" else (decode(told),)
 
 
 def decode(told: Any) -> Any:
@@ -161,7 +180,7 @@ def decode(told: Any) -> Any:
             cls = names().class_of(old)
             if issubclass(cls, Enum):
                 return cls(parts["value"])
-            return cls(**{names().field_of(old, name): decode(each) for name, each in parts.items()})
+            return cls(**{names().field_of(old, name): _decode_field(old, name, each) for name, each in parts.items()})
     return {key: decode(each) for key, each in told.items()}
 
 

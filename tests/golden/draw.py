@@ -159,7 +159,7 @@ class Draw:
             return NotebookSpec(problem=Problem("invalid-tag", "The tag ssh is “x”, but it can only be ngrok."))
         mode = self.chance.choices((Mode.NGROK, Mode.BASTION), (5, 5))[0]
         return NotebookSpec(
-            mode,
+            (mode,),
             self.maybe(0.15, lambda: "tcp://1.tcp.ngrok.io:12345"),
             self.some(("mario", "ana"), 2) if self.often(0.3) else (),
             self.maybe(0.2, lambda: self.time() + self.one(0, 60, 900, 5_000)),
@@ -180,16 +180,16 @@ class Draw:
             self.maybe(0.2, self.problem),
         )
 
-    def report(self, mode: Mode) -> Report:
-        told = mode if self.often(0.85) else self.one(*Mode)
+    def report(self, modes: tuple[Mode, ...]) -> Report:
+        told = modes if self.often(0.85) else self.one((), *((mode,) for mode in Mode))
         phase = self.chance.choices(list(Phase), (1, 4, 8, 3))[0]
-        first_connected = told is Mode.NGROK and self.often(0.8)
+        first_connected = Mode.NGROK in told and self.often(0.8)
         return Report(
             boot=self.one("boot-1", "boot-2"),
             booted_at=self.time(),
             sequence=self.chance.randint(1, 5),
             received_at=NOW - self.one(0, 1, 10, 60, 299, 754, 755, 756, 2_000),
-            mode=told,
+            modes=told,
             phase=phase,
             agent=self.one("1.0", ""),
             host=self.one("0.tcp.ngrok.io", "3.tcp.eu.ngrok.io", "-oops") if first_connected else None,
@@ -236,8 +236,8 @@ class Draw:
             spec_changed_at=self.maybe(0.8, self.time),
             first_connected=self.often(0.4),
             wake_at=self.maybe(0.3, self.time),
-            route=self.maybe(0.75 if spec.mode is Mode.BASTION else 0.1, self.route),
-            report=self.maybe(0.75, lambda: self.report(spec.mode)),
+            route=self.maybe(0.75 if Mode.BASTION in spec.modes else 0.1, self.route),
+            report=self.maybe(0.75, lambda: self.report(spec.modes)),
         )
 
     def bastion_host(self) -> Bastion | None:
@@ -438,7 +438,7 @@ class Draw:
         count = self.one(0, 1, 2, 3, 5)
         records = tuple(self.record(name) for name in self.chance.sample(NAMES, count))
         records = tuple(
-            replace(each, spec=replace(each.spec, mode=Mode.BASTION))
+            replace(each, spec=replace(each.spec, modes=(Mode.BASTION,)))
             if self.often(0.6) and not each.spec.problem
             else each
             for each in records

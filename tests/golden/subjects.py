@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from golden.codec import new_keys, old_class, old_keys
+from golden.codec import encode_single, new_keys, old_class, old_keys
 
 from notebook_ssh.errors import InvalidReportError
 from notebook_ssh.http_api import diagnosis, views
@@ -63,7 +63,7 @@ def of_tags(given: Mapping[str, Any]) -> Any:
     asked = spec.parse_spec(given["tags"], given["tag_key"])
     return {
         "wish": asked,
-        "mode": asked.effective_mode(given["now"]),
+        "mode": encode_single("record.Mode", asked.effective_modes(given["now"])),
         "holds": asked.needs_block(given["now"]),
     }
 
@@ -83,8 +83,8 @@ def of_record(given: Mapping[str, Any]) -> Any:
         "wake": wake.wake(record, now),
         "doctor": diagnosis.doctor_text(found),
         "hops": [(check.name, str(check.state), check.since) for check in found.checks],
-        "details": old_keys("details", views.details(record, now, stack)),
-        "list_entry": views.list_entry(record, now, stack),
+        "details": one_mode(old_keys("details", views.details(record, now, stack))),
+        "list_entry": one_mode(views.list_entry(record, now, stack)),
         "tags": status_tags.desired_status_tags(record, now, sync, key),
         "news": status_tags.status_change(record, now, sync, key) is not None,
         "settled": facts.is_inactive(record),
@@ -93,15 +93,17 @@ def of_record(given: Mapping[str, Any]) -> Any:
             bastion.wants_bastion(record, now),
             bastion.route_is_desired(record, now),
         ),
-        "reply": reply.reply(
-            record,
-            now,
-            sync_seconds=sync,
-            bastion=stack.bastion,
-            token=tokens.Token(*given["token"]) if given["token"] else None,
-            held_version=given["held_version"],
-            keys=given["keys"],
-            problem=given["problem"],
+        "reply": one_mode(
+            reply.reply(
+                record,
+                now,
+                sync_seconds=sync,
+                bastion=stack.bastion,
+                token=tokens.Token(*given["token"]) if given["token"] else None,
+                held_version=given["held_version"],
+                keys=given["keys"],
+                problem=given["problem"],
+            )
         ),
     }
     if connection:
@@ -112,6 +114,11 @@ def of_record(given: Mapping[str, Any]) -> Any:
             "known_hosts": views.known_hosts(connection),
         }
     return told
+
+
+def one_mode(told: Mapping[str, Any]) -> Any:
+    """JSON with its modes as the one word that the old answers had."""
+    return {key: value for key, value in told.items() if key != "modes"} | {"mode": " ".join(told["modes"]) or "off"}
 
 
 def of_notebook(given: Mapping[str, Any]) -> Any:

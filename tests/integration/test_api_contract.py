@@ -51,7 +51,7 @@ A_REPORT = json.dumps(
         "boot": "0b5e0c4e-8f6b-4a52-9c5e-1f6a2f1d0a55",
         "booted_at": 1,
         "sequence": 1,
-        "mode": "ngrok",
+        "modes": ["ngrok"],
         "phase": "failed",
         "problem": {"code": "ngrok-failed", "message": "é ü 日本"},
     },

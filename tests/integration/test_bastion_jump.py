@@ -270,7 +270,7 @@ def _notebook(site: Site, bastion: Machine, name: str, client_key: str) -> Noteb
     """A running notebook that nobody tagged yet, with a report of its agent."""
     bench = site.bench
     group = bench.group(name)
-    record = bench.notebook(name, group, mode=Mode.OFF)
+    record = bench.notebook(name, group, modes=())
     interfaces = client("ec2").describe_network_interfaces(NetworkInterfaceIds=[record.network.interface or ""])
     address = interfaces["NetworkInterfaces"][0]["PrivateIpAddress"]
     machine = site.machine(name, address, groups=(group,))
@@ -281,7 +281,7 @@ def _notebook(site: Site, bastion: Machine, name: str, client_key: str) -> Noteb
         NOW - 60,
         1,
         NOW,
-        Mode.BASTION,
+        (Mode.BASTION,),
         Phase.CONNECTED,
         host_keys=(machine.host_key,),
         keys_own=1,
@@ -317,7 +317,7 @@ def test_ssh_comes_through_the_bastion_exactly_while_the_rules_are_there(town: T
     site, ana, ben, bench = town.site, town.ana, town.ben, town.site.bench
     assert site.is_shut("ana-notebook"), "nothing is open yet"
 
-    tag(bench, ana, spec=NotebookSpec(Mode.BASTION))
+    tag(bench, ana, spec=NotebookSpec((Mode.BASTION,)))
     site.reconcile()
     assert site.ssh("ana-notebook") == f"{BASTION_INSIDE} to {ana.address}"
     assert site.ssh("Ana-Notebook") == f"{BASTION_INSIDE} to {ana.address}"
@@ -329,14 +329,14 @@ def test_ssh_comes_through_the_bastion_exactly_while_the_rules_are_there(town: T
     assert connection is not None
     assert (connection.host, connection.jump) == (ana.address, ProxyJump(BASTION_OUTSIDE, "root", f"bastion.{STACK}"))
 
-    tag(bench, ben, spec=NotebookSpec(Mode.BASTION))
+    tag(bench, ben, spec=NotebookSpec((Mode.BASTION,)))
     tag(bench, ana, state=NotebookState.STOPPING)
     site.reconcile()
     assert site.is_shut("ana-notebook"), "it stops"
     assert site.ssh("ben-notebook") == f"{BASTION_INSIDE} to {ben.address}"
 
     tag(bench, ana, state=STOPPED)
-    tag(bench, ben, spec=NotebookSpec(Mode.OFF))
+    tag(bench, ben, spec=NotebookSpec())
     site.reconcile()
     assert site.is_shut("ben-notebook"), "its tag is gone"
     assert site.is_shut(f"bastion.{STACK}"), "nobody needs the bastion any more"
@@ -347,7 +347,7 @@ def test_a_bastion_without_open_egress_gets_a_way_to_the_notebook_alone(town: To
     bench.close_egress()
     # This opens the notebook to the bastion, but not the bastion's way out.
     bench.write_rule(town.ben.group, UserIdGroupPairs=[{"GroupId": bench.bastion}])
-    tag(bench, ana, spec=NotebookSpec(Mode.BASTION))
+    tag(bench, ana, spec=NotebookSpec((Mode.BASTION,)))
     site.reconcile()
     assert site.ssh("ana-notebook") == f"{BASTION_INSIDE} to {ana.address}"
     assert site.is_shut("ben-notebook")
@@ -355,7 +355,7 @@ def test_a_bastion_without_open_egress_gets_a_way_to_the_notebook_alone(town: To
 
 def test_another_machine_at_the_notebooks_address_is_refused(town: Town) -> None:
     site, ana, ben, bench = town.site, town.ana, town.ben, town.site.bench
-    tag(bench, ana, spec=NotebookSpec(Mode.BASTION))
+    tag(bench, ana, spec=NotebookSpec((Mode.BASTION,)))
     site.reconcile()
     hosts = site.folder / f"{STACK}.known_hosts"
     hosts.write_text(hosts.read_text().replace(ana.machine.host_key, ben.machine.host_key))
@@ -370,7 +370,7 @@ def test_clients_of_a_prefix_list_are_admitted(town: Town) -> None:
         PrefixListName="offices", MaxEntries=5, AddressFamily="IPv4", Entries=[{"Cidr": network}]
     )
     bench.monkeypatch.setenv("BASTION_CLIENT_CIDRS", prefix_list["PrefixList"]["PrefixListId"])
-    tag(bench, ana, spec=NotebookSpec(Mode.BASTION))
+    tag(bench, ana, spec=NotebookSpec((Mode.BASTION,)))
     site.reconcile()
     assert site.ssh("ana-notebook", come_from=ELSEWHERE) == f"{BASTION_INSIDE} to {ana.address}"
     assert site.is_shut("ana-notebook")

@@ -55,7 +55,7 @@ def report(world: World, name: str, keys: dict[str, str]) -> int:
         "boot": "0b5e0c4e-8f6b-4a52-9c5e-1f6a2f1d0a55",
         "booted_at": 1,
         "sequence": 1,
-        "mode": "off",
+        "modes": [],
         "phase": "off",
         "host": None,
         "port": None,

@@ -180,7 +180,7 @@ BODIES = {
 def test_json_has_tricks_and_none_of_them_works(trick: str, world: World) -> None:
     more, status = BODIES[trick]
     usual = {
-        "boot": '"b"', "booted_at": str(NOW - 500), "sequence": "1", "mode": '"ngrok"', "phase": '"connected"',
+        "boot": '"b"', "booted_at": str(NOW - 500), "sequence": "1", "modes": '["ngrok"]', "phase": '"connected"',
         "host": '"0.tcp.ngrok.io"', "port": "17887",
     }  # fmt: skip
     fields = [f'"{name}": {value}' for name, value in usual.items() if f'"{name}"' not in more]

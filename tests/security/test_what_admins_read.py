@@ -172,7 +172,7 @@ def test_the_largest_record_is_a_tenth_of_what_an_item_may_be(world: World) -> N
         network=Network("subnet-" + "0" * 17, tuple(f"sg-{number:017}" for number in range(5)), "eni-" + "0" * 17),
         route=BastionRoute(False, "10.0.0.1", NOW, problem),
     )
-    assert record.spec.mode is Mode.NGROK
+    assert record.spec.modes == (Mode.NGROK,)
     world.knows(record)
     body = a_body(
         host=".".join(["h" * 60] * 4),

@@ -251,7 +251,7 @@ class Promises(Watcher):
             self.bare[notebook.name] = now
         if not spec.needs_block(now // 1000):
             self.idle[notebook.name] = now
-        if spec.effective_mode(now // 1000) is not Mode.OFF:
+        if spec.effective_modes(now // 1000):
             self.asked[notebook.name] = now
             if spec.restart:
                 self.asked_restart[notebook.name] = now
@@ -308,7 +308,7 @@ class Promises(Watcher):
         account, now = self.run.account, self.run.now // 1000
         name, spec = notebook.name, parse_spec(notebook.tags, "ssh")
         record = self.run.table.record(name)
-        asks = spec.effective_mode(now) is not Mode.OFF
+        asks = spec.effective_modes(now)
         if not asks:
             settled = record is None or record.spec in (spec, NotebookSpec())
             self._hold(settled, f"{name} asks for nothing, and is known to ask {record and record.spec}")
@@ -342,7 +342,7 @@ class Promises(Watcher):
             for each in self.run.account.notebooks.values()
             if each.lifecycle_config == lifecycle_config.name
         ]
-        wanted = any(spec.effective_mode(now) is not Mode.OFF or spec.problem for spec in specs)
+        wanted = any(spec.effective_modes(now) or spec.problem for spec in specs)
         if wanted or truth.damaged or truth.put_back:
             return
         here = [each for each in blocks(decoded(lifecycle_config.on_start)) if each.stack == STACK]
@@ -356,7 +356,7 @@ class Promises(Watcher):
         admitted = [
             each
             for each in account.notebooks.values()
-            if parse_spec(each.tags, "ssh").effective_mode(now) is Mode.BASTION
+            if Mode.BASTION in parse_spec(each.tags, "ssh").effective_modes(now)
             and each.status in ("Pending", "InService")
         ]
         reachable = [each for each in admitted if any(account.groups[group] == BASTION_VPC for group in each.groups)]

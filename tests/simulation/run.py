@@ -637,9 +637,9 @@ _DENIABLE = tuple(sorted(_WRITES))
 """What a service control policy denies for a while."""
 
 _MODES: tuple[dict[str, Any], ...] = (
-    {"mode": "ngrok"},
-    {"mode": "bastion", "host": None, "port": None},
-    {"mode": "off", "phase": "off", "host": None, "port": None},
+    {"modes": ["ngrok"]},
+    {"modes": ["bastion"], "host": None, "port": None},
+    {"modes": [], "phase": "off", "host": None, "port": None},
 )
 """What an agent may be doing, whatever it was told."""
 

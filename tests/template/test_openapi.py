@@ -108,7 +108,7 @@ def problem_codes(*folders: str) -> Iterator[str]:
                         yield code
 
 
-MAY = NotebookSpec(mode=Mode.NGROK, wake=True)
+MAY = NotebookSpec(modes=(Mode.NGROK,), wake=True)
 FULL = a_report(
     rejected=(RejectedKey(2, "cut"),),
     sessions=1,
@@ -123,9 +123,9 @@ RECORDS = {
     "failed": a_record(report=FULL, spec=replace(MAY, until=NOW + 9, users=("mario",))),
     "asleep": a_record(spec=MAY, state=NotebookState.STOPPED, started_at=None),
     "behind the bastion": a_record(
-        spec=NotebookSpec(mode=Mode.BASTION),
+        spec=NotebookSpec(modes=(Mode.BASTION,)),
         route=BastionRoute(open=True, private_ip="10.0.1.5"),
-        report=a_report(mode=Mode.BASTION, host=None, port=None),
+        report=a_report(modes=(Mode.BASTION,), host=None, port=None),
     ),
     "off": a_record(spec=NotebookSpec()),
     "tag misspelt": a_record(spec=NotebookSpec(problem=Problem("invalid-tag", "x"))),

@@ -34,9 +34,9 @@ BEHIND = Connection("inner", "10.0.1.5", 22, (RSA_KEY,), JUMP)
 
 def through_bastion(**parts: object) -> Record:
     return a_record(
-        spec=NotebookSpec(mode=Mode.BASTION),
+        spec=NotebookSpec(modes=(Mode.BASTION,)),
         route=BastionRoute(open=True, private_ip="10.0.1.5", since=NOW - 300),
-        report=a_report(mode=Mode.BASTION, host=None, port=None),
+        report=a_report(modes=(Mode.BASTION,), host=None, port=None),
         **parts,
     )
 
@@ -159,10 +159,10 @@ def test_a_list_of_ten_thousand_fits_into_one_answer() -> None:
     """6 MB is what a function may answer at once; the longest names there can be."""
     record = a_record(
         name="n" * 63,
-        spec=NotebookSpec(mode=Mode.BASTION),
+        spec=NotebookSpec(modes=(Mode.BASTION,)),
         report=a_report(host="h" * 60 + ".tcp.ap-southeast.ngrok.io"),
     )
-    entry = json.dumps(list_entry(replace(record, spec=NotebookSpec(mode=Mode.NGROK)), NOW, SETTINGS))
+    entry = json.dumps(list_entry(replace(record, spec=NotebookSpec(modes=(Mode.NGROK,))), NOW, SETTINGS))
     block = ssh_config([replace(TUNNEL, name="N" * 63)], "team-ssh")
     line = next(fleet_known_hosts([replace(TUNNEL, name="N" * 63)]))
     assert max(len(entry), len(block), len(line)) * 10_000 < 6_000_000

@@ -26,14 +26,18 @@ def problems(*codes: str) -> st.SearchStrategy[Problem | None]:
     return st.sampled_from([None] * len(codes) + [Problem(code, f"It is {code}.") for code in codes])
 
 
-def reports(mode: Mode) -> st.SearchStrategy[Report]:
+MODES: tuple[tuple[Mode, ...], ...] = ((), (Mode.NGROK,), (Mode.BASTION,))
+"""What a notebook can be in."""
+
+
+def reports(modes: tuple[Mode, ...]) -> st.SearchStrategy[Report]:
     """A report that may be of this run."""
-    tunnel = ("ngrok-token-missing", "ngrok-card-required") if mode is Mode.NGROK else ()
+    tunnel = ("ngrok-token-missing", "ngrok-card-required") if Mode.NGROK in modes else ()
     return st.builds(
         a_report,
         booted_at=TIMES,
         received_at=st.sampled_from([NOW, NOW - 10, NOW - 756]),
-        mode=st.sampled_from([mode, mode, mode, *Mode]),
+        modes=st.sampled_from([modes, modes, modes, *MODES]),
         phase=st.sampled_from([Phase.CONNECTED, Phase.CONNECTED, *Phase]),
         keys_own=st.sampled_from([1, 1, 0]),
         rejected=st.sampled_from([(), (), (RejectedKey(2, "not base64"),)]),
@@ -54,10 +58,10 @@ ROUTES = st.builds(
 @st.composite
 def records(draw: st.DrawFn) -> Record:
     """A record as the functions write it: each problem has a code of its author."""
-    mode = draw(st.sampled_from([Mode.NGROK, Mode.BASTION, Mode.NGROK, Mode.BASTION, Mode.OFF]))
-    invalid = Problem("invalid-tag", "The tag ssh is “ngrk”.") if mode is Mode.OFF and draw(st.booleans()) else None
+    modes = draw(st.sampled_from([*MODES, (Mode.NGROK,), (Mode.BASTION,)]))
+    invalid = Problem("invalid-tag", "The tag ssh is “ngrk”.") if not modes and draw(st.booleans()) else None
     return a_record(
-        spec=NotebookSpec(mode=mode, until=draw(st.sampled_from([None, None, NOW, NOW + 60])), problem=invalid),
+        spec=NotebookSpec(modes=modes, until=draw(st.sampled_from([None, None, NOW, NOW + 60])), problem=invalid),
         state=draw(st.sampled_from([NotebookState.IN_SERVICE] * 5 + list(NotebookState))),
         started_at=draw(st.sampled_from([None, NOW - 600, NOW - 1_000])),
         lifecycle_config=draw(st.sampled_from(["team", "team", None])),
@@ -65,7 +69,7 @@ def records(draw: st.DrawFn) -> Record:
         problem=draw(problems("config-too-large", "block-damaged")),
         planned=draw(st.sampled_from([(), (), (), ("write the on-start script of team: …",)])),
         route=draw(st.none() | ROUTES | ROUTES),
-        report=draw(st.none() | reports(mode) | reports(mode)),
+        report=draw(st.none() | reports(modes) | reports(modes)),
     )
 
 
@@ -97,7 +101,7 @@ def no_check_reads_the_phase(record: Record) -> bool:
     In mode bastion the rule check takes the place of the tunnel check, and no other reads the agent's phase.
     """
     report = record.report
-    return record.spec.mode is Mode.BASTION and report is not None and report.phase is not Phase.CONNECTED
+    return Mode.BASTION in record.spec.modes and report is not None and report.phase is not Phase.CONNECTED
 
 
 def the_check_waits(record: Record, condition: Condition) -> bool:
@@ -146,7 +150,7 @@ def test_an_error_has_the_problem_of_the_first_failed_check(record: Record) -> N
 
 REPORT = a_report()
 SSHD_DOWN = a_report(phase=Phase.FAILED, problem=NO_SSHD)
-BASTION: dict[str, Any] = {"spec": NotebookSpec(mode=Mode.BASTION), "route": BastionRoute(True, "10.0.1.5")}
+BASTION: dict[str, Any] = {"spec": NotebookSpec(modes=(Mode.BASTION,)), "route": BastionRoute(True, "10.0.1.5")}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +160,7 @@ BASTION: dict[str, Any] = {"spec": NotebookSpec(mode=Mode.BASTION), "route": Bas
         (a_record(report=REPORT, block_since=None), True, False),
         (a_record(report=REPORT, planned=("write it",)), True, False),
         (a_record(report=a_report(rejected=(RejectedKey(2, "not base64"),))), True, False),
-        (a_record(**BASTION, report=a_report(mode=Mode.BASTION, phase=Phase.CONNECTING)), False, True),
+        (a_record(**BASTION, report=a_report(modes=(Mode.BASTION,), phase=Phase.CONNECTING)), False, True),
     ],
     ids=["usual", "not installed", "dry run", "rejected line", "connecting to the bastion"],
 )

@@ -16,8 +16,8 @@ from notebook_ssh.model.spec import Mode, NotebookSpec
 
 OK, WAITING, FAILED = CheckState.OK, CheckState.WAITING, CheckState.FAILED
 VIA_BASTION: dict[str, Any] = {
-    "spec": NotebookSpec(mode=Mode.BASTION),
-    "report": a_report(mode=Mode.BASTION, host=None, port=None),
+    "spec": NotebookSpec(modes=(Mode.BASTION,)),
+    "report": a_report(modes=(Mode.BASTION,), host=None, port=None),
 }
 
 
@@ -107,7 +107,7 @@ REAL_FAILURES: list[tuple[str, Record, str, CheckState, str]] = [
         "Correct the tag",
     ),
     ("no tag", a_record(spec=NotebookSpec()), "tag", FAILED, "ssh=ngrok"),
-    ("time is over", a_record(spec=NotebookSpec(mode=Mode.NGROK, until=NOW - 1)), "tag", FAILED, "ssh-until"),
+    ("time is over", a_record(spec=NotebookSpec(modes=(Mode.NGROK,), until=NOW - 1)), "tag", FAILED, "ssh-until"),
     ("connecting", a_record(report=a_report(phase=Phase.CONNECTING, host=None, port=None)), "tunnel", WAITING, "Wait"),
 ]
 

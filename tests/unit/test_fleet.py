@@ -27,7 +27,7 @@ TAGS = {"ssh": "ngrok"}
 
 def a_known(line: NotebookSummary = LINE, tags: dict[str, str] = TAGS, spec: NotebookSpec | None = None) -> Record:
     seen = hash_of_lists(line, tags, "ssh", dry_run=False)
-    record = a_record(name=line.name, spec=spec or NotebookSpec(Mode.NGROK), observed_hash=seen, report=a_report())
+    record = a_record(name=line.name, spec=spec or NotebookSpec((Mode.NGROK,)), observed_hash=seen, report=a_report())
     return replace(record, notified_status=status_key(status_of(record, NOW, SYNC)))
 
 
@@ -115,7 +115,7 @@ def test_a_record_that_waits_for_its_end_is_left_alone_until_the_notebook_goes()
 
 def test_an_end_that_passed_is_looked_at_once() -> None:
     tags = TAGS | {"ssh-until": "2027-01-15T08:00Z"}  # NOW
-    known = a_known(tags=tags, spec=NotebookSpec(Mode.NGROK, until=NOW))
+    known = a_known(tags=tags, spec=NotebookSpec((Mode.NGROK,), until=NOW))
     fleet = a_fleet(tags={ARN: tags}, records=(known,))
     assert ("Demo", "its time is over") in looks(fleet, now=NOW + 100)
     looked = a_fleet(tags={ARN: tags}, records=(replace(known, observed_at=NOW + 50),), config_records=())
@@ -124,7 +124,7 @@ def test_an_end_that_passed_is_looked_at_once() -> None:
 
 def test_an_end_before_the_next_sweep_is_announced_for_its_very_second() -> None:
     tags = TAGS | {"ssh-until": "2027-01-15T08:10Z"}
-    fleet = a_fleet(tags={ARN: tags}, records=(a_known(tags=tags, spec=NotebookSpec(Mode.NGROK, until=NOW + 600)),))
+    fleet = a_fleet(tags={ARN: tags}, records=(a_known(tags=tags, spec=NotebookSpec((Mode.NGROK,), until=NOW + 600)),))
     assert find_drift(fleet, "ssh", MARK, NOW, **USUAL) == (ReconcileNotebook("Demo", "its time ends", at=NOW + 600),)
     assert find_drift(fleet, "ssh", MARK, NOW - 301, **USUAL) == ()
 

@@ -13,7 +13,6 @@ from model_of_sagemaker import BODY, FALLBACK, TERMS, Model
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.managed_block import Block, Present, fingerprint, insert_block, inspect, remove_block
 from notebook_ssh.model.record import NotebookState, Record, RestartStep
-from notebook_ssh.model.spec import Mode
 from notebook_ssh.planning.actions import Detach, WriteScript, reasons
 from notebook_ssh.planning.facts import is_inactive
 from notebook_ssh.planning.lifecycle_config import includes_change, plan_lifecycle_config
@@ -200,7 +199,7 @@ def test_a_tag_that_cannot_be_understood_changes_nothing() -> None:
     model.tags["a"] = {"ssh": "ngork"}
     model.settle()
     assert has_block(model)
-    assert model.records["a"].spec.mode is Mode.OFF
+    assert model.records["a"].spec.modes == ()
     fresh = a_team(tags={"ssh": "ngork"})
     fresh.settle()
     assert fresh.done == []
@@ -611,7 +610,7 @@ def test_crashes_anywhere_end_converged(model: Model, crashes: list[tuple[int, i
         lifecycle_config = model.lifecycle_configs.get(model.notebooks[name].lifecycle_config or "")
         refused = model.records[name].problem if name in model.records else None
         there = model.notebooks[name].state is not NotebookState.DELETING
-        if there and spec.effective_mode(model.now) is not Mode.OFF and lifecycle_config and not refused:
+        if there and spec.effective_modes(model.now) and lifecycle_config and not refused:
             assert BODY in (lifecycle_config.on_start or b"")
 
 

@@ -60,11 +60,22 @@ def test_everything_that_can_be_told() -> None:
 
 def test_the_least_that_must_be_told() -> None:
     body = {"boot": "b", "booted_at": 1, "sequence": 1, "mode": "off", "phase": "off"}
-    assert read_report(json.dumps(body).encode(), NOW).report == Report("b", 1, 1, NOW, Mode.OFF, Phase.OFF)
+    assert read_report(json.dumps(body).encode(), NOW).report == Report("b", 1, 1, NOW, (), Phase.OFF)
+
+
+def test_the_block_and_a_worker_from_before_modes_report_one_mode() -> None:
+    assert read(modes=None, mode="ngrok") == read()
+    assert read(modes=None, mode="bastion").modes == (Mode.BASTION,)
+    assert read(modes=None, mode="off", phase="off", host=None, port=None).modes == ()
+    assert read(modes=["bastion"], mode="ngrok").modes == (Mode.BASTION,), "modes are read, if there are any"
+
+
+def test_several_modes_are_reported_in_their_order() -> None:
+    assert read(modes=["bastion", "ngrok"]).modes == (Mode.BASTION, Mode.NGROK)
 
 
 def test_only_a_tunnel_has_an_address_to_tell() -> None:
-    report = read(mode="bastion", host="evil.example.com", port=22)
+    report = read(modes=["bastion"], host="evil.example.com", port=22)
     assert (report.host, report.port) == (None, None)
 
 
@@ -87,8 +98,14 @@ def test_a_field_that_is_not_known_yet_does_no_harm() -> None:
         ({"sequence": 0}, "sequence"),
         ({"sequence": "5"}, "sequence"),
         ({"sequence": 10**40}, "sequence"),
-        ({"mode": "NGROK"}, "mode"),
-        ({"mode": ["ngrok"]}, "mode"),
+        ({"modes": None, "mode": "NGROK"}, "mode"),
+        ({"modes": None, "mode": ["ngrok"]}, "mode"),
+        ({"modes": None}, "mode"),
+        ({"modes": "ngrok"}, "modes"),
+        ({"modes": ["NGROK"]}, "modes"),
+        ({"modes": ["off"]}, "modes"),
+        ({"modes": [["ngrok"]]}, "modes"),
+        ({"modes": ["ngrok", "ngrok"]}, "modes"),
         ({"phase": "happy"}, "phase"),
         ({"agent": 1}, "agent"),
         ({"host": None, "port": None}, "host"),
@@ -444,17 +461,29 @@ def test_the_token_is_told_only_when_it_is_another() -> None:
     assert "secret" not in repr(Token("v2", "secret"))
 
 
+@pytest.mark.parametrize("modes", [(Mode.NGROK,), (Mode.BASTION,)])
+def test_the_modes_are_replied_as_a_list_and_in_one_word(modes: tuple[Mode, ...]) -> None:
+    """The block compares the word with `off`; a worker from before the list knows the word alone."""
+    said = told(replace(KNOWN, spec=NotebookSpec(modes)))
+    assert (said["modes"], said["mode"]) == ([str(modes[0])], str(modes[0]))
+
+
 def test_off_takes_all_with_it() -> None:
-    for record in (replace(KNOWN, spec=NotebookSpec()), replace(KNOWN, spec=NotebookSpec(mode=Mode.NGROK, until=NOW))):
+    for record in (
+        replace(KNOWN, spec=NotebookSpec()),
+        replace(KNOWN, spec=NotebookSpec(modes=(Mode.NGROK,), until=NOW)),
+    ):
         said = told(record, held_version=None)
-        assert said["mode"] == "off"
+        assert (said["modes"], said["mode"]) == ([], "off")
         assert said["authorized_keys"] == []
         assert "ngrok" not in said
         assert "bastion" not in said
 
 
 def test_through_the_bastion() -> None:
-    record = replace(KNOWN, spec=NotebookSpec(mode=Mode.BASTION), route=BastionRoute(open=True, private_ip="10.0.1.5"))
+    record = replace(
+        KNOWN, spec=NotebookSpec(modes=(Mode.BASTION,)), route=BastionRoute(open=True, private_ip="10.0.1.5")
+    )
     said = told(record)
     assert said["bastion"] == {"host": "bastion.example.com", "user": "jumper", "private_ip": "10.0.1.5"}
     assert said["authorized_keys"] == [{"user": "mario", "keys": [HOST_KEY]}]
@@ -468,15 +497,17 @@ def test_through_the_bastion() -> None:
         (KNOWN, 300),
         (a_record(report=a_report(phase=Phase.FAILED)), 300),
         (a_record(report=a_report(phase=Phase.CONNECTING)), 15),
-        (a_record(report=a_report(mode=Mode.OFF, phase=Phase.OFF)), 15),
+        (a_record(report=a_report(modes=(), phase=Phase.OFF)), 15),
         (a_record(spec=NotebookSpec(), report=a_report()), 15),
-        (a_record(spec=NotebookSpec(), report=a_report(mode=Mode.OFF, phase=Phase.OFF)), 300),
-        (a_record(spec=NotebookSpec(mode=Mode.NGROK, until=NOW + 100), report=a_report()), 100),
-        (a_record(spec=NotebookSpec(mode=Mode.NGROK, until=NOW + 1000), report=a_report()), 300),
-        (a_record(spec=NotebookSpec(mode=Mode.BASTION), report=a_report(mode=Mode.BASTION)), 15),
+        (a_record(spec=NotebookSpec(), report=a_report(modes=(), phase=Phase.OFF)), 300),
+        (a_record(spec=NotebookSpec(modes=(Mode.NGROK,), until=NOW + 100), report=a_report()), 100),
+        (a_record(spec=NotebookSpec(modes=(Mode.NGROK,), until=NOW + 1000), report=a_report()), 300),
+        (a_record(spec=NotebookSpec(modes=(Mode.BASTION,)), report=a_report(modes=(Mode.BASTION,))), 15),
         (
             a_record(
-                spec=NotebookSpec(mode=Mode.BASTION), route=BastionRoute(open=True), report=a_report(mode=Mode.BASTION)
+                spec=NotebookSpec(modes=(Mode.BASTION,)),
+                route=BastionRoute(open=True),
+                report=a_report(modes=(Mode.BASTION,)),
             ),
             300,
         ),
@@ -495,7 +526,9 @@ def test_the_next_report_comes_sooner_while_something_is_under_way(record: Recor
         (replace(KNOWN, problem=Problem("config-too-large", "x")), None, "config-too-large"),
         (replace(KNOWN, spec=NotebookSpec(problem=Problem("invalid-tag", "x"))), None, "invalid-tag"),
         (
-            replace(KNOWN, spec=NotebookSpec(mode=Mode.BASTION), route=BastionRoute(problem=Problem("other-vpc", "x"))),
+            replace(
+                KNOWN, spec=NotebookSpec(modes=(Mode.BASTION,)), route=BastionRoute(problem=Problem("other-vpc", "x"))
+            ),
             None,
             "other-vpc",
         ),

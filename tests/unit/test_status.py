@@ -25,9 +25,9 @@ TOO_LARGE = Problem("config-too-large", "The on-start script has 12,000 bytes.")
 NO_CARD = Problem("ngrok-card-required", "ngrok wants a card.")
 RULE_LIMIT = Problem("rule-limit", "The group sg-1 is full.")
 CONNECTING = a_report(phase=Phase.CONNECTING, host=None, port=None, connected_since=None, phase_since=NOW - 20)
-THROUGH_BASTION = a_report(mode=Mode.BASTION, host=None, port=None)
+THROUGH_BASTION = a_report(modes=(Mode.BASTION,), host=None, port=None)
 OPEN = BastionRoute(open=True, private_ip="10.0.1.5", since=NOW - 300)
-NGROK, VIA_BASTION = NotebookSpec(mode=Mode.NGROK), NotebookSpec(mode=Mode.BASTION)
+NGROK, VIA_BASTION = NotebookSpec(modes=(Mode.NGROK,)), NotebookSpec(modes=(Mode.BASTION,))
 STOPPED = {"state": NotebookState.STOPPED, "started_at": None}
 
 CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
@@ -104,7 +104,7 @@ CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
     ),
     (
         "told to be on, and still off",
-        a_record(report=a_report(mode=Mode.OFF, phase=Phase.OFF)),
+        a_record(report=a_report(modes=(), phase=Phase.OFF)),
         Code.STARTING,
         NOW - 400,
         None,
@@ -336,14 +336,20 @@ problems = st.one_of(
         st.text(max_size=30),
     ),
 )
-specs = st.builds(NotebookSpec, mode=st.sampled_from(Mode), until=maybe, problem=problems, wake=st.booleans())
+specs = st.builds(
+    NotebookSpec,
+    modes=st.sampled_from([(), *((mode,) for mode in Mode)]),
+    until=maybe,
+    problem=problems,
+    wake=st.booleans(),
+)
 reports = st.builds(
     Report,
     boot=st.just("b"),
     booted_at=times,
     sequence=st.integers(1, 9),
     received_at=times,
-    mode=st.sampled_from(Mode),
+    modes=st.sampled_from([(), *((mode,) for mode in Mode)]),
     phase=st.sampled_from(Phase),
     host=st.one_of(st.none(), st.text(max_size=20)),
     port=st.one_of(st.none(), st.integers(1, 65535)),

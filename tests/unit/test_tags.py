@@ -18,19 +18,19 @@ def spec(**tags: str) -> NotebookSpec:
 
 
 @pytest.mark.parametrize(
-    ("value", "mode"),
+    ("value", "modes"),
     [
-        ("ngrok", Mode.NGROK),
-        ("NGROK", Mode.NGROK),
-        ("  Bastion ", Mode.BASTION),
-        ("off", Mode.OFF),
-        ("OFF", Mode.OFF),
-        ("", Mode.OFF),
-        ("   ", Mode.OFF),
+        ("ngrok", (Mode.NGROK,)),
+        ("NGROK", (Mode.NGROK,)),
+        ("  Bastion ", (Mode.BASTION,)),
+        ("off", ()),
+        ("OFF", ()),
+        ("", ()),
+        ("   ", ()),
     ],
 )
-def test_the_mode(value: str, mode: Mode) -> None:
-    assert spec(ssh=value) == NotebookSpec(mode=mode)
+def test_the_modes(value: str, modes: tuple[Mode, ...]) -> None:
+    assert spec(ssh=value) == NotebookSpec(modes=modes)
 
 
 def test_no_tag_is_off() -> None:
@@ -59,7 +59,7 @@ def test_no_tag_is_off() -> None:
     ],
 )
 def test_what_goes_with_a_mode(tags: dict[str, str], parts: dict[str, Any]) -> None:
-    assert spec(ssh="ngrok", **tags) == NotebookSpec(mode=Mode.NGROK, **parts)
+    assert spec(ssh="ngrok", **tags) == NotebookSpec(modes=(Mode.NGROK,), **parts)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_what_goes_with_a_mode(tags: dict[str, str], parts: dict[str, Any]) -> N
 )
 def test_what_cannot_be_understood_is_off_and_says_why(tags: dict[str, str], said: str) -> None:
     found = spec(**tags)
-    assert found.mode is Mode.OFF
+    assert found.modes == ()
     assert found.problem is not None
     assert found.problem.code == "invalid-tag"
     assert said in found.problem.message
@@ -96,7 +96,7 @@ def test_what_cannot_be_understood_is_off_and_says_why(tags: dict[str, str], sai
 def test_with_ssh_off_the_other_tags_are_nobodys_mistake() -> None:
     assert spec(ssh="off", ssh_until="tomorrow") == NotebookSpec()
     assert spec(ssh_ngrok_url="nonsense") == NotebookSpec()
-    assert spec(ssh="bastion", ssh_ngrok_url="nonsense") == NotebookSpec(mode=Mode.BASTION)
+    assert spec(ssh="bastion", ssh_ngrok_url="nonsense") == NotebookSpec(modes=(Mode.BASTION,))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_key_that_differs_in_case_alone_is_named_and_gives_no_access(
     tags: dict[str, str], named: str, right: str
 ) -> None:
     found = parse_spec(tags, "ssh")
-    assert found.mode is Mode.OFF
+    assert found.modes == ()
     assert found.problem
     assert found.problem.code == "invalid-tag"
     assert f"The tag {named} has no effect" in found.problem.message
@@ -122,23 +122,23 @@ def test_a_key_that_differs_in_case_alone_is_named_and_gives_no_access(
 
 
 @pytest.mark.parametrize(
-    ("tags", "mode"),
+    ("tags", "modes"),
     [
-        ({"SSH": "off"}, Mode.OFF),
-        ({"SSH": ""}, Mode.OFF),
-        ({"ssh": "off", "SSH": "ngrok"}, Mode.OFF),
-        ({"ssh": "ngrok", "SSH": "anything"}, Mode.NGROK),
-        ({"ssh": "ngrok", "SSH-STATUS": "x", "Ssh-Address": "y"}, Mode.NGROK),
-        ({"SSH-until": "tomorrow"}, Mode.OFF),
+        ({"SSH": "off"}, ()),
+        ({"SSH": ""}, ()),
+        ({"ssh": "off", "SSH": "ngrok"}, ()),
+        ({"ssh": "ngrok", "SSH": "anything"}, (Mode.NGROK,)),
+        ({"ssh": "ngrok", "SSH-STATUS": "x", "Ssh-Address": "y"}, (Mode.NGROK,)),
+        ({"SSH-until": "tomorrow"}, ()),
     ],
 )
-def test_what_asks_for_nothing_is_no_mistake_in_any_case(tags: dict[str, str], mode: Mode) -> None:
-    assert parse_spec(tags, "ssh") == NotebookSpec(mode=mode)
+def test_what_asks_for_nothing_is_no_mistake_in_any_case(tags: dict[str, str], modes: tuple[Mode, ...]) -> None:
+    assert parse_spec(tags, "ssh") == NotebookSpec(modes=modes)
 
 
 def test_the_keys_derive_from_the_stacks_own() -> None:
     assert parse_spec({"tunnel": "ngrok", "tunnel-wake": "yes", "ssh": "off"}, "tunnel") == NotebookSpec(
-        Mode.NGROK, wake=True
+        (Mode.NGROK,), wake=True
     )
     assert spec_tag_keys("tunnel")[:2] == ("tunnel", "tunnel-ngrok-url")
     assert status_keys("tunnel") == ("tunnel-status", "tunnel-address")
@@ -147,8 +147,8 @@ def test_the_keys_derive_from_the_stacks_own() -> None:
 
 def test_access_ends_at_the_very_second() -> None:
     found = spec(ssh="ngrok", ssh_until="2030-06-01T18:00Z")
-    assert found.effective_mode(SIX_PM - 1) is Mode.NGROK
-    assert found.effective_mode(SIX_PM) is Mode.OFF
+    assert found.effective_modes(SIX_PM - 1) == (Mode.NGROK,)
+    assert found.effective_modes(SIX_PM) == ()
 
 
 TEXT = st.text(max_size=300) | st.from_regex(r"\d{1,5}-\d{1,3}-\d{1,3}[T ]\d{1,3}:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?")
@@ -157,7 +157,7 @@ TEXT = st.text(max_size=300) | st.from_regex(r"\d{1,5}-\d{1,3}-\d{1,3}[T ]\d{1,3
 @given(st.dictionaries(st.sampled_from(spec_tag_keys("ssh")), TEXT), st.sampled_from(["ngrok", "bastion", ""]))
 def test_any_text_has_a_meaning(tags: dict[str, str], mode: str) -> None:
     found = parse_spec(({"ssh": mode} if mode else {}) | tags, "ssh")
-    assert found.problem is None or found.mode is Mode.OFF
+    assert found.problem is None or found.modes == ()
     if found.problem:
         # It can stand in a log, in a status and, cut, on a console.
         assert found.problem.message.isprintable()

@@ -14,7 +14,9 @@ NOW = 1_700_000_000
 
 
 def notebook(name: str, **parts: object) -> Record:
-    record = Record(name=name, spec=NotebookSpec(mode=Mode.NGROK), state=NotebookState.STOPPED, state_since=NOW - 60)
+    record = Record(
+        name=name, spec=NotebookSpec(modes=(Mode.NGROK,)), state=NotebookState.STOPPED, state_since=NOW - 60
+    )
     return replace(record, **parts)  # type: ignore[arg-type]
 
 

@@ -40,8 +40,8 @@ def run_command(name: str, *arguments: str) -> int:
     if os.getuid() == 0:
         drop_privileges()  # with sudo, too, a user's files are accessed with that user's privileges only
     status = load_json(STATUS_FILE)
-    if status.get("mode", "off") == "off":
-        print(render_instructions({"mode": "off"}), end="")
+    if not status.get("modes"):
+        print(render_instructions({"modes": []}), end="")
         return 1
     if name == "copy-ssh-keys":
         return copy_ssh_keys()
@@ -50,8 +50,8 @@ def run_command(name: str, *arguments: str) -> int:
 
 def show_status(status: Json, restart: bool) -> int:
     """Run `ssh-status`, or `start-ssh-ngrok` if `restart`, while SSH is on."""
-    if restart and status["mode"] != "ngrok":
-        print(f"This notebook is in mode {status['mode']}: there is no tunnel to start.")
+    if restart and "ngrok" not in status["modes"]:
+        print(f"This notebook is in mode {' '.join(status['modes'])}: there is no tunnel to start.")
         return 1
     if not notify(b"restart" if restart else b"status"):
         print("The agent is not running; restart the notebook, or ask your admin.")

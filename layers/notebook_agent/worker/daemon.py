@@ -49,12 +49,21 @@ class Worker:
         # Opened for writing too, so that it stays open when a command closes its end.
         self.wake_fifo = os.open(WAKE_FIFO, os.O_RDWR | os.O_NONBLOCK)
 
+    def modes(self) -> list[str]:
+        """Return the modes that are requested now, the preferred one first; none if SSH is off.
+
+        The reply of a stack before `modes` has one mode, as `mode`.
+        """
+        mode = self.client.mode()
+        modes: list[str] = [] if mode == "off" else self.client.reply.get("modes") or [mode]
+        return modes
+
     def run(self) -> None:
-        """Apply, report and wait until the mode is "off"; then remove what was set up."""
+        """Apply, report and wait until SSH is off; then remove what was set up."""
         try:
             if "sync_after" not in self.client.reply:
                 self.sync()
-            while self.client.mode() != "off":
+            while self.modes():
                 self.apply()
                 if time.monotonic() >= self.sync_at or self.report_due():
                     self.sync()
@@ -90,16 +99,16 @@ class Worker:
 
     def apply(self) -> None:
         """Apply the requested state: files, tunnel, status."""
-        mode = self.client.mode()
-        if mode in MODES:
-            self.problems.pop("mode", None)
+        unknown = [mode for mode in self.modes() if mode not in MODES]
+        if unknown:
+            message = f"restart the notebook: its agent does not know the mode {' '.join(unknown)}"
+            self.set_problem("modes", "agent-outdated", message)
         else:
-            message = f"restart the notebook: its agent does not know the mode {mode}"
-            self.set_problem("mode", "agent-outdated", message)
+            self.problems.pop("modes", None)
         if time.monotonic() >= self.files_at:
             self.files_at = time.monotonic() + 300
             self.ensure_files()
-        if mode == "ngrok":
+        if "ngrok" in self.modes():
             token, url = self.ngrok_setting("token", r"[\w-]+"), self.ngrok_setting("url", r"tcp://[\w.-]+:\d+")
             self.tunnel.ensure(token, url, self.ssh_port, saved="sync_after" not in self.client.reply)
         else:
@@ -122,15 +131,15 @@ class Worker:
             os.makedirs(VOLUME_DIR + "ssh", exist_ok=True)
             link_editor_dirs()
             persist_for_next_boot(self.client.reply)
-            if self.client.mode() != "ngrok":
+            if "ngrok" not in self.modes():
                 forget_token()
         except OSError as error:
             self.set_problem("files", "files", describe_os_error(error, HOME))
         self.ensure_sshd()
 
     def ensure_sshd(self) -> None:
-        """Ensure that an SSH server responds where the mode needs it: root starts one, at intervals of 5 to 300 seconds."""
-        reach = "loopback" if self.client.mode() == "ngrok" else "network"
+        """Ensure that an SSH server responds where the modes need it: root starts one, at intervals of 5 to 300 seconds."""
+        reach = "network" if self.modes() != ["ngrok"] else "loopback"
         server = SshServer()
         self.ssh_port = server.port
         if server.serves(reach):
@@ -155,9 +164,9 @@ class Worker:
 
     def phase(self) -> str:
         """Return the phase of docs/protocol.md while SSH is on."""
-        if self.client.mode() == "ngrok":
+        if "ngrok" in self.modes():
             return self.tunnel.phase if self.tunnel.phase != "off" else "connecting"
-        return "failed" if {"sshd", "mode"} & self.problems.keys() else "connected"
+        return "failed" if {"sshd", "modes"} & self.problems.keys() else "connected"
 
     def problem(self) -> Json | None:
         """Return the most important problem to report.
@@ -176,11 +185,13 @@ class Worker:
 
     def build_report(self) -> Json:
         """Return the report (docs/protocol.md) without the sessions and what `StackClient.sync` adds."""
-        mode, (host, port) = self.client.mode(), self.tunnel.address or (None, None)
+        modes, (host, port) = self.modes(), self.tunnel.address or (None, None)
         token = self.ngrok_setting("token", r"[\w-]+")
         return {
-            "mode": mode,
-            "phase": self.phase() if mode != "off" else "off",
+            "modes": modes,
+            # For a stack before `modes`: after a rollback, it replies to this worker.
+            "mode": " ".join(modes) or "off",
+            "phase": self.phase() if modes else "off",
             "host": host,
             "port": port,
             "host_keys": host_keys(),
@@ -198,7 +209,7 @@ class Worker:
             new, old = self.client.reply.get("ngrok") or {}, before.get("ngrok") or {}
             if not new.get("token") and new.get("token_version") == old.get("token_version"):
                 new["token"] = old.get("token")
-            if self.client.mode() != "off":  # `teardown` removes it
+            if self.modes():  # `teardown` removes it
                 self.client.save_reply()
         elif "sync_after" not in before:
             # The reply was saved in an earlier boot: the notebook's own tags are newer.
@@ -228,7 +239,7 @@ class Worker:
         if self.tunnel.address:
             return "ssh -p {1} ec2-user@{0}".format(*self.tunnel.address)
         bastion = self.client.reply.get("bastion") or {}
-        if self.client.mode() == "bastion" and bastion.get("private_ip"):
+        if "bastion" in self.modes() and bastion.get("private_ip"):
             # Without brackets the last colon of an IPv6 address would begin a port.
             host = f"[{bastion['host']}]" if bastion["host"].count(":") > 1 else bastion["host"]
             return f"ssh -J {bastion['user']}@{host} ec2-user@{bastion['private_ip']}"
@@ -273,7 +284,7 @@ class Worker:
         """Return the seconds until something is due: at most a minute, since the monotonic clock stops in a suspend."""
         now = time.monotonic()
         times = [self.sync_at, self.files_at, now + (3 if self.phase() == "connecting" else 60)]
-        if self.client.mode() == "ngrok":
+        if "ngrok" in self.modes():
             times.append(self.tunnel.due_at)
         until = self.client.reply.get("until")
         if until:

@@ -28,7 +28,7 @@ def explain(status: int, text: str) -> Problem:
 
 def no_address_text(status: Json) -> str:
     """Return the text in place of an address that is missing."""
-    if status["mode"] == "bastion" and status["phase"] == "connected":
+    if "bastion" in status["modes"] and status["phase"] == "connected":
         return "The notebook is ready; its private address is not known yet. Try again in a few seconds."
     return f"There is no address yet: {status['phase']}."
 
@@ -40,7 +40,7 @@ def rejected_line_text(rejected: Json, file: str) -> str:
 
 def render_instructions(status: Json) -> str:
     """Return the text of SSH_INSTRUCTIONS for a status as in STATUS_FILE."""
-    if status["mode"] == "off":
+    if not status["modes"]:
         key = os.environ.get("NOTEBOOK_SSH_TAG_KEY") or "ssh"
         return f"SSH to this notebook is off. To turn it on, tag the notebook instance {key}=ngrok or {key}=bastion.\n"
     lines = [f"SSH to {status['notebook']}: {status['phase']}", ""]

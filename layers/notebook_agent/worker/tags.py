@@ -8,7 +8,7 @@ import re
 
 from worker.model import Json
 
-MODES = "ngrok", "bastion", "off"
+MODES = "ngrok", "bastion"
 
 NGROK_URL_TAG = re.compile(
     r"tcp://(?=[^:]{1,253}:)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+:([1-9][0-9]{0,4})"
@@ -19,7 +19,7 @@ UNTIL_TAG = re.compile(
 
 
 def parse_tags(tags: dict[str, str]) -> Json:
-    """Return what the notebook's own tags request: {"mode", "until", "ngrok": {"url"}, "users"}.
+    """Return what the notebook's own tags request: {"modes", "mode", "until", "ngrok": {"url"}, "users"}.
 
     One invalid tag turns everything off: without the stack nothing can report it, so less access is given, not more.
     """
@@ -31,12 +31,11 @@ def parse_tags(tags: dict[str, str]) -> Json:
     other_case = any(
         keys.get(tag.lower(), tag) != tag and text.strip().lower() not in ("", "off") for tag, text in tags.items()
     )
-    off: Json = {"mode": "off", "until": None, "ngrok": {"url": None}, "users": []}
+    off: Json = {"modes": [], "mode": "off", "until": None, "ngrok": {"url": None}, "users": []}
     mode, url, users = value[""].lower(), value["-ngrok-url"].lower(), value["-users"].split()
     match = NGROK_URL_TAG.fullmatch(url)
     valid = (
         mode in MODES
-        and mode != "off"
         and not other_case
         and (not url or mode == "bastion" or (match and int(match[1]) <= 65535))
         and all(re.fullmatch(r"[A-Za-z0-9._@-]{1,64}", name) for name in users)
@@ -50,7 +49,8 @@ def parse_tags(tags: dict[str, str]) -> Json:
     except ValueError:
         return off
     users = list(dict.fromkeys(users))
-    return {"mode": mode, "until": until, "ngrok": {"url": url or None if mode == "ngrok" else None}, "users": users}
+    ngrok = {"url": url or None if mode == "ngrok" else None}
+    return {"modes": [mode], "mode": mode, "until": until, "ngrok": ngrok, "users": users}
 
 
 def parse_time(text: str) -> int:

@@ -36,7 +36,7 @@ from notebook_ssh.model.record import (
     Restart,
     RestartStep,
 )
-from notebook_ssh.model.spec import Mode, NotebookSpec
+from notebook_ssh.model.spec import OFF, Mode, NotebookSpec, tag_value
 
 if TYPE_CHECKING:
     from notebook_ssh.planning.observation import LifecycleConfigRecord
@@ -173,8 +173,23 @@ def _list_of(kind: _Type) -> _Type:
     return _Type(read, lambda value: [kind.write(each) for each in value])
 
 
+def _modes() -> _Type:
+    """Modes as the tag has them, `ngrok`, or several words, or `off`.
+
+    A version that knows one mode only reads what this one wrote, and this one what that one wrote: several words are an
+    unknown value to it. A list next to the word, for both, made the record of a usual notebook larger than the kilobyte
+    of one write unit (tests/functions/test_write_units.py).
+    """
+
+    def read(value: Any) -> tuple[Mode, ...]:
+        return () if value == OFF else tuple(map(Mode, value.split(" ")))
+
+    return _Type(read, tag_value)
+
+
 _TEXT, _NUMBER, _FLAG = _exactly(str), _exactly(int), _exactly(bool)
 _TEXTS = _list_of(_TEXT)
+_MODES = _modes()
 
 _PROBLEM = _Shape(
     Problem,
@@ -183,7 +198,7 @@ _PROBLEM = _Shape(
 )
 _SPEC = _Shape(
     NotebookSpec,
-    _Attribute("mode", "mode", _enum(Mode), Mode.OFF, always=True),
+    _Attribute("modes", "mode", _MODES, (), always=True),
     _Attribute("ngrok_url", "ngrok_url", _TEXT, None),
     _Attribute("users", "users", _TEXTS, ()),
     _Attribute("until", "until", _NUMBER, None),
@@ -230,7 +245,7 @@ _HEARTBEAT = (
 _STABLE = (
     _Attribute("boot", "boot", _TEXT, REQUIRED),
     _Attribute("booted_at", "booted_at", _NUMBER, REQUIRED),
-    _Attribute("mode", "mode", _enum(Mode), REQUIRED),
+    _Attribute("modes", "mode", _MODES, REQUIRED),
     _Attribute("phase", "phase", _enum(Phase), REQUIRED),
     _Attribute("agent", "agent", _TEXT, ""),
     _Attribute("host", "host", _TEXT, None),

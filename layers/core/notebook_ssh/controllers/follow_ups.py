@@ -47,7 +47,7 @@ def _route_changes(before: Record | None, after: Record | None, now: int) -> boo
     """Whether anything that the bastion's rules depend on differs from the record."""
 
     def part(record: Record | None, at: int) -> object:
-        if record is None or record.spec.effective_mode(at) is not Mode.BASTION:
+        if record is None or Mode.BASTION not in record.spec.effective_modes(at):
             return None
         return record.state, record.network
 

@@ -23,7 +23,6 @@ from notebook_ssh.controllers.status_updates import (
 )
 from notebook_ssh.errors import NotAllowedError, Problem, RetryableError, TerminalError
 from notebook_ssh.model.record import Record
-from notebook_ssh.model.spec import Mode
 from notebook_ssh.planning.actions import WriteScript, locks_of, reasons
 from notebook_ssh.planning.facts import INACTIVE_RECORD_TTL_S, has_changed, hash_of_lists, is_inactive
 from notebook_ssh.planning.notebook import NotebookPlan, plan_notebook
@@ -111,8 +110,8 @@ def _save_end(planned: Reconciliation, deps: Dependencies) -> Reconciliation:
     before, facts, now = planned.observed.record, planned.plan.facts, planned.cache.at
     if not planned.locks or before is None or facts is None:
         return planned
-    mode = before.spec.effective_mode(before.observed_at)
-    if mode in (Mode.OFF, facts.spec.effective_mode(now)):
+    ended = {*before.spec.effective_modes(before.observed_at)} - {*facts.spec.effective_modes(now)}
+    if not ended:
         return planned
     _save_begun(facts, before, planned, deps)
     return replace(planned, observed=replace(planned.observed, record=facts))

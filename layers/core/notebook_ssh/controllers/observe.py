@@ -9,7 +9,7 @@ from notebook_ssh.adapters import sagemaker
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.errors import NotFoundError
 from notebook_ssh.model.record import OWNER_TAG
-from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec
+from notebook_ssh.model.spec import NotebookSpec, parse_spec
 from notebook_ssh.planning.facts import is_of
 from notebook_ssh.planning.observation import (
     BlockPolicy,
@@ -59,9 +59,7 @@ def observe_notebook(name: str, cache: RecordCache, policy: BlockPolicy) -> tupl
     if record and not is_of(record, notebook):
         record, predecessor = None, record
     spec = parse_spec(tags, policy.tag_key)
-    attached_config = notebook.lifecycle_config or (
-        policy.default_config if spec.effective_mode(now) is not Mode.OFF else None
-    )
+    attached_config = notebook.lifecycle_config or (policy.default_config if spec.effective_modes(now) else None)
     config_record = cache.config_record(attached_config) if attached_config else None
     observed = NotebookObservation(
         name=notebook.name,
@@ -115,7 +113,7 @@ def read_users(lifecycle_config: str, policy: BlockPolicy, now: int, specs: Mapp
             spec = specs.get(line.name) or parse_spec(sagemaker.read_tags(line.arn), policy.tag_key)
         except NotFoundError:
             continue  # deleted since it was listed
-        if spec.effective_mode(now) is not Mode.OFF:
+        if spec.effective_modes(now):
             return Users(names, requesting=(line.name,), invalid=tuple(invalid), complete=False)
         if spec.problem:
             invalid.append(line.name)

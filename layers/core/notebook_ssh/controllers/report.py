@@ -134,9 +134,9 @@ def _request_status_update(old: Record, new: Record, settings: Settings, now: in
 
 
 def _reply(record: Record, role: str, parsed: ParsedReport, settings: Settings, now: int) -> dict[str, Any]:
-    mode = record.spec.effective_mode(now)
-    token, problem = _token(record.name, role, settings) if mode is Mode.NGROK else (None, None)
-    users = record.spec.users if mode is not Mode.OFF else ()
+    modes = record.spec.effective_modes(now)
+    token, problem = _token(record.name, role, settings) if Mode.NGROK in modes else (None, None)
+    users = record.spec.users if modes else ()
     texts = secrets.central_keys(settings.keys_path, settings.sync_seconds) if users else {}
     keys = admitted(users, texts, settings.keys_path, record.name)
     return reply(
@@ -148,7 +148,7 @@ def _reply(record: Record, role: str, parsed: ParsedReport, settings: Settings, 
         held_version=parsed.token_version,
         keys=keys.lines,
         problem=problem or keys.problem,
-        worker=_worker(parsed.worker, settings) if parsed.worker and mode is not Mode.OFF else None,
+        worker=_worker(parsed.worker, settings) if parsed.worker and modes else None,
     )
 
 

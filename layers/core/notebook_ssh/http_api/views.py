@@ -66,7 +66,7 @@ def connection_for(record: Record, now: int, stack: StackSettings) -> Connection
         return None
     host, port = address
     jump = None
-    if record.spec.mode is Mode.BASTION:
+    if Mode.BASTION in record.spec.modes:
         jump = _jump(stack)
         if jump is None:
             return None
@@ -141,7 +141,7 @@ def list_entry(record: Record, now: int, stack: StackSettings) -> dict[str, Any]
     status = _status(record, now, stack)
     return {
         "name": record.name,
-        "mode": str(record.spec.mode),
+        "modes": [str(mode) for mode in record.spec.modes],
         "status": str(status.code),
         "address": _address_text(record, stack),
         "since": _iso(status.since),
@@ -160,10 +160,10 @@ def details(record: Record, now: int, stack: StackSettings) -> dict[str, Any]:
         record.spec,
     )
     address = _reachable(record, stack)
-    jump = _jump(stack) if spec.mode is Mode.BASTION else None
+    jump = _jump(stack) if Mode.BASTION in spec.modes else None
     return {
         "name": record.name,
-        "mode": str(spec.mode),
+        "modes": [str(mode) for mode in spec.modes],
         **status_json(status),
         "ssh": ssh_command(connection) if connection else None,
         "address": _address_text(record, stack),
@@ -219,7 +219,7 @@ def _jump(stack: StackSettings) -> ProxyJump | None:
 
 def _reachable(record: Record, stack: StackSettings) -> tuple[str, int] | None:
     """The last address; none where only a bastion leads to it and the stack has none any more."""
-    return None if record.spec.mode is Mode.BASTION and stack.bastion is None else last_address(record)
+    return None if Mode.BASTION in record.spec.modes and stack.bastion is None else last_address(record)
 
 
 def _address_text(record: Record, stack: StackSettings) -> str | None:

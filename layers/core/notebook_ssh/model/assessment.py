@@ -56,8 +56,8 @@ class Assessment:
     condition: Condition
     # The problem that decides the condition, or that the user should know of in it.
     problem: Problem | None
-    # The effective mode.
-    mode: Mode
+    # The effective modes.
+    modes: tuple[Mode, ...]
     # The last report, if it is of the current run.
     report: Report | None
     # Host and port of the current run, whether they still work or not.
@@ -96,10 +96,10 @@ def assess(record: Record, now: int, sync_seconds: int) -> Assessment:
         sync_seconds=sync_seconds,
         condition=condition,
         problem=problem,
-        mode=record.spec.effective_mode(now),
+        modes=record.spec.effective_modes(now),
         report=report,
         address=_address(record, report),
-        route=record.route if record.spec.mode is Mode.BASTION else None,
+        route=record.route if Mode.BASTION in record.spec.modes else None,
         began=_began(record),
         block_installed=record.block_since is not None,
         started_with_block=_started_with_block(record),
@@ -118,12 +118,12 @@ def last_address(record: Record) -> tuple[str, int] | None:
 
 
 def _address(record: Record, report: Report | None) -> tuple[str, int] | None:
-    if report is None:
-        return None
-    if report.mode is Mode.BASTION and record.route and record.route.private_ip:
-        return record.route.private_ip, 22
-    if report.mode is Mode.NGROK and report.host and report.port:
-        return report.host, report.port
+    for mode in report.modes if report else ():
+        match mode:
+            case Mode.BASTION if record.route and record.route.private_ip:
+                return record.route.private_ip, 22
+            case Mode.NGROK if report and report.host and report.port:
+                return report.host, report.port
     return None
 
 
@@ -159,7 +159,7 @@ def _condition(record: Record, report: Report | None, now: int, sync_seconds: in
     spec = record.spec
     if spec.problem:
         return Condition.INVALID_TAG, spec.problem
-    if spec.mode is Mode.OFF:
+    if not spec.modes:
         return Condition.OFF, None
     if spec.until is not None and now >= spec.until:
         return Condition.EXPIRED, None
@@ -180,7 +180,7 @@ def _obstacle(record: Record) -> Problem | None:
 def _reported(record: Record, report: Report, now: int, sync_seconds: int) -> tuple[Condition, Problem | None]:
     if now - report.received_at > silent_after(sync_seconds):
         return Condition.SILENT, problems.silent_since(report.received_at)
-    if report.mode is not record.spec.mode:
+    if report.modes != record.spec.modes:
         return Condition.CHANGING_MODE, record.problem
     match report.phase:
         case Phase.CONNECTED:
@@ -193,7 +193,7 @@ def _reported(record: Record, report: Report, now: int, sync_seconds: int) -> tu
 
 def _connected(record: Record, report: Report) -> tuple[Condition, Problem | None]:
     route = None
-    if record.spec.mode is Mode.BASTION:
+    if Mode.BASTION in record.spec.modes:
         route = record.route
         if route and route.problem and not route.open:
             return Condition.ROUTE_FAILED, route.problem

@@ -13,7 +13,7 @@ from notebook_ssh.errors import Problem
 from notebook_ssh.model.assessment import Assessment, Condition, assess
 from notebook_ssh.model.problems import problem_owner, remedy_of
 from notebook_ssh.model.record import NotebookState, Phase, Record
-from notebook_ssh.model.spec import Mode
+from notebook_ssh.model.spec import Mode, tag_value
 from notebook_ssh.model.stack import StackSettings
 from notebook_ssh.model.status import Status, status_from
 from notebook_ssh.model.text import iso_time
@@ -64,7 +64,7 @@ def run_checks(record: Record, now: int, stack: StackSettings) -> Diagnosis:
     """Return every check of the notebook of `record` at `now`. A check that depends on a failed one waits for it."""
     found = assess(record, now, stack.sync_seconds)
     subject = _Subject(found, status_from(found, stack.tag_key), stack.tag_key)
-    path = ("rule", _rule) if record.spec.mode is Mode.BASTION else ("tunnel", _tunnel)
+    path = ("rule", _rule) if Mode.BASTION in record.spec.modes else ("tunnel", _tunnel)
     steps: list[tuple[str, Callable[[_Subject], Check]]] = [
         ("tag", _tag),
         ("configuration", _configuration),
@@ -92,7 +92,7 @@ def _tag(subject: _Subject) -> Check:
         return _of_status("tag", CheckState.FAILED, subject.status)
     until = f", until {iso_time(spec.until)}" if spec.until is not None else ""
     since = subject.found.record.spec_changed_at
-    return Check("tag", CheckState.OK, f"{subject.tag_key}={spec.mode}{until}", since=since)
+    return Check("tag", CheckState.OK, f"{subject.tag_key}={tag_value(spec.modes)}{until}", since=since)
 
 
 def _configuration(subject: _Subject) -> Check:
@@ -142,7 +142,7 @@ def _agent(subject: _Subject) -> Check:
 
 def _tunnel(subject: _Subject) -> Check:
     report = subject.found.report
-    if report is None or report.mode is not Mode.NGROK:
+    if report is None or Mode.NGROK not in report.modes:
         return Check("tunnel", CheckState.WAITING, "waits for: agent")
     if report.problem and problem_owner(report.problem, "tunnel") == "tunnel":
         return _failed("tunnel", report.problem, report.phase_since)

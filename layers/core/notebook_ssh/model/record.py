@@ -142,7 +142,8 @@ class Report:
     sequence: int
     # When the stack received it.
     received_at: int
-    mode: Mode
+    # The modes that the agent is in, the preferred one first; empty: off.
+    modes: tuple[Mode, ...]
     phase: Phase
     # The agent's version.
     agent: str = ""
@@ -212,7 +213,7 @@ class Record:
     notified_status: str = ""
     # None: the admin was never mailed about it.
     mails: Mails | None = None
-    # Since when the tags have requested this mode, or None if unknown.
+    # Since when the tags have requested these modes, or None if unknown.
     spec_changed_at: int | None = None
     # It has been connected since then.
     first_connected: bool = False

@@ -7,7 +7,7 @@ Tag values may hold letters, digits, spaces and `+ - = . _ : / @`, at most 256 c
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -23,19 +23,28 @@ _QUOTABLE = re.compile(r"[^A-Za-z0-9 +=._:/@-]")
 _MAX_QUOTE = 60
 
 
-class Mode(StrEnum):
-    """How a notebook is reached. The values are the words of the tag."""
+OFF = "off"
+"""The word for no mode at all, in the tag and in every text."""
 
-    OFF = "off"
+
+class Mode(StrEnum):
+    """A way to reach a notebook. The values are the words of the tag."""
+
     NGROK = "ngrok"
     BASTION = "bastion"
+
+
+def tag_value(modes: Sequence[Mode]) -> str:
+    """Return modes as the tag has them: `ngrok`, or `off` without any."""
+    return " ".join(modes) or OFF
 
 
 @dataclass(frozen=True, slots=True)
 class NotebookSpec:
     """What the notebook's tags request (docs/tags.md). Made by `parse_spec`."""
 
-    mode: Mode = Mode.OFF
+    # How the notebook is to be reached, the preferred mode first; empty: SSH is off.
+    modes: tuple[Mode, ...] = ()
     ngrok_url: str | None = None
     # Names of central public keys to admit, in the order written, without duplicates.
     users: tuple[str, ...] = ()
@@ -45,16 +54,16 @@ class NotebookSpec:
     restart: bool = False
     # The API may start the notebook when it is stopped.
     wake: bool = False
-    # A tag that is invalid; the mode is then off.
+    # A tag that is invalid; there is no mode then.
     problem: Problem | None = None
 
-    def effective_mode(self, now: int) -> Mode:
-        """Return the mode at `now` (epoch seconds): off once `until` has passed."""
-        return Mode.OFF if self.until is not None and now >= self.until else self.mode
+    def effective_modes(self, now: int) -> tuple[Mode, ...]:
+        """Return the modes at `now` (epoch seconds): none once `until` has passed."""
+        return () if self.until is not None and now >= self.until else self.modes
 
     def needs_block(self, now: int) -> bool:
         """Return whether the notebook's lifecycle configuration keeps the block at `now`; an invalid tag keeps it."""
-        return self.effective_mode(now) is not Mode.OFF or self.problem is not None
+        return bool(self.effective_modes(now)) or self.problem is not None
 
 
 class _InvalidTagError(ValueError):
@@ -77,7 +86,7 @@ def restart_key(tag_key: str) -> str:
 
 
 def parse_spec(tags: Mapping[str, str], tag_key: str) -> NotebookSpec:
-    """Return what `tags` request. Never raises: an invalid value becomes the spec's problem, with mode off.
+    """Return what `tags` request. Never raises: an invalid value becomes the spec's problem, without a mode.
 
     Without a mode, or with `off`, the other tags are not parsed.
     """
@@ -87,13 +96,13 @@ def parse_spec(tags: Mapping[str, str], tag_key: str) -> NotebookSpec:
 
     key = tag_key
     try:
-        mode = _mode(tags.get(tag_key, ""))
-        if mode is Mode.OFF:
+        modes = _modes(tags.get(tag_key, ""))
+        if not modes:
             return NotebookSpec(problem=None if tag_key in tags else _other_case(tags, (tag_key,)))
         if problem := _other_case(tags, spec_tag_keys(tag_key)[1:]):
             return NotebookSpec(problem=problem)
         key = f"{tag_key}-ngrok-url"
-        url = _ngrok_url(value("ngrok-url")) if mode is Mode.NGROK else None
+        url = _ngrok_url(value("ngrok-url")) if Mode.NGROK in modes else None
         key = f"{tag_key}-users"
         users = _users(value("users"))
         key = f"{tag_key}-until"
@@ -104,7 +113,7 @@ def parse_spec(tags: Mapping[str, str], tag_key: str) -> NotebookSpec:
         wake = _flag(value("wake"), "yes")
     except _InvalidTagError as invalid:
         return NotebookSpec(problem=Problem("invalid-tag", f"The tag {key} is {_quoted(tags[key])}, but {invalid}."))
-    return NotebookSpec(mode=mode, ngrok_url=url, users=users, until=until, restart=restart, wake=wake)
+    return NotebookSpec(modes=modes, ngrok_url=url, users=users, until=until, restart=restart, wake=wake)
 
 
 def case_variants(tag_key: str) -> tuple[str, ...]:
@@ -121,7 +130,7 @@ def _other_case(tags: Mapping[str, str], keys: tuple[str, ...]) -> Problem | Non
     right = {key.lower(): key for key in keys}
     for found, value in tags.items():
         key = right.get(found.lower())
-        if key and found != key and value.strip().lower() not in ("", Mode.OFF):
+        if key and found != key and value.strip().lower() not in ("", OFF):
             return Problem(
                 "invalid-tag",
                 f"The tag {_QUOTABLE.sub('?', found)} has no effect, because capitals count in a tag's key: "
@@ -130,12 +139,12 @@ def _other_case(tags: Mapping[str, str], keys: tuple[str, ...]) -> Problem | Non
     return None
 
 
-def _mode(text: str) -> Mode:
+def _modes(text: str) -> tuple[Mode, ...]:
     word = text.strip().lower()
-    if not word:
-        return Mode.OFF
+    if word in ("", OFF):
+        return ()
     try:
-        return Mode(word)
+        return (Mode(word),)
     except ValueError:
         raise _InvalidTagError(
             "it can only be ngrok, bastion or off; correct the tag, or remove it to turn SSH off"

@@ -12,6 +12,7 @@ from notebook_ssh.errors import Problem
 from notebook_ssh.model.assessment import Assessment, Condition, assess, starting_since
 from notebook_ssh.model.problems import remedy_of
 from notebook_ssh.model.record import NotebookState, Record
+from notebook_ssh.model.spec import tag_value
 from notebook_ssh.model.text import iso_time
 
 
@@ -132,7 +133,7 @@ def _texts(found: Assessment, tag_key: str) -> tuple[str, str]:
 
 def _texts_of_agent(found: Assessment) -> tuple[str, str]:
     """Return message and next step once the agent has reported in this run."""
-    name, report, mode = found.record.name, found.report, found.record.spec.mode
+    name, report, modes = found.record.name, found.report, found.record.spec.modes
     match found.condition:
         case Condition.SILENT if report:
             return (
@@ -142,7 +143,7 @@ def _texts_of_agent(found: Assessment) -> tuple[str, str]:
             )
         case Condition.CHANGING_MODE if report:
             return (
-                f"The agent on {name} is about to change from {report.mode} to {mode}.",
+                f"The agent on {name} is about to change from {tag_value(report.modes)} to {tag_value(modes)}.",
                 f"Wait: it asks every {found.sync_seconds} seconds what to do.",
             )
         case Condition.ROUTE_PENDING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import StrEnum
 
 from notebook_ssh.model.record import NotebookState, Record
-from notebook_ssh.model.spec import Mode
 
 WAKE_AGAIN_SECONDS = 300
 """Seconds without a change of state after which a requested start counts as lost."""
@@ -22,7 +21,7 @@ class Wake(StrEnum):
 
 def wake(record: Record, now: int) -> Wake:
     """Return whether to start the notebook of `record`. A notebook that is not stopped is never touched."""
-    if not record.spec.wake or record.spec.effective_mode(now) is Mode.OFF:
+    if not record.spec.wake or not record.spec.effective_modes(now):
         return Wake.NOT_ALLOWED
     if record.state not in (NotebookState.STOPPED, NotebookState.FAILED):
         running = record.state in (NotebookState.PENDING, NotebookState.IN_SERVICE)

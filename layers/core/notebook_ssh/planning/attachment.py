@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from notebook_ssh.model.spec import Mode
 from notebook_ssh.planning.actions import Action, Attach, Detach
 from notebook_ssh.planning.observation import MODIFIABLE_STATES, BlockPolicy, Notebook, NotebookObservation
 from notebook_ssh.planning.script import ScriptPlan, owner_hash
@@ -25,7 +24,7 @@ def plan_attachment(
     """Plan the attachment of `notebook`, given the plan for its script."""
     record = observed.record
     if notebook.lifecycle_config is None:
-        if observed.spec.effective_mode(now) is Mode.OFF or script.problem or notebook.state not in MODIFIABLE_STATES:
+        if not observed.spec.effective_modes(now) or script.problem or notebook.state not in MODIFIABLE_STATES:
             return AttachmentPlan()
         attach = Attach(notebook.name, policy.default_config, "the notebook has no lifecycle configuration")
         return AttachmentPlan((attach,), policy.default_config, owner_hash(observed.lifecycle_config, policy))

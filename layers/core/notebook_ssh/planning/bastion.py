@@ -104,12 +104,12 @@ def covered_by_last_sync(sent_ms: Sequence[int], observed_from: int | None, now:
 
 def uses_bastion(record: Record) -> bool:
     """Return whether the notebook uses the bastion, or once did."""
-    return record.spec.mode is Mode.BASTION or record.route is not None
+    return Mode.BASTION in record.spec.modes or record.route is not None
 
 
 def wants_bastion(record: Record, now: int) -> bool:
     """Return whether the notebook requests the bastion at `now`, running or not."""
-    return record.spec.effective_mode(now) is Mode.BASTION and record.state is not NotebookState.DELETING
+    return Mode.BASTION in record.spec.effective_modes(now) and record.state is not NotebookState.DELETING
 
 
 def route_is_desired(record: Record, now: int) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from notebook_ssh.errors import NOT_ALLOWED
 from notebook_ssh.model.record import Record
-from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec
+from notebook_ssh.model.spec import NotebookSpec, parse_spec
 from notebook_ssh.model.status import status_of
 from notebook_ssh.planning.facts import hash_of_lists, is_inactive
 from notebook_ssh.planning.mails import is_mail_due
@@ -120,14 +120,14 @@ def _notebook_drift(
 def _record_drift(record: Record, observed_hash: str, now: int) -> str | None:
     if record.observed_hash != observed_hash:
         return "changed since it was reconciled" if record.observed_hash else "the last reconciliation did not finish"
-    if record.spec.mode is not Mode.OFF and record.spec.until and record.observed_at < record.spec.until <= now:
+    if record.spec.modes and record.spec.until and record.observed_at < record.spec.until <= now:
         return "its time is over"
     return None
 
 
 def _script_drift(record: Record, config_record: LifecycleConfigRecord | None, now: int) -> str | None:
     """Compare with the configuration's record, since a reconciliation of one of its users changes it for all."""
-    if config_record is None or record.spec.effective_mode(now) is Mode.OFF:
+    if config_record is None or not record.spec.effective_modes(now):
         return None
     if (record.block_since, record.problem) == (config_record.block_since, config_record.problem):
         return None

@@ -27,7 +27,7 @@ def observed_record(notebook: Notebook, observed: NotebookObservation, script: S
     )
     is_written = any(action.rate_limited for action in script.actions)
     attached_config = before.attached_config if before.attached_config == notebook.lifecycle_config else None
-    same_mode = before.spec.mode is observed.spec.mode and before.spec_changed_at is not None
+    same_modes = before.spec.modes == observed.spec.modes and before.spec_changed_at is not None
     return replace(
         before,
         name=notebook.name,
@@ -43,8 +43,8 @@ def observed_record(notebook: Notebook, observed: NotebookObservation, script: S
         unsupported_platform=notebook.unsupported_platform,
         problem=script.problem,
         observed_at=now,
-        spec_changed_at=before.spec_changed_at if same_mode else now,
-        first_connected=before.first_connected and same_mode,
+        spec_changed_at=before.spec_changed_at if same_modes else now,
+        first_connected=before.first_connected and same_modes,
         started_at=_started_at(notebook, observed.record),
         attached_config=attached_config,
         planned=(),

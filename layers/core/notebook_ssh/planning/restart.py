@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from notebook_ssh.model.record import NotebookState, Record, Restart, RestartStep, predates_block
-from notebook_ssh.model.spec import Mode, NotebookSpec, restart_key
+from notebook_ssh.model.spec import NotebookSpec, restart_key
 from notebook_ssh.planning.actions import Action, RemoveTag, Start, Stop
 from notebook_ssh.planning.observation import BlockPolicy, Notebook
 from notebook_ssh.planning.script import ScriptPlan
@@ -23,7 +23,7 @@ def plan_restart(
     Each step is recorded before its call, with the time of the state that it ends. So after a crash the record shows
     whether the call arrived, and no step is repeated.
     """
-    restart, wanted = facts.restart, spec.effective_mode(now) is not Mode.OFF
+    restart, wanted = facts.restart, bool(spec.effective_modes(now))
     if restart is None:
         if not (wanted and spec.restart):
             return (), None

@@ -20,7 +20,6 @@ from notebook_ssh.model.managed_block import (
     inspect,
 )
 from notebook_ssh.model.shebang import first_line_problem
-from notebook_ssh.model.spec import Mode
 from notebook_ssh.planning.actions import (
     BACKUP_RETENTION_S,
     Action,
@@ -97,7 +96,7 @@ def is_in_place(observed: NotebookObservation, policy: BlockPolicy, now: int) ->
         and observed.notebook.lifecycle_config is not None
         and observed.config_record is not None
         and observed.config_record.block == policy.block_ref
-        and observed.spec.effective_mode(now) is not Mode.OFF
+        and bool(observed.spec.effective_modes(now))
         and not restarting
     )
 
@@ -105,7 +104,7 @@ def is_in_place(observed: NotebookObservation, policy: BlockPolicy, now: int) ->
 def plan_notebook_script(observed: NotebookObservation, policy: BlockPolicy, now: int) -> ScriptPlan:
     """Plan the script of the configuration that a notebook uses, or is to use."""
     notebook = observed.notebook
-    requested = observed.spec.effective_mode(now) is not Mode.OFF
+    requested = bool(observed.spec.effective_modes(now))
     if notebook is None or (
         notebook.lifecycle_config is None and not (requested and notebook.state in MODIFIABLE_STATES)
     ):

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from notebook_ssh.model.block_program import read_settings
 from notebook_ssh.model.managed_block import Inspection, Present
-from notebook_ssh.model.spec import Mode
 from notebook_ssh.planning.observation import (
     BlockPolicy,
     Deployment,
@@ -66,7 +65,7 @@ def is_free(deployment: Deployment, now: int) -> bool:
 
 def is_requested(observed: NotebookObservation, now: int) -> bool:
     """Return whether a notebook's configuration is to be upgraded now: its tag requests a restart, or its agent needs it."""
-    if observed.spec.effective_mode(now) is Mode.OFF:
+    if not observed.spec.effective_modes(now):
         return False
     report = observed.record.report if observed.record else None
     outdated = report is not None and report.problem is not None and report.problem.code == AGENT_OUTDATED

@@ -75,7 +75,7 @@ def _newer(report: Report, before: Report) -> bool:
 def _carried(report: Report, before: Report | None) -> Report:
     """Return `report` with the times that only the stack knows: since when the phase, since when connected."""
     now = report.received_at
-    if before is None or before.boot != report.boot or before.mode is not report.mode:
+    if before is None or before.boot != report.boot or before.modes != report.modes:
         return replace(report, phase_since=now, connected_since=now if report.phase is Phase.CONNECTED else None)
     same_phase = (before.phase, before.problem) == (report.phase, report.problem)
     connected_since = before.connected_since

@@ -11,12 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from notebook_ssh.errors import InvalidReportError, PayloadTooLargeError, Problem
 from notebook_ssh.model.problems import AGENT_FAILED, CODES
 from notebook_ssh.model.record import Phase, RejectedKey, Report
-from notebook_ssh.model.spec import Mode
+from notebook_ssh.model.spec import OFF, Mode
 from notebook_ssh.model.ssh_keys import InvalidKeyError, host_key
 from notebook_ssh.model.text import printable
 
@@ -33,8 +33,6 @@ _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _INWARD = (".localhost", ".local", ".internal", ".localdomain", ".arpa")
 _MANY = 10_000
 _YEAR_2242 = 2**33
-
-E = TypeVar("E", Mode, Phase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +53,8 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Parse
     if len(body) > MAX_BODY_BYTES:
         raise PayloadTooLargeError("body", f"has {len(body):,} bytes; at most {MAX_BODY_BYTES:,} are read")
     parsed = _object(_json(body), "body")
-    mode = _word(parsed, "mode", Mode)
-    phase = _word(parsed, "phase", Phase)
-    host, port = _address(parsed, mode, phase, allow_loopback)
+    modes, phase = _modes(parsed), _phase(parsed)
+    host, port = _address(parsed, modes, phase, allow_loopback)
     keys = _object(parsed.get("keys") or {}, "keys")
     sessions = _object(parsed.get("sessions") or {}, "sessions")
     booted_at = _whole(parsed, "booted_at", 0, _YEAR_2242)
@@ -70,7 +67,7 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Parse
         booted_at=booted_at,
         sequence=_whole(parsed, "sequence", 1, 2**53),
         received_at=now,
-        mode=mode,
+        modes=modes,
         phase=phase,
         agent=_clean(parsed.get("agent", ""), "agent", 32),
         host=host,
@@ -133,11 +130,24 @@ def _text(parsed: Mapping[str, Any], name: str, pattern: re.Pattern[str], expect
     return value
 
 
-def _word(parsed: Mapping[str, Any], name: str, words: type[E]) -> E:
-    value = parsed.get(name)
-    if not isinstance(value, str) or value not in list(words):
-        raise InvalidReportError(name, f"must be one of {', '.join(words)}")
-    return words(value)
+def _modes(parsed: Mapping[str, Any]) -> tuple[Mode, ...]:
+    """Parse `modes`; without it `mode`, one word, which is all that the block and workers before `modes` send."""
+    words = parsed.get("modes")
+    if words is None:
+        word = parsed.get("mode")
+        if not isinstance(word, str) or word not in (OFF, *Mode):
+            raise InvalidReportError("mode", f"must be one of {', '.join((OFF, *Mode))}")
+        return () if word == OFF else (Mode(word),)
+    if not isinstance(words, list) or any(word not in list(Mode) for word in words) or len({*words}) < len(words):
+        raise InvalidReportError("modes", f"must be a list of different words, each one of {', '.join(Mode)}")
+    return tuple(map(Mode, words))
+
+
+def _phase(parsed: Mapping[str, Any]) -> Phase:
+    value = parsed.get("phase")
+    if not isinstance(value, str) or value not in list(Phase):
+        raise InvalidReportError("phase", f"must be one of {', '.join(Phase)}")
+    return Phase(value)
 
 
 def _clean(value: Any, field: str, most: int) -> str:
@@ -148,10 +158,10 @@ def _clean(value: Any, field: str, most: int) -> str:
 
 
 def _address(
-    parsed: Mapping[str, Any], mode: Mode, phase: Phase, allow_loopback: bool
+    parsed: Mapping[str, Any], modes: Sequence[Mode], phase: Phase, allow_loopback: bool
 ) -> tuple[str | None, int | None]:
     """Parse the address that users connect to. Only a tunnel's comes from the notebook; in bastion mode EC2 gives it."""
-    if mode is not Mode.NGROK:
+    if Mode.NGROK not in modes:
         return None, None
     if parsed.get("host") is None and parsed.get("port") is None:
         if phase is Phase.CONNECTED:

@@ -7,7 +7,7 @@ from typing import Any
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.record import Phase, Record
-from notebook_ssh.model.spec import Mode
+from notebook_ssh.model.spec import Mode, tag_value
 from notebook_ssh.model.stack import Bastion
 from notebook_ssh.reports.tokens import Token
 
@@ -33,25 +33,23 @@ def reply(
     keys: public-key lines by user. problem: what the stack found wrong; the tags' problem goes first.
     worker: the text of the worker's program (model/worker_program.py), if the agent needs it and the stack has it.
     """
-    spec, mode = record.spec, record.spec.effective_mode(now)
+    spec, modes = record.spec, record.spec.effective_modes(now)
     reply: dict[str, Any] = {
         "notebook": record.name,
-        "mode": str(mode),
-        "sync_after": _sync_after(record, mode, now, sync_seconds),
+        **_modes(modes),
+        "sync_after": _sync_after(record, modes, now, sync_seconds),
         "server_time": now,
         "until": spec.until,
-        "authorized_keys": [{"user": user, "keys": list(lines)} for user, lines in keys]
-        if mode is not Mode.OFF
-        else [],
+        "authorized_keys": [{"user": user, "keys": list(lines)} for user, lines in keys] if modes else [],
     }
-    if worker and mode is not Mode.OFF:
+    if worker and modes:
         reply["worker"] = worker
     problem = spec.problem or problem or record.problem
-    if mode is Mode.NGROK:
+    if Mode.NGROK in modes:
         reply["ngrok"] = {"url": spec.ngrok_url, "token_version": token.version if token else None}
         if token and token.version != held_version:
             reply["ngrok"]["token"] = token.value
-    elif mode is Mode.BASTION and bastion:
+    if Mode.BASTION in modes and bastion:
         reply["bastion"] = {
             "host": bastion.host,
             "user": bastion.user,
@@ -66,7 +64,7 @@ def reply_unregistered(name: str, now: int, sync_seconds: int) -> dict[str, Any]
     """Return the reply to a notebook without a record: SSH is off."""
     return {
         "notebook": name,
-        "mode": str(Mode.OFF),
+        **_modes(()),
         "sync_after": sync_seconds,
         "server_time": now,
         "until": None,
@@ -81,11 +79,16 @@ def reply_paused(name: str, now: int, sync_seconds: int) -> dict[str, Any]:
     return reply_unregistered(name, now, sync_seconds) | {"problem": problem}
 
 
-def _sync_after(record: Record, mode: Mode, now: int, sync_seconds: int) -> int:
+def _modes(modes: Sequence[Mode]) -> dict[str, Any]:
+    """Return the modes, and as `mode` their tag value: the block and workers before `modes` read that one."""
+    return {"modes": [str(mode) for mode in modes], "mode": tag_value(modes)}
+
+
+def _sync_after(record: Record, modes: tuple[Mode, ...], now: int, sync_seconds: int) -> int:
     """Return the seconds to the next report: fewer until the connection works, and none beyond the end of access."""
     report, until = record.report, record.spec.until
-    settled = report is not None and report.mode is mode and report.phase is not Phase.CONNECTING
-    if settled and mode is Mode.BASTION:
+    settled = report is not None and report.modes == modes and report.phase is not Phase.CONNECTING
+    if settled and Mode.BASTION in modes:
         settled = record.route is not None
     seconds = sync_seconds if settled else min(sync_seconds, FAST_SYNC_SECONDS)
     return max(1, min(seconds, until - now)) if until is not None and until > now else seconds
