@@ -439,7 +439,7 @@ def systemd_scenario(notebook: RealNotebookHost, stack: Stack) -> None:
     assert third == supervisor_pid()
     wait_until(lambda: stack.last_report()["phase"] == "connected", "on again", notebook)
     stack.reply = make_reply("off", sync_after=1)
-    wait_until(lambda: stack.last_report()["modes"] == [], "off once more", notebook)
+    wait_until(lambda: stack.last_report()["mode"] == "off", "off once more", notebook)
     count = len(stack.reports)
     wait_until(lambda: len(stack.reports) > count + 1, "off for good", notebook)
     assert calls()[-1] == ["systemctl", "--quiet", "start", "sshd"], "but not stopped: the agent did not start it"
@@ -568,9 +568,7 @@ def switch_to_network(notebook: RealNotebookHost, stack: Stack) -> None:
     """Check that the bastion's mode makes the agent's own sshd listen for the network, and ngrok's for the loopback."""
     stack.reply = make_reply("bastion", sync_after=1)
     wait_until(lambda: "0.0.0.0" in listeners("sshd"), "it listens for the network", notebook)
-    wait_until(
-        lambda: (stack.last_report()["modes"], stack.last_report()["phase"]) == (["bastion"], "connected"), "ready"
-    )
+    wait_until(lambda: (stack.last_report()["mode"], stack.last_report()["phase"]) == ("bastion", "connected"), "ready")
     stack.reply = make_reply("ngrok", sync_after=1)
     wait_until(lambda: listeners("sshd") == {"127.0.0.1"}, "it listens on the loopback", notebook)
 

@@ -161,7 +161,7 @@ class TestTheSupervisor:
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda: stack.last_report().get("port") not in (None, port), "connected again", notebook)
         assert tunnels_of(notebook) == 1
-        assert all(report["modes"] for report in stack.reports[2:])
+        assert "off" not in [report["mode"] for report in stack.reports[2:]]
 
     def test_off_while_no_worker_runs_still_removes_everything(self, notebook: NotebookHost, stack: Stack) -> None:
         """The agent is killed, and the tag is removed before it restarts: what the earlier worker did is undone."""
@@ -177,7 +177,7 @@ class TestTheSupervisor:
         wait_until(
             lambda: "begin" not in notebook.authorized_keys.read_text(), "the agent's section is removed", notebook
         )
-        wait_until(lambda: stack.last_report()["modes"] == [], "off is reported", notebook)
+        wait_until(lambda: stack.last_report()["mode"] == "off", "off is reported", notebook)
         assert "is off" in notebook.instructions.read_text()
 
     def test_a_crashed_worker_continues_without_the_stack(self, notebook: NotebookHost, stack: Stack) -> None:
@@ -248,7 +248,7 @@ class TestBastion:
         notebook.wait_connected()
         stack.reply = make_reply("bastion", sync_after=1)
         wait_until(
-            lambda: (stack.last_report()["modes"], stack.last_report()["phase"]) == (["bastion"], "connected"),
+            lambda: (stack.last_report()["mode"], stack.last_report()["phase"]) == ("bastion", "connected"),
             "bastion",
             notebook,
         )

@@ -99,7 +99,7 @@ def test_off_removes_everything_and_on_works_again(notebook: NotebookHost, stack
     notebook.wait_connected()
     assert "begin" in notebook.authorized_keys.read_text()
     stack.reply = make_reply("off", sync_after=1)
-    wait_until(lambda: stack.last_report()["modes"] == [], "off is reported", notebook)
+    wait_until(lambda: stack.last_report()["mode"] == "off", "off is reported", notebook)
     assert "SSH to this notebook is off" in notebook.instructions.read_text()
     assert notebook.authorized_keys.read_text() == "ssh-rsa kept-as-it-was\n"
     assert not [line for line in commands_of(notebook) if "start --all" in line]
@@ -310,7 +310,7 @@ def test_nothing_that_lets_users_in_is_left(notebook: NotebookHost, stack: Stack
     assert mine in notebook.authorized_keys.read_text()
     over = make_reply("ngrok", sync_after=1, until=int(time.time()) - 1)
     stack.reply = make_reply("off", sync_after=1) if end == "off" else over
-    wait_until(lambda: stack.last_report()["modes"] == [], "off is reported", notebook)
+    wait_until(lambda: stack.last_report()["mode"] == "off", "off is reported", notebook)
     wait_until(lambda: "standby" in str(commands_of(notebook)), "the worker has ended", notebook)
     after = picture(notebook)
     assert {name: after.get(name) for name in before} == before
