@@ -105,7 +105,7 @@ def prepare() -> None:
         (scratch / name).write_text("".join(each for each in text.splitlines(True) if f":{UID}:" not in each) + line)
         (scratch / name).chmod(0o644)
         run("mount", "--bind", scratch / name, f"/etc/{name}")
-    needed = {path: os.open(path, os.O_PATH) for path in map(Path, (PROJECT, sys.prefix, sys.base_prefix))}
+    needed = {path: os.open(path, os.O_PATH) for path in (PROJECT, Path(sys.prefix), Path(sys.base_prefix))}
     for folder in (
         "/home",
         "/opt",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from builders import a_lambda_context
@@ -84,8 +84,8 @@ class Bench:
 
     def write_rule(self, group: str, **permission: Any) -> None:
         """A rule made by a person."""
-        tcp_22 = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
-        client("ec2").authorize_security_group_ingress(GroupId=group, IpPermissions=[tcp_22 | permission])
+        tcp_22: dict[str, Any] = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, **permission}
+        client("ec2").authorize_security_group_ingress(GroupId=group, IpPermissions=[cast("Any", tcp_22)])
 
     def close_egress(self) -> None:
         client("ec2").revoke_security_group_egress(
@@ -154,7 +154,7 @@ def failing(
 ) -> Iterator[None]:
     """AWS answers `operation` with the error `code` where `when` says so of the request."""
 
-    def answer(params: dict[str, Any], **_: Any) -> tuple[SimpleNamespace, dict[str, Any]] | None:
+    def answer(params: dict[str, Any], **_: Any) -> Any:
         if not when(params):
             return None
         error = {"Error": {"Code": code, "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": status}}
@@ -174,7 +174,7 @@ def failing(
 def forgetful_filters() -> Iterator[None]:
     """For a moment, DescribeSecurityGroups finds nothing by its filters, as a read just after a change may."""
 
-    def answer(params: dict[str, Any], **_: Any) -> tuple[SimpleNamespace, dict[str, Any]] | None:
+    def answer(params: dict[str, Any], **_: Any) -> Any:
         if "Filter.1.Name" in params["body"]:
             return SimpleNamespace(status_code=200), {"SecurityGroups": []}
         return None

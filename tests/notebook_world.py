@@ -66,11 +66,12 @@ class World:
     # ---- what people do
 
     def notebook(self, name: str, lifecycle_config: str | None = None, *, running: bool = True, **tags: str) -> str:
+        configured: dict[str, Any] = {"LifecycleConfigName": lifecycle_config} if lifecycle_config else {}
         answer = client("sagemaker").create_notebook_instance(
             NotebookInstanceName=name,
             InstanceType="ml.t3.medium",
             RoleArn=ROLE,
-            **({"LifecycleConfigName": lifecycle_config} if lifecycle_config else {}),
+            **configured,
             Tags=[{"Key": key.replace("_", "-"), "Value": value} for key, value in tags.items()],
         )
         self.finish()
@@ -80,19 +81,18 @@ class World:
         return answer["NotebookInstanceArn"]
 
     def lifecycle_config(self, name: str, on_start: bytes | None = OWNERS, on_create: bytes | None = None) -> None:
-        hooks = {"OnStart": on_start, "OnCreate": on_create}
-        client("sagemaker").create_notebook_instance_lifecycle_config(
-            NotebookInstanceLifecycleConfigName=name,
-            **{
-                key: [{"Content": base64.b64encode(script).decode()}]
-                for key, script in hooks.items()
-                if script is not None
-            },
-        )
+        hooks: dict[str, Any] = {
+            key: [{"Content": base64.b64encode(script).decode()}]
+            for key, script in (("OnStart", on_start), ("OnCreate", on_create))
+            if script is not None
+        }
+        client("sagemaker").create_notebook_instance_lifecycle_config(NotebookInstanceLifecycleConfigName=name, **hooks)
 
     def edit(self, lifecycle_config: str, on_start: bytes) -> None:
         on_create = self.scripts(lifecycle_config)[0]
-        hooks = {"OnCreate": [{"Content": base64.b64encode(on_create).decode()}]} if on_create is not None else {}
+        hooks: dict[str, Any] = (
+            {"OnCreate": [{"Content": base64.b64encode(on_create).decode()}]} if on_create is not None else {}
+        )
         client("sagemaker").update_notebook_instance_lifecycle_config(
             NotebookInstanceLifecycleConfigName=lifecycle_config,
             OnStart=[{"Content": base64.b64encode(on_start).decode()}],
@@ -156,7 +156,7 @@ class World:
             }
             for number, (_, sent, body) in enumerate(batch)
         ]
-        answer = handler.handle({"Records": records}, self.context())
+        answer: dict[str, Any] = handler.handle({"Records": records}, self.context())
         for failure in answer["batchItemFailures"]:
             self.messages.append(batch[int(failure["itemIdentifier"])])
         return answer

@@ -14,11 +14,11 @@ import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from samtranslator.yaml_helper import yaml_parse
 
-from emulator.process import PROJECT, PYTHON, Emulator
+from emulator.process import PROJECT, PYTHON
 from patience import LIMIT_S
 
 BUILT = PROJECT / ".build" / "local"
@@ -32,6 +32,17 @@ SOURCES = ("functions", "layers", "packaging", "requirements/functions.txt")
 
 PATIENCE = {("BastionQueue", "DelaySeconds"): 1}
 """Properties that make the real stack cheaper by waiting, and what a short run has instead."""
+
+
+class Account(Protocol):
+    """Where a stack is deployed to: an embedded AWS, of this process or of another."""
+
+    @property
+    def endpoint(self) -> str:
+        """The base address of every service."""
+
+    def client(self, service: str) -> Any:
+        """A client of `service` that may do what an admin may."""
 
 
 class NotDeployed(Exception):
@@ -112,19 +123,19 @@ def local_template() -> dict[str, Any]:
     return template
 
 
-def deploy(emulator: Emulator, name: str, **parameters: str) -> Stack:
+def deploy(account: Account, name: str, **parameters: str) -> Stack:
     """Build, upload and create the stack `name`; return when it is complete. Raises NotDeployed."""
-    storage = emulator.client("s3")
+    storage = account.client("s3")
     storage.create_bucket(Bucket=BUCKET)
     for part, archive in build().items():
         storage.put_object(Bucket=BUCKET, Key=f"{part}.zip", Body=archive.read_bytes())
     # Larger than the 51,200 bytes that a request may carry, so it goes the way of `sam deploy`.
     template = json.dumps(local_template())
     storage.put_object(Bucket=BUCKET, Key="template.json", Body=template.encode())
-    formation = emulator.client("cloudformation")
+    formation = account.client("cloudformation")
     formation.create_stack(
         StackName=name,
-        TemplateURL=f"{emulator.endpoint}/{BUCKET}/template.json",
+        TemplateURL=f"{account.endpoint}/{BUCKET}/template.json",
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
@@ -140,7 +151,7 @@ def deploy(emulator: Emulator, name: str, **parameters: str) -> Stack:
     found = re.fullmatch(r"https://([^.]+)\.execute-api\.[^/]+/(.+)", outputs["ApiUrl"])
     if not found:
         raise NotDeployed(f"the output ApiUrl is {outputs['ApiUrl']!r}, which is no address of a REST API")
-    return Stack(name, f"{emulator.endpoint}/_aws/execute-api/{found[1]}/{found[2]}", outputs)
+    return Stack(name, f"{account.endpoint}/_aws/execute-api/{found[1]}/{found[2]}", outputs)
 
 
 def _first_failure(formation: Any, name: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 
 from agent_env import (
@@ -24,6 +25,14 @@ from agent_env import (
 from patience import LIMIT_S
 
 
+def _says(instructions: Path, text: str) -> bool:
+    return text in instructions.read_text()
+
+
+def _is_without(instructions: Path, text: str) -> bool:
+    return not _says(instructions, text)
+
+
 class TestWithoutTheStack:
     def test_the_tunnel_stays_and_the_reason_is_shown(self, notebook: NotebookHost, stack: Stack) -> None:
         stack.reply = make_reply("ngrok", sync_after=1)
@@ -36,14 +45,10 @@ class TestWithoutTheStack:
             stack.status, stack.error_body = status, body
             if status == 200:
                 stack.reply = {"html": True}
-            wait_until(lambda text=text: text in notebook.instructions.read_text(), f"the reason: {text}", notebook)  # type: ignore[misc]
+            wait_until(partial(_says, notebook.instructions, text), f"the reason: {text}", notebook)
             assert f"ssh -p {port} " in notebook.instructions.read_text()
             stack.status, stack.reply = 200, make_reply("ngrok", sync_after=1)
-            wait_until(
-                lambda text=text: text not in notebook.instructions.read_text(),
-                "it is removed with its cause",
-                notebook,
-            )  # type: ignore[misc]
+            wait_until(partial(_is_without, notebook.instructions, text), "it is removed with its cause", notebook)
         assert stack.last_report()["port"] == port
 
     def test_a_first_boot_without_a_network_changes_nothing_and_retries(

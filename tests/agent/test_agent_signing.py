@@ -40,7 +40,7 @@ def signed_by_botocore(url: str, body: bytes, keys: dict[str, str]) -> str:
     request.headers["X-Amz-Date"] = date
     request.headers["X-Amz-Security-Token"] = keys["Token"]
     signer = SigV4Auth(Credentials(keys["AccessKeyId"], keys["SecretAccessKey"]), "execute-api", "eu-west-1")
-    signer._inject_signature_to_request(
+    signer._inject_signature_to_request(  # type: ignore[attr-defined]  # the stubs name what is public alone
         request, signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request)
     )
     return str(request.headers["Authorization"])

@@ -673,7 +673,7 @@ def test_the_agents_own_sshd_follows_the_systems_crypto_policy(
     key = tmp_path / "ssh_host_ed25519_key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True, timeout=LIMIT_S)
     assert worker.configure(program, 2022, "loopback", [str(key)]) == ""
-    command = [program, "-T", "-f", tmp_path / "sshd_config"]
+    command = [str(program), "-T", "-f", str(tmp_path / "sshd_config")]
     told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT_S).stdout.splitlines()
     assert ("ciphers aes256-gcm@openssh.com" in told) == included
     user = pwd.getpwuid(tmp_path.stat().st_uid).pw_name

@@ -41,7 +41,7 @@ def expected_authorization(method: str, url: str, headers: dict[str, str]) -> st
     class FixedTimeAuth(SigV4Auth):
         def add_auth(self, request: Any) -> None:
             request.context["timestamp"] = headers["X-Amz-Date"]
-            self._inject_signature_to_request(
+            self._inject_signature_to_request(  # type: ignore[attr-defined]  # the stubs name what is public alone
                 request, self.signature(self.string_to_sign(request, self.canonical_request(request)), request)
             )
 
@@ -231,7 +231,8 @@ class FakeApiClient:
 
     def __init__(self, *responses: dict[str, Any], conflicts: int = 0) -> None:
         self.responses, self.conflicts = list(responses), conflicts
-        self.starts, self.time, self.printed = 0, 0.0, []
+        self.starts, self.time = 0, 0.0
+        self.printed: list[str] = []
 
     def get(self, path: str) -> dict[str, Any]:
         return self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]

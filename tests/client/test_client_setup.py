@@ -48,7 +48,7 @@ def test_remove_keeps_an_empty_ssh_config(laptop: Any, api: Any) -> None:
 def test_names_of_other_hosts_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise, a user could name a notebook like a machine of other users, and receive their connections."""
     monkeypatch.setattr(files, "ssh_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(ssh_files.socket, "gethostname", lambda: "Desk.example.com")
+    monkeypatch.setattr("socket.gethostname", lambda: "Desk.example.com")
     (tmp_path / "known_hosts").write_text("git ssh-ed25519 AAAA\n")
     (tmp_path / "config").write_text("Host build\n")
     home = tmp_path / "notebook-ssh"

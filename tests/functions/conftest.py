@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
@@ -20,7 +21,7 @@ TESTS = str(Path(__file__).resolve().parents[1])
 
 def function_at_work() -> str | None:
     """The function in whose handler this call is made; None when a test makes it, be it in the middle of a function."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         if name in HANDLERS and frame.f_code.co_name == "handle":
@@ -43,7 +44,8 @@ def the_roles_policies(pytestconfig: pytest.Config) -> Iterator[None]:
         )
         yield
         return
-    call = botocore.client.BaseClient._make_api_call
+    client: Any = botocore.client.BaseClient  # the method is its own, and the stubs know none of these
+    call = client._make_api_call
 
     def judged(self: Any, operation: str, given: dict[str, Any]) -> Any:
         function = function_at_work()
@@ -53,5 +55,5 @@ def the_roles_policies(pytestconfig: pytest.Config) -> Iterator[None]:
                     raise NotGrantedError(f"{function} may not {request}")
         return call(self, operation, given)
 
-    with patch.object(botocore.client.BaseClient, "_make_api_call", judged):
+    with patch.object(client, "_make_api_call", judged):
         yield

@@ -255,17 +255,17 @@ def dead_letters(queue: str, letters: str) -> Callable[[Scene], Story]:
         scene.open(a_world(scene.patch))
         sqs, now = client("sqs"), 1_800_000_000
         template = Stack().of_type("AWS::SQS::Queue")
-        fifo = {"FifoQueue": "true"} if "FifoQueue" in template[letters] else {}
-        suffix, group = (".fifo", {"MessageGroupId": "all"}) if fifo else ("", {})
+        fifo: dict[Any, str] = {"FifoQueue": "true"} if "FifoQueue" in template[letters] else {}
+        suffix = ".fifo" if fifo else ""
         ended = sqs.create_queue(QueueName=f"ended{suffix}", Attributes=fifo)["QueueUrl"]
         arn = sqs.get_queue_attributes(QueueUrl=ended, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         tries = int(template[queue]["RedrivePolicy"]["maxReceiveCount"])
-        redrive = {"RedrivePolicy": json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": tries})}
+        redrive: dict[Any, str] = {"RedrivePolicy": json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": tries})}
         source = sqs.create_queue(QueueName=f"source{suffix}", Attributes={**fifo, **redrive})["QueueUrl"]
 
         def send(identifier: str) -> None:
-            unique = {"MessageDeduplicationId": identifier} if fifo else {}
-            sqs.send_message(QueueUrl=source, MessageBody="{}", **group, **unique)
+            unique: dict[str, Any] = {"MessageGroupId": "all", "MessageDeduplicationId": identifier} if fifo else {}
+            sqs.send_message(QueueUrl=source, MessageBody="{}", **unique)
 
         def measure() -> int:
             nonlocal now

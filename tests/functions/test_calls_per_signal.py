@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from builders import a_record
@@ -58,7 +58,7 @@ def an_account(
             account.calls[model.name] += account.within
 
         for service in services:
-            client(service).meta.events.register("before-call", note)
+            cast("Any", client)(service).meta.events.register("before-call", note)
         yield account
 
 
@@ -68,7 +68,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
         yield account
 
 
-def fleet(account: Account, notebooks: int, *, shared: bool = False, **tags: str) -> None:
+def fleet(account: Account, notebooks: int, *, shared: bool = False, **tags: Any) -> None:
     for number in range(notebooks):
         if number == 0 or not shared:
             account.world.lifecycle_config(f"team-{number}")

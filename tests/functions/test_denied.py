@@ -52,7 +52,7 @@ def settle(world: World) -> None:
 
 def sweep(world: World) -> int:
     world.now += 900
-    found = sweep_function.handle({}, a_lambda_context())["requests"]
+    found: int = sweep_function.handle({}, a_lambda_context())["requests"]
     settle(world)
     return found
 

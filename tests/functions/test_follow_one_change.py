@@ -14,7 +14,7 @@ from loglines import logged_by
 from notebook_world import ROLE, World, a_world
 
 from lookup_api import handler as lookup_api
-from notebook_ssh.adapters import resource_tagging, sqs
+from notebook_ssh.adapters import custom_resource, resource_tagging, sqs
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.http_api.handling import log_keys
 from notebook_ssh.model.spec import Mode
@@ -209,7 +209,7 @@ def test_a_caller_writes_nothing_into_the_log(text: str, monkeypatch: pytest.Mon
 def test_what_the_end_of_the_stack_does_goes_by_the_request_of_cloudformation(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uninstall.custom_resource, "respond", lambda *_, **__: None)
+    monkeypatch.setattr(custom_resource, "respond", lambda *_, **__: None)
     context = a_lambda_context(aws_request_id="run-1", get_remaining_time_in_millis=lambda: 0)
     with logged_by(monkeypatch, uninstall.logger) as lines:
         uninstall.handle({"RequestType": "Create", "RequestId": EVENT}, context)

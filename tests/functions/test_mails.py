@@ -15,9 +15,8 @@ from moto.sns.models import sns_backends
 from notebook_world import ACCOUNT, REGION, World, a_world
 from stack import Stack
 
-from notebook_ssh.adapters import secrets
+from notebook_ssh.adapters import resource_tagging, secrets
 from notebook_ssh.adapters.clients import client
-from notebook_ssh.controllers import sweep as sweep_controller
 from record_address import handler as record_address
 from sweep import handler as sweep_function
 
@@ -73,7 +72,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
         monkeypatch.setattr(record_address, "time", clock)
         monkeypatch.setattr(sweep_function, "time", clock)
         monkeypatch.setattr(sweep_function, "load_policy", lambda settings: TERMS)
-        monkeypatch.setattr(sweep_controller.resource_tagging, "tagged_notebooks", world.tagged)
+        monkeypatch.setattr(resource_tagging, "tagged_notebooks", world.tagged)
         monkeypatch.setattr(secrets, "ngrok_secret", lambda *_: None)
         rules = [
             EventPattern(None, rule["EventPattern"])

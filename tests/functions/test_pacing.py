@@ -183,7 +183,7 @@ def test_only_an_empty_token_ends_the_list_of_tags(monkeypatch: pytest.MonkeyPat
         "ResourceARN": "arn:aws:sagemaker:eu-west-1:1:notebook-instance/Box",
         "Tags": [{"Key": "ssh", "Value": "ngrok"}],
     }
-    pages = {
+    pages: dict[str, dict[str, object]] = {
         "": {"ResourceTagMappingList": [], "PaginationToken": "1"},
         "1": {"ResourceTagMappingList": [box], "PaginationToken": "2"},
         "2": {"ResourceTagMappingList": [], "PaginationToken": ""},

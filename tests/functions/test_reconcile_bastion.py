@@ -21,7 +21,7 @@ from bastion_world import (
     one_item_a_page,
     pages_as_in_ec2,
 )
-from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from stack import source
 
@@ -204,11 +204,13 @@ class TestOthersRules:
         (rule_id,) = bench.rules(group)
         bench.change(record, state=STOPPED)
 
-        def disown(**_: Any) -> None:
-            client("ec2").delete_tags(Resources=[rule_id], Tags=[{"Key": OWNER_TAG}])
+        apply = ec2.apply
 
-        real = ec2.apply
-        bench.monkeypatch.setattr(ec2, "apply", lambda *args: (disown(), real(*args))[1])
+        def disowned_before(*args: Any) -> Any:
+            client("ec2").delete_tags(Resources=[rule_id], Tags=[{"Key": OWNER_TAG}])
+            return apply(*args)
+
+        bench.monkeypatch.setattr(ec2, "apply", disowned_before)
         bench.run()
         assert list(bench.rules(group)) == [rule_id]
 
@@ -260,7 +262,12 @@ class TestObstacles:
         bench.notebook("nb", group)
         bench.run()
         (rule_id,) = bench.rules(group)
-        edit = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "ReferencedGroupId": bench.group("former bastion")}
+        edit: Any = {
+            "IpProtocol": "tcp",
+            "FromPort": 22,
+            "ToPort": 22,
+            "ReferencedGroupId": bench.group("former bastion"),
+        }
         client("ec2").modify_security_group_rules(
             GroupId=group,
             SecurityGroupRules=[{"SecurityGroupRuleId": rule_id, "SecurityGroupRule": edit}],
@@ -468,9 +475,10 @@ class TestOneBadThing:
         for peers in permission.values():
             for peer in peers if isinstance(peers, list) else ():
                 peer["Description"] = f"ssh through the bastion, by stack {STACK}"
+        tcp_22: Any = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, **permission}
         client("ec2").authorize_security_group_ingress(
             GroupId=group,
-            IpPermissions=[{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22} | permission],
+            IpPermissions=[tcp_22],
             TagSpecifications=[
                 {"ResourceType": "security-group-rule", "Tags": [{"Key": "notebook-ssh:stack", "Value": STACK}]}
             ],
@@ -641,7 +649,7 @@ def test_hundreds_of_notebooks_in_two_hundred_groups_are_one_run(
 
 def many_notebooks(bench: Bench, groups: list[str], count: int) -> list[Record]:
     """Running notebooks, evenly in `groups`. Past moto's front door, which takes 20 ms for each."""
-    ec2 = ec2_backends[DEFAULT_ACCOUNT_ID]["us-east-1"]
+    ec2: Any = ec2_backends[DEFAULT_ACCOUNT_ID]["us-east-1"]  # moto's own types are not what it takes
     subnet = ec2.get_subnet(bench.subnet)
     records = []
     for number in range(count):
@@ -650,8 +658,8 @@ def many_notebooks(bench: Bench, groups: list[str], count: int) -> list[Record]:
         network = Network(bench.subnet, (group,), interface.id)
         records.append(Record(f"nb-{number:04}", spec=NotebookSpec((Mode.BASTION,)), state=RUNNING, network=network))
     for start in range(0, len(records), 25):
-        puts = [
-            {"PutRequest": {"Item": key("notebook", record.name) | to_attribute(encode_record(record))["M"]}}
+        puts: list[Any] = [
+            {"PutRequest": {"Item": {**key("notebook", record.name), **to_attribute(encode_record(record))["M"]}}}
             for record in records[start : start + 25]
         ]
         client("dynamodb").batch_write_item(RequestItems={"records": puts})

@@ -299,7 +299,8 @@ def test_what_is_no_sha256_requests_no_worker(world: World, worker: object) -> N
 def test_of_two_reports_at_the_same_time_the_newer_one_stays(world: World) -> None:
     """The other copy's report arrives between our look and our write."""
     world.knows(a_record(report=a_report()))
-    write, raced = client("dynamodb").update_item, []
+    write = client("dynamodb").update_item
+    raced: list[bool] = []
 
     def race(**given: Any) -> Any:
         if "#report = :new_report" in given["UpdateExpression"] and not raced:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from builders import a_report
@@ -51,7 +52,7 @@ def test_no_restart_of_the_former_one_is_finished(world: World) -> None:
 
 
 @pytest.mark.parametrize("tags", [{}, {"ssh": "bastion"}], ids=["untagged", "tagged"])
-def test_no_report_and_no_route_of_the_former_one_is_shown(world: World, tags: dict[str, str]) -> None:
+def test_no_report_and_no_route_of_the_former_one_is_shown(world: World, tags: dict[str, Any]) -> None:
     world.lifecycle_config("team")
     world.notebook("box", "team", ssh="bastion")
     world.settle()

@@ -231,7 +231,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 def sweep(world: World) -> int:
     world.now += 900
-    looks = handler.handle({}, a_lambda_context())["requests"]
+    looks: int = handler.handle({}, a_lambda_context())["requests"]
     world.settle()
     return looks
 

@@ -32,7 +32,7 @@ class Bench:
             time=lambda: world.now, sleep=lambda seconds: setattr(world, "now", world.now + int(seconds) + 1)
         )
         patch.setattr(handler, "time", clock)
-        patch.setattr(handler.custom_resource.urllib.request, "urlopen", self._heard)
+        patch.setattr("urllib.request.urlopen", self._heard)
 
     def _heard(self, request: Any, timeout: int) -> Any:
         self.answers.append(json.loads(request.data) | {"url": request.full_url, "method": request.method})

@@ -103,8 +103,8 @@ class Draw:
 
     def time(self) -> int:
         """Mostly around the limits that are compared with: a sync, a start, a wake, a stop, a day."""
-        limit = self.one(0, 10, 60, 300, 755, 756, 900, 1_800, 86_400)
-        return NOW - limit + self.one(-1, 0, 1, self.chance.randint(-30, 30))
+        limit: int = self.one(0, 10, 60, 300, 755, 756, 900, 1_800, 86_400)
+        return NOW - limit + int(self.one(-1, 0, 1, self.chance.randint(-30, 30)))
 
     def maybe(self, share: float, value: Callable[[], Any]) -> Any:
         return value() if self.often(share) else None
@@ -292,7 +292,8 @@ class Draw:
             ),
             4,
         )  # fmt: skip
-        return self.one(None, b"", EMPTY_SCRIPT, *[first + b"".join(lines)] * 7)
+        drawn: bytes | None = self.one(None, b"", EMPTY_SCRIPT, *[first + b"".join(lines)] * 7)
+        return drawn
 
     def edited(self, script: bytes) -> bytes:
         """The script after somebody edited it."""
@@ -425,7 +426,7 @@ class Draw:
 
     # ---- the bastion ---------------------------------------------------------------------------
 
-    def rule(self) -> network.Rule:
+    def rule(self) -> Any:
         direction = self.one(*network.Direction)
         return network.Rule(
             self.one(*GROUPS),

@@ -289,7 +289,7 @@ def test_a_signature_that_has_expired(world: World, role: Keys) -> None:
 @pytest.mark.usefixtures("nothing_runs")
 def test_a_path_that_was_not_signed(world: World, role: Keys, change: Callable[[str], str]) -> None:
     request = signed(f"{world.stack.api}/notebooks/contract/ssh", "GET", role)
-    request.url = change(request.url)
+    request.url = change(str(request.url))
     assert request.url != f"{world.stack.api}/notebooks/contract/ssh"
     assert send(request).status == 403
 

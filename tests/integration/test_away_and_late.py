@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -31,6 +32,10 @@ class Line:
         """Requests that were answered by the API, by path."""
         self.refused = 0
         """Requests that were answered with 503."""
+
+    def has_carried(self, path: str, number: int) -> bool:
+        """Whether more than `number` requests for `path` were answered by the API."""
+        return self.carried[path] > number
 
     def open(self) -> None:
         """Listen. Requests are carried to the port `target`."""
@@ -93,13 +98,13 @@ def connect(world: World, *names: str) -> None:
         world.create_lifecycle_config(name, OWNERS_SCRIPT)
         world.create_notebook(name, name)
     for name in names:
-        processes.wait_until(f"{name} runs", lambda name=name: world.state(name) == "InService")
+        processes.wait_until(f"{name} runs", partial(is_in_state, world, name, "InService"))
         world.leave_key(name)
         world.tag(name, ssh="ngrok")
         world.sagemaker.stop_notebook_instance(NotebookInstanceName=name)
     for name in names:
-        processes.wait_until(f"{name} is stopped", lambda name=name: world.state(name) == "Stopped")
-        processes.wait_until("the block is in", lambda name=name: world.on_start(name) != OWNERS_SCRIPT)
+        processes.wait_until(f"{name} is stopped", partial(is_in_state, world, name, "Stopped"))
+        processes.wait_until("the block is in", partial(holds_the_block, world, name))
         world.sagemaker.start_notebook_instance(NotebookInstanceName=name)
     for name in names:
         wait_for(world, name, "connected")
@@ -156,13 +161,13 @@ def test_clocks_of_notebooks_may_be_wrong(account: World, line: Line, functions_
     heard = line.carried.copy()
     for name in clocks:
         path = next(path for path in heard if f"/{name}/" in path)
-        processes.wait_until("it has heard of it", lambda path=path: line.carried[path] > heard[path] + 2)
+        processes.wait_until("it has heard of it", partial(line.has_carried, path, heard[path] + 2))
     assert {account.status(name) for name in clocks} == {"connected"}
     assert [name for name in clocks if not is_open(*places[name])] == []
 
     end_access(account, 5, *clocks)
     for name in clocks:
-        processes.wait_until(f"{name} ends", lambda name=name: not is_open(*places[name]))
+        processes.wait_until(f"{name} ends", partial(is_shut, *places[name]))
         assert account.status(name) == "expired"
 
 
@@ -171,6 +176,18 @@ def end_access(world: World, seconds: int, *names: str) -> None:
     end = datetime.fromtimestamp(time.time() + seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     for name in names:
         world.tag(name, ssh_until=end)
+
+
+def is_in_state(world: World, name: str, state: str) -> bool:
+    return world.state(name) == state
+
+
+def holds_the_block(world: World, configuration: str) -> bool:
+    return world.on_start(configuration) != OWNERS_SCRIPT
+
+
+def is_shut(host: str, port: str) -> bool:
+    return not is_open(host, port)
 
 
 def is_open(host: str, port: str) -> bool:

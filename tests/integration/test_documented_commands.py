@@ -3,8 +3,9 @@
 Then it is typed into dash and zsh, which must run the same programs with the same arguments. They get the answers that
 bash got: a stack can be deleted once.
 
-The account is the one that `make aws` opens. One story, from nothing to the stack's end, since a deployment takes
-seconds. What is not typed here is listed in docs/operations.md with the reason, and nothing else may be missing.
+The account is the one that `make aws` opens. Two stories at the same time, each in an account of its own: from nothing to
+the stack's end by `sam`, and the life of a stack that is there. What is not typed here is listed in docs/operations.md
+with the reason, and nothing else may be missing.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tape import Tape
 
 import processes
 from emulator.process import ACCOUNT, PROJECT, PYTHON, REGION
+from emulator.stack import deploy
 from patience import LIMIT_S as LIMIT
 from world import OWNERS_SCRIPT
 
@@ -33,15 +35,29 @@ SHELLS = [["bash", "-euo", "pipefail"], ["dash", "-eu"], ["zsh", "-feuo", "pipef
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("client/*.md"), *PROJECT.glob("docs/*.md")])
 SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
-TYPED = [
+BY_SAM = [
     ("deploy.md", ". .build/aws.sh"),
     ("deploy.md", "NGROK_TOKEN"),
     ("deploy.md", "Key=ssh-restart,Value=now"),
     ("deploy.md", "ssh my-notebook ssh-status"),
     ("deploy.md", "output PutToken\n"),
-    ("deploy.md", "--tags Key=ssh,Value=ngrok \\"),
-    ("README.md", '"$API_URL/notebooks/my-notebook/ssh"'),
+    ("operations.md", "Paused=true"),
+    ("operations.md", "Paused=false"),
+    ("operations.md", "DryRun=true"),
+    ("operations.md", "api /plan"),
+    ("operations.md", "logs '\"dry run\"'"),
+    ("operations.md", "DryRun=false"),
+    ("operations.md", "read -r COPY"),
+    ("operations.md", "ON_CREATE="),
     ("README.md", "REGION:ACCOUNT"),
+    ("deploy.md", "--tags Key=ssh,Value=ngrok \\"),
+    ("operations.md", "sam delete"),
+    ("operations.md", "delete-table"),
+]
+"""The blocks that are typed from nothing to the stack's end, each by its document and words that are in no other block of it."""
+
+DAY_BY_DAY = [
+    ("README.md", '"$API_URL/notebooks/my-notebook/ssh"'),
     ("api.md", "get() {"),
     ("api.md", "get /ssh-config"),
     ("connect.md", "get() {"),
@@ -51,12 +67,6 @@ TYPED = [
     ("operations.md", "resource() {"),
     ("operations.md", "api /notebooks\n"),
     ("operations.md", "api /notebooks/my-notebook/doctor"),
-    ("operations.md", "Paused=true"),
-    ("operations.md", "Paused=false"),
-    ("operations.md", "DryRun=true"),
-    ("operations.md", "api /plan"),
-    ("operations.md", "logs '\"dry run\"'"),
-    ("operations.md", "DryRun=false"),
     ("operations.md", "send-message"),
     ("operations.md", '--function-name "$(resource Sweep)" /dev/stdout\n```'),
     ("operations.md", "tail -20"),
@@ -70,13 +80,9 @@ TYPED = [
     ("operations.md", "update-event-source-mapping"),
     ("operations.md", "put-parameter"),
     ("operations.md", "delete-parameter"),
-    ("operations.md", "read -r COPY"),
-    ("operations.md", "ON_CREATE="),
     ("operations.md", "put-rule"),
-    ("operations.md", "sam delete"),
-    ("operations.md", "delete-table"),
 ]
-"""The blocks that are typed, each by its document and words that are in no other block of it."""
+"""The blocks that are typed while a stack is there."""
 
 
 def blocks(document: Path) -> list[str]:
@@ -104,8 +110,8 @@ def listed() -> list[str]:
 
 
 def test_every_command_of_the_documents_is_typed_or_listed_with_a_reason() -> None:
-    typed = {block(document, words) for document, words in TYPED}
-    assert len(typed) == len(TYPED)
+    typed = {block(document, words) for document, words in BY_SAM + DAY_BY_DAY}
+    assert len(typed) == len(BY_SAM) + len(DAY_BY_DAY)
     known = {command for text in typed for command in commands(text)}
     said = [command for document in DOCUMENTS for text in blocks(document) for command in commands(text)]
     left = [command for command in said if command not in known]
@@ -115,7 +121,10 @@ def test_every_command_of_the_documents_is_typed_or_listed_with_a_reason() -> No
 
 
 class Terminal:
-    """A person's second terminal beside `make aws`. folder: where files are; AWS is asked about effects with `client`."""
+    """A person's second terminal beside `make aws`. folder: where files are; AWS is asked about effects with `client`.
+
+    typed: the blocks that were typed in it.
+    """
 
     def __init__(self, environment: Path, folder: Path) -> None:
         self.environment, self.folder = environment, folder
@@ -127,7 +136,7 @@ class Terminal:
             ["bash", "-c", f". {shlex.quote(str(environment))}; env -0"], capture_output=True, text=True, check=True
         )
         self.variables = dict(line.partition("=")[::2] for line in printed.stdout.split("\0"))
-        self.left = list(TYPED)
+        self.typed: list[tuple[str, str]] = []
 
     def type(self, document: str, words: str, answer: str = "", before: str = "", at: Path | None = None) -> str:
         """Type a block, with the functions that docs/operations.md defines at its top; what it printed.
@@ -135,7 +144,7 @@ class Terminal:
         answer: what is typed when a command asks. before: commands that set what the block takes for granted.
         at: the folder to be in; in any other than the project's, `~` is the terminal's own.
         """
-        self.left.remove((document, words))
+        self.typed.append((document, words))
         text = block(document, words)
         for written, meant in {
             ".build/aws.sh": shlex.quote(str(self.read_in)),
@@ -170,12 +179,17 @@ class Terminal:
             told = done.stdout
         return told
 
+    @property
+    def endpoint(self) -> str:
+        """The base address of the account's services."""
+        return self.variables["AWS_ENDPOINT_URL"]
+
     def client(self, service: str) -> Any:
         """A client of `service` with the admin's session, to look at effects with."""
         return botocore.session.Session().create_client(
             service,
             region_name=self.variables["AWS_REGION"],
-            endpoint_url=self.variables["AWS_ENDPOINT_URL"],
+            endpoint_url=self.endpoint,
             aws_access_key_id=self.variables["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=self.variables["AWS_SECRET_ACCESS_KEY"],
             aws_session_token=self.variables["AWS_SESSION_TOKEN"],
@@ -265,12 +279,18 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 @pytest.mark.takes_minutes
 def test_the_documents_from_nothing_to_the_end_of_the_stack(terminal: Terminal) -> None:
     deploys_and_connects(terminal)
-    looks_things_up(terminal)
-    operates(terminal)
     stops_everything(terminal)
     plans_and_puts_back(terminal)
     uninstalls(terminal)
-    assert terminal.left == []
+    assert sorted(terminal.typed) == sorted(BY_SAM)
+
+
+@pytest.mark.takes_minutes
+def test_the_documents_while_a_stack_is_there(terminal: Terminal) -> None:
+    has_a_connected_notebook(terminal)
+    looks_things_up(terminal)
+    operates(terminal)
+    assert sorted(terminal.typed) == sorted(DAY_BY_DAY)
 
 
 def until(what: str, reached: Callable[[], bool]) -> None:
@@ -289,6 +309,20 @@ def deploys_and_connects(terminal: Terminal) -> None:
     assert re.search(r"^ssh -p \d+ ec2-user@", known[0])
     assert known == [known[0], known[0]]
     assert "put-secret-value" in terminal.type("deploy.md", "output PutToken\n")
+
+
+def has_a_connected_notebook(terminal: Terminal) -> None:
+    """What the first pages of the documents lead to, without `sam`."""
+    deploy(terminal, "notebook-ssh", NgrokDownload=terminal.variables["NGROK_DOWNLOAD"], SyncSeconds="5")
+    terminal.client("secretsmanager").put_secret_value(
+        SecretId=terminal.outputs()["SecretArn"], SecretString=terminal.variables["NGROK_TOKEN"]
+    )
+    sagemaker = terminal.client("sagemaker")
+    arn = sagemaker.describe_notebook_instance(NotebookInstanceName="my-notebook")["NotebookInstanceArn"]
+    sagemaker.add_tags(
+        ResourceArn=arn, Tags=[{"Key": "ssh", "Value": "ngrok"}, {"Key": "ssh-restart", "Value": "now"}]
+    )
+    until("the tunnel's address is known", lambda: terminal.phase() == "connected")
 
 
 def looks_things_up(terminal: Terminal) -> None:

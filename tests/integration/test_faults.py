@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -16,7 +17,8 @@ RECONCILER = "-ReconcileNotebook"
 
 def queue_url(world: World, name: str) -> str:
     """The address of the stack's queue whose name holds `name`."""
-    return next(url for url in world.emulator.client("sqs").list_queues()["QueueUrls"] if f"-{name}-" in url)
+    urls: list[str] = world.emulator.client("sqs").list_queues()["QueueUrls"]
+    return next(url for url in urls if f"-{name}-" in url)
 
 
 @pytest.fixture
@@ -135,8 +137,8 @@ def test_a_reconciler_that_is_killed_between_two_calls_leaves_nothing_half_done(
             world.tag(name, ssh="ngrok")
         processes.wait_until("both were met", lambda: world.emulator.faults_met() == [1, 1])
         for name in names:
-            processes.wait_until(f"{name} is known", lambda name=name: known(world, name))
-            processes.wait_until("the block is in", lambda name=name: holds_the_block(world, name))
+            processes.wait_until(f"{name} is known", partial(known, world, name))
+            processes.wait_until("the block is in", partial(holds_the_block, world, name))
     for name in names:
         assert set(backups(world, name)) == {OWNERS_SCRIPT}, "copied before the first write, and nothing else ever"
         assert world.on_start(name).count(b">>> notebook-ssh stack=") == 1

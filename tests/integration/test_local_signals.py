@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -51,27 +52,35 @@ def test_two_notebooks_of_one_role_connect_each_to_its_own(world: World) -> None
     names = ("twin-one", "twin-two")
     for name in names:
         world.create_notebook(name)
-        processes.wait_until("it runs", lambda name=name: world.state(name) == "InService")
+        processes.wait_until("it runs", partial(_is, world, name, "InService"))
         world.leave_key(name)
         world.tag(name, ssh="ngrok")
         world.sagemaker.stop_notebook_instance(NotebookInstanceName=name)
     for name in names:
-        processes.wait_until(f"{name} is stopped", lambda name=name: world.state(name) == "Stopped")
-        processes.wait_until(f"{name} has the set-up", lambda name=name: _attached(world, name))
-        processes.wait_until(f"{name} is stopped", lambda name=name: world.state(name) == "Stopped")
+        processes.wait_until(f"{name} is stopped", partial(_is, world, name, "Stopped"))
+        processes.wait_until(f"{name} has the set-up", partial(_attached, world, name))
+        processes.wait_until(f"{name} is stopped", partial(_is, world, name, "Stopped"))
         world.sagemaker.start_notebook_instance(NotebookInstanceName=name)
     commands = set()
     for name in names:
-        processes.wait_until(f"{name} connects", lambda name=name: world.status(name) == "connected")
+        processes.wait_until(f"{name} connects", partial(_is_connected, world, name))
         commands.add(world.curl(f"/notebooks/{name}/ssh").body)
         world.save_ssh_config(name)
         assert world.ssh(name, "echo hello").stdout == "hello\n"
     assert len(commands) == 2
 
 
+def _is(world: World, name: str, state: str) -> bool:
+    return world.state(name) == state
+
+
+def _is_connected(world: World, name: str) -> bool:
+    return world.status(name) == "connected"
+
+
 def _attached(world: World, name: str) -> bool:
     told = world.sagemaker.describe_notebook_instance(NotebookInstanceName=name)
-    return told.get("NotebookInstanceLifecycleConfigName") == "better-sagemaker"
+    return bool(told.get("NotebookInstanceLifecycleConfigName") == "better-sagemaker")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import release
 import version
+from artifact import BuildError
 from samtranslator.yaml_helper import yaml_parse
 
 import processes
@@ -106,7 +107,8 @@ def test_each_file_is_listed_with_its_checksum(archive: Path) -> None:
     with zipfile.ZipFile(archive) as zipped:
         files = {name.removeprefix(f"{NAME}/"): zipped.read(name) for name in zipped.namelist()}
         modes = {entry.filename: entry.external_attr >> 16 & 0o777 for entry in zipped.infolist()}
-    sums = dict(reversed(line.split("  ")) for line in files.pop("SHA256SUMS").decode().splitlines())
+    lines = files.pop("SHA256SUMS").decode().splitlines()
+    sums = {name: total for total, name in (line.split("  ") for line in lines)}
     assert sums == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     assert set(files) == {
         *("INSTALL.md", "LICENSE", "deploy.sh", "sbom.cdx.json", "template.yaml"),
@@ -165,7 +167,7 @@ def test_the_template_is_the_same_but_for_where_the_code_is(unpacked: Path) -> N
 
 def test_a_template_that_names_code_in_another_way_is_refused() -> None:
     text = (PROJECT / "template.yaml").read_text()
-    with pytest.raises(release.BuildError, match=r"template\.yaml names code in a way"):
+    with pytest.raises(BuildError, match=r"template\.yaml names code in a way"):
         release.packaged(text.replace("    CodeUri: functions/\n", "    CodeUri: elsewhere/\n"))
 
 
@@ -201,10 +203,10 @@ def test_from_the_zip_to_a_notebook_that_is_reached(account: World, unpacked: Pa
     }
 
     def deploy(*words: str) -> str:
-        command = ["sh", unpacked / "deploy.sh", "--bucket", BUCKET, *words]
+        command = ["sh", str(unpacked / "deploy.sh"), "--bucket", BUCKET, *words]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return str(done.stdout)
 
     parameters = [f"NgrokDownload={account.cloud.download}", f"NgrokSha256={account.cloud.sha256}", "SyncSeconds=5"]
     said = deploy("--create-bucket", *parameters)

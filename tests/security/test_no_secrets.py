@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from detect_secrets import SecretsCollection
 from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
-from detect_secrets.core.scan import get_plugins
-from detect_secrets.settings import transient_settings
+from detect_secrets.core.secrets_collection import SecretsCollection
+from detect_secrets.settings import get_plugins, transient_settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -53,7 +52,8 @@ def known_files() -> list[str]:
 
 @contextmanager
 def detectors() -> Iterator[SecretsCollection]:
-    names = {plugin.__name__ for plugin in get_mapping_from_secret_type_to_class().values()} - GUESSES
+    kinds: Mapping[str, type] = get_mapping_from_secret_type_to_class()
+    names = {kind.__name__ for kind in kinds.values()} - GUESSES
     with transient_settings({"plugins_used": [{"name": name} for name in sorted(names)]}):
         yield SecretsCollection(root=str(PROJECT))
 

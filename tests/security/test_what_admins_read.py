@@ -9,7 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import notebook_world
 import pytest
@@ -128,7 +128,7 @@ def test_a_log_line_is_one_line_of_json_that_no_terminal_obeys(monkeypatch: pyte
                 world.send("", [(event if number % 2 else message, 0)])
                 world.settle()
     finally:
-        notebook_function.logger.removeHandler(printed)
+        cast("Any", notebook_function.logger).removeHandler(printed)  # Powertools hands it on
     said = [str(json.loads(line).get("trigger")) for line in printed.lines]
     assert {re.sub(r"[^ -~]", "?", text[:20]) for text in TEXTS} <= {
         reason.removeprefix("state ")[:20] for reason in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -110,7 +111,7 @@ class EachItsOwn(Busy):
             try:
                 self.found()
                 for number in range(self.many):
-                    self.at(self.now + number, lambda name=f"box-{number}": self.tag(name))
+                    self.at(self.now + number, partial(self.tag, f"box-{number}"))
                 self.at(self.now + 900_000, lambda: setattr(self, "mischief", False))
                 self.rest()
             finally:

@@ -35,7 +35,7 @@ from simulation.promises import FALLBACK, STACK, Promises, blocks, decoded
 from simulation.workers import Baton, Worker
 
 from lookup_api import handler as lookup_function
-from notebook_ssh.adapters import clients, sagemaker, secrets
+from notebook_ssh.adapters import clients, custom_resource, sagemaker, secrets
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.controllers import lookup, mails, requests
 from notebook_ssh.errors import RetryableError
@@ -238,10 +238,8 @@ class Run:
         self.story.append(told)
         event = {"RequestType": "Delete"}
         said: list[tuple[bool, str]] = []
-        with patch.object(
-            uninstall_function.custom_resource, "respond", lambda event, success, reason: said.append((success, reason))
-        ):
-            self.jobs.append(("uninstall", lambda: uninstall_function.handle(event, self._context(self.baton.current))))
+        with patch.object(custom_resource, "respond", lambda event, success, reason: said.append((success, reason))):
+            self.jobs.append(("uninstall", lambda: uninstall_function.handle(event, self._context(self.baton.at_work))))
             self._drain()
         return said
 
@@ -598,7 +596,7 @@ class Run:
     def unforeseen(self, *_: Any, **__: Any) -> None:
         """A handler met an error that nobody foresaw, and logged it."""
         error = sys.exc_info()[1]
-        if error and isinstance(clients.translate(error), RetryableError):
+        if isinstance(error, Exception) and isinstance(clients.translate(error), RetryableError):
             return
         self.story.append(f"unforeseen: {_told(error)}")
         raise BrokenPromise(f"unforeseen: {_told(error)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from unittest.mock import patch
 
 import pytest
@@ -61,9 +62,9 @@ class Flipped(Story):
             self.notebook(name, name).status = "InService"
         for second in range(LASTS):
             for name in self.hostile:
-                self.at(self.now + second * SECOND, lambda name=name, on=second % 2 == 0: self.flip(name, on))
+                self.at(self.now + second * SECOND, partial(self.flip, name, second % 2 == 0))
         for name in self.others:
-            self.at(self.tagged, lambda name=name: self.tag(self.account.notebooks[name], ssh="ngrok"))
+            self.at(self.tagged, partial(self.tag, self.account.notebooks[name], ssh="ngrok"))
         with patch.dict(SCRIPT_CACHE_SIZE, notebooks=2), bound(self):  # MaximumConcurrency in template.yaml
             try:
                 self.settle()

@@ -6,6 +6,7 @@ refused, and tried again as botocore does.
 
 from __future__ import annotations
 
+from functools import partial
 from unittest.mock import patch
 
 import pytest
@@ -54,8 +55,8 @@ def day(request: pytest.FixtureRequest) -> Day:
             run.found()
             for number in range(run.many):
                 then, name = run.now + number * MINUTE // run.many, f"box-{number}"
-                run.at(then, lambda name=name: run.tag(name))
-                run.at(then + STARTED, lambda name=name: run.start(name))
+                run.at(then, partial(run.tag, name))
+                run.at(then + STARTED, partial(run.start, name))
             run.at(run.now + 900_000, run._sweep)
             run.at(run.now + STARTED + 600_000, lambda: setattr(run, "mischief", False))  # no more reports and sweeps
             run.rest()

@@ -85,10 +85,15 @@ class Baton:
         if worker.done:
             self._idle.append(worker.hand)
 
+    @property
+    def at_work(self) -> Worker:
+        """The worker whose turn it is; there must be one."""
+        assert self.current is not None
+        return self.current
+
     def wait(self) -> Worker:
         """Called by the worker whose turn it is: give the turn back, and answer when it has it again."""
-        worker = self.current
-        assert worker is not None
+        worker = self.at_work
         assert worker.hand is not None
         if not worker.doomed:
             self._back.release()

@@ -97,9 +97,9 @@ def test_every_client_can_be_made_and_speaks_to_the_same_address_as_with_all_of_
         f"{MAKE}print(json.dumps([make(s, r).meta.endpoint_url for s, r in {asked!r}]))",
     )
     whole = botocore.session.Session()
-    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+    keys: dict[str, Any] = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
     for (service, region), address in zip(asked, found, strict=True):
-        client = whole.create_client(service, region_name=region, **keys)  # type: ignore[call-overload]
+        client = whole.create_client(service, region_name=region, **keys)
         assert address == client.meta.endpoint_url, (service, region)
 
 

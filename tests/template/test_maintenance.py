@@ -99,7 +99,7 @@ def test_a_mistake_in_a_workflow_is_found(tmp_path: Path) -> None:
         (re.sub("@[0-9a-f]{40}", "@v7", text, count=1), ["zizmor", "--offline", "."], "unpinned-uses"),
     ]:
         (folder / "checks.yml").write_text(wrong, encoding="utf-8")
-        command = [TOOLS / tool[0], *tool[1:], *([".github/workflows/checks.yml"] if len(tool) == 1 else [])]
+        command = [str(TOOLS / tool[0]), *tool[1:], *([".github/workflows/checks.yml"] if len(tool) == 1 else [])]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode != 0
         assert says in done.stdout + done.stderr

@@ -171,7 +171,7 @@ def logged() -> set[str]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             match node:
                 case ast.keyword(arg="extra", value=ast.Dict(keys=keys)):
-                    names |= {key.value for key in keys if isinstance(key, ast.Constant)}
+                    names |= {str(key.value) for key in keys if isinstance(key, ast.Constant)}
                 case ast.Call(func=ast.Attribute(attr="append_keys" | "append_context_keys"), keywords=keywords):
                     names |= {keyword.arg for keyword in keywords if keyword.arg}
     return names
@@ -206,7 +206,9 @@ def messages_logged() -> set[str]:
     for path in deployed():
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             match node:
-                case ast.Call(func=ast.Attribute(value=ast.Name(id="logger")), args=[ast.Constant(value=text), *_]):
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="logger")), args=[ast.Constant(value=str(text)), *_]
+                ):
                     texts.add(text)
     return texts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -315,7 +315,7 @@ def test_the_table_outlives_the_stack_and_can_be_set_back() -> None:
 
 
 KEY = "arn:aws:kms:eu-central-1:111122223333:key/1"
-KEY_MEMBERS = {
+KEY_MEMBERS: dict[str, Callable[[dict[str, Any]], object]] = {
     "AWS::DynamoDB::Table": lambda table: table.get("SSESpecification", {}).get("KMSMasterKeyId"),
     "AWS::SecretsManager::Secret": lambda secret: secret.get("KmsKeyId"),
     "AWS::SQS::Queue": lambda queue: queue.get("KmsMasterKeyId"),

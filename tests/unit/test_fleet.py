@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from builders import NOW, a_record, a_report
@@ -31,17 +32,17 @@ def a_known(line: NotebookSummary = LINE, tags: dict[str, str] = TAGS, spec: Not
     return replace(record, notified_status=status_key(status_of(record, NOW, SYNC)))
 
 
-def a_fleet(**parts: object) -> Fleet:
+def a_fleet(**parts: Any) -> Fleet:
     """One notebook, as it was when it was last looked at."""
     steady = Fleet((LINE,), (TEAM,), {ARN: TAGS}, (a_known(),), (KEPT,))
-    return replace(steady, **parts)  # type: ignore[arg-type]
+    return replace(steady, **parts)
 
 
-USUAL = {"dry_run": False, "status_tags": False, "sync_seconds": SYNC}
+USUAL: dict[str, Any] = {"dry_run": False, "status_tags": False, "sync_seconds": SYNC}
 
 
 def looks(fleet: Fleet, now: int = NOW, mark: str = MARK, **more: object) -> list[tuple[str, str]]:
-    found = find_drift(fleet, "ssh", mark, now, **(USUAL | more))  # type: ignore[arg-type]
+    found = find_drift(fleet, "ssh", mark, now, **(USUAL | more))
     return [(look.name, look.reason) for look in found]
 
 
@@ -70,8 +71,8 @@ def test_a_tagged_notebook_without_a_record_is_looked_at(value: str) -> None:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_whatever_the_list_tells_anew_is_looked_at(change: dict[str, object]) -> None:
-    fleet = a_fleet(notebooks=(replace(LINE, **change),))  # type: ignore[arg-type]
+def test_whatever_the_list_tells_anew_is_looked_at(change: dict[str, Any]) -> None:
+    fleet = a_fleet(notebooks=(replace(LINE, **change),))
     assert ("Demo", "changed since it was reconciled") in [(name.title(), why) for name, why in looks(fleet)]
 
 
@@ -142,7 +143,7 @@ def test_an_end_before_the_next_sweep_is_announced_for_its_very_second() -> None
         ({"notebooks": (), "records": (), "config_records": (replace(KEPT, block=""),)}, "no notebook uses it"),
     ],
 )
-def test_a_configuration_out_of_line_is_looked_at(parts: dict[str, object], why: str) -> None:
+def test_a_configuration_out_of_line_is_looked_at(parts: dict[str, Any], why: str) -> None:
     assert ("team", why) in looks(a_fleet(**parts))
 
 
@@ -153,8 +154,8 @@ def test_a_configuration_that_cannot_take_the_block_is_not_tried_again_until_som
 
 
 @pytest.mark.parametrize("parts", [{"problem": Problem("config-too-large", "…")}, {"block_since": None}])
-def test_a_user_of_a_configuration_that_another_users_look_changed_is_looked_at(parts: dict[str, object]) -> None:
-    overtaken = replace(a_known(), **parts)  # type: ignore[arg-type]
+def test_a_user_of_a_configuration_that_another_users_look_changed_is_looked_at(parts: dict[str, Any]) -> None:
+    overtaken = replace(a_known(), **parts)
     assert looks(a_fleet(records=(overtaken,))) == [("Demo", "its configuration changed")]
 
 

@@ -25,7 +25,8 @@ from notebook_ssh.model.managed_block import (
 )
 
 OLD = Block("team", "1.0.0", "0" * 12, b"( echo old ) || :\n")
-NEW = Block("team", "1.1.0", "1" * 12, b"( echo new; echo newer ) || :\n")
+NEW_BODY = b"( echo new; echo newer ) || :\n"
+NEW = Block("team", "1.1.0", "1" * 12, NEW_BODY)
 OTHER = Block("team-2", "1.0.0", "2" * 12, b"( cat <<'X'\nit's theirs\nX\n) || :\n")
 BASH = b"#!/bin/bash\n"
 OWNERS = b"set -e\necho hello\n"
@@ -102,7 +103,7 @@ def test_a_script_made_of_nothing_can_be_run(script: bytes | None) -> None:
 def test_the_opening_line_says_what_it_is_in_one_line_of_text() -> None:
     opening, closing = (NEW.render(Original.NO_TRAILING_NEWLINE).splitlines()[place].decode() for place in (0, -1))
     assert opening == (
-        f"# >>> notebook-ssh stack=team version=1.1.0 id={'1' * 12} sum={fingerprint(NEW.body)} original=unended"
+        f"# >>> notebook-ssh stack=team version=1.1.0 id={'1' * 12} sum={fingerprint(NEW_BODY)} original=unended"
         " >>> managed: edits inside are undone"
     )
     assert closing == "# <<< notebook-ssh stack=team <<<"

@@ -19,17 +19,18 @@ from notebook_ssh.model.managed_block import (
 
 thoroughly = examples(300)
 
-MINE = Block("alpha", "1.0", "a" * 12, b"( : ) || :\n")
+BODY = b"( : ) || :\n"
+MINE = Block("alpha", "1.0", "a" * 12, BODY)
 NEXT = Block("alpha", "2.0", "b" * 12, b"( :\n: ) || :\n")
 THEIRS = Block("beta", "1.0", "c" * 12, b"( cat <<X\n'\nX\n) || :\n")
-OPENING, CLOSING = MINE.render(Original.COMPLETE).splitlines(keepends=True)[:: len(MINE.body.splitlines()) + 1]
+OPENING, CLOSING = MINE.render(Original.COMPLETE).splitlines(keepends=True)[:: len(BODY.splitlines()) + 1]
 
 crafted = st.lists(
     st.sampled_from(
         [
             b"#!/bin/bash\n", b"#!/bin/sh\n", b"#!/bin/sh", b"\xef\xbb\xbf", b"\n", b"\r\n", b"\0\xff", b"echo hi\n",
             b"# don't\n", b"'", b'"', b"\\\n", b"cat <<EOF\n", b"EOF\n", OPENING, OPENING[:60], b"# >>> notebook-ssh stack=alpha\n",
-            CLOSING, CLOSING[:-1], b"# <<< notebook-ssh stack=beta <<<\n", MINE.body, *(MINE.render(how) for how in Original),
+            CLOSING, CLOSING[:-1], b"# <<< notebook-ssh stack=beta <<<\n", BODY, *(MINE.render(how) for how in Original),
             *(THEIRS.render(how) for how in Original), NEXT.render(Original.COMPLETE).replace(b"\n", b"\r\n"),
         ]
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ BOX, FROM_ARN = "Marias-Notebook", "marias-notebook"
 NOTEBOOK, NOTEBOOK_BY_ARN = [(ReconcileNotebook, BOX)], [(ReconcileNotebook, FROM_ARN)]
 NOTHING = [(Ignore, "")]
 
-MEANING: dict[str, list[tuple[type, str]]] = {
+MEANING: dict[str, Sequence[tuple[type, str]]] = {
     "notebook-in-service": NOTEBOOK,
     "notebook-stopped": NOTEBOOK,
     "notebook-failed": NOTEBOOK,

@@ -28,7 +28,8 @@ class Screen(io.StringIO):
 
     def __init__(self, columns: int | None = 80, encoding: str = "utf-8") -> None:
         super().__init__()
-        self._encoding, self._ends = encoding, os.openpty() if columns is not None else ()
+        self._encoding = encoding
+        self._ends: tuple[int, ...] = os.openpty() if columns is not None else ()
         self.written = threading.Condition()
         if columns is not None:
             self.resize(columns)

@@ -18,7 +18,7 @@ A, B, REST = (
 def chosen(secret: object, notebook: str, role: str) -> str | None:
     text = secret if isinstance(secret, str) else json.dumps(secret)
     token = token_for(parse_secret(text, "v1"), notebook, role)
-    return token and token.value
+    return token.value if token else None
 
 
 @pytest.mark.parametrize(
