@@ -8,13 +8,13 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
 from notebook_world import FALLBACK, OWNERS, World, a_block, a_world
 
-from notebook_ssh.adapters import backups, clients, sagemaker
+from notebook_ssh.adapters import backups, sagemaker
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.codec import RECONCILER_FIELDS
 from notebook_ssh.adapters.lease import Leases
@@ -729,7 +729,7 @@ def test_the_record_of_an_untagged_notebook_says_off_for_a_day(world: World) -> 
 
 def answering(world: World, **changes: Any) -> None:
     """Let SageMaker answer with `changes` about the notebook `box`."""
-    answer = clients.call
+    answer = cast("Any", sagemaker).call
 
     def changed(call: Callable[..., Any], **given: Any) -> Any:
         told = answer(call, **given)
@@ -764,7 +764,7 @@ def test_a_run_goes_on_through_a_state_that_does_not_say(world: World, word: str
     world.settle()
     began = world.record("box").started_at
     assert began
-    answer = clients.call
+    answer = cast("Any", sagemaker).call
     for state in (word, "InService"):
         later = datetime.fromtimestamp(world.now + 1, UTC)
         answering(world, NotebookInstanceStatus=state, LastModifiedTime=later)

@@ -212,11 +212,10 @@ class Terminal:
         return base64.b64decode(told["OnStart"][0]["Content"])
 
     def record(self) -> dict[str, Any]:
-        """The notebook's record in the table, as DynamoDB writes it."""
+        """The notebook's record in the table, as DynamoDB writes it; empty while there is none."""
         table = self.client("dynamodb")
         items = table.scan(TableName=self.outputs()["TableName"])["Items"]
-        (found,) = (item for item in items if item.get("sk", {}).get("S") == "my-notebook")
-        return dict(found)
+        return next((item for item in items if item.get("sk", {}).get("S") == "my-notebook"), {})
 
     def phase(self) -> str:
         """What the agent said last of its connection."""
