@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,12 @@ def test_a_path_is_no_host_name(laptop: Any, api: Any, sshd: Any, tmp_path: Path
 @pytest.mark.parametrize("host", INVALID_HOSTS)
 def test_invalid_host_is_refused_before_a_file_is_touched(tmp_path: Path, host: str) -> None:
     home = tmp_path / "home"
-    for use in (
+    uses: tuple[Callable[[], object], ...] = (
         lambda: address_cache.get(str(home), host, now=0, max_age=300),
         lambda: address_cache.put(str(home), host, GOOD),
         lambda: address_cache.delete(str(home), host),
-    ):
+    )
+    for use in uses:
         with pytest.raises(CliError, match="is not a valid notebook name"):
             use()
     assert not home.exists()

@@ -318,9 +318,7 @@ def has_a_connected_notebook(terminal: Terminal) -> None:
     )
     sagemaker = terminal.client("sagemaker")
     arn = sagemaker.describe_notebook_instance(NotebookInstanceName="my-notebook")["NotebookInstanceArn"]
-    sagemaker.add_tags(
-        ResourceArn=arn, Tags=[{"Key": "ssh", "Value": "ngrok"}, {"Key": "ssh-restart", "Value": "now"}]
-    )
+    sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": "ssh", "Value": "ngrok"}, {"Key": "ssh-restart", "Value": "now"}])
     until("the tunnel's address is known", lambda: terminal.phase() == "connected")
 
 
