@@ -15,6 +15,7 @@ import time
 import venv
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class FakeApi:
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # method, path and headers
     queued_responses: list[tuple[int, Any]] = field(default_factory=list)  # status and body, returned first
     on_start: Callable[[dict[str, Any]], None] | None = None
+    clock_ahead_s: float = 0  # of this machine's, in the header Date
     doctor_text: str = "tag  ok\n"  # what the doctor answers unless JSON is asked for
 
     @property
@@ -244,7 +246,8 @@ def start_api() -> FakeApi:
             api.requests.append((self.command, path, dict(self.headers)))
             status, content = api.respond(self.command, path)
             body = json.dumps(content).encode()
-            self.send_response(status)
+            self.send_response_only(status)
+            self.send_header("Date", formatdate(time.time() + api.clock_ahead_s, usegmt=True))
             content_type = "application/json"
             if path.endswith("/doctor") and status == 200 and self.headers["Accept"] == "text/plain":
                 content_type, body = "text/plain; charset=utf-8", api.doctor_text.encode()
