@@ -50,6 +50,7 @@ class FakeApi:
     on_start: Callable[[dict[str, Any]], None] | None = None
     clock_ahead_s: float = 0  # of this machine's, in the header Date
     doctor_text: str = "tag  ok\n"  # what the doctor answers unless JSON is asked for
+    doctor: dict[str, Any] | None = None  # and what it answers then
 
     @property
     def url(self) -> str:
@@ -74,7 +75,9 @@ class FakeApi:
             self.on_start(notebook)
             return 202, {"name": notebook["name"]}
         if rest == ["doctor"]:
-            return 200, {"checks": [{"check": "tag", "result": "ok"}]}
+            check = {"check": "tag", "result": "ok", "since": None, "reason": "ssh=ngrok", "remedy": ""}
+            status = {key: notebook[key] for key in ("name", "status", "since", "message", "next_step")}
+            return 200, self.doctor or {**status, "checks": [check]}
         return 200, notebook
 
 

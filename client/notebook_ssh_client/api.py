@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -16,21 +17,11 @@ import botocore.session
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSPreparedRequest, AWSRequest
 from botocore.credentials import ReadOnlyCredentials
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionError as BotocoreConnectionError,
-    CredentialRetrievalError,
-    HTTPClientError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    SSOError,
-    TokenRetrievalError,
-)
+from botocore.exceptions import BotoCoreError, ConnectionError as BotocoreConnectionError, HTTPClientError
 from botocore.httpsession import URLLib3Session
-from botocore.utils import JSONFileCache, get_environ_proxies
+from botocore.utils import get_environ_proxies
 
-from notebook_ssh_client import __version__
+from notebook_ssh_client import __version__, credentials
 from notebook_ssh_client.errors import (
     EXIT_ACCESS_DENIED,
     EXIT_FAILURE,
@@ -49,18 +40,16 @@ TIMEOUT_S = (5, 30)
 MAX_ATTEMPTS = 3
 RETRY_DELAY_S = 0.3  # before the second attempt; twice as long before the third
 
-# Where the AWS CLI caches the credentials of roles; shared, so that the user types an MFA code only once.
-AWS_CLI_CACHE_DIR = os.path.join("~", ".aws", "cli", "cache")
-
 
 class ApiError(Exception):
     """An error response of the API."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, remedy: str = "") -> None:
         super().__init__(f"{status} {code}: {message}")
         self.status = status  # the HTTP status code
         self.code = code  # the member "error" of the body; "" in API Gateway's own responses
         self.message = message
+        self.remedy = remedy  # of status 401 and 403: how to renew the credentials
 
 
 class ApiClient:
@@ -83,13 +72,13 @@ class ApiClient:
         """Return the plain text at `path`. Raises ApiError or CliError."""
         status, body = self._request("GET", path, "text/plain")
         if status >= 300:
-            raise _api_error(status, body)
+            raise self._api_error(status, body)
         return body.decode("utf-8", "replace")
 
     def _request_json(self, method: str, path: str) -> Any:
         status, body = self._request(method, path, "application/json")
         if status >= 300:
-            raise _api_error(status, body)
+            raise self._api_error(status, body)
         try:
             return json.loads(body)
         except ValueError as error:
@@ -105,6 +94,8 @@ class ApiClient:
             except (HTTPClientError, BotocoreConnectionError) as error:
                 last_error = self._unreachable_error(error)
                 continue
+            if response.status_code in (401, 403):
+                self._check_date(response.headers)
             answered = response.status_code < 500 and response.status_code != 429
             if answered or b'"error":"paused"' in response.content:
                 return response.status_code, response.content
@@ -114,11 +105,37 @@ class ApiClient:
             )
         raise last_error
 
+    def _api_error(self, status: int, body: bytes) -> ApiError:
+        try:
+            content = json.loads(body)
+        except ValueError:
+            content = None
+        fields = content if isinstance(content, dict) else {}
+        # API Gateway's own responses have {"message": …} or, in one case, {"Message": …}; the stack's also have "error".
+        message = str(fields.get("message") or fields.get("Message") or f"status {status}")
+        if fields.get("policy"):
+            message = f"{message.rstrip('.')}; the policy for users is {fields['policy']}"
+        remedy = credentials.remedy(self._session, self._stack.profile) if status in (401, 403) else ""
+        return ApiError(status, str(fields.get("error", "")), message, remedy)
+
     def _sign(self, method: str, path: str, accept: str) -> AWSPreparedRequest:
         headers = {"Accept": accept, "User-Agent": f"notebook-ssh/{__version__}"}
         request = AWSRequest(method=method, url=self._endpoint + path, headers=headers)
         SigV4Auth(self._credentials, "execute-api", self._stack.region).add_auth(request)
         return request.prepare()
+
+    def _check_clock(self) -> None:
+        """Raise CliError if the reason for an error is that the clock is wrong: also a token only seems to be expired."""
+        try:
+            response = self._http.send(AWSRequest(method="GET", url=self._endpoint).prepare())
+        except (HTTPClientError, BotocoreConnectionError):
+            return
+        self._check_date(response.headers)
+
+    def _check_date(self, headers: Mapping[str, str]) -> None:
+        skew_s = credentials.clock_skew(headers, time.time())
+        if abs(skew_s) > credentials.MAX_CLOCK_SKEW_S:
+            raise credentials.clock_error(skew_s)
 
     def _unreachable_error(self, error: BotoCoreError) -> CliError:
         return CliError(
@@ -138,24 +155,15 @@ class ApiClient:
 
     @cached_property
     def _session(self) -> botocore.session.Session:
-        return create_session(self._stack.profile)
+        return credentials.create_session(self._stack.profile)
 
     @cached_property
     def _credentials(self) -> ReadOnlyCredentials:
-        return load_credentials(self._session, self._stack.profile)
-
-
-def _api_error(status: int, body: bytes) -> ApiError:
-    try:
-        content = json.loads(body)
-    except ValueError:
-        content = None
-    fields = content if isinstance(content, dict) else {}
-    # API Gateway's own responses have {"message": …} or, in one case, {"Message": …}; the stack's also have "error".
-    message = str(fields.get("message") or fields.get("Message") or f"status {status}")
-    if fields.get("policy"):
-        message = f"{message.rstrip('.')}; the policy for users is {fields['policy']}"
-    return ApiError(status, str(fields.get("error", "")), message)
+        try:
+            return credentials.load_credentials(self._session, self._stack.profile)
+        except CliError as error:
+            self._check_clock()
+            raise error
 
 
 def to_cli_error(error: ApiError, stack: Stack) -> CliError:
@@ -164,61 +172,21 @@ def to_cli_error(error: ApiError, stack: Stack) -> CliError:
     if error.status == 409 or error.code in ("not-wakeable", "paused"):
         return CliError(error.message, EXIT_NOT_CONNECTABLE)
     if error.status in (401, 403):
-        return _access_error(message, stack)
+        return _access_error(error, stack)
     if error.status == 404 and not error.code:
         return CliError(f"{stack.api_url} is not the API of a notebook-ssh stack ({message}); run: notebook-ssh setup")
     return CliError(f"stack {stack.name} returned an error: {error.message}", EXIT_FAILURE)
 
 
-def _access_error(message: str, stack: Stack) -> CliError:
-    login = login_command(stack.profile)
+def _access_error(error: ApiError, stack: Stack) -> CliError:
+    message = error.message.rstrip(".")
     if "expired" in message.lower():
-        return CliError(f"your AWS credentials have expired; run: {login}", EXIT_ACCESS_DENIED)
+        return CliError(f"your AWS credentials have expired; {error.remedy}", EXIT_ACCESS_DENIED)
     if "token" in message.lower() or "signature" in message.lower():
-        return CliError(f"AWS rejected your credentials ({message}); run: {login}", EXIT_ACCESS_DENIED)
-    identity = f"profile {stack.profile}" if stack.profile else "your AWS identity"
+        return CliError(f"AWS rejected your credentials ({message}); {error.remedy}", EXIT_ACCESS_DENIED)
     return CliError(
-        f"{identity} is not allowed to call the API of stack {stack.name} ({message}). If these are the right "
-        "credentials, ask the stack's admin, who sets in its parameters which users may look up notebooks. Inside a "
-        "VPC with a private execute-api endpoint, a public API cannot be reached",
+        f"{credentials.identity(stack.profile)} is not allowed to call the API of stack {stack.name} ({message}). If "
+        "these are the right credentials, ask the stack's admin, who sets in its parameters which users may look up "
+        "notebooks. Inside a VPC with a private execute-api endpoint, a public API cannot be reached",
         EXIT_ACCESS_DENIED,
     )
-
-
-def login_command(profile: str | None) -> str:
-    """Return the command that gets new credentials for `profile`."""
-    profile = profile or os.environ.get("AWS_PROFILE")
-    return "aws sso login" + (f" --profile {profile}" if profile else "")
-
-
-def create_session(profile: str | None) -> botocore.session.Session:
-    """Create a botocore session for `profile` that shares the AWS CLI's cache of role credentials."""
-    session = botocore.session.Session(profile=profile)
-    try:
-        resolver = session.get_component("credential_provider")
-    except ProfileNotFound as error:
-        raise CliError(
-            f"AWS profile {profile or os.environ.get('AWS_PROFILE')!r} does not exist in ~/.aws/config; "
-            "run: aws configure sso",
-            EXIT_ACCESS_DENIED,
-        ) from error
-    cache = JSONFileCache(os.path.expanduser(AWS_CLI_CACHE_DIR))
-    for provider in ("assume-role", "assume-role-with-web-identity", "sso"):
-        resolver.get_provider(provider).cache = cache
-    return session
-
-
-def load_credentials(session: botocore.session.Session, profile: str | None) -> ReadOnlyCredentials:
-    """Return valid credentials, frozen for one signature. Raises CliError with the command to run."""
-    login = login_command(profile)
-    try:
-        credentials = session.get_credentials()
-        frozen = credentials.get_frozen_credentials() if credentials else None
-    except (SSOError, TokenRetrievalError) as error:
-        raise CliError(f"your AWS SSO session has expired ({error}); run: {login}", EXIT_ACCESS_DENIED) from error
-    except (CredentialRetrievalError, PartialCredentialsError, ClientError, BotoCoreError) as error:
-        raise CliError(f"AWS credentials could not be loaded ({error}); run: {login}", EXIT_ACCESS_DENIED) from error
-    if frozen is None:
-        where = f"in profile {profile}" if profile else "on this machine"
-        raise CliError(f"no AWS credentials found {where}; run: {login} (or: aws configure)", EXIT_ACCESS_DENIED)
-    return frozen

@@ -9,7 +9,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from notebook_ssh_client.api import create_session, load_credentials
+from notebook_ssh_client.credentials import create_session, load_credentials
 from notebook_ssh_client.errors import EXIT_ACCESS_DENIED, EXIT_FAILURE, EXIT_UNREACHABLE, EXIT_USAGE, CliError
 from notebook_ssh_client.settings import Stack, require_private_url
 
