@@ -63,6 +63,8 @@ class FakeApi:
     def respond(self, method: str, path: str) -> tuple[int, Any]:
         if self.queued_responses:
             return self.queued_responses.pop(0)
+        if not path.startswith("/notebooks"):
+            return 403, {"message": "Missing Authentication Token"}
         if path == "/notebooks":
             fields = ("name", "modes", "status", "address", "since")
             return 200, [{key: notebook[key] for key in fields} for notebook in self.notebooks.values()]

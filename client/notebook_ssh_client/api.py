@@ -155,7 +155,7 @@ class ApiClient:
 
     @cached_property
     def _session(self) -> botocore.session.Session:
-        return credentials.create_session(self._stack.profile)
+        return credentials.create_session(self._stack.profile, self._stack.region)
 
     @cached_property
     def _credentials(self) -> ReadOnlyCredentials:

@@ -7,12 +7,18 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from notebook_ssh_client import __version__, messages
 from notebook_ssh_client.errors import EXIT_FAILURE, EXIT_NOT_CONNECTABLE, EXIT_USAGE, CliError
 from notebook_ssh_client.ssh_address import HOST_SUFFIX
+
+# Seconds between two lists of --watch. The stack returns a list that is at most ten seconds old.
+WATCH_INTERVAL_S = 10.0
+
+CLEAR_SCREEN = "\x1b[H\x1b[2J"
 
 
 def main(argv: list[str], home: str) -> int:
@@ -42,6 +48,14 @@ def _create_parser() -> argparse.ArgumentParser:
 
     list_ = commands.add_parser("list", help="list the notebooks and their status")
     list_.add_argument("--json", action="store_true", help="print JSON")
+    list_.add_argument(
+        "--watch",
+        type=float,
+        nargs="?",
+        const=WATCH_INTERVAL_S,
+        metavar="SECONDS",
+        help=f"list again every {WATCH_INTERVAL_S:g} seconds until Ctrl-C",
+    )
     list_.set_defaults(run=_list)
 
     doctor = _add_notebook_command(commands, "doctor", _doctor, "check every step of the path to a notebook")
@@ -106,25 +120,35 @@ def _remove(arguments: argparse.Namespace, home: str) -> int:
 
 
 def _list(arguments: argparse.Namespace, home: str) -> int:
-    from notebook_ssh_client import name_list
+    while arguments.watch:
+        _list_once(arguments, home)
+        time.sleep(arguments.watch)
+    return _list_once(arguments, home)
+
+
+def _list_once(arguments: argparse.Namespace, home: str) -> int:
+    from notebook_ssh_client import lookup, name_list
 
     results = name_list.refresh_names(home)
     rows = [
-        {"stack": stack.label, **item}
+        {
+            "stack": stack.label,
+            **item,
+            "address": item.get("address") if item.get("status") in lookup.CONNECTABLE else None,
+        }
         for stack, notebooks in results
         if isinstance(notebooks, list)
         for item in notebooks
     ]
+    if arguments.watch and sys.stdout is not None and sys.stdout.isatty():
+        sys.stdout.write(CLEAR_SCREEN)
     if arguments.json:
         messages.write(json.dumps(rows, indent=2))
     elif rows:
-        columns = ["name", "modes", "status", "address", "since"] + (["stack"] if len(results) > 1 else [])
-        messages.write(
-            _format_table(columns, [{**row, "modes": " ".join(row.get("modes") or ["off"])} for row in rows])
-        )
+        _print_table(rows, with_stack=len(results) > 1)
     errors = [(stack, error) for stack, error in results if isinstance(error, CliError)]
     for stack, error in errors:
-        messages.report(f"{stack.label}: {error}")
+        messages.report(f"stack {stack.label}: {error}" if len(results) > 1 else str(error))
     if not rows and not errors:
         _print_message(
             "no notebook is tagged; set the tag of one (its key is ssh, or what the admin chose) to ngrok or bastion"
@@ -132,11 +156,35 @@ def _list(arguments: argparse.Namespace, home: str) -> int:
     return errors[0][1].exit_code if errors else 0
 
 
-def _doctor(arguments: argparse.Namespace, home: str) -> int:
-    from notebook_ssh_client import doctor
+def _print_table(rows: Sequence[dict[str, Any]], *, with_stack: bool) -> None:
+    from notebook_ssh_client import tables
 
-    diagnosis, is_reachable = doctor.diagnose(home, arguments.name, as_json=arguments.json)
-    messages.write(diagnosis)
+    now = time.time()
+    columns = ["name", "modes", "status", "address", "since", "ssh"] + (["stack"] if with_stack else [])
+    shown = [
+        {
+            **row,
+            "modes": " ".join(row.get("modes") or ["off"]),
+            "since": tables.time_and_age(row.get("since"), now),
+            "ssh": f"ssh {row['ssh']}",
+        }
+        for row in rows
+    ]
+    cells = [[messages.one_line(str(row.get(column) or "-")) for column in columns] for row in shown]
+    table = [[column.upper() for column in columns], *cells]
+    colour = tables.has_colour(sys.stdout)
+    messages.write_formatted(tables.format_table(table, tables.width(sys.stdout), colour=colour))
+
+
+def _doctor(arguments: argparse.Namespace, home: str) -> int:
+    from notebook_ssh_client import doctor, tables
+
+    diagnosis, is_reachable = doctor.diagnose(home, arguments.name)
+    if arguments.json:
+        messages.write(doctor.format_json(diagnosis))
+    else:
+        width, colour = tables.width(sys.stdout), tables.has_colour(sys.stdout)
+        messages.write_formatted(doctor.format_text(diagnosis, time.time(), width, colour=colour))
     return 0 if is_reachable else EXIT_NOT_CONNECTABLE
 
 
@@ -169,13 +217,6 @@ def _ssh(argv: Sequence[str], home: str) -> int:
         os.execvp(command[0], command)
     except FileNotFoundError as error:
         raise CliError("ssh was not found on PATH; install the OpenSSH client", EXIT_FAILURE) from error
-
-
-def _format_table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
-    lines = [[column.upper() for column in columns]]
-    lines += [[str(row.get(column) or "-") for column in columns] for row in rows]
-    widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 
 def _pluralize(number: int, noun: str) -> str:

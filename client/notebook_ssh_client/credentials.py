@@ -30,10 +30,15 @@ AWS_CLI_CACHE_DIR = os.path.join("~", ".aws", "cli", "cache")
 MAX_CLOCK_SKEW_S = 270
 
 
-def create_session(profile: str | None) -> botocore.session.Session:
-    """Create a botocore session for `profile` that shares the AWS CLI's cache of role credentials."""
+def create_session(profile: str | None, region: str | None = None) -> botocore.session.Session:
+    """Create a botocore session for `profile` that shares the AWS CLI's cache of role credentials.
+
+    region: where roles are assumed if the profile has no region. Raises CliError if the profile does not exist.
+    """
     session = botocore.session.Session(profile=profile)
     try:
+        if region and not session.get_config_variable("region"):
+            session.set_config_variable("region", region)
         resolver = session.get_component("credential_provider")
     except ProfileNotFound as error:
         name = profile or os.environ.get("AWS_PROFILE")

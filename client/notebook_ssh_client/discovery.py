@@ -23,7 +23,7 @@ def discover_stack(name: str | None, region: str | None, profile: str | None, ap
     """Return the stack `name` in `region`, with `api_url` or the URL in its outputs. Raises CliError."""
     # Programs that a desktop starts do not see a terminal's environment variables, so the profile is stored.
     profile = profile or os.environ.get("AWS_PROFILE")
-    session = create_session(profile)
+    session = create_session(profile, region)
     name = name or DEFAULT_STACK_NAME
     # AWS_REGION as every AWS tool but botocore reads it: before AWS_DEFAULT_REGION and the profile.
     region = region or _region_in_url(api_url) or os.environ.get("AWS_REGION") or session.get_config_variable("region")

@@ -3,27 +3,58 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+from notebook_ssh_client import messages, tables
 from notebook_ssh_client.api import ApiError, to_cli_error
 from notebook_ssh_client.errors import CliError
 from notebook_ssh_client.lookup import NotebookInfo, fetch, parse_address
+from notebook_ssh_client.messages import printable
+from notebook_ssh_client.ssh_address import HOST_SUFFIX
 from notebook_ssh_client.transport import CONNECT_TIMEOUT_S, open_transport, unreachable_message
 
+# Columns before the reason of a check: two spaces, its result and its name.
+REASON_COLUMN = 25
 
-def diagnose(home: str, host: str, *, as_json: bool) -> tuple[str, bool]:
-    """Return the stack's diagnosis with a check from this machine added, and whether this check passed."""
+
+def diagnose(home: str, host: str) -> tuple[dict[str, Any], bool]:
+    """Return the stack's diagnosis with a check from this machine added, and whether this check passed.
+
+    The member `last_failure` has time and message of the last failure of ssh on this machine, or is None.
+    """
     notebook = fetch(home, host)
-    path = f"/notebooks/{notebook.name}/doctor"
     result, reason = check_reachability(notebook)
     try:
-        if not as_json:
-            text = notebook.api.get_text(path).rstrip("\n")
-            return f"{text}\nFrom this machine: {result}: {reason}", result == "ok"
-        diagnosis = notebook.api.get(path)
+        diagnosis = notebook.api.get(f"/notebooks/{notebook.name}/doctor")
     except ApiError as error:
         raise to_cli_error(error, notebook.stack) from error
+    if not isinstance(diagnosis, dict) or not isinstance(diagnosis.get("checks"), list):
+        raise CliError(f"the API returned an unexpected diagnosis of notebook {notebook.name}; update notebook-ssh")
     check = {"check": "from-here", "result": result, "since": None, "reason": reason, "remedy": ""}
-    return json.dumps({**diagnosis, "checks": [*diagnosis["checks"], check]}, indent=2), result == "ok"
+    last_failure = _last_failure(home, notebook)
+    return {**diagnosis, "checks": [*diagnosis["checks"], check], "last_failure": last_failure}, result == "ok"
+
+
+def format_json(diagnosis: dict[str, Any]) -> str:
+    """Return the diagnosis as JSON."""
+    return json.dumps(diagnosis, indent=2)
+
+
+def format_text(diagnosis: dict[str, Any], now: float, columns: int | None, *, colour: bool) -> str:
+    """Return the diagnosis for a terminal that is `columns` wide: a line for each check, and its remedy below it."""
+    status = str(diagnosis.get("status"))
+    since = tables.time_and_age(diagnosis.get("since"), now)
+    heading = f"{diagnosis.get('name')}: {status}" + (f" since {since}" if since != "-" else "")
+    lines = tables.wrap(printable(heading), columns, "  ")
+    for check in diagnosis["checks"]:
+        lines += _check_lines(check, now, columns, colour=colour)
+    failure = diagnosis.get("last_failure")
+    if failure:
+        when = tables.time_and_age(failure["time"], now)
+        lines += tables.wrap(f"Last failure of ssh here: {when}: {failure['message']}", columns, "  ")
+    if diagnosis.get("next_step"):
+        lines += tables.wrap(printable(f"Next: {diagnosis['next_step']}"), columns, "  ")
+    return "\n".join(lines)
 
 
 def check_reachability(notebook: NotebookInfo) -> tuple[str, str]:
@@ -38,5 +69,27 @@ def check_reachability(notebook: NotebookInfo) -> tuple[str, str]:
     except OSError as error:
         return "failed", unreachable_message(address, error)
     transport.close()
-    banner = "".join(character for character in received.decode("ascii", "ignore").strip() if character.isprintable())
+    banner = messages.one_line(received.decode("ascii", "ignore").strip())
     return "ok", f"{address.host} port {address.port} answers with {banner}"
+
+
+def _check_lines(check: dict[str, Any], now: float, columns: int | None, *, colour: bool) -> list[str]:
+    since = tables.time_and_age(check.get("since"), now, ", {}")
+    reason = str(check.get("reason") or "") + (f" (since {since})" if since != "-" else "")
+    result, name = str(check.get("result")), str(check.get("check"))
+    head = f"  {result:<8} {name:<13} "
+    indent = REASON_COLUMN if columns is None or columns >= 2 * REASON_COLUMN else 4
+    lines = tables.wrap(printable(head + reason), columns, " " * indent)
+    if colour and lines[0].startswith(head.rstrip()):
+        lines[0] = f"  {tables.paint(f'{result:<8}')}{lines[0][10:]}"
+    if check.get("remedy"):
+        lines += tables.wrap(printable(f"{'':{indent}}→ {check['remedy']}"), columns, " " * (indent + 2))
+    return lines
+
+
+def _last_failure(home: str, notebook: NotebookInfo) -> dict[str, str] | None:
+    """Return the last message about the notebook in the log, under any of the names that it has on this machine."""
+    name, label = notebook.name.lower(), notebook.stack.label.lower()
+    hosts = (f"{name}{HOST_SUFFIX}", f"{name}.{label}{HOST_SUFFIX}")
+    found = max((entry for host in hosts for entry in messages.logged(home, host)), default=None)
+    return {"time": found[0], "message": found[1]} if found else None

@@ -121,13 +121,23 @@ def wait_until_connectable(
             raise CliError(
                 f"{notebook.summary} It was not ready after {_format_duration(timeout_s)}.", EXIT_NOT_CONNECTABLE
             )
-        if notebook.summary != printed or now - printed_at >= PROGRESS_INTERVAL_S:
-            printed, printed_at = notebook.summary, now
+        text = _progress(notebook, start_requested) if start else notebook.summary
+        if text != printed or now - printed_at >= PROGRESS_INTERVAL_S:
+            printed, printed_at = text, now
             elapsed = f"{_format_duration(now - started_at)} of at most {_format_duration(timeout_s)}"
             waiting(f"{printed} Waiting ({elapsed})")
         sleep(POLL_INTERVAL_S)
         notebook = _refetch(notebook)
     return notebook
+
+
+def _progress(notebook: NotebookInfo, start_requested: bool) -> str:
+    """Return what happens to a notebook that this client starts: not how the user would start it."""
+    if notebook.status != "stopped":
+        return str(notebook.response.get("message") or f"{notebook.name} is {notebook.status}.")
+    return (
+        f"{notebook.name} is {'stopped and is being started' if start_requested else 'stopping, and is started then'}."
+    )
 
 
 def parse_address(notebook: NotebookInfo) -> SshAddress:

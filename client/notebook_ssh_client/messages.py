@@ -42,10 +42,15 @@ def one_line(text: str) -> str:
 
 def write(text: str, stream: TextIO | None = None) -> None:
     """Print `text` and a line feed, printable, to `stream` or standard output. A closed stream is ignored."""
+    write_formatted(printable(text), stream)
+
+
+def write_formatted(text: str, stream: TextIO | None = None) -> None:
+    """Print `text`, whose only escapes are the client's own, and a line feed. A closed stream is ignored."""
     stream = stream or sys.stdout
     if stream is not None:  # None: the program was started with this stream closed
         encoding = getattr(stream, "encoding", None) or "utf-8"
-        stream.write(printable(text).encode(encoding, "replace").decode(encoding) + "\n")
+        stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
         stream.flush()
 
 

@@ -79,7 +79,7 @@ def _resolve_and_connect(home: str, host: str, port: int, waiting: Callable[[str
     try:
         transport, received = open_transport(address, CONNECT_TIMEOUT_S)
     except OSError as error:
-        message = f"{unreachable_message(address, error)}, or run: notebook-ssh doctor {host}"
+        message = f"{unreachable_message(address, error)}. To check every step: notebook-ssh doctor {host}"
         raise CliError(message, EXIT_UNREACHABLE) from error
     address_cache.put(home, host, address)
     name_list.refresh_names_in_background(home)

@@ -35,6 +35,18 @@ CHUNK_SIZE = 64 * 1024
 MAX_PREAMBLE_SIZE = 16 * 1024
 
 
+class NoBannerError(ConnectionError):
+    """The server at the address sent no SSH banner."""
+
+
+class ProxyError(ConnectionError):
+    """The HTTP proxy did not connect."""
+
+
+class BastionError(ConnectionError):
+    """ssh did not connect through the bastion; the text is its last message."""
+
+
 class TcpTransport:
     """A TCP connection to the notebook."""
 
@@ -76,9 +88,13 @@ class BastionTransport:
 
         child_stdin, self._write_end = os.pipe()
         self._read_end, child_stdout = os.pipe()
-        self._process = subprocess.Popen(argv, stdin=child_stdin, stdout=child_stdout)
-        os.close(child_stdin)
-        os.close(child_stdout)
+        messages_end, child_stderr = os.pipe()
+        self._process = subprocess.Popen(argv, stdin=child_stdin, stdout=child_stdout, stderr=child_stderr)
+        for descriptor in (child_stdin, child_stdout, child_stderr):
+            os.close(descriptor)
+        self._last_message = b""
+        self._messages = threading.Thread(target=self._pass_messages_on, args=(messages_end,), daemon=True)
+        self._messages.start()
         self._timer = threading.Timer(BASTION_CONNECT_TIMEOUT_S, self._process.kill)
         self._timer.daemon = True
         self._timer.start()
@@ -98,6 +114,21 @@ class BastionTransport:
     def close_write(self) -> None:
         """Close the writing direction; reading continues."""
         os.close(self._write_end)
+
+    def failure(self) -> str:
+        """Return the last message of ssh after it has ended, or an empty text."""
+        self._messages.join(1)
+        return self._last_message.decode("utf-8", "replace").strip()
+
+    def _pass_messages_on(self, source: int) -> None:
+        """Copy the messages of ssh to standard error, and keep the last line for a message of the client's own."""
+        while data := os.read(source, CHUNK_SIZE):
+            self._last_message = ([self._last_message, *filter(bytes.strip, data.splitlines())])[-1][-1000:]
+            try:
+                write_all(2, data)
+            except OSError:
+                continue  # standard error has no reader any more
+        os.close(source)
 
     def close(self) -> None:
         """Terminate ssh."""
@@ -128,7 +159,7 @@ def _connect_tcp(host: str, port: int, timeout_s: float) -> socket.socket:
     if status != [b"200"]:
         connection.close()
         status_line = response.partition(b"\r\n")[0].decode("ascii", "replace")
-        raise ConnectionError(f"the proxy {proxy} refused the connection: {status_line or 'no response'}")
+        raise ProxyError(f"the proxy {proxy} refused the connection: {status_line or 'no response'}")
     return connection
 
 
@@ -159,8 +190,10 @@ def open_transport(address: SshAddress, timeout_s: float) -> tuple[Transport, by
         received = b""
         while not received.startswith(b"SSH-") and b"\nSSH-" not in received:
             data = transport.read()
+            if not data and isinstance(transport, BastionTransport):
+                raise BastionError(transport.failure() or "ssh ended without a message")
             if not data or len(received) > MAX_PREAMBLE_SIZE:
-                raise ConnectionError(f"{address.host} port {address.port} sent no SSH banner")
+                raise NoBannerError(f"{address.host} port {address.port} sent no SSH banner")
             received += data
     except BaseException:
         transport.close()
@@ -172,9 +205,24 @@ def open_transport(address: SshAddress, timeout_s: float) -> tuple[Transport, by
 def unreachable_message(address: SshAddress, error: OSError) -> str:
     """Return why `address` could not be reached, and what to check."""
     target = f"{address.host} port {address.port}"
+    reason = error.strerror or str(error)
     if address.bastion:
-        return f"{target} did not answer through bastion {address.bastion[0]} ({error}); see the messages of ssh above"
-    return f"{target} did not answer ({error}); check whether your network allows connections to this port"
+        host, user, port = address.bastion
+        by_hand = f"ssh -l {user} -p {port} {host}" if port != 22 else f"ssh -l {user} {host}"
+        return (
+            f"{target} cannot be reached through the bastion ({reason}); log in to the bastion in a terminal: {by_hand}"
+        )
+    if isinstance(error, ProxyError):
+        return f"{target} cannot be reached ({reason}); check {HTTP_PROXY_ENV_VAR}"
+    if isinstance(error, socket.gaierror):
+        return f"{address.host} cannot be resolved ({reason}); check your network and VPN"
+    if isinstance(error, NoBannerError):
+        return f"{target} is no SSH server ({reason}); the tunnel may be reconnecting"
+    if isinstance(error, ConnectionRefusedError):
+        return f"{target} refused the connection; the notebook may be restarting, or the tunnel reconnecting"
+    if isinstance(error, (TimeoutError, socket.timeout)):
+        return f"{target} did not answer ({reason}); check whether your network allows connections to this port"
+    return f"{target} cannot be reached ({reason}); check your network and VPN"
 
 
 def write_all(descriptor: int, data: bytes) -> None:

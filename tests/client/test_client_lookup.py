@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -63,8 +64,8 @@ def test_environment_variable_overrides_api_url(laptop: Any, api: Any, other_api
 @pytest.mark.parametrize(
     ("response", "exit_code", "message"),
     [
-        ((403, {"message": "The security token included in the request is expired"}), 3, "expired; run: aws sso login"),
-        ((403, {"message": "The security token included in the request is invalid."}), 3, "run: aws sso login"),
+        ((403, {"message": "The security token included in the request is expired"}), 3, "expired; set new temporary"),
+        ((403, {"message": "The security token included in the request is invalid."}), 3, "set new temporary"),
         (
             (403, {"Message": "User: x is not authorized to perform: execute-api:Invoke"}),
             3,
@@ -138,7 +139,7 @@ def test_without_setup(laptop: Any) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (None, "no AWS credentials found on this machine; run: aws sso login (or: aws configure)"),
+        (None, "no AWS credentials found on this machine; run: aws configure sso, or choose a profile"),
         ("", "AWS profile 'work' does not exist"),
         (
             "[profile work]\nsso_session = s\nsso_account_id = 111122223333\nsso_role_name = r\nregion = eu-west-1\n"
@@ -165,10 +166,11 @@ def test_missing_or_expired_credentials(laptop: Any, api: Any, config: str | Non
 def test_list(laptop: Any, api: Any) -> None:
     api.notebooks["demo"] = connectable()
     laptop.setup(api)
-    assert laptop.run_client("list").stdout.splitlines() == [
-        "NAME  MODES  STATUS     ADDRESS               SINCE",
-        "demo  ngrok  connected  0.tcp.ngrok.io:17887  2026-07-01T08:00:00Z",
-    ]
+    heading, row = laptop.run_client("list").stdout.splitlines()
+    assert heading.split() == ["NAME", "MODES", "STATUS", "ADDRESS", "SINCE", "SSH"]
+    assert re.fullmatch(
+        r"demo  ngrok  connected  0\.tcp\.ngrok\.io:17887  2026-07-01 08:00Z \(\d+ d ago\) +ssh demo", row
+    )
     assert json.loads(laptop.run_client("list", "--json").stdout)[0]["stack"] == "team"
 
 
@@ -182,9 +184,11 @@ def test_doctor_adds_a_check_from_this_machine(laptop: Any, api: Any, sshd: Any)
     server.stop()
     result = laptop.run_client("doctor", "demo")
     assert result.returncode == 5
-    assert "From this machine: failed: 127.0.0.1 port" in result.stdout
+    assert "  failed   from-here     127.0.0.1 port" in result.stdout
     api.notebooks["demo"] = notebook_json("demo", "stopped")
-    assert laptop.run_client("doctor", "demo").stdout.endswith("waiting: there is no address to connect to yet\n")
+    assert (
+        "  waiting  from-here     there is no address to connect to yet\n" in laptop.run_client("doctor", "demo").stdout
+    )
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def refuse_process(*arguments: object, **_: object) -> None:
 @pytest.mark.parametrize("status", ["off", "invalid-tag"])
 def test_every_listed_name_is_kept_and_ssh_prints_the_reason(laptop: Any, api: Any, status: str) -> None:
     """A mistyped tag was `Could not resolve hostname`."""
-    api.notebooks["demo"] = notebook_json("demo", status, mode="off", message=f"The tag makes it {status}.")
+    api.notebooks["demo"] = notebook_json("demo", status, modes=[], message=f"The tag makes it {status}.")
     laptop.setup(api)
     result = laptop.run("ssh", "demo", "true")
     assert (result.returncode, "Could not resolve" in result.stderr) == (255, False)

@@ -194,7 +194,7 @@ def test_unreachable_address_is_reported_and_not_cached(
     serve: Serve, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lookup, "resolve", lambda *_, **__: address_at(serve(lambda connection: None)))
-    with pytest.raises(CliError, match=r"did not answer .*notebook-ssh doctor demo"):
+    with pytest.raises(CliError, match=r"is no SSH server .*notebook-ssh doctor demo"):
         proxy.connect(str(tmp_path), "demo.notebook", 22, 300, print)
     assert address_cache.get(str(tmp_path), "demo.notebook", now=time.time(), max_age=300) is None
 

@@ -141,8 +141,8 @@ HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\r\x08over\u202eright\u2066\x00"
 def test_no_control_character_of_an_answer_reaches_the_terminal(laptop: Any, api: Any, command: list[str]) -> None:
     laptop.setup(api)
     api.notebooks["demo"] = {
-        key: f"{value}{HOSTILE}" if isinstance(value, str) and key not in ("name", "mode") else value
-        for key, value in notebook_json("demo", "error", mode="ngrok").items()
+        key: f"{value}{HOSTILE}" if isinstance(value, str) and key != "name" else value
+        for key, value in notebook_json("demo", "error").items()
     }
     api.doctor_text = f"tag: ok{HOSTILE}\n"
     assert_clean(laptop.run_client(*command))
