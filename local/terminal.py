@@ -151,7 +151,7 @@ class Terminal:
 
 def ssh_config(identities: Sequence[Path], known_hosts: Path, ports: Path) -> str:
     """What ssh reads in place of ~/.ssh/config, before `notebook-ssh setup` puts its section on top."""
-    lines = [f"Include {_named(ports)}/*", "Host *"]
+    lines = [f"Include {_named(ports / '*')}", "Host *"]
     lines += [f"  IdentityFile {_named(identity)}" for identity in identities]
     lines += ["  IdentitiesOnly yes", f"  UserKnownHostsFile {_named(known_hosts)}"]
     if agent := os.environ.get("SSH_AUTH_SOCK"):

@@ -16,6 +16,10 @@ _FLAGS = frozenset({"all", "canonical", "final"})
 _NOT_ABOUT_HOSTS = frozenset({"user", "localuser", "localnetwork", "tagged", "command", "version", "sessiontype"})
 _ABOUT_HOSTS = frozenset({"host", "originalhost"})
 
+_QUOTED = r"""\"(?:\\["'\\]|[^"])*"|'(?:\\["'\\]|[^'])*'|\\["'\\ ]"""
+_QUOTED_OR_ESCAPED = re.compile(_QUOTED)
+_WORD = re.compile(rf"""(?:{_QUOTED}|[^\s"'])+""")
+
 
 @dataclass(frozen=True)
 class PatternList:
@@ -177,10 +181,16 @@ def etc_hosts_names(text: str) -> set[str]:
 
 
 def _arguments(text: str) -> Iterable[str]:
-    for quoted, unquoted in re.findall(r'"([^"]*)"|([^\s"]+)', text):
-        if unquoted.startswith("#"):
+    """Yield the words of a line as ssh splits it: quotes of either kind may be around a part of a word (ssh_config(5))."""
+    for word in _WORD.findall(text):
+        if word.startswith("#"):
             return  # a comment
-        yield quoted or unquoted
+        yield _QUOTED_OR_ESCAPED.sub(_unquoted, word)
+
+
+def _unquoted(part: re.Match[str]) -> str:
+    text: str = part[0]
+    return text[1] if text.startswith("\\") else re.sub(r"""\\(["'\\])""", r"\1", text[1:-1])
 
 
 def _matches(name: str, pattern: str) -> bool:
