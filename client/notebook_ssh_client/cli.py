@@ -65,6 +65,11 @@ def _create_parser() -> argparse.ArgumentParser:
         commands, "start", _start, "start a stopped notebook and wait until it is connectable"
     )
     start.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to wait (default: 900)")
+    forward = _add_notebook_command(
+        commands, "forward", _forward, "a local port that leads to a notebook, for programs with an SSH of their own"
+    )
+    forward.add_argument("--port", type=int, metavar="PORT", help="the local port (default: one of the notebook's own)")
+    forward.add_argument("--shared", action="store_true", help="also where other users are logged in on this machine")
     commands.add_parser("ssh", help="ssh NAME …: run ssh, also for a name that ssh does not know yet")
     return parser
 
@@ -202,6 +207,12 @@ def _start(arguments: argparse.Namespace, home: str) -> int:
     notebook = lookup.start(home, arguments.name, timeout_s=arguments.timeout or lookup.START_TIMEOUT_S)
     _print_message(f"{notebook.name} is {notebook.status}. Connect with: ssh {notebook.name}")
     return 0
+
+
+def _forward(arguments: argparse.Namespace, home: str) -> int:
+    from notebook_ssh_client import forward
+
+    return forward.run(home, arguments.name, port=arguments.port, shared=arguments.shared)
 
 
 def _ssh(argv: Sequence[str], home: str) -> int:

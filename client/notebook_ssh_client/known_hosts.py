@@ -41,11 +41,20 @@ def hostnames_field(host: str, port: int) -> str:
 
 def update_file(home: str, host: str, port: int, host_keys: tuple[str, ...]) -> None:
     """Replace the lines of `host` in the file by these keys. Writes nothing if they are unchanged."""
+    _replace(home, lambda line: _bare_host(line) == host, format_lines(hostnames_field(host, port), host_keys))
+
+
+def update_forward(home: str, port: int, host_keys: tuple[str, ...]) -> None:
+    """Replace the lines of the local `port` of `notebook-ssh forward` in the file by these keys."""
+    hostnames = f"[127.0.0.1]:{port},[localhost]:{port}"
+    _replace(home, lambda line: line.startswith(f"{hostnames} "), format_lines(hostnames, host_keys))
+
+
+def _replace(home: str, is_replaced: Callable[[str], bool], lines: str) -> None:
     path = os.path.join(home, "known_hosts")
     with files.lock(path + ".lock"):
         before = files.read_text(path) or ""
-        others = [line for line in before.splitlines(True) if _bare_host(line) != host]
-        after = "".join(others) + format_lines(hostnames_field(host, port), host_keys)
+        after = "".join(line for line in before.splitlines(True) if not is_replaced(line)) + lines
         if after != before:
             files.write_text(path, after)
 

@@ -27,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from notebook_ssh_client.ssh_address import SshAddress
     from notebook_ssh_client.transport import Transport
 
 
@@ -53,11 +54,13 @@ def relay(transport: Transport, received: bytes, source: int, sink: int) -> None
             raise
 
 
-def connect(home: str, host: str, port: int, max_age: float, waiting: Callable[[str], None]) -> tuple[Transport, bytes]:
+def connect(
+    home: str, host: str, port: int, max_age: float, waiting: Callable[[str], None]
+) -> tuple[SshAddress, Transport, bytes]:
     """Connect to the notebook called `host`, and update ssh's known_hosts file for it.
 
-    max_age: seconds for which a cached address is tried. waiting: reports why it takes longer. Returns the connection
-    and the bytes received up to the banner. Raises CliError.
+    max_age: seconds for which a cached address is tried. waiting: reports why it takes longer. Returns the
+    address, the connection and the bytes received up to the banner. Raises CliError.
     """
     address = address_cache.get(home, host, now=time.time(), max_age=max_age)
     if address:
@@ -67,11 +70,13 @@ def connect(home: str, host: str, port: int, max_age: float, waiting: Callable[[
             address_cache.delete(home, host)
         else:
             known_hosts.update_file(home, host, port, address.host_keys)
-            return transport, received
+            return address, transport, received
     return _resolve_and_connect(home, host, port, waiting)
 
 
-def _resolve_and_connect(home: str, host: str, port: int, waiting: Callable[[str], None]) -> tuple[Transport, bytes]:
+def _resolve_and_connect(
+    home: str, host: str, port: int, waiting: Callable[[str], None]
+) -> tuple[SshAddress, Transport, bytes]:
     from notebook_ssh_client import lookup, name_list
 
     address = lookup.resolve(home, host, wake=True, waiting=waiting)
@@ -83,7 +88,12 @@ def _resolve_and_connect(home: str, host: str, port: int, waiting: Callable[[str
         raise CliError(message, EXIT_UNREACHABLE) from error
     address_cache.put(home, host, address)
     name_list.refresh_names_in_background(home)
-    return transport, received
+    return address, transport, received
+
+
+def forget(home: str, host: str) -> None:
+    """Fetch the address of `host` again for the next connection."""
+    address_cache.delete(home, host)
 
 
 def main(argv: list[str], home: str) -> int:
@@ -100,7 +110,7 @@ def main(argv: list[str], home: str) -> int:
     source = messages.take_standard_input()
     messenger = messages.Messenger(home, host)
     try:
-        transport, received = connect(home, normalize_host(host), port, max_age, messenger.waiting)
+        _, transport, received = connect(home, normalize_host(host), port, max_age, messenger.waiting)
     except CliError as error:
         messenger.failed(str(error))
         return error.exit_code

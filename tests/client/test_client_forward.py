@@ -17,6 +17,9 @@ import pytest
 from hypothesis import given, strategies as st
 from laptop import Laptop, free_port, wait_until
 
+from notebook_ssh_client import forward as module
+from notebook_ssh_client.errors import CliError
+from notebook_ssh_client.host_key_guard import HostKeyError, HostKeyGuard
 from patience import LIMIT_S
 
 ME = getpass.getuser()
@@ -75,10 +78,10 @@ def forward(laptop: Any, notebook: Any) -> Iterator[Callable[..., Forward]]:
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stderr.close()  # type: ignore[union-attr]
 
 
-@pytest.mark.xfail(strict=True, reason="there is no forward")
 @pytest.mark.parametrize("kex", KEX)
 def test_program_that_accepts_every_key_reaches_the_notebook(forward: Any, kex: str) -> None:
     running = forward()
@@ -88,7 +91,6 @@ def test_program_that_accepts_every_key_reaches_the_notebook(forward: Any, kex: 
     assert (result.stdout, result.returncode) == ("here\n", 0), result.stderr
 
 
-@pytest.mark.xfail(strict=True, reason="there is no forward")
 @pytest.mark.parametrize("kex", KEX)
 def test_another_server_is_refused_although_the_program_accepts_every_key(
     forward: Any, api: Any, sshd: Any, kex: str
@@ -104,7 +106,6 @@ def test_another_server_is_refused_although_the_program_accepts_every_key(
     assert "presented a host key that the notebook never reported" in running.process.communicate()[1]
 
 
-@pytest.mark.xfail(strict=True, reason="there is no forward")
 def test_known_hosts_has_the_lines_of_the_port(laptop: Any, forward: Any) -> None:
     running = forward()
     strict = ["-o", "StrictHostKeyChecking=yes", "-o", f'UserKnownHostsFile="{laptop.home}/known_hosts"']
@@ -114,7 +115,6 @@ def test_known_hosts_has_the_lines_of_the_port(laptop: Any, forward: Any) -> Non
     assert running.ssh(*strict).stdout == "here\n"
 
 
-@pytest.mark.xfail(strict=True, reason="there is no forward")
 def test_forward_follows_a_new_address_and_host_key(
     laptop: Any, api: Any, forward: Any, notebook: Any, sshd: Any
 ) -> None:
@@ -127,7 +127,6 @@ def test_forward_follows_a_new_address_and_host_key(
     assert running.process.poll() is None
 
 
-@pytest.mark.xfail(strict=True, reason="there is no forward")
 def test_forward_through_a_bastion_carries_large_data(laptop: Any, api: Any, forward: Any, sshd: Any) -> None:
     bastion = sshd()
     laptop.config.write_text(f"StrictHostKeyChecking no\n{laptop.config.read_text()}")
@@ -137,7 +136,6 @@ def test_forward_through_a_bastion_carries_large_data(laptop: Any, api: Any, for
     assert len(result.stdout) == len(f"{size}\n") + size
 
 
-@pytest.mark.xfail(strict=True, reason="there is no forward")
 def test_port_is_the_same_each_time_and_on_loopback_only(laptop: Any, notebook: Any) -> None:
     ports = set()
     for _ in range(2):
@@ -152,7 +150,6 @@ def test_port_is_the_same_each_time_and_on_loopback_only(laptop: Any, notebook: 
     assert 20000 <= port < 30000
 
 
-@pytest.mark.xfail(strict=True, reason="there is no forward")
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
 def test_taken_port_is_an_error(laptop: Any, notebook: Any, address: str) -> None:
     with socket.create_server((address, 0)) as listener:
@@ -161,21 +158,16 @@ def test_taken_port_is_an_error(laptop: Any, notebook: Any, address: str) -> Non
     assert (result.returncode, f"port {port} is taken" in result.stderr) == (1, True), result.stderr
 
 
-@pytest.mark.xfail(strict=True, reason="there is no forward")
 def test_unknown_notebook_is_an_error(laptop: Any, notebook: Any) -> None:
     assert laptop.run_client("forward", "other", "--shared").returncode == 4
 
 
-@pytest.mark.xfail(strict=True, reason="there is no forward")
 @pytest.mark.parametrize("shared", [False, True])
 def test_other_users_of_the_machine_are_named(
     laptop: Any, notebook: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shared: bool
 ) -> None:
-    from notebook_ssh_client import forward as module
-    from notebook_ssh_client.errors import CliError
-
     monkeypatch.setattr(module, "other_users", lambda: ["ana", "mario"])
-    monkeypatch.setattr(module.Listener, "accept_forever", lambda self: None)
+    monkeypatch.setattr(module.Listener, "accept_forever", lambda listener: listener._socket.close())
     for name, value in laptop.environment.items():
         monkeypatch.setenv(name, value)
     if shared:
@@ -187,10 +179,7 @@ def test_other_users_of_the_machine_are_named(
 
 
 @pytest.mark.needs_root
-@pytest.mark.xfail(strict=True, reason="there is no forward")
 def test_other_users_are_found_by_their_processes() -> None:
-    from notebook_ssh_client import forward as module
-
     process = subprocess.Popen(["sleep", str(LIMIT_S)], user=23456)
     try:
         wait_until(lambda: os.stat(f"/proc/{process.pid}").st_uid == 23456)
@@ -224,8 +213,6 @@ def kexinit(*algorithms: str) -> bytes:
 
 def exchange(client: list[str], server: list[str], *messages: bytes) -> bytes:
     """Return what a server's messages pass on after both sides have announced these algorithms."""
-    from notebook_ssh_client.host_key_guard import HostKeyGuard
-
     guard = HostKeyGuard(REPORTED)
     guard.from_client(b"SSH-2.0-client\r\n" + kexinit(*client))
     return b"".join(guard.from_server(data) for data in (b"SSH-2.0-server\r\n", kexinit(*server), *messages))
@@ -251,11 +238,8 @@ CASES: dict[str, tuple[list[str], list[str], list[bytes], bool]] = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="there is no forward")
 @pytest.mark.parametrize("case", CASES)
 def test_only_a_reported_key_is_passed_on(case: str) -> None:
-    from notebook_ssh_client.host_key_guard import HostKeyError
-
     client, server, messages, is_passed = CASES[case]
     if is_passed:
         assert exchange(client, server, *messages).endswith(b"".join(messages))
@@ -264,11 +248,8 @@ def test_only_a_reported_key_is_passed_on(case: str) -> None:
             exchange(client, server, *messages)
 
 
-@pytest.mark.xfail(strict=True, reason="there is no forward")
 @given(st.data())
 def test_pieces_of_any_size_are_read_alike(data: st.DataObject) -> None:
-    from notebook_ssh_client.host_key_guard import HostKeyGuard
-
     client = b"SSH-2.0-client\r\n" + kexinit(*GEX)
     server = b"hello\r\nSSH-2.0-s\n" + kexinit(*GEX) + packet(31, BAD) + packet(33, GOOD) + packet(21) + b"encrypted"
     guard, passed = HostKeyGuard(REPORTED), b""
@@ -281,11 +262,8 @@ def test_pieces_of_any_size_are_read_alike(data: st.DataObject) -> None:
     assert passed == server
 
 
-@pytest.mark.xfail(strict=True, reason="there is no forward")
 @given(st.binary(max_size=300))
 def test_no_bytes_of_a_server_are_more_than_an_error(noise: bytes) -> None:
-    from notebook_ssh_client.host_key_guard import HostKeyError, HostKeyGuard
-
     guard = HostKeyGuard(REPORTED)
     guard.from_client(b"SSH-2.0-client\r\n" + kexinit(*ECDH))
     guard.from_server(b"SSH-2.0-s\r\n")

@@ -185,7 +185,7 @@ def test_cached_address_without_a_banner_is_fetched_again(
     address_cache.put(home, "demo.notebook", address_at(serve(lambda connection: None)))
     monkeypatch.setattr(lookup, "resolve", lambda *_, **__: current)
     monkeypatch.setattr(name_list, "refresh_names_in_background", lambda _: None)
-    transport, _ = proxy.connect(home, "demo.notebook", 22, 300, print)
+    _, transport, _ = proxy.connect(home, "demo.notebook", 22, 300, print)
     transport.close()
     assert address_cache.get(home, "demo.notebook", now=time.time(), max_age=300) == current
 
