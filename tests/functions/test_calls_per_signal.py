@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -20,6 +22,7 @@ from notebook_ssh.adapters.table import Table
 from notebook_ssh.controllers import requests
 from notebook_ssh.controllers.observe import SCRIPT_CACHE_S
 from notebook_ssh.errors import RetryableError
+from notebook_ssh.model.managed_block import Inserted, insert_block
 from notebook_ssh.model.record import Restart, RestartStep
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.planning.facts import has_changed
@@ -28,10 +31,11 @@ from notebook_ssh.planning.observation import LifecycleConfigRecord
 
 @dataclass
 class Account:
-    """calls: requests of the reconciler since the last `story`, by operation."""
+    """calls, order: requests of the reconciler since the last `story`, by operation and one after the other."""
 
     world: World
     calls: Counter[str] = field(default_factory=Counter)
+    order: list[str] = field(default_factory=list)
     within: bool = False
 
     def settle(self) -> None:
@@ -42,6 +46,7 @@ class Account:
     def story(self) -> Counter[str]:
         """Everything that is waiting happens, and is counted alone."""
         self.calls.clear()
+        self.order.clear()
         self.settle()
         return Counter(self.calls)
 
@@ -56,6 +61,7 @@ def an_account(
 
         def note(model: Any, **_: Any) -> None:
             account.calls[model.name] += account.within
+            account.order += [model.name] * account.within
 
         for service in services:
             cast("Any", client)(service).meta.events.register("before-call", note)
@@ -144,20 +150,74 @@ def test_a_tag_where_the_block_is_in_already_costs_four(account: Account, new: b
     }
 
 
-def test_a_tag_that_puts_the_block_in_costs_sixteen_and_the_event_that_it_causes_one(account: Account) -> None:
+def documented_calls() -> list[str]:
+    """The calls in the table of docs/performance.md, in their order."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "performance.md").read_text("utf-8")
+    return re.findall(r"^\| `(\w+)` \| (?:table|SageMaker|EventBridge) \| \S", text, re.MULTILINE)
+
+
+def test_as_deployed_a_tag_that_installs_the_block_costs_what_is_documented(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call with its reason, in its order; the event of the write, which the same process knows, included."""
+    with an_account(monkeypatch, ("dynamodb", "sagemaker", "events"), STATUS_TAGS="true") as account:
+        fleet(account, 1)
+        tag(account, 1)
+        account.story()
+        assert len(account.order) == 16
+        assert account.order == documented_calls()
+        assert account.world.has_block("team-0")
+
+
+@pytest.mark.parametrize(
+    ("tags", "to_bastion", "at_end"),
+    [
+        ({"ssh": "ngrok"}, 0, 0),
+        ({"ssh": "bastion"}, 1, 0),
+        ({"ssh": "ngrok", "ssh_until": "2030-01-01T00:00Z"}, 0, 1),
+    ],
+    ids=["ngrok", "bastion", "until"],
+)
+def test_a_message_to_the_bastion_or_at_an_end_is_sent_once(
+    account: Account, tags: dict[str, str], to_bastion: int, at_end: int
+) -> None:
+    fleet(account, 1)
+    account.world.tag("box-0", **tags)
+    account.world.deliver()
+    assert account.world.has_block("team-0")
+    assert account.world.bastion == to_bastion
+    assert sum("its time ends" in body for _, _, body in account.world.messages) == at_end
+
+
+def test_in_another_process_the_event_of_a_write_costs_one_read(account: Account) -> None:
     fleet(account, 1)
     tag(account, 1)
-    assert account.story() == {
-        "BatchGetItem": 2,  # one for each of the two signals
-        "DescribeNotebookInstance": 1,
-        "ListTags": 1,
-        "DescribeNotebookInstanceLifecycleConfig": 3,  # the look, the last look, the one after
-        "UpdateItem": 6,  # the lease, the slot; the record and the configuration's, before and after the write
-        "PutItem": 1,  # the backup
-        "Query": 1,
-        "UpdateNotebookInstanceLifecycleConfig": 1,
-        "DeleteItem": 1,
-    }
+    account.world.deliver()
+    requests.forget()
+    assert account.story() == {"BatchGetItem": 1}
+
+
+def test_the_event_of_a_write_that_was_not_recorded_is_reconciled(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process knows its own write only once the configuration's record has it."""
+    fleet(account, 1)
+    tag(account, 1)
+    save = backups.save_config_record
+
+    def fails(table: Table, record: LifecycleConfigRecord) -> None:
+        if record.block:
+            raise RetryableError("throttled")
+        save(table, record)
+
+    monkeypatch.setattr(backups, "save_config_record", fails)
+    assert account.world.deliver()["batchItemFailures"]
+    assert account.world.has_block("team-0")
+    monkeypatch.setattr(backups, "save_config_record", save)
+    account.world.messages = [message for message in account.world.messages if "Lifecycle Config" in message[2]]
+    assert account.world.messages
+    account.settle()
+    recorded = RecordCache(account.world.table, account.world.now).config_record("team-0")
+    assert recorded
+    assert recorded.block == account.world.policy().block_ref
 
 
 def test_as_deployed_the_status_costs_a_tag_and_an_event_and_no_second_save(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,6 +360,31 @@ def test_a_record_is_saved_over_the_one_it_was_made_from_and_twice_by_the_same_h
     assert table.record("demo") == first
     assert table.save_observed(second, first)
     assert table.record("demo") == second
+
+
+def test_a_block_that_another_worker_installed_first_is_not_written_again(account: Account) -> None:
+    """Installing takes no lease: the script is compared right before the write, and reconciled again a second later."""
+    fleet(account, 2, shared=True)
+    world = account.world
+    tag(account, 2)
+    inserted = insert_block(OWNERS, world.block)
+    assert isinstance(inserted, Inserted)
+    described: list[str] = []
+
+    def another(operation: str, given: dict[str, Any]) -> None:
+        if operation == "describe_notebook_instance_lifecycle_config":
+            described.append(operation)
+            if len(described) == 2:
+                world.edit("team-0", inserted.script)
+
+    world.before_call = another
+    assert not world.deliver()["batchItemFailures"]
+    account.settle()
+    world.now += 2
+    account.settle()
+    assert world.on_start("team-0") == inserted.script
+    assert world.calls["update_notebook_instance_lifecycle_config"] == 0
+    assert world.record("box-0").block_since == world.record("box-1").block_since
 
 
 def test_a_restart_that_another_look_began_is_not_begun_again(account: Account) -> None:

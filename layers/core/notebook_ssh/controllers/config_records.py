@@ -7,7 +7,24 @@ from dataclasses import replace
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.controllers.observe import remember
 from notebook_ssh.planning.actions import Action
+from notebook_ssh.planning.lifecycle_config import includes_change
 from notebook_ssh.planning.observation import LifecycleConfig, LifecycleConfigRecord
+
+OWN_WRITES = 100
+"""Configurations whose last write is remembered."""
+
+_own_writes: dict[str, LifecycleConfigRecord] = {}
+"""Records as this process saved them after a write of its own, the most recent last."""
+
+
+def forget() -> None:
+    """Clear what this process remembers, for tests."""
+    _own_writes.clear()
+
+
+def is_own_write(name: str, changed: int) -> bool:
+    """Return whether a change of a configuration (epoch milliseconds) is in what this process last wrote and recorded."""
+    return includes_change(changed, _own_writes.get(name))
 
 
 def record_before(
@@ -35,3 +52,8 @@ def record_after(
         cache.delete(before.name)
     elif after is not None and after != before:
         cache.save(after)
+        if written:
+            _own_writes.pop(after.name, None)
+            _own_writes[after.name] = after
+            if len(_own_writes) > OWN_WRITES:
+                del _own_writes[next(iter(_own_writes))]

@@ -25,7 +25,7 @@ class Planned(Protocol):
 
     @property
     def locks(self) -> frozenset[str]:
-        """What must be leased while the plan is applied; empty when SageMaker is not written to."""
+        """What must be leased while the plan is applied, unless `verified_on_write`; empty when SageMaker is not written to."""
 
     @property
     def verified_on_write(self) -> bool:
@@ -45,15 +45,17 @@ def carry_out(
 
     A plan with locks is applied under leases of them, in a write slot (its moment, epoch milliseconds, is passed to
     `apply`). What was observed before the wait may have changed by then, so it is observed and planned again, unless the
-    writes verify that themselves. Raises SlotUnavailableError when there is no slot within the time that is left or the
-    second plan needs locks that are not held, and LeaseHeldError when another worker holds a lease.
+    writes verify that themselves. Such writes need no lease either: slots keep those of two workers apart, the second
+    finds the script changed when it compares, and each reads what it wrote. Raises SlotUnavailableError when there is no
+    slot within the time that is left or the second plan needs locks that are not held, and LeaseHeldError when another
+    worker holds a lease.
     """
     planned = plan(cache)
-    locks = planned.locks
-    if not locks:
+    if not planned.locks:
         apply(planned, None)
         return planned
-    with deps.leases.lease(*locks):
+    held = _to_lease(planned)
+    with deps.leases.lease(*held):
         reobserve = not planned.verified_on_write
         slot = deps.slots.reserve(ahead=PREPARE_MS + (REOBSERVE_MS if reobserve else 0))
         if reobserve or planned.cache.is_expired(slot // 1000):
@@ -61,7 +63,11 @@ def carry_out(
             fresh = RecordCache(deps.table, deps.clock())
             planned.prefetch(fresh)
             planned = plan(fresh)
-        if not planned.locks <= locks:
+        if not _to_lease(planned) <= held:
             raise SlotUnavailableError("the plan needs other leases now", retry_after=1)
         apply(planned, slot)
         return planned
+
+
+def _to_lease(planned: Planned) -> frozenset[str]:
+    return frozenset() if planned.verified_on_write else planned.locks

@@ -138,8 +138,8 @@ def _apply(planned: Reconciliation, deps: Dependencies, slot: int | None) -> Non
         deps.table.delete_record(observed.predecessor)
         repeat_late_request(requested_at, observed.predecessor, deps)
     if plan.begun and plan.actions:
-        _save_begun(plan.begun, before, planned, deps)
-        before = plan.begun
+        before = replace(plan.begun, status_tags_left=plan.begun.status_tags_left or deps.settings.status_tags)
+        _save_begun(before, observed.record, planned, deps)
     else:
         requested_at = send_follow_ups(before, plan, deps, now)
     record_before(observed.config_record, plan.config_record, plan.actions, planned.cache)
@@ -161,11 +161,19 @@ def _apply(planned: Reconciliation, deps: Dependencies, slot: int | None) -> Non
 def _finish(
     record: Record, before: Record | None, requested_at: int | None, planned: Reconciliation, deps: Dependencies
 ) -> None:
-    """Publish the change of status, save the record, and bring the status tags in line, which nothing depends on."""
+    """Publish the change of status, save the record, and bring the status tags in line, which nothing depends on.
+
+    before: the record in the table. If this reconciliation saved that itself, what matters is in it, and that status tags
+    may be left: then they are written before the last save, which fails if another reconciliation saved concurrently.
+    Otherwise they are written afterwards, and the record is read once more to find out.
+    """
     tags, now = planned.tags, planned.cache.at
     record = replace(record, observed_hash=_fingerprint(planned.observed, tags, deps.settings))
     desired_tags = tags_to_write(record, tags, deps, now)
     record = publish_change(note_status_tags(record, desired_tags, tags, deps.settings.tag_key, now), deps, now)
+    if desired_tags and before is not None and before is not planned.observed.record:
+        write_status_tags(record, desired_tags, tags, deps, now)
+        desired_tags = None
     if not _save(record, before, deps.table, now):
         raise RecordConflictError(record.name)
     repeat_late_request(requested_at, record, deps)

@@ -12,8 +12,9 @@ from notebook_ssh.adapters import sagemaker, sqs
 from notebook_ssh.adapters.clients import AWS_ERRORS
 from notebook_ssh.adapters.lease import LeaseHeldError
 from notebook_ssh.adapters.record_cache import RecordCache
+from notebook_ssh.adapters.sagemaker import ScriptConflictError
 from notebook_ssh.adapters.write_slots import SlotUnavailableError
-from notebook_ssh.controllers import observe
+from notebook_ssh.controllers import config_records, observe
 from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.controllers.follow_ups import send
 from notebook_ssh.controllers.lifecycle_config import reconcile_lifecycle_config
@@ -47,6 +48,7 @@ def forget() -> None:
     """Clear what this process remembers, for tests."""
     _last_runs.clear()
     observe.forget()
+    config_records.forget()
     sagemaker.forget()
 
 
@@ -55,7 +57,11 @@ def process(messages: list[Mapping[str, Any]], deps: Dependencies, caller: str) 
 
     caller: the session name of this function's own calls in CloudTrail's events, which are ignored.
     """
-    requests = deduplicate(messages, deps.settings.tag_key, caller, deps.clock())
+    requests = {
+        request: causes
+        for request, causes in deduplicate(messages, deps.settings.tag_key, caller, deps.clock()).items()
+        if not _is_own_write(request, causes)
+    }
     failed: set[str] = set()
     cache: RecordCache | None = None
     for number, (request, causes) in enumerate(requests.items()):
@@ -101,6 +107,17 @@ def deduplicate(
     return {merge([request for request, _ in each]): [message for _, message in each] for each in requested.values()}
 
 
+def _is_own_write(request: ReconcileNotebook | ReconcileLifecycleConfig, messages: list[Mapping[str, Any]]) -> bool:
+    """Whether the messages report a write of this very process: known without a request to the table."""
+    if not isinstance(request, ReconcileLifecycleConfig) or _are_redelivered(messages):
+        return False
+    return config_records.is_own_write(request.name, request.changed)
+
+
+def _are_redelivered(messages: list[Mapping[str, Any]]) -> bool:
+    return any(message["attributes"].get("ApproximateReceiveCount", "1") != "1" for message in messages)
+
+
 def _is_covered(
     request: ReconcileNotebook | ReconcileLifecycleConfig, messages: list[Mapping[str, Any]], cache: RecordCache
 ) -> bool:
@@ -109,7 +126,7 @@ def _is_covered(
     A message that is delivered again is never covered: the reconciliation that it requested did not finish. Nor does a
     record cover one that is from the future.
     """
-    if any(message["attributes"].get("ApproximateReceiveCount", "1") != "1" for message in messages):
+    if _are_redelivered(messages):
         return False
     if isinstance(request, ReconcileLifecycleConfig):
         return includes_change(request.changed, cache.config_record(request.name))
@@ -160,7 +177,7 @@ def _reconcile(
             reconcile_lifecycle_config(request.name, deps, cache)
     except (SlotUnavailableError, LeaseHeldError) as later:
         return _defer(request, messages, later, later.retry_after, deps)
-    except RecordConflictError as later:
+    except (RecordConflictError, ScriptConflictError) as later:
         return _defer(request, messages, later, 1, deps)
     except (InvalidStateError, NotFoundError) as later:
         return _defer(request, messages, later, RETRY_DELAY_S, deps)
