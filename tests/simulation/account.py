@@ -104,7 +104,8 @@ class Watcher:
 class Account:
     """clock: epoch milliseconds. tell: what happened, to which resource. person: whether a person is at work, or we.
 
-    stale: reads that make no promise of freshness answer from `old`. page: items of one page.
+    stale: reads that make no promise of freshness answer from `old`. page: items of one page. refused: entries of a
+    batch that are not carried out. gone: names of deleted notebooks, in lower case.
     """
 
     clock: Callable[[], int]
@@ -112,7 +113,10 @@ class Account:
     watcher: Watcher = field(default_factory=Watcher)
     person: bool = True
     stale: bool = False
+    stale_reads: int = 0
     page: int = 100
+    refused: int = 0
+    gone: set[str] = field(default_factory=set)
     notebooks: dict[str, Notebook] = field(default_factory=dict)
     lifecycle_configs: dict[str, LifecycleConfig] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
@@ -138,6 +142,7 @@ class Account:
     def list_notebook_instances(self, **filters: Any) -> dict[str, Any]:
         if self.stale and self.clock() - self.old[0] <= 2_000:
             lines = self.old[1]
+            self.stale_reads += lines != [self._line(each) for _, each in sorted(self.notebooks.items())]
         else:
             lines = [self._line(each) for _, each in sorted(self.notebooks.items())]
             self.old = (self.clock(), lines, list(self.rules.values()))
@@ -278,6 +283,7 @@ class Account:
     def describe_security_group_rules(self, *, Filters: Iterable[Mapping[str, Any]], **_: Any) -> dict[str, Any]:
         stale = self.stale and self.clock() - self.old[0] <= 2_000
         rules = self.old[2] if stale else list(self.rules.values())
+        self.stale_reads += rules != list(self.rules.values())
         for each in Filters:
             wanted = set(each["Values"])
             read = _RULE_FILTERS[each["Name"]]
@@ -313,10 +319,13 @@ class Account:
         return {}
 
     def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:
-        self.queued += [(QueueUrl, entry["MessageBody"], entry["DelaySeconds"]) for entry in Entries]
-        return {"Successful": []}
+        sent = Entries[: max(0, len(Entries) - self.refused)]
+        self.queued += [(QueueUrl, entry["MessageBody"], entry["DelaySeconds"]) for entry in sent]
+        return {"Successful": [], "Failed": [{"Code": "InternalError"} for _ in Entries[len(sent) :]]}
 
     def put_events(self, *, Entries: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.refused:
+            return {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "InternalFailure"} for _ in Entries]}
         self.status_change += [entry["Detail"] for entry in Entries]
         return {"FailedEntryCount": 0, "Entries": [{} for _ in Entries]}
 
@@ -347,6 +356,7 @@ class Account:
         """What is on its way is there."""
         if notebook.status == "Deleting":
             self.notebooks.pop(notebook.name, None)
+            self.gone.add(notebook.name.lower())
         elif notebook.status in ARRIVES:
             self._move(notebook, ARRIVES[notebook.status])
 

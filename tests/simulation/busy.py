@@ -10,7 +10,7 @@ from unittest.mock import patch
 from simulation.account import LifecycleConfig, Notebook
 from simulation.errors import refusal
 from simulation.promises import Truth, encoded
-from simulation.run import RATE_LIMITED, SCRIPT_CACHE_SIZE, Run, bound
+from simulation.run import CONCURRENCY, RATE_LIMITED, Run, bound
 
 SCRIPT = b"#!/bin/bash\necho the owner was here\n"
 
@@ -107,7 +107,7 @@ class EachItsOwn(Busy):
     def play_out(self) -> None:
         """Everybody tags, and everything that follows happens."""
         self.account.person = False
-        with patch.dict(SCRIPT_CACHE_SIZE, notebooks=2), bound(self):
+        with patch.dict(CONCURRENCY, notebooks=2), bound(self):
             try:
                 self.found()
                 for number in range(self.many):

@@ -23,14 +23,16 @@ _TOKEN = re.compile(r"\s*(?:(\(|\)|,|\+|<=|>=|<>|<|>|=)|([#:]?[A-Za-z_][A-Za-z0-
 
 
 class Dynamo:
-    """One table with the key `pk`, `sk`. page: items of a page of a query."""
+    """One table with the key `pk`, `sk`. page: items of a page of a query. unread: keys that a batch leaves out."""
 
     def __init__(self) -> None:
         self.items: dict[tuple[str, str], Item] = {}
         self.before: dict[tuple[str, str], Item | None] = {}
         self.writes = 0
         self.page = 1000
+        self.unread = 0
         self.stale = False
+        self.stale_reads = 0
 
     # ---- operations, as botocore names them
 
@@ -39,11 +41,11 @@ class Dynamo:
         return {"Item": item} if item is not None else {}
 
     def batch_get_item(self, *, RequestItems: Mapping[str, Any]) -> dict[str, Any]:
-        """`page` keys at most are read: the rest is left unprocessed, as DynamoDB may do with any of them."""
+        """The last `unread` keys are left unprocessed, as DynamoDB may do with any of them."""
         ((table, asked),) = RequestItems.items()
         keys, consistent = asked["Keys"], asked.get("ConsistentRead", False)
-        found = [self._read(_key(each), consistent=consistent) for each in keys[: self.page]]
-        left = keys[self.page :]
+        found = [self._read(_key(each), consistent=consistent) for each in keys[: max(0, len(keys) - self.unread)]]
+        left = keys[max(0, len(keys) - self.unread) :]
         return {
             "Responses": {table: [item for item in found if item is not None]},
             "UnprocessedKeys": {table: asked | {"Keys": left}} if left else {},
@@ -118,6 +120,7 @@ class Dynamo:
 
     def _read(self, key: tuple[str, str], *, consistent: bool) -> Item | None:
         if self.stale and not consistent and key in self.before:
+            self.stale_reads += self.before[key] != self.items.get(key)
             return self.before[key]
         return self.items.get(key)
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from simulation.run import Run
+from simulation.run import KINDS, Run
 
 LENGTH = 1_000
 """Steps with mischief of one run; calm and going home come on top."""
@@ -91,6 +91,9 @@ def main() -> int:
     took = time.monotonic() - began
     for what, number in sorted(counts.items()):
         print(f"{number:>12,}  {what}")
+    rare = [kind for kind in KINDS if counts[kind] * 1_000 < counts["steps"]]
+    if rare:
+        print(f"Less than once in a thousand steps: {', '.join(rare)}")
     print(
         f"Every promise held: {counts['steps']:,} steps in {took:.0f} s, seeds {given.seed} to {given.seed + counts['runs'] - 1}."
     )

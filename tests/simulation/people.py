@@ -155,8 +155,25 @@ class People:
         notebook = Notebook(chance.pick(free), f"role-{chance.pick(('a', 'b'))}", self.run.now, groups=groups)
         notebook.lifecycle_config = chance.pick((*account.lifecycle_configs, None))
         notebook.status = chance.pick(("InService", "Stopped"))
+        self._found(notebook)
+
+    def make_a_deleted_notebook_again(self) -> None:
+        """Or delete one, if none is gone."""
+        account = self.run.account
+        names = [name for name in NAMES if name.lower() in account.gone and name not in account.notebooks]
+        if not names:
+            self.delete_notebook()
+            return
+        notebook = Notebook(self.run.chance.pick(names), f"role-{self.run.chance.pick(('a', 'b'))}", self.run.now)
+        notebook.lifecycle_config = self.run.chance.pick((*account.lifecycle_configs, None))
+        notebook.status = self.run.chance.pick(("Stopped", "InService"))
+        self._found(notebook)
+
+    def _found(self, notebook: Notebook) -> None:
+        if notebook.name.lower() in self.run.account.gone:
+            self.run.counts["notebooks made again under a deleted one's name"] += 1
         self.run.promises.attached_config.pop(notebook.name, None)
-        account.create_notebook(notebook)
+        self.run.account.create_notebook(notebook)
 
     def delete_notebook(self) -> None:
         notebook = self._notebook("Stopped")
@@ -379,6 +396,7 @@ _HABITS: tuple[Callable[[People], None], ...] = tuple(
         People.look_up: 4,
         People.make_notebook: 3,
         People.delete_notebook: 2,
+        People.make_a_deleted_notebook_again: 14,
         People.switch_configuration: 4,
         People.make_configuration: 2,
         People.make_the_fallback_themselves: 3,

@@ -34,6 +34,9 @@ RECENTLY = 250_000
 NOT_OURS = "I write this myself"
 """What a person writes where our status stands; on a notebook that never asked for SSH it is theirs to keep."""
 
+CLOCKS_APART = 2_500
+"""Milliseconds by which the clocks of two invocations differ at most."""
+
 ANNOUNCED = 3_600_000
 """Milliseconds for which a notebook may be woken after it was asked, functions that die on the way included."""
 
@@ -202,7 +205,8 @@ class Promises(Watcher):
             return False
         noted = int(restart["at"]["N"]) * 1000
         asked, stopped = self.asked_restart.get(notebook.name, 0), self.stopped_by_people.get(notebook.name, 0)
-        return asked >= noted - RECENTLY and noted <= stopped <= noted + MAX_STOP_S * 1000
+        until = noted + MAX_STOP_S * 1000 + CLOCKS_APART
+        return asked >= noted - RECENTLY and noted - CLOCKS_APART <= stopped <= until
 
     def stops(self, notebook: Notebook) -> None:
         if self.run.account.person:

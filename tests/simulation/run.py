@@ -31,14 +31,14 @@ from simulation.account import BASTION_GROUP, BASTION_VPC, NUMBER, REGION, Accou
 from simulation.chance import Chance
 from simulation.errors import BrokenPromise, Killed, no_answer, refusal
 from simulation.people import People
-from simulation.promises import FALLBACK, STACK, Promises, blocks, decoded
+from simulation.promises import CLOCKS_APART, FALLBACK, STACK, Promises, blocks, decoded
 from simulation.workers import Baton, Worker
 
 from lookup_api import handler as lookup_function
 from notebook_ssh.adapters import clients, custom_resource, sagemaker, secrets
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.controllers import lookup, mails, requests
-from notebook_ssh.errors import RetryableError
+from notebook_ssh.errors import NOT_ALLOWED, RetryableError, TerminalError
 from notebook_ssh.model.managed_block import Block, fingerprint
 from notebook_ssh.planning.observation import BlockPolicy
 from reconcile_bastion import handler as bastion_function
@@ -57,8 +57,11 @@ DELAY = {"bastion": 30_000}
 """As in template.yaml; each queue's own delay in milliseconds, where it has one."""
 
 SECONDS = {"notebooks": 120, "bastion": 120, "sweep": 300, "report": 30, "start": 30, "lookup": 30, "uninstall": 900}
-SCRIPT_CACHE_SIZE = {"notebooks": 3, "bastion": 1, "sweep": 1, "report": 2, "start": 1, "lookup": 2, "uninstall": 1}
+CONCURRENCY = {"notebooks": 3, "bastion": 1, "sweep": 2, "report": 2, "start": 1, "lookup": 2, "uninstall": 1}
 """Time and concurrency of each function."""
+
+FLIP_EVERY = 10_000
+"""Milliseconds between two reports of an agent that is connected and failed by turns."""
 
 LAMBDA_TRIES_AGAIN = 60_000
 """Milliseconds after which Lambda repeats an invocation that died, when nobody waits for its answer."""
@@ -338,7 +341,7 @@ class Run:
     # ---- invocations
 
     def _busy(self, kind: str) -> bool:
-        return sum(worker.kind == kind for worker in self.workers) >= SCRIPT_CACHE_SIZE[kind]
+        return sum(worker.kind == kind for worker in self.workers) >= CONCURRENCY[kind]
 
     def _next_job(self, *, begin: bool) -> bool:
         for place, (kind, job) in enumerate(self.jobs):
@@ -377,8 +380,13 @@ class Run:
 
     def _begin(self, kind: str, job: Callable[[], Any], batch: list[Message]) -> None:
         self.counts[f"invocations of {kind}"] += 1
+        if kind == "sweep" and any(worker.kind == kind for worker in self.workers):
+            self.counts["sweeps that overlap"] += 1
         self.workers.append(Worker(kind, job, self.now + SECONDS[kind] * 1000, batch))
         self.last = self.workers[-1]
+        if self.chance.mischief(0.3):
+            self.last.clock = self.chance.pick((-CLOCKS_APART // 2, CLOCKS_APART // 2))
+            self.counts["invocations whose clock is off"] += 1
 
     def _context(self, worker: Worker) -> Any:
         return a_lambda_context(function_name=FUNCTION, get_remaining_time_in_millis=lambda: worker.deadline - self.now)
@@ -388,7 +396,7 @@ class Run:
         error = worker.error
         if isinstance(error, BrokenPromise):
             raise error
-        if error is not None and not isinstance(error, Killed | RetryableError):
+        if error is not None and not isinstance(error, Killed | RetryableError) and not _is_denied(error):
             raise BrokenPromise(f"{worker.kind}: unforeseen {_told(error)}") from error
         if worker.kind in ANSWERS and error is None:
             self.said.append((worker.kind, worker.result["body"]))
@@ -426,6 +434,8 @@ class Run:
             self._weather_changes()
         if self.weather.config_problem == (operation, "NextToken" in given):
             raise self._fault("throttled", refusal("ThrottlingException", "Rate exceeded"))
+        if (given.get("NextToken") or given.get("PaginationToken")) and self.chance.mischief(0.2):
+            raise self._fault("refused, because the token had expired", _expired(operation))
         if self.weather.denied == operation:
             raise self._fault("denied", refusal("AccessDeniedException", f"not authorized to perform: x:{operation}"))
         fate = self.chance.roll()
@@ -471,12 +481,16 @@ class Run:
 
     def _obey(self, operation: str, given: dict[str, Any]) -> Any:
         account = self.account
-        account.stale = account.table.stale = self.chance.mischief(0.08)
+        account.stale = account.table.stale = self.chance.mischief(0.15)
         account.page = account.table.page = self.weather.page
-        if account.stale:
-            self.counts["reads that were perhaps stale"] += 1
+        account.refused = account.table.unread = 0
+        if operation in _BATCHES and self.chance.mischief(0.1):
+            account.refused = account.table.unread = self.chance.pick((1, 2, 100))
+            self.counts["batches of which a part was refused"] += 1
         home = account.table if operation in _OF_THE_TABLE else account
         answer = getattr(home, operation)(**given)
+        self.counts["reads that were stale"] += account.stale_reads + account.table.stale_reads
+        account.stale_reads = account.table.stale_reads = 0
         if operation in _WRITES:
             self.counts["writes"] += 1
             self.story.append(f"{self.step}: we: {operation} {_named(given)}")
@@ -542,8 +556,14 @@ class Run:
     def _signal(self, body: str) -> None:
         self.put("notebooks", body, 0)
 
+    def time(self) -> float:
+        """What the clock of the invocation whose turn it is shows, in epoch seconds."""
+        return (self.now + (self.baton.current.clock if self.baton.current else 0)) / 1000
+
     def _sweep(self) -> None:
         self._sweep_now()
+        if self.chance.mischief(0.5):  # the schedule delivers at least once
+            self._sweep_now()
         if self.mischief:
             self.at(self.now + SWEEP_EVERY, self._sweep)
 
@@ -556,9 +576,10 @@ class Run:
         ours = [each for each in blocks(decoded(notebook.booted)) if each.stack == STACK and each.intact]
         if ours:
             self.reports[notebook.name] = 0
-            self.at(self.now + 1_000, partial(self._report, notebook, notebook.boots))
+            flips = FLIPS if self.chance.mischief(0.5) else 0
+            self.at(self.now + 1_000, partial(self._report, notebook, notebook.boots, flips))
 
-    def _report(self, notebook: Notebook, boot: int) -> None:
+    def _report(self, notebook: Notebook, boot: int, flips: int = 0) -> None:
         alive = self.account.notebooks.get(notebook.name) is notebook and notebook.boots == boot
         if not alive or notebook.status != "InService" or not self.mischief:
             return
@@ -567,13 +588,15 @@ class Run:
             boot=f"boot-{boot}",
             booted_at=notebook.changed // 1000,
             sequence=self.reports[notebook.name],
-            **self.chance.pick(_MODES),
+            **(_FLIPPED if flips % 2 else self.chance.pick(_MODES)),
         )
+        self.counts["reports that flip"] += bool(flips)
         caller = {"accountId": NUMBER, "userArn": f"arn:aws:sts::{NUMBER}:assumed-role/{notebook.role}/SageMaker"}
         event = an_api_event("POST", "/notebooks/{name}/report", notebook.name.lower(), body=json.dumps(body))
         event["requestContext"]["identity"] = caller
         self.jobs.append(("report", lambda: report_function.handle(event, a_lambda_context())))
-        self.at(self.now + SYNC * 1000, partial(self._report, notebook, boot))
+        pause = FLIP_EVERY if flips else SYNC * 1000
+        self.at(self.now + pause, partial(self._report, notebook, boot, max(0, flips - 1)))
 
     def wake(self, name: str) -> None:
         event = an_api_event("POST", "/notebooks/{name}/start", name)
@@ -596,7 +619,8 @@ class Run:
     def unforeseen(self, *_: Any, **__: Any) -> None:
         """A handler met an error that nobody foresaw, and logged it."""
         error = sys.exc_info()[1]
-        if isinstance(error, Exception) and isinstance(clients.translate(error), RetryableError):
+        foreseen = clients.translate(error) if isinstance(error, Exception) else None
+        if isinstance(foreseen, RetryableError) or _is_denied(foreseen):
             return
         self.story.append(f"unforeseen: {_told(error)}")
         raise BrokenPromise(f"unforeseen: {_told(error)}")
@@ -631,8 +655,17 @@ _WRITES = RATE_LIMITED | {
 }
 
 
-_DENIABLE = tuple(sorted(_WRITES))
-"""What a service control policy denies for a while."""
+_DENIABLE = tuple(
+    sorted(
+        _WRITES
+        | {"describe_notebook_instance", "list_notebook_instances", "list_tags", "get_resources"}
+        | {"describe_notebook_instance_lifecycle_config", "list_notebook_instance_lifecycle_configs"}
+        | {"describe_security_groups", "describe_security_group_rules", "describe_network_interfaces"}
+        | {"send_message", "send_message_batch", "put_events", "publish", "get_secret_value", "get_parameters_by_path"}
+        | _OF_THE_TABLE
+    )
+)
+"""What a service control policy denies for a while: any operation that is called."""
 
 _MODES: tuple[dict[str, Any], ...] = (
     {"modes": ["ngrok"]},
@@ -640,6 +673,42 @@ _MODES: tuple[dict[str, Any], ...] = (
     {"modes": [], "phase": "off", "host": None, "port": None},
 )
 """What an agent may be doing, whatever it was told."""
+
+FLIPS = 20
+"""Reports of an agent that flips."""
+
+_FLIPPED: dict[str, Any] = {
+    "modes": ["ngrok"],
+    "phase": "failed",
+    "host": None,
+    "port": None,
+    "problem": {"code": "ngrok-ended", "message": "ngrok exited"},
+}
+
+_BATCHES = {"batch_get_item", "send_message_batch", "put_events"}
+"""Requests of which AWS may carry out a part."""
+
+KINDS = (
+    *("calls denied", "calls refused, because the token had expired", "reads that were stale"),
+    *("batches of which a part was refused", "invocations whose clock is off", "reports that flip"),
+    *("sweeps that overlap", "notebooks made again under a deleted one's name"),
+    *("calls throttled", "calls lost", "calls obeyed, and the answer lost", "calls obeyed twice"),
+    *("calls killed before a call", "calls killed after a call"),
+    *("signals dropped", "signals doubled", "signals late, and so out of order", "messages delivered twice"),
+)
+"""What is to happen at least a thousand times in a million steps."""
+
+
+def _expired(operation: str) -> ClientError:
+    """A refused token. The tagging API has a code for it; SageMaker's answer is UNCONFIRMED."""
+    if operation == "get_resources":
+        return refusal("PaginationTokenExpiredException", "The specified PaginationToken has expired")
+    return refusal("ValidationException", "Invalid NextToken")
+
+
+def _is_denied(error: BaseException | None) -> bool:
+    """Whether AWS denied an action where no record can show it: the invocation fails, and an alarm fires."""
+    return isinstance(error, TerminalError) and error.problem.code == NOT_ALLOWED
 
 
 def _told(error: BaseException | None) -> str:
@@ -706,7 +775,7 @@ class _Nowhere(io.TextIOBase):
 def bound(run: Run) -> Iterator[None]:
     """The handlers' world is `run` for this long."""
     made: dict[str, _Client] = {}
-    clock = SimpleNamespace(time=lambda: run.now / 1000, monotonic=lambda: run.now / 1000, sleep=run.sleep)
+    clock = SimpleNamespace(time=run.time, monotonic=lambda: run.now / 1000, sleep=run.sleep)
     with ExitStack() as stack:
         enter = stack.enter_context
         enter(patch.dict(os.environ, ENVIRONMENT))

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 from simulation.account import LifecycleConfig, Notebook
-from simulation.run import SCRIPT_CACHE_SIZE, bound
+from simulation.run import CONCURRENCY, bound
 from simulation.story import Story
 
 SCRIPT = b"#!/bin/bash\necho the owner was here\n"
@@ -65,7 +65,7 @@ class Flipped(Story):
                 self.at(self.now + second * SECOND, partial(self.flip, name, second % 2 == 0))
         for name in self.others:
             self.at(self.tagged, partial(self.tag, self.account.notebooks[name], ssh="ngrok"))
-        with patch.dict(SCRIPT_CACHE_SIZE, notebooks=2), bound(self):  # MaximumConcurrency in template.yaml
+        with patch.dict(CONCURRENCY, notebooks=2), bound(self):  # MaximumConcurrency in template.yaml
             try:
                 self.settle()
             finally:

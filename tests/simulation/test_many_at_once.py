@@ -13,7 +13,7 @@ import pytest
 from simulation.account import LifecycleConfig, Notebook
 from simulation.busy import BUCKETS, DESCRIPTION, SCRIPT, WRITE, Busy, EachItsOwn
 from simulation.promises import Truth, encoded
-from simulation.run import BEGIN, RATE_LIMITED, SCRIPT_CACHE_SIZE, bound
+from simulation.run import BEGIN, CONCURRENCY, RATE_LIMITED, bound
 
 FLEETS = [
     200,
@@ -50,7 +50,7 @@ def day(request: pytest.FixtureRequest) -> Day:
     run = Day()
     run.many = request.param
     run.account.person = False
-    with patch.dict(SCRIPT_CACHE_SIZE, notebooks=2), bound(run):  # MaximumConcurrency in template.yaml
+    with patch.dict(CONCURRENCY, notebooks=2), bound(run):  # MaximumConcurrency in template.yaml
         try:
             run.found()
             for number in range(run.many):

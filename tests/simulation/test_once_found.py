@@ -86,6 +86,9 @@ def test_a_connection_that_breaks_under_a_call_to_the_table_means_later(run: Str
     run.operation, run.before = operation, break_the_connection
     run.tag(notebook, ssh="ngrok")
     run.settle()
+    run.promises.settled()
+    run.untag(notebook)
+    run.settle()
     assert not run.operation
     run.promises.settled()
 

@@ -21,11 +21,14 @@ def _closed() -> threading.Lock:
 
 
 class Worker:
-    """One invocation. wake: epoch milliseconds before which it does not go on. pending: the call it stands before."""
+    """One invocation. wake: epoch milliseconds before which it does not go on. pending: the call it stands before.
+
+    clock: milliseconds by which its clock is ahead.
+    """
 
     def __init__(self, kind: str, job: Callable[[], Any], deadline: int, messages: list[Any]) -> None:
         self.kind, self.job, self.deadline, self.messages = kind, job, deadline, messages
-        self.wake = 0
+        self.wake = self.clock = 0
         self.pending: tuple[str, dict[str, Any]] = ("", {})
         self.doomed = False
         self.done = False

@@ -147,6 +147,8 @@ def translate(error: Exception) -> Exception:
         return error
     code, message = code_of(error), message_of(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code == "PaginationTokenExpiredException":  # Resource Groups Tagging API reference, GetResources
+        return RetryableError("the list of tagged resources expired while it was read")
     if code in THROTTLED or status >= 500:
         return RetryableError(f"{error.operation_name}: {code}")
     if code in DENIED:

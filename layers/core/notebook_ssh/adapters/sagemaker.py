@@ -43,6 +43,10 @@ class ScriptConflictError(RetryableError):
     """The configuration was changed, or another one attached, between reading and writing."""
 
 
+class ScriptChangedError(ScriptConflictError):
+    """The configuration was changed before it was written: nothing was."""
+
+
 # ---- notebooks ---------------------------------------------------------------------------------
 
 
@@ -231,12 +235,12 @@ def delete_lifecycle_config(expected: LifecycleConfig) -> None:
 
 
 def verify_unchanged(expected: LifecycleConfig) -> None:
-    """Raise ScriptConflictError when a configuration's scripts differ from `expected`.
+    """Raise ScriptChangedError when a configuration's scripts differ from `expected`.
 
     Called right before a write, because SageMaker has no conditional write.
     """
     if _scripts(describe_lifecycle_config(expected.name)) != _scripts(expected):
-        raise ScriptConflictError(f"the configuration {expected.name} was changed since it was read")
+        raise ScriptChangedError(f"the configuration {expected.name} was changed since it was read")
 
 
 def write_script(expected: LifecycleConfig, on_start: bytes | None) -> LifecycleConfig:
@@ -325,7 +329,13 @@ def _content(hooks: Sequence[NotebookInstanceLifecycleHookTypeDef] | None) -> by
 def _pages(operation: Callable[..., Any], field: str, filters: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     position: dict[str, Any] = {"MaxResults": PAGE}
     while True:
-        page = call(operation, **filters, **position)
+        try:
+            page = call(operation, **filters, **position)
+        except ClientError as error:
+            # UNCONFIRMED how SageMaker refuses a token that has expired: what was valid for the first page is still.
+            if "NextToken" in position and code_of(error) == "ValidationException":
+                raise RetryableError(f"the list of {field} expired while it was read") from error
+            raise
         yield from page.get(field) or ()
         token = page.get("NextToken")
         if not token:

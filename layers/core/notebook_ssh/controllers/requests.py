@@ -12,7 +12,7 @@ from notebook_ssh.adapters import sagemaker, sqs
 from notebook_ssh.adapters.clients import AWS_ERRORS
 from notebook_ssh.adapters.lease import LeaseHeldError
 from notebook_ssh.adapters.record_cache import RecordCache
-from notebook_ssh.adapters.sagemaker import ScriptConflictError
+from notebook_ssh.adapters.sagemaker import ScriptChangedError
 from notebook_ssh.adapters.write_slots import SlotUnavailableError
 from notebook_ssh.controllers import config_records, observe
 from notebook_ssh.controllers.dependencies import Dependencies
@@ -177,7 +177,7 @@ def _reconcile(
             reconcile_lifecycle_config(request.name, deps, cache)
     except (SlotUnavailableError, LeaseHeldError) as later:
         return _defer(request, messages, later, later.retry_after, deps)
-    except (RecordConflictError, ScriptConflictError) as later:
+    except (RecordConflictError, ScriptChangedError) as later:
         return _defer(request, messages, later, 1, deps)
     except (InvalidStateError, NotFoundError) as later:
         return _defer(request, messages, later, RETRY_DELAY_S, deps)
