@@ -704,6 +704,17 @@ def test_a_mode_that_the_worker_does_not_know_is_reported(log_dir: None) -> None
     assert (outdated.build_report()["phase"], outdated.build_report()["problem"]) == ("connected", None)
 
 
+@pytest.mark.xfail(strict=True, reason="it is told how to turn SSH on by tag, which has no effect while it is paused")
+def test_while_ssh_is_paused_the_instructions_do_not_ask_for_a_tag() -> None:
+    paused = "An admin has paused SSH for all notebooks of this stack."
+    text = worker.render_instructions({"modes": [], "problems": [["paused", paused]]})
+    assert paused in text
+    assert "Ask your admin" in text
+    assert "=ngrok" not in text
+    assert "=ngrok" in worker.render_instructions({"modes": [], "problems": []})
+    assert "=ngrok" in worker.render_instructions({"modes": []})
+
+
 def test_a_login_without_a_terminal_prints_nothing(tmp_path: Path) -> None:
     """scp, sftp, rsync and an editor's server run shells that are not interactive; `/etc/profile` reads this file in each."""
     home = tmp_path / "home"

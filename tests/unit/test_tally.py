@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+from builders import a_record, a_report
+
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.fleet_stats import fleet_stats
-from notebook_ssh.model.record import NotebookState, Record
+from notebook_ssh.model.record import BastionRoute, NotebookState, Record
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import Code
 
@@ -43,6 +46,22 @@ def test_a_bad_token_is_counted_apart_because_it_concerns_everybody() -> None:
         notebook("c", problem=Problem("ngrok-config", "config.yml cannot be read.")),
     ]
     assert fleet_stats(fleet, NOW, 300, "ssh").token_refused == 2
+
+
+@pytest.mark.xfail(strict=True, reason="one notebook that flips its report sounds the alarm and its end, each time")
+def test_one_notebook_cannot_accuse_a_token_by_which_another_is_connected() -> None:
+    accuser = notebook("a", problem=Problem("ngrok-token-invalid", "ngrok refuses the token."))
+    connected = a_record(name="b", report=a_report())
+    through_bastion = a_record(
+        name="c",
+        spec=NotebookSpec((Mode.BASTION,)),
+        report=a_report(modes=(Mode.BASTION,), host=None, port=None),
+        route=BastionRoute(True, "10.0.0.1"),
+    )
+    now = connected.report.received_at if connected.report else 0
+    assert fleet_stats([accuser, connected], now, 300, "ssh").token_refused == 0
+    assert fleet_stats([accuser, through_bastion], now, 300, "ssh").token_refused == 1
+    assert fleet_stats([accuser, replace(accuser, name="d"), connected], now, 300, "ssh").token_refused == 2
 
 
 def test_an_empty_fleet_is_all_zeros() -> None:
