@@ -132,6 +132,11 @@ def _tags_of(resource: Any) -> dict[str, str]:
 
 
 _MotoNotebook = models.FakeSagemakerNotebookInstance
+_create_as_moto_does = responses.SageMakerResponse.create_notebook_instance
+
+
+PLATFORMS = ("notebook-al2023-v1", "notebook-al2023-v2")
+"""Platforms of new notebooks, the default first. The earlier ones, of Amazon Linux 1 and 2, have ended."""
 
 
 class Notebook(ManagedState, _MotoNotebook):
@@ -142,6 +147,7 @@ class Notebook(ManagedState, _MotoNotebook):
 
     failure: str | None = None
     interface: str | None = None
+    platform = PLATFORMS[0]
 
     def __init__(self, account_id: str, region_name: str, **given: Any) -> None:
         self.account_id = account_id
@@ -209,7 +215,7 @@ class Notebook(ManagedState, _MotoNotebook):
             "NotebookInstanceStatus": self._status,
             "NetworkInterfaceId": self.interface,
             "FailureReason": self.failure,
-            "PlatformIdentifier": "notebook-al2023-v1",
+            "PlatformIdentifier": self.platform,
         }
         return {key: value for key, value in known.items() if value is not None}
 
@@ -277,6 +283,21 @@ def _create_notebook(backend: Any, **given: Any) -> Notebook:
     return notebook
 
 
+def _call_create_notebook(response: Any) -> ActionResult:
+    """moto drops the platform."""
+    platform = _platform(response._get_param("PlatformIdentifier") or PLATFORMS[0])
+    answer: ActionResult = _create_as_moto_does(response)
+    _notebook(response.sagemaker_backend, response._get_param("NotebookInstanceName")).platform = platform
+    return answer
+
+
+def _platform(platform: str) -> str:
+    """UNCONFIRMED: the words of the refusal."""
+    if platform not in PLATFORMS:
+        raise ValidationError(f"The platform identifier {platform} is not supported")
+    return platform
+
+
 def _update_notebook(backend: Any, name: str, changes: Mapping[str, Any]) -> None:
     """`changes` are UpdateNotebookInstance's parameters, as sent."""
     notebook = _notebook(backend, name)
@@ -286,11 +307,13 @@ def _update_notebook(backend: Any, name: str, changes: Mapping[str, Any]) -> Non
         raise ValidationError("LifecycleConfigName and DisassociateLifecycleConfig cannot both be given.")
     if configuration:
         _configuration(backend, configuration, "find")
+    platform = _platform(changes.get("PlatformIdentifier") or notebook.platform)
     if changes.get("InstanceType"):
         notebook.validate_instance_type(changes["InstanceType"])
     notebook.move("Updating", only_from=("Stopped", "Failed"))
     if configuration or detach:
         notebook.lifecycle_config_name = configuration
+    notebook.platform = platform
     notebook.instance_type = changes.get("InstanceType") or notebook.instance_type
     notebook.role_arn = changes.get("RoleArn") or notebook.role_arn
     notebook.volume_size_in_gb = changes.get("VolumeSizeInGB") or notebook.volume_size_in_gb
@@ -641,6 +664,7 @@ def extend_moto() -> None:
     response: Any = responses.SageMakerResponse
     response.list_notebook_instances = _list_notebook_instances
     response.list_notebook_instance_lifecycle_configs = _list_configurations
+    response.create_notebook_instance = _call_create_notebook
     response.update_notebook_instance = _call_update_notebook
     response.create_notebook_instance_lifecycle_config = _call_create_configuration
     response.describe_notebook_instance_lifecycle_config = _call_describe_configuration

@@ -704,7 +704,6 @@ def test_a_mode_that_the_worker_does_not_know_is_reported(log_dir: None) -> None
     assert (outdated.build_report()["phase"], outdated.build_report()["problem"]) == ("connected", None)
 
 
-@pytest.mark.xfail(strict=True, reason="it is told how to turn SSH on by tag, which has no effect while it is paused")
 def test_while_ssh_is_paused_the_instructions_do_not_ask_for_a_tag() -> None:
     paused = "An admin has paused SSH for all notebooks of this stack."
     text = worker.render_instructions({"modes": [], "problems": [["paused", paused]]})

@@ -31,7 +31,6 @@ REFUSALS: dict[str, Callable[[World], Said]] = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="only API Gateway's own refusals name the policy")
 @pytest.mark.parametrize("code", REFUSALS)
 def test_names_the_policy_and_not_the_notebooks_role(api: World, code: str) -> None:
     api.knows(a_record(role=NOTEBOOKS_ROLE, state=NotebookState.STOPPED, started_at=None))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from builders import NOW, a_lambda_context, a_record, a_report
+from loglines import logged_by
 from model_of_sagemaker import TERMS
 from notebook_world import World, a_world
 
@@ -214,6 +215,27 @@ def test_a_record_of_a_newer_version_is_left_out_and_stops_no_sweep(settings: py
     settings.setattr(clients, "_client", lambda service: account)
     assert handler.handle({}, a_lambda_context()) == {"notebooks": 5, "records": 4, "requests": 0}
     assert not account.sent, "a reconciliation would fail as the sweep's reading did, time after time"
+
+
+def test_each_state_that_this_version_does_not_know_is_logged_once_with_its_number(
+    settings: pytest.MonkeyPatch,
+) -> None:
+    account = Account(6)
+    known = account.list_notebook_instances
+
+    def listed(**given: Any) -> Any:
+        page = known(**given)
+        states = ["Hibernating", "InService", "Hibernating", "PendingMaintenance", "Moving", "Stopped"]
+        for line, state in zip(page["NotebookInstances"], states, strict=True):
+            line["NotebookInstanceStatus"] = state
+        return page
+
+    settings.setattr(account, "list_notebook_instances", listed)
+    settings.setattr(clients, "_client", lambda service: account)
+    with logged_by(settings, handler.logger) as lines:
+        handler.handle({}, a_lambda_context())
+    logged = [(line["level"], line["state"], line["notebooks"]) for line in lines if "state" in line]
+    assert logged == [("WARNING", "Hibernating", 2), ("WARNING", "Moving", 1)]
 
 
 # ---- alone it would be enough ------------------------------------------------------------------

@@ -34,6 +34,17 @@ def create(service: Any, name: str = "my-Notebook", **more: Any) -> str:
     return str(answer["NotebookInstanceArn"])
 
 
+def test_a_notebook_has_the_platform_that_it_was_given(service: Any) -> None:
+    def platform(name: str) -> str:
+        return str(service.describe_notebook_instance(NotebookInstanceName=name)["PlatformIdentifier"])
+
+    create(service, "usual")
+    create(service, "second", PlatformIdentifier="notebook-al2023-v2")
+    assert (platform("usual"), platform("second")) == ("notebook-al2023-v1", "notebook-al2023-v2")
+    with pytest.raises(ClientError, match="notebook-al2-v3"):
+        create(service, "ended", PlatformIdentifier="notebook-al2-v3")
+
+
 def status(service: Any, name: str = "my-Notebook") -> str:
     return str(service.describe_notebook_instance(NotebookInstanceName=name)["NotebookInstanceStatus"])
 

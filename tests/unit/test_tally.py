@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 from builders import a_record, a_report
 
 from notebook_ssh.errors import Problem
@@ -48,7 +47,6 @@ def test_a_bad_token_is_counted_apart_because_it_concerns_everybody() -> None:
     assert fleet_stats(fleet, NOW, 300, "ssh").token_refused == 2
 
 
-@pytest.mark.xfail(strict=True, reason="one notebook that flips its report sounds the alarm and its end, each time")
 def test_one_notebook_cannot_accuse_a_token_by_which_another_is_connected() -> None:
     accuser = notebook("a", problem=Problem("ngrok-token-invalid", "ngrok refuses the token."))
     connected = a_record(name="b", report=a_report())

@@ -41,7 +41,7 @@ def run_command(name: str, *arguments: str) -> int:
         drop_privileges()  # with sudo, too, a user's files are accessed with that user's privileges only
     status = load_json(STATUS_FILE)
     if not status.get("modes"):
-        print(render_instructions({"modes": []}), end="")
+        print(render_instructions({"modes": [], "problems": status.get("problems", [])}), end="")
         return 1
     if name == "copy-ssh-keys":
         return copy_ssh_keys()

@@ -40,6 +40,12 @@ def rejected_line_text(rejected: Json, file: str) -> str:
 
 def render_instructions(status: Json) -> str:
     """Return the text of SSH_INSTRUCTIONS for a status as in STATUS_FILE."""
+    paused = [message for code, message in status.get("problems", ()) if code == "paused"]
+    if paused and not status["modes"]:
+        return (
+            f"SSH to this notebook is off. {paused[0]} Ask your admin to have it turned on again; the tags of this\n"
+            "notebook need no change.\n"
+        )
     if not status["modes"]:
         key = os.environ.get("NOTEBOOK_SSH_TAG_KEY") or "ssh"
         return f"SSH to this notebook is off. To turn it on, tag the notebook instance {key}=ngrok or {key}=bastion.\n"

@@ -17,6 +17,7 @@ from notebook_ssh.http_api.handling import (
     HttpError,
     Response,
     body_of,
+    forbidden,
     json_text,
     notebook_name,
 )
@@ -56,7 +57,7 @@ logger = Logger(child=True)
 def respond(event: Mapping[str, Any], settings: Settings, now: int) -> Response:
     """Store the report in `event`, and reply with what the agent is to do. Raises HttpError or InvalidReportError."""
     name = notebook_name(event)
-    role = _role(event)
+    role = _role(event, settings)
     parsed = read_report(body_of(event), now, allow_loopback=settings.allow_loopback)
     record = _store(name, role, parsed.report, settings, now)
     if record is None:
@@ -66,13 +67,13 @@ def respond(event: Mapping[str, Any], settings: Settings, now: int) -> Response:
     return Response(json_text(_reply(record, role, parsed, settings, now)))
 
 
-def _role(event: Mapping[str, Any]) -> str:
+def _role(event: Mapping[str, Any], settings: Settings) -> str:
     context = event["requestContext"]
     # A changed resource policy may admit principals of another account, where a role may have the same name.
     role = role_of_caller(context["identity"].get("userArn") or "", context["accountId"])
     if role is None:
-        raise HttpError(
-            403,
+        raise forbidden(
+            settings,
             "not-a-role",
             "Only a notebook reports, with its execution role; this caller has assumed no role of this account.",
         )
@@ -90,8 +91,8 @@ def _store(name: str, role: str, report: Report, settings: Settings, now: int) -
             case Unregistered():
                 return None
             case RoleMismatch():
-                raise HttpError(
-                    403,
+                raise forbidden(
+                    settings,
                     "other-role",
                     f"{name} reports with its execution role alone, and this caller has assumed {role}.",
                 )

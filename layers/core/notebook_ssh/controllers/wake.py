@@ -10,7 +10,14 @@ from aws_lambda_powertools import Logger
 from notebook_ssh.adapters.clients import call, client
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.errors import InvalidStateError, NotAllowedError, NotFoundError
-from notebook_ssh.http_api.handling import HttpError, Response, json_text, notebook_name, refuse_while_paused
+from notebook_ssh.http_api.handling import (
+    HttpError,
+    Response,
+    forbidden,
+    json_text,
+    notebook_name,
+    refuse_while_paused,
+)
 from notebook_ssh.http_api.views import status_json
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.status import status_of
@@ -31,8 +38,8 @@ def respond(event: Mapping[str, Any], settings: Settings, now: int) -> Response:
     body = status_json(status_of(record, now, settings.sync_seconds, settings.tag_key))
     match wake(record, now):
         case Wake.NOT_ALLOWED:
-            raise HttpError(
-                403,
+            raise forbidden(
+                settings,
                 "not-wakeable",
                 f"{record.name} may not be started from here: its owner allows it with the tag {settings.tag_key}-wake=yes.",
                 status=body["status"],

@@ -49,6 +49,12 @@ class HttpError(Exception):
         self.response = Response(json_text({"error": code, "message": message, **more}), status)
 
 
+def forbidden(settings: Settings, code: str, message: str, /, **more: Any) -> HttpError:
+    """Return the error for a caller who may not do this. It names the managed policy for users, and no role."""
+    policy = f"{settings.stack}-NotebookSshUser-*, the output UserPolicyArn of the stack"
+    return HttpError(403, code, message, policy=policy, **more)
+
+
 def refuse_while_paused(settings: Settings) -> None:
     """Raise HttpError while the admin has paused the stack."""
     if settings.paused:

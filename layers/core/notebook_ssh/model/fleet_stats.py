@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from notebook_ssh.model.record import Record
+from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.status import Code, status_of
 
 TOKEN_REFUSED = frozenset({"ngrok-token-invalid", "ngrok-token-missing"})
@@ -21,6 +22,8 @@ class FleetStats:
     statuses: Mapping[Code, int]
     # By each problem's code that occurs.
     problems: Mapping[str, int]
+    # Notebooks that are connected through ngrok.
+    tunnels: int = 0
 
     def count(self, *codes: Code) -> int:
         """Return how many notebooks have one of these statuses."""
@@ -33,17 +36,23 @@ class FleetStats:
 
     @property
     def token_refused(self) -> int:
-        """How many notebooks cannot connect without a valid ngrok token."""
-        return sum(number for code, number in self.problems.items() if code in TOKEN_REFUSED)
+        """How many notebooks cannot connect without a valid ngrok token; 0 for one, while another is connected with it.
+
+        Each notebook reports for itself: one alone could sound the alarm at every sweep, and end it at the next.
+        """
+        refused = sum(number for code, number in self.problems.items() if code in TOKEN_REFUSED)
+        return 0 if refused == 1 and self.tunnels else refused
 
 
 def fleet_stats(records: Iterable[Record], now: int, sync_seconds: int, tag_key: str) -> FleetStats:
     """Return the statistics of `records` at `now` (epoch seconds)."""
     statuses: Counter[Code] = Counter()
     problems: Counter[str] = Counter()
+    tunnels = 0
     for record in records:
         status = status_of(record, now, sync_seconds, tag_key)
         statuses[status.code] += 1
         if status.problem:
             problems[status.problem.code] += 1
-    return FleetStats(dict(statuses), dict(problems))
+        tunnels += status.code is Code.CONNECTED and Mode.NGROK in record.spec.modes
+    return FleetStats(dict(statuses), dict(problems), tunnels)
