@@ -230,7 +230,8 @@ class Stack(Server):
     """The API's report route, and SageMaker's ListTags. Signatures are checked as API Gateway does.
 
     reply: the reply from now on. status: another HTTP status than 200, with `error_body` as its body.
-    reports: the reports received, oldest first. tags: what ListTags returns, or None if it is down too.
+    reports: the reports received, oldest first. tags: what ListTags returns, or None if it is down too; signed_tags: of
+    each request for them, whether it is the role's.
     gate: if set, each report waits for it; waiting: how many have waited. address: the one that callers use, if it is
     not the server's own.
     """
@@ -243,6 +244,7 @@ class Stack(Server):
         self.waiting = 0
         self.bodies: list[bytes] = []
         self.tags: dict[str, str] | None = None
+        self.signed_tags: list[bool] = []
         self.gate: threading.Event | None = None
         self.worker = WORKER
         super().__init__()
@@ -250,9 +252,7 @@ class Stack(Server):
 
     def respond(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
         if headers.get("X-Amz-Target") == "SageMaker.ListTags":
-            if self.tags is None:
-                return 503, b"{}"
-            return 200, json.dumps({"Tags": [{"Key": k, "Value": v} for k, v in self.tags.items()]}).encode()
+            return self._list_tags(headers, body)
         assert (method, path) == ("POST", f"/v1/notebooks/{NAME}/report")
         if not self._is_signed(path, headers, body):
             return 403, b'{"message": "The request signature we calculated does not match"}'
@@ -270,6 +270,20 @@ class Stack(Server):
         if self.status != 200 or "mode" not in self.reply:
             return self.status, self.error_body
         return 200, json.dumps(build_reply(report, self.reply, time.time() + self.clock_offset, self.worker)).encode()
+
+    def _list_tags(self, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        """Return one page of tags, 50 in each, as SageMaker does."""
+        if self.tags is None:
+            return 503, b"{}"
+        self.signed_tags.append(
+            "/sagemaker/aws4_request" in headers["Authorization"] and ACCESS in headers["Authorization"]
+        )
+        start = int(json.loads(body).get("NextToken") or 0)
+        page = list(self.tags.items())[start : start + 50]
+        answer: dict[str, Any] = {"Tags": [{"Key": key, "Value": value} for key, value in page]}
+        if start + 50 < len(self.tags):
+            answer["NextToken"] = str(start + 50)
+        return 200, json.dumps(answer).encode()
 
     def _is_signed(self, path: str, headers: dict[str, str], body: bytes) -> bool:
         date = headers["X-Amz-Date"]

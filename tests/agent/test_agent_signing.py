@@ -62,6 +62,34 @@ class TestASignature:
             assert agent.sign(url, body, NOW)["authorization"] == signed_by_botocore(url, body, keys)
 
 
+class TestTheUsersOwnCredentials:
+    """ec2-user may have an AWS configuration for other work: nothing of the agent's is done with it."""
+
+    @pytest.mark.xfail(strict=True, reason="the tags are read with the user's credentials")
+    def test_sign_no_request_and_their_process_is_not_run(
+        self, notebook: NotebookHost, stack: Stack, tmp_path: Path
+    ) -> None:
+        stack.reply = make_reply("bastion")
+        notebook.start()
+        notebook.wait_connected()
+        notebook.stop()
+        notebook.boot()
+        started = tmp_path / "started"
+        process = f"credential_process = touch '{started}'\nendpoint_url = http://127.0.0.1:{free_port()}\n"
+        keys = "[Credentials]\naws_access_key_id = another\naws_secret_access_key = identity\n"
+        for name, text in (("config", f"[default]\n{process}"), ("credentials", f"[default]\n{process}")):
+            (notebook.home / ".aws").mkdir(exist_ok=True)
+            (notebook.home / ".aws" / name).write_text(text)
+        (notebook.home / ".boto").write_text(keys)
+        notebook.environment["AWS_PROFILE"] = "default"
+        stack.status, stack.tags = 503, {"ssh": "off"}
+        notebook.start()
+        wait_until(lambda: stack.signed_tags or started.exists(), "the tags are read", notebook)
+        assert stack.signed_tags == [True]
+        assert not started.exists()
+        wait_until(lambda: "is off" in notebook.instructions.read_text(), "off by the tags", notebook)
+
+
 class TestCredentials:
     def test_are_those_of_the_containers_address(self, agent: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
         """The fixed address of ECS's task metadata, of which the environment names the path."""
