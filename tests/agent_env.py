@@ -278,6 +278,8 @@ class Stack(Server):
         self.signed_tags.append(
             "/sagemaker/aws4_request" in headers["Authorization"] and ACCESS in headers["Authorization"]
         )
+        if not self.signed_tags[-1]:
+            return 403, b'{"__type": "UnrecognizedClientException"}'
         start = int(json.loads(body).get("NextToken") or 0)
         page = list(self.tags.items())[start : start + 50]
         answer: dict[str, Any] = {"Tags": [{"Key": key, "Value": value} for key, value in page]}
@@ -412,7 +414,7 @@ class NotebookHost:
     def start(self, python: str = os.environ.get("AGENT_PYTHON") or sys.executable) -> subprocess.Popen[bytes]:
         """Start the agent as the block does; it keeps running until the test ends.
 
-        $AGENT_PYTHON is the path of another interpreter that has botocore, to test the agent with an older Python.
+        $AGENT_PYTHON is the path of another interpreter, to test the agent with an older Python.
         """
         settings = {
             "STACK": "notebook-ssh",

@@ -111,8 +111,8 @@ def drop_privileges():
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-def spawn(python, program, *arguments):
-    # type: (str, str, *str) -> subprocess.Popen[bytes]
+def spawn(program, *arguments):
+    # type: (str, *str) -> subprocess.Popen[bytes]
     """Start a child without root's privileges, its standard input and output piped; a context manager.
 
     It has the environment that /etc/environment sets by now: the owner's script may set a proxy there at any time.
@@ -121,7 +121,7 @@ def spawn(python, program, *arguments):
         re.findall("""(?m)^(?:export )?(\\w+)=["']?(.*?)["']? *$""", read_text(ROOT + "/etc/environment"))
     )
     child = subprocess.Popen(
-        [python, "-I", program, *arguments],
+        [sys.executable, "-I", program, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         preexec_fn=drop_privileges,
@@ -177,10 +177,11 @@ def get_credentials():
     return json.loads(fetch(url, headers)[1])  # type: ignore[no-any-return]
 
 
-def sign(url, body, now):
-    # type: (str, bytes, float) -> dict[str, str]
-    """Return the headers of a POST to API Gateway, signed at `now` (epoch seconds) with the notebook's role.
+def sign(url, body, now, service="execute-api", **more):
+    # type: (str, bytes, float, str, **str) -> dict[str, str]
+    """Return the headers of a POST of JSON to a service, signed at `now` (epoch seconds) with the notebook's role.
 
+    more: headers that are signed too; a new one's name must be behind the others' in the alphabet.
     AWS Signature Version 4: docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html.
     """
     credentials, date = get_credentials(), time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
@@ -190,14 +191,15 @@ def sign(url, body, now):
         "host": address.netloc,
         "x-amz-date": date,
         "x-amz-security-token": credentials["Token"],
+        **more,
     }
     names = ";".join(headers)
     lines = ["POST", urllib.parse.quote(address.path), "", *map(":".join, headers.items()), "", names]
     digest = lambda data: hashlib.sha256(data).hexdigest()
-    scope = f"{date[:8]}/{REGION}/execute-api/aws4_request"
+    scope = f"{date[:8]}/{REGION}/{service}/aws4_request"
     text = f"AWS4-HMAC-SHA256\n{date}\n{scope}\n" + digest("\n".join([*lines, digest(body)]).encode())  # type: ignore[no-untyped-call]
     key = b"AWS4" + credentials["SecretAccessKey"].encode()
-    for part in [*scope.split("/"), text]:
+    for part in *scope.split("/"), text:
         key = hmac.digest(key, part.encode(), "sha256")
     headers["authorization"] = (
         f"AWS4-HMAC-SHA256 Credential={credentials['AccessKeyId']}/{scope}, SignedHeaders={names}, Signature={key.hex()}"
@@ -251,10 +253,10 @@ class StackClient:
         """Save the reply, with the clock's offset, for the next worker of this boot."""
         write_text(STATE_DIR + "reply.json", json.dumps({**self.reply, "clock_offset": self.clock_offset}), 0o600)
 
-    def run_helper(self, program, verb, request, python=sys.executable):
-        # type: (str, str, dict[str, typing.Any], str) -> dict[str, typing.Any]
+    def run_helper(self, program, verb, request):
+        # type: (str, str, dict[str, typing.Any]) -> dict[str, typing.Any]
         """Run `program verb` with `request` on its standard input; return its result, or its failure as that of a report."""
-        with spawn(python, program, verb) as child:
+        with spawn(program, verb) as child:
             try:
                 return json.loads(child.communicate(json.dumps(request).encode(), 40)[0])  # type: ignore[no-any-return]
             except (subprocess.TimeoutExpired, ValueError) as error:
@@ -351,10 +353,9 @@ def acquire_agent_lock():
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return lock
         except BlockingIOError:
-            # The kernel returns the holder (fcntl(2), F_GETLK; 1 is F_WRLCK), so no stale or recycled process id is met.
-            holder = struct.unpack("hhqqi4x", fcntl.fcntl(lock, fcntl.F_GETLK, struct.pack("hhqqi4x", 1, 0, 0, 0, 0)))[
-                4
-            ]
+            # The kernel returns the holder (fcntl(2), F_GETLK: a `struct flock` of 32 bytes that begins with l_type, here
+            # F_WRLCK, and has l_pid at 24), so no stale or recycled process id is met.
+            (holder,) = struct.unpack("24xi4x", fcntl.fcntl(lock, fcntl.F_GETLK, struct.pack("h30x", 1)))
             # -1 stands for a lock of an open file (F_OFD_SETLK), and for every process in kill(2).
             if holder > 0 and attempt % 100 == 0:
                 os.kill(holder, signal.SIGKILL if attempt == 200 else signal.SIGTERM)
@@ -385,12 +386,12 @@ def supervisor():
     acquire_agent_lock()
     while True:
         started_at = time.monotonic()
-        with spawn(sys.executable, __file__, "standby") as child:
+        with spawn(__file__, "standby") as child:
             data = child.stdout.read(1 << 20)  # type: ignore[union-attr]
         if checksum_matches(data):
             write_text(program, data.decode())
             run_as_root("root-setup")
-            with spawn(sys.executable, program, "work") as child:
+            with spawn(program, "work") as child:
                 # Each byte requests another check of sshd.
                 for word in iter(lambda: child.stdout.read(1), b""):  # type: ignore[union-attr]
                     run_as_root("root-setup", word)

@@ -19,7 +19,7 @@ umask 022
 export PATH="$PATH:/usr/bin:/bin"
 r=$NOTEBOOK_SSH_ROOT p=${NOTEBOOK_SSH_PYTHON:-/usr/bin/python3}
 l=$r/var/log/notebook-ssh.log
-mkdir -p "$r/var/log"
+mkdir -p "${l%/*}"
 # `true`, because a failing redirection of a special builtin such as `:` ends the shell.
 true >>"$l" || l=/dev/null
 export P='@payload@'

@@ -5,5 +5,5 @@ with the SHA-256 in the block and runs it (agent.py, docs/notebook.md). Everythi
 /home/ec2-user, so that whatever a path there may be, nothing is reached that this user could not reach anyway; only
 root.py runs as root, and it touches nothing but root's own paths.
 
-Standard library only, Python 3.9 or later; list_tags.py alone needs botocore. agent.py is in the same directory.
+Standard library only, Python 3.9 or later. agent.py is in the same directory.
 """

@@ -1,46 +1,65 @@
-"""Reads the notebook's own tags from SageMaker: the child `list-tags`, the only code here that needs botocore."""
+"""Reads the notebook's own tags from SageMaker: the child `list-tags`, the fallback without the stack.
+
+The request is signed as a report is (agent.py), with the notebook's role alone: an AWS configuration of the user's
+(~/.aws, ~/.boto, a credential_process) is for other work, and is not read.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
-from typing import Any
+import time
 
-from agent import HOME, INSTALL_DIR, REGION, StackClient
+from agent import INSTALL_DIR, REGION, StackClient, fetch, sign
 from worker.model import Json
 
-ENVS_DIR = HOME + "/anaconda3/envs/"
-# Which Python of a notebook has botocore is UNCONFIRMED.
-PYTHONS = sys.executable, ENVS_DIR + "JupyterSystemEnv/bin/python", ENVS_DIR + "python3/bin/python"
+# The domains of AWS's partitions, by the second part of an ARN (botocore's partitions.json).
+DOMAINS = {
+    "aws": "amazonaws.com",
+    "aws-us-gov": "amazonaws.com",
+    "aws-cn": "amazonaws.com.cn",
+    "aws-eusc": "amazonaws.eu",
+    "aws-iso": "c2s.ic.gov",
+    "aws-iso-b": "sc2s.sgov.gov",
+    "aws-iso-e": "cloud.adc-e.uk",
+    "aws-iso-f": "csp.hci.ic.gov",
+}
+MOST_PAGES = 10  # of 50 tags each: a notebook has at most 50 of users and some of AWS
 
 
 def read_own_tags(client: StackClient) -> dict[str, str] | None:
-    """Return the notebook's own tags, read in the first Python that has botocore; None if they cannot be read."""
-    for python in filter(os.path.exists, PYTHONS):
-        result = client.run_helper(INSTALL_DIR + "worker.py", "list-tags", {"arn": client.arn}, python)
-        if not result.get("no_botocore"):
-            tags: dict[str, str] | None = result.get("tags")
-            return tags
-    return None
+    """Return the notebook's own tags, or None if they cannot be read."""
+    request = {"arn": client.arn, "clock_offset": client.clock_offset}
+    tags: dict[str, str] | None = client.run_helper(INSTALL_DIR + "worker.py", "list-tags", request).get("tags")
+    return tags
 
 
 def list_tags(request: Json) -> None:
-    """Print the tags of the notebook `arn`, as SageMaker returns them: the fallback without the stack."""
-    # Requests for the role's credentials go through no proxy.
-    exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
-    os.environ["no_proxy"] = f"{exempt},169.254.169.254,169.254.170.2"
+    """Print {"tags"}: those of the notebook `arn`, or {"text"}: why SageMaker does not return them."""
+    tags: dict[str, str] = {}
+    token = None
     try:
-        import botocore.session
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError:
-        print(json.dumps({"no_botocore": True}))
-        return
-    config = Config(connect_timeout=5, read_timeout=5, retries={"max_attempts": 1})
-    try:
-        client: Any = botocore.session.Session().create_client("sagemaker", REGION, config=config)
-        tags = client.list_tags(ResourceArn=request["arn"])["Tags"]
-        print(json.dumps({"tags": {tag["Key"]: tag["Value"] for tag in tags}}))
-    except (BotoCoreError, ClientError) as error:
-        print(json.dumps({"text": repr(error)}))
+        for _ in range(MOST_PAGES):
+            page = request_page(request["arn"], token, time.time() + request["clock_offset"])
+            tags.update((tag["Key"], tag["Value"]) for tag in page["Tags"])
+            token = page.get("NextToken")
+            if not token:
+                print(json.dumps({"tags": tags}))
+                return
+        reason = f"more than {MOST_PAGES} pages of tags"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = repr(error)
+    print(json.dumps({"text": reason}))
+
+
+def request_page(arn: str, token: str | None, now: float) -> Json:
+    """Return one response of ListTags (API reference of SageMaker). ValueError if it is not one."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_SAGEMAKER")
+    url = endpoint or f"https://api.sagemaker.{REGION}.{DOMAINS.get(arn.split(':')[1], DOMAINS['aws'])}"
+    body = json.dumps({"ResourceArn": arn, **({"NextToken": token} if token else {})}).encode()
+    more = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "SageMaker.ListTags"}
+    url = url.rstrip("/") + "/"
+    status, text, _ = fetch(url, sign(url, body, now, "sagemaker", **more), body)
+    if status != 200:
+        raise ValueError(f"status {status}: {text[:200]}")
+    return dict(json.loads(text))

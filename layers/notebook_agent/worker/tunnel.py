@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from typing import IO, Any, NoReturn, cast
@@ -68,7 +67,7 @@ class Tunnel:
         own = parse_user_config(read_text(USER_CONFIG)).token
         self.secrets = [self.desired.get("token"), token_of(load_json(OWN_CONFIG)), own]
         force = bool(self.problem and self.problem[0] == "ngrok-agent-old")
-        self.child = spawn(sys.executable, INSTALL_DIR + "worker.py", "tunnel")
+        self.child = spawn(INSTALL_DIR + "worker.py", "tunnel")
         try:
             with cast("IO[bytes]", self.child.stdin) as stdin:
                 stdin.write(json.dumps({**self.desired, "force_install": force}).encode())
