@@ -498,3 +498,16 @@ class NotebookHost:
     def __exit__(self, *_: object) -> None:
         self.stop()
         self.download.__exit__(None, None, None)
+
+
+def processes_of(notebook: NotebookHost) -> dict[int, str]:
+    """Return the processes, by id, whose command line has this notebook's folder; without report senders and zombies."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(notebook.root) in line and not line.endswith("send-report "):
+            found[int(entry.parent.name)] = line
+    return found

@@ -17,6 +17,7 @@ from agent_env import (
     make_public_key,
     make_reply,
     ngrok_archive,
+    processes_of,
     scan_host_key,
     stand_in_command,
     wait_until,
@@ -370,19 +371,6 @@ class TestProxies:
             notebook.start()
             notebook.wait_connected()
         assert proxy.requested == []
-
-
-def processes_of(notebook: NotebookHost) -> dict[int, str]:
-    """Return the processes, by id, whose command line has this notebook's folder; without report senders and zombies."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if str(notebook.root) in line and not line.endswith("send-report "):
-            found[int(entry.parent.name)] = line
-    return found
 
 
 def tunnels_of(notebook: NotebookHost) -> int:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
+import shutil
+import subprocess
+import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from agent_env import NotebookHost, Stack, make_public_key, make_reply, wait_until
+from agent_env import PROGRAMS, WORKER, NotebookHost, Stack, make_public_key, make_reply, processes_of, wait_until
+
+from patience import LIMIT_S
+
+FIXED = make_public_key("").split()[1]
 
 
 def test_directories_in_the_place_of_files(notebook: NotebookHost, stack: Stack) -> None:
@@ -145,6 +155,57 @@ def copy_what_sshd_reads(notebook: NotebookHost) -> None:
     """The user saves the whole file, section and all, in the folder that survives a stop; with an editor's line ends."""
     section = f"# notebook-ssh: begin, managed by the agent\n# ana\n{make_public_key('ana')}# notebook-ssh: end"
     notebook.own_keys.write_bytes((notebook.own_keys.read_text() + section).replace("\n", "\r\n").encode())
+
+
+@pytest.mark.xfail(strict=True, reason="root runs its set-up once for each byte")
+def test_a_pipe_full_of_requests_is_one_request_to_root(notebook: NotebookHost, stack: Stack) -> None:
+    """ec2-user can write to its worker's output, where a byte asks root to check sshd."""
+    stack.reply = make_reply("bastion", sync_after=60)
+    notebook.start()
+    notebook.wait_connected()
+    command = notebook.root / "usr/local/bin/ssh-status"
+    (worker,) = [pid for pid, line in processes_of(notebook).items() if line.endswith("worker.py work ")]
+    before = command.stat().st_ino
+    pipe = os.open(f"/proc/{worker}/fd/1", os.O_WRONLY | os.O_NONBLOCK)
+    assert os.write(pipe, b"n" * 65_000) == 65_000
+    wait_until(lambda: command.stat().st_ino != before, "root has set up again", notebook)
+    left = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, left)
+    os.close(pipe)
+    assert left[0] == 0
+
+
+@pytest.mark.xfail(strict=True, reason="both write through one temporary name")
+def test_two_programs_write_the_keys_at_once(tmp_path: Path) -> None:
+    """The worker and `copy-ssh-keys`: each must leave a complete file, and see no file of the other's vanish."""
+    home, text = tmp_path / "home/ec2-user", make_public_key("mine")
+    (home / "SageMaker/ssh").mkdir(parents=True)
+    (home / "SageMaker/ssh/authorized_keys").write_text(text)
+    (tmp_path / "run/notebook-ssh/worker").mkdir(parents=True)
+    (tmp_path / "worker.py").write_text(WORKER)
+    shutil.copy(PROGRAMS / "agent.py", tmp_path)
+    script = tmp_path / "write.py"
+    script.write_text(WORKER.replace("\nfrom worker.__main__ import main\n\nsys.exit(main(*sys.argv[1:]))", WRITE_KEYS))
+    command = [sys.executable, "-I", script]
+    environment = {"NOTEBOOK_SSH_ROOT": str(tmp_path)}
+    writers = [subprocess.Popen([*command, name], env=environment, stderr=subprocess.PIPE) for name in ("ana", "eve")]
+    for writer in writers:
+        assert writer.communicate(timeout=LIMIT_S)[1] == b""
+        assert writer.returncode == 0
+    lines = (home / ".ssh/authorized_keys").read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("# notebook-ssh: begin, managed by the agent", "# notebook-ssh: end")
+    assert [path.name for path in (home / ".ssh").iterdir()] == ["authorized_keys"]
+
+
+WRITE_KEYS = f"""
+from worker.keys import SECTION_END, sync_authorized_keys
+
+for number in range(300):
+    keys = ["ssh-ed25519 {FIXED} " + str(number)] * (number % 2)
+    status, error = sync_authorized_keys([{{"user": sys.argv[1], "keys": keys}}])
+    assert error is None
+    assert open(os.environ["NOTEBOOK_SSH_ROOT"] + "/home/ec2-user/.ssh/authorized_keys").read().endswith(SECTION_END + "\\n")
+"""
 
 
 @pytest.mark.parametrize("arrange", [link_the_file, link_the_folder, link_back, copy_what_sshd_reads])

@@ -42,7 +42,7 @@ from notebook_ssh.model.spec import parse_spec, spec_tag_keys, tag_value
 from notebook_ssh.model.ssh_keys import InvalidKeyError, public_key
 from patience import LIMIT_S
 
-load_agent()
+agent_module = load_agent()
 worker = WorkerModules()
 
 
@@ -319,6 +319,25 @@ class TestTags:
             {"user": "mario", "keys": ["k"]}
         ]
         assert worker.apply_tags(saved, {"ssh": "ngrok"})["authorized_keys"] == []
+
+    @pytest.mark.parametrize(
+        "until",
+        [
+            pytest.param("1970-01-01T00:00Z", marks=pytest.mark.xfail(strict=True, reason="0 counts as no end")),
+            "1969-12-31T23:59Z",
+            "2020-01-01T00:00Z",
+        ],
+    )
+    def test_with_an_end_in_the_past_turn_everything_off(self, tmp_path: Path, until: str) -> None:
+        """Whatever the second: 0 is a time, and no end is None."""
+        client = agent_module.StackClient.__new__(agent_module.StackClient)
+        client.clock_offset = 0
+        client.reply = worker.apply_tags({"mode": "ngrok"}, {"ssh": "ngrok", "ssh-until": until})
+        assert client.mode() == "off"
+        ended = worker.Worker.__new__(worker.Worker)
+        ended.client, ended.tunnel, ended.problems = client, worker.Tunnel(), {}
+        ended.sync_at = ended.files_at = time.monotonic() + 3600
+        assert ended.seconds_to_wait() == 0
 
 
 # Problem codes and the error codes of ngrok that they stand for (https://ngrok.com/docs/errors).
