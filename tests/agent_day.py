@@ -100,6 +100,12 @@ class Process(Worker):
         data, self.output[:size] = bytes(self.output[:size]), b""
         return data
 
+    def read1(self, size: int) -> bytes:
+        """Wait for bytes of its standard output, or for its exit; return at most `size` of them."""
+        self.day.wait_for(float("inf"), lambda: self.done or bool(self.output))
+        data, self.output[:size] = bytes(self.output[:size]), b""
+        return data
+
     def close(self) -> None:
         """Do nothing: its output has no descriptor."""
 

@@ -246,7 +246,7 @@ class StackClient:
         # type: () -> str
         """Return the mode that the last reply requests now: "off" from its end time on."""
         until = self.reply.get("until")
-        return "off" if until and time.time() + self.clock_offset >= until else self.reply.get("mode", "off")
+        return "off" if until is not None and time.time() + self.clock_offset >= until else self.reply.get("mode", "off")
 
     def save_reply(self):
         # type: () -> None
@@ -392,8 +392,8 @@ def supervisor():
             write_text(program, data.decode())
             run_as_root("root-setup")
             with spawn(program, "work") as child:
-                # Each byte requests another check of sshd.
-                for word in iter(lambda: child.stdout.read(1), b""):  # type: ignore[union-attr]
+                # A byte requests another check of sshd. Of many only the last counts: ec2-user can write any number there.
+                for word in iter(lambda: child.stdout.read1(1 << 20)[-1:], b""):  # type: ignore[union-attr]
                     run_as_root("root-setup", word)
             if not child.returncode:
                 run_as_root("root-teardown")

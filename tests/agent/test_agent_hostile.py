@@ -157,7 +157,6 @@ def copy_what_sshd_reads(notebook: NotebookHost) -> None:
     notebook.own_keys.write_bytes((notebook.own_keys.read_text() + section).replace("\n", "\r\n").encode())
 
 
-@pytest.mark.xfail(strict=True, reason="root runs its set-up once for each byte")
 def test_a_pipe_full_of_requests_is_one_request_to_root(notebook: NotebookHost, stack: Stack) -> None:
     """ec2-user can write to its worker's output, where a byte asks root to check sshd."""
     stack.reply = make_reply("bastion", sync_after=60)
@@ -175,7 +174,6 @@ def test_a_pipe_full_of_requests_is_one_request_to_root(notebook: NotebookHost, 
     assert left[0] == 0
 
 
-@pytest.mark.xfail(strict=True, reason="both write through one temporary name")
 def test_two_programs_write_the_keys_at_once(tmp_path: Path) -> None:
     """The worker and `copy-ssh-keys`: each must leave a complete file, and see no file of the other's vanish."""
     home, text = tmp_path / "home/ec2-user", make_public_key("mine")

@@ -287,6 +287,6 @@ class Worker:
         if "ngrok" in self.modes():
             times.append(self.tunnel.due_at)
         until = self.client.reply.get("until")
-        if until:
+        if until is not None:
             times.append(now + until - time.time() - self.client.clock_offset)
         return max(0, min(times) - now)

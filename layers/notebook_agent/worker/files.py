@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
+import time
+from collections.abc import Iterator
 from typing import BinaryIO
 
-from agent import read_text
+from agent import STATE_DIR, read_text
+
+LOCK_TIMEOUT_S = 20
 
 
 def describe_os_error(error: OSError, path: str) -> str:
     """Return the message for a file that could not be read or written. path: used if `error` has none."""
     return f"{error.filename2 or error.filename or path}: {error.strerror}; free up space, or move the file away"
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the lock `name` among the programs of this user. OSError if another one holds it for LOCK_TIMEOUT_S."""
+    lock = os.open(f"{STATE_DIR}{name}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    try:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise OSError(errno.EAGAIN, "another program is writing it", name) from None
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(lock)
 
 
 def read_all(path: str) -> str:

@@ -9,7 +9,7 @@ import re
 import struct
 
 from agent import HOME, read_text, write_text
-from worker.files import read_all
+from worker.files import locked, read_all
 from worker.model import Json
 from worker.paths import OWN_KEYS_FILE
 
@@ -90,8 +90,14 @@ def sync_authorized_keys(central: list[Json] | None) -> tuple[Json, OSError | No
     """Update the agent's section of ~/.ssh/authorized_keys; return (what it holds, the error of the user's own file).
 
     central: [{"user", "keys"}] as in docs/protocol.md; None removes the section. The lines outside the section are the
-    user's and stay as they are.
+    user's and stay as they are. The worker and `copy-ssh-keys` take turns.
     """
+    with locked("authorized_keys"):
+        return update_section(central)
+
+
+def update_section(central: list[Json] | None) -> tuple[Json, OSError | None]:
+    """Do what `sync_authorized_keys` does, without a lock."""
     directory = HOME + "/.ssh"
     path = os.path.realpath(directory + "/authorized_keys")
     before = read_all(path)
