@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import array
 import fcntl
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -134,6 +136,45 @@ def test_a_revoked_key_is_removed_at_the_next_sync(notebook: NotebookHost, stack
     stack.reply = make_reply("bastion", sync_after=1)
     wait_until(lambda: hers not in notebook.authorized_keys.read_text(), "revoked", notebook)
     assert mine in notebook.authorized_keys.read_text()
+
+
+ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r\x00"
+"""What would set a terminal's title, clear it, colour it, turn a line around, and go back to its start."""
+
+LIES = [
+    {"problem": {"code": f"paused{ESCAPES}", "message": f"an admin{ESCAPES} says\nProblem: none [ok]"}},
+    {"mode": f"bast{ESCAPES}ion"},
+    {"bastion": {"host": f"bastion{ESCAPES}", "user": "jump", "private_ip": "10.0.3.7"}},
+    {"bastion": {"host": "-oProxyCommand=reboot", "user": "$(reboot);", "private_ip": "10.0.3.7`reboot`"}},
+    {"authorized_keys": [{"user": f"ana{ESCAPES}", "keys": [make_public_key(f"ana{ESCAPES}").strip()]}]},
+    {"notebook": ESCAPES, "until": ESCAPES},
+]
+
+
+@pytest.mark.xfail(strict=True, reason="what the stack says reaches the terminal as it is")
+def test_a_stack_that_lies_reaches_no_terminal(notebook: NotebookHost, stack: Stack) -> None:
+    """Neither by the commands nor by a file that a user prints; an answer that cannot be right is none."""
+    stack.reply = make_reply("bastion", sync_after=1)
+    notebook.own_keys.write_text(make_public_key("mine"))
+    notebook.start()
+    notebook.wait_connected()
+    for lie in LIES:
+        stack.reply = make_reply("bastion", sync_after=1) | lie
+        count = len(stack.reports)
+        wait_until(lambda count=count: len(stack.reports) > count + 1, f"it is known: {lie}", notebook)  # type: ignore[misc]
+        texts = [notebook.run_command("ssh-status").stdout, notebook.run_command("copy-ssh-keys").stdout]
+        texts += [path.read_text() for path in (notebook.instructions, notebook.authorized_keys, notebook.log)]
+        shown = [line for text in texts for line in text.split("\n")]
+        assert [line for line in shown if not line.isprintable()] == []
+        assert not re.search(r"ssh -J \S*[^\w@.:\[\]-]|reboot|^Problem: none", "\n".join(texts), re.MULTILINE)
+    stack.status, stack.error_body = 403, json.dumps({"error": "x", "message": f"no{ESCAPES}"}).encode()
+    wait_until(lambda: "(403)" in notebook.instructions.read_text(), "the refusal is shown", notebook)
+    for text in (
+        notebook.instructions.read_text(),
+        notebook.run_command("ssh-status").stdout,
+        notebook.log.read_text(),
+    ):
+        assert all(line.isprintable() for line in text.split("\n"))
 
 
 def link_the_file(notebook: NotebookHost) -> None:

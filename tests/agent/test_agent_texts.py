@@ -383,6 +383,20 @@ class TestNgroksErrors:
         assert TOKEN not in Path(worker.NGROK_LOG).read_text()
         assert Path(worker.NGROK_LOG).read_text().count("Your authtoken: ...") == 3
 
+    @pytest.mark.xfail(strict=True, reason="what ngrok prints is logged and shown as it is")
+    def test_reach_no_terminal_with_escapes(self, log_dir: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        """ngrok prints what its servers answer, and the user prints its log."""
+        Path(worker.NGROK_LOG).touch()
+        tunnel = worker.Tunnel()
+        line = "ERROR:  \x1b]0;owned\x07 no \x1b[2J ERR_NGROK_9999"
+        monkeypatch.setattr(worker, "spawn", lambda *_: process_printing(line))
+        tunnel.start()
+        while tunnel.child:
+            tunnel.read_log()
+        assert tunnel.problem[0] == "ngrok-failed"
+        assert tunnel.problem[1].isprintable()
+        assert all(each.isprintable() for each in Path(worker.NGROK_LOG).read_text().split("\n"))
+
     @pytest.mark.parametrize(
         ("number", "delay", "phase"), [(334, 1, "connecting"), (8013, 120, "failed"), (105, 120, "failed")]
     )
