@@ -246,7 +246,9 @@ class StackClient:
         # type: () -> str
         """Return the mode that the last reply requests now: "off" from its end time on."""
         until = self.reply.get("until")
-        return "off" if until is not None and time.time() + self.clock_offset >= until else self.reply.get("mode", "off")
+        return (
+            "off" if until is not None and time.time() + self.clock_offset >= until else self.reply.get("mode", "off")
+        )
 
     def save_reply(self):
         # type: () -> None

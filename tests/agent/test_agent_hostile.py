@@ -143,15 +143,13 @@ ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r\x00"
 
 LIES = [
     {"problem": {"code": f"paused{ESCAPES}", "message": f"an admin{ESCAPES} says\nProblem: none [ok]"}},
-    {"mode": f"bast{ESCAPES}ion"},
     {"bastion": {"host": f"bastion{ESCAPES}", "user": "jump", "private_ip": "10.0.3.7"}},
     {"bastion": {"host": "-oProxyCommand=reboot", "user": "$(reboot);", "private_ip": "10.0.3.7`reboot`"}},
     {"authorized_keys": [{"user": f"ana{ESCAPES}", "keys": [make_public_key(f"ana{ESCAPES}").strip()]}]},
-    {"notebook": ESCAPES, "until": ESCAPES},
+    {"notebook": ESCAPES, "server_time": ESCAPES},
 ]
 
 
-@pytest.mark.xfail(strict=True, reason="what the stack says reaches the terminal as it is")
 def test_a_stack_that_lies_reaches_no_terminal(notebook: NotebookHost, stack: Stack) -> None:
     """Neither by the commands nor by a file that a user prints; an answer that cannot be right is none."""
     stack.reply = make_reply("bastion", sync_after=1)
@@ -166,7 +164,7 @@ def test_a_stack_that_lies_reaches_no_terminal(notebook: NotebookHost, stack: St
         texts += [path.read_text() for path in (notebook.instructions, notebook.authorized_keys, notebook.log)]
         shown = [line for text in texts for line in text.split("\n")]
         assert [line for line in shown if not line.isprintable()] == []
-        assert not re.search(r"ssh -J \S*[^\w@.:\[\]-]|reboot|^Problem: none", "\n".join(texts), re.MULTILINE)
+        assert not re.search(r"ssh -J \S*[^\w@.:\[\]\s-]|reboot|^Problem: none", "\n".join(texts), re.MULTILINE)
     stack.status, stack.error_body = 403, json.dumps({"error": "x", "message": f"no{ESCAPES}"}).encode()
     wait_until(lambda: "(403)" in notebook.instructions.read_text(), "the refusal is shown", notebook)
     for text in (

@@ -383,7 +383,6 @@ class TestNgroksErrors:
         assert TOKEN not in Path(worker.NGROK_LOG).read_text()
         assert Path(worker.NGROK_LOG).read_text().count("Your authtoken: ...") == 3
 
-    @pytest.mark.xfail(strict=True, reason="what ngrok prints is logged and shown as it is")
     def test_reach_no_terminal_with_escapes(self, log_dir: None, monkeypatch: pytest.MonkeyPatch) -> None:
         """ngrok prints what its servers answer, and the user prints its log."""
         Path(worker.NGROK_LOG).touch()
@@ -431,6 +430,43 @@ def test_a_report_that_failed_is_explained(status: int, body: str, code: str, te
     problem = worker.explain(status, body)
     assert problem[0] == code
     assert text in problem[1]
+
+
+class TestAReply:
+    """What is not as docs/protocol.md specifies counts as absent."""
+
+    @pytest.mark.parametrize(
+        ("field", "value", "taken"),
+        [
+            ("mode", "bast\x1b[2Jion", "off"),
+            ("mode", None, "None"),
+            ("modes", ["ngrok", 7, "bast\x1bion"], ["ngrok"]),
+            ("modes", "ngrok", []),
+            ("until", None, None),
+            ("until", 1_900_000_000, 1_900_000_000),
+            ("until", "tomorrow", 0),
+            ("ngrok", {"url": None, "token_version": "v1", "token": "t"}, {"token_version": "v1", "token": "t"}),
+            ("ngrok", "none", None),
+            ("bastion", {"host": "b", "user": "$(reboot)", "private_ip": "10.0.0.1"}, None),
+            (
+                "bastion",
+                {"host": "2001:db8::5", "user": "me", "private_ip": "`x`"},
+                {"host": "2001:db8::5", "user": "me", "private_ip": None},
+            ),
+            ("authorized_keys", [{"user": "ana", "keys": ["k"]}, {"user": 1, "keys": []}, {"user": "eve"}, 7], None),
+            ("problem", {"code": "paused", "message": "two\nlines\x07"}, {"code": "paused", "message": "two lines"}),
+            ("problem", {"code": "Pa used", "message": ""}, None),
+        ],
+    )
+    def test_is_checked_field_by_field(self, field: str, value: Any, taken: Any) -> None:
+        checked = worker.check_reply({"mode": "bastion", "sync_after": 60, field: value})
+        assert checked[field] == (taken if field != "authorized_keys" else [{"user": "ana", "keys": ["k"]}])
+        assert checked["sync_after"] == 60
+
+    @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda each: st.lists(each)))
+    def test_of_anything_is_a_reply(self, value: Any) -> None:
+        for field in ("mode", "until", "ngrok", "bastion", "authorized_keys", "problem"):
+            worker.check_reply({field: value, "x": value})
 
 
 class TestNgroksSource:

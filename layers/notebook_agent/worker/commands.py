@@ -13,6 +13,7 @@ from worker.keys import sync_authorized_keys
 from worker.model import Json
 from worker.paths import NGROK_LOG, REPLY_FILE, STATUS_FILE, WAKE_FIFO
 from worker.sshd import sessions
+from worker.texts import printable
 
 COMMANDS = "ssh-status", "copy-ssh-keys", "start-ssh-ngrok", "start-ngrok-ssh"
 HELP = {
@@ -48,10 +49,15 @@ def run_command(name: str, *arguments: str) -> int:
     return show_status(status, restart=name == "start-ssh-ngrok")
 
 
+def show(text: str) -> None:
+    """Print lines of which a part may be another's: the stack's, ngrok's."""
+    print(printable(text))
+
+
 def show_status(status: Json, restart: bool) -> int:
     """Run `ssh-status`, or `start-ssh-ngrok` if `restart`, while SSH is on."""
     if restart and "ngrok" not in status["modes"]:
-        print(f"This notebook is in mode {' '.join(status['modes'])}: there is no tunnel to start.")
+        show(f"This notebook is in mode {' '.join(status['modes'])}: there is no tunnel to start.")
         return 1
     if not notify(b"restart" if restart else b"status"):
         print("The agent is not running; restart the notebook, or ask your admin.")
@@ -62,11 +68,11 @@ def show_status(status: Json, restart: bool) -> int:
     elif not status["command"]:
         count = status["synced_wakes"]
         status = wait_for_status(10, lambda new: new["synced_wakes"] != count)
-    print(status["command"] or no_address_text(status))
+    show(status["command"] or no_address_text(status))
     for code, message in status["problems"]:
-        print(f"Problem: {message} [{code}]")
+        show(f"Problem: {message} [{code}]")
     if restart and status["phase"] != "connected":
-        print(f"The end of {NGROK_LOG}:", *read_text(NGROK_LOG).splitlines()[-5:], sep="\n")
+        show("\n".join([f"The end of {NGROK_LOG}:", *read_text(NGROK_LOG).splitlines()[-5:]]))
     return 0 if status["phase"] == "connected" else 1
 
 
@@ -77,11 +83,11 @@ def copy_ssh_keys() -> int:
         if error:
             raise error
     except OSError as error:
-        print(f"Problem: {describe_os_error(error, HOME)}")
+        show(f"Problem: {describe_os_error(error, HOME)}")
         return 1
     print(f"Copying {keys['own'] + keys['central']} SSH keys...")
     for rejected in keys["rejected"]:
-        print(rejected_line_text(rejected, "~/SageMaker/ssh/authorized_keys"))
+        show(rejected_line_text(rejected, "~/SageMaker/ssh/authorized_keys"))
     notify(b"keys")
     return 0
 

@@ -20,8 +20,10 @@ from worker.list_tags import read_own_tags
 from worker.model import Json, Problem
 from worker.ngrok_config import forget_token
 from worker.paths import INSTRUCTIONS_FILE, REPLY_FILE, STATUS_FILE, WAKE_FIFO
+from worker.reply import check_reply
 from worker.sshd import SSH_PORT, SshServer, host_keys, sessions
 from worker.tags import MODES, apply_tags
+from worker.texts import one_line
 from worker.tunnel import Tunnel
 from worker.volume import link_editor_dirs, persist_for_next_boot
 
@@ -31,7 +33,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.client = StackClient()
-        self.client.reply = load_json(REPLY_FILE)
+        self.client.reply = check_reply(load_json(REPLY_FILE))
         self.client.clock_offset = self.client.reply.get("clock_offset", 0)
         self.tunnel = Tunnel()
         self.problems: dict[str, Problem] = {}  # by source
@@ -156,6 +158,7 @@ class Worker:
 
     def set_problem(self, source: str, code: str, message: str) -> None:
         """Set the problem of `source`, and log a change."""
+        message = one_line(message)
         if self.problems.get(source) != (code, message):
             self.problems[source] = code, message
             log(f"{code}: {message}")
@@ -204,6 +207,7 @@ class Worker:
         """Send a report and save the reply; without one, at the first time in a boot, apply the notebook's own tags."""
         report, before, wakes = self.build_report(), self.client.reply, self.wakes
         if self.client.sync({**report, "sessions": sessions()}):
+            self.client.reply = check_reply(self.client.reply)
             self.reported = report
             self.files_at = 0
             new, old = self.client.reply.get("ngrok") or {}, before.get("ngrok") or {}

@@ -8,13 +8,14 @@ import json
 import os
 
 from worker.model import Json, Problem
+from worker.texts import one_line, printable
 
 
 def explain(status: int, text: str) -> Problem:
     """Return the problem for a report that failed. status: the HTTP status, or 0 if there was no response."""
     if not status:
         hint = "check the network path (proxy, NAT or VPC endpoint)"
-        return "api-unreachable", f"the stack cannot be reached; {hint}: {text[:200]}"
+        return "api-unreachable", one_line(f"the stack cannot be reached; {hint}: {text[:200]}")
     try:
         message = json.loads(text)["message"]
     except (ValueError, LookupError, TypeError):
@@ -23,7 +24,7 @@ def explain(status: int, text: str) -> Problem:
         # API Gateway's message for a request through an interface endpoint that does not serve this API.
         message = "a VPC endpoint for execute-api blocks the public API; an admin sets the stack's ApiUrl"
     code = "api-refused" if status < 500 else "api-unavailable"
-    return code, f"the stack did not accept the report ({status}): {message}"
+    return code, one_line(f"the stack did not accept the report ({status}): {message}")
 
 
 def no_address_text(status: Json) -> str:
@@ -61,7 +62,7 @@ def render_instructions(status: Json) -> str:
     if status["command"]:
         lines += render_usage(status["command"])
     lines += ["", "In a terminal here: ssh-status, copy-ssh-keys, start-ssh-ngrok; each has --help.", ""]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def render_keys(keys: Json) -> list[str]:

@@ -140,7 +140,8 @@ def central_key_lines(central: list[Json], own: dict[str, str]) -> tuple[list[st
     """Return the section's lines for the central keys that are not in `own`, and how many central keys there are."""
     lines, count = [], 0
     for user in central:
-        keys, _ = parse_keys("\n".join(user["keys"]))
+        # As the stack holds it (model/ssh_keys.py): a user may print this file.
+        keys, _ = parse_keys("\n".join(key for key in user["keys"] if key.replace("\t", " ").isprintable()))
         count += len(keys)
         lines.append(f"# {user['user']}" if re.fullmatch(r"[\w.@+-]+", user["user"]) else "#")
         lines += [line for data, line in keys.items() if data not in own]

@@ -16,6 +16,7 @@ from worker.model import Address, Json, Problem
 from worker.ngrok_config import ENDPOINT, OWN_CONFIG, USER_CONFIG, parse_user_config, token_of
 from worker.ngrok_errors import PROBLEM_OF_ERROR, RETRYABLE
 from worker.paths import NGROK_LOG
+from worker.texts import one_line, printable
 
 EXIT_TIMEOUT_S = 5  # for a child that should exit
 API_TIMEOUT_S = 2.0  # for ngrok's local API
@@ -106,7 +107,7 @@ class Tunnel:
 
     def set_problem(self, code: str, message: str) -> None:
         """Set the problem, and log a change."""
-        message = " ".join(message.split())[:400]
+        message = one_line(message)
         if (code, message) != self.problem:
             self.problem = code, message
             log(f"{code}: {message}")
@@ -115,13 +116,14 @@ class Tunnel:
         """Read what the child has written, and log it without the token; at its end, schedule the next start."""
         child = cast("subprocess.Popen[bytes]", self.child)
         data = os.read(cast("IO[bytes]", child.stdout).fileno(), 1 << 16)
-        *lines, self.buffer = (self.buffer[-(1 << 16) :] + data).split(b"\n")
+        *complete, self.buffer = (self.buffer[-(1 << 16) :] + data).split(b"\n")
+        lines = [printable(line.decode(errors="replace")) for line in complete]
         for secret in filter(None, self.secrets):
-            lines = [line.replace(secret.encode(), b"...") for line in lines]
+            lines = [line.replace(secret, "...") for line in lines]
         if lines:
-            append_ngrok_log(b"\n".join([*lines, b""]))
+            append_ngrok_log("\n".join([*lines, ""]).encode())
         for line in lines:
-            self.parse_log_line(line.decode(errors="replace"))
+            self.parse_log_line(line)
         if data:
             # The log shows that something happened; the local API shows what.
             self.due_at = min(self.due_at, time.monotonic() + (0.05 if self.phase == "connecting" else 1))

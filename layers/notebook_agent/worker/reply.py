@@ -1,0 +1,78 @@
+"""The stack's reply, checked against docs/protocol.md: a field that is not as specified counts as absent.
+
+A stack that was taken over can admit keys and end access, but it reaches no terminal, no shell and no file of the
+user's with more than plain text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from worker.model import Json
+from worker.texts import one_line
+
+# As the stack checks what it hands out (http_api/views.py): a word for a shell and for ssh.
+WORD = re.compile(r"[A-Za-z0-9_:](?:[A-Za-z0-9._:-]*[A-Za-z0-9_:])?")
+CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+){0,9}")
+
+
+def check_reply(reply: Json) -> Json:
+    """Return `reply` with every field as specified; other fields stay as they are."""
+    ngrok, mode = reply.get("ngrok"), str(reply.get("mode"))
+    return {
+        **reply,
+        "modes": [mode for mode in list_of(reply.get("modes")) if is_word(mode)],
+        "mode": mode if all(is_word(word) for word in mode.split(" ")) else "off",
+        "until": end_of_access(reply.get("until")),
+        "ngrok": {key: text for key, text in ngrok.items() if isinstance(text, str)}
+        if isinstance(ngrok, dict)
+        else None,
+        "bastion": check_bastion(reply.get("bastion")),
+        "authorized_keys": [user for user in list_of(reply.get("authorized_keys")) if is_user(user)],
+        "problem": check_problem(reply.get("problem")),
+    }
+
+
+def is_map(value: object) -> bool:
+    """Return whether a value is a JSON object."""
+    return isinstance(value, dict)
+
+
+def list_of(value: object) -> list[Any]:
+    """Return a JSON list, or [] for anything else."""
+    return value if isinstance(value, list) else []
+
+
+def end_of_access(value: object) -> float | None:
+    """Return the epoch seconds of an end; None for none, and the beginning of time for what is no number."""
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+        return value
+    return 0
+
+
+def check_bastion(value: Any) -> Json | None:
+    """Return the bastion if its parts are words, with its `private_ip` or None."""
+    if not is_map(value) or not all(is_word(value.get(name)) for name in ("host", "user")):
+        return None
+    address = value.get("private_ip")
+    return {"host": value["host"], "user": value["user"], "private_ip": address if is_word(address) else None}
+
+
+def is_word(value: object) -> bool:
+    """Return whether a value is one plain word."""
+    return isinstance(value, str) and bool(WORD.fullmatch(value))
+
+
+def is_user(value: Any) -> bool:
+    """Return whether a value is {"user": text, "keys": [text]}."""
+    if not is_map(value) or not isinstance(value.get("user"), str):
+        return False
+    return isinstance(value.get("keys"), list) and all(isinstance(key, str) for key in value["keys"])
+
+
+def check_problem(value: Any) -> Json | None:
+    """Return {"code", "message"} with a message in one line, if there is a problem with a code."""
+    if not is_map(value) or not CODE.fullmatch(str(value.get("code"))):
+        return None
+    return {"code": value["code"], "message": one_line(value.get("message", ""), 500)}
