@@ -439,7 +439,7 @@ class TestAReply:
         ("field", "value", "taken"),
         [
             ("mode", "bast\x1b[2Jion", "off"),
-            ("mode", None, "None"),
+            ("mode", "two words", "two words"),
             ("modes", ["ngrok", 7, "bast\x1bion"], ["ngrok"]),
             ("modes", "ngrok", []),
             ("until", None, None),

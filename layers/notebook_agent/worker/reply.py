@@ -19,7 +19,7 @@ CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+){0,9}")
 
 def check_reply(reply: Json) -> Json:
     """Return `reply` with every field as specified; other fields stay as they are."""
-    ngrok, mode = reply.get("ngrok"), str(reply.get("mode"))
+    ngrok, mode = reply.get("ngrok"), str(reply.get("mode", "off"))
     return {
         **reply,
         "modes": [mode for mode in list_of(reply.get("modes")) if is_word(mode)],
