@@ -271,7 +271,8 @@ class StackClient:
         # The time since boot grows across restarts of the agent, so it serves as the sequence number.
         self.sequence = max(self.sequence + 1, int(time.clock_gettime(time.CLOCK_BOOTTIME) * 10))
         report = {**report, **self.boot, "agent": getenv("NOTEBOOK_SSH_VERSION"), "sequence": self.sequence}
-        base = getenv("AWS_ENDPOINT_URL_EXECUTE_API") or getenv("NOTEBOOK_SSH_API")
+        # Another address than the block's counts in the local run alone: the block's has https.
+        base = getenv(ROOT and "AWS_ENDPOINT_URL_EXECUTE_API", getenv("NOTEBOOK_SSH_API"))
         request = {
             "url": f"{base}/notebooks/{self.name}/report",
             "body": json.dumps(report),
@@ -355,9 +356,9 @@ def acquire_agent_lock():
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return lock
         except BlockingIOError:
-            # The kernel returns the holder (fcntl(2), F_GETLK: a `struct flock` of 32 bytes that begins with l_type, here
-            # F_WRLCK, and has l_pid at 24), so no stale or recycled process id is met.
-            (holder,) = struct.unpack("24xi4x", fcntl.fcntl(lock, fcntl.F_GETLK, struct.pack("h30x", 1)))
+            # The kernel returns the holder (fcntl(2), F_GETLK), so no stale or recycled process id is met. A `struct flock`
+            # is eight ints long: it begins with l_type, here F_WRLCK, and the seventh is l_pid.
+            holder = struct.unpack("8i", fcntl.fcntl(lock, fcntl.F_GETLK, struct.pack("i28x", 1)))[6]
             # -1 stands for a lock of an open file (F_OFD_SETLK), and for every process in kill(2).
             if holder > 0 and attempt % 100 == 0:
                 os.kill(holder, signal.SIGKILL if attempt == 200 else signal.SIGTERM)

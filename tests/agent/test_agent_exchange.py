@@ -327,15 +327,15 @@ class TestProxies:
         """The report, ngrok's download and ngrok itself use them; requests to the notebook itself do not."""
         program = f"#!/bin/sh\n[ $1 = start ] && env >'{tmp_path}/environment'\n" + stand_in_command()
         notebook.download.archive = ngrok_archive(program)
-        with Proxy({"stack.example.com": stack, "download.example.com": notebook.download}) as proxy:
+        download = f"127.0.0.1:{notebook.download.port}"
+        with Proxy({"stack.example.com": stack, download: notebook.download}) as proxy:
             notebook.settings["API"] = "http://stack.example.com/v1"
-            notebook.settings["NGROK_DOWNLOAD"] = "http://download.example.com/ngrok.tgz"
             notebook.environment = {"http_proxy": proxy.url, "HTTPS_PROXY": proxy.url, "NO_PROXY": "inside.example.com"}
             stack.address = "http://stack.example.com"
             stack.reply = make_reply("ngrok")
             notebook.start()
             notebook.wait_connected()
-        assert set(proxy.requested) == {"stack.example.com", "download.example.com"}
+        assert set(proxy.requested) == {"stack.example.com", download}
         variables = dict(line.partition("=")[::2] for line in (tmp_path / "environment").read_text().splitlines())
         assert (variables["http_proxy"], variables["HTTPS_PROXY"]) == (proxy.url, proxy.url)
         assert variables["NO_PROXY"] == "inside.example.com"
@@ -346,9 +346,9 @@ class TestProxies:
         """The block is at the script's top; a proxy is written into /etc/environment below it, in any of these forms."""
         program = f"#!/bin/sh\n[ $1 = start ] && env >'{tmp_path}/environment'\n" + stand_in_command()
         notebook.download.archive = ngrok_archive(program)
-        with Proxy({"stack.example.com": stack, "download.example.com": notebook.download}) as proxy:
+        download = f"127.0.0.1:{notebook.download.port}"
+        with Proxy({"stack.example.com": stack, download: notebook.download}) as proxy:
             notebook.settings["API"] = "http://stack.example.com/v1"
-            notebook.settings["NGROK_DOWNLOAD"] = "http://download.example.com/ngrok.tgz"
             stack.address = "http://stack.example.com"
             stack.reply = make_reply("ngrok")
             notebook.start()
@@ -357,7 +357,7 @@ class TestProxies:
                 f'# proxies\nhttp_proxy="{proxy.url}"\nexport HTTPS_PROXY={proxy.url}\nno_proxy = x\n\n'
             )
             notebook.wait_connected()
-        assert set(proxy.requested) == {"stack.example.com", "download.example.com"}
+        assert set(proxy.requested) == {"stack.example.com", download}
         variables = dict(line.partition("=")[::2] for line in (tmp_path / "environment").read_text().splitlines())
         assert (variables["http_proxy"], variables["HTTPS_PROXY"]) == (proxy.url, proxy.url)
         assert "no_proxy" not in variables

@@ -13,6 +13,7 @@ import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agent_env import PROGRAMS, WORKER, NotebookHost, Stack, make_public_key, make_reply, processes_of, wait_until
@@ -141,7 +142,7 @@ def test_a_revoked_key_is_removed_at_the_next_sync(notebook: NotebookHost, stack
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r\x00"
 """What would set a terminal's title, clear it, colour it, turn a line around, and go back to its start."""
 
-LIES = [
+LIES: list[dict[str, Any]] = [
     {"problem": {"code": f"paused{ESCAPES}", "message": f"an admin{ESCAPES} says\nProblem: none [ok]"}},
     {"bastion": {"host": f"bastion{ESCAPES}", "user": "jump", "private_ip": "10.0.3.7"}},
     {"bastion": {"host": "-oProxyCommand=reboot", "user": "$(reboot);", "private_ip": "10.0.3.7`reboot`"}},
@@ -223,7 +224,7 @@ def test_two_programs_write_the_keys_at_once(tmp_path: Path) -> None:
     shutil.copy(PROGRAMS / "agent.py", tmp_path)
     script = tmp_path / "write.py"
     script.write_text(WORKER.replace("\nfrom worker.__main__ import main\n\nsys.exit(main(*sys.argv[1:]))", WRITE_KEYS))
-    command = [sys.executable, "-I", script]
+    command = [sys.executable, "-I", str(script)]
     environment = {"NOTEBOOK_SSH_ROOT": str(tmp_path)}
     writers = [subprocess.Popen([*command, name], env=environment, stderr=subprocess.PIPE) for name in ("ana", "eve")]
     for writer in writers:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import tarfile
 import time
 import urllib.request
+import zlib
+from gzip import GzipFile
 from typing import Any
+from urllib.parse import urlsplit
 
 from agent import read_text, write_text
 from worker.files import open_exclusive
@@ -19,6 +24,35 @@ from worker.paths import NGROK_DIR
 YEAR_S = 365 * 86400
 # Always the latest of version 3; ngrok publishes no checksum (https://ngrok.com/download).
 DOWNLOAD_URL = "https://bin.equinox.io/c/bNyj1mQVY4c/ngrok-v3-stable-linux-{arch}.tgz"
+# Of ngrok's own hosts. UNCONFIRMED whether the address above redirects, now that ngrok moves its files to ngrok.com.
+NGROK_HOST = re.compile(r"bin\.equinox\.io|([a-z0-9-]+\.)*ngrok\.com")
+MAX_ARCHIVE_BYTES = 1 << 27
+MAX_UNPACKED_BYTES = 1 << 28
+
+
+class NgrokRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect over https from one of ngrok's own hosts to another, and no other one."""
+
+    max_redirections = 3
+
+    def redirect_request(
+        self, request: Any, file: Any, code: int, message: str, headers: Any, target: str
+    ) -> urllib.request.Request | None:
+        """Return the next request, or None: then the response counts as an error."""
+        hosts = [urlsplit(url).hostname or "" for url in (request.full_url, target)]
+        if target.startswith("https://") and all(NGROK_HOST.fullmatch(host) for host in hosts):
+            return super().redirect_request(request, file, code, message, headers, target)
+        return None
+
+
+class LimitedGzip(GzipFile):
+    """Unpacks at most MAX_UNPACKED_BYTES: zeros compress to a thousandth, so the archive's size limits nothing."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes. ValueError beyond the limit."""
+        if self.tell() > MAX_UNPACKED_BYTES:
+            raise ValueError(f"it unpacks to more than {MAX_UNPACKED_BYTES >> 20} MB")
+        return super().read(size)
 
 
 def install_ngrok(force: bool) -> str:
@@ -43,7 +77,7 @@ def install_ngrok(force: bool) -> str:
     try:
         download_ngrok(url, sha256, path)
         write_text(path + ".from", source)
-    except (OSError, ValueError, LookupError, EOFError, tarfile.TarError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, EOFError, zlib.error, tarfile.TarError, subprocess.SubprocessError) as error:
         if not installed:
             raise AgentError("ngrok-download", f"ngrok's agent could not be downloaded from {url}: {error}") from error
         emit(f"ngrok's agent was not updated: {error}")
@@ -52,15 +86,19 @@ def install_ngrok(force: bool) -> str:
 
 def download_ngrok(url: str, sha256: str, path: str) -> None:
     """Install the program in the archive at `url`, if the archive has the SHA-256 (unless "") and the program runs."""
+    address = urlsplit(url)
+    if address.scheme != "https" and (address.scheme, address.hostname) != ("http", "127.0.0.1"):
+        raise ValueError("it is not an https address")
     archive, new = path + ".tgz", path + ".new"
+    opener = urllib.request.build_opener(NgrokRedirects)
     digest, deadline = hashlib.sha256(), time.monotonic() + 300
     try:
-        with urllib.request.urlopen(url, timeout=20) as response, open_exclusive(archive) as file:
+        with opener.open(url, timeout=20) as response, open_exclusive(archive) as file:
             # read1 returns after each piece, so that the deadline holds for a slow sender too.
             for chunk in iter(lambda: response.read1(1 << 16), b""):
                 digest.update(chunk)
                 file.write(chunk)
-                if file.tell() > 1 << 27 or time.monotonic() > deadline:
+                if file.tell() > MAX_ARCHIVE_BYTES or time.monotonic() > deadline:
                     raise ValueError("it is larger than 128 MB or takes longer than 5 minutes")
         if sha256 and digest.hexdigest() != sha256:
             raise ValueError(f"its SHA-256 is {digest.hexdigest()}, not {sha256} as configured in the stack")
@@ -77,12 +115,15 @@ def download_ngrok(url: str, sha256: str, path: str) -> None:
 
 
 def extract_ngrok(archive: str, path: str) -> None:
-    """Write the archive's member `ngrok` to `path`."""
-    with tarfile.open(archive) as members, open_exclusive(path) as file:
-        member = members.extractfile("ngrok")
-        if member is None:
-            raise ValueError("its ngrok is not a file")
-        file.write(member.read())
+    """Write the archive's member `ngrok` to `path`. ValueError if there is none that is a file, or it is too large."""
+    with LimitedGzip(archive) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as members:
+        for member in members:
+            content = members.extractfile(member) if member.name == "ngrok" and member.isfile() else None
+            if content:
+                with open_exclusive(path) as file:
+                    shutil.copyfileobj(content, file)
+                return
+    raise ValueError("it contains no file named ngrok")
 
 
 def emit(text: str, **fields: Any) -> None:

@@ -57,7 +57,8 @@ class BlockSettings:
         return " ".join(f"'{word}={value}'" for word, value in self.by_word().items())
 
 
-_URL = r"https?://[A-Za-z0-9._~:/@%+=-]+"
+# Without https only on the machine itself, for the local run.
+_URL = r"(https://|http://127\.0\.0\.1:)[A-Za-z0-9._~:/@%+=-]+"
 _SHA256 = r"([0-9a-f]{64})?"
 _ALLOWED = {
     "stack": STACK.pattern,
@@ -67,7 +68,7 @@ _ALLOWED = {
     # Tag keys allow letters, digits, spaces and + - = . _ : / @ (Tag, `Key`).
     "tag_key": r"[\w +=.:/@-]{1,100}",
     # The agent replaces `{arch}` by the machine's, amd64 or arm64.
-    "ngrok_download": r"(https?://[A-Za-z0-9._~:/@%+=,{}-]+)?",
+    "ngrok_download": r"((https://|http://127\.0\.0\.1:)[A-Za-z0-9._~:/@%+=,{}-]+)?",
     "ngrok_sha256": _SHA256,
     "worker_sha256": _SHA256,
     "install_sshd": "(yes)?",
