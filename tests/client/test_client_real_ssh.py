@@ -216,6 +216,27 @@ def test_connection_through_a_bastion(laptop: Any, api: Any, notebook: Any, sshd
     assert laptop.run("ssh", f"{ME}@inside.notebook", "echo", "through").stdout == "through\n"
 
 
+@pytest.mark.xfail(strict=True, reason="the client does not take the bastion's host keys from the stack")
+@pytest.mark.parametrize("right", [True, False])
+def test_host_key_of_the_bastion_is_the_stacks_word(
+    laptop: Any, api: Any, notebook: Any, sshd: Callable[..., Any], right: bool
+) -> None:
+    """The first connection needs no yes of the user, and no known_hosts of the user's helps another server."""
+    bastion, inside, other = sshd(), sshd(), sshd()
+    if not right:
+        laptop.config.write_text(f"{laptop.config.read_text()}\nHost 127.0.0.1\n  StrictHostKeyChecking no\n")
+    keys = [bastion.host_key] if right else [other.host_key]
+    jump = f"{ME}@127.0.0.1:{bastion.port}"
+    api.notebooks["inside"] = inside.notebook_json("inside", modes=["bastion"], jump=jump, jump_host_keys=keys)
+    for _ in range(2):  # fetched first, cached then
+        result = laptop.run("ssh", f"{ME}@inside.notebook", "echo", "through")
+        assert (result.stdout, "Host key verification failed" in result.stderr) == (
+            "through\n" if right else "",
+            not right,
+        )
+    assert "Permanently added" not in result.stderr
+
+
 def test_stopped_notebook_is_started(laptop: Any, api: Any, notebook: Any) -> None:
     running = api.notebooks["my-notebook"]
     api.notebooks["my-notebook"] = notebook_json("My-Notebook", "stopped", wake=True)

@@ -116,6 +116,47 @@ def test_ssh_itself_finds_the_host_keys_under_the_name(tmp_path: Path) -> None:
     ]
 
 
+BASTION_KEYS = (P521, HOST_KEY)
+
+
+@pytest.mark.xfail(strict=True, reason="the stack does not know the bastion's host keys")
+def test_the_host_keys_of_the_bastion_are_answered_where_ssh_looks_for_them(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, bastion=replace(BASTION, host_keys=BASTION_KEYS))
+    connection = connection_for(through_bastion(), NOW, settings)
+    assert connection is not None
+    lines = [f"bastion.team-ssh {key}" for key in BASTION_KEYS]
+    assert known_hosts(connection)[-2:] == lines
+    assert list(fleet_known_hosts([connection, TUNNEL, connection]))[-2:] == lines
+    assert details(through_bastion(), NOW, settings)["jump_host_keys"] == list(BASTION_KEYS)
+    file = tmp_path / "config"
+    file.write_text(ssh_config([connection], "team-ssh") + "\n")
+    told = subprocess.run(
+        ["ssh", "-F", str(file), "-G", "bastion.team-ssh"], capture_output=True, text=True, check=True, timeout=LIMIT_S
+    )
+    assert {"hostkeyalias bastion.team-ssh", "stricthostkeychecking true"} <= set(told.stdout.splitlines())
+    assert "/.ssh/team-ssh.known_hosts" in told.stdout
+
+
+@pytest.mark.xfail(strict=True, reason="the stack does not know the bastion's host keys")
+def test_without_host_keys_the_bastion_is_left_to_the_user() -> None:
+    connection = connection_for(through_bastion(), NOW, SETTINGS)
+    assert connection is not None
+    assert not any("bastion" in line for line in known_hosts(connection))
+    assert "StrictHostKeyChecking" not in ssh_config([connection], "team-ssh").split("Host bastion.team-ssh")[1]
+    assert details(through_bastion(), NOW, SETTINGS)["jump_host_keys"] == []
+
+
+@pytest.mark.xfail(strict=True, reason="the stack does not know the bastion's host keys")
+@pytest.mark.parametrize("key", ["ssh-ed25519", "ssh-ed25519 AAAA\nHost *", "@cert-authority * ssh-rsa AAAA", "a b c"])
+def test_a_host_key_that_is_none_is_left_out(key: str) -> None:
+    connection = connection_for(
+        through_bastion(), NOW, replace(SETTINGS, bastion=replace(BASTION, host_keys=(key, HOST_KEY)))
+    )
+    assert connection is not None
+    assert known_hosts(connection)[-1] == f"bastion.team-ssh {HOST_KEY}"
+    assert not any(line.startswith(f"bastion.team-ssh {key}") for line in known_hosts(connection))
+
+
 def test_no_notebook_is_taken_for_the_bastion() -> None:
     """A notebook's name has no dot, so whatever one is called, the way through the bastion leads to the bastion."""
     config = ssh_config([replace(TUNNEL, name="team-ssh-bastion"), BEHIND], "team-ssh")
