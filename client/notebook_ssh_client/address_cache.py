@@ -25,13 +25,14 @@ def dumps(address: SshAddress) -> str:
     if address.bastion:
         lines.append("bastion {} {} {}".format(*address.bastion))
     lines += [f"key {key}" for key in address.host_keys]
+    lines += [f"bastion-key {key}" for key in address.bastion_keys]
     return "\n".join(lines) + "\n"
 
 
 def loads(text: str) -> SshAddress | None:
     """Deserialize an address. Returns None if `text` is damaged or not valid, which only costs an API call."""
     header, *lines = text.split("\n")
-    fields = dict(line.partition(" ")[::2] for line in lines if not line.startswith("key "))
+    fields = dict(line.partition(" ")[::2] for line in lines if "key " not in line)
     try:
         host, port = fields["address"].split(" ")
         bastion = fields["bastion"].split(" ") if "bastion" in fields else None
@@ -41,6 +42,7 @@ def loads(text: str) -> SshAddress | None:
             host_keys=tuple(line[len("key ") :] for line in lines if line.startswith("key ")),
             bastion=(bastion[0], bastion[1], int(bastion[2])) if bastion else None,
             fetched_at=int(fields["fetched-at"]),
+            bastion_keys=tuple(line[len("bastion-key ") :] for line in lines if line.startswith("bastion-key ")),
         )
     except (KeyError, ValueError, IndexError):
         return None

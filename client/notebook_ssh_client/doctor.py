@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from notebook_ssh_client import messages, tables
+from notebook_ssh_client import known_hosts, messages, tables
 from notebook_ssh_client.api import ApiError, to_cli_error
 from notebook_ssh_client.errors import CliError
 from notebook_ssh_client.lookup import NotebookInfo, fetch, parse_address
@@ -23,7 +23,7 @@ def diagnose(home: str, host: str) -> tuple[dict[str, Any], bool]:
     The member `last_failure` has time and message of the last failure of ssh on this machine, or is None.
     """
     notebook = fetch(home, host)
-    result, reason = check_reachability(notebook)
+    result, reason = check_reachability(home, notebook)
     try:
         diagnosis = notebook.api.get(f"/notebooks/{notebook.name}/doctor")
     except ApiError as error:
@@ -57,13 +57,13 @@ def format_text(diagnosis: dict[str, Any], now: float, columns: int | None, *, c
     return "\n".join(lines)
 
 
-def check_reachability(notebook: NotebookInfo) -> tuple[str, str]:
+def check_reachability(home: str, notebook: NotebookInfo) -> tuple[str, str]:
     """Connect to the notebook from this machine; return the result (ok, waiting or failed) and the reason."""
     if not notebook.is_connectable:
         return "waiting", "there is no address to connect to yet"
     try:
         address = parse_address(notebook)
-        transport, received = open_transport(address, CONNECT_TIMEOUT_S)
+        transport, received = open_transport(address, CONNECT_TIMEOUT_S, known_hosts.update_bastion(home, address))
     except CliError as error:
         return "failed", str(error)
     except OSError as error:

@@ -15,6 +15,7 @@ import time
 from notebook_ssh_client import address_cache, files, messages
 from notebook_ssh_client.errors import EXIT_USAGE, CliError
 from notebook_ssh_client.ssh_address import normalize_host
+from notebook_ssh_client.transport import bastion_alias
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +43,15 @@ def hostnames_field(host: str, port: int) -> str:
 def update_file(home: str, host: str, port: int, host_keys: tuple[str, ...]) -> None:
     """Replace the lines of `host` in the file by these keys. Writes nothing if they are unchanged."""
     _replace(home, lambda line: _bare_host(line) == host, format_lines(hostnames_field(host, port), host_keys))
+
+
+def update_bastion(home: str, address: SshAddress) -> str | None:
+    """Write the bastion's host keys into the file, if the stack knows them; return the path of the file then."""
+    if not address.bastion or not address.bastion_keys:
+        return None
+    alias = bastion_alias(address.bastion[0], address.bastion[2])
+    _replace(home, lambda line: _bare_host(line) == alias, format_lines(alias, address.bastion_keys))
+    return os.path.join(home, "known_hosts")
 
 
 def update_forward(home: str, port: int, host_keys: tuple[str, ...]) -> None:

@@ -149,6 +149,7 @@ def parse_address(notebook: NotebookInfo) -> SshAddress:
         host_keys=tuple(response.get("host_keys") or ()),
         bastion=parse_bastion(response.get("jump")),
         fetched_at=int(time.time()),
+        bastion_keys=tuple(response.get("jump_host_keys") or ()),
     )
     invalid = invalid_field(address)
     if invalid:

@@ -65,7 +65,9 @@ def connect(
     address = address_cache.get(home, host, now=time.time(), max_age=max_age)
     if address:
         try:
-            transport, received = open_transport(address, CACHED_CONNECT_TIMEOUT_S)
+            transport, received = open_transport(
+                address, CACHED_CONNECT_TIMEOUT_S, known_hosts.update_bastion(home, address)
+            )
         except OSError:
             address_cache.delete(home, host)
         else:
@@ -82,7 +84,7 @@ def _resolve_and_connect(
     address = lookup.resolve(home, host, wake=True, waiting=waiting)
     known_hosts.update_file(home, host, port, address.host_keys)
     try:
-        transport, received = open_transport(address, CONNECT_TIMEOUT_S)
+        transport, received = open_transport(address, CONNECT_TIMEOUT_S, known_hosts.update_bastion(home, address))
     except OSError as error:
         message = f"{unreachable_message(address, error)}. To check every step: notebook-ssh doctor {host}"
         raise CliError(message, EXIT_UNREACHABLE) from error

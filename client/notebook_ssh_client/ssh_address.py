@@ -24,7 +24,7 @@ class SshAddress:
     """The address of a notebook and the host keys to verify it by."""
 
     # Not a dataclass: importing `dataclasses` takes longer than everything else in this module.
-    __slots__ = ("bastion", "fetched_at", "host", "host_keys", "port")
+    __slots__ = ("bastion", "bastion_keys", "fetched_at", "host", "host_keys", "port")
 
     def __init__(
         self,
@@ -33,12 +33,14 @@ class SshAddress:
         host_keys: tuple[str, ...],  # the notebook's public host keys, `type base64`
         bastion: tuple[str, str, int] | None,  # host, user and port of the bastion
         fetched_at: int,  # when the stack returned it, epoch seconds
+        bastion_keys: tuple[str, ...] = (),  # the bastion's public host keys; empty if the stack does not know them
     ) -> None:
         self.host = host
         self.port = port
         self.host_keys = host_keys
         self.bastion = bastion
         self.fetched_at = fetched_at
+        self.bastion_keys = bastion_keys
 
     def _values(self) -> tuple[object, ...]:
         return tuple(getattr(self, field) for field in self.__slots__)
@@ -63,6 +65,7 @@ def invalid_field(address: SshAddress) -> tuple[str, object] | None:
         ("bastion user", user, _is_user(user)),
         ("bastion port", port, _is_port(port)),
         *(("host key", key, _is_host_key(key)) for key in address.host_keys),
+        *(("bastion host key", key, _is_host_key(key)) for key in address.bastion_keys),
     ]
     return next(((field, value) for field, value, is_valid in fields if not is_valid), None)
 

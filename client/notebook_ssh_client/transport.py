@@ -163,27 +163,49 @@ def _connect_tcp(host: str, port: int, timeout_s: float) -> socket.socket:
     return connection
 
 
-def bastion_command(host: str, port: int, bastion: tuple[str, str, int]) -> list[str]:
-    """Return the ssh command that connects from the bastion to the notebook (ssh(1), -W)."""
+def bastion_command(
+    host: str, port: int, bastion: tuple[str, str, int], known_hosts_path: str | None = None
+) -> list[str]:
+    """Return the ssh command that connects from the bastion to the notebook (ssh(1), -W).
+
+    known_hosts_path: the file with the bastion's host keys; None: the user's own configuration decides.
+    """
     bastion_host, user, bastion_port = bastion
     # The user's own `Port` for the bastion applies unless the stack sets a port other than 22.
     port_option = ["-p", str(bastion_port)] if bastion_port != 22 else []
     options = ["-o", "ConnectTimeout=20", "-o", "ClearAllForwardings=yes", "-l", user, *port_option]
+    if known_hosts_path:
+        options += ["-o", f'UserKnownHostsFile="{known_hosts_path}"', "-o", "GlobalKnownHostsFile=none"]
+        options += [
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            f"HostKeyAlias={bastion_alias(bastion_host, bastion_port)}",
+        ]
+        options += ["-o", "UpdateHostKeys=no", "-o", "CheckHostIP=no", "-o", "VerifyHostKeyDNS=no"]
     return ["ssh", *options, "-W", _host_and_port(host, port), "--", bastion_host]
+
+
+def bastion_alias(host: str, port: int) -> str:
+    """Return the name of a bastion in the client's known_hosts file: no notebook's, which ends differently."""
+    return f"bastion.{host}.{port}"
 
 
 def _host_and_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def open_transport(address: SshAddress, timeout_s: float) -> tuple[Transport, bytes]:
+def open_transport(
+    address: SshAddress, timeout_s: float, bastion_known_hosts: str | None = None
+) -> tuple[Transport, bytes]:
     """Connect to `address`; return the connection and the bytes received up to the banner.
 
-    Raises OSError if no banner arrives in time.
+    bastion_known_hosts: the file with the bastion's host keys; None: the user's own configuration decides. Raises OSError if no banner arrives in time.
     """
     transport: Transport
     if address.bastion:
-        transport = BastionTransport(bastion_command(address.host, address.port, address.bastion))
+        command = bastion_command(address.host, address.port, address.bastion, bastion_known_hosts)
+        transport = BastionTransport(command)
     else:
         transport = TcpTransport(address, timeout_s)
     try:

@@ -244,6 +244,7 @@ ADDRESSES = st.builds(
     host_keys=st.lists(KEYS, min_size=1).map(tuple),
     bastion=st.none() | st.tuples(TOKENS, USERS, st.integers(1, 65535)),
     fetched_at=st.integers(0, 2**40),
+    bastion_keys=st.lists(KEYS).map(tuple),
 )
 
 

@@ -216,7 +216,6 @@ def test_connection_through_a_bastion(laptop: Any, api: Any, notebook: Any, sshd
     assert laptop.run("ssh", f"{ME}@inside.notebook", "echo", "through").stdout == "through\n"
 
 
-@pytest.mark.xfail(strict=True, reason="the client does not take the bastion's host keys from the stack")
 @pytest.mark.parametrize("right", [True, False])
 def test_host_key_of_the_bastion_is_the_stacks_word(
     laptop: Any, api: Any, notebook: Any, sshd: Callable[..., Any], right: bool

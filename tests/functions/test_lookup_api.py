@@ -81,6 +81,7 @@ def test_everything_known_as_json(world: World) -> None:
         "port": 17887,
         "user": "ec2-user",
         "jump": None,
+        "jump_host_keys": [],
         "host_keys": [HOST_KEY],
         "until": "2027-01-15T08:01:00Z",
         "users": ["mario"],

@@ -19,6 +19,7 @@ OTHER = {
     "NgrokDownload": "https://example.com/ngrok.tgz",
     "NgrokSha256": "0" * 64,
     "BastionUser": "jumper",
+    "BastionHostKeys": "ssh-ed25519 AAAA",
     "DefaultLifecycleConfig": "other",
     "LookupPrincipals": "arn:aws:iam::111122223333:role/a",
     "StartPrincipals": "arn:aws:iam::111122223333:role/b",

@@ -72,6 +72,9 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             security_group=group,
             vpc=environment["BASTION_VPC"],
             client_cidrs=tuple(environment.get("BASTION_CLIENT_CIDRS", "").replace(",", " ").split()),
+            host_keys=tuple(
+                " ".join(key.split()) for key in environment.get("BASTION_HOST_KEYS", "").split(",") if key
+            ),
         )
         if group
         else None

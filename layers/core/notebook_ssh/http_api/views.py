@@ -29,12 +29,17 @@ _STRENGTH = ("ssh-ed25519", "ecdsa-sha2-nistp521", "ecdsa-sha2-nistp384", "ecdsa
 
 @dataclass(frozen=True, slots=True)
 class ProxyJump:
-    """The bastion as ssh goes through it. alias: its name in `ssh_config`. port: 22 unless the parameter names one."""
+    """The bastion as ssh goes through it.
+
+    alias: its name in `ssh_config` and `known_hosts`. port: 22 unless the parameter names one. host_keys: empty if the
+    stack does not know them.
+    """
 
     host: str
     user: str
     alias: str
     port: int = 22
+    host_keys: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -73,8 +78,7 @@ def connection_for(record: Record, now: int, stack: StackSettings) -> Connection
     words = [record.name, host, *((jump.host, jump.user, jump.alias) if jump else ())]
     if not all(_WORD.fullmatch(word) for word in words):
         return None
-    keys = tuple(key for key in record.report.host_keys if _HOST_KEY.fullmatch(key))
-    return Connection(record.name, host, port, keys, jump)
+    return Connection(record.name, host, port, _valid_keys(record.report.host_keys), jump)
 
 
 def ssh_command(connection: Connection) -> str:
@@ -116,24 +120,36 @@ def ssh_config(connections: Iterable[Connection], stack: str) -> str:
             lines.append(f"ProxyJump {connection.jump.alias}")
         blocks.append("\n  ".join(lines))
     for jump in jumps.values():
-        blocks.append(f"Host {jump.alias}\n  HostName {jump.host}\n  Port {jump.port}\n  User {jump.user}")
+        lines = [f"Host {jump.alias}", f"HostName {jump.host}", f"Port {jump.port}", f"User {jump.user}"]
+        if jump.host_keys:
+            lines += [
+                f"HostKeyAlias {jump.alias}",
+                f"UserKnownHostsFile {known_hosts}",
+                "StrictHostKeyChecking yes",
+            ]
+        blocks.append("\n  ".join(lines))
     return "\n\n".join(blocks)
 
 
 def known_hosts(connection: Connection) -> list[str]:
-    """Lines of a known_hosts file (sshd(8)) under the notebook's name, to go with `HostKeyAlias`."""
-    return [f"{connection.alias} {key}" for key in connection.host_keys]
+    """Lines of a known_hosts file (sshd(8)) to go with `HostKeyAlias`: the notebook's, and the bastion's if known."""
+    return [f"{connection.alias} {key}" for key in connection.host_keys] + _jump_lines(connection.jump)
 
 
 def fleet_known_hosts(connections: Iterable[Connection]) -> Iterator[str]:
     """One line for each notebook: its strongest key, for ssh asks a host for a key of the type that it knows.
 
+    All keys of the bastion follow, if they are known.
+
     All keys of a large fleet would be more than the 6 MB that a function may answer.
     """
+    jump = None
     for connection in connections:
+        jump = connection.jump or jump
         keys = sorted(connection.host_keys, key=_weakness)
         if keys:
             yield f"{connection.alias} {keys[0]}"
+    yield from _jump_lines(jump)
 
 
 def list_entry(record: Record, now: int, stack: StackSettings) -> dict[str, Any]:
@@ -171,6 +187,7 @@ def details(record: Record, now: int, stack: StackSettings) -> dict[str, Any]:
         "port": address[1] if address else None,
         "user": USER,
         "jump": str(jump) if jump else None,
+        "jump_host_keys": list(jump.host_keys) if jump else [],
         "host_keys": list(report.host_keys) if report and address else [],
         "until": _iso(spec.until),
         "users": list(spec.users),
@@ -214,7 +231,16 @@ def _jump(stack: StackSettings) -> ProxyJump | None:
     host, port = stack.bastion.host, ""
     if host.count(":") == 1:  # more of them make an IPv6 address, which has no port here
         host, _, port = host.partition(":")
-    return ProxyJump(host, stack.bastion.user, f"bastion.{stack.stack}", int(port) if port.isdecimal() else 22)
+    number = int(port) if port.isdecimal() else 22
+    return ProxyJump(host, stack.bastion.user, f"bastion.{stack.stack}", number, _valid_keys(stack.bastion.host_keys))
+
+
+def _jump_lines(jump: ProxyJump | None) -> list[str]:
+    return [f"{jump.alias} {key}" for key in jump.host_keys] if jump else []
+
+
+def _valid_keys(keys: Iterable[str]) -> tuple[str, ...]:
+    return tuple(key for key in keys if _HOST_KEY.fullmatch(key))
 
 
 def _reachable(record: Record, stack: StackSettings) -> tuple[str, int] | None:

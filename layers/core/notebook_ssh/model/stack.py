@@ -19,6 +19,8 @@ class Bastion:
     vpc: str
     # IPv4 or IPv6 networks or ids of prefix lists (`pl-…`) that are admitted on port 22.
     client_cidrs: tuple[str, ...] = ()
+    # Its public host keys, `type base64`. Empty: each user has to know them.
+    host_keys: tuple[str, ...] = ()
 
 
 class StackSettings(Protocol):
