@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -133,12 +134,19 @@ class World:
         self.cloud = NgrokCloud(cloud, str(PYTHON))
         return self
 
-    def deploy(self) -> Stack:
+    def deploy(self, archives: Mapping[str, Path] | None = None) -> Stack:
         """What an admin does: a network with a bastion is there already, then the stack, then ngrok's token."""
         self.make_network()
+        self.update(archives)
+        self.store_token(self.cloud.token)
+        return self.stack
+
+    def update(self, archives: Mapping[str, Path] | None = None, **parameters: str) -> None:
+        """Deploy another version over the one that is there, or the first one. archives: its parts (`emulator.stack.build`)."""
         self.stack = deploy(
             self.emulator,
             STACK,
+            archives,
             SyncSeconds=str(SYNC_SECONDS),
             SweepMinutes="1",
             NgrokDownload=self.cloud.download,
@@ -147,9 +155,8 @@ class World:
             BastionUser=BASTION_USER,
             BastionSecurityGroup=self.network.bastion_group,
             BastionVpc=self.network.vpc,
+            **parameters,
         )
-        self.store_token(self.cloud.token)
-        return self.stack
 
     def store_token(self, token: str) -> None:
         """Put ngrok's token into the stack's secret, as the admin."""

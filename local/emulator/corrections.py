@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 import threading
 import time
 import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from ministack.core import lambda_runtime, router
 from ministack.core.concurrency import esm_wake
 from ministack.core.responses import get_account_id, get_region, request_scope
-from ministack.services import apigateway_v1, dynamodb, sqs
+from ministack.services import apigateway_v1, dynamodb, lambda_svc, sqs
 from ministack.services.cloudformation import engine, provisioners
+
+LONGEST_INVOCATION_S = 900
+"""Seconds that an invocation lasts at most."""
 
 REAPER_SECONDS = 1
 """How often expired items are looked for. DynamoDB itself takes up to days."""
@@ -118,16 +123,61 @@ def lift_limits() -> None:
 
 
 def unpack_layers(place: Path) -> None:
-    """Lay what a layer holds into `place`, which stands for /opt; ministack mounts nothing there."""
+    """Lay what a layer holds into `place`, which stands for /opt; ministack mounts nothing there.
+
+    A newer version takes the place of the older one at once, as functions may be reading it.
+    """
     make = provisioners._RESOURCE_HANDLERS["AWS::Lambda::LayerVersion"]["create"]
 
     def create(logical_id: str, props: dict[str, Any], stack_name: str) -> Any:
         archive = provisioners._s3._get_object_data(props["Content"]["S3Bucket"], props["Content"]["S3Key"])
+        place.mkdir(parents=True, exist_ok=True)
+        unpacked = Path(tempfile.mkdtemp(prefix="layer-", dir=place))
         with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
-            zipped.extractall(place)
+            zipped.extractall(unpacked)
+        for part in list(unpacked.iterdir()):
+            link = unpacked / f"{part.name}.link"
+            link.symlink_to(part)
+            link.replace(place / part.name)
         return make(logical_id, props, stack_name)
 
     provisioners._RESOURCE_HANDLERS["AWS::Lambda::LayerVersion"]["create"] = create
+
+
+def let_invocations_finish() -> None:
+    """Let an invocation end on the version on which it began when its function gets other code or settings, as Lambda does.
+
+    ministack kills it, and its messages would come back only after their queue's visibility timeout.
+    """
+    kill, updating = lambda_runtime.kill_workers, threading.local()
+
+    def kill_when_idle(workers: Iterable[Any]) -> None:
+        found = [each for each in workers if each is not None]
+        busy = [each for each in found if each.in_use] if getattr(updating, "now", False) else []
+        kill([each for each in found if each not in busy])
+        if busy:
+            threading.Thread(target=_kill_later, args=(busy, kill), daemon=True).start()
+
+    def gently(update: Callable[[str, dict[str, Any]], Any]) -> Callable[[str, dict[str, Any]], Any]:
+        def updated(name: str, data: dict[str, Any]) -> Any:
+            updating.now = True
+            try:
+                return update(name, data)
+            finally:
+                updating.now = False
+
+        return updated
+
+    lambda_runtime.kill_workers = kill_when_idle
+    lambda_svc._update_code = gently(lambda_svc._update_code)
+    lambda_svc._update_config = gently(lambda_svc._update_config)
+
+
+def _kill_later(workers: list[Any], kill: Callable[[list[Any]], None]) -> None:
+    deadline = time.monotonic() + LONGEST_INVOCATION_S
+    while any(each.in_use for each in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    kill(workers)
 
 
 def move_dead_letters() -> None:

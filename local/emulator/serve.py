@@ -158,6 +158,7 @@ def main() -> None:
     corrections.accept_what_is_only_shown()
     corrections.lift_limits()
     corrections.unpack_layers(settings.home / "opt")
+    corrections.let_invocations_finish()
     corrections.move_dead_letters()
     corrections.let_clocks_be_set()
     access.teach_access()

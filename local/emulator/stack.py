@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -109,31 +110,40 @@ def _build(part: str, archive: Path) -> None:
         shutil.rmtree(unpacked.parent)
 
 
-def local_template() -> dict[str, Any]:
-    """template.yaml as it is deployed here: the code comes from the bucket, and a queue waits for less long."""
+def local_template(keys: Mapping[str, str]) -> dict[str, Any]:
+    """template.yaml as it is deployed here: the code comes from the bucket, and a queue waits for less long.
+
+    keys: where each part lies in the bucket.
+    """
     template: dict[str, Any] = yaml_parse((PROJECT / "template.yaml").read_text("utf-8"))
-    template["Globals"]["Function"]["CodeUri"] = {"Bucket": BUCKET, "Key": "functions.zip"}
+    template["Globals"]["Function"]["CodeUri"] = {"Bucket": BUCKET, "Key": keys["functions"]}
     for (resource, name), value in PATIENCE.items():
         template["Resources"][resource]["Properties"][name] = value
     for resource in template["Resources"].values():
         place = resource.get("Properties", {}).get("ContentUri")
         if place:
             part = next(part for part, path in PARTS.items() if path == place)
-            resource["Properties"]["ContentUri"] = {"Bucket": BUCKET, "Key": f"{part}.zip"}
+            resource["Properties"]["ContentUri"] = {"Bucket": BUCKET, "Key": keys[part]}
     return template
 
 
-def deploy(account: Account, name: str, **parameters: str) -> Stack:
-    """Build, upload and create the stack `name`; return when it is complete. Raises NotDeployed."""
+def deploy(account: Account, name: str, archives: Mapping[str, Path] | None = None, /, **parameters: str) -> Stack:
+    """Upload and create the stack `name`, or update it if there is one; return when it is complete. Raises NotDeployed.
+
+    archives: the parts as zip files, by part; None builds them from this tree.
+    """
     storage = account.client("s3")
     storage.create_bucket(Bucket=BUCKET)
-    for part, archive in build().items():
-        storage.put_object(Bucket=BUCKET, Key=f"{part}.zip", Body=archive.read_bytes())
+    keys = {}
+    for part, archive in (archives or build()).items():
+        content = archive.read_bytes()
+        keys[part] = f"{part}-{hashlib.sha256(content).hexdigest()[:16]}.zip"
+        storage.put_object(Bucket=BUCKET, Key=keys[part], Body=content)
     # Larger than the 51,200 bytes that a request may carry, so it goes the way of `sam deploy`.
-    template = json.dumps(local_template())
-    storage.put_object(Bucket=BUCKET, Key="template.json", Body=template.encode())
+    storage.put_object(Bucket=BUCKET, Key="template.json", Body=json.dumps(local_template(keys)).encode())
     formation = account.client("cloudformation")
-    formation.create_stack(
+    exists = any(stack["StackName"] == name for stack in formation.describe_stacks()["Stacks"])
+    (formation.update_stack if exists else formation.create_stack)(
         StackName=name,
         TemplateURL=f"{account.endpoint}/{BUCKET}/template.json",
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
@@ -142,7 +152,7 @@ def deploy(account: Account, name: str, **parameters: str) -> Stack:
     deadline = time.monotonic() + LIMIT_S
     while True:
         stack = formation.describe_stacks(StackName=name)["Stacks"][0]
-        if stack["StackStatus"] == "CREATE_COMPLETE":
+        if stack["StackStatus"] == ("UPDATE_COMPLETE" if exists else "CREATE_COMPLETE"):
             break
         if not stack["StackStatus"].endswith("_IN_PROGRESS") or time.monotonic() > deadline:
             raise NotDeployed(f"the stack is {stack['StackStatus']}: {_first_failure(formation, name)}")
