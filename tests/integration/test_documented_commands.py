@@ -320,6 +320,8 @@ def has_a_connected_notebook(terminal: Terminal) -> None:
     arn = sagemaker.describe_notebook_instance(NotebookInstanceName="my-notebook")["NotebookInstanceArn"]
     sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": "ssh", "Value": "ngrok"}, {"Key": "ssh-restart", "Value": "now"}])
     until("the tunnel's address is known", lambda: terminal.phase() == "connected")
+    set_up = f". {shlex.quote(str(terminal.environment))}; notebook-ssh setup"
+    subprocess.run(["bash", "-euc", set_up], check=True, capture_output=True, timeout=LIMIT)
 
 
 def looks_things_up(terminal: Terminal) -> None:
