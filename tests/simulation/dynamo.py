@@ -14,6 +14,8 @@ from typing import Any
 
 from simulation.errors import refusal
 
+from notebook_ssh.adapters.clients import NO_SUCH_ATTRIBUTE
+
 Item = Mapping[str, Any]
 Path = tuple[str, ...]
 Condition = Callable[[Item, Mapping[str, Any]], bool]
@@ -276,7 +278,14 @@ def _set(reader: _Reader) -> Change:
     term = reader.path()
     reader.take("+")
     more = reader.take()
-    return lambda item, values: _with(item, path, {"N": str(int(_at(item, term)["N"]) + int(values[more]["N"]))})
+
+    def add(item: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+        before = _at(item, term)
+        if before is None:
+            raise refusal("ValidationException", f"The provided expression refers to an {NO_SUCH_ATTRIBUTE}")
+        return _with(item, path, {"N": str(int(before["N"]) + int(values[more]["N"]))})
+
+    return add
 
 
 def _with(item: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
