@@ -19,7 +19,7 @@ SHELLS := bash busybox dash ksh93 mksh zsh
 TOOLS := sshd ssh curl libnss_wrapper.so
 LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 
-.PHONY: help demo local aws test quick nightly test-nightly simulate broken load starts grants lint audit bench build size deploy environments hooks oldest version release fresh clean
+.PHONY: help demo local aws test quick nightly test-nightly simulate mutation load iam-check lint audit bench build size deploy environments hooks oldest version release fresh clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -56,10 +56,9 @@ quick: ## the fast tests that need no emulator: make quick TESTS=tests/unit/test
 nightly: test-nightly ## what need not run with each change: more examples, the matrix, long explorations, loads
 	@$(MAKE) simulate STEPS=1000000
 	@$(MAKE) simulate DAYS=200
-	@$(MAKE) broken
-	@$(MAKE) grants
+	@$(MAKE) mutation
+	@$(MAKE) iam-check
 	@$(MAKE) load
-	@$(MAKE) starts
 
 test-nightly:
 	@$(MAKE) test TESTS=--nightly
@@ -70,19 +69,16 @@ simulate: ## notebooks without the stack, day after day: make simulate DAYS=100 
 	@PYTHONPATH=layers/core:functions:local:tests $(DEV)/python -m $(if $(DAYS),agent_day --days $(DAYS),simulation.explore \
 		--steps $(or $(STEPS),1000000) $(if $(REPLAY),--replay $(REPLAY))) --seed $(or $(SEED),1) $(if $(ONLY),--only $(ONLY))
 
-broken: ## safeguards taken out of a copy of the code: does the simulation notice? make broken RUNS=400 ONLY="last look"
+mutation: ## safeguards removed from a copy of the code: does the simulation fail? make mutation RUNS=400 ONLY="last read"
 	@packaging/environments.sh dev
 	@PYTHONPATH=tests $(DEV)/python -m simulation.safeguards --runs $(or $(RUNS),400) --only "$(ONLY)"
 
-load: ## a fleet that reports and people who ask, at the local API: make load NOTEBOOKS=1000 LOOKUPS=50 SECONDS=60
+load: ## a fleet that reports, is looked up, and starts within a minute: make load NOTEBOOKS=1000 LOOKUPS=50 SECONDS=60
 	@packaging/environments.sh emulator
 	@$(LOCAL) local/load.py --notebooks $(or $(NOTEBOOKS),1000) --lookups $(or $(LOOKUPS),50) --seconds $(or $(SECONDS),60)
-
-starts: ## a fleet that starts within a minute, at the local account: make starts NOTEBOOKS=1000 SECONDS=60
-	@packaging/environments.sh emulator
 	@$(LOCAL) local/starts.py --notebooks $(or $(NOTEBOOKS),1000) --seconds $(or $(SECONDS),60)
 
-grants: ## each statement of the functions' policies taken away from the local account, one after the other
+iam-check: ## each statement of the functions' policies denied on the local account, one after the other
 	@packaging/environments.sh dev emulator
 	@ALL_GRANTS=1 $(DEV)/pytest -q -n 2 tests/integration/test_grants_taken_away.py
 

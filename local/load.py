@@ -1,6 +1,6 @@
 """Load on the local API: a fleet that reports and people who look things up, at a given pace, and what that costs.
 
-    make load NOTEBOOKS=1000 LOOKUPS=50 SECONDS=60
+    make load NOTEBOOKS=1000 LOOKUPS=50 SECONDS=60      (its first part)
 
 Every request is signed, goes over HTTP to the deployed API, and is answered by the deployed functions. Requests leave
 when they are due, whether or not earlier ones were answered, and their time counts from that moment.
@@ -276,7 +276,7 @@ def show(outcome: Outcome, took: float) -> None:
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="make load")
+    parser = argparse.ArgumentParser(prog="local/load.py")
     parser.add_argument("--notebooks", type=int, default=1000)
     parser.add_argument("--lookups", type=float, default=50, help="a second")
     parser.add_argument("--seconds", type=float, default=60)

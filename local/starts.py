@@ -1,6 +1,6 @@
 """A fleet that starts within a minute: what its events, its first reports and a sweep do to the deployed stack.
 
-    make starts NOTEBOOKS=1000 SECONDS=60
+    make load NOTEBOOKS=1000 SECONDS=60      (its second part)
 
 The notebooks are SageMaker's as far as statuses, tags, configurations and events go, with no machine behind them; their
 first reports are sent for them. Everything from the event on is the deployed stack: rules, queues, functions, table, API.
@@ -236,7 +236,7 @@ def _said(now: dict[str, int], before: dict[str, int] | None = None) -> str:
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="make starts")
+    parser = argparse.ArgumentParser(prog="local/starts.py")
     parser.add_argument("--notebooks", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60, help="within which all of them are started")
     # They are written at most once a minute, which a short run would have to wait for.

@@ -1,7 +1,7 @@
 """Statements of the functions' policies are taken away from the deployed stack, one at a time, and given back.
 
 Somebody's guardrail does this in real accounts. It must be told, as a dead letter, a status or an answer; it must harm no
-owner's script; and once it is given back, what was asked for must come true. `make grants` tries all statements.
+owner's script; and once it is given back, what was asked for must come true. `make iam-check` tries all statements.
 """
 
 from __future__ import annotations

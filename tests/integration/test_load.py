@@ -1,4 +1,4 @@
-"""A few seconds of `make load` and of `make starts`, which judge by themselves. docs/reliability.md has the figures."""
+"""A few seconds of both parts of `make load`, which judge by themselves. docs/reliability.md has the figures."""
 
 from __future__ import annotations
 
