@@ -22,19 +22,21 @@ LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 .PHONY: help demo local aws test quick nightly test-nightly simulate mutation load iam-check lint audit bench build size deploy environments hooks oldest version release fresh clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 } /^#> / { printf "%20s%s\n", "", substr($$0, 4) }' Makefile
 
 demo: ## the whole system on this machine, as a story with an end
 	@packaging/tools.sh $(TOOLS)
 	@packaging/environments.sh emulator
 	@$(LOCAL) local/demo.py
 
-local: ## the first half of it, and then a terminal of your own to try things in; Ctrl-C ends it
+local: ## the first half of it, then a terminal of your own
+#> Ctrl-C ends it
 	@packaging/tools.sh $(TOOLS)
 	@packaging/environments.sh emulator aws
 	@$(LOCAL) local/playground.py
 
-aws: ## an AWS account on this machine, to try docs/deploy.md in; Ctrl-C ends it
+aws: ## an AWS account on this machine, to try docs/deploy.md in
+#> Ctrl-C ends it
 	@packaging/tools.sh $(TOOLS)
 	@packaging/environments.sh emulator sam aws
 	@$(LOCAL) local/account.py
@@ -49,11 +51,13 @@ test: ## every check there is
 	echo "  as an ordinary user: without the tests that need root, for network namespaces"; fi; \
 	$(DEV)/pytest -q $(WORKERS) "$${chosen[@]}" $(TESTS)
 
-quick: ## the fast tests that need no emulator: make quick TESTS=tests/unit/test_x.py for one file
+quick: ## the fast tests, which need no emulator
+#> make quick TESTS=tests/unit/test_x.py
 	@packaging/environments.sh dev
 	@$(DEV)/pytest -q --quick $(WORKERS) $(or $(TESTS),tests/unit tests/functions)
 
-nightly: test-nightly ## what need not run with each change: more examples, the matrix, long explorations, loads
+nightly: test-nightly ## what need not run with each change: hours
+#> the matrix, long simulations, mutation, iam-check, load
 	@$(MAKE) simulate STEPS=1000000
 	@$(MAKE) simulate DAYS=200
 	@$(MAKE) mutation
@@ -63,22 +67,25 @@ nightly: test-nightly ## what need not run with each change: more examples, the 
 test-nightly:
 	@$(MAKE) test TESTS=--nightly
 
-simulate: ## the control plane against people and faults: make simulate STEPS=1000000 SEED=1, or REPLAY=seed ONLY=steps;
-simulate: ## notebooks without the stack, day after day: make simulate DAYS=100 SEED=1, or DAYS=1 SEED=seed ONLY=deeds
+simulate: ## the control plane among faults; or notebooks without it
+#> make simulate STEPS=1000000 SEED=1; REPLAY=seed ONLY=steps
+#> make simulate DAYS=100 SEED=1
 	@packaging/environments.sh dev
 	@PYTHONPATH=layers/core:functions:local:tests $(DEV)/python -m $(if $(DAYS),agent_day --days $(DAYS),simulation.explore \
 		--steps $(or $(STEPS),1000000) $(if $(REPLAY),--replay $(REPLAY))) --seed $(or $(SEED),1) $(if $(ONLY),--only $(ONLY))
 
-mutation: ## safeguards removed from a copy of the code: does the simulation fail? make mutation RUNS=400 ONLY="last read"
+mutation: ## safeguards removed from a copy: does the simulation fail?
+#> make mutation RUNS=400 ONLY="last read"
 	@packaging/environments.sh dev
 	@PYTHONPATH=tests $(DEV)/python -m simulation.safeguards --runs $(or $(RUNS),400) --only "$(ONLY)"
 
-load: ## a fleet that reports, is looked up, and starts within a minute: make load NOTEBOOKS=1000 LOOKUPS=50 SECONDS=60
+load: ## a fleet that reports, is looked up, and starts at once
+#> make load NOTEBOOKS=1000 LOOKUPS=50 SECONDS=60
 	@packaging/environments.sh emulator
 	@$(LOCAL) local/load.py --notebooks $(or $(NOTEBOOKS),1000) --lookups $(or $(LOOKUPS),50) --seconds $(or $(SECONDS),60)
 	@$(LOCAL) local/starts.py --notebooks $(or $(NOTEBOOKS),1000) --seconds $(or $(SECONDS),60)
 
-iam-check: ## each statement of the functions' policies denied on the local account, one after the other
+iam-check: ## each statement of the functions' policies denied in turn
 	@packaging/environments.sh dev emulator
 	@ALL_GRANTS=1 $(DEV)/pytest -q -n 2 tests/integration/test_grants_taken_away.py
 
@@ -86,7 +93,8 @@ lint: ## style, types, layers, shell and template
 	@packaging/environments.sh dev sam audit
 	@packaging/lint.sh
 
-audit: ## known weaknesses of every pinned package; needs a network, or OSV=address of a copy of osv.dev
+audit: ## known weaknesses of every pinned package; needs a network
+#> make audit OSV=address    with a copy of osv.dev
 	@packaging/environments.sh audit
 	@packaging/audit.sh
 
@@ -94,7 +102,8 @@ build: ## what `sam deploy` uploads, in .aws-sam/build
 	@packaging/environments.sh sam
 	@$(SAM) build
 
-bench: ## every bar of docs/performance.md with its figure: make bench GROUPS="start warm" JSON=figures.json
+bench: ## every target of docs/performance.md, measured
+#> make bench GROUPS="start warm" JSON=figures.json
 	@packaging/environments.sh dev emulator
 	@packaging/tools.sh $(TOOLS) openssl
 	@packaging/tools.sh valgrind || echo "bench: without valgrind it goes on with perf or CPU times"
@@ -109,24 +118,27 @@ deploy: build ## build, and put it into your AWS account (docs/deploy.md)
 environments: ## the virtual environments alone
 	@packaging/environments.sh dev emulator sam aws audit release
 
-hooks: ## the checks of .pre-commit-config.yaml before each commit, with the pinned tools
+hooks: ## the checks of .pre-commit-config.yaml before each commit
 	@packaging/environments.sh dev
 	@$(DEV)/pre-commit install
 
-oldest: ## the agent and the client on Python 3.9, the oldest that they run on: make oldest PYTHON39=python3.9
+oldest: ## agent and client on Python 3.9, the oldest supported
+#> make oldest PYTHON39=python3.9
 	@packaging/tools.sh sshd ssh
 	@packaging/environments.sh dev client
 	@AGENT_PYTHON="$$PWD/.venv/client/bin/python" $(DEV)/pytest -q $(WORKERS) tests/agent
 	@.venv/client/bin/python -m pytest -q tests/client
 
-version: ## the version, or a new one everywhere and over the changes: make version NEW=1.2.3
+version: ## the version, or a new one everywhere and over the changes
+#> make version NEW=1.2.3
 	@$(PYTHON) packaging/version.py $(NEW)
 
-release: ## dist/notebook-ssh-VERSION.zip, from what is committed: deploys without a checkout
+release: ## dist/notebook-ssh-VERSION.zip: deploys without a checkout
 	@packaging/environments.sh release
 	@.venv/release/bin/python packaging/release.py
 
-fresh: ## the first commands on a Debian that has nothing, as root: make fresh SUITE=trixie PARTS="demo user" REMAKE=yes
+fresh: ## the first commands on a Debian that has nothing; as root
+#> make fresh SUITE=trixie PARTS="demo user" REMAKE=yes
 	@$(PYTHON) packaging/fresh.py --suite "$(SUITE)" $(if $(REMAKE),--remake) $(PARTS)
 
 clean: ## take away everything that was made here

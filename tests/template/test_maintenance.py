@@ -48,6 +48,14 @@ def test_every_check_that_a_hook_names_is_one_of_lint() -> None:
         assert set(names) <= checks
 
 
+def test_help_lists_every_target_at_80_columns() -> None:
+    listed = subprocess.run(["make", "-C", PROJECT, "help"], capture_output=True, text=True, check=True).stdout
+    targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    named = set(re.findall(r"^ {2}make ([a-z-]+)", listed, re.MULTILINE))
+    assert set(targets) - named == {"test-nightly"}, "the first part of nightly"
+    assert [line for line in listed.splitlines() if len(line) > 80] == []
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_file_that_is_not_as_editorconfig_says_is_found(tmp_path: Path, mistake: str) -> None:
     content, name, says = MISTAKES[mistake]
