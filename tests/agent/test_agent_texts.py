@@ -852,6 +852,38 @@ def test_while_ssh_is_paused_the_instructions_do_not_ask_for_a_tag() -> None:
     assert "=ngrok" in worker.render_instructions({"modes": []})
 
 
+CONNECTED = {
+    "notebook": "Demo",
+    "modes": ["ngrok"],
+    "phase": "connected",
+    "command": "ssh -p 17887 ec2-user@0.tcp.ngrok.io",
+    "problems": [],
+    "host_keys": ["ssh-ed25519 AAAA"],
+    "keys": {"own": 1, "central": 0, "rejected": []},
+}
+
+
+@pytest.mark.xfail(strict=True, reason="plain ssh comes first, and the client not at all")
+def test_the_client_and_its_verified_key_come_before_plain_ssh() -> None:
+    text = worker.render_instructions(CONNECTED)
+    lines = text.splitlines()
+    client, plain = lines.index("    ssh Demo"), lines.index("    ssh -p 17887 ec2-user@0.tcp.ngrok.io")
+    assert client < plain
+    assert "notebook-ssh" in lines[client - 2]
+    assert "verifies the host key" in " ".join(lines[:client])
+    assert "compare" in lines[plain - 2]
+    assert "Copy a file here:   scp FILE Demo:SageMaker/" in lines
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.xfail(strict=True, reason="plain ssh comes first, and the client not at all")
+def test_nothing_to_type_is_named_before_there_is_an_address() -> None:
+    text = worker.render_instructions({**CONNECTED, "phase": "starting", "command": None})
+    assert "    There is no address yet: starting.\n" in text
+    assert "ssh Demo" not in text
+    assert "notebook-ssh" in text
+
+
 def test_a_login_without_a_terminal_prints_nothing(tmp_path: Path) -> None:
     """scp, sftp, rsync and an editor's server run shells that are not interactive; `/etc/profile` reads this file in each."""
     home = tmp_path / "home"
