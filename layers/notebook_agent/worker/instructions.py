@@ -51,7 +51,7 @@ def render_instructions(status: Json) -> str:
         key = os.environ.get("NOTEBOOK_SSH_TAG_KEY") or "ssh"
         return f"SSH to this notebook is off. To turn it on, tag the notebook instance {key}=ngrok or {key}=bastion.\n"
     lines = [f"SSH to {status['notebook']}: {status['phase']}", ""]
-    lines += [f"    {status['command'] or no_address_text(status)}", ""]
+    lines += render_commands(status)
     for code, message in status["problems"]:
         lines += [f"Problem: {message} [{code}]", ""]
     for key in status["host_keys"]:
@@ -60,7 +60,7 @@ def render_instructions(status: Json) -> str:
         lines += [f"Host key: SHA256:{digest} ({kind})"]
     lines += render_keys(status["keys"])
     if status["command"]:
-        lines += render_usage(status["command"])
+        lines += render_usage(status["notebook"], status["command"])
     lines += ["", "In a terminal here: ssh-status, copy-ssh-keys, start-ssh-ngrok; each has --help.", ""]
     return printable("\n".join(lines))
 
@@ -81,13 +81,30 @@ def render_keys(keys: Json) -> list[str]:
     ]
 
 
-def render_usage(command: str) -> list[str]:
-    """Return the lines of SSH_INSTRUCTIONS on other programs, given the command that connects."""
+def render_commands(status: Json) -> list[str]:
+    """Return the lines of SSH_INSTRUCTIONS on what to type: the client first, whose host key is verified."""
+    if not status["command"]:
+        return [f"    {no_address_text(status)}", ""]
+    return [
+        "With the client notebook-ssh on your computer, which finds the notebook and verifies the host key:",
+        "",
+        f"    ssh {status['notebook']}",
+        "",
+        "With plain ssh; at its question, compare the host key with the one below:",
+        "",
+        f"    {status['command']}",
+        "",
+    ]
+
+
+def render_usage(notebook: str, command: str) -> list[str]:
+    """Return the lines of SSH_INSTRUCTIONS on other programs, given the command of plain ssh."""
     target = command.split()[-1]
     copy = command.replace("ssh -p", "scp -P").replace("ssh -J", "scp -J").replace(target, f"FILE {target}:SageMaker/")
     return [
         "",
-        f"Copy a file here:   {copy}",
-        'VS Code, Cursor:    Remote-SSH, "Connect to Host", then the line above',
+        f"Copy a file here:   scp FILE {notebook}:SageMaker/",
+        f"with plain ssh:     {copy}",
+        f"VS Code, Cursor:    Remote-SSH, choose {notebook}; type the name if it is not listed",
         "PyCharm:            Remote Development or SSH interpreter, with the same host, port and user",
     ]
