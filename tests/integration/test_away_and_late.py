@@ -144,6 +144,7 @@ def functions_on_time(account: World) -> None:
     account.set_functions_clocks(0)
 
 
+@pytest.mark.nightly(sibling="tests/agent/test_agent_ngrok.py::test_a_clock_that_is_wrong_by_hours_is_corrected")
 def test_clocks_of_notebooks_may_be_wrong(account: World, line: Line, functions_on_time: None) -> None:
     """By twenty minutes, with which no signature is good, and by nearly as much as a signature may be old.
 

@@ -229,6 +229,7 @@ def test_only_the_person_can_read_the_file_with_the_keys_of_aws(playground: Run)
     assert playground.environment().stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.nightly(sibling="tests/integration/test_local_story.py::test_the_whole_story_in_a_folder_with_a_space")
 def test_a_changed_tag_leads_through_the_bastion_by_the_same_command(playground: Run, person: Person) -> None:
     environment, setup, *_ = playground.pasted()
     tag = 'aws sagemaker add-tags --resource-arn "$ARN" --tags Key=ssh,Value='
@@ -334,7 +335,7 @@ def at_night(*parts: object) -> object:
         at_night("local", booting, by_closing_the_terminal),
         at_night("local", installing_the_client, by_ctrl_c),
         at_night("local", staying, by_ctrl_c),
-        ("local", staying, by_ctrl_c_again_and_again),
+        at_night("local", staying, by_ctrl_c_again_and_again),
         at_night("local", staying, by_closing_the_terminal),
         ("aws", booting, by_sigterm),
         at_night("aws", staying, by_ctrl_c_twice),

@@ -82,6 +82,7 @@ def unpacked(archive: Path, tmp_path: Path) -> Path:
 # ---- what is in it -----------------------------------------------------------------------------
 
 
+@pytest.mark.nightly(sibling="tests/template/test_build.py::test_the_same_source_gives_the_same_bytes_and_times")
 def test_the_same_commit_gives_the_same_bytes(archive: Path, tmp_path: Path) -> None:
     """On another day, in another folder, with another umask."""
     other = Path(shutil.copytree(archive.parent.parent / "checkout", tmp_path / "another folder"))
