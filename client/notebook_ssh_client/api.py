@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ConnectionError as BotocoreConnec
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
-from notebook_ssh_client import __version__, credentials
+from notebook_ssh_client import __version__, credentials, messages
 from notebook_ssh_client.errors import (
     EXIT_ACCESS_DENIED,
     EXIT_FAILURE,
@@ -89,11 +89,15 @@ class ApiClient:
         last_error = CliError("no request was sent", EXIT_FAILURE)
         for attempt in range(MAX_ATTEMPTS):
             time.sleep(RETRY_DELAY_S * attempt)
+            request, started_at = self._sign(method, path, accept), time.monotonic()
             try:
-                response = self._http.send(self._sign(method, path, accept))
+                response = self._http.send(request)
             except (HTTPClientError, BotocoreConnectionError) as error:
+                messages.explain(f"{method} {self._endpoint}{path}: {error}")
                 last_error = self._unreachable_error(error)
                 continue
+            took_ms = (time.monotonic() - started_at) * 1000
+            messages.explain(f"{method} {self._endpoint}{path}: {response.status_code} in {took_ms:.0f} ms")
             if response.status_code in (401, 403):
                 self._check_date(response.headers)
             answered = response.status_code < 500 and response.status_code != 429

@@ -11,12 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from notebook_ssh_client import __version__, messages
+from notebook_ssh_client import command_line, messages
 from notebook_ssh_client.errors import EXIT_FAILURE, EXIT_NOT_CONNECTABLE, EXIT_USAGE, CliError
 from notebook_ssh_client.ssh_address import HOST_SUFFIX
-
-# Seconds between two lists of --watch. The stack returns a list that is at most ten seconds old.
-WATCH_INTERVAL_S = 10.0
 
 CLEAR_SCREEN = "\x1b[H\x1b[2J"
 
@@ -25,74 +22,26 @@ def main(argv: list[str], home: str) -> int:
     """Run a command and return its exit code. Raises CliError."""
     if argv[:1] == ["ssh"]:
         return _ssh(argv[1:], home)  # argparse must not interpret the arguments of ssh
-    arguments = _create_parser().parse_args(argv)
-    run: Callable[[argparse.Namespace, str], int] = arguments.run
-    return run(arguments, home)
-
-
-def _create_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="notebook-ssh", description="ssh to SageMaker notebook instances by name.")
-    parser.add_argument("--version", action="version", version=f"notebook-ssh {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    setup = commands.add_parser("setup", help="configure ssh to find notebooks by name; run again to add a stack")
-    setup.add_argument(
-        "--remove", action="store_true", help="remove the configuration and all files; with --stack, only that stack"
-    )
-    setup.add_argument("--stack", help="the stack's name (default: notebook-ssh)")
-    setup.add_argument("--region", help="the stack's region (default: the profile's)")
-    setup.add_argument("--profile", help="the AWS profile to call the API with (default: from the environment)")
-    setup.add_argument("--api", metavar="URL", help="the API's URL with its stage (default: from the stack's outputs)")
-    setup.add_argument("--ssh-config", metavar="FILE", help="the ssh_config to change (default: ~/.ssh/config)")
-    setup.set_defaults(run=_setup)
-
-    list_ = commands.add_parser("list", help="list the notebooks and their status")
-    list_.add_argument("--json", action="store_true", help="print JSON")
-    list_.add_argument(
-        "--watch",
-        type=float,
-        nargs="?",
-        const=WATCH_INTERVAL_S,
-        metavar="SECONDS",
-        help=f"list again every {WATCH_INTERVAL_S:g} seconds until Ctrl-C",
-    )
-    list_.set_defaults(run=_list)
-
-    doctor = _add_notebook_command(commands, "doctor", _doctor, "check every step of the path to a notebook")
-    doctor.add_argument("--json", action="store_true", help="print JSON")
-    _add_notebook_command(commands, "address", _address, "print the current host and port of a notebook")
-    start = _add_notebook_command(
-        commands, "start", _start, "start a stopped notebook and wait until it is connectable"
-    )
-    start.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to wait (default: 900)")
-    forward = _add_notebook_command(
-        commands, "forward", _forward, "a local port that leads to a notebook, for programs with an SSH of their own"
-    )
-    forward.add_argument("--port", type=int, metavar="PORT", help="the local port (default: one of the notebook's own)")
-    forward.add_argument("--shared", action="store_true", help="also where other users are logged in on this machine")
-    commands.add_parser("ssh", help="ssh NAME …: run ssh, also for a name that ssh does not know yet")
-    return parser
-
-
-def _add_notebook_command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace, str], int], help_text: str
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text)
-    parser.add_argument("name", metavar="NAME", help="the notebook; NAME.STACK if several stacks have one of this name")
-    parser.set_defaults(run=run)
-    return parser
+    if argv[:1] == ["complete"]:
+        return _complete(argv[1:], home)
+    arguments = command_line.parse(argv)
+    messages.set_verbose(arguments.verbose)
+    return COMMANDS[arguments.command](arguments, home)
 
 
 def _setup(arguments: argparse.Namespace, home: str) -> int:
     from notebook_ssh_client import ssh_files
 
+    config = os.path.abspath(arguments.ssh_config or ssh_files.current_config_path(home))
     if arguments.remove:
-        return _remove(arguments, home)
+        return _remove(arguments, home, config)
     from notebook_ssh_client import address_cache, discovery, name_list, settings
 
-    config = os.path.abspath(arguments.ssh_config or ssh_files.current_config_path(home))
     stack = discovery.discover_stack(arguments.stack, arguments.region, arguments.profile, arguments.api)
-    name_list.list_notebooks(stack)  # raises CliError if the user has no access
+    listed = name_list.list_notebooks(stack)  # raises CliError if the user has no access
+    if arguments.dry_run:
+        found = f"stack {stack.name} in {stack.region}, {_pluralize(len(listed), 'notebook')}"
+        return _print_diff(config, *ssh_files.plan_install(home, config), found)
     stacks = settings.add_stack(home, stack, config).stacks
     address_cache.clear(home)  # a name may now refer to another stack's notebook
     results = name_list.refresh_names(home)
@@ -108,19 +57,49 @@ def _setup(arguments: argparse.Namespace, home: str) -> int:
     return 0
 
 
-def _remove(arguments: argparse.Namespace, home: str) -> int:
+def _remove(arguments: argparse.Namespace, home: str, config: str) -> int:
     from notebook_ssh_client import address_cache, name_list, settings, ssh_files
 
+    if arguments.dry_run:
+        return _print_diff(config, *ssh_files.plan_uninstall(config), f"all files in {home} would be removed")
     if arguments.stack and settings.remove_stack(home, arguments.stack).stacks:
         address_cache.clear(home)
         name_list.forget_stacks(home)
         _print_message(f"stack {arguments.stack} was removed")
         return 0
-    config = os.path.abspath(arguments.ssh_config or ssh_files.current_config_path(home))
     removed, backup = ssh_files.uninstall(home, config)
     _print_message(f"notebook-ssh was removed; {config} is restored" if removed else "there is nothing to remove")
     if backup:
         _print_message(f"{backup} is the configuration before the first setup; delete it if you do not need it")
+    return 0
+
+
+def _print_diff(config: str, before: str, after: str, found: str) -> int:
+    import difflib
+
+    diff = difflib.unified_diff(before.splitlines(), after.splitlines(), config, config, lineterm="")
+    lines = list(diff)
+    if lines:
+        messages.write("\n".join(lines))
+    changes = "" if lines else f"; {config} would not change"
+    _print_message(f"dry run: {found}{changes}; nothing was changed")
+    return 0
+
+
+def _stacks(arguments: argparse.Namespace, home: str) -> int:
+    from dataclasses import asdict
+
+    from notebook_ssh_client import name_list, settings
+
+    stacks, names = settings.load_settings(home).stacks, name_list.load_names(home)
+    if arguments.json:
+        messages.write(json.dumps([asdict(stack) for stack in stacks], indent=2))
+        return 0
+    rows = [
+        [stack.label, stack.region, stack.profile or "-", str(len(names.get(stack.label, []))), stack.api_url]
+        for stack in stacks
+    ]
+    _print_table([["STACK", "REGION", "PROFILE", "NOTEBOOKS", "API"], *rows])
     return 0
 
 
@@ -150,7 +129,7 @@ def _list_once(arguments: argparse.Namespace, home: str) -> int:
     if arguments.json:
         messages.write(json.dumps(rows, indent=2))
     elif rows:
-        _print_table(rows, with_stack=len(results) > 1)
+        _print_notebooks(rows, with_stack=len(results) > 1)
     errors = [(stack, error) for stack, error in results if isinstance(error, CliError)]
     for stack, error in errors:
         messages.report(f"stack {stack.label}: {error}" if len(results) > 1 else str(error))
@@ -161,7 +140,7 @@ def _list_once(arguments: argparse.Namespace, home: str) -> int:
     return errors[0][1].exit_code if errors else 0
 
 
-def _print_table(rows: Sequence[dict[str, Any]], *, with_stack: bool) -> None:
+def _print_notebooks(rows: Sequence[dict[str, Any]], *, with_stack: bool) -> None:
     from notebook_ssh_client import tables
 
     now = time.time()
@@ -175,10 +154,16 @@ def _print_table(rows: Sequence[dict[str, Any]], *, with_stack: bool) -> None:
         }
         for row in rows
     ]
-    cells = [[messages.one_line(str(row.get(column) or "-")) for column in columns] for row in shown]
-    table = [[column.upper() for column in columns], *cells]
+    cells = [[str(row.get(column) or "-") for column in columns] for row in shown]
+    _print_table([[column.upper() for column in columns], *cells])
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    from notebook_ssh_client import tables
+
+    cells = [[messages.one_line(cell) for cell in row] for row in rows]
     colour = tables.has_colour(sys.stdout)
-    messages.write_formatted(tables.format_table(table, tables.width(sys.stdout), colour=colour))
+    messages.write_formatted(tables.format_table(cells, tables.width(sys.stdout), colour=colour))
 
 
 def _doctor(arguments: argparse.Namespace, home: str) -> int:
@@ -215,7 +200,28 @@ def _forward(arguments: argparse.Namespace, home: str) -> int:
     return forward.run(home, arguments.name, port=arguments.port, shared=arguments.shared)
 
 
+def _completion(arguments: argparse.Namespace, _: str) -> int:
+    messages.write(command_line.COMPLETIONS[arguments.shell].rstrip("\n"))
+    return 0
+
+
+def _complete(words: Sequence[str], home: str) -> int:
+    """Print what completes the last of `words`: for the functions that `completion` prints."""
+    from notebook_ssh_client import name_list
+
+    try:
+        notebooks = [name for names in name_list.load_names(home).values() for name in names]
+    except (CliError, OSError):
+        notebooks = []
+    for word in command_line.candidates(words, notebooks):
+        messages.write(word)
+    return 0
+
+
 def _ssh(argv: Sequence[str], home: str) -> int:
+    if argv[:1] in (["-h"], ["--help"]):
+        messages.write(command_line.SSH_HELP.rstrip("\n"))
+        return 0
     if not argv or argv[0].startswith("-"):
         raise CliError("usage: notebook-ssh ssh NAME [OPTION]… [COMMAND]", EXIT_USAGE)
     if not os.path.exists(os.path.join(home, "hosts")):
@@ -237,3 +243,15 @@ def _pluralize(number: int, noun: str) -> str:
 def _print_message(message: str) -> None:
     if sys.stderr is not None:
         messages.write(message, sys.stderr)
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace, str], int]] = {
+    "setup": _setup,
+    "stacks": _stacks,
+    "list": _list,
+    "doctor": _doctor,
+    "address": _address,
+    "start": _start,
+    "forward": _forward,
+    "completion": _completion,
+}

@@ -76,6 +76,9 @@ def load_credentials(session: botocore.session.Session, profile: str | None) -> 
             "a profile: notebook-ssh setup --profile NAME",
             EXIT_ACCESS_DENIED,
         )
+    messages.explain(
+        f"credentials: {getattr(credentials, 'method', 'unknown')}, profile {profile_name(profile) or '-'}"
+    )
     return frozen
 
 

@@ -54,6 +54,20 @@ def write_formatted(text: str, stream: TextIO | None = None) -> None:
         stream.flush()
 
 
+_verbosity = {"is_verbose": False}
+
+
+def set_verbose(is_verbose: bool) -> None:
+    """Print what `explain` is given from now on, or do not."""
+    _verbosity["is_verbose"] = is_verbose
+
+
+def explain(message: str) -> None:
+    """Print `message` if the user wants to know each step (-v)."""
+    if _verbosity["is_verbose"]:
+        report(message)
+
+
 def report(message: str) -> None:
     """Print `message` to standard error on one line, after the program's name."""
     if sys.stderr is not None:

@@ -76,6 +76,12 @@ def plan_install(home: str, config: str) -> tuple[str, str]:
     return before.decode("utf-8", "replace"), after.decode("utf-8", "replace")
 
 
+def plan_uninstall(config: str) -> tuple[str, str]:
+    """Return the text of `config` before and after `uninstall`. Nothing is changed. Raises CliError."""
+    before = _read_bytes(config) if os.path.exists(config) else b""
+    return before.decode("utf-8", "replace"), ssh_config.remove_section(before).decode("utf-8", "replace")
+
+
 def _inserter(home: str) -> Callable[[bytes], bytes]:
     hosts_path = client_command(home).hosts_path
     return lambda text: ssh_config.insert_section(text, hosts_path)

@@ -25,7 +25,6 @@ def files_of(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.xfail(strict=True, reason="there is no dry run")
 def test_dry_run_of_setup_shows_a_diff_and_changes_nothing(laptop: Any, api: Any) -> None:
     api.notebooks["demo"] = notebook_json("demo")
     before = files_of(laptop.folder)
@@ -44,7 +43,6 @@ def test_dry_run_of_setup_shows_a_diff_and_changes_nothing(laptop: Any, api: Any
     assert (again.stdout, again.returncode) == ("", 0)
 
 
-@pytest.mark.xfail(strict=True, reason="there is no dry run")
 def test_dry_run_of_remove_shows_a_diff_and_changes_nothing(configured: Any) -> None:
     before = files_of(configured.folder)
     result = configured.run_client("setup", "--remove", "--dry-run")
@@ -53,7 +51,6 @@ def test_dry_run_of_remove_shows_a_diff_and_changes_nothing(configured: Any) -> 
     assert files_of(configured.folder) == before
 
 
-@pytest.mark.xfail(strict=True, reason="there is no command stacks")
 def test_stacks_lists_what_setup_configured(configured: Any, api: Any, other_api: Any) -> None:
     configured.environment["COLUMNS"] = "200"
     configured.setup(other_api, "second")
@@ -69,7 +66,6 @@ def test_stacks_lists_what_setup_configured(configured: Any, api: Any, other_api
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="there is no -v")
 @pytest.mark.parametrize("arguments", [["-v", "address", "demo"], ["address", "-v", "demo"]])
 def test_verbose_shows_each_request_and_no_secret(configured: Any, arguments: list[str]) -> None:
     result = configured.run_client(*arguments)
@@ -81,7 +77,6 @@ def test_verbose_shows_each_request_and_no_secret(configured: Any, arguments: li
     assert "GET" not in configured.run_client("address", "demo").stderr
 
 
-@pytest.mark.xfail(strict=True, reason="help has no examples")
 def test_help_has_examples_and_names_the_documentation(laptop: Any) -> None:
     text = laptop.run_client("--help").stdout
     for words in ("examples:", "notebook-ssh setup --profile", "ssh my-notebook", "docs/connect.md"):
@@ -89,14 +84,12 @@ def test_help_has_examples_and_names_the_documentation(laptop: Any) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
-@pytest.mark.xfail(strict=True, reason="ssh has no help")
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_ssh_has_help(laptop: Any, option: str) -> None:
     result = laptop.run_client("ssh", option)
     assert (result.returncode, result.stdout.startswith("usage: notebook-ssh ssh NAME")) == (0, True)
 
 
-@pytest.mark.xfail(strict=True, reason="there is no completion")
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 @pytest.mark.parametrize(
     ("typed", "expected"),
@@ -129,7 +122,6 @@ def test_completion_in_a_real_shell(configured: Any, shell: str, typed: str, exp
     assert set(result.stdout.split()) == expected, result.stderr
 
 
-@pytest.mark.xfail(strict=True, reason="there is no completion")
 def test_completion_needs_no_setup_and_prints_no_error(laptop: Any) -> None:
     result = laptop.run_client("complete", "doctor", "")
     assert (result.stdout, result.stderr, result.returncode) == ("", "", 0)
