@@ -56,16 +56,16 @@ def cost(command: Sequence[str], environment: Mapping[str, str]) -> Cost:
         case "valgrind":
             # cachegrind without caches counts what callgrind counts, in half the time.
             tool = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
-            told = _run([*tool, *command], environment)
-            found = re.search(r"I +refs: +([\d,]+)", told.stderr)
+            done = _run([*tool, *command], environment)
+            found = re.search(r"I +refs: +([\d,]+)", done.stderr)
         case "perf":
-            told = _run(["perf", "stat", "-x", ",", "-e", "instructions:u", *command], environment)
-            found = re.search(r"^(\d+),.*instructions", told.stderr, re.MULTILINE)
+            done = _run(["perf", "stat", "-x", ",", "-e", "instructions:u", *command], environment)
+            found = re.search(r"^(\d+),.*instructions", done.stderr, re.MULTILINE)
         case _:
             times = [_cpu(command, environment) for _ in range(REPEATED)]
             return Cost(statistics.median(times), "ms", max(times) - min(times))
-    if told.returncode or not found:
-        raise Failed(f"{' '.join(command)} ended with {told.returncode}:\n{told.stderr[-3000:]}")
+    if done.returncode or not found:
+        raise Failed(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     return Cost(int(found[1].replace(",", "")) / 1e6, "Mi")
 
 

@@ -20,21 +20,21 @@ from patience import LIMIT_S
 def bench() -> Iterator[dict[str, ModuleType]]:
     """The suite's modules, importable while these tests run."""
     sys.path.insert(0, str(PROJECT / "bench"))
-    yield {name: importlib.import_module(name) for name in ("bars", "ground", "measure", "stand_in", "page")}
+    yield {name: importlib.import_module(name) for name in ("targets", "artifacts", "measure", "aws_stand_in", "page")}
     sys.path.remove(str(PROJECT / "bench"))
 
 
 @pytest.fixture(scope="module")
-def ground(bench: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+def artifacts(bench: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TARGET_PYTHON", sys.executable)
-        with bench["ground"].prepared(tmp_path_factory.mktemp("bench")) as ground:
-            yield ground
+        with bench["artifacts"].prepared(tmp_path_factory.mktemp("bench")) as artifacts:
+            yield artifacts
 
 
-def test_a_lookup_loads_and_makes_no_more_than_it_needs(bench: dict[str, ModuleType], ground: object) -> None:
-    figures = list(bench["bars"].contents(ground))
-    assert [figure.what for figure in figures if not figure.holds] == []
+def test_a_lookup_loads_and_makes_no_more_than_it_needs(bench: dict[str, ModuleType], artifacts: object) -> None:
+    figures = list(bench["targets"].contents(artifacts))
+    assert [figure.what for figure in figures if not figure.met] == []
     assert {figure.what: figure.value for figure in figures}["lookup, clients made"] == 1
 
 
@@ -45,7 +45,7 @@ def test_bytecode_that_is_checked_is_noticed(bench: dict[str, ModuleType], tmp_p
     command = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode"]
     subprocess.run([*command, "unchecked-hash", str(tmp_path / "core")], check=True)
     subprocess.run([*command, "checked-hash", str(tmp_path / "functions")], check=True)
-    assert bench["bars"]._bytecode(tmp_path) == (2, 1)
+    assert bench["targets"]._bytecode(tmp_path) == (2, 1)
 
 
 COUNTING = """
@@ -61,7 +61,7 @@ sys.settrace(trace)
 
 @pytest.mark.nightly(sibling="test_a_lookup_loads_and_makes_no_more_than_it_needs")
 def test_a_slowed_handler_misses_its_bar(
-    bench: dict[str, ModuleType], ground: object, monkeypatch: pytest.MonkeyPatch
+    bench: dict[str, ModuleType], artifacts: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real programs, with lines of Python counted in the place of instructions: no clock, no valgrind."""
 
@@ -82,21 +82,23 @@ def test_a_slowed_handler_misses_its_bar(
     monkeypatch.setattr(bench["measure"], "cost", counted)
     verdicts = []
     for slowed in ("0", "10000"):
-        monkeypatch.setitem(bench["ground"].LIKE_LAMBDA, "BENCH_SLOWED", slowed)
-        figures = {figure.what: figure for figure in bench["bars"].warm(ground)}
-        verdicts.append(figures["lookup; against a GetItem"].holds)
+        monkeypatch.setitem(bench["artifacts"].LIKE_LAMBDA, "BENCH_SLOWED", slowed)
+        figures = {figure.what: figure for figure in bench["targets"].warm(artifacts)}
+        verdicts.append(figures["lookup; against a GetItem"].met)
     assert verdicts == [True, False]
 
 
 def test_an_authority_of_ones_own_is_trusted_where_it_is_named_and_nowhere_else(
-    bench: dict[str, ModuleType], ground: Any
+    bench: dict[str, ModuleType], artifacts: Any
 ) -> None:
     """A network that inspects TLS; docs/decisions/0001-libraries-as-they-come.md promises it."""
-    certificate = bench["stand_in"].self_signed(ground.build)
-    command = ground.ours("calls", "lookup_api", "1")
-    with bench["stand_in"].standing_in(certificate=certificate) as (address, calls):
-        bench["measure"].output(command, ground.environment(AWS_ENDPOINT_URL=address, AWS_CA_BUNDLE=str(certificate)))
+    certificate = bench["aws_stand_in"].self_signed(artifacts.build)
+    command = artifacts.ours("calls", "lookup_api", "1")
+    with bench["aws_stand_in"].standing_in(certificate=certificate) as (address, calls):
+        bench["measure"].output(
+            command, artifacts.environment(AWS_ENDPOINT_URL=address, AWS_CA_BUNDLE=str(certificate))
+        )
         assert calls() == {"GetItem": 1}
         with pytest.raises(bench["measure"].Failed, match="503"):
-            bench["measure"].output(command, ground.environment(AWS_ENDPOINT_URL=address))
+            bench["measure"].output(command, artifacts.environment(AWS_ENDPOINT_URL=address))
         assert calls() == {}

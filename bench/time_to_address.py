@@ -1,13 +1,16 @@
-"""How long it takes from a tunnel that is up to the address in the lookup's answer, on the local run as `make demo` has it."""
+"""How long an address takes, from a tunnel whose port is open, to the stack and to the lookup's response."""
 
 from __future__ import annotations
 
 import json
 import socket
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-from processes import free_port
+from agent_env import NotebookHost, Sshd, Stack, free_port, make_reply, wait_until
+
 from world import OWNERS_SCRIPT, World
 
 NAME = "my-notebook"
@@ -15,7 +18,32 @@ LIMIT = 60
 """Seconds in which each step must end."""
 
 
-def looked_up_after(starts: int) -> list[float]:
+def seconds_to_report(boots: int) -> list[float]:
+    """Seconds between the tunnel's first open port and the stack's receiving of the report that names it, for each boot."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, Sshd(_made(Path(folder) / "sshd")) as sshd:
+        return sorted(_one_boot(Path(folder) / str(number), sshd) for number in range(boots))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _one_boot(root: Path, sshd: Sshd) -> float:
+    port = free_port()
+    with Stack() as stack, NotebookHost(root, stack, sshd) as notebook:
+        stack.reply = make_reply("ngrok", sync_after=3600)
+        stack.reply["ngrok"]["url"] = f"tcp://127.0.0.1:{port}"
+        notebook.start()
+        wait_until(lambda: _open(port), f"the tunnel is up at {port}", notebook)
+        up = time.monotonic()
+        notebook.wait_connected()
+        first = next(n for n, report in enumerate(stack.reports) if report["phase"] == "connected")
+        received: float = stack.received_at[first]
+        return received - up
+
+
+def seconds_to_lookup(starts: int) -> list[float]:
     """Seconds between the tunnel's first open port and the lookup's answer with it, for each start of a notebook.
 
     Deployed functions with IAM enforced, the real agent, and real curl that asks again and again.
@@ -49,9 +77,9 @@ def _one_start(world: World) -> float:
     return time.monotonic() - up
 
 
-def _until(seen: Callable[[], bool], what: str) -> None:
+def _until(reached: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + LIMIT
-    while not seen():
+    while not reached():
         if time.monotonic() > deadline:
             raise SystemExit(f"{what}: not within {LIMIT} s")
         time.sleep(0.005)

@@ -59,12 +59,12 @@ def _counted() -> Iterator[tuple[World, Counter[str]]]:
                 counts["SendMessageBatch"] += ceil(len(listed) / 10)
             return int(send(queue, listed))
 
-        def told(queue: str, because: str, correlation_id: str) -> None:
+        def resync(queue: str, because: str, correlation_id: str) -> None:
             counts["SendMessage"] += 1
             request_bastion_resync(queue, because, correlation_id)
 
         patch.setattr(sqs, "send", sent)
-        patch.setattr(sqs, "request_bastion_resync", told)
+        patch.setattr(sqs, "request_bastion_resync", resync)
         handle = handler.handle
 
         def watched(*given: Any) -> Any:
@@ -80,7 +80,7 @@ def _counted() -> Iterator[tuple[World, Counter[str]]]:
 
 
 def one_tag() -> tuple[Counter[str], Counter[str], Counter[str], Counter[str]]:
-    """Requests for a tag that puts the block in, for one where the configuration has it, and for no change, twice."""
+    """Requests for a tag that installs the block, for one where the configuration has it, and for no change, twice."""
     with _counted() as (world, counts):
         world.lifecycle_config("team")
         world.notebook("box", "team")
@@ -107,7 +107,7 @@ def one_tag() -> tuple[Counter[str], Counter[str], Counter[str], Counter[str]]:
 
 
 def burst(notebooks: int, signals: int) -> float:
-    """How often each notebook is looked at when `signals` events arrive for `notebooks` notebooks."""
+    """How often each notebook is reconciled when `signals` events arrive for `notebooks` notebooks."""
     with _counted() as (world, counts):
         world.lifecycle_config("team")
         for number in range(notebooks):
@@ -122,7 +122,7 @@ def burst(notebooks: int, signals: int) -> float:
 
 
 def many_configurations(changed: int) -> tuple[float, float]:
-    """Seconds of a simulated clock until the block is in `changed` configurations, and the share of writes refused.
+    """Seconds of a simulated clock until the block is installed in `changed` configurations, and the share of writes refused.
 
     With the workers that are deployed, and every rate of SageMaker's enforced.
     """

@@ -1,4 +1,4 @@
-"""What the measured programs stand on: the built artifact for a Python that is here, and the baselines' packages beside it."""
+"""What the measured programs stand on: the built artifact for a Python that is here, and the baselines' packages details it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LIKE_LAMBDA = {
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class Artifacts:
     """python: the interpreter that is measured. ours, baseline: what it imports from. exact: it is the runtime's version."""
 
     python: str
@@ -76,7 +76,7 @@ class Ground:
 
 
 @contextmanager
-def prepared(folder: Path) -> Iterator[Ground]:
+def prepared(folder: Path) -> Iterator[Artifacts]:
     """Build everything into `folder`, compiled by the Python that will run it."""
     python = os.environ.get("TARGET_PYTHON") or shutil.which(f"python{artifact.RUNTIME}") or sys.executable
     if not _version(python):
@@ -97,7 +97,7 @@ def prepared(folder: Path) -> Iterator[Ground]:
         command = [python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(folder_of_sources)]
         subprocess.run(command, check=True, capture_output=True)
     version = _version(python)
-    yield Ground(python, version, folder, baseline, exact=version.startswith(f"{artifact.RUNTIME}."))
+    yield Artifacts(python, version, folder, baseline, exact=version.startswith(f"{artifact.RUNTIME}."))
 
 
 def _version(python: str) -> str:
