@@ -1,7 +1,7 @@
 """Draws docs/pictures/dashboard.svg from the dashboard in template.yaml: `python3 docs/pictures/dashboard.py`.
 
 Where each widget is and what it names come from the template. The data are samples, the same each time: a working day
-of a fleet of forty notebooks in which two things went wrong and were mended. Standard library only.
+of a fleet of forty notebooks in which two things went wrong and were fixed. Standard library only.
 """
 
 from __future__ import annotations
