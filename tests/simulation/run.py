@@ -434,7 +434,7 @@ class Run:
             self._weather_changes()
         if self.weather.config_problem == (operation, "NextToken" in given):
             raise self._fault("throttled", refusal("ThrottlingException", "Rate exceeded"))
-        if (given.get("NextToken") or given.get("PaginationToken")) and self.chance.mischief(0.2):
+        if (given.get("NextToken") or given.get("PaginationToken")) and self.chance.mischief(0.35):
             raise self._fault("refused, because the token had expired", _expired(operation))
         if self.weather.denied == operation:
             raise self._fault("denied", refusal("AccessDeniedException", f"not authorized to perform: x:{operation}"))
@@ -562,7 +562,7 @@ class Run:
 
     def _sweep(self) -> None:
         self._sweep_now()
-        if self.chance.mischief(0.5):  # the schedule delivers at least once
+        if self.chance.mischief(0.8):  # the schedule delivers at least once
             self._sweep_now()
         if self.mischief:
             self.at(self.now + SWEEP_EVERY, self._sweep)

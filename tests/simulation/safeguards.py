@@ -1,6 +1,7 @@
 """Safeguards taken out of a copy of the code, one after the other: how long until the simulation notices?
 
-python -m simulation.safeguards --runs 400          each of them, in runs with seeds 1, 2, … until one fails
+python -m simulation.safeguards --runs 400          each of them, in the schedules (schedules.py), and then in runs
+                                                    with seeds 1, 2, … until one fails
 python -m simulation.safeguards --only "next page"  those whose name has this in it
 """
 
@@ -162,6 +163,13 @@ PLAY = """
 import sys
 from simulation.explore import LENGTH
 from simulation.run import Run
+from simulation.schedules import SCHEDULES
+for schedule in SCHEDULES:
+    try:
+        schedule()
+    except AssertionError as failure:
+        print(f"caught by the schedule {schedule.__name__}: {str(failure).splitlines()[0]:.160}")
+        sys.exit()
 done = 0
 for seed in range(1, int(sys.argv[1]) + 1):
     run = Run(seed, LENGTH)

@@ -1,0 +1,101 @@
+"""Two invocations at the same time, in the one order that a safeguard is for: chance hardly ever meets it.
+
+Each schedule is a function that raises AssertionError when the safeguard is missing. No sweep takes part, because it
+would put right what went wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from simulation.account import Notebook
+from simulation.promises import FALLBACK
+from simulation.run import bound
+from simulation.story import Story
+
+SCRIPT = b"#!/bin/bash\necho the owner was here\n"
+HOLD, LATER = 40_000, 5_000
+"""Milliseconds for which a call is held, and after which the other invocation begins."""
+
+
+class Held(Story):
+    """held: whether a call of an invocation, by its operation and parameters, is the one that waits, once."""
+
+    def __init__(self, held: Callable[[str, dict[str, Any]], bool], then: Callable[[], None]) -> None:
+        """then: what a user does while the call waits."""
+        super().__init__()
+        self.held, self.then, self.waited = held, then, False
+
+    def call(self, service: str, operation: str, **given: Any) -> Any:
+        """As any call; the one that is held is obeyed HOLD later, whatever the other invocations do until then."""
+        worker = self.baton.current
+        if worker is not None and not self.waited and self.held(operation, given):
+            self.waited = True
+            worker.wake = self.now + HOLD
+            self.at(self.now + LATER, self.then)
+        return super().call(service, operation, **given)
+
+
+def an_older_record_is_saved_late() -> None:
+    """A reconciliation that saw the tag saves its record after the one that saw the tag removed."""
+
+    def saves(operation: str, given: dict[str, Any]) -> bool:
+        tagged = "ssh" in notebook[0].tags if notebook else False
+        return tagged and operation == "update_item" and given["Key"]["pk"]["S"] == "notebook"
+
+    notebook: list[Notebook] = []
+    run = Held(saves, lambda: run.untag(notebook[0]))
+    with bound(run):
+        try:
+            run.account.groups["sg-1"] = "vpc-1"
+            run.lifecycle_config("ours", SCRIPT)
+            other = run.notebook("other", "ours")
+            run.tag(other, ssh="ngrok")
+            run.settle()
+            box = run.notebook("box", "ours")
+            run.tag(box, ssh="ngrok")
+            run.settle()
+            notebook.append(box)
+            run.tag(box, ssh="bastion")
+            run.settle()
+            assert run.waited
+            record = run.table.record("box")
+            assert record is None or record.spec.modes == (), "the record has a mode, and the notebook no tag"
+        finally:
+            run._end()
+
+
+def a_configuration_is_deleted_while_it_is_attached() -> None:
+    """One invocation has found the stack's configuration unused, and another attaches it before it is deleted.
+
+    UNCONFIRMED whether SageMaker deletes a configuration that is in use: here it does.
+    """
+
+    def deletes(operation: str, given: dict[str, Any]) -> bool:
+        return operation == "delete_notebook_instance_lifecycle_config"
+
+    run = Held(deletes, lambda: run.tag(second, ssh="ngrok"))
+
+    def delete(*, NotebookInstanceLifecycleConfigName: str) -> dict[str, Any]:  # noqa: N803  as AWS names it
+        del run.account.lifecycle_configs[NotebookInstanceLifecycleConfigName]
+        return {}
+
+    with bound(run):
+        try:
+            run.account.delete_notebook_instance_lifecycle_config = delete  # type: ignore[method-assign]
+            first, second = run.notebook("first", None), run.notebook("second", None)
+            run.tag(first, ssh="ngrok")
+            run.settle()
+            assert first.lifecycle_config == FALLBACK
+            run.untag(first)
+            run.settle()
+            assert run.waited
+            run.settle()
+            assert second.lifecycle_config == FALLBACK
+            assert FALLBACK in run.account.lifecycle_configs, "a notebook has a configuration that was deleted"
+        finally:
+            run._end()
+
+
+SCHEDULES = (an_older_record_is_saved_late, a_configuration_is_deleted_while_it_is_attached)
