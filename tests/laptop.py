@@ -66,7 +66,7 @@ class FakeApi:
         if not path.startswith("/notebooks"):
             return 403, {"message": "Missing Authentication Token"}
         if path == "/notebooks":
-            fields = ("name", "modes", "status", "address", "since")
+            fields = ("name", "modes", "status", "address", "since", "last_used")
             return 200, [{key: notebook[key] for key in fields} for notebook in self.notebooks.values()]
         _, _, name, *rest = path.split("/")
         notebook = self.notebooks.get(name.lower())
@@ -91,6 +91,7 @@ def notebook_json(name: str, status: str = "connected", **overrides: Any) -> dic
         "modes": ["ngrok"],
         "status": status,
         "since": "2026-07-01T08:00:00Z",
+        "last_used": None,
         "message": f"{name} is {status}.",
         "next_step": "Do the next thing.",
         "address": f"{host}:{port}" if host else None,

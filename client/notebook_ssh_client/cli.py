@@ -144,12 +144,13 @@ def _print_notebooks(rows: Sequence[dict[str, Any]], *, with_stack: bool) -> Non
     from notebook_ssh_client import tables
 
     now = time.time()
-    columns = ["name", "modes", "status", "address", "since", "ssh"] + (["stack"] if with_stack else [])
+    columns = ["name", "modes", "status", "address", "since", "ssh", "last used"] + (["stack"] if with_stack else [])
     shown = [
         {
             **row,
             "modes": " ".join(row.get("modes") or ["off"]),
             "since": tables.time_and_age(row.get("since"), now),
+            "last used": tables.time_and_age(row.get("last_used"), now),
             "ssh": f"ssh {row['ssh']}",
         }
         for row in rows
@@ -169,6 +170,8 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 def _doctor(arguments: argparse.Namespace, home: str) -> int:
     from notebook_ssh_client import doctor, tables
 
+    if arguments.bundle:
+        return _write_bundle(arguments, home)
     diagnosis, is_reachable = doctor.diagnose(home, arguments.name)
     if arguments.json:
         messages.write(doctor.format_json(diagnosis))
@@ -176,6 +179,16 @@ def _doctor(arguments: argparse.Namespace, home: str) -> int:
         width, colour = tables.width(sys.stdout), tables.has_colour(sys.stdout)
         messages.write_formatted(doctor.format_text(diagnosis, time.time(), width, colour=colour))
     return 0 if is_reachable else EXIT_NOT_CONNECTABLE
+
+
+def _write_bundle(arguments: argparse.Namespace, home: str) -> int:
+    from notebook_ssh_client import bundle, files
+
+    name, text = bundle.make_bundle(home, arguments.name)
+    path = os.path.abspath(name)
+    files.write_atomically(path, text.encode("utf-8"), mode=0o600)
+    _print_message(f"{path} is for a bug report: accounts, addresses, users, keys and tokens are masked; read it first")
+    return 0
 
 
 def _address(arguments: argparse.Namespace, home: str) -> int:

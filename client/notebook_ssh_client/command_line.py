@@ -100,6 +100,7 @@ def create_parser() -> argparse.ArgumentParser:
     )
     doctor = _add_notebook_command(commands, "doctor", "check every step of the path to a notebook")
     doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.add_argument("--bundle", action="store_true", help="write a file for a bug report, without secrets")
     _add_notebook_command(commands, "address", "print the current host and port of a notebook")
     start = _add_notebook_command(commands, "start", "start a stopped notebook and wait until it is connectable")
     start.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to wait (default: 900)")

@@ -45,7 +45,9 @@ def rows(text: str) -> dict[tuple[str, str], list[str]]:
 def test_list_shows_the_name_that_reaches_each_notebook(fleet: Any) -> None:
     fleet.environment["COLUMNS"] = "200"
     text = fleet.run_client("list").stdout
-    assert re.split(r"  +", text.splitlines()[0]) == ["NAME", "MODES", "STATUS", "ADDRESS", "SINCE", "SSH", "STACK"]
+    assert re.split(r"  +", text.splitlines()[0]) == [
+        *("NAME", "MODES", "STATUS", "ADDRESS", "SINCE", "SSH", "LAST USED", "STACK")
+    ]
     assert {key: cells[5] for key, cells in rows(text).items()} == {
         ("demo", "one"): "ssh demo",
         ("mine", "one"): "ssh mine.notebook",
@@ -72,6 +74,14 @@ def test_list_shows_ages_next_to_times(fleet: Any) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\dZ \(3 min ago\)", since["demo", "one"])
     assert since["off", "one"].endswith("(2 h ago)")
     assert re.search(r"\(3\d s ago\)", since["demo", "two"])
+
+
+def test_list_shows_when_a_notebook_was_last_used(fleet: Any, api: Any) -> None:
+    fleet.environment["COLUMNS"] = "200"
+    api.notebooks["demo"]["last_used"] = iso(7300)
+    used = {key: cells[6] for key, cells in rows(fleet.run_client("list").stdout).items()}
+    assert used["demo", "one"].endswith("(2 h ago)")
+    assert used["off", "one"] == "-"
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120])

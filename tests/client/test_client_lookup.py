@@ -167,9 +167,9 @@ def test_list(laptop: Any, api: Any) -> None:
     api.notebooks["demo"] = connectable()
     laptop.setup(api)
     heading, row = laptop.run_client("list").stdout.splitlines()
-    assert heading.split() == ["NAME", "MODES", "STATUS", "ADDRESS", "SINCE", "SSH"]
+    assert heading.split() == ["NAME", "MODES", "STATUS", "ADDRESS", "SINCE", "SSH", "LAST", "USED"]
     assert re.fullmatch(
-        r"demo  ngrok  connected  0\.tcp\.ngrok\.io:17887  2026-07-01 08:00Z \(\d+ d ago\) +ssh demo", row
+        r"demo  ngrok  connected  0\.tcp\.ngrok\.io:17887  2026-07-01 08:00Z \(\d+ d ago\) +ssh demo +-", row
     )
     assert json.loads(laptop.run_client("list", "--json").stdout)[0]["stack"] == "team"
 

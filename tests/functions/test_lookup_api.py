@@ -88,6 +88,7 @@ def test_everything_known_as_json(world: World) -> None:
         "wake": False,
         "keys": {"own": 1, "central": 0, "rejected": []},
         "sessions": {"open": 0, "active_at": None},
+        "last_used": None,
         "reported_at": "2027-01-15T07:59:50Z",
         "agent": "1.0",
         "instance": {"state": "InService", "since": "2027-01-15T07:51:40Z"},
@@ -184,19 +185,27 @@ def test_doctor_speaks_text_and_json(world: World) -> None:
 
 
 def test_the_list_has_every_notebook(world: World) -> None:
-    world.knows(a_record(name="b", report=a_report()))
+    world.knows(a_record(name="b", report=a_report(active_at=NOW - 60)))
     world.knows(
         a_record(name="A", state=NotebookState.STOPPED, started_at=None, report=a_report(booted_at=1, received_at=2))
     )
     world.knows(a_record(name="c", **BASTION))
     assert world.get("/notebooks").json == [
-        {"name": "A", "modes": ["ngrok"], "status": "stopped", "address": None, "since": "2027-01-15T07:51:40Z"},
+        {
+            "name": "A",
+            "modes": ["ngrok"],
+            "status": "stopped",
+            "address": None,
+            "since": "2027-01-15T07:51:40Z",
+            "last_used": None,
+        },
         {
             "name": "b",
             "modes": ["ngrok"],
             "status": "connected",
             "address": "0.tcp.ngrok.io:17887",
             "since": "2027-01-15T07:53:20Z",
+            "last_used": "2027-01-15T07:59:00Z",
         },
         {
             "name": "c",
@@ -204,6 +213,7 @@ def test_the_list_has_every_notebook(world: World) -> None:
             "status": "connected",
             "address": "10.0.1.5:22",
             "since": "2027-01-15T07:53:20Z",
+            "last_used": None,
         },
     ]
 

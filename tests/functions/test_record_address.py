@@ -469,3 +469,30 @@ def test_a_session_of_a_role_gets_the_token_that_its_role_matches(
     assert said["ngrok"].get("token") == token
     assert (said["problem"] and said["problem"]["code"]) == problem
     assert "2team" not in json.dumps(said)
+
+
+# ---- the last use ------------------------------------------------------------------------------
+
+
+def test_the_last_use_survives_reports_without_one_and_the_next_boot(world: World) -> None:
+    world.knows(a_record(report=a_report()))
+
+    def last_use(**body: Any) -> int | None:
+        assert world.report(body).status == 200
+        report = world.report_of("demo")
+        return report.active_at if report else None
+
+    assert last_use(sequence=6, sessions={"open": 1, "active_at": NOW - 30}) == NOW - 30
+    assert last_use(sequence=7) == NOW - 30, "a heartbeat"
+    assert last_use(sequence=8, phase="connecting", host=None, port=None) == NOW - 30, "a change"
+    assert last_use(boot="boot-2", booted_at=NOW - 5, sequence=1) == NOW - 30, "another boot"
+    assert last_use(boot="boot-2", booted_at=NOW - 5, sequence=2, sessions={"open": 1, "active_at": NOW - 1}) == NOW - 1
+
+
+def test_a_use_in_the_future_counts_as_now(world: World) -> None:
+    """The notebook's clock may be ahead, and its word is not believed about times to come."""
+    world.knows(a_record(report=a_report()))
+    world.report({"sequence": 6, "sessions": {"open": 1, "active_at": NOW + 10**6}})
+    report = world.report_of("demo")
+    assert report
+    assert report.active_at == NOW

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from math import ceil
@@ -20,7 +21,7 @@ from notebook_world import World, a_world
 
 from notebook_ssh.adapters import clients, resource_tagging
 from notebook_ssh.adapters.attributes import to_attribute
-from notebook_ssh.adapters.codec import encode_config_record, encode_record
+from notebook_ssh.adapters.codec import encode_config_record, encode_record, encode_report
 from notebook_ssh.controllers import status_updates
 from notebook_ssh.controllers.sweep import SWEPT
 from notebook_ssh.errors import RetryableError
@@ -28,6 +29,7 @@ from notebook_ssh.model.fleet_stats import fleet_stats
 from notebook_ssh.model.record import NotebookState, Phase, Report
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import Status
+from notebook_ssh.model.text import iso_time
 from notebook_ssh.planning.drift import Fleet, find_drift
 from notebook_ssh.planning.facts import hash_of_lists
 from notebook_ssh.planning.observation import LifecycleConfigRecord, NotebookSummary
@@ -236,6 +238,18 @@ def test_each_state_that_this_version_does_not_know_is_logged_once_with_its_numb
         handler.handle({}, a_lambda_context())
     logged = [(line["level"], line["state"], line["notebooks"]) for line in lines if "state" in line]
     assert logged == [("WARNING", "Hibernating", 2), ("WARNING", "Moving", 1)]
+
+
+def test_each_use_within_the_hour_is_logged_for_the_dashboard(settings: pytest.MonkeyPatch) -> None:
+    account = Account(4)
+    for number, ago in enumerate([60, 7_200, None]):
+        report = replace(a_report(), active_at=None if ago is None else NOW - ago)
+        account.records[number]["report"] = to_attribute(encode_report(report))
+    settings.setattr(clients, "_client", lambda service: account)
+    with logged_by(settings, handler.logger) as lines:
+        handler.handle({}, a_lambda_context())
+    used = [(line["notebook"], line["last_used"]) for line in lines if line["message"] == "used over SSH"]
+    assert used == [(account.lines[0].name, iso_time(NOW - 60))]
 
 
 # ---- alone it would be enough ------------------------------------------------------------------

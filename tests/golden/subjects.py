@@ -116,11 +116,11 @@ def of_record(given: Mapping[str, Any]) -> Any:
     return told
 
 
-def one_mode(told: Mapping[str, Any]) -> Any:
-    """JSON with its modes as the one word that the old answers had, without the bastion's host keys, which are new."""
-    return {key: value for key, value in told.items() if key not in ("modes", "jump_host_keys")} | {
-        "mode": " ".join(told["modes"]) or "off"
-    }
+def one_mode(reported: Mapping[str, Any]) -> Any:
+    """JSON with its modes as the one word that the old answers had, without the bastion's host keys and the last use,
+    which are new."""
+    old = {key: value for key, value in reported.items() if key not in ("modes", "jump_host_keys", "last_used")}
+    return old | {"mode": " ".join(reported["modes"]) or "off"}
 
 
 def of_notebook(given: Mapping[str, Any]) -> Any:

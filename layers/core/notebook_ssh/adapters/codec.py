@@ -339,8 +339,9 @@ def encode_report(report: Report) -> dict[str, Any]:
 
 
 def encode_heartbeat(report: Report) -> dict[str, Any]:
-    """Return what differs from one report to the next while nothing happens. None stands for a missing attribute."""
-    return {attribute.stored: getattr(report, attribute.field) for attribute in _HEARTBEAT}
+    """Return what differs from one report to the next while nothing happens. What is None keeps its last value."""
+    values = {attribute.stored: getattr(report, attribute.field) for attribute in _HEARTBEAT}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def encode_route(route: BastionRoute) -> dict[str, Any]:

@@ -46,7 +46,7 @@ CONDITION_FAILED = "ConditionalCheckFailedException"
 
 _ALIAS = re.compile(r"#(\w+)")
 
-_REPORTED = ("boot", "booted_at", "sequence", "received_at", "modes", "phase", "host", "port", "problem")
+_REPORTED = ("boot", "booted_at", "sequence", "received_at", "modes", "phase", "host", "port", "problem", "active_at")
 STATUS = (
     *("name", "spec", "state", "state_since", "started_at", "lifecycle_config", "block_since"),
     *("problem", "unsupported_platform", "spec_changed_at", "route"),

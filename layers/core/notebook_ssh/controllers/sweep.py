@@ -15,6 +15,7 @@ from notebook_ssh.controllers.agent_layer import agent_layer, worker_program
 from notebook_ssh.controllers.mails import send_digest
 from notebook_ssh.model.fleet_stats import fleet_stats
 from notebook_ssh.model.spec import case_variants
+from notebook_ssh.model.text import iso_time
 from notebook_ssh.planning.drift import Fleet, find_drift
 from notebook_ssh.planning.observation import BlockPolicy, Deployment
 from notebook_ssh.planning.upgrade import due_upgrades, is_due, is_waiting, noted
@@ -22,6 +23,9 @@ from notebook_ssh.settings import Settings
 from notebook_ssh.triggers.requests import to_message
 
 logger = Logger(child=True)
+
+USED_RECENTLY_S = 3_600
+"""Seconds for which a use is logged by each sweep: as long as two sweeps are apart at most."""
 
 SWEPT = (
     *(*STATUS, "observed_hash", "observed_at", "attached_config", "restart"),
@@ -39,6 +43,7 @@ def sweep(settings: Settings, policy: BlockPolicy, now: int, correlation_id: str
     deployment = _note_deployment(table, policy, now)
     fleet = read_fleet(settings.tag_key, table)
     _log_unknown_states(fleet)
+    _log_last_used(fleet, now)
     requests = find_drift(
         fleet,
         settings.tag_key,
@@ -115,6 +120,14 @@ def read_fleet(tag_key: str, table: Table) -> Fleet:
         unreadable=frozenset(error.record for error in records),
         unreadable_configs=frozenset(error.record for error in config_records),
     )
+
+
+def _log_last_used(fleet: Fleet, now: int) -> None:
+    """Log which notebooks were used within the hour, for the dashboard."""
+    for record in fleet.records:
+        if record.report and record.report.active_at is not None and record.report.active_at > now - USED_RECENTLY_S:
+            last_used = iso_time(record.report.active_at)
+            logger.info("used over SSH", extra={"notebook": record.name, "last_used": last_used})
 
 
 def _log_unknown_states(fleet: Fleet) -> None:

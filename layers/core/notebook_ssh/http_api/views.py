@@ -161,6 +161,7 @@ def list_entry(record: Record, now: int, stack: StackSettings) -> dict[str, Any]
         "status": str(status.code),
         "address": _address_text(record, stack),
         "since": _iso(status.since),
+        "last_used": _last_used(record),
     }
 
 
@@ -200,6 +201,7 @@ def details(record: Record, now: int, stack: StackSettings) -> dict[str, Any]:
         if report
         else None,
         "sessions": {"open": report.sessions, "active_at": _iso(report.active_at)} if report else None,
+        "last_used": _last_used(record),
         "reported_at": _iso(report.received_at) if report else None,
         "agent": report.agent if report else None,
         "instance": {"state": str(record.state), "since": _iso(record.state_since or None)},
@@ -251,6 +253,11 @@ def _reachable(record: Record, stack: StackSettings) -> tuple[str, int] | None:
 def _address_text(record: Record, stack: StackSettings) -> str | None:
     address = _reachable(record, stack)
     return f"{address[0]}:{address[1]}" if address else None
+
+
+def _last_used(record: Record) -> str | None:
+    """When an SSH session was last active, in any boot."""
+    return _iso(record.report.active_at) if record.report else None
 
 
 def _iso(seconds: int | None) -> str | None:

@@ -156,7 +156,7 @@ class Report:
     keys_own: int = 0
     keys_central: int = 0
     rejected: tuple[RejectedKey, ...] = ()
-    # Open SSH sessions, and when one was last active.
+    # Open SSH sessions, and when one was last active, in this boot or an earlier one.
     sessions: int = 0
     active_at: int | None = None
     problem: Problem | None = None

@@ -73,8 +73,11 @@ def _newer(report: Report, before: Report) -> bool:
 
 
 def _carried(report: Report, before: Report | None) -> Report:
-    """Return `report` with the times that only the stack knows: since when the phase, since when connected."""
+    """Return `report` with the times that only the stack knows: since when the phase and connected, and the last use."""
     now = report.received_at
+    if before is not None and before.active_at is not None:
+        # A new boot has had no session yet.
+        report = replace(report, active_at=max(before.active_at, report.active_at or 0))
     if before is None or before.boot != report.boot or before.modes != report.modes:
         return replace(report, phase_since=now, connected_since=now if report.phase is Phase.CONNECTED else None)
     same_phase = (before.phase, before.problem) == (report.phase, report.problem)

@@ -79,7 +79,7 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Parse
         sessions=_whole(sessions, "open", 0, _MANY, "sessions.", default=0),
         active_at=None
         if sessions.get("active_at") is None
-        else _whole(sessions, "active_at", 0, _YEAR_2242, "sessions."),
+        else min(now, _whole(sessions, "active_at", 0, _YEAR_2242, "sessions.")),
         problem=_problem(parsed.get("problem")),
     )
     version, worker = parsed.get("token_version"), parsed.get("worker")
