@@ -58,6 +58,9 @@ TABLES: dict[str, Sequence[Sequence[str]]] = {
         ("15:04", "WARNING", "record left out", "churn-2", ""),
         ("11:02", "WARNING", "problem", "gpu-setup", "config-too-large"),
     ),
+    "Last used over SSH": (
+        ("notebook", "last use"), ("nlp-2", "18:44"), ("churn-model", "18:37"), ("vision-4", "17:58"), ("etl", "16:20"),
+    ),
 }  # fmt: skip
 """What the queries of the logs' widgets might find: the columns, then the rows."""
 
