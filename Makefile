@@ -43,7 +43,7 @@ aws: ## an AWS account on this machine, to try docs/deploy.md in
 
 test: ## every check there is
 	@packaging/tools.sh $(TOOLS) git rsync $(SHELLS) $$([ "$$(id -u)" != 0 ] || echo ip nft) # the last two for network namespaces
-	@packaging/environments.sh dev emulator sam aws audit release
+	@packaging/environments.sh dev emulator sam aws audit release recipes
 	@echo "Lint"
 	@packaging/lint.sh
 	@echo "Tests"
@@ -116,7 +116,7 @@ deploy: build ## build, and put it into your AWS account (docs/deploy.md)
 	@$(SAM) deploy --guided
 
 environments: ## the virtual environments alone
-	@packaging/environments.sh dev emulator sam aws audit release
+	@packaging/environments.sh dev emulator sam aws audit release recipes
 
 hooks: ## the checks of .pre-commit-config.yaml before each commit
 	@packaging/environments.sh dev
@@ -124,8 +124,8 @@ hooks: ## the checks of .pre-commit-config.yaml before each commit
 
 oldest: ## agent and client on Python 3.9, the oldest supported
 #> make oldest PYTHON39=python3.9
-	@packaging/tools.sh sshd ssh
-	@packaging/environments.sh dev client
+	@packaging/tools.sh sshd ssh git rsync zsh
+	@packaging/environments.sh dev client recipes
 	@AGENT_PYTHON="$$PWD/.venv/client/bin/python" $(DEV)/pytest -q $(WORKERS) tests/agent
 	@.venv/client/bin/python -m pytest -q tests/client
 

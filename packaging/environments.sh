@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the virtual environments named, each from requirements/NAME.txt, and only when something changed since:
-#     packaging/environments.sh dev emulator sam aws audit release
+#     packaging/environments.sh dev emulator sam aws audit release recipes
 #     PYTHON39=python3.9 packaging/environments.sh client
 # Exact versions, each with its hash; nothing outside this folder is touched but what apt installs (tools.sh).
 set -euo pipefail
@@ -80,7 +80,7 @@ make_environment() {
     making=
 }
 
-[ $# -gt 0 ] || fail "name the environments: dev, emulator, sam, aws, audit, release, client"
+[ $# -gt 0 ] || fail "name the environments: dev, emulator, sam, aws, audit, release, recipes, client"
 if ! said=$({ mkdir -p .venv && : >.venv/.lock; } 2>&1); then
     case $said in *"No space left"*) fail "$(reason "$said" 1)" ;; esac
     fail "cannot write into this folder, $PWD; clone the project into a folder of your own"

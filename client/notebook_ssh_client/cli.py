@@ -13,7 +13,7 @@ from typing import Any
 
 from notebook_ssh_client import command_line, messages
 from notebook_ssh_client.errors import EXIT_FAILURE, EXIT_NOT_CONNECTABLE, EXIT_USAGE, CliError
-from notebook_ssh_client.ssh_address import HOST_SUFFIX
+from notebook_ssh_client.ssh_address import HOST_SUFFIX, split_host
 
 CLEAR_SCREEN = "\x1b[H\x1b[2J"
 
@@ -192,9 +192,12 @@ def _write_bundle(arguments: argparse.Namespace, home: str) -> int:
 
 
 def _address(arguments: argparse.Namespace, home: str) -> int:
-    from notebook_ssh_client import lookup
+    from notebook_ssh_client import known_hosts, lookup
 
     address = lookup.resolve(home, arguments.name)
+    name, label = split_host(arguments.name)
+    host = ".".join(filter(None, (name, label))).lower() + HOST_SUFFIX
+    known_hosts.update_file(home, host, 22, address.host_keys)  # for programs that read it before they connect
     messages.write(f"{address.host} {address.port}")
     return 0
 

@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("client/*.md"), *PROJECT.glob("docs/*.md")])
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELLS = {"bash": ["bash", "-u"], "dash": ["dash", "-u"], "zsh": ["zsh", "-fu"]}
-NOTED = "python3 aws bash curl date git make notebook-ssh pipx rsync sam scp sftp ssh ssh-add ssh-status unzip"
+NOTED = "python3 ansible aws bash curl date git make notebook-ssh pipx rsync sam scp sftp ssh ssh-add ssh-status sshfs unzip"
 KEPT = "base64 cat grep head printf sed tail tr"
 
 NOTE = """\
