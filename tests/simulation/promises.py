@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from simulation.account import BASTION_GROUP, BASTION_VPC, MODIFIABLE_STATES, LifecycleConfig, Notebook, Rule, Watcher
 from simulation.errors import BrokenPromise
 
-from notebook_ssh.model.managed_block import LIMIT, SHEBANG, Refused, fingerprint, insert_block
+from notebook_ssh.model.managed_block import LIMIT, SHEBANG, Block, Inserted, Refused, fingerprint, insert_block
 from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec
 from notebook_ssh.planning.restart import MAX_STOP_S
 from notebook_ssh.planning.script import EMPTY_SCRIPT
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 STACK, OTHER_STACK = "team-ssh", "other-team"
 OWNER_TAG = "notebook-ssh:stack"
 FALLBACK = "better-sagemaker"
+UPGRADE_AFTER = 3_600
+"""Seconds until blocks that work are replaced: an hour, so that a run meets it."""
+
+WORKERS = ("a" * 64, "b" * 64)
+"""SHA-256 of the workers of the stack's two versions."""
 RECENTLY = 250_000
 """Milliseconds for which a look at a notebook's tags can be in the making: an invocation, and the longest leap of time."""
 
@@ -74,6 +79,16 @@ def blocks(script: bytes | None) -> list[Found]:
             intact = fingerprint(body).encode() == opening[2]
             found.append(Found(opening[1].decode(), opening.start(), end + len(closing), intact))
     return found
+
+
+def working_version(script: bytes | None) -> str | None:
+    """The version of this stack's one block, if it is whole and nothing of the owner's but the first line is above it."""
+    ours = [each for each in blocks(script) if each.stack == STACK]
+    if script is None or len(ours) != 1 or not ours[0].intact:
+        return None
+    above = without_blocks(script[: ours[0].start]) or b""
+    opening = re.search(rb" version=(\S+) ", script[ours[0].start :])
+    return opening[1].decode() if opening and re.fullmatch(rb"(#![^\n]*\n)?", above) else None
 
 
 def without_blocks(script: bytes | None) -> bytes | None:
@@ -139,7 +154,22 @@ class Promises(Watcher):
         )
         if not blocks(script):
             self._nobody_needs_a_block(lifecycle_config)
+        self._is_no_early_upgrade(lifecycle_config, decoded(before), script)
         truth.put_back = False
+
+    def _is_no_early_upgrade(
+        self, lifecycle_config: LifecycleConfig, before: bytes | None, after: bytes | None
+    ) -> None:
+        """A block that works is replaced by the present one once this has been there for so long, or on request."""
+        version = self.run.block.version
+        if working_version(before) in (None, version) or working_version(after) != version:
+            return
+        users = [each for each in self.run.account.notebooks.values() if each.lifecycle_config == lifecycle_config.name]
+        requested = any(self._recently(self.asked_restart, each) for each in users)
+        block, since = self.run.swept
+        due = block is self.run.block and self.run.now >= since + UPGRADE_AFTER * 1000
+        self._hold(due or requested, f"{lifecycle_config.name} was upgraded too early")
+        self.checked["upgrades that were requested" if requested and not due else "upgrades in time"] += 1
 
     def _nobody_needs_a_block(self, lifecycle_config: LifecycleConfig) -> None:
         """A script loses its block when none of its users has asked for SSH for longer than a look takes."""
@@ -267,12 +297,12 @@ class Promises(Watcher):
 
     # ---- once it is calm
 
-    def settled(self) -> None:
-        """Everything is as the tags ask, and as its people left it."""
+    def settled(self, *allowed: Block) -> None:
+        """Everything is as the tags ask, and as its people left it. allowed: the blocks that a script may have besides."""
         account = self.run.account
         for notebook in account.notebooks.values():
             if notebook.status != "Deleting":
-                self._notebook_is_settled(notebook)
+                self._notebook_is_settled(notebook, (self.run.block, *allowed))
         for lifecycle_config in account.lifecycle_configs.values():
             self._configuration_is_settled(lifecycle_config)
         self._bastion_is_settled()
@@ -308,7 +338,7 @@ class Promises(Watcher):
             shown = current_status_tags(notebook.tags, "ssh")
             self._hold(not shown or shown == {"ssh-status": NOT_OURS}, f"{notebook.name} still shows {shown}")
 
-    def _notebook_is_settled(self, notebook: Notebook) -> None:
+    def _notebook_is_settled(self, notebook: Notebook, allowed: tuple[Block, ...]) -> None:
         account, now = self.run.account, self.run.now // 1000
         name, spec = notebook.name, parse_spec(notebook.tags, "ssh")
         record = self.run.table.record(name)
@@ -335,7 +365,9 @@ class Promises(Watcher):
             self._hold(record.problem == made.problem, f"{name} does not say {made.problem}: {record.problem}")
             self.checked["refusals said"] += 1
         else:
-            self._hold(not made.changed, f"the configuration {notebook.lifecycle_config} of {name} lacks the block")
+            here = [insert_block(script, block) for block in allowed]
+            in_place = any(isinstance(each, Inserted) and not each.changed for each in here)
+            self._hold(in_place, f"the configuration {notebook.lifecycle_config} of {name} lacks the block")
             self._hold(record.problem is None, f"{name} still says {record.problem}")
             self.checked["notebooks with the block in place"] += 1
 

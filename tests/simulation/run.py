@@ -31,13 +31,13 @@ from simulation.account import BASTION_GROUP, BASTION_VPC, NUMBER, REGION, Accou
 from simulation.chance import Chance
 from simulation.errors import BrokenPromise, Killed, no_answer, refusal
 from simulation.people import People
-from simulation.promises import CLOCKS_APART, FALLBACK, STACK, Promises, blocks, decoded
+from simulation.promises import CLOCKS_APART, FALLBACK, STACK, UPGRADE_AFTER, WORKERS, Promises, blocks, decoded
 from simulation.workers import Baton, Worker
 
 from lookup_api import handler as lookup_function
 from notebook_ssh.adapters import clients, custom_resource, sagemaker, secrets
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.controllers import lookup, mails, requests
+from notebook_ssh.controllers import lookup, mails, requests, sweep as sweep_controller
 from notebook_ssh.errors import NOT_ALLOWED, RetryableError, TerminalError
 from notebook_ssh.model.managed_block import Block, fingerprint
 from notebook_ssh.planning.observation import BlockPolicy
@@ -93,13 +93,16 @@ MOVES = {
 }
 
 
-def a_block(version: str) -> Block:
-    """A block as large as the budget allows (docs/block.md)."""
-    body = f": {version}\n".encode() + b"".join(b": line %03d of a block that fills its room\n" % i for i in range(135))
-    return Block(STACK, version, fingerprint(body), body)
+def a_block(version: str, worker: str) -> Block:
+    """A block as large as the budget allows (docs/block.md), with the settings that say whether it may stay."""
+    settings = {"STACK": STACK, "VERSION": version, "WORKER": worker}
+    words = " ".join(f"'{word}={value}'" for word, value in settings.items())
+    lines = b"".join(b": line %03d of a block that fills its room\n" % i for i in range(132))
+    body = f": {version}\n".encode() + lines + f"' {words} >>log\n".encode()
+    return Block(STACK, version, fingerprint(body), body, settings)
 
 
-BLOCKS = (a_block("1.0.0"), a_block("1.1.0"))
+BLOCKS = (a_block("1.0.0", WORKERS[0]), a_block("1.1.0", WORKERS[1]))
 
 
 @dataclass
@@ -140,6 +143,7 @@ class Run:
         self.now = BEGIN
         self.step = 0
         self.block = BLOCKS[0]
+        self.swept: tuple[Block | None, int] = (None, 0)  # the block of the last sweep, and since when it is the same
         self.table = Table("records")
         self.promises = Promises(self)
         self.account = Account(lambda: self.now, self.tell, self.promises)
@@ -195,6 +199,10 @@ class Run:
         self.chance.turn(-1)
         self.people.found()
         self.account.person = False
+        # Both versions have been deployed before.
+        workers = {"L": [{"S": worker[:16]} for worker in WORKERS]}
+        key = {"pk": {"S": "coordination"}, "sk": {"S": "deployment"}}
+        self.account.table.items["coordination", "deployment"] = key | {"workers": workers}
         self.at(self.now + 60_000, self._sweep)
         for _ in range(self.steps):
             self._step()
@@ -208,6 +216,8 @@ class Run:
         self.account.old = (0, [], [])
         self._drain()
         self._sweep_once("after the mischief")
+        self.promises.settled(*BLOCKS)
+        self._upgrade()
         self.promises.settled()
         self._nothing_moves()
         self.deaf = bool(self.seed % 2)
@@ -245,6 +255,16 @@ class Run:
             self.jobs.append(("uninstall", lambda: uninstall_function.handle(event, self._context(self.baton.at_work))))
             self._drain()
         return said
+
+    def _upgrade(self) -> None:
+        """Another version is deployed: nothing is written before it is time, and then every block is replaced."""
+        self.next_block()
+        for _ in range(2):
+            self._sweep_once("with another version")
+        self.promises.settled(*BLOCKS)
+        self.now += UPGRADE_AFTER * 1000
+        for _ in range(2):
+            self._sweep_once("in which upgrades are due")
 
     def _sweep_once(self, when: str) -> None:
         self.story.append(f"one sweep {when}")
@@ -568,7 +588,12 @@ class Run:
             self.at(self.now + SWEEP_EVERY, self._sweep)
 
     def _sweep_now(self) -> None:
-        self.jobs.append(("sweep", lambda: sweep_function.handle({}, a_lambda_context())))
+        def job() -> Any:
+            if self.swept[0] is not self.block:
+                self.swept = self.block, self.now
+            return sweep_function.handle({}, a_lambda_context())
+
+        self.jobs.append(("sweep", job))
 
     # ---- agents, and people at the API
 
@@ -610,7 +635,7 @@ class Run:
         self.block = BLOCKS[1 - BLOCKS.index(self.block)]
 
     def policy(self) -> BlockPolicy:
-        return BlockPolicy("ssh", FALLBACK, self.block)
+        return BlockPolicy("ssh", FALLBACK, self.block, UPGRADE_AFTER)
 
     def hold(self, held: bool, otherwise: str) -> None:
         if not held:
@@ -795,6 +820,7 @@ def bound(run: Run) -> Iterator[None]:
         enter(patch.object(notebook_function, "load_policy", lambda settings: run.policy()))
         enter(patch.object(sweep_function, "load_policy", lambda settings: run.policy()))
         enter(patch.object(uninstall_function, "load_policy", lambda settings: run.policy()))
+        enter(patch.object(sweep_controller, "worker_program", lambda layer: f"the worker of {run.block.version}"))
         enter(patch.object(mails, "STACK_LIMIT", 2))  # so that a run of some hours has a digest
         enter(redirect_stdout(_Nowhere()))  # metrics are printed
         enter(patch.object(Logger, "exception", run.unforeseen))

@@ -31,6 +31,7 @@ EXCLUSIVE = "layers/core/notebook_ssh/controllers/exclusive.py"
 CONFIG_RECORDS = "layers/core/notebook_ssh/controllers/config_records.py"
 CONFIG_CONTROLLER = "layers/core/notebook_ssh/controllers/lifecycle_config.py"
 APPLY = "layers/core/notebook_ssh/controllers/apply.py"
+UPGRADE = "layers/core/notebook_ssh/planning/upgrade.py"
 SWEEP = "layers/core/notebook_ssh/controllers/sweep.py"
 FAREWELL = "layers/core/notebook_ssh/controllers/teardown.py"
 
@@ -120,6 +121,17 @@ SAFEGUARDS = (
                 "return config_record is not None",
             ),
         ),
+    ),
+    Safeguard(
+        "an upgrade waits until it is due",
+        ((UPGRADE, "if not policy.upgrade_after:", "if True:"),),
+    ),
+    Safeguard(
+        "a block that works stays until then",
+        ((SCRIPT, "if working and target is BlockState.WORKING:", "if False:"),),
+    ),
+    Safeguard(
+        "what is due is upgraded", ((SWEEP, "        sqs.send(settings.notebook_queue, messages)", "        pass"),)
     ),
     Safeguard("whose rule it is, in the plan alone", (RULE_PLANNED,)),
     Safeguard("whose rule it is, in the plan and before revoking", (RULE_PLANNED, RULE_REVOKED)),
