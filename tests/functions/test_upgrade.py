@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,6 +188,14 @@ def test_a_sweep_of_the_version_before_that_still_runs_only_delays_it(account: A
     account.world.now += DAY
     account.sweep()
     assert account.versions() == ["1.1.0"]
+
+
+def test_of_two_sweeps_at_once_the_first_records_the_block(account: Account) -> None:
+    account.fleet(1)
+    before = deployments.read(account.world.table)
+    assert deployments.save(account.world.table, replace(before, block="1.1.0:b", since=1), before)
+    assert not deployments.save(account.world.table, replace(before, block="1.1.0:b", since=2), before)
+    assert deployments.read(account.world.table).since == 1
 
 
 @pytest.mark.parametrize("ahead", [DAY, 30])

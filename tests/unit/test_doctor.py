@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from builders import NOW, SETTINGS, a_record, a_report
 
+from notebook_ssh import __version__
 from notebook_ssh.errors import Problem
 from notebook_ssh.http_api.diagnosis import doctor_json, doctor_text
 from notebook_ssh.model.checks import CheckState, run_checks
@@ -180,3 +181,14 @@ def test_json_says_the_same_with_times() -> None:
 def test_every_rejected_line_is_named() -> None:
     record = a_record(report=a_report(rejected=(RejectedKey(2, "not base64"), RejectedKey(7, "cut"))))
     assert "line 2: not base64; line 7: cut" in doctor_text(run_checks(record, NOW, SETTINGS))
+
+
+@pytest.mark.parametrize(
+    ("running", "named"), [(__version__, False), ("0.9.0", True), ("9.0.0", True), ("", False), ("x; rm -rf", False)]
+)
+def test_an_agent_of_another_version_is_named_and_nothing_is_wrong_with_it(running: str, named: bool) -> None:
+    diagnosis = run_checks(a_record(report=a_report(agent=running)), NOW, SETTINGS)
+    (agent,) = [check for check in diagnosis.checks if check.name == "agent"]
+    assert (agent.state, agent.remedy) == (OK, "")
+    assert (f"it is of version {running}: " in agent.reason and f" brings {__version__}" in agent.reason) is named
+    assert agent.reason.startswith("last report at ")

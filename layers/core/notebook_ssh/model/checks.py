@@ -5,10 +5,12 @@ The checks are in the order in which they come true: tag → configuration → r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from notebook_ssh import __version__
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.assessment import Assessment, Condition, assess
 from notebook_ssh.model.problems import problem_owner, remedy_of
@@ -17,6 +19,8 @@ from notebook_ssh.model.spec import Mode, tag_value
 from notebook_ssh.model.stack import StackSettings
 from notebook_ssh.model.status import Status, status_from
 from notebook_ssh.model.text import iso_time
+
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 
 
 class CheckState(StrEnum):
@@ -137,7 +141,15 @@ def _agent(subject: _Subject) -> Check:
     if found.condition is Condition.CHANGING_MODE:
         status = subject.status
         return Check("agent", CheckState.WAITING, status.message, status.next_step, report.phase_since or None)
-    return Check("agent", CheckState.OK, f"last report at {iso_time(report.received_at)}", since=report.booted_at)
+    reason = f"last report at {iso_time(report.received_at)}{_version(report.agent)}"
+    return Check("agent", CheckState.OK, reason, since=report.booted_at)
+
+
+def _version(running: str) -> str:
+    """Return what is to be known of an agent of another version than the stack: nothing is wrong with it."""
+    if running == __version__ or not _VERSION.fullmatch(running):
+        return ""
+    return f"; it is of version {running}: a start after the script's upgrade brings {__version__}"
 
 
 def _tunnel(subject: _Subject) -> Check:

@@ -113,7 +113,7 @@ def plan_notebook_script(observed: NotebookObservation, policy: BlockPolicy, now
     if observed.lifecycle_config is None:
         return _plan_new_config(policy, now)
     if requested:
-        target = BlockState.PRESENT if is_requested(observed, now) else BlockState.WORKING
+        target = BlockState.PRESENT if is_requested(observed) else BlockState.WORKING
     elif observed.spec.problem or observed.users is None:
         target = BlockState.UNCHANGED
     else:

@@ -63,10 +63,8 @@ def is_free(deployment: Deployment, now: int) -> bool:
     return not LONGEST_WAIT_S < ahead <= 2 * UPGRADE_INTERVAL_S
 
 
-def is_requested(observed: NotebookObservation, now: int) -> bool:
-    """Return whether a notebook's configuration is to be upgraded now: its tag requests a restart, or its agent needs it."""
-    if not observed.spec.effective_modes(now):
-        return False
+def is_requested(observed: NotebookObservation) -> bool:
+    """Return whether the script of a notebook with SSH is upgraded now: its tag requests a restart, or its agent needs it."""
     report = observed.record.report if observed.record else None
     outdated = report is not None and report.problem is not None and report.problem.code == AGENT_OUTDATED
     return observed.spec.restart or outdated
