@@ -304,10 +304,10 @@ def laptop(artifacts: Artifacts) -> Iterator[Figure]:
     logins = ssh_by_name.logins()
     bare = f"{logins.bare:.2f} s bare"
     cached = max(0.0, logins.cached - logins.bare)
-    yield Figure("laptop", "ssh by name, cached address; over bare ssh", cached, "s", 0.35, bare)
+    yield Figure("laptop", "ssh by name, cached address; over bare ssh", cached, "s", 0.1, bare)
     fetched = max(0.0, logins.fetched - logins.bare) / logins.botocore
     details = f"{logins.fetched:.2f} s against {bare}; the import takes {logins.botocore:.2f} s"
-    yield Figure("laptop", "ssh by name, address fetched; over bare ssh, against botocore", fetched, "×", 1.5, details)
+    yield Figure("laptop", "ssh by name, address fetched; over bare ssh, against botocore", fetched, "×", 1.0, details)
 
 
 def month(artifacts: Artifacts) -> Iterator[Figure]:

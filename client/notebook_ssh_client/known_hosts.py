@@ -14,8 +14,7 @@ import time
 
 from notebook_ssh_client import address_cache, files, messages
 from notebook_ssh_client.errors import EXIT_USAGE, CliError
-from notebook_ssh_client.ssh_address import normalize_host
-from notebook_ssh_client.transport import bastion_alias
+from notebook_ssh_client.ssh_address import bastion_alias, normalize_host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

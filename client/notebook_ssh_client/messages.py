@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 
 from notebook_ssh_client import files
@@ -17,6 +16,7 @@ from notebook_ssh_client.errors import CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import threading
     from typing import TextIO
 
 TERMINAL = "/dev/tty"
@@ -136,6 +136,8 @@ class Messenger:
         if elapsed >= TERMINAL_DELAY_S:
             self._show_pending()
         elif self._timer is None:
+            import threading  # a connection that waits for nothing does without
+
             self._timer = threading.Timer(TERMINAL_DELAY_S - elapsed, self._show_pending)
             self._timer.daemon = True
             self._timer.start()

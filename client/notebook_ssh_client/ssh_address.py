@@ -105,6 +105,11 @@ def normalize_host(host: str) -> str:
     return host.lower()
 
 
+def bastion_alias(host: str, port: int) -> str:
+    """Return the name of a bastion in the client's known_hosts file: no notebook's, which ends differently."""
+    return f"bastion.{host}.{port}"
+
+
 def _consists_of(text: str, characters: str) -> bool:
     return not text.strip(characters)  # only these are removed, from both ends
 

@@ -11,6 +11,7 @@ import threading
 import time
 
 from notebook_ssh_client.errors import EXIT_USAGE, CliError
+from notebook_ssh_client.ssh_address import bastion_alias
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -184,11 +185,6 @@ def bastion_command(
         ]
         options += ["-o", "UpdateHostKeys=no", "-o", "CheckHostIP=no", "-o", "VerifyHostKeyDNS=no"]
     return ["ssh", *options, "-W", _host_and_port(host, port), "--", bastion_host]
-
-
-def bastion_alias(host: str, port: int) -> str:
-    """Return the name of a bastion in the client's known_hosts file: no notebook's, which ends differently."""
-    return f"bastion.{host}.{port}"
 
 
 def _host_and_port(host: str, port: int) -> str:
