@@ -66,6 +66,31 @@ def an_older_record_is_saved_late() -> None:
             run._end()
 
 
+def a_first_record_is_saved_after_the_untag() -> None:
+    """As the first, for a notebook without a record: who sees the tag removed saves none that could be newer."""
+
+    def saves(operation: str, given: dict[str, Any]) -> bool:
+        tagged = "ssh" in notebook[0].tags if notebook else False
+        return tagged and operation == "update_item" and given["Key"]["pk"]["S"] == "notebook"
+
+    notebook: list[Notebook] = []
+    run = Held(saves, lambda: run.untag(notebook[0]))
+    with bound(run):
+        try:
+            run.account.groups["sg-1"] = "vpc-1"
+            run.lifecycle_config("ours", SCRIPT)
+            run.tag(run.notebook("other", "ours"), ssh="ngrok")
+            run.settle()
+            notebook.append(run.notebook("box", "ours"))
+            run.tag(notebook[0], ssh="bastion")
+            run.settle()
+            assert run.waited
+            record = run.table.record("box")
+            assert record is None or record.spec.modes == (), "the record has a mode, and the notebook no tag"
+        finally:
+            run._end()
+
+
 def a_configuration_is_deleted_while_it_is_attached() -> None:
     """One invocation has found the stack's configuration unused, and another attaches it before it is deleted.
 
@@ -98,4 +123,8 @@ def a_configuration_is_deleted_while_it_is_attached() -> None:
             run._end()
 
 
-SCHEDULES = (an_older_record_is_saved_late, a_configuration_is_deleted_while_it_is_attached)
+SCHEDULES = (
+    an_older_record_is_saved_late,
+    a_first_record_is_saved_after_the_untag,
+    a_configuration_is_deleted_while_it_is_attached,
+)
