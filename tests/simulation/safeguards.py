@@ -173,13 +173,14 @@ SAFEGUARDS = (
 
 PLAY = """
 import sys
+from simulation.errors import BrokenPromise
 from simulation.explore import LENGTH
 from simulation.run import Run
 from simulation.schedules import SCHEDULES
 for schedule in SCHEDULES:
     try:
         schedule()
-    except AssertionError as failure:
+    except (AssertionError, BrokenPromise) as failure:
         print(f"caught by the schedule {schedule.__name__}: {str(failure).splitlines()[0]:.160}")
         sys.exit()
 done = 0

@@ -13,7 +13,7 @@ from notebook_ssh.controllers.apply import apply
 from notebook_ssh.controllers.config_records import record_after, record_before
 from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.controllers.exclusive import carry_out
-from notebook_ssh.controllers.follow_ups import repeat_late_request, send_follow_ups
+from notebook_ssh.controllers.follow_ups import repeat_late_request, send, send_follow_ups
 from notebook_ssh.controllers.observe import observe_notebook
 from notebook_ssh.controllers.status_updates import (
     note_status_tags,
@@ -28,8 +28,13 @@ from notebook_ssh.planning.facts import INACTIVE_RECORD_TTL_S, has_changed, hash
 from notebook_ssh.planning.notebook import NotebookPlan, plan_notebook
 from notebook_ssh.planning.observation import NotebookObservation, NotebookSummary
 from notebook_ssh.settings import Settings
+from notebook_ssh.triggers.requests import ReconcileNotebook
 
 logger = Logger(child=True)
+
+
+LONGEST_RECONCILIATION_S = 130
+"""Seconds after which an invocation of this function has ended, with some slack (template.yaml, `Timeout`)."""
 
 
 class RecordConflictError(RetryableError):
@@ -72,8 +77,13 @@ class Reconciliation:
         cache.prefetch([self.observed.name], [config.name] if config else [])
 
 
-def reconcile_notebook(name: str, deps: Dependencies, cache: RecordCache) -> str | None:
-    """Observe, plan and apply; returns the name of the configuration that the notebook uses, None without one."""
+def reconcile_notebook(name: str, deps: Dependencies, cache: RecordCache, *, tags_changed: bool = False) -> str | None:
+    """Observe, plan and apply; returns the name of the configuration that the notebook uses, None without one.
+
+    tags_changed: an event reported that. If a tag is gone by now and there is no record, a slower reconciliation that
+    saw the tag may still be about to save the first one: this one has nothing to save that could be newer. So the
+    notebook is reconciled again when no such reconciliation can be left.
+    """
 
     def plan(cache: RecordCache) -> Reconciliation:
         try:
@@ -91,7 +101,11 @@ def reconcile_notebook(name: str, deps: Dependencies, cache: RecordCache) -> str
             planned = carry_out(cache, plan, lambda planned, slot: _apply(planned, deps, slot), deps)
     except _UnobservableError as denied:
         return _save_problem(name, denied.problem, deps)
-    return planned.observed.notebook.lifecycle_config if planned.observed.notebook else None
+    observed = planned.observed
+    if tags_changed and observed.notebook and observed.record is None and planned.plan.record is None:
+        again = ReconcileNotebook(name, "its tag was removed", at=cache.at + LONGEST_RECONCILIATION_S)
+        send((again,), deps, cache.at)
+    return observed.notebook.lifecycle_config if observed.notebook else None
 
 
 def _save_problem(name: str, problem: Problem, deps: Dependencies) -> str | None:

@@ -171,7 +171,7 @@ def _reconcile(
             logger.info("already covered")
             return True
         if isinstance(request, ReconcileNotebook):
-            lifecycle_config = reconcile_notebook(request.name, deps, cache)
+            lifecycle_config = reconcile_notebook(request.name, deps, cache, tags_changed=request.tags_changed)
             _last_runs[request.name.lower()] = LastRun(cache.at, lifecycle_config)
         else:
             reconcile_lifecycle_config(request.name, deps, cache)

@@ -157,12 +157,14 @@ def _first(event: Mapping[Any, Any], reason: str) -> ReconcileRequest | Ignore:
 
 
 def _arns(arns: object, reason: str) -> tuple[ReconcileRequest | Ignore, ...]:
-    """Return a request for each ARN of a notebook or lifecycle configuration; others are skipped."""
+    """Return a request for each ARN of a notebook or lifecycle configuration whose tags changed; others are skipped."""
     texts = [arns] if isinstance(arns, str) else arns if isinstance(arns, list) else []
     requests: list[ReconcileRequest] = []
     for text in texts:
         arn = _ARN.fullmatch(text) if isinstance(text, str) else None
         if arn:
-            factory = ReconcileNotebook if arn[1] == "notebook-instance" else ReconcileLifecycleConfig
-            requests.append(factory(arn[2], reason))
+            if arn[1] == "notebook-instance":
+                requests.append(ReconcileNotebook(arn[2], reason, tags_changed=True))
+            else:
+                requests.append(ReconcileLifecycleConfig(arn[2], reason))
     return tuple(requests) or (Ignore("no notebook and no configuration named"),)

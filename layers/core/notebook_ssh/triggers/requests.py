@@ -31,6 +31,8 @@ class ReconcileNotebook:
     reason: str
     # Epoch seconds before which there is nothing to observe; 0: none.
     at: int = 0
+    # An event reports that its tags changed.
+    tags_changed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,9 @@ def merge(requests: Sequence[ReconcileRequest]) -> ReconcileRequest:
     """Return one request in place of several for the same resource."""
     first = requests[0]
     if isinstance(first, ReconcileNotebook):
-        return first
+        return replace(
+            first, tags_changed=any(isinstance(each, ReconcileNotebook) and each.tags_changed for each in requests)
+        )
     changes = [request.changed for request in requests if isinstance(request, ReconcileLifecycleConfig)]
     return replace(first, changed=max(changes) if all(changes) else 0)
 
