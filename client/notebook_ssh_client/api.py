@@ -165,9 +165,9 @@ class ApiClient:
     def _credentials(self) -> ReadOnlyCredentials:
         try:
             return credentials.load_credentials(self._session, self._stack.profile)
-        except CliError as error:
+        except CliError:
             self._check_clock()
-            raise error
+            raise
 
 
 def to_cli_error(error: ApiError, stack: Stack) -> CliError:

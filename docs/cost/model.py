@@ -108,8 +108,9 @@ def table(sync_seconds: int) -> str:
     months = {count: month(count, sync_seconds) for count in FLEETS}
     names = sorted(months[FLEETS[-1]].lines, key=lambda name: -months[FLEETS[-1]].lines[name])
     rows = ["| $ a month | " + " | ".join(f"{count:,} notebooks" for count in FLEETS) + " |", "|---|---:|---:|---:|"]
-    for name in names:
-        rows.append(f"| {name} | " + " | ".join(f"{months[count].lines[name]:,.2f}" for count in FLEETS) + " |")
+    rows += [
+        f"| {name} | " + " | ".join(f"{months[count].lines[name]:,.2f}" for count in FLEETS) + " |" for name in names
+    ]
     rows.append("| **all** | " + " | ".join(f"**{months[count].total:,.2f}**" for count in FLEETS) + " |")
     return "\n".join(rows)
 

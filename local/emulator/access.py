@@ -34,7 +34,7 @@ BATCHES = {"sqs:SendMessageBatch", "sqs:DeleteMessageBatch", "sqs:ChangeMessageV
 """Calls that IAM knows only by the action for one message (Amazon SQS Developer Guide, "API permissions")."""
 
 
-def teach_access() -> None:
+def teach_access() -> None:  # noqa: C901  one replacement after the other
     """Make ministack check requests to SageMaker and EC2 as it checks its own."""
     iam_actions.SERVICE_TO_IAM_NAMESPACE["sagemaker"] = "sagemaker"
     # Known beforehand, so that ministack does not load the largest models of botocore to find out.

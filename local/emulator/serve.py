@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import os
-import secrets
 import shutil
 import signal
-import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import processes
+from emulator.place import ACCOUNT, REGION
 
-ACCOUNT = "123456789012"
-REGION = "us-east-1"
+if TYPE_CHECKING:
+    from emulator.event_bus import EventBus
 
 
 def _settings() -> argparse.Namespace:
@@ -77,94 +75,16 @@ def main() -> None:
     _prepare_environment(settings.port, settings.home)
 
     from ministack import app
-    from ministack.core import iam_evaluator
-    from ministack.core.responses import get_account_id, request_scope
-    from ministack.services import eventbridge, sts
 
-    from emulator import access, corrections, events, moto_services, refusals, sagemaker
+    from emulator import event_bus, sagemaker, sessions
     from emulator.faults import Faults
     from emulator.hardware import Hardware
-    from notebook.machine import Credentials
 
-    tag_events = events.TagEvents(settings.tag_events)
     logging.getLogger("ministack").setLevel(logging.WARNING)
-
-    def emit(entry: dict[str, Any]) -> None:
-        """Put an event of AWS's own on the bus, from the loop that serves requests."""
-
-        def put() -> None:
-            with request_scope(ACCOUNT, REGION):
-                eventbridge._put_events({"Entries": [entry]}, allow_aws_source=True)
-
-        app._MAIN_LOOP.call_soon_threadsafe(put)
-
-    def on_happening(happening: sagemaker.Happening) -> None:
-        entry = events.entry_of(happening, tag_events)
-        if entry:
-            emit(entry)
-
-    def on_call(headers: dict[str, str], body: bytes) -> None:
-        operation = headers.get("x-amz-target", "").partition(".")[2]
-        if tag_events in (events.TagEvents.CLOUDTRAIL, events.TagEvents.BOTH) and not operation.startswith(
-            ("Describe", "List")
-        ):
-            key = app.extract_access_key_id(headers)
-            emit(events.cloudtrail_entry(operation, json.loads(body), _identity(key)))
-
-    def arn_of(key: str) -> str:
-        with request_scope(ACCOUNT, REGION):
-            return str((iam_evaluator.resolve_caller_identity(key) or {}).get("userArn", ""))
-
-    def _identity(key: str) -> dict[str, Any]:
-        caller = iam_evaluator.resolve_caller_identity(key) or {}
-        arn = str(caller.get("userArn", ""))
-        account = get_account_id()
-        if ":assumed-role/" not in arn:
-            return {"type": "IAMUser", "arn": arn, "accountId": account}
-        role = arn.split("/")[1]
-        issuer = {"type": "Role", "arn": f"arn:aws:iam::{account}:role/{role}", "userName": role}
-        return {"type": "AssumedRole", "arn": arn, "accountId": account, "sessionContext": {"sessionIssuer": issuer}}
-
-    def credentials(role_arn: str) -> Credentials:
-        """A session of the notebook's role, as SageMaker gives it to the instance."""
-        role = role_arn.rpartition("/")[2]
-        made = Credentials(
-            key=f"ASIA{secrets.token_hex(8).upper()}",
-            secret=secrets.token_hex(20),
-            token=secrets.token_hex(32),
-            expires=time.time() + 6 * 3600,
-        )
-        with request_scope(ACCOUNT, REGION):
-            sts.register_session(
-                made.key,
-                {
-                    "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/{role}/SageMaker",
-                    "UserId": f"{role}:SageMaker",
-                    "SecretAccessKey": made.secret,
-                    "SessionToken": made.token,
-                    "Expiration": made.expires,
-                },
-            )
-        return made
-
+    bus = event_bus.EventBus(settings.tag_events)
     sagemaker.extend_moto()
-    sagemaker.subscribe(on_happening)
-    app.SERVICE_HANDLERS["sagemaker"] = moto_services.moto_handler("sagemaker", after=on_call)
-    app.SERVICE_HANDLERS["ec2"] = access.with_tag_check(moto_services.moto_handler("ec2"))
-    corrections.route_sagemaker()
-    corrections.keep_resource_policies()
-    corrections.read_method_paths()
-    corrections.keep_table_settings()
-    corrections.accept_what_is_only_shown()
-    corrections.lift_limits()
-    corrections.unpack_layers(settings.home / "opt")
-    corrections.let_invocations_finish()
-    corrections.move_dead_letters()
-    corrections.let_clocks_be_set()
-    access.teach_access()
-    access.trust_the_loopback()
-    refusals.refuse_what_is_not_emulated()
-
+    sagemaker.subscribe(bus.on_happening)
+    _correct(bus, settings.home)
     machines = settings.home / "notebooks"
     machines.mkdir(exist_ok=True)
     hardware = Hardware(
@@ -173,13 +93,13 @@ def main() -> None:
         machines,
         f"http://127.0.0.1:{settings.port}",
         f"http://127.0.0.1:{settings.api_port}",
-        credentials,
+        sessions.of_role,
         boots=not settings.no_machines,
     )
     hardware.start()
     status = 0
     try:
-        asyncio.run(_serve(Faults(app.app, settings.port, arn_of), settings.port))
+        asyncio.run(_serve(Faults(app.app, settings.port, sessions.caller), settings.port))
     except BaseException:
         traceback.print_exc()
         status = 1
@@ -188,6 +108,29 @@ def main() -> None:
         shutil.rmtree(settings.home / "tmp", ignore_errors=True)
         # At once: ministack's threads wait for functions that are no more.
         os._exit(status)
+
+
+def _correct(bus: EventBus, home: Path) -> None:
+    """Route SageMaker and EC2 to moto, and correct and extend what ministack does itself."""
+    from ministack import app
+
+    from emulator import access, corrections, moto_services, refusals
+
+    app.SERVICE_HANDLERS["sagemaker"] = moto_services.moto_handler("sagemaker", after=bus.on_call)
+    app.SERVICE_HANDLERS["ec2"] = access.with_tag_check(moto_services.moto_handler("ec2"))
+    corrections.route_sagemaker()
+    corrections.keep_resource_policies()
+    corrections.read_method_paths()
+    corrections.keep_table_settings()
+    corrections.accept_what_is_only_shown()
+    corrections.lift_limits()
+    corrections.unpack_layers(home / "opt")
+    corrections.let_invocations_finish()
+    corrections.move_dead_letters()
+    corrections.let_clocks_be_set()
+    access.teach_access()
+    access.trust_the_loopback()
+    refusals.refuse_what_is_not_emulated()
 
 
 async def _serve(application: Any, port: int) -> None:

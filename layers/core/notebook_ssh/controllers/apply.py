@@ -63,7 +63,7 @@ def _verify(action: Action) -> None:
         sagemaker.verify_detached(action.notebook)
 
 
-def _do(action: Action, deps: Dependencies, now: int) -> LifecycleConfig | None:
+def _do(action: Action, deps: Dependencies, now: int) -> LifecycleConfig | None:  # noqa: C901  a branch for each action
     match action:
         case BackupScript(lifecycle_config, reason):
             backups.backup_script(deps.table, lifecycle_config, reason, now)

@@ -27,12 +27,21 @@ class StackSettings(Protocol):
     """The part of `notebook_ssh.settings.Settings` that plans and views use."""
 
     @property
-    def stack(self) -> str: ...
+    def stack(self) -> str:
+        """The stack's name."""
+
     @property
-    def tag_key(self) -> str: ...
+    def tag_key(self) -> str:
+        """The key of the tag that requests SSH."""
+
     @property
-    def sync_seconds(self) -> int: ...
+    def sync_seconds(self) -> int:
+        """Seconds between two reports of a notebook."""
+
     @property
-    def bastion(self) -> Bastion | None: ...
+    def bastion(self) -> Bastion | None:
+        """The bastion, if the stack has one."""
+
     @property
-    def keys_path(self) -> str: ...
+    def keys_path(self) -> str:
+        """The path of the central keys in Parameter Store."""

@@ -56,6 +56,7 @@ class WriteScript:
 
     @property
     def locks(self) -> tuple[str, ...]:
+        """The names of the leases to hold while it is carried out."""
         return (lifecycle_config_lock(self.lifecycle_config.name),)
 
     def __str__(self) -> str:
@@ -78,6 +79,7 @@ class CreateLifecycleConfig:
 
     @property
     def locks(self) -> tuple[str, ...]:
+        """The names of the leases to hold while it is carried out."""
         return (lifecycle_config_lock(self.name),)
 
     def __str__(self) -> str:
@@ -95,6 +97,7 @@ class DeleteLifecycleConfig:
 
     @property
     def locks(self) -> tuple[str, ...]:
+        """The names of the leases to hold while it is carried out."""
         return (lifecycle_config_lock(self.lifecycle_config.name),)
 
     def __str__(self) -> str:
@@ -132,6 +135,7 @@ class Attach:
 
     @property
     def locks(self) -> tuple[str, ...]:
+        """The names of the leases to hold while it is carried out."""
         # The configuration too, or another worker could find it unused and delete it.
         return notebook_lock(self.notebook), lifecycle_config_lock(self.lifecycle_config)
 
@@ -150,6 +154,7 @@ class Detach:
 
     @property
     def locks(self) -> tuple[str, ...]:
+        """The names of the leases to hold while it is carried out."""
         return (notebook_lock(self.notebook),)
 
     def __str__(self) -> str:
@@ -167,6 +172,7 @@ class Stop:
 
     @property
     def locks(self) -> tuple[str, ...]:
+        """The names of the leases to hold while it is carried out."""
         return (notebook_lock(self.notebook),)
 
     def __str__(self) -> str:
@@ -184,6 +190,7 @@ class Start:
 
     @property
     def locks(self) -> tuple[str, ...]:
+        """The names of the leases to hold while it is carried out."""
         return (notebook_lock(self.notebook),)
 
     def __str__(self) -> str:
