@@ -21,7 +21,7 @@ REPEATED = 7
 """Fresh processes for each time that is measured."""
 
 
-class Failed(Exception):
+class ProgramFailedError(Exception):
     """A measured program failed; the text is what it said."""
 
 
@@ -65,7 +65,7 @@ def cost(command: Sequence[str], environment: Mapping[str, str]) -> Cost:
             times = [_cpu(command, environment) for _ in range(REPEATED)]
             return Cost(statistics.median(times), "ms", max(times) - min(times))
     if done.returncode or not found:
-        raise Failed(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        raise ProgramFailedError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     return Cost(int(found[1].replace(",", "")) / 1e6, "Mi")
 
 
@@ -80,7 +80,7 @@ def output(command: Sequence[str], environment: Mapping[str, str]) -> str:
     """What a fresh process of `command` prints."""
     done = _run(command, environment)
     if done.returncode:
-        raise Failed(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        raise ProgramFailedError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     return done.stdout
 
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import processes
 from emulator.process import Emulator
-from emulator.stack import NotDeployed, build
-from story import NotReached, Story, Unheard
+from emulator.stack import NotDeployedError, build
+from story import NotReachedError, Story, UnheardError
 from supervisor import Supervisor
 from world import OWNERS_SCRIPT, Answer, Person, World, obstacle
 
@@ -36,14 +36,14 @@ LOOK_AROUND = "head -n 1 SageMaker/prepared; ssh-status"
 NO_PROMPT = ("-o", "BatchMode=yes")
 
 
-class Unexpected(Exception):
+class UnexpectedResultError(Exception):
     """Something answered otherwise than it must; the sentence says what."""
 
 
 def expect(condition: bool, otherwise: str) -> None:
-    """Raise Unexpected with the sentence `otherwise` unless `condition`."""
+    """Raise UnexpectedResultError with the sentence `otherwise` unless `condition`."""
     if not condition:
-        raise Unexpected(otherwise)
+        raise UnexpectedResultError(otherwise)
 
 
 class Demo:
@@ -308,12 +308,12 @@ def perform(folder: Path) -> int:
 
 def fail(world: World, story: Story, problem: Exception) -> int:
     """Report where the run stopped, and keep its logs; the exit status."""
-    if isinstance(problem, Unheard):
+    if isinstance(problem, UnheardError):
         world.close()
         if not problem.left:  # otherwise the reader has seen enough, as in `make demo | head`
             print(f"It stopped here: {problem}", file=sys.stderr)
         return 0 if problem.left else 1
-    known = isinstance(problem, Unexpected | NotReached | NotDeployed | processes.DidNotStart)
+    known = isinstance(problem, UnexpectedResultError | NotReachedError | NotDeployedError | processes.DidNotStartError)
     sentence = str(problem) if known else f"{type(problem).__name__}: {problem}"
     logs = world.close(keep_logs=True)
     short = textwrap.shorten(sentence, 600, placeholder=" …").rstrip(".")

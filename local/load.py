@@ -290,7 +290,7 @@ def main() -> int:
         began = time.monotonic()
         outcome = fleet.load(planned(given.notebooks, given.lookups, given.seconds), given.seconds)
         show(outcome, time.monotonic() - began)
-    except processes.DidNotStart as problem:
+    except processes.DidNotStartError as problem:
         print(f"It stopped here: {problem}")
         return 1
     finally:

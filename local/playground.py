@@ -15,7 +15,7 @@ from pathlib import Path
 
 import own_keys
 import processes
-from demo import NOTEBOOK, WHAT_IS_REAL, Demo, Unexpected, fail
+from demo import NOTEBOOK, WHAT_IS_REAL, Demo, UnexpectedResultError, fail
 from emulator.process import PROJECT, Emulator
 from own_keys import Key
 from story import Story
@@ -77,7 +77,7 @@ class Playground:
         """Until the emulator ends, which it does not by itself."""
         while self.world.emulator.alive():
             time.sleep(LOOK_EVERY)
-        raise Unexpected("the embedded AWS has ended by itself")
+        raise UnexpectedResultError("the embedded AWS has ended by itself")
 
 
 def stay_up(file: Path, title: str, build: Callable[[Playground], None]) -> int:

@@ -133,7 +133,7 @@ def when_abandoned(then: Callable[[], object]) -> None:
     threading.Thread(target=watch, name="when-abandoned", daemon=True).start()
 
 
-class DidNotStart(Exception):
+class DidNotStartError(Exception):
     """A program ended at its start, or does not do its job within the limit; the sentence names it and its last words."""
 
 
@@ -168,7 +168,7 @@ def start(
 
     name: what people call it. log: the file to which everything that it says is added.
     bound: it cannot watch its standard input by itself, so a shell does.
-    Raises DidNotStart when it ends before, or does not do its job within `limit` seconds; then it does not run.
+    Raises DidNotStartError when it ends before, or does not do its job within `limit` seconds; then it does not run.
     """
     before = log.stat().st_size if log.exists() else 0
     with open(log, "ab") as output:
@@ -183,18 +183,18 @@ def start(
                 env=env,
             )
         except OSError as error:
-            raise DidNotStart(f"{name} cannot be started: {error}") from None
+            raise DidNotStartError(f"{name} cannot be started: {error}") from None
     deadline, pause = time.monotonic() + limit, AT_ONCE
     try:
         while True:
             done = does_its_job()
             # Asked afterwards: what answers may be another program where this one could not be.
             if (status := child.poll()) is not None:
-                raise DidNotStart(f"{name} ended at its start {how(status)}{last_words(log, before)}")
+                raise DidNotStartError(f"{name} ended at its start {how(status)}{last_words(log, before)}")
             if done:
                 return child
             if time.monotonic() > deadline:
-                raise DidNotStart(f"{name} does not do its job within {limit:g} s{last_words(log, before)}")
+                raise DidNotStartError(f"{name} does not do its job within {limit:g} s{last_words(log, before)}")
             time.sleep(pause)
             pause = min(2 * pause, AT_LEAST)
     except BaseException:

@@ -32,7 +32,7 @@ def start_sshd(
 
     name: whose sshd it is, for people. within: a command that runs a command elsewhere, such as `ip netns exec`;
     `port` is None where that is out of reach. env: what its environment has besides PATH. `processes.dismiss` ends it.
-    Raises processes.DidNotStart.
+    Raises processes.DidNotStartError.
     """
     path = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
     program = shutil.which("sshd", path=path) or "sshd"  # sshd wants to be called by its whole path
@@ -40,7 +40,9 @@ def start_sshd(
         try:
             PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
         except OSError as error:
-            raise processes.DidNotStart(f"{name} needs {PRIVILEGE_SEPARATION}, which cannot be made: {error}") from None
+            raise processes.DidNotStartError(
+                f"{name} needs {PRIVILEGE_SEPARATION}, which cannot be made: {error}"
+            ) from None
     before = log.stat().st_size if log.exists() else 0
 
     def answers() -> bool:

@@ -48,7 +48,7 @@ WRITES = (
 """What the stack may write to SageMaker."""
 
 
-class Unexpected(Exception):
+class UnexpectedResultError(Exception):
     """The fleet is not as it should be; one sentence says how."""
 
 
@@ -126,7 +126,7 @@ class Starts:
         answer = functions.invoke(FunctionName=name, Payload=b"{}")
         told = json.load(answer["Payload"])
         if "FunctionError" in answer:
-            raise Unexpected(f"the sweep failed: {told}")
+            raise UnexpectedResultError(f"the sweep failed: {told}")
         self.settle()
         return dict(told)
 
@@ -191,7 +191,7 @@ class Starts:
 
 
 def play(starts: Starts, seconds: float, most_growth: float) -> None:
-    """The whole of it, told on standard output. Raises Unexpected."""
+    """The whole of it, told on standard output. Raises UnexpectedResultError."""
     with starts.counted() as counted:
         starts.create()
         began = time.monotonic()
@@ -225,7 +225,7 @@ def play(starts: Starts, seconds: float, most_growth: float) -> None:
     if grown > most_growth:
         wrong.append(f"the emulator grew by {grown:.0f} MB")
     if wrong:
-        raise Unexpected("; ".join(wrong))
+        raise UnexpectedResultError("; ".join(wrong))
 
 
 def _said(now: dict[str, int], before: dict[str, int] | None = None) -> str:
@@ -246,7 +246,7 @@ def main() -> int:
     emulator = Emulator(machines=False)
     try:
         play(Starts(emulator, given.notebooks, status_tags=given.status_tags), given.seconds, given.most_growth)
-    except (Unexpected, processes.DidNotStart) as problem:
+    except (UnexpectedResultError, processes.DidNotStartError) as problem:
         print(f"\nFailed: {problem}.")
         return 1
     finally:

@@ -45,11 +45,11 @@ WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+|\S+""", re.DO
 """A word of a shell's command line with its quotes; what is quoted wrongly, up to the next space."""
 
 
-class NotReached(Exception):
+class NotReachedError(Exception):
     """What a step waited for did not happen; the sentence says what, and what was seen last."""
 
 
-class Unheard(Exception):
+class UnheardError(Exception):
     """The output cannot be written, now or later; the sentence says why. left: the reader is gone, as `head` goes."""
 
     def __init__(self, error: OSError) -> None:
@@ -72,7 +72,7 @@ class Story:
         self._number = itertools.count(1)
         self._note = ""
         self._writing = threading.Lock()
-        self._unheard: Unheard | None = None
+        self._unheard: UnheardError | None = None
         self.began = time.monotonic()
 
     # ---- the paper -----------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class Story:
                 self._out.write(text + end)
                 self._out.flush()
             except OSError as error:
-                self._unheard = Unheard(error)
+                self._unheard = UnheardError(error)
                 # What is in the buffer would fail again at the end of the process.
                 with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nothing:
                     os.dup2(nothing.fileno(), self._out.fileno())
@@ -223,13 +223,13 @@ class Story:
             note = self._cut(f"  {self._sayable(self._note)}", left) if self._note and left > len("  a note") else ""
             try:
                 self._write(CLEAR + line + self._paint(tail + note, DIM), end="")
-            except Unheard:
+            except UnheardError:
                 return
 
     def wait(self, what: str, look: Callable[[], str], until: Callable[[str], bool], limit: float = 180) -> str:
         """Look until `until` accepts what was seen, and return that. Each look is shown as the step's note.
 
-        Raises NotReached naming `what` and the last look after `limit` seconds.
+        Raises NotReachedError naming `what` and the last look after `limit` seconds.
         """
         deadline = time.monotonic() + limit
         while True:
@@ -238,7 +238,7 @@ class Story:
             if until(seen):
                 return seen
             if time.monotonic() > deadline:
-                raise NotReached(f"{what}: still {seen!r} after {limit:g} s")
+                raise NotReachedError(f"{what}: still {seen!r} after {limit:g} s")
             time.sleep(0.1)
 
 

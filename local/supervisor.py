@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 import processes
-from story import Story, Unheard
+from story import Story, UnheardError
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, `kill`, and a terminal that was closed."""
@@ -93,7 +93,7 @@ class Supervisor:
                 story.failed(f"Ended, but these could not be removed: {', '.join(map(str, left))}")
             else:
                 story.end("Ended: nothing is left running, and nothing on the disk.")
-        except Unheard:
+        except UnheardError:
             pass  # the terminal is gone
         return status
 

@@ -51,7 +51,7 @@ SPACE = 6_000
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """It cannot be done here; one sentence says why, and what to do."""
 
 
@@ -268,7 +268,7 @@ class Space:
         self._id = self._first.stdout.readline().strip() if self._first.stdout else ""
         if not self._id:
             said = self._first.communicate()[1].strip().splitlines()[-1:] or ["nothing was said"]
-            raise Refused(f"namespaces cannot be made here: {said[0]} (a container needs --privileged)")
+            raise RefusedError(f"namespaces cannot be made here: {said[0]} (a container needs --privileged)")
 
     def run(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> int:
         """Run a command inside, with nothing but `environment`, and add what it says to `log`; its exit status."""
@@ -476,7 +476,7 @@ class LifecycleConfigRecord:
             with Space(FOR_DEBOOTSTRAP) as space:
                 status = space.run(command, log, {"LC_ALL": "C", **self.way})
             if status:
-                raise Refused(f"debootstrap could not make {self.suite}: {_last_line(log)}; see {log}")
+                raise RefusedError(f"debootstrap could not make {self.suite}: {_last_line(log)}; see {log}")
             _pack(root, packed)
             for old in self.cache.glob(f"{self.suite}-*.tar.gz"):
                 old.unlink()
@@ -560,13 +560,13 @@ def _clone(root: Path, part: Part, space: Space, log: Path) -> None:
 def _quietly(log: Path, *command: str) -> None:
     with log.open("ab") as file:
         if subprocess.run(command, stdout=file, stderr=file, check=False).returncode:
-            raise Refused(f"{shlex.join(command)} failed: {_last_line(log)}")
+            raise RefusedError(f"{shlex.join(command)} failed: {_last_line(log)}")
 
 
 def _git(*words: str) -> str:
     done = subprocess.run(["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Refused(f"it needs a clone of the project, and git says: {done.stderr.strip().splitlines()[-1]}")
+        raise RefusedError(f"it needs a clone of the project, and git says: {done.stderr.strip().splitlines()[-1]}")
     return done.stdout
 
 
@@ -617,7 +617,7 @@ def _have_root(kept: LifecycleConfigRecord, root: Path, log: Path, remake: bool)
     began = time.monotonic()
     kept.make(log)
     if not kept.unpack(root):
-        raise Refused(f"{kept.file} cannot be unpacked")
+        raise RefusedError(f"{kept.file} cannot be unpacked")
     _say(f"{time.monotonic() - began:.0f} s, kept in {kept.file}")
 
 
@@ -628,7 +628,7 @@ def _prepare(root: Path, space: Space, log: Path) -> None:
         shutil.copytree(authorities, root / authorities.relative_to("/"), dirs_exist_ok=True)
     for command in (["update-ca-certificates"], ["useradd", "--create-home", "--shell", "/bin/bash", USER]):
         if space.run(command, log):
-            raise Refused(f"{shlex.join(command)} failed in the root: {_last_line(log)}")
+            raise RefusedError(f"{shlex.join(command)} failed in the root: {_last_line(log)}")
 
 
 def _outcome(part: Part, root: Path, space: Space, log: Path, way: Mapping[str, str]) -> bool:
@@ -685,7 +685,7 @@ def main(words: Sequence[str]) -> int:
     _be_interrupted()
     try:
         if unknown:
-            raise Refused(f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+            raise RefusedError(f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
         if shutil.which("apt-get", path=PATH) and os.geteuid() == 0:
             tools = subprocess.run([PROJECT / "packaging/tools.sh", "debootstrap", "mount", "git"], check=False)
             if tools.returncode:
@@ -693,9 +693,9 @@ def main(words: Sequence[str]) -> int:
         machine = _this_machine(cache)
         suite = arguments.suite or machine.own
         if reason := refusal(machine, suite):
-            raise Refused(reason)
+            raise RefusedError(reason)
         well = run(suite, chosen(arguments.parts), remake=arguments.remake, machine=machine, cache=cache)
-    except Refused as problem:
+    except RefusedError as problem:
         print(f"fresh: {problem}", file=sys.stderr)
         return 1
     except OSError as problem:

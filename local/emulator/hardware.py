@@ -14,7 +14,7 @@ from pathlib import Path
 
 from emulator import sagemaker
 from emulator.network import Gate
-from notebook.machine import BootFailed, Credentials, Machine
+from notebook.machine import BootFailedError, Credentials, Machine
 
 TRANSITION_SECONDS = 1.0
 """The least time that any transition takes, so that people see it."""
@@ -69,7 +69,7 @@ class Hardware:
             time.sleep(max(0.0, started + TRANSITION_SECONDS - time.monotonic()))
             notebook.advance()
             _ = notebook.status  # reading it moves it on and tells the listeners
-        except BootFailed as failure:
+        except BootFailedError as failure:
             notebook.fail(str(failure))
         except Exception as error:
             logger.exception("the simulated notebook %s", notebook.notebook_instance_name)

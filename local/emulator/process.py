@@ -54,7 +54,7 @@ class Emulator:
         self._clients: dict[tuple[str, str, str, str | None], Any] = {}
 
     def start(self) -> Self:
-        """Return when it answers. Raises processes.DidNotStart."""
+        """Return when it answers. Raises processes.DidNotStartError."""
         processes.reach_the_loopback_directly()
         program = [str(PYTHON), "-X", "utf8", "-m", "emulator.serve", "--port", str(self.port)]
         command = [

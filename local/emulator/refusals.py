@@ -43,7 +43,7 @@ PREFIX_LIST_FILTERS = {"owner-id", "prefix-list-id", "prefix-list-name", "tag-ke
 """What moto heeds of DescribeManagedPrefixLists, besides `tag:…`; of any other name it takes no notice."""
 
 
-class NotEmulated(Exception):
+class NotEmulatedError(Exception):
     """What is asked for is outside of what is emulated."""
 
 
@@ -80,7 +80,7 @@ def _refusal(target: str, asked: Mapping[str, Any]) -> Refusal | None:
             matcher(asked.get("filterPattern") or asked.get("logEventFilterPattern") or "")
         elif operation == "StartQuery":
             _check_query(asked.get("queryString", ""))
-    except NotEmulated as refused:
+    except NotEmulatedError as refused:
         return "MalformedQueryException" if operation == "StartQuery" else "InvalidParameterException", str(refused)
     return None
 
@@ -94,7 +94,7 @@ JSON = re.compile(rf"\{{\s*{SELECTOR}(?:(?:\s*\|\|\s*{SELECTOR})*|(?:\s*&&\s*{SE
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:
-    """Whether a message matches a filter pattern. Raises NotEmulated for a pattern that this cannot judge."""
+    """Whether a message matches a filter pattern. Raises NotEmulatedError for a pattern that this cannot judge."""
     pattern = pattern.strip()
     if JSON.fullmatch(pattern):
         conditions = CONDITION.findall(pattern)
@@ -105,7 +105,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     while at < len(pattern):
         found = TERM.match(pattern, at)
         if not found:
-            raise NotEmulated(
+            raise NotEmulatedError(
                 f"The emulator knows no filter pattern {pattern}: only words, phrases in quotes, "
                 'and { $.field = "value" } joined by either || or &&'
             )
@@ -131,10 +131,10 @@ HEEDED_STAGES = re.compile(r"(?i)(fields\s.+|sort\s+@\w+(\s+(asc|desc))?|limit\s
 
 
 def _check_query(query: str) -> None:
-    """Raises NotEmulated for a query of Logs Insights in which ministack would skip a stage."""
+    """Raises NotEmulatedError for a query of Logs Insights in which ministack would skip a stage."""
     for stage in cloudwatch_logs._split_insights_pipes(query):
         if not HEEDED_STAGES.fullmatch(stage) and cloudwatch_logs._compile_insights_filter(stage) is None:
-            raise NotEmulated(f"The emulator cannot run this stage of a query: {stage}")
+            raise NotEmulatedError(f"The emulator cannot run this stage of a query: {stage}")
 
 
 # ---- EC2 -------------------------------------------------------------------------------------------

@@ -588,11 +588,11 @@ class _Pace:
     def take(self) -> None:
         now = self.clock()
         if now < self.next_free:
-            raise Throttled("Rate exceeded")
+            raise ThrottledError("Rate exceeded")
         self.next_free = now + self.seconds
 
 
-class Throttled(SagemakerClientError):
+class ThrottledError(SagemakerClientError):
     """The service's "later"."""
 
     code = "ThrottlingException"
@@ -669,6 +669,6 @@ def extend_moto() -> None:
     response.create_notebook_instance_lifecycle_config = _call_create_configuration
     response.describe_notebook_instance_lifecycle_config = _call_describe_configuration
     response.update_notebook_instance_lifecycle_config = _call_update_configuration
-    moto_errors.COMMON_ERROR_CODES.append(Throttled.code)  # true of every service, and moto would warn
+    moto_errors.COMMON_ERROR_CODES.append(ThrottledError.code)  # true of every service, and moto would warn
     for operation in WRITES:
         setattr(response, operation, _paced(getattr(response, operation)))

@@ -46,7 +46,7 @@ class Account(Protocol):
         """A client of `service` that may do what an admin may."""
 
 
-class NotDeployed(Exception):
+class NotDeployedError(Exception):
     """The stack could not be built or created; one sentence says why."""
 
 
@@ -62,7 +62,7 @@ class Stack:
 def build() -> dict[str, Path]:
     """The artifacts as zip files, by part. Nothing is built when the same sources were built before.
 
-    Raises NotDeployed.
+    Raises NotDeployedError.
     """
     state = _state()
     BUILT.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def _build(part: str, archive: Path) -> None:
         )
         if done.returncode:
             said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            raise NotDeployed(f"{part} could not be built: {said[-1]}")
+            raise NotDeployedError(f"{part} could not be built: {said[-1]}")
         with zipfile.ZipFile(finished, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
             for path in sorted(unpacked.rglob("*")):
                 zipped.write(path, path.relative_to(unpacked))
@@ -128,7 +128,7 @@ def local_template(keys: Mapping[str, str]) -> dict[str, Any]:
 
 
 def deploy(account: Account, name: str, archives: Mapping[str, Path] | None = None, /, **parameters: str) -> Stack:
-    """Upload and create the stack `name`, or update it if there is one; return when it is complete. Raises NotDeployed.
+    """Upload and create the stack `name`, or update it if there is one; return when it is complete. Raises NotDeployedError.
 
     archives: the parts as zip files, by part; None builds them from this tree.
     """
@@ -155,12 +155,12 @@ def deploy(account: Account, name: str, archives: Mapping[str, Path] | None = No
         if stack["StackStatus"] == ("UPDATE_COMPLETE" if exists else "CREATE_COMPLETE"):
             break
         if not stack["StackStatus"].endswith("_IN_PROGRESS") or time.monotonic() > deadline:
-            raise NotDeployed(f"the stack is {stack['StackStatus']}: {_first_failure(formation, name)}")
+            raise NotDeployedError(f"the stack is {stack['StackStatus']}: {_first_failure(formation, name)}")
         time.sleep(0.1)
     outputs = {each["OutputKey"]: each["OutputValue"] for each in stack.get("Outputs", [])}
     found = re.fullmatch(r"https://([^.]+)\.execute-api\.[^/]+/(.+)", outputs["ApiUrl"])
     if not found:
-        raise NotDeployed(f"the output ApiUrl is {outputs['ApiUrl']!r}, which is no address of a REST API")
+        raise NotDeployedError(f"the output ApiUrl is {outputs['ApiUrl']!r}, which is no address of a REST API")
     return Stack(name, f"{account.endpoint}/_aws/execute-api/{found[1]}/{found[2]}", outputs)
 
 

@@ -156,7 +156,7 @@ def _start_sshd(
     )
     try:
         return start_sshd("the notebook's sshd", config, disk / "var/log/sshd.log", port, env=user), None
-    except processes.DidNotStart as problem:
+    except processes.DidNotStartError as problem:
         return None, str(problem)
 
 

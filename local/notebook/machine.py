@@ -27,7 +27,7 @@ API_NAME = re.compile(rb"https://([a-z0-9]+)\.execute-api\.[a-z0-9.-]+/([A-Za-z0
 """An API's address as API Gateway gives it: its id and its stage."""
 
 
-class BootFailed(Exception):
+class BootFailedError(Exception):
     """The instance did not start; the sentence is its FailureReason."""
 
 
@@ -83,7 +83,7 @@ class Machine:
     ) -> None:
         """Start with a fresh disk but for the volume, and run `script` to its end.
 
-        apis: the address before an API's. Raises BootFailed when the script fails or takes longer than SageMaker allows.
+        apis: the address before an API's. Raises BootFailedError when the script fails or takes longer than SageMaker allows.
         """
         self.shut_down()
         self._renew_disk()
@@ -103,7 +103,7 @@ class Machine:
         )
         if failure := self._run_init(told):
             self.shut_down()
-            raise BootFailed(failure)
+            raise BootFailedError(failure)
 
     def _run_init(self, told: Boot) -> str | None:
         """Start the notebook's first process and return why it did not come up, if so."""

@@ -80,14 +80,14 @@ TOKEN = re.compile(r"[A-Za-z0-9]{20,}_[A-Za-z0-9]{10,}")
 """The shape of an authtoken. Anything else is refused as ngrok's cloud refuses it, with ERR_NGROK_105."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """ngrok's cloud refuses the session or the endpoint. code: as in ERR_NGROK_…"""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(f"{message}\r\n\r\nERR_NGROK_{code}\r\n")
 
 
-class BadConfiguration(Exception):
+class BadConfigurationError(Exception):
     """A configuration that ngrok does not load."""
 
 
@@ -112,7 +112,7 @@ class Configuration:
 
 
 def read_configuration(*texts: str) -> Configuration:
-    """The configuration in `texts`, version 2 or 3. Raises BadConfiguration for what ngrok would not load.
+    """The configuration in `texts`, version 2 or 3. Raises BadConfigurationError for what ngrok would not load.
 
     Several are merged by key, and the later value counts; lists are overwritten (…/agent/config, "Config file merging").
     """
@@ -121,11 +121,11 @@ def read_configuration(*texts: str) -> Configuration:
         try:
             one = yaml.safe_load(text)
         except yaml.YAMLError as why:
-            raise BadConfiguration(f"Error reading configuration file: {why}") from None
+            raise BadConfigurationError(f"Error reading configuration file: {why}") from None
         if not isinstance(one, dict):
-            raise BadConfiguration("Error reading configuration file: it is no mapping")
+            raise BadConfigurationError("Error reading configuration file: it is no mapping")
         if loaded and str(one.get("version")) != str(loaded.get("version")):
-            raise BadConfiguration("Error reading configuration file: the files have different versions")
+            raise BadConfigurationError("Error reading configuration file: the files have different versions")
         for key, value in one.items():
             both = isinstance(value, dict) and isinstance(loaded.get(key), dict)
             loaded[key] = {**loaded[key], **value} if both else value
@@ -139,7 +139,7 @@ def read_configuration(*texts: str) -> Configuration:
             _only(loaded, TOP_V2, "the configuration")
             agent, endpoints = loaded, []
         case version:
-            raise BadConfiguration(f"Error reading configuration file: version {version} is not supported")
+            raise BadConfigurationError(f"Error reading configuration file: version {version} is not supported")
     named = {each.name for each in endpoints}
     tunnels = loaded.get("tunnels") or {}
     endpoints += [_tunnel(name, each) for name, each in tunnels.items() if name not in named]
@@ -148,9 +148,9 @@ def read_configuration(*texts: str) -> Configuration:
 
 def _only(value: Any, known: frozenset[str], where: str) -> None:
     if not isinstance(value, dict):
-        raise BadConfiguration(f"Error reading configuration file: {where} is no mapping")
+        raise BadConfigurationError(f"Error reading configuration file: {where} is no mapping")
     if unknown := sorted(set(value) - known):
-        raise BadConfiguration(f"Error reading configuration file: field {unknown[0]} not found in {where}")
+        raise BadConfigurationError(f"Error reading configuration file: field {unknown[0]} not found in {where}")
 
 
 def _endpoint(value: Any) -> Endpoint:
@@ -189,14 +189,14 @@ class Cloud:
             return {}
 
     def admit(self, token: str) -> None:
-        """Open a session, or raise Refused."""
+        """Open a session, or raise RefusedError."""
         accepted = self._read("token")
         if token != accepted if accepted else not TOKEN.fullmatch(token):
-            raise Refused(
+            raise RefusedError(
                 105, f"authentication failed: The authtoken you specified is no proper one. Your authtoken: {token}"
             )
         if code := self._read("refusal"):
-            raise Refused(int(code), f"the request was refused. Your authtoken: {token}")
+            raise RefusedError(int(code), f"the request was refused. Your authtoken: {token}")
 
     def open(self, endpoint: Endpoint) -> None:
         """Make `endpoint` reachable, and forward what arrives."""
@@ -211,7 +211,7 @@ class Cloud:
             listener.bind(("127.0.0.1", wished))
         except OSError:
             listener.close()
-            raise Refused(334, f"The endpoint '{endpoint.wish}' is already online.") from None
+            raise RefusedError(334, f"The endpoint '{endpoint.wish}' is already online.") from None
         listener.listen(64)
         endpoint.listener = listener
         endpoint.url = f"tcp://{host or '127.0.0.1'}:{listener.getsockname()[1]}"
@@ -269,7 +269,7 @@ class Agent:
             while True:
                 self._obey()
                 time.sleep(0.03)
-        except Refused as why:
+        except RefusedError as why:
             log("session closing", obj="tunnels.session", err=str(why))
             for line in str(why).split("\r\n"):
                 print(f"ERROR:  {line}", flush=True)
@@ -351,7 +351,7 @@ def main(arguments: list[str]) -> int:
             return 1
     try:
         configuration = read_configuration(*(Path(each).read_text() for each in path.split(",")))
-    except (OSError, BadConfiguration) as why:
+    except (OSError, BadConfigurationError) as why:
         print(f"ERROR:  {why}", file=sys.stderr)
         return 1
     if arguments[0] == "config":

@@ -99,6 +99,6 @@ def test_an_authority_of_ones_own_is_trusted_where_it_is_named_and_nowhere_else(
             command, artifacts.environment(AWS_ENDPOINT_URL=address, AWS_CA_BUNDLE=str(certificate))
         )
         assert calls() == {"GetItem": 1}
-        with pytest.raises(bench["measure"].Failed, match="503"):
+        with pytest.raises(bench["measure"].ProgramFailedError, match="503"):
             bench["measure"].output(command, artifacts.environment(AWS_ENDPOINT_URL=address))
         assert calls() == {}

@@ -214,6 +214,6 @@ def test_a_port_that_is_taken_is_named() -> None:
     with (
         closing(Emulator()) as emulator,
         socket.create_server(("127.0.0.1", emulator.port)),
-        pytest.raises(processes.DidNotStart, match=said),
+        pytest.raises(processes.DidNotStartError, match=said),
     ):
         emulator.start()

@@ -19,7 +19,7 @@ import pytest
 import processes
 import world as local
 from emulator.process import PROJECT
-from notebook.machine import BootFailed, Credentials, Machine
+from notebook.machine import BootFailedError, Credentials, Machine
 
 LIMIT = 120
 
@@ -144,7 +144,7 @@ def test_a_program_that_ends_at_its_start_is_named_with_its_last_words(
 ) -> None:
     log = tmp_path / "log"
     log.write_text("what it said at its last start\n")
-    with pytest.raises(processes.DidNotStart) as problem:
+    with pytest.raises(processes.DidNotStartError) as problem:
         processes.start("the toy", command, lambda: False, log=log, limit=LIMIT, bound=bound)
     assert str(problem.value) == told
 
@@ -159,14 +159,14 @@ def test_a_program_that_ends_at_its_start_is_named_with_its_last_words(
 def test_a_program_that_never_does_its_job_is_ended_at_the_limit(
     command: list[str], bound: bool, tmp_path: Path
 ) -> None:
-    with pytest.raises(processes.DidNotStart) as problem:
+    with pytest.raises(processes.DidNotStartError) as problem:
         processes.start("the toy", command, lambda: False, log=tmp_path / "log", limit=0.3, bound=bound)
     assert str(problem.value) == "the toy does not do its job within 0.3 s: still waiting"
 
 
 @pytest.mark.parametrize("bound", [True, False])
 def test_a_program_that_is_not_there_is_named(bound: bool, tmp_path: Path) -> None:
-    with pytest.raises(processes.DidNotStart, match=r"^the toy .*(not found|No such file)"):
+    with pytest.raises(processes.DidNotStartError, match=r"^the toy .*(not found|No such file)"):
         processes.start("the toy", ["/no-such-program"], lambda: False, log=tmp_path / "log", bound=bound)
 
 
@@ -180,7 +180,7 @@ def test_what_answers_in_the_place_of_a_program_that_ended_does_not_count(tmp_pa
         commands = (_command(one) for one in processes.descendants())
         return ended.exists() and not any(named in command for command in commands)
 
-    with pytest.raises(processes.DidNotStart, match="status 1: the port is taken"):
+    with pytest.raises(processes.DidNotStartError, match="status 1: the port is taken"):
         processes.start(
             "the toy", a_shell(f"echo the port is taken; : > '{ended}'; exit 1"), answers, log=tmp_path / "log"
         )
@@ -250,7 +250,7 @@ def test_a_notebook_whose_sshd_ends_at_its_start_fails_with_that_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     an_sshd(tmp_path, monkeypatch, "echo 'no hostkeys available -- exiting.' >&2\nexit 1\n")
-    with pytest.raises(BootFailed) as problem:
+    with pytest.raises(BootFailedError) as problem:
         boot(tmp_path / "home")
     assert str(problem.value) == (
         "the notebook's sshd ended at its start with status 1: no hostkeys available -- exiting."
@@ -261,5 +261,5 @@ def test_a_notebook_whose_first_process_breaks_fails_with_its_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # there is no ssh-keygen
-    with pytest.raises(BootFailed, match=r"^the notebook's first process ended at its start: .*'ssh-keygen'$"):
+    with pytest.raises(BootFailedError, match=r"^the notebook's first process ended at its start: .*'ssh-keygen'$"):
         boot(tmp_path / "home")

@@ -15,7 +15,7 @@ from contextlib import closing
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from story import NARROWEST, WIDEST, NotReached, Story, Unheard
+from story import NARROWEST, WIDEST, NotReachedError, Story, UnheardError
 
 LIMIT = 60
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -204,7 +204,7 @@ def test_where_there_is_no_terminal_a_step_is_one_line(monkeypatch: pytest.Monke
             for _ in range(1000):
                 os.sched_yield()
             assert screen.getvalue().count("\n") == 2
-        with pytest.raises(NotReached), story.step("The agent reports"):
+        with pytest.raises(NotReachedError), story.step("The agent reports"):
             story.wait("the stack says", lambda: "stale", lambda _: False, limit=0)
         assert re.sub(r"\d\.\d s", "0.0 s", screen.getvalue()).splitlines() == [
             "",
@@ -251,7 +251,7 @@ def test_what_an_encoding_does_not_hold_is_written_otherwise(encoding: str, colu
     with closing(Screen(columns, encoding)) as screen:
         story = Story(screen)
         everything = "naïve – “so” → 東京 \udce9 …"
-        with pytest.raises(NotReached), story.step(everything):
+        with pytest.raises(NotReachedError), story.step(everything):
             story.wait(everything, lambda: "stale", lambda _: False, limit=0.5)
         for tell in (story.say, story.show, story.command, story.title, story.end, story.failed):
             tell(everything)
@@ -280,9 +280,9 @@ def test_an_output_that_cannot_be_written_ends_the_story(path: str, left: bool) 
         write = os.open(path, os.O_WRONLY)
     with open(write, "w") as out:
         story = Story(out)
-        with pytest.raises(Unheard, match="the output cannot be written") as first:
+        with pytest.raises(UnheardError, match="the output cannot be written") as first:
             story.title("It works")
-        with pytest.raises(Unheard) as second, story.step("Something is done"):
+        with pytest.raises(UnheardError) as second, story.step("Something is done"):
             pass
         assert first.value.left == second.value.left == left
     # Closing it wrote what was in its buffer, which would fail: it leads nowhere now.
