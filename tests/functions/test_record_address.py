@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -275,7 +276,10 @@ def test_the_agent_of_an_earlier_block_gets_the_worker_that_its_block_vouches_fo
     assert world.since()["GetItem"] == 0, "the program of this version is in the layer"
 
 
-@pytest.mark.parametrize("program", [None, "", "no base64", "bm8gemxpYg==", "eJwDAAAAAAE="])
+ANOTHER = base64.b64encode(zlib.compress(b"print('another')\n")).decode()
+
+
+@pytest.mark.parametrize("program", [None, "", "no base64", "bm8gemxpYg==", "eJwDAAAAAAE=", ANOTHER])
 def test_without_that_worker_the_agent_gets_none_and_keeps_what_it_has(world: World, program: str | None) -> None:
     """None is in the table, or an item that is not it."""
     world.patch.setenv("NOTEBOOK_AGENT", str(LAYER))

@@ -253,13 +253,17 @@ class Fleet(Model):
 
 
 def a_fleet(many: int = 1, after: int = DAY) -> Fleet:
-    """Notebooks that run and request SSH, each with its own configuration, and the block of 1.0.0 in every script."""
+    """Notebooks that request SSH, each with its own configuration, and that have started with the block of 1.0.0."""
     fleet = Fleet(policy=BlockPolicy("ssh", FALLBACK, OLDER, after))
     for number in range(many):
         fleet.configure(f"c{number}", OWNERS)
         fleet.add(f"box{number}", f"c{number}")
         fleet.tags[f"box{number}"] = {"ssh": "ngrok"}
     fleet.sweep()
+    fleet.settle()
+    for name in fleet.notebooks:
+        fleet.turn(name, NotebookState.PENDING)
+    fleet.finish()
     fleet.settle()
     fleet.now += 1_000
     return fleet
