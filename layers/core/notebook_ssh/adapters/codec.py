@@ -9,7 +9,7 @@ Two versions of the stack read one table during a deployment and after a rollbac
   attributes only.
 - A value that this version does not know makes its record unreadable (`UnreadableRecordError`), and no other record.
 
-Each `_Attribute` below has the field's name and then the stored one, which differs where it is shorter: the item of a
+Each `Attribute` below has the field's name and then the stored one, which differs where it is shorter: the item of a
 usual notebook has at most 1,024 bytes, which DynamoDB writes for one write unit (developer guide, "DynamoDB read and
 write operations").
 
@@ -19,10 +19,20 @@ The attributes of the other items are in the modules that own them: `backups`, `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from notebook_ssh.adapters.shapes import (
+    REQUIRED,
+    Attribute,
+    Shape,
+    Type,
+    UnknownValueError,
+    enum_of,
+    exactly,
+    list_of,
+    part_of,
+)
 from notebook_ssh.errors import Problem, RetryableError
 from notebook_ssh.model.record import (
     BastionRoute,
@@ -66,114 +76,7 @@ class UnreadableRecordError(RetryableError):
         """The notebook's security groups; None if they cannot be read either."""
 
 
-# ---- shapes ------------------------------------------------------------------------------------
-
-
-class _UnknownValueError(ValueError):
-    """A stored value could not be read. args: path of the attribute, value."""
-
-
-class _Type(NamedTuple):
-    """How one attribute's value is read and written."""
-
-    read: Callable[[Any], Any]
-    """Converts the stored value. Raises ValueError or TypeError when this version does not know it."""
-    write: Callable[[Any], Any]
-    """Converts the field's value to a plain value."""
-    shape: _Shape | None = None
-    """The parts of the value, when it is a map."""
-    plain: type | None = None
-    """The type of values that are stored as they are, and need not be converted."""
-
-
-class _Attribute(NamedTuple):
-    field: str
-    stored: str
-    type: _Type
-    default: Any
-    """The value when the attribute is missing; REQUIRED when there is none."""
-    always: bool = False
-    """Whether it is stored even when equal to its default: conditions of updates compare it."""
-
-
-REQUIRED = object()
-"""Marks an attribute without which its part cannot be read. It is always stored."""
-
-
-class _Shape:
-    """The stored form of one dataclass, as a map or as an item."""
-
-    def __init__(self, make: Callable[..., Any], *attributes: _Attribute) -> None:
-        self.make = make
-        self.attributes = attributes
-
-    def decode(self, stored: Mapping[str, Any]) -> Any:
-        """Return the dataclass. Raises _UnknownValueError."""
-        values: dict[str, Any] = {}
-        # Unpacked, and without a call for the usual values: a sweep decodes every record of the fleet.
-        for field, name, kind, default, _ in self.attributes:
-            value = stored.get(name)
-            if type(value) is kind.plain:
-                values[field] = value
-                continue
-            if value is None and default is not REQUIRED:
-                values[field] = default
-                continue
-            try:
-                values[field] = kind.read(value)
-            except _UnknownValueError as inner:
-                raise _UnknownValueError(f"{name}.{inner.args[0]}", inner.args[1]) from None
-            except (ValueError, TypeError, AttributeError):
-                raise _UnknownValueError(name, value) from None
-        return self.make(**values)
-
-    def encode(self, value: Any) -> dict[str, Any]:
-        """Return the attributes to store: all but those that are None or equal to their default."""
-        plain: dict[str, Any] = {}
-        for attribute in self.attributes:
-            part = getattr(value, attribute.field)
-            if part is not None and (attribute.always or part != attribute.default):
-                plain[attribute.stored] = attribute.type.write(part)
-        return plain
-
-    def path(self, fields: Sequence[str]) -> Iterator[str]:
-        """Yield the stored name of each field of a path into nested parts. Raises KeyError when there is no such field."""
-        by_field = {attribute.field: attribute for attribute in self.attributes}
-        attribute = by_field[fields[0]]
-        yield attribute.stored
-        if fields[1:]:
-            if attribute.type.shape is None:
-                raise KeyError(fields[1])
-            yield from attribute.type.shape.path(fields[1:])
-
-
-def _exactly(kind: type) -> _Type:
-    def read(value: Any) -> Any:
-        if type(value) is not kind:
-            raise TypeError
-        return value
-
-    return _Type(read, lambda value: value, plain=kind)
-
-
-def _enum(kind: type[Enum]) -> _Type:
-    return _Type(kind, lambda value: str(value.value))
-
-
-def _part(shape: _Shape) -> _Type:
-    return _Type(shape.decode, shape.encode, shape)
-
-
-def _list_of(kind: _Type) -> _Type:
-    def read(value: Any) -> tuple[Any, ...]:
-        if type(value) is not list:
-            raise TypeError
-        return tuple(map(kind.read, value))
-
-    return _Type(read, lambda value: [kind.write(each) for each in value])
-
-
-def _modes() -> _Type:
+def _modes() -> Type:
     """Modes as the tag has them, `ngrok`, or several words, or `off`.
 
     A version that knows one mode only reads what this one wrote, and this one what that one wrote: several words are an
@@ -184,125 +87,125 @@ def _modes() -> _Type:
     def read(value: Any) -> tuple[Mode, ...]:
         return () if value == OFF else tuple(map(Mode, value.split(" ")))
 
-    return _Type(read, tag_value)
+    return Type(read, tag_value)
 
 
-_TEXT, _NUMBER, _FLAG = _exactly(str), _exactly(int), _exactly(bool)
-_TEXTS = _list_of(_TEXT)
+_TEXT, _NUMBER, _FLAG = exactly(str), exactly(int), exactly(bool)
+_TEXTS = list_of(_TEXT)
 _MODES = _modes()
 
-_PROBLEM = _Shape(
+_PROBLEM = Shape(
     Problem,
-    _Attribute("code", "code", _TEXT, REQUIRED),
-    _Attribute("message", "message", _TEXT, REQUIRED),
+    Attribute("code", "code", _TEXT, REQUIRED),
+    Attribute("message", "message", _TEXT, REQUIRED),
 )
-_SPEC = _Shape(
+_SPEC = Shape(
     NotebookSpec,
-    _Attribute("modes", "mode", _MODES, (), always=True),
-    _Attribute("ngrok_url", "ngrok_url", _TEXT, None),
-    _Attribute("users", "users", _TEXTS, ()),
-    _Attribute("until", "until", _NUMBER, None),
-    _Attribute("restart", "restart", _FLAG, False),
-    _Attribute("wake", "wake", _FLAG, False),
-    _Attribute("problem", "problem", _part(_PROBLEM), None),
+    Attribute("modes", "mode", _MODES, (), always=True),
+    Attribute("ngrok_url", "ngrok_url", _TEXT, None),
+    Attribute("users", "users", _TEXTS, ()),
+    Attribute("until", "until", _NUMBER, None),
+    Attribute("restart", "restart", _FLAG, False),
+    Attribute("wake", "wake", _FLAG, False),
+    Attribute("problem", "problem", part_of(_PROBLEM), None),
 )
-_NETWORK = _Shape(
+_NETWORK = Shape(
     Network,
-    _Attribute("subnet", "subnet", _TEXT, None),
-    _Attribute("security_groups", "groups", _TEXTS, ()),
-    _Attribute("interface", "interface", _TEXT, None),
+    Attribute("subnet", "subnet", _TEXT, None),
+    Attribute("security_groups", "groups", _TEXTS, ()),
+    Attribute("interface", "interface", _TEXT, None),
 )
-_RESTART = _Shape(
+_RESTART = Shape(
     Restart,
-    _Attribute("step", "step", _enum(RestartStep), REQUIRED),
-    _Attribute("since", "since", _NUMBER, REQUIRED),
-    _Attribute("at", "at", _NUMBER, REQUIRED),
+    Attribute("step", "step", enum_of(RestartStep), REQUIRED),
+    Attribute("since", "since", _NUMBER, REQUIRED),
+    Attribute("at", "at", _NUMBER, REQUIRED),
 )
-_MAILS = _Shape(
+_MAILS = Shape(
     Mails,
-    _Attribute("sent_at", "sent_at", _NUMBER, 0),
-    _Attribute("held", "held", _NUMBER, 0),
-    _Attribute("digest_at", "digest_at", _NUMBER, 0),
+    Attribute("sent_at", "sent_at", _NUMBER, 0),
+    Attribute("held", "held", _NUMBER, 0),
+    Attribute("digest_at", "digest_at", _NUMBER, 0),
 )
-_ROUTE = _Shape(
+_ROUTE = Shape(
     BastionRoute,
-    _Attribute("open", "open", _FLAG, False, always=True),
-    _Attribute("private_ip", "private_ip", _TEXT, None),
-    _Attribute("since", "since", _NUMBER, 0),
-    _Attribute("problem", "problem", _part(_PROBLEM), None),
+    Attribute("open", "open", _FLAG, False, always=True),
+    Attribute("private_ip", "private_ip", _TEXT, None),
+    Attribute("since", "since", _NUMBER, 0),
+    Attribute("problem", "problem", part_of(_PROBLEM), None),
 )
-_REJECTED_KEY = _Shape(
+_REJECTED_KEY = Shape(
     RejectedKey,
-    _Attribute("line", "line", _NUMBER, REQUIRED),
-    _Attribute("reason", "reason", _TEXT, REQUIRED),
+    Attribute("line", "line", _NUMBER, REQUIRED),
+    Attribute("reason", "reason", _TEXT, REQUIRED),
 )
 _HEARTBEAT = (
-    _Attribute("sequence", "sequence", _NUMBER, REQUIRED),
-    _Attribute("received_at", "received_at", _NUMBER, REQUIRED),
-    _Attribute("sessions", "sessions", _NUMBER, 0),
-    _Attribute("active_at", "active_at", _NUMBER, None),
+    Attribute("sequence", "sequence", _NUMBER, REQUIRED),
+    Attribute("received_at", "received_at", _NUMBER, REQUIRED),
+    Attribute("sessions", "sessions", _NUMBER, 0),
+    Attribute("active_at", "active_at", _NUMBER, None),
 )
 _STABLE = (
-    _Attribute("boot", "boot", _TEXT, REQUIRED),
-    _Attribute("booted_at", "booted_at", _NUMBER, REQUIRED),
-    _Attribute("modes", "mode", _MODES, REQUIRED),
-    _Attribute("phase", "phase", _enum(Phase), REQUIRED),
-    _Attribute("agent", "agent", _TEXT, ""),
-    _Attribute("host", "host", _TEXT, None),
-    _Attribute("port", "port", _NUMBER, None),
-    _Attribute("host_keys", "host_keys", _TEXTS, ()),
-    _Attribute("keys_own", "keys_own", _NUMBER, 0),
-    _Attribute("keys_central", "keys_central", _NUMBER, 0),
-    _Attribute("rejected", "rejected", _list_of(_part(_REJECTED_KEY)), ()),
-    _Attribute("problem", "problem", _part(_PROBLEM), None),
+    Attribute("boot", "boot", _TEXT, REQUIRED),
+    Attribute("booted_at", "booted_at", _NUMBER, REQUIRED),
+    Attribute("modes", "mode", _MODES, REQUIRED),
+    Attribute("phase", "phase", enum_of(Phase), REQUIRED),
+    Attribute("agent", "agent", _TEXT, ""),
+    Attribute("host", "host", _TEXT, None),
+    Attribute("port", "port", _NUMBER, None),
+    Attribute("host_keys", "host_keys", _TEXTS, ()),
+    Attribute("keys_own", "keys_own", _NUMBER, 0),
+    Attribute("keys_central", "keys_central", _NUMBER, 0),
+    Attribute("rejected", "rejected", list_of(part_of(_REJECTED_KEY)), ()),
+    Attribute("problem", "problem", part_of(_PROBLEM), None),
 )
 _SERVER = (
-    _Attribute("connected_since", "connected_since", _NUMBER, None),
-    _Attribute("phase_since", "phase_since", _NUMBER, 0),
+    Attribute("connected_since", "connected_since", _NUMBER, None),
+    Attribute("phase_since", "phase_since", _NUMBER, 0),
 )
-_REPORT = _Shape(Report, *_HEARTBEAT, *_STABLE, *_SERVER)
+_REPORT = Shape(Report, *_HEARTBEAT, *_STABLE, *_SERVER)
 _OBSERVED = (
-    _Attribute("name", "name", _TEXT, REQUIRED),
-    _Attribute("arn", "arn", _TEXT, ""),
-    _Attribute("created_at", "created", _NUMBER, 0),
-    _Attribute("role", "role", _TEXT, "", always=True),
-    _Attribute("spec", "spec", _part(_SPEC), NotebookSpec(), always=True),
-    _Attribute("state", "state", _enum(NotebookState), NotebookState.STOPPED),
-    _Attribute("state_since", "state_since", _NUMBER, 0),
-    _Attribute("lifecycle_config", "config", _TEXT, None),
-    _Attribute("block_since", "block_since", _NUMBER, None),
-    _Attribute("network", "network", _part(_NETWORK), Network()),
-    _Attribute("unsupported_platform", "platform", _TEXT, ""),
-    _Attribute("problem", "problem", _part(_PROBLEM), None),
-    _Attribute("observed_hash", "hash", _TEXT, "", always=True),
-    _Attribute("observed_at", "observed_at", _NUMBER, 0, always=True),
-    _Attribute("started_at", "started_at", _NUMBER, None),
-    _Attribute("attached_config", "attached", _TEXT, None),
-    _Attribute("attached_hash", "attached_hash", _TEXT, ""),
-    _Attribute("restart", "restart", _part(_RESTART), None),
-    _Attribute("planned", "planned", _TEXTS, ()),
-    _Attribute("status_tags_at", "tagged_at", _NUMBER, 0),
-    _Attribute("status_tags_left", "tags_left", _FLAG, False),
-    _Attribute("notified_status", "notified", _TEXT, ""),
-    _Attribute("mails", "mails", _part(_MAILS), None),
-    _Attribute("spec_changed_at", "spec_changed_at", _NUMBER, None),
-    _Attribute("first_connected", "first_connected", _FLAG, False),
+    Attribute("name", "name", _TEXT, REQUIRED),
+    Attribute("arn", "arn", _TEXT, ""),
+    Attribute("created_at", "created", _NUMBER, 0),
+    Attribute("role", "role", _TEXT, "", always=True),
+    Attribute("spec", "spec", part_of(_SPEC), NotebookSpec(), always=True),
+    Attribute("state", "state", enum_of(NotebookState), NotebookState.STOPPED),
+    Attribute("state_since", "state_since", _NUMBER, 0),
+    Attribute("lifecycle_config", "config", _TEXT, None),
+    Attribute("block_since", "block_since", _NUMBER, None),
+    Attribute("network", "network", part_of(_NETWORK), Network()),
+    Attribute("unsupported_platform", "platform", _TEXT, ""),
+    Attribute("problem", "problem", part_of(_PROBLEM), None),
+    Attribute("observed_hash", "hash", _TEXT, "", always=True),
+    Attribute("observed_at", "observed_at", _NUMBER, 0, always=True),
+    Attribute("started_at", "started_at", _NUMBER, None),
+    Attribute("attached_config", "attached", _TEXT, None),
+    Attribute("attached_hash", "attached_hash", _TEXT, ""),
+    Attribute("restart", "restart", part_of(_RESTART), None),
+    Attribute("planned", "planned", _TEXTS, ()),
+    Attribute("status_tags_at", "tagged_at", _NUMBER, 0),
+    Attribute("status_tags_left", "tags_left", _FLAG, False),
+    Attribute("notified_status", "notified", _TEXT, ""),
+    Attribute("mails", "mails", part_of(_MAILS), None),
+    Attribute("spec_changed_at", "spec_changed_at", _NUMBER, None),
+    Attribute("first_connected", "first_connected", _FLAG, False),
 )
-_RECORD = _Shape(
+_RECORD = Shape(
     Record,
     *_OBSERVED,
-    _Attribute("wake_at", "wake_at", _NUMBER, None),
-    _Attribute("route", "route", _part(_ROUTE), None),
-    _Attribute("report", "report", _part(_REPORT), None),
+    Attribute("wake_at", "wake_at", _NUMBER, None),
+    Attribute("route", "route", part_of(_ROUTE), None),
+    Attribute("report", "report", part_of(_REPORT), None),
 )
-_CONFIG_RECORD = _Shape(
+_CONFIG_RECORD = Shape(
     dict,
-    _Attribute("modified", "modified", _NUMBER, 0),
-    _Attribute("block", "block", _TEXT, ""),
-    _Attribute("tried", "tried", _TEXT, ""),
-    _Attribute("block_since", "block_since", _NUMBER, None),
-    _Attribute("problem", "problem", _part(_PROBLEM), None),
-    _Attribute("replaced_at", "replaced_at", _NUMBER, None),
+    Attribute("modified", "modified", _NUMBER, 0),
+    Attribute("block", "block", _TEXT, ""),
+    Attribute("tried", "tried", _TEXT, ""),
+    Attribute("block_since", "block_since", _NUMBER, None),
+    Attribute("problem", "problem", part_of(_PROBLEM), None),
+    Attribute("replaced_at", "replaced_at", _NUMBER, None),
 )
 
 RECONCILER_FIELDS = tuple(attribute.field for attribute in _OBSERVED)
@@ -394,10 +297,10 @@ def stored_path(path: str) -> str:
     return ".".join(_RECORD.path(path.split(".")))
 
 
-def _decoded(shape: _Shape, item: Mapping[str, Any], name: str) -> Any:
+def _decoded(shape: Shape, item: Mapping[str, Any], name: str) -> Any:
     try:
         return shape.decode(item)
-    except _UnknownValueError as error:
+    except UnknownValueError as error:
         attribute, value = error.args
         raise UnreadableRecordError(name, attribute, value, _security_groups(item)) from None
 
@@ -405,6 +308,6 @@ def _decoded(shape: _Shape, item: Mapping[str, Any], name: str) -> Any:
 def _security_groups(item: Mapping[str, Any]) -> tuple[str, ...] | None:
     try:
         network: Network = _NETWORK.decode(item.get("network") or {})
-    except (_UnknownValueError, AttributeError):
+    except (UnknownValueError, AttributeError):
         return None
     return network.security_groups

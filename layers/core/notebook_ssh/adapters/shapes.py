@@ -1,0 +1,122 @@
+"""How a dataclass is stored as a map of plain values: field by field, by names and defaults that are written down.
+
+`codec` has the shapes of records. Nothing is read off the dataclasses: a field that is renamed keeps its stored name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+REQUIRED = object()
+"""Marks an attribute without which its part cannot be read. It is always stored."""
+
+
+class UnknownValueError(ValueError):
+    """A stored value could not be read. args: path of the attribute, value."""
+
+
+class Type(NamedTuple):
+    """How one attribute's value is read and written."""
+
+    read: Callable[[Any], Any]
+    """Converts the stored value. Raises ValueError or TypeError when this version does not know it."""
+    write: Callable[[Any], Any]
+    """Converts the field's value to a plain value."""
+    shape: Shape | None = None
+    """The parts of the value, when it is a map."""
+    plain: type | None = None
+    """The type of values that are stored as they are, and need not be converted."""
+
+
+class Attribute(NamedTuple):
+    """One field of a dataclass, and how it is stored."""
+
+    field: str
+    stored: str
+    """Its name in the table, which never follows a new name of the field."""
+    type: Type
+    default: Any
+    """The value when the attribute is missing; REQUIRED when there is none."""
+    always: bool = False
+    """Whether it is stored even when equal to its default: conditions of updates compare it."""
+
+
+class Shape:
+    """The stored form of one dataclass, as a map or as an item."""
+
+    def __init__(self, make: Callable[..., Any], *attributes: Attribute) -> None:
+        self.make = make
+        self.attributes = attributes
+
+    def decode(self, stored: Mapping[str, Any]) -> Any:
+        """Return the dataclass. Raises UnknownValueError."""
+        values: dict[str, Any] = {}
+        # Unpacked, and without a call for the usual values: a sweep decodes every record of the fleet.
+        for field, name, kind, default, _ in self.attributes:
+            value = stored.get(name)
+            if type(value) is kind.plain:
+                values[field] = value
+                continue
+            if value is None and default is not REQUIRED:
+                values[field] = default
+                continue
+            try:
+                values[field] = kind.read(value)
+            except UnknownValueError as inner:
+                raise UnknownValueError(f"{name}.{inner.args[0]}", inner.args[1]) from None
+            except (ValueError, TypeError, AttributeError):
+                raise UnknownValueError(name, value) from None
+        return self.make(**values)
+
+    def encode(self, value: Any) -> dict[str, Any]:
+        """Return the attributes to store: all but those that are None or equal to their default."""
+        plain: dict[str, Any] = {}
+        for attribute in self.attributes:
+            part = getattr(value, attribute.field)
+            if part is not None and (attribute.always or part != attribute.default):
+                plain[attribute.stored] = attribute.type.write(part)
+        return plain
+
+    def path(self, fields: Sequence[str]) -> Iterator[str]:
+        """Yield the stored name of each field of a path into nested parts. Raises KeyError when there is no such field."""
+        by_field = {attribute.field: attribute for attribute in self.attributes}
+        attribute = by_field[fields[0]]
+        yield attribute.stored
+        if fields[1:]:
+            if attribute.type.shape is None:
+                raise KeyError(fields[1])
+            yield from attribute.type.shape.path(fields[1:])
+
+
+def exactly(kind: type) -> Type:
+    """Return the type of values that are stored as they are, of exactly this Python type: True is no number."""
+
+    def read(value: Any) -> Any:
+        if type(value) is not kind:
+            raise TypeError
+        return value
+
+    return Type(read, lambda value: value, plain=kind)
+
+
+def enum_of(kind: type[Enum]) -> Type:
+    """Return the type of an enum's members, stored by value."""
+    return Type(kind, lambda value: str(value.value))
+
+
+def part_of(shape: Shape) -> Type:
+    """Return the type of a dataclass that is stored as a map."""
+    return Type(shape.decode, shape.encode, shape)
+
+
+def list_of(kind: Type) -> Type:
+    """Return the type of a tuple, stored as a list."""
+
+    def read(value: Any) -> tuple[Any, ...]:
+        if type(value) is not list:
+            raise TypeError
+        return tuple(map(kind.read, value))
+
+    return Type(read, lambda value: [kind.write(each) for each in value])
