@@ -198,7 +198,6 @@ def test_of_two_sweeps_at_once_the_first_records_the_block(account: Account) -> 
     assert deployments.read(account.world.table).since == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the time of a deployment is recorded once, whatever clock it came from")
 def test_a_deployment_that_a_wrong_clock_recorded_is_recorded_again(account: Account) -> None:
     account.fleet(1)
     account.deploy("1.1.0")

@@ -87,7 +87,7 @@ def _request_upgrades(
 def _note_deployment(table: Table, policy: BlockPolicy, now: int) -> Deployment:
     """Record the block that the stack has now, and its worker, unless they are recorded; what is recorded."""
     before = deployments.read(table)
-    if before.block == policy.block_ref:
+    if before.block == policy.block_ref and before.since <= now:  # a time ahead comes from a wrong clock
         return before
     after = noted(before, policy, now)
     if after.workers != before.workers:  # before they are recorded: what is recorded is in the table
