@@ -40,6 +40,8 @@ FIRST_USER_ID, OVERFLOW_ID = 1000, 65534
 
 def run(home: str, name: str, *, port: int | None, shared: bool) -> int:
     """Listen on `port`, or on the notebook's own, until interrupted. Raises CliError."""
+    if port is not None and not 0 < port < 65536:
+        raise CliError(f"port {port} is no port; choose one from 1 to 65535", EXIT_USAGE)
     notebook = lookup.fetch(home, name)
     host = f"{notebook.name}.{notebook.stack.label}{HOST_SUFFIX}".lower()
     others = other_users()
