@@ -11,6 +11,7 @@ import sys
 
 import pytest
 from simulation.explore import broken, explore, smallest
+from simulation.run import KINDS
 from simulation.safeguards import ROOT, SAFEGUARDS, Safeguard
 
 FAILED_ONCE = (
@@ -26,17 +27,8 @@ FAILED_ONCE = (
 def test_every_promise_holds_through_mischief_and_calm(seed: int) -> None:
     counts = explore(14_000, seed)
     assert counts["steps"] >= 14_000
-    for fault in (
-        "throttled",
-        "lost",
-        "obeyed, and the answer lost",
-        "obeyed twice",
-        "killed before a call",
-        "killed after a call",
-    ):
-        assert counts[f"calls {fault}"] > 0, fault
-    for signal in ("dropped", "doubled", "late, and so out of order"):
-        assert counts[f"signals {signal}"] > 0, signal
+    # An agent flips twenty times in a row, and few runs have one.
+    assert [kind for kind in KINDS if not counts[kind] and kind != "reports that flip"] == []
 
 
 @pytest.mark.parametrize("seed", FAILED_ONCE)
