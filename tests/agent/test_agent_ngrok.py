@@ -98,9 +98,12 @@ def test_off_removes_everything_and_on_works_again(notebook: NotebookHost, stack
     notebook.start()
     notebook.wait_connected()
     assert "begin" in notebook.authorized_keys.read_text()
-    stack.reply = make_reply("off", sync_after=1)
+    paused = {"code": "paused", "message": "An admin has paused SSH for all notebooks of this stack."}
+    stack.reply = make_reply("off", sync_after=1, problem=paused)
     wait_until(lambda: stack.last_report()["mode"] == "off", "off is reported", notebook)
     assert "SSH to this notebook is off" in notebook.instructions.read_text()
+    assert "Ask your admin" in notebook.instructions.read_text()
+    assert "Ask your admin" in notebook.run_command("ssh-status").stdout
     assert notebook.authorized_keys.read_text() == "ssh-rsa kept-as-it-was\n"
     assert not [line for line in commands_of(notebook) if "start --all" in line]
     assert notebook.run_command("ssh-status").returncode == 1
