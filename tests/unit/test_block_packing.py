@@ -309,7 +309,7 @@ def commands(language: str) -> list[str]:
 
 
 def test_the_guide_takes_the_block_out_by_hand(tmp_path: Path) -> None:
-    owners = b"#!/bin/bash\r\nset -e\n# <<< notebook-ssh is mentioned\necho \xff"
+    owners = b"#!/bin/bash\nset -e\r\n# <<< notebook-ssh is mentioned\necho \xff"
     block = render_block(FRAME, BOOT, AGENT, replace(USUAL, stack="team-ssh"))
     # A short one: a script has no room for the agents of two stacks.
     other = Block(stack="team-ssh-2", version="1.0.0", id="0123456789ab", body=b"true\n")
