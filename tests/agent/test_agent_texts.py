@@ -369,6 +369,68 @@ class TestNgroksErrors:
         assert f"ERR_NGROK_{number}" in tunnel.problem[1]
         assert code == "ngrok-failed" or len(tunnel.problem[1].split()) > 6, "a sentence with the action"
 
+    @pytest.mark.xfail(strict=True, reason="the line with the number and the field is dropped")
+    def test_of_several_lines_are_told_as_a_whole(self, log_dir: None) -> None:
+        """ngrok's first line says that something is wrong, the next ones what, and where."""
+        tunnel = worker.Tunnel()
+        for line in (
+            "ERROR:  Error reading configuration file '/x/config.yml': YAML parsing error: yaml: unmarshal errors:",
+            "ERROR:    line 3: field authtokn not found in type config.v3yamlConfig",
+            "ERROR:  ",
+            "ERROR:    line 9: cannot unmarshal !!str `x` into int",
+        ):
+            tunnel.parse_log_line(line)
+        code, message = tunnel.problem
+        assert code == "ngrok-config"
+        for part in ("config.yml", "line 3: field authtokn not found", "line 9: cannot unmarshal", "correct"):
+            assert part in message
+        for number in range(100):
+            tunnel.parse_log_line(f"ERROR:  {number} more and more")
+        assert len(tunnel.problem[1]) <= 400
+
+    BUSY = (
+        "ERROR:  failed to start tunnel: The endpoint '{}' is already online. Either",
+        "ERROR:  1. stop your existing endpoint first, or",
+        "ERROR:  2. start both endpoints with pooling.",
+        "ERROR:  ",
+        "ERROR:  ERR_NGROK_334",
+    )
+
+    @pytest.mark.xfail(strict=True, reason="it is told as the SSH address's")
+    @pytest.mark.parametrize("wish", [None, "tcp://1.tcp.ngrok.io:12345"])
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            BUSY,
+            ('{{"lvl":"eror","name":"docs","err":"The endpoint \'{}\' is already online.\\r\\n\\r\\nERR_NGROK_334"}}',),
+            ('{{"lvl":"eror","err":"The endpoint \'{}\' is already online.\\r\\n\\r\\nERR_NGROK_334"}}',),
+        ],
+    )
+    def test_of_another_endpoint_name_that_one(self, log_dir: None, lines: tuple[str, ...], wish: str | None) -> None:
+        """`start --all` starts the user's endpoints, too, and any of them may be online elsewhere."""
+        tunnel = worker.Tunnel()
+        tunnel.desired = {"url": wish}
+        for line in lines:
+            tunnel.parse_log_line(line.format("https://docs.example.com"))
+        code, message = tunnel.problem
+        assert code == "ngrok-other-endpoint"
+        assert "https://docs.example.com" in message
+        assert "config.yml" in message
+        assert "ERR_NGROK_334" in message
+
+    def test_of_the_reserved_address_name_that_one(self, log_dir: None) -> None:
+        """The tag's, or the one that config.yml reserves for ssh."""
+        tunnel = worker.Tunnel()
+        for desired, text in (
+            ({"url": "tcp://1.tcp.ngrok.io:12345"}, ""),
+            ({"url": None}, V2.replace("1.tcp.eu.ngrok.io", "1.tcp.ngrok.io")),
+        ):
+            Path(worker.USER_CONFIG).write_text(text)
+            tunnel.problem, tunnel.desired = None, desired
+            for line in self.BUSY:
+                tunnel.parse_log_line(line.format("tcp://1.tcp.ngrok.io:12345"))
+            assert tunnel.problem[0] == "ngrok-address-busy"
+
     def test_never_contain_the_token(self, log_dir: None, monkeypatch: pytest.MonkeyPatch) -> None:
         """ngrok prints the token that it refuses; it may be the stack's, or one that is only in config.yml."""
         Path(worker.NGROK_LOG).touch()
