@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from worker.model import Problem
+
 # Problems by ngrok's error codes (https://ngrok.com/docs/errors).
 NGROK_ERRORS = {
     "105 106 107 300 4018": (
@@ -33,4 +37,28 @@ NGROK_ERRORS = {
 }
 PROBLEM_OF_ERROR = {number: problem for numbers, problem in NGROK_ERRORS.items() for number in numbers.split()}
 # Retryable errors: a session that has not timed out after a restart, a network that is down.
-RETRYABLE = "ngrok-session-limit", "ngrok-address-busy", "ngrok-unreachable", "ngrok-ended"
+RETRYABLE = "ngrok-session-limit", "ngrok-address-busy", "ngrok-other-endpoint", "ngrok-unreachable", "ngrok-ended"
+
+
+def explain_error(text: str, name: str | None, endpoint: str, address: str) -> Problem:
+    """Return the problem in `text`, all that ngrok has written of an error.
+
+    name: the endpoint that ngrok names with it, or None. endpoint, address: the name of the endpoint for SSH, and its
+    reserved address (`host:port`) or "". The user's other endpoints are started, too, so an error may be of one of them.
+    """
+    code = re.search(r"ERR_NGROK_(\d+)", text)
+    if not code:
+        if text.startswith("Error reading configuration file"):
+            return "ngrok-config", f"correct ~/SageMaker/.ngrok/config.yml, which ngrok refuses: {text}"
+        return "ngrok-failed", f"ngrok: {text}"
+    number = code[0]
+    known, sentence = PROBLEM_OF_ERROR.get(code[1], ("ngrok-failed", ""))
+    # An address in quotation marks is the endpoint's that the error is about.
+    url = re.search(r"['\"]((?:tcp|tls|https?)://[^'\"]+)['\"]", text)
+    is_others = url is not None and url[1] != f"tcp://{address}"
+    if is_others or name not in (None, endpoint):
+        which = " ".join(filter(None, [name, url[1] if url else ""]))
+        reason = "it is online already" if known == "ngrok-address-busy" else sentence or text
+        remedy = "stop it there, or remove it from ~/SageMaker/.ngrok/config.yml"
+        return "ngrok-other-endpoint", f"ngrok refuses your endpoint {which} ({number}): {reason}; {remedy}"
+    return known, f"{sentence} ({number})" if sentence else f"ngrok: {text}"

@@ -13,13 +13,14 @@ from typing import IO, Any, NoReturn, cast
 
 from agent import INSTALL_DIR, load_json, log, read_text, spawn
 from worker.model import Address, Json, Problem
-from worker.ngrok_config import ENDPOINT, OWN_CONFIG, USER_CONFIG, parse_user_config, token_of
-from worker.ngrok_errors import PROBLEM_OF_ERROR, RETRYABLE
+from worker.ngrok_config import ENDPOINT, OWN_CONFIG, USER_CONFIG, parse_user_config, token_of, value_of
+from worker.ngrok_errors import RETRYABLE, explain_error
 from worker.paths import NGROK_LOG
 from worker.texts import one_line, printable
 
 EXIT_TIMEOUT_S = 5  # for a child that should exit
 API_TIMEOUT_S = 2.0  # for ngrok's local API
+MAX_ERROR_LINES = 12
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past any proxy
 
 
@@ -42,6 +43,7 @@ class Tunnel:
         self.desired: Json = {}  # what `ensure` was called with
         self.endpoint = ENDPOINT  # the name of the one that leads to sshd
         self.secrets: list[str | None] = []
+        self.error_lines: list[str] = []  # of ngrok's last words, without their prefix
 
     def ensure(self, token: str | None, url: str | None, port: int, saved: bool) -> None:
         """Start, restart or poll ngrok for this token, reserved address and port of sshd.
@@ -74,7 +76,7 @@ class Tunnel:
                 stdin.write(json.dumps({**self.desired, "force_install": force}).encode())
         except OSError:
             pass  # it has exited already, as `read_log` will find
-        self.api_address, self.buffer, self.session_lost = None, b"", False
+        self.api_address, self.buffer, self.session_lost, self.error_lines = None, b"", False, []
         self.starts += 1
         self.started_at = time.time()
         self.due_at = time.monotonic() + 60
@@ -160,21 +162,37 @@ class Tunnel:
             self.set_phase("connecting")
         if event.get("name") == self.endpoint and event.get("url"):
             self.set_address(event["url"])
-        self.parse_error(line, str(event.get("err") or ""))
+        self.parse_error(line, event)
 
-    def parse_error(self, line: str, error: str) -> None:
-        """Set the problem that a line of ngrok's log reports, if any. error: its field `err`."""
-        code = re.search(r"ERR_NGROK_(\d+)", line)
-        if code and code[1] in PROBLEM_OF_ERROR:
-            name, message = PROBLEM_OF_ERROR[code[1]]
-            self.set_problem(name, f"{message} (ERR_NGROK_{code[1]})")
-        elif code and not self.problem:
-            self.set_problem("ngrok-failed", f"ngrok: {error or line}")
+    def parse_error(self, line: str, event: Json) -> None:
+        """Set the problem that a line of ngrok's log reports, if any: a JSON event, or one of the lines when it gives up."""
+        error = str(event.get("err") or "")
+        if line.startswith("ERROR"):
+            # The first says that something is wrong, the others what and where.
+            self.error_lines = [*self.error_lines, line.partition(":")[2].strip()][:MAX_ERROR_LINES]
+            text, name = " ".join(filter(None, self.error_lines)), None
+        elif "ERR_NGROK_" in error:
+            text, name = error, event.get("name")
         elif error not in ("", "<nil>") and self.session_lost:
             message = f"ngrok cannot be reached; check the network path (proxy, NAT): {error}"
             self.set_problem("ngrok-unreachable", message)
-        elif line.startswith("ERROR") and not self.problem:
-            self.set_problem("ngrok-failed", f"ngrok: {line[6:].strip()}")
+            return
+        else:
+            return
+        code, message = explain_error(text, name, self.endpoint, self.reserved_address())
+        # What the agent or an event has explained is not replaced by lines that explain nothing.
+        if (
+            code not in ("ngrok-failed", "ngrok-config")
+            or not self.problem
+            or self.problem[0] in ("ngrok-failed", "ngrok-config")
+        ):
+            self.set_problem(code, message)
+
+    def reserved_address(self) -> str:
+        """Return `host:port` of the address that the tag, or else config.yml, reserves for SSH; or ""."""
+        endpoint = parse_user_config(read_text(USER_CONFIG)).endpoint
+        url = self.desired.get("url") or value_of(endpoint, "url") or value_of(endpoint, "remote_addr")
+        return url.rpartition("//")[2]
 
     def poll_api(self) -> None:
         """Get the address from ngrok's local API: /api/endpoints, or /api/tunnels of older agents."""

@@ -59,6 +59,7 @@ CODES = frozenset(
             "ngrok-proxy-plan",
             "ngrok-address-refused",
             "ngrok-address-busy",
+            "ngrok-other-endpoint",
             "ngrok-agent-old",
         ),
         *("ngrok-download", "ngrok-config", "ngrok-failed", "ngrok-ended", "ngrok-unreachable"),
