@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import contextlib
+import errno
 import io
 import itertools
 import json
@@ -747,6 +748,77 @@ class TestADownload:
                 worker.install_ngrok(force=True)
         assert "No space left" in emitted[0]
         assert list(ngrok.parent.iterdir()) == []
+
+
+class TestAFullDisk:
+    """ENOSPC of a write names no file: the agent knows which one it was, and notices when there is room."""
+
+    def _fail(self, *_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    @pytest.mark.xfail(strict=True, reason="another folder is named")
+    @pytest.mark.parametrize(
+        ("name", "where"),
+        [("SageMaker/.notebook-ssh/reply.json", "~/SageMaker"), (".ssh/authorized_keys", "root volume")],
+    )
+    def test_is_told_with_the_file_and_the_disk(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, where: str
+    ) -> None:
+        monkeypatch.setattr(worker, "HOME", str(tmp_path))
+        monkeypatch.setattr(worker, "VOLUME_DIR", f"{tmp_path}/SageMaker/")
+        monkeypatch.setattr(worker, "write_text", self._fail)
+        with pytest.raises(OSError, match="No space") as caught:
+            worker.write_file(f"{tmp_path}/{name}", "text")
+        code, message = worker.explain_os_error(caught.value, "/elsewhere")
+        assert code == "disk-full"
+        assert f"{tmp_path}/{name}" in message
+        assert where in message
+        assert "elsewhere" not in message
+
+    @pytest.mark.xfail(strict=True, reason="the download is blamed")
+    def test_during_the_download_is_no_fault_of_the_address(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(worker, "NGROK_DIR", f"{tmp_path}/")
+        monkeypatch.setattr(worker, "download_ngrok", self._fail)
+        with pytest.raises(worker.AgentError) as caught:
+            worker.install_ngrok(force=False)
+        code, message = caught.value.args
+        assert (code, str(tmp_path) in message) == ("disk-full", True)
+
+    @pytest.mark.xfail(strict=True, reason="it waits for 2 to 15 minutes")
+    def test_is_over_seconds_after_there_is_room(self, log_dir: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        now, free, starts = 1000.0, 0, list[float]()
+        monkeypatch.setattr(worker, "time", fake_time(lambda: now))
+        monkeypatch.setattr(worker, "free_bytes", lambda: free)
+        tunnel = worker.Tunnel()
+        monkeypatch.setattr(tunnel, "start", lambda: starts.append(now))
+        tunnel.starts, tunnel.problem = 7, ("disk-full", "the volume is full")
+        tunnel.schedule_restart()
+        for now in range(1001, 1100):
+            free = (now > 1060) << 30
+            tunnel.ensure(None, None, 22, saved=False)
+            if starts:
+                break
+        assert len(starts) == 1
+        assert 1061 <= starts[0] <= 1066
+        tunnel.schedule_restart()
+        free, until = 1 << 30, now + 1000
+        while now < until:
+            now += 1
+            tunnel.ensure(None, None, 22, saved=False)
+        assert 1 <= len(starts) - 1 <= 20, "without more room it is tried in minutes, since a download is large"
+
+    @pytest.mark.xfail(strict=True, reason="files are looked at every five minutes")
+    def test_of_files_is_tried_again_in_seconds(self, log_dir: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(worker, "sync_authorized_keys", self._fail)
+        full = worker.Worker.__new__(worker.Worker)
+        full.client, full.problems = SimpleNamespace(mode=lambda: "bastion", reply={}), {}
+        full.sshd_at = full.files_at = time.monotonic() + 300
+        monkeypatch.setattr(full, "ensure_sshd", lambda: None)
+        full.ensure_files()
+        assert full.problems["files"][0] == "disk-full"
+        assert full.files_at <= time.monotonic() + 10
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.0 200 OK\r\n\r\n"], ids=["its head", "its body"])
