@@ -210,7 +210,7 @@ def users_scenario(notebook: RealNotebookHost, stack: Stack) -> None:
     stack.reply = make_reply("ngrok", sync_after=1)
     notebook.start(RESTRICTED_PYTHON)
     problem = wait_until(lambda: stack.last_report().get("problem"), "a full disk is reported", notebook)
-    assert problem["code"] in ("files", "ngrok-download"), problem
+    assert problem["code"] == "disk-full", problem
     filler.unlink()
     hard_links = hard_link_root_files()
     assert run_as_user("start-ssh-ngrok").returncode == 0, notebook.logs()

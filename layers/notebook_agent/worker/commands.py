@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from agent import HOME, drop_privileges, load_json, read_text
-from worker.files import describe_os_error
+from worker.files import explain_os_error
 from worker.instructions import no_address_text, rejected_line_text, render_instructions
 from worker.keys import sync_authorized_keys
 from worker.model import Json
@@ -83,7 +83,8 @@ def copy_ssh_keys() -> int:
         if error:
             raise error
     except OSError as error:
-        show(f"Problem: {describe_os_error(error, HOME)}")
+        code, message = explain_os_error(error, HOME)
+        show(f"Problem: {message} [{code}]")
         return 1
     print(f"Copying {keys['own'] + keys['central']} SSH keys...")
     for rejected in keys["rejected"]:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from agent import HOME, PERSIST_DIR, VOLUME_DIR, StackClient, load_json, log, read_text, write_text
-from worker.files import describe_os_error, remove_file
+from agent import HOME, PERSIST_DIR, VOLUME_DIR, StackClient, load_json, log, read_text
+from worker.files import explain_os_error, remove_file, write_file
 from worker.instructions import explain, render_instructions
 from worker.keys import sync_authorized_keys
 from worker.list_tags import read_own_tags
@@ -26,6 +26,8 @@ from worker.tags import MODES, apply_tags
 from worker.texts import one_line
 from worker.tunnel import Tunnel
 from worker.volume import link_editor_dirs, persist_for_next_boot
+
+FILES_RETRY_S = 10  # until files that could not be read or written are tried again
 
 
 class Worker:
@@ -136,7 +138,8 @@ class Worker:
             if "ngrok" not in self.modes():
                 forget_token()
         except OSError as error:
-            self.set_problem("files", "files", describe_os_error(error, HOME))
+            self.set_problem("files", *explain_os_error(error, HOME))
+            self.files_at = min(self.files_at, time.monotonic() + FILES_RETRY_S)
         self.ensure_sshd()
 
     def ensure_sshd(self) -> None:
@@ -261,13 +264,14 @@ class Worker:
             return
         self.written = status
         try:
-            write_text(STATUS_FILE, json.dumps(status))
+            write_file(STATUS_FILE, json.dumps(status))
             text = render_instructions(status)
             if os.path.islink(INSTRUCTIONS_FILE) or read_text(INSTRUCTIONS_FILE) != text:
-                write_text(INSTRUCTIONS_FILE, text)
+                write_file(INSTRUCTIONS_FILE, text)
             self.problems.pop("instructions", None)
         except OSError as os_error:
-            self.set_problem("instructions", "files", describe_os_error(os_error, INSTRUCTIONS_FILE))
+            self.set_problem("instructions", *explain_os_error(os_error, INSTRUCTIONS_FILE))
+            self.files_at = min(self.files_at, time.monotonic() + FILES_RETRY_S)
 
     def wait(self) -> None:
         """Wait until something is due, or ngrok or a command has written something."""
@@ -289,7 +293,9 @@ class Worker:
         now = time.monotonic()
         times = [self.sync_at, self.files_at, now + (3 if self.phase() == "connecting" else 60)]
         if "ngrok" in self.modes():
-            times.append(self.tunnel.due_at)
+            # A volume that is full is looked at again in seconds (Tunnel.has_more_room).
+            full = self.tunnel.problem and self.tunnel.problem[0] == "disk-full"
+            times.append(min(self.tunnel.due_at, now + FILES_RETRY_S) if full else self.tunnel.due_at)
         until = self.client.reply.get("until")
         if until is not None:
             times.append(now + until - time.time() - self.client.clock_offset)

@@ -10,14 +10,37 @@ import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from agent import STATE_DIR, read_text
+from agent import STATE_DIR, VOLUME_DIR, read_text, write_text
+from worker.model import Problem
 
 LOCK_TIMEOUT_S = 20
 
 
-def describe_os_error(error: OSError, path: str) -> str:
-    """Return the message for a file that could not be read or written. path: used if `error` has none."""
-    return f"{error.filename2 or error.filename or path}: {error.strerror}; free up space, or move the file away"
+def explain_os_error(error: OSError, path: str) -> Problem:
+    """Return the problem with a file that could not be read or written. path: used if `error` has none."""
+    place = str(error.filename2 or error.filename or path)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        on_volume = os.path.realpath(place).startswith(os.path.realpath(VOLUME_DIR) + "/")
+        disk = "the notebook's volume, ~/SageMaker," if on_volume else "the instance's root volume"
+        return "disk-full", f"{disk} is full, so {place} cannot be written: free up space there"
+    return "files", f"{place}: {error.strerror}; correct it, or move the file away"
+
+
+def free_bytes() -> int:
+    """Return the bytes that are free on the notebook's volume; 0 if that cannot be found out."""
+    try:
+        volume = os.statvfs(VOLUME_DIR)
+        return volume.f_bavail * volume.f_frsize
+    except OSError:
+        return 0
+
+
+def write_file(path: str, text: str, mode: int = 0o644) -> None:
+    """Replace a file as `write_text` does. The OSError of a full disk names no file: then `path` is added."""
+    try:
+        write_text(path, text, mode)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, error.filename or path) from error
 
 
 @contextlib.contextmanager

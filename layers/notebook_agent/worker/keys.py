@@ -8,8 +8,8 @@ import os
 import re
 import struct
 
-from agent import HOME, read_text, write_text
-from worker.files import locked, read_all
+from agent import HOME, read_text
+from worker.files import locked, read_all, write_file
 from worker.model import Json
 from worker.paths import OWN_KEYS_FILE
 
@@ -104,7 +104,7 @@ def update_section(central: list[Json] | None) -> tuple[Json, OSError | None]:
     rest = SECTION.sub("", before)
     if central is None:
         if rest != before:
-            write_text(path, rest, 0o600)
+            write_file(path, rest, 0o600)
         return {}, None
     current = SECTION.search(before)
     own, rejected, error = read_own_keys(current[1] if current else "")
@@ -118,7 +118,7 @@ def update_section(central: list[Json] | None) -> tuple[Json, OSError | None]:
     own_lines = [line for data, line in own.items() if data not in above]
     text = rest + "\n".join([SECTION_BEGIN, *own_lines, *central_lines, SECTION_END, ""])
     if text != before or os.stat(path).st_mode & 0o77:
-        write_text(path, text, 0o600)
+        write_file(path, text, 0o600)
     return {"own": len(own), "central": count, "rejected": rejected[:20]}, error
 
 

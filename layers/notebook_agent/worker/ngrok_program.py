@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,8 +17,8 @@ from gzip import GzipFile
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent import read_text, write_text
-from worker.files import open_exclusive
+from agent import read_text
+from worker.files import explain_os_error, open_exclusive, write_file
 from worker.model import AgentError
 from worker.paths import NGROK_DIR
 
@@ -76,8 +77,10 @@ def install_ngrok(force: bool) -> str:
         return path
     try:
         download_ngrok(url, sha256, path)
-        write_text(path + ".from", source)
+        write_file(path + ".from", source)
     except (OSError, ValueError, EOFError, zlib.error, tarfile.TarError, subprocess.SubprocessError) as error:
+        if not installed and isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise AgentError(*explain_os_error(error, path)) from error
         if not installed:
             raise AgentError("ngrok-download", f"ngrok's agent could not be downloaded from {url}: {error}") from error
         emit(f"ngrok's agent was not updated: {error}")

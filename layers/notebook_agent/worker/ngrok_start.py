@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 
-from agent import PERSIST_DIR, load_json, write_text
-from worker.files import describe_os_error, read_all
+from agent import PERSIST_DIR, load_json
+from worker.files import explain_os_error, read_all, write_file
 from worker.model import AgentError, Json
 from worker.ngrok_config import (
     OWN_CONFIG,
@@ -38,7 +38,7 @@ def run_tunnel(request: Json) -> None:
         emit("starting web service", addr=config.get("agent", config)["web_addr"], endpoint=name)
         os.execv(program, ["ngrok", "start", "--all", "--config", ",".join(files), "--log=stdout", "--log-format=json"])
     except OSError as error:
-        emit("problem", agent_problem=["files", describe_os_error(error, NGROK_DIR)])
+        emit("problem", agent_problem=explain_os_error(error, NGROK_DIR))
     except AgentError as error:
         emit("problem", agent_problem=error.args)
 
@@ -50,12 +50,12 @@ def write_configuration(request: Json) -> tuple[str, list[str]]:
     user = parse_user_config(text)
     if theirs and user.version is None:  # it predates both versions, and is read as version 2
         text, theirs = 'version: "2"\n' + text, [VERSIONED_CONFIG]
-        write_text(VERSIONED_CONFIG, text, 0o600)
+        write_file(VERSIONED_CONFIG, text, 0o600)
         user = parse_user_config(text)
     token = request["token"] or (token_of(load_json(OWN_CONFIG)) if request["saved"] else "")
     if not token and not user.token:
         forget_token()
         raise AgentError("ngrok-token-missing", "there is no ngrok token yet: an admin stores it in the stack's secret")
     name, config = own_config(user, token, request["url"], request["port"])
-    write_text(OWN_CONFIG, json.dumps(config), 0o600)
+    write_file(OWN_CONFIG, json.dumps(config), 0o600)
     return name, [*theirs, OWN_CONFIG]

@@ -12,6 +12,7 @@ import urllib.request
 from typing import IO, Any, NoReturn, cast
 
 from agent import INSTALL_DIR, load_json, log, read_text, spawn
+from worker.files import free_bytes
 from worker.model import Address, Json, Problem
 from worker.ngrok_config import ENDPOINT, OWN_CONFIG, USER_CONFIG, parse_user_config, token_of, value_of
 from worker.ngrok_errors import RETRYABLE, explain_error
@@ -21,6 +22,7 @@ from worker.texts import one_line, printable
 EXIT_TIMEOUT_S = 5  # for a child that should exit
 API_TIMEOUT_S = 2.0  # for ngrok's local API
 MAX_ERROR_LINES = 12
+MORE_ROOM_BYTES = 1 << 20
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past any proxy
 
 
@@ -43,6 +45,7 @@ class Tunnel:
         self.desired: Json = {}  # what `ensure` was called with
         self.endpoint = ENDPOINT  # the name of the one that leads to sshd
         self.secrets: list[str | None] = []
+        self.room = 0  # bytes that were free on the volume when the last child ended
         self.error_lines: list[str] = []  # of ngrok's last words, without their prefix
 
     def ensure(self, token: str | None, url: str | None, port: int, saved: bool) -> None:
@@ -57,12 +60,20 @@ class Tunnel:
             if not running or {**desired, "token": None, "saved": True} != {**self.desired, "token": None}:
                 self.stop()
             self.desired = desired
-        if time.monotonic() < self.due_at:
+        if time.monotonic() < self.due_at and not self.has_more_room():
             return
         if self.child:
             self.poll_api()
         else:
             self.start()
+
+    def has_more_room(self) -> bool:
+        """Return whether a start that failed because the volume was full can be tried again: there is more room than then.
+
+        Not without: a download is large.
+        """
+        full = not self.child and self.problem is not None and self.problem[0] == "disk-full"
+        return full and free_bytes() > self.room + MORE_ROOM_BYTES
 
     def start(self) -> None:
         """Start the child; `read_log` reads its output."""
@@ -137,6 +148,7 @@ class Tunnel:
 
     def schedule_restart(self) -> None:
         """Schedule the next start: within a minute after a retryable error, within a quarter of an hour after others."""
+        self.room = free_bytes()
         code = self.problem[0] if self.problem else ""
         soon = code in RETRYABLE or (code == "ngrok-agent-old" and self.starts == 1)
         delay = min(2 ** (self.starts - 1), 60) if soon else min(60 * 2**self.starts, 900)

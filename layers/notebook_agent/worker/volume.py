@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 
-from agent import HOME, INSTALL_DIR, PERSIST_DIR, read_text, write_text
+from agent import HOME, INSTALL_DIR, PERSIST_DIR, read_text
+from worker.files import write_file
 from worker.model import Json
 
 # VS Code, Cursor, and of JetBrains: servers, their plugins, and what PyCharm installs for an SSH interpreter.
@@ -32,4 +33,4 @@ def persist_for_next_boot(reply: Json) -> None:
     saved["ngrok"] = {"url": (reply.get("ngrok") or {}).get("url")}
     for name, text in (("reply.json", json.dumps(saved)), ("worker.py", read_text(INSTALL_DIR + "worker.py"))):
         if read_text(PERSIST_DIR + name) != text:
-            write_text(PERSIST_DIR + name, text, 0o600)
+            write_file(PERSIST_DIR + name, text, 0o600)

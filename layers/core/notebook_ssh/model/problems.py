@@ -28,6 +28,7 @@ PROBLEM_OWNER = {
     "client-cidr-invalid": "rule",
     "no-keys": "keys",
     "files": "agent",
+    "disk-full": "agent",
 }
 """The check that a problem belongs to, by its code."""
 
@@ -49,7 +50,7 @@ CODES = frozenset(
         *("invalid-tag", "config-too-large", "config-not-shell", "config-line-ends", "block-damaged"),
         *("not-detached", "notebook-failed"),
         *("platform-unsupported", "not-allowed", "paused"),
-        *("agent-silent", "agent-stuck", AGENT_FAILED, "agent-outdated", "files"),
+        *("agent-silent", "agent-stuck", AGENT_FAILED, "agent-outdated", "files", "disk-full"),
         *("sshd-down", "sshd-missing", "sshd-port-taken"),
         *("api-unreachable", "api-refused", "api-unavailable"),
         *("ngrok-token-missing", "ngrok-token-invalid", "ngrok-token-not-granted", "ngrok-card-required"),
