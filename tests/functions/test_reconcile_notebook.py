@@ -21,6 +21,7 @@ from notebook_ssh.adapters.lease import Leases
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.controllers.block_policy import load_policy
 from notebook_ssh.errors import InvalidStateError, Problem, RetryableError
+from notebook_ssh.model.checks import run_checks
 from notebook_ssh.model.record import Mails, Network, NotebookState, Record, Restart, RestartStep
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import status_key, status_of
@@ -761,6 +762,45 @@ def test_a_status_that_sagemaker_adds_one_day_stops_nobody_and_is_left_alone(wor
     world.settle()
     assert world.on_start("team") == OWNERS
     assert not {"start_notebook_instance", "stop_notebook_instance"} & world.calls.keys()
+
+
+LONG = "arn:aws:sagemaker:us-east-1:123456789012:notebook-instance"
+FAILURES = {
+    f"Notebook Instance Lifecycle Config '{LONG}-lifecycle-config/team' for Notebook Instance '{LONG}/box' took longer "
+    "than 5 minutes. Please check your CloudWatch logs.": "Notebook Instance Lifecycle Config 'team' for Notebook "
+    "Instance 'box' took longer than 5 minutes. Please check your CloudWatch logs.",
+    "\n  OnStart failed:\x1b[31m\tline 3: pip: command not found\u202e\nand more": "OnStart failed: [31m line 3: pip: command not found",
+    "x" * 2000: "x" * 299 + "…",
+    "curl -H Authorization:Bearer\u00a0abcDEF123ghiJKL456mnoPQR failed": "curl -H Authorization:Bearer … failed",
+    "export API_TOKEN=hunter2 failed": "export API_TOKEN=… failed",
+    "no https://me:secret@example.com/x": "no https://…@example.com/x",
+    "the key AKIAIOSFODNN7EXAMPLE is not valid": "the key … is not valid",
+}
+"""What SageMaker returns as FailureReason, and what of it is shown."""
+
+
+@pytest.mark.xfail(strict=True, reason="the reason is read nowhere")
+@pytest.mark.parametrize(("reason", "shown"), FAILURES.items(), ids=range(len(FAILURES)))
+def test_a_start_that_failed_shows_the_first_line_of_its_reason(world: World, reason: str, shown: str) -> None:
+    """One line, printable, bounded, and without what looks like a secret: a script's last words may be in it."""
+    world.lifecycle_config("team")
+    world.notebook("box", "team", ssh="ngrok")
+    world.settle()
+    answer = cast("Any", sagemaker).call
+    later = datetime.fromtimestamp(world.now + 1, UTC)
+    answering(world, NotebookInstanceStatus="Failed", LastModifiedTime=later, FailureReason=reason)
+    world.look("box")
+    world.settle()
+    status = status_of(world.record("box"), world.now, 300)
+    assert status_key(status) == "error: notebook-failed"
+    assert shown in status.message
+    diagnosis = run_checks(world.record("box"), world.now, read_settings())
+    assert shown in next(check.reason for check in diagnosis.checks if check.name == "restart")
+    world.patch.setattr(sagemaker, "call", answer)
+    world.now += 60
+    world.look("box")
+    world.settle()
+    assert shown not in status_of(world.record("box"), world.now, 300).message
 
 
 @pytest.mark.parametrize("word", ["PendingMaintenance", "InMaintenance", "Resuming"])
