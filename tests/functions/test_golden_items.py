@@ -77,6 +77,7 @@ RECORDS = {
         status_tags_left=True,
         notified_status="error:config-not-shell",
         unsupported_platform="notebook-al2-v3",
+        failure="OnStart took longer than 5 minutes",
         mails=Mails(sent_at=1780000610, held=2, digest_at=1780000620),
         spec_changed_at=MOMENT + 700,
         first_connected=True,

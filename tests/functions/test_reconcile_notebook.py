@@ -779,7 +779,6 @@ FAILURES = {
 """What SageMaker returns as FailureReason, and what of it is shown."""
 
 
-@pytest.mark.xfail(strict=True, reason="the reason is read nowhere")
 @pytest.mark.parametrize(("reason", "shown"), FAILURES.items(), ids=range(len(FAILURES)))
 def test_a_start_that_failed_shows_the_first_line_of_its_reason(world: World, reason: str, shown: str) -> None:
     """One line, printable, bounded, and without what looks like a secret: a script's last words may be in it."""

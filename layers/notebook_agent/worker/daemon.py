@@ -293,7 +293,7 @@ class Worker:
         now = time.monotonic()
         times = [self.sync_at, self.files_at, now + (3 if self.phase() == "connecting" else 60)]
         if "ngrok" in self.modes():
-            # A volume that is full is looked at again in seconds (Tunnel.has_more_room).
+            # A volume that was full is checked again in seconds (Tunnel.has_more_room).
             full = self.tunnel.problem and self.tunnel.problem[0] == "disk-full"
             times.append(min(self.tunnel.due_at, now + FILES_RETRY_S) if full else self.tunnel.due_at)
         until = self.client.reply.get("until")

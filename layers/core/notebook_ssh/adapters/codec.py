@@ -176,6 +176,7 @@ _OBSERVED = (
     Attribute("block_since", "block_since", _NUMBER, None),
     Attribute("network", "network", part_of(_NETWORK), Network()),
     Attribute("unsupported_platform", "platform", _TEXT, ""),
+    Attribute("failure", "failure", _TEXT, ""),
     Attribute("problem", "problem", part_of(_PROBLEM), None),
     Attribute("observed_hash", "hash", _TEXT, "", always=True),
     Attribute("observed_at", "observed_at", _NUMBER, 0, always=True),

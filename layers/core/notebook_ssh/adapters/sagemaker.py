@@ -18,6 +18,7 @@ from notebook_ssh.adapters.clients import call, client, code_of, message_of
 from notebook_ssh.errors import NotFoundError, RetryableError
 from notebook_ssh.model.managed_block import SHEBANG
 from notebook_ssh.model.record import OWNER_TAG, Network, NotebookState
+from notebook_ssh.model.text import excerpt
 from notebook_ssh.planning.observation import LifecycleConfig, LifecycleConfigSummary, Notebook, NotebookSummary
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 PAGE = 100
 """Most results of one page (API reference, `MaxResults` of both lists)."""
 
+
+FAILURE_LENGTH = 300
+"""Characters of a notebook's `FailureReason` that are shown. SageMaker returns up to 1,024."""
 
 NAMES_CACHE_S = 60
 """Seconds for which a list of all names is used again, to find a name whose case is not known."""
@@ -82,6 +86,7 @@ def describe_notebook(name: str) -> Notebook:
         ),
         platform=response.get("PlatformIdentifier", ""),
         created_at=int(response["CreationTime"].timestamp()) if "CreationTime" in response else 0,
+        failure=excerpt(response.get("FailureReason", ""), FAILURE_LENGTH),
     )
 
 

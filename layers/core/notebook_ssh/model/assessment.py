@@ -217,7 +217,7 @@ def _connecting(record: Record, report: Report, now: int) -> tuple[Condition, Pr
 def _not_reported(record: Record, now: int) -> tuple[Condition, Problem | None]:
     if condition := _STATE_CONDITIONS.get(record.state):
         failed = condition is Condition.NOTEBOOK_FAILED
-        return condition, problems.notebook_failed(record.name) if failed else None
+        return condition, problems.notebook_failed(record.name, record.failure) if failed else None
     if record.state.may_run and not is_running(record):
         return Condition.UPDATING, None
     if record.block_since is None and record.lifecycle_config is None:

@@ -111,11 +111,10 @@ def agent_stuck(name: str, since: int) -> Problem:
     )
 
 
-def notebook_failed(name: str) -> Problem:
-    """SageMaker could not start the notebook."""
-    return Problem(
-        "notebook-failed", f"SageMaker could not start {name}: see its failure reason and its lifecycle log."
-    )
+def notebook_failed(name: str, reason: str) -> Problem:
+    """SageMaker could not start the notebook. reason: an excerpt of its `FailureReason`, or ""."""
+    why = f'it reports "{reason}"; see' if reason else "see its failure reason and"
+    return Problem("notebook-failed", f"SageMaker could not start {name}: {why} its lifecycle log.")
 
 
 def platform_unsupported(name: str, platform: str) -> Problem:

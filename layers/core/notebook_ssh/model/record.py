@@ -189,6 +189,8 @@ class Record:
     network: Network = field(default_factory=Network)
     # Its platform, if no agent runs there; else empty.
     unsupported_platform: str = ""
+    # An excerpt of SageMaker's reason why it could not start; else empty.
+    failure: str = ""
     # Why the notebook reconciler could not install the block.
     problem: Problem | None = None
     # Hash of what was observed, from which a sweep recognises that nothing changed.

@@ -28,6 +28,27 @@ def printable(text: str) -> str:
     return re.sub(" +", " ", "".join(character if character.isprintable() else " " for character in text)).strip()
 
 
+_SECRETS = (
+    (re.compile(r"(?i)\b(\w*(?:token|secret|passw|api_?key|credential)\w*\s*[=:]\s*)\S+"), r"\1…"),
+    (re.compile(r"://[^/\s@]+@"), "://…@"),
+    # A word of letters and digits as keys and tokens are: long, with a capital and a digit.
+    (re.compile(r"(?=[A-Za-z0-9+/=_-]*[0-9])(?=[A-Za-z0-9+/=_-]*[A-Z])[A-Za-z0-9+/=_-]{16,}"), "…"),
+)
+_ARN = re.compile(r"arn:aws[\w-]*:[^'\"\s]*/([\w.-]+)")
+
+
+def excerpt(text: str, limit: int) -> str:
+    """Return the first line of `text` of any origin: printable, ARNs as names, at most `limit` characters.
+
+    What looks like a secret is left out, for a script's last words can be anything.
+    """
+    line = next((shown for each in text.splitlines() if (shown := printable(each))), "")[: 10 * limit]
+    line = _ARN.sub(r"\1", line)
+    for pattern, instead in _SECRETS:
+        line = pattern.sub(instead, line)
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
 def printable_line(line: str) -> str:
     """Return `line` with its indentation and without characters that a terminal interprets."""
     indentation = len(line) - len(line.lstrip(" "))

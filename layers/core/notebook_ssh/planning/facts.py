@@ -41,6 +41,7 @@ def observed_record(notebook: Notebook, observed: NotebookObservation, script: S
         block_since=recorded_since if is_written else script.block_since,
         network=notebook.network,
         unsupported_platform=notebook.unsupported_platform,
+        failure=notebook.failure if notebook.state is NotebookState.FAILED else "",
         problem=script.problem,
         observed_at=now,
         spec_changed_at=before.spec_changed_at if same_modes else now,

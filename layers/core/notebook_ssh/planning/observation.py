@@ -35,6 +35,8 @@ class Notebook:
     created_at: int = 0
     # `PlatformIdentifier`, empty if SageMaker names none.
     platform: str = ""
+    # An excerpt of `FailureReason`, empty unless it has failed.
+    failure: str = ""
 
     @property
     def unsupported_platform(self) -> str:
