@@ -532,14 +532,12 @@ CAUSES = [
 
 
 class TestAReportThatFailed:
-    @pytest.mark.xfail(strict=True, reason="one code for many causes")
     def test_is_told_by_its_cause(self) -> None:
         for status, body, code, text in CAUSES:
             problem = worker.explain(status, body)
             assert problem[0] == code, body
             assert text in problem[1], body
 
-    @pytest.mark.xfail(strict=True, reason="it is told as network trouble")
     def test_for_want_of_credentials_is_no_network_trouble(self, notebook: NotebookHost, stack: Stack) -> None:
         """Neither by the text of the error, which may be the same, nor by its code."""
         stack.reply = make_reply("bastion", sync_after=1)
@@ -556,7 +554,6 @@ class TestAReportThatFailed:
             wait_until(lambda code=code: code in notebook.instructions.read_text(), code, notebook)  # type: ignore[misc]
             notebook.stop()
 
-    @pytest.mark.xfail(strict=True, reason="there is no table")
     def test_has_a_code_that_the_stack_knows_and_gives_to_the_agent(self) -> None:
         """The doctor's check, and docs/statuses.md."""
         documented = set(re.findall(r"`([a-z-]+)`", (PROJECT / "docs/statuses.md").read_text()))

@@ -20,6 +20,10 @@ def main(verb: str, *arguments: str) -> int:
         from worker.list_tags import list_tags
 
         list_tags(json.load(sys.stdin))
+    elif verb == "check-credentials":
+        from worker.causes import check_credentials
+
+        check_credentials()
     elif verb in ("root-setup", "root-teardown"):
         from worker.root import root_setup, root_teardown
 

@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any
 
 from agent import HOME, PERSIST_DIR, VOLUME_DIR, StackClient, load_json, log, read_text
+from worker.causes import explain, refine
 from worker.files import explain_os_error, remove_file, write_file
-from worker.instructions import explain, render_instructions
+from worker.instructions import render_instructions
 from worker.keys import sync_authorized_keys
 from worker.list_tags import read_own_tags
 from worker.model import Json, Problem
@@ -225,6 +226,8 @@ class Worker:
                 self.client.reply = apply_tags(before, tags)
                 self.client.save_reply()
                 self.files_at = 0
+        if self.client.error:
+            self.client.error = refine(self.client, self.client.error)
         self.synced_wakes = wakes
         self.sync_at = time.monotonic() + self.client.delay
 

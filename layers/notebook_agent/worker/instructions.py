@@ -4,27 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
 
-from worker.model import Json, Problem
-from worker.texts import one_line, printable
-
-
-def explain(status: int, text: str) -> Problem:
-    """Return the problem for a report that failed. status: the HTTP status, or 0 if there was no response."""
-    if not status:
-        hint = "check the network path (proxy, NAT or VPC endpoint)"
-        return "api-unreachable", one_line(f"the stack cannot be reached; {hint}: {text[:200]}")
-    try:
-        message = json.loads(text)["message"]
-    except (ValueError, LookupError, TypeError):
-        message = "it is retried"
-    if status == 403 and message == "Forbidden":
-        # API Gateway's message for a request through an interface endpoint that does not serve this API.
-        message = "a VPC endpoint for execute-api blocks the public API; an admin sets the stack's ApiUrl"
-    code = "api-refused" if status < 500 else "api-unavailable"
-    return code, one_line(f"the stack did not accept the report ({status}): {message}")
+from worker.model import Json
+from worker.texts import printable
 
 
 def no_address_text(status: Json) -> str:

@@ -10,8 +10,9 @@ import json
 import os
 import time
 
-from agent import INSTALL_DIR, REGION, StackClient, fetch, sign
+from agent import INSTALL_DIR, REGION, StackClient, fetch, log, sign
 from worker.model import Json
+from worker.texts import one_line
 
 # The domains of AWS's partitions, by the second part of an ARN (botocore's partitions.json).
 DOMAINS = {
@@ -30,7 +31,10 @@ MOST_PAGES = 10  # of 50 tags each: a notebook has at most 50 of users and some 
 def read_own_tags(client: StackClient) -> dict[str, str] | None:
     """Return the notebook's own tags, or None if they cannot be read."""
     request = {"arn": client.arn, "clock_offset": client.clock_offset}
-    tags: dict[str, str] | None = client.run_helper(INSTALL_DIR + "worker.py", "list-tags", request).get("tags")
+    result = client.run_helper(INSTALL_DIR + "worker.py", "list-tags", request)
+    tags: dict[str, str] | None = result.get("tags")
+    if tags is None:
+        log(f"the notebook's tags cannot be read: {one_line(result.get('text'))}")
     return tags
 
 

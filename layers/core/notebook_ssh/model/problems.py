@@ -52,7 +52,10 @@ CODES = frozenset(
         *("platform-unsupported", "not-allowed", "paused"),
         *("agent-silent", "agent-stuck", AGENT_FAILED, "agent-outdated", "files", "disk-full"),
         *("sshd-down", "sshd-missing", "sshd-port-taken"),
-        *("api-unreachable", "api-refused", "api-unavailable"),
+        # Why a report failed (layers/notebook_agent/worker/causes.py).
+        *("api-unreachable", "api-name-unknown", "api-certificate", "api-proxy-refused", "api-proxy-page"),
+        *("api-no-credentials", "api-credentials-refused", "api-clock", "api-not-allowed", "api-private-endpoint"),
+        *("api-not-found", "api-refused", "api-busy", "api-unavailable"),
         *("ngrok-token-missing", "ngrok-token-invalid", "ngrok-token-not-granted", "ngrok-card-required"),
         *(
             "ngrok-session-limit",
