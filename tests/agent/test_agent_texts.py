@@ -953,6 +953,83 @@ def test_an_end_time_that_passed_during_a_suspend_is_noticed_within_a_minute(
     assert waits[1] == 0
 
 
+class TestASetUpByHand:
+    """What the guide of 2020 leaves in an on-start script: its own commands, and an ngrok agent of its own."""
+
+    @pytest.fixture
+    def machine(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A machine with the agent's own ngrok, process 100, and other programs."""
+        monkeypatch.setattr(worker, "PROC", f"{tmp_path}/proc/")
+        monkeypatch.setattr(worker, "COMMAND_DIRS", [f"{tmp_path}/usr/bin/", f"{tmp_path}/bin/"])
+        for pid, words in (
+            (100, ["ngrok", "start", "--all"]),
+            (101, ["vim", "ngrok"]),
+            (102, []),
+            (103, ["ngrok", "http", "80"]),
+        ):
+            self.run(tmp_path, pid, *words)
+        (tmp_path / "usr/bin").mkdir(parents=True)
+        (tmp_path / "bin").symlink_to("usr/bin")
+        (tmp_path / "usr/bin/ssh-add").touch()
+        return tmp_path
+
+    @staticmethod
+    def run(machine: Path, pid: int, *words: str) -> None:
+        (machine / f"proc/{pid}").mkdir(parents=True)
+        (machine / f"proc/{pid}/cmdline").write_text("".join(word + "\0" for word in words))
+
+    @pytest.mark.xfail(strict=True, reason="it is not seen")
+    def test_is_seen_by_its_commands_and_its_agent(self, machine: Path) -> None:
+        assert worker.setup_by_hand(100) == ""
+        (machine / "usr/bin/copy-ssh-keys").touch()
+        seen = worker.setup_by_hand(100)
+        assert seen.count("copy-ssh-keys") == 1, "a folder and a link to it are one"
+        self.run(
+            machine, 104, "/home/ec2-user/SageMaker/.ngrok/ngrok", "start", "--all", "--config", "c", "--log=stdout"
+        )
+        assert "process 104" in worker.setup_by_hand(100)
+        self.run(machine, 105, "ngrok", "tcp", "22")
+        assert "process 104" in worker.setup_by_hand(100)
+
+    @pytest.mark.xfail(strict=True, reason="they come back within five minutes")
+    def test_that_overwrites_the_keys_is_undone_at_once(
+        self, log_dir: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its `copy-ssh-keys` is a `cp` over the whole file; the worker wakes at least once a minute."""
+        monkeypatch.setattr(worker, "HOME", str(tmp_path))
+        (tmp_path / ".ssh").mkdir()
+        keys = tmp_path / ".ssh/authorized_keys"
+        keys.write_text("# ours\n")
+        written = worker.Worker.__new__(worker.Worker)
+        written.client, written.tunnel = SimpleNamespace(mode=lambda: "bastion", reply={}), worker.Tunnel()
+        written.problems, written.files_at, ensured = {}, time.monotonic() + 300, list[bool]()
+        written.keys_stamp = worker.keys_stamp()
+        monkeypatch.setattr(written, "ensure_files", lambda: ensured.append(True))
+        monkeypatch.setattr(written, "write_status", lambda: None)
+        written.apply()
+        assert ensured == []
+        for change in (lambda: keys.write_text("# theirs\n"), keys.unlink, lambda: keys.write_text("# ours\n")):
+            change()
+            written.apply()
+            written.keys_stamp = worker.keys_stamp()
+        assert ensured == [True] * 3
+
+    @pytest.mark.xfail(strict=True, reason="it is not told")
+    def test_is_told_when_there_is_no_other_problem(self, log_dir: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        told = worker.Worker.__new__(worker.Worker)
+        told.client, told.tunnel, told.problems = SimpleNamespace(mode=lambda: "bastion", reply={}), worker.Tunnel(), {}
+        monkeypatch.setattr(worker, "setup_by_hand", lambda own: "/usr/bin/copy-ssh-keys")
+        told.look_for_setup_by_hand()
+        assert told.phase() == "connected", "it works nevertheless"
+        assert told.problem()["code"] == "setup-by-hand"
+        assert "/usr/bin/copy-ssh-keys" in told.problem()["message"]
+        told.set_problem("sshd", "sshd-down", "no sshd")
+        assert told.problem()["code"] == "sshd-down"
+        monkeypatch.setattr(worker, "setup_by_hand", lambda own: "")
+        told.look_for_setup_by_hand()
+        assert [code for code, _ in told.problems.values()] == ["sshd-down"]
+
+
 @pytest.mark.parametrize(
     ("title", "count"),
     [
