@@ -13,10 +13,11 @@ from functools import partial
 from typing import Any
 
 from agent import HOME, PERSIST_DIR, VOLUME_DIR, StackClient, load_json, log, read_text
+from worker.by_hand import setup_by_hand
 from worker.causes import explain, refine
 from worker.files import explain_os_error, remove_file, write_file
 from worker.instructions import render_instructions
-from worker.keys import sync_authorized_keys
+from worker.keys import keys_stamp, sync_authorized_keys
 from worker.list_tags import read_own_tags
 from worker.model import Json, Problem
 from worker.ngrok_config import forget_token
@@ -40,6 +41,7 @@ class Worker:
         self.client.clock_offset = self.client.reply.get("clock_offset", 0)
         self.tunnel = Tunnel()
         self.problems: dict[str, Problem] = {}  # by source
+        self.keys_stamp = keys_stamp()  # as `ensure_files` left the file
         self.keys: Json = {"own": 0, "central": 0, "rejected": []}
         self.reported: Json | None = None
         self.written: Json | None = None  # to STATUS_FILE
@@ -110,7 +112,7 @@ class Worker:
             self.set_problem("modes", "agent-outdated", message)
         else:
             self.problems.pop("modes", None)
-        if time.monotonic() >= self.files_at:
+        if time.monotonic() >= self.files_at or keys_stamp() != self.keys_stamp:
             self.files_at = time.monotonic() + 300
             self.ensure_files()
         if "ngrok" in self.modes():
@@ -141,7 +143,18 @@ class Worker:
         except OSError as error:
             self.set_problem("files", *explain_os_error(error, HOME))
             self.files_at = min(self.files_at, time.monotonic() + FILES_RETRY_S)
+        self.keys_stamp = keys_stamp()
+        self.look_for_setup_by_hand()
         self.ensure_sshd()
+
+    def look_for_setup_by_hand(self) -> None:
+        """Tell a user whose on-start script still has the set-up by hand to remove it."""
+        seen = setup_by_hand(self.tunnel.child.pid if self.tunnel.child else None)
+        if seen:
+            message = f"an older set-up by hand runs too ({seen}): remove its lines from the on-start script"
+            self.set_problem("by hand", "setup-by-hand", message)
+        else:
+            self.problems.pop("by hand", None)
 
     def ensure_sshd(self) -> None:
         """Ensure that an SSH server responds where the modes need it: root starts one, at intervals of 5 to 300 seconds."""
@@ -182,6 +195,7 @@ class Worker:
         and why it has no ngrok token for this notebook.
         """
         found = [self.tunnel.problem, *self.problems.values()]
+        found.sort(key=lambda each: each is not None and each[0] == "setup-by-hand")  # the others first
         stack = self.client.reply.get("problem") or {"code": ""}
         refused = stack["code"] in ("ngrok-token-invalid", "ngrok-token-not-granted")
         if refused and (self.tunnel.problem or ("",))[0] == "ngrok-token-missing":

@@ -122,6 +122,15 @@ def update_section(central: list[Json] | None) -> tuple[Json, OSError | None]:
     return {"own": len(own), "central": count, "rejected": rejected[:20]}, error
 
 
+def keys_stamp() -> tuple[int, int, int] | None:
+    """Return what changes with ~/.ssh/authorized_keys: inode, time and size; None if there is no such file."""
+    try:
+        file = os.stat(HOME + "/.ssh/authorized_keys")
+        return file.st_ino, file.st_mtime_ns, file.st_size
+    except OSError:
+        return None
+
+
 def read_own_keys(section: str) -> tuple[dict[str, str], list[Json], OSError | None]:
     """Return the keys of the user's own file, as `parse_keys` does, and the error if it could not be read.
 

@@ -29,6 +29,7 @@ PROBLEM_OWNER = {
     "no-keys": "keys",
     "files": "agent",
     "disk-full": "agent",
+    "setup-by-hand": "agent",
 }
 """The check that a problem belongs to, by its code."""
 
@@ -51,6 +52,7 @@ CODES = frozenset(
         *("not-detached", "notebook-failed"),
         *("platform-unsupported", "not-allowed", "paused"),
         *("agent-silent", "agent-stuck", AGENT_FAILED, "agent-outdated", "files", "disk-full"),
+        "setup-by-hand",
         *("sshd-down", "sshd-missing", "sshd-port-taken"),
         # Why a report failed (layers/notebook_agent/worker/causes.py).
         *("api-unreachable", "api-name-unknown", "api-certificate", "api-proxy-refused", "api-proxy-page"),
