@@ -159,6 +159,7 @@ class Ngrok:
 
     def __init__(self, day: SimulatedDay) -> None:
         self.day = day
+        self.pid = 0  # no process of the machine's
         self.returncode: int | None = None
         self.address: tuple[str, int] | None = None
         self.desired = day.known
