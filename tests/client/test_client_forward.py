@@ -178,6 +178,7 @@ def test_other_users_of_the_machine_are_named(
             module.run(str(laptop.home), "demo", port=free_port(), shared=False)
 
 
+@pytest.mark.posix
 @pytest.mark.needs_root
 def test_other_users_are_found_by_their_processes() -> None:
     process = subprocess.Popen(["sleep", str(LIMIT_S)], user=23456)

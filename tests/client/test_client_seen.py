@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
 import os
-import pwd
 import re
 import shutil
 import subprocess
@@ -18,11 +18,14 @@ import pytest
 from laptop import CLIENT, create_laptop, notebook_json
 from terminals import run_on_terminal
 
+if sys.platform != "win32":
+    import pwd
+
 pytestmark = pytest.mark.posix
 PAGE = CLIENT.parent / "docs" / "seen.md"
 COLUMNS = 80
 ORDINARY_USER = "nobody"
-ME = pwd.getpwuid(os.getuid()).pw_name
+ME = getpass.getuser()
 
 
 def tables() -> dict[str, list[tuple[str, int, str]]]:
