@@ -7,6 +7,7 @@ wrote is remembered, not derived.
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -31,8 +32,11 @@ FALLBACK = "better-sagemaker"
 UPGRADE_AFTER = 3_600
 """Seconds until blocks that work are replaced: an hour, so that a run meets it."""
 
-WORKERS = ("a" * 64, "b" * 64)
-"""SHA-256 of the workers of the stack's two versions."""
+PROGRAMS = ("the worker of 1.0.0", "the worker of 1.1.0")
+"""The workers of the stack's two versions."""
+
+WORKERS = tuple(hashlib.sha256(program.encode()).hexdigest() for program in PROGRAMS)
+"""Their SHA-256."""
 RECENTLY = 250_000
 """Milliseconds for which a look at a notebook's tags can be in the making: an invocation, and the longest leap of time."""
 

@@ -7,6 +7,7 @@ the clock, and what is only told to people (logs, metrics).
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import io
 import itertools
@@ -31,13 +32,24 @@ from simulation.account import BASTION_GROUP, BASTION_VPC, NUMBER, REGION, Accou
 from simulation.chance import Chance
 from simulation.errors import BrokenPromise, Killed, no_answer, refusal
 from simulation.people import People
-from simulation.promises import CLOCKS_APART, FALLBACK, STACK, UPGRADE_AFTER, WORKERS, Promises, blocks, decoded
+from simulation.promises import (
+    CLOCKS_APART,
+    FALLBACK,
+    PROGRAMS,
+    STACK,
+    UPGRADE_AFTER,
+    WORKERS,
+    Promises,
+    blocks,
+    decoded,
+)
 from simulation.workers import Baton, Worker
 
 from lookup_api import handler as lookup_function
 from notebook_ssh.adapters import clients, custom_resource, sagemaker, secrets
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.controllers import lookup, mails, requests, sweep as sweep_controller
+from notebook_ssh.adapters.workers import save_worker
+from notebook_ssh.controllers import lookup, mails, report as report_controller, requests, sweep as sweep_controller
 from notebook_ssh.errors import NOT_ALLOWED, RetryableError, TerminalError
 from notebook_ssh.model.managed_block import Block, fingerprint
 from notebook_ssh.planning.observation import BlockPolicy
@@ -203,6 +215,8 @@ class Run:
         workers = {"L": [{"S": worker[:16]} for worker in WORKERS]}
         key = {"pk": {"S": "coordination"}, "sk": {"S": "deployment"}}
         self.account.table.items["coordination", "deployment"] = key | {"workers": workers}
+        for block in BLOCKS:
+            save_worker(self.table, PROGRAMS[BLOCKS.index(block)], block.version)
         self.at(self.now + 60_000, self._sweep)
         for _ in range(self.steps):
             self._step()
@@ -609,17 +623,30 @@ class Run:
         if not alive or notebook.status != "InService" or not self.mischief:
             return
         self.reports[notebook.name] += 1
+        vouched = next((worker for worker in WORKERS if worker.encode() in (decoded(notebook.booted) or b"")), "")
         body = a_body(
             boot=f"boot-{boot}",
             booted_at=notebook.changed // 1000,
             sequence=self.reports[notebook.name],
+            worker=vouched if self.reports[notebook.name] <= 2 else "",
             **(_FLIPPED if flips % 2 else self.chance.pick(_MODES)),
         )
         self.counts["reports that flip"] += bool(flips)
         caller = {"accountId": NUMBER, "userArn": f"arn:aws:sts::{NUMBER}:assumed-role/{notebook.role}/SageMaker"}
         event = an_api_event("POST", "/notebooks/{name}/report", notebook.name.lower(), body=json.dumps(body))
         event["requestContext"]["identity"] = caller
-        self.jobs.append(("report", lambda: report_function.handle(event, a_lambda_context())))
+
+        def job() -> Any:
+            response = report_function.handle(event, a_lambda_context())
+            sent = json.loads(response["body"]).get("worker")
+            if sent is not None:
+                self.hold(
+                    hashlib.sha256(sent.encode()).hexdigest() == vouched, "an agent got another worker than its own"
+                )
+                self.promises.checked["workers sent"] += 1
+            return response
+
+        self.jobs.append(("report", job))
         pause = FLIP_EVERY if flips else SYNC * 1000
         self.at(self.now + pause, partial(self._report, notebook, boot, max(0, flips - 1)))
 
@@ -633,6 +660,10 @@ class Run:
 
     def next_block(self) -> None:
         self.block = BLOCKS[1 - BLOCKS.index(self.block)]
+
+    def program(self) -> str:
+        """The worker of the version that is deployed."""
+        return PROGRAMS[BLOCKS.index(self.block)]
 
     def policy(self) -> BlockPolicy:
         return BlockPolicy("ssh", FALLBACK, self.block, UPGRADE_AFTER)
@@ -820,7 +851,9 @@ def bound(run: Run) -> Iterator[None]:
         enter(patch.object(notebook_function, "load_policy", lambda settings: run.policy()))
         enter(patch.object(sweep_function, "load_policy", lambda settings: run.policy()))
         enter(patch.object(uninstall_function, "load_policy", lambda settings: run.policy()))
-        enter(patch.object(sweep_controller, "worker_program", lambda layer: f"the worker of {run.block.version}"))
+        enter(patch.object(sweep_controller, "worker_program", lambda layer: run.program()))
+        enter(patch.object(report_controller, "worker_program", lambda layer: run.program()))
+        enter(patch.object(report_controller, "worker_sha256", lambda layer: run.block.settings["WORKER"]))
         enter(patch.object(mails, "STACK_LIMIT", 2))  # so that a run of some hours has a digest
         enter(redirect_stdout(_Nowhere()))  # metrics are printed
         enter(patch.object(Logger, "exception", run.unforeseen))
