@@ -29,6 +29,8 @@ from notebook_ssh.errors import Problem, TerminalError
 from notebook_ssh.model.record import NotebookState, Phase
 from sweep import handler as sweep
 
+pytestmark = pytest.mark.slow  # each makes many calls
+
 RETRY_DELAY_S = 131
 """Seconds until a signal that failed is tried again: the queue's visibility timeout and the batch's window."""
 SWEEP = 900

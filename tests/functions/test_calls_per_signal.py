@@ -28,6 +28,8 @@ from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.planning.facts import has_changed
 from notebook_ssh.planning.observation import LifecycleConfigRecord
 
+pytestmark = pytest.mark.slow  # each makes many calls
+
 
 @dataclass
 class Account:

@@ -16,6 +16,8 @@ from notebook_ssh.model.checks import CheckState, run_checks
 from notebook_ssh.model.status import Code, status_of
 from sweep import handler as sweep_function
 
+pytestmark = pytest.mark.slow  # each makes many calls
+
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:

@@ -20,6 +20,8 @@ from notebook_ssh.adapters.clients import client
 from record_address import handler as record_address
 from sweep import handler as sweep_function
 
+pytestmark = pytest.mark.slow  # each makes many calls
+
 HOUR = 3600
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
 ROLE = f"arn:aws:sts::{ACCOUNT}:assumed-role/notebook-role/SageMaker"

@@ -13,6 +13,8 @@ from emulator import sagemaker
 from notebook_ssh.adapters.clients import client
 from reconcile_notebook import handler
 
+pytestmark = pytest.mark.slow  # each makes many calls
+
 CONFIGURATIONS = 60
 
 

@@ -34,6 +34,8 @@ from notebook_ssh.model.record import OWNER_TAG, BastionRoute, Network, Notebook
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import Code, status_of
 
+pytestmark = pytest.mark.slow  # each makes many calls
+
 READS = {"DescribeSecurityGroups", "DescribeSecurityGroupRules", "DescribeNetworkInterfaces", "Query", "GetItem"}
 
 

@@ -20,6 +20,8 @@ from notebook_ssh.model.managed_block import SHEBANG
 from notebook_ssh.planning.script import EMPTY_SCRIPT
 from uninstall import handler
 
+pytestmark = pytest.mark.slow  # each makes many calls
+
 
 class Bench:
     """A world, and what CloudFormation hears."""

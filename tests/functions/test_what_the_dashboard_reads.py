@@ -17,6 +17,8 @@ from notebook_ssh.model.fleet_stats import FleetStats
 from notebook_ssh.model.record import Phase
 from notebook_ssh.model.status import Code
 
+pytestmark = pytest.mark.slow  # each makes many calls
+
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
