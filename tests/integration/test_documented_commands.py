@@ -175,7 +175,8 @@ class Terminal:
             assert "never run" not in done.stderr, said
             if number:
                 assert done.stdout == told, said
-                assert self.tape.rewind() == [], said
+                # The client asks a program for its version once, and remembers it.
+                assert [left for left in self.tape.rewind() if left != "ssh -V"] == [], said
             told = done.stdout
         return told
 
