@@ -101,8 +101,7 @@ def test_what_is_read_back_is_checked_like_what_was_fetched(change: dict[str, An
 
 
 @pytest.mark.posix
-@pytest.mark.parametrize("folder", [".", "addresses"])
-@pytest.mark.parametrize("mode", [0o777, 0o770, 0o720])
+@pytest.mark.parametrize(("folder", "mode"), [(".", 0o777), (".", 0o720), ("addresses", 0o770)])
 def test_folder_that_other_users_can_write_is_refused(laptop: Any, api: Any, folder: str, mode: int) -> None:
     api.notebooks["demo"] = notebook_json("demo", host="127.0.0.1", port=9, host_keys=["ssh-ed25519 AAAA"])
     laptop.setup(api)
