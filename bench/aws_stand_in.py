@@ -56,7 +56,7 @@ class Account:
         """What AWS would answer to `operation`."""
         match operation:
             case "GetItem":
-                return {"Item": self.one}
+                return {"Item": self._get(given["Key"])}
             case "UpdateItem":
                 return {"Attributes": self.one}
             case "Query":
@@ -128,6 +128,11 @@ class Account:
     def tagged(self) -> list[dict[str, Any]]:
         tags = [{"Key": "ssh", "Value": "ngrok"}, {"Key": "team", "Value": "research"}]
         return [{"ResourceARN": line.arn, "Tags": tags} for line in self.lines]
+
+    def _get(self, key: dict[str, Any]) -> dict[str, Any]:
+        if key["sk"] == {"S": "deployment"}:
+            return key | {"block": {"S": self.mark}, "since": {"N": str(BLOCK_SINCE)}}
+        return self.one
 
     @staticmethod
     def _query(items: list[dict[str, Any]], a_page: int, given: dict[str, Any]) -> dict[str, Any]:
