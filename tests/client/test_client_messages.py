@@ -198,6 +198,16 @@ def test_no_byte_of_ssh_is_taken_for_an_mfa_code(stopped: Any, sts: FakeSts, com
     assert "run in a terminal: notebook-ssh list" in result.stderr
 
 
+def test_input_is_left_to_the_one_that_took_it(laptop: Any) -> None:
+    """Also where botocore renames what the client sets, and asks standard input by itself."""
+    code = (
+        "import os; from notebook_ssh_client import messages; source = messages.take_standard_input(); "
+        "print(os.read(0, 9), os.read(source, 9))"
+    )
+    result = laptop.run(laptop.python, "-I", "-c", code, stdin=None, input="SSH-2.0")
+    assert result.stdout == "b'' b'SSH-2.0'\n", result.stderr
+
+
 def test_mfa_code_is_asked_for_on_a_terminal(stopped: Any, sts: FakeSts) -> None:
     use_profile(stopped, ROLE.format(mfa="mfa_serial = arn:aws:iam::111122223333:mfa/ana\n"))
     run_on_terminal(
