@@ -49,6 +49,11 @@ ARN = f"arn:aws:sagemaker:eu-west-1:111122223333:notebook-instance/{NAME.lower()
 ACCESS, SECRET, SESSION = "AKIAEXAMPLE", "secret-of-the-role", "session-of-the-role"
 TOKEN = "2abcDEFghiJKLmnoPQRstuVWXyz_3T5yQ7example"
 
+MACHINE = os.environ.get("AGENT_MACHINE", "")
+"""What is unusual about the notebook in every test (test_agent_machines.py): `late proxy`, `clock ahead`, `clock behind`."""
+CLOCKS = {"clock ahead": -86_400, "clock behind": 86_400}
+"""Seconds by which the stack's clock is ahead of such a notebook's."""
+
 T = TypeVar("T")
 
 
@@ -248,6 +253,7 @@ class Stack(Server):
         self.gate: threading.Event | None = None
         self.worker = WORKER
         super().__init__()
+        self.clock_offset = CLOCKS.get(MACHINE, 0)
         self.address = self.url
 
     def respond(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
@@ -404,6 +410,11 @@ class NotebookHost:
         self.environment: dict[str, str] = {}
         self.settings: dict[str, str] = {}
         self.agents: list[subprocess.Popen[bytes]] = []
+        self.proxy: Proxy | None = None
+        if MACHINE == "late proxy":
+            own = {f"127.0.0.1:{server.port}": server for server in (stack, self.download)}
+            self.proxy = Proxy({"stack.example.com": stack, **own})
+            self.settings["API"], stack.address = "http://stack.example.com/v1", "http://stack.example.com"
         self.boot()
 
     def boot(self) -> None:
@@ -444,6 +455,10 @@ class NotebookHost:
         with (self.scratch / "stderr").open("ab") as errors:
             agent = subprocess.Popen([python, "-I", program, *words], env=environment, stderr=errors, cwd="/")
         self.agents.append(agent)
+        if self.proxy:
+            # As the owner's script does, below the block: the agent has failed to report by then.
+            wait_until(lambda: "no reply: " in self.logs(), "the stack cannot be reached directly", self)
+            (self.root / "etc/environment").write_text(f"http_proxy={self.proxy.url}\nno_proxy=169.254.169.254\n")
         return agent
 
     def set_ngrok_faults(self, **faults: Any) -> None:
@@ -498,6 +513,8 @@ class NotebookHost:
     def __exit__(self, *_: object) -> None:
         self.stop()
         self.download.__exit__(None, None, None)
+        if self.proxy:
+            self.proxy.__exit__(None, None, None)
 
 
 def processes_of(notebook: NotebookHost) -> dict[int, str]:

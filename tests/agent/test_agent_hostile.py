@@ -286,7 +286,7 @@ def test_editors_directories_are_on_the_volume_unless_they_exist(notebook: Noteb
     stack.reports.clear()
     notebook.start()
     notebook.wait_connected()
-    assert (notebook.home / ".vscode-server" / "bin").is_dir(), "it exists at the next start"
+    wait_until((notebook.home / ".vscode-server" / "bin").is_dir, "it exists at the next start", notebook)
     assert (notebook.home / ".cache/JetBrains/RemoteDev").is_dir()
     assert (notebook.home / ".cursor-server").is_symlink(), "and so is the one that the user had in the first start"
 
