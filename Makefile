@@ -71,7 +71,7 @@ simulate: ## the control plane among faults; or notebooks without it
 #> make simulate STEPS=1000000 SEED=1; REPLAY=seed ONLY=steps
 #> make simulate DAYS=100 SEED=1
 	@packaging/environments.sh dev
-	@PYTHONPATH=layers/core:functions:local:tests $(DEV)/python -m $(if $(DAYS),agent_day --days $(DAYS),simulation.explore \
+	@PYTHONPATH=layers/core:functions:local:tests $(DEV)/python -m $(if $(DAYS),support.agent_day --days $(DAYS),simulation.explore \
 		--steps $(or $(STEPS),1000000) $(if $(REPLAY),--replay $(REPLAY))) --seed $(or $(SEED),1) $(if $(ONLY),--only $(ONLY))
 
 mutation: ## safeguards removed from a copy: does the simulation fail?

@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from builders import NOW, a_record, a_report
+from support.builders import NOW, a_record, a_report
 
 from notebook_ssh.adapters.attributes import to_attribute
 from notebook_ssh.adapters.codec import encode_config_record, encode_record

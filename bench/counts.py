@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_env import NotebookHost, Sshd, Stack, make_reply
-from notebook_world import World, a_world
 from simulation.busy import WRITE, EachItsOwn
 from simulation.run import BEGIN
+from support.agent_env import NotebookHost, Sshd, Stack, make_reply
+from support.notebook_world import World, a_world
 
 from notebook_ssh.adapters import sqs
 from notebook_ssh.adapters.clients import client

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from laptop import Laptop, Sshd, create_client_venv, create_laptop, start_api
 from measure import seconds
+from support.laptop import Laptop, Sshd, create_client_venv, create_laptop, start_api
 
 NAME = "my-notebook"
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "example", "AWS_SESSION_TOKEN": "example"}

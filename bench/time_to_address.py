@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from agent_env import NotebookHost, Sshd, Stack, free_port, make_reply, wait_until
+from support.agent_env import NotebookHost, Sshd, Stack, free_port, make_reply, wait_until
 
 from world import OWNERS_SCRIPT, World
 

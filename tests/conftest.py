@@ -15,8 +15,8 @@ from typing import Any
 
 import botocore.session
 import pytest
-from examples import register_profiles
 from hypothesis import settings
+from support.examples import register_profiles
 
 TESTS = Path(__file__).resolve().parent
 

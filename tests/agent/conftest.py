@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from agent_env import NotebookHost, Sshd, Stack, load_agent, write_identity
+from support.agent_env import NotebookHost, Sshd, Stack, load_agent, write_identity
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
-from agent_env import (
+from support.agent_env import (
     NotebookHost,
     Proxy,
     Stack,

@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_env import PROGRAMS, WORKER, NotebookHost, Stack, make_public_key, make_reply, processes_of, wait_until
+from support.agent_env import (
+    PROGRAMS,
+    WORKER,
+    NotebookHost,
+    Stack,
+    make_public_key,
+    make_reply,
+    processes_of,
+    wait_until,
+)
 
 from patience import LIMIT_S
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from agent_env import load_agent
+from support.agent_env import load_agent
 
 HOLD_LOCK = """
 import fcntl, os, struct, sys, time

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from agent_env import (
+from support.agent_env import (
     NAME,
     TOKEN,
     NotebookHost,

@@ -6,9 +6,9 @@ import os
 import subprocess
 import sys
 
-import needs
 import pytest
-from agent_env import PROJECT
+from support import needs
+from support.agent_env import PROJECT
 
 from patience import LIMIT_S
 
@@ -28,7 +28,7 @@ def test_root_and_ec2_user_each_do_their_part(scenario: str) -> None:
         needs.program(name)
     command = ["unshare", "--mount", "--propagation", "unchanged", "--net", "--pid", "--fork", "--kill-child"]
     completed = subprocess.run(
-        [*command, sys.executable, PROJECT / "tests" / "agent_real_paths.py", scenario],
+        [*command, sys.executable, PROJECT / "tests" / "support" / "agent_real_paths.py", scenario],
         capture_output=True,
         text=True,
         timeout=10 * LIMIT_S,

@@ -9,7 +9,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from agent_env import (
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from hypothesis import HealthCheck, given, settings, strategies as st
+from support.agent_env import (
     ACCESS,
     SECRET,
     SESSION,
@@ -21,10 +25,6 @@ from agent_env import (
     metadata_address,
     wait_until,
 )
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
-from hypothesis import HealthCheck, given, settings, strategies as st
 
 from patience import LIMIT_S
 

@@ -27,7 +27,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from agent_env import (
+from hypothesis import given, strategies as st
+from support.agent_env import (
     PROGRAMS,
     PROJECT,
     TOKEN,
@@ -43,7 +44,6 @@ from agent_env import (
     ngrok_archive,
     wait_until,
 )
-from hypothesis import given, strategies as st
 from unit import test_tags
 
 from notebook.ngrok_stand_in import Configuration, Endpoint, read_configuration

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from agent_day import SimulatedDay
+from support.agent_day import SimulatedDay
 
 HOUR = 3_600
 SYNC = 300

@@ -19,10 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import namespaces
-import needs
 import pytest
-from agent_env import wait_until
+from support import namespaces, needs
+from support.agent_env import wait_until
 
 from notebook_ssh.model.block_program import BlockSettings, minify, render_block
 from notebook_ssh.model.managed_block import Block, Inserted, insert_block

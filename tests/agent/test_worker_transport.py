@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from agent_env import PROGRAMS, WORKER, NotebookHost, Stack, make_reply, wait_until
+from support.agent_env import PROGRAMS, WORKER, NotebookHost, Stack, make_reply, wait_until
 
 from notebook_ssh.controllers.agent_layer import worker_program
 from notebook_ssh.model.worker_program import join_worker

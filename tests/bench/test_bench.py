@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from stack import PROJECT
+from support.stack import PROJECT
 
 from patience import LIMIT_S
 

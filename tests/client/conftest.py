@@ -8,7 +8,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from laptop import (
+from support.laptop import (
     FakeApi,
     FakeCloudFormation,
     Laptop,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laptop import notebook_json
+from support.laptop import notebook_json
 
 from notebook_ssh_client.bundle import mask
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laptop import REGION, notebook_json
+from support.laptop import REGION, notebook_json
 
 pytestmark = pytest.mark.posix
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from laptop import Laptop, free_port, wait_until
+from support.laptop import Laptop, free_port, wait_until
 
 from notebook_ssh_client import forward as module
 from notebook_ssh_client.errors import CliError

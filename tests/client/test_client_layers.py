@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from laptop import CLIENT
+from support.laptop import CLIENT
 
 PACKAGE = "notebook_ssh_client"
 

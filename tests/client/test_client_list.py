@@ -10,8 +10,8 @@ import time
 from typing import Any
 
 import pytest
-from laptop import notebook_json, wait_until
-from terminals import run_on_terminal
+from support.laptop import notebook_json, wait_until
+from support.terminals import run_on_terminal
 
 pytestmark = pytest.mark.posix
 ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")

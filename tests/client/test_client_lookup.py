@@ -10,7 +10,7 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from laptop import REGION, notebook_json
+from support.laptop import REGION, notebook_json
 
 from notebook_ssh_client import lookup
 from notebook_ssh_client.api import ApiError

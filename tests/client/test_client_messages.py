@@ -16,8 +16,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from laptop import notebook_json, wait_until
-from terminals import run_on_terminal
+from support.laptop import notebook_json, wait_until
+from support.terminals import run_on_terminal
 
 from notebook_ssh_client import messages, transport
 from notebook_ssh_client.messages import Messenger

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laptop import notebook_json
+from support.laptop import notebook_json
 
 from notebook_ssh_client import name_list, ssh_config, ssh_files
 from patience import LIMIT_S

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from laptop import notebook_json, wait_until
+from support.laptop import notebook_json, wait_until
 
 from notebook_ssh_client import address_cache, known_hosts, lookup, name_list, proxy
 from notebook_ssh_client.errors import CliError

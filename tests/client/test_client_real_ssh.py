@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laptop import free_port, notebook_json, wait_until
+from support.laptop import free_port, notebook_json, wait_until
 
 from patience import LIMIT_S
 

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from laptop import CLIENT
+from support.laptop import CLIENT
 
 pytestmark = pytest.mark.posix
 PROJECT = CLIENT.parent

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laptop import CLIENT, create_laptop, notebook_json
-from terminals import run_on_terminal
+from support.laptop import CLIENT, create_laptop, notebook_json
+from support.terminals import run_on_terminal
 
 if sys.platform != "win32":
     import pwd

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laptop import REGION, notebook_json
+from support.laptop import REGION, notebook_json
 
 from notebook_ssh_client import discovery, files, settings, ssh_files
 from notebook_ssh_client.errors import CliError

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from laptop import REGION, notebook_json
+from support.laptop import REGION, notebook_json
 
 from notebook_ssh_client import address_cache, files
 from notebook_ssh_client.errors import CliError

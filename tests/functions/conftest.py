@@ -1,6 +1,6 @@
 """The functions' tests run under the policies of the functions' roles: a call that is not granted fails the test.
 
-Not in `make quick`, where the evaluator of policies is perhaps not installed (tests/granted.py).
+Not in `make quick`, where the evaluator of policies is perhaps not installed (tests/support/granted.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import botocore.client
 import pytest
-from granted import HANDLERS, covering, evaluator_is_installed, requests
+from support.granted import HANDLERS, covering, evaluator_is_installed, requests
 
 TESTS = str(Path(__file__).resolve().parents[1])
 

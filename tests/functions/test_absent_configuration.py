@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from notebook_world import OWNERS, World, a_world
+from support.notebook_world import OWNERS, World, a_world
 
 from notebook_ssh.adapters import sagemaker
 from notebook_ssh.adapters.clients import client

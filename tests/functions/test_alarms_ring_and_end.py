@@ -14,13 +14,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from alarms import MINUTE, Watch
-from api_world import api_world
-from bastion_world import an_account, failing
 from botocore.exceptions import ClientError
-from builders import a_lambda_context, a_report
-from notebook_world import World, a_world
-from stack import PROJECT, Stack
+from support.alarms import MINUTE, Watch
+from support.api_world import api_world
+from support.bastion_world import an_account, failing
+from support.builders import a_lambda_context, a_report
+from support.notebook_world import World, a_world
+from support.stack import PROJECT, Stack
 
 from notebook_ssh.adapters import resource_tagging
 from notebook_ssh.adapters.clients import client

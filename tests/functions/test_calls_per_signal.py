@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from builders import a_record
-from notebook_world import OWNERS, World, a_block, a_world
+from support.builders import a_record
+from support.notebook_world import OWNERS, World, a_block, a_world
 
 from notebook_ssh.adapters import backups, clients
 from notebook_ssh.adapters.clients import client

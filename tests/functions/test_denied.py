@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from builders import SETTINGS, a_lambda_context
-from notebook_world import OWNERS, World, a_world
+from support.builders import SETTINGS, a_lambda_context
+from support.notebook_world import OWNERS, World, a_world
 
 from notebook_ssh.adapters import resource_tagging
 from notebook_ssh.model.checks import CheckState, run_checks

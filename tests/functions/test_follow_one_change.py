@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from api_world import api_world
-from builders import a_lambda_context, a_record, a_report, an_api_event
-from hostile import INJECTIONS
-from loglines import logged_by
-from notebook_world import ROLE, World, a_world
+from support.api_world import api_world
+from support.builders import a_lambda_context, a_record, a_report, an_api_event
+from support.hostile import INJECTIONS
+from support.loglines import logged_by
+from support.notebook_world import ROLE, World, a_world
 
 from lookup_api import handler as lookup_api
 from notebook_ssh.adapters import custom_resource, resource_tagging, sqs

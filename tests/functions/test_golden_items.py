@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from notebook_world import World, a_world
+from support.notebook_world import World, a_world
 
 from notebook_ssh.adapters import backups, codec, deployments
 from notebook_ssh.adapters.attributes import from_attribute, item_of, to_attribute

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from api_world import World, api_world
 from botocore.exceptions import ClientError
-from builders import HOST_KEY, NOW, RSA_KEY, a_record, a_report
+from support.api_world import World, api_world
+from support.builders import HOST_KEY, NOW, RSA_KEY, a_record, a_report
 
 from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.clients import client

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import a_body, a_lambda_context, an_api_event
-from model_of_sagemaker import TERMS
 from moto.events.models import EventPattern
 from moto.sns.models import sns_backends
-from notebook_world import ACCOUNT, REGION, World, a_world
-from stack import Stack
+from support.builders import a_body, a_lambda_context, an_api_event
+from support.model_of_sagemaker import TERMS
+from support.notebook_world import ACCOUNT, REGION, World, a_world
+from support.stack import Stack
 
 from notebook_ssh.adapters import resource_tagging, secrets
 from notebook_ssh.adapters.clients import client

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
-from notebook_world import World, a_world
+from support.notebook_world import World, a_world
 
 from emulator import sagemaker
 from notebook_ssh.adapters.clients import client

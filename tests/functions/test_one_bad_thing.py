@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from builders import NOW, a_record
-from notebook_world import OWNERS, World, a_world
+from support.builders import NOW, a_record
+from support.notebook_world import OWNERS, World, a_world
 
 from notebook_ssh.adapters import sagemaker
 from notebook_ssh.adapters.attributes import from_attribute

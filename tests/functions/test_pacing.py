@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from examples import examples
 from hypothesis import HealthCheck, given, strategies as st
-from notebook_world import World, a_world
+from support.examples import examples
+from support.notebook_world import World, a_world
 
 from notebook_ssh.adapters import clients, resource_tagging, sqs
 from notebook_ssh.adapters.clients import client

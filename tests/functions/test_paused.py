@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import bastion_world
-import notebook_world
 import pytest
-from api_world import World, api_world
-from bastion_world import Bench
-from builders import HOST_KEY, a_record, a_report
-from notebook_world import OWNERS
-from stack import WITH_BASTION, Stack, source
+from support import bastion_world, notebook_world
+from support.api_world import World, api_world
+from support.bastion_world import Bench
+from support.builders import HOST_KEY, a_record, a_report
+from support.notebook_world import OWNERS
+from support.stack import WITH_BASTION, Stack, source
 
 from notebook_ssh.controllers.lookup import ROUTES
 from notebook_ssh.model.record import NotebookState

@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from bastion_world import (
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.ec2.models import ec2_backends
+from support.bastion_world import (
     NOW,
     RUNNING,
     STACK,
@@ -21,9 +23,7 @@ from bastion_world import (
     one_item_a_page,
     pages_as_in_ec2,
 )
-from moto.core.models import DEFAULT_ACCOUNT_ID
-from moto.ec2.models import ec2_backends
-from stack import source
+from support.stack import source
 
 from notebook_ssh.adapters import ec2, sqs
 from notebook_ssh.adapters.attributes import key, to_attribute

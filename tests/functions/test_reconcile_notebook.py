@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
-from notebook_world import FALLBACK, OWNERS, World, a_block, a_world
+from support.notebook_world import FALLBACK, OWNERS, World, a_block, a_world
 
 from notebook_ssh.adapters import backups, sagemaker
 from notebook_ssh.adapters.clients import client

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_world import World, api_world
 from botocore.exceptions import ClientError
-from builders import HOST_KEY, NOW, RSA_KEY, a_body, a_record, a_report
+from support.api_world import World, api_world
+from support.builders import HOST_KEY, NOW, RSA_KEY, a_body, a_record, a_report
 
 from notebook_ssh.adapters import secrets
 from notebook_ssh.adapters.clients import client

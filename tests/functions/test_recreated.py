@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from builders import a_report
-from notebook_world import FALLBACK, OWNERS, World, a_world
+from support.builders import a_report
+from support.notebook_world import FALLBACK, OWNERS, World, a_world
 
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.model.record import BastionRoute, Restart, RestartStep

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from api_world import Said, World, api_world
-from builders import a_record
+from support.api_world import Said, World, api_world
+from support.builders import a_record
 
 from notebook_ssh.model.record import NotebookState
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from api_world import World, api_world
 from botocore.exceptions import ClientError
-from builders import NOW, a_record, a_report
+from support.api_world import World, api_world
+from support.builders import NOW, a_record, a_report
 
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.model.record import NotebookState, Record

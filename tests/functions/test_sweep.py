@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from builders import NOW, a_lambda_context, a_record, a_report
-from loglines import logged_by
-from model_of_sagemaker import TERMS
-from notebook_world import World, a_world
+from support.builders import NOW, a_lambda_context, a_record, a_report
+from support.loglines import logged_by
+from support.model_of_sagemaker import TERMS
+from support.notebook_world import World, a_world
 
 from notebook_ssh.adapters import clients, resource_tagging
 from notebook_ssh.adapters.attributes import to_attribute

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from builders import a_lambda_context
-from notebook_world import OWNERS, World, a_world
+from support.builders import a_lambda_context
+from support.notebook_world import OWNERS, World, a_world
 
 from notebook_ssh.model.status import Code, status_of
 from sweep import handler as sweep

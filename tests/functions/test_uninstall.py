@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from builders import a_lambda_context
-from notebook_world import FALLBACK, OWNERS, World, a_world
+from support.builders import a_lambda_context
+from support.notebook_world import FALLBACK, OWNERS, World, a_world
 
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.sagemaker import ScriptConflictError

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import a_lambda_context
-from notebook_world import OWNERS, STACK, World, a_world
+from support.builders import a_lambda_context
+from support.notebook_world import OWNERS, STACK, World, a_world
 
 from notebook_ssh.adapters import deployments, resource_tagging
 from notebook_ssh.adapters.attributes import to_attribute

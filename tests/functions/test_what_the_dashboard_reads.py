@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from bastion_world import an_account
-from builders import a_report
-from loglines import logged_by
-from notebook_world import World, a_world
+from support.bastion_world import an_account
+from support.builders import a_report
+from support.loglines import logged_by
+from support.notebook_world import World, a_world
 
 from notebook_ssh.adapters import metrics
 from notebook_ssh.controllers import bastion, status_updates

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from api_world import World, api_world
-from builders import HOST_KEY, NOW, a_record, a_report, wire
+from support.api_world import World, api_world
+from support.builders import HOST_KEY, NOW, a_record, a_report, wire
 
 from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.clients import client

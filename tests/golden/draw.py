@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from builders import HOST_KEY, NOW, RSA_KEY
 from golden.codec import decode, encode
 from golden.subjects import SUBJECTS
+from support.builders import HOST_KEY, NOW, RSA_KEY
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model import network

@@ -17,10 +17,9 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
-import namespaces
-import needs
 import pytest
-from bastion_world import NOW, STACK, STOPPED, Bench, an_account
+from support import namespaces, needs
+from support.bastion_world import NOW, STACK, STOPPED, Bench, an_account
 
 import processes
 from notebook_ssh.adapters.clients import client

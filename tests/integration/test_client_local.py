@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laptop import Laptop, create_client_venv, create_laptop, extend_timeouts, free_port, wait_until
+from support.laptop import Laptop, create_client_venv, create_laptop, extend_timeouts, free_port, wait_until
 
 import processes
 from emulator.process import REGION

@@ -22,7 +22,7 @@ from typing import Any
 
 import botocore.session
 import pytest
-from tape import Tape
+from support.tape import Tape
 
 import processes
 from emulator.process import ACCOUNT, PROJECT, PYTHON, REGION

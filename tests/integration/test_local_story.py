@@ -11,9 +11,8 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
-import namespaces
-import needs
 import pytest
+from support import namespaces, needs
 
 import processes
 from emulator.process import PROJECT, PYTHON, Emulator

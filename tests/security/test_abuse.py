@@ -11,12 +11,12 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from api_world import World, api_world
-from builders import HOST_KEY, a_record, a_report
-from hostile import INJECTIONS, OPERATIVE
 from simulation.account import TOKEN, Notebook
 from simulation.promises import Truth, decoded, encoded
 from simulation.run import Run
+from support.api_world import World, api_world
+from support.builders import HOST_KEY, a_record, a_report
+from support.hostile import INJECTIONS, OPERATIVE
 
 from reconcile_notebook import handler as notebook_function
 

@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 import pytest
-from granted import evaluator
-from stack import ACCOUNT, PROJECT
+from support.granted import evaluator
+from support.stack import ACCOUNT, PROJECT
 
 PAGE = (PROJECT / "docs" / "permissions.md").read_text("utf-8")
 POLICIES: dict[str, dict[str, Any]] = {

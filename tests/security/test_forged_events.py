@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from notebook_world import World, a_world
+from support.notebook_world import World, a_world
 
 
 @pytest.fixture

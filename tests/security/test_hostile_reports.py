@@ -16,10 +16,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from api_world import Said, World, api_world
-from builders import HOST_KEY, NOW, RSA_KEY, a_record
-from examples import examples
 from hypothesis import HealthCheck, example, given, strategies as st
+from support.api_world import Said, World, api_world
+from support.builders import HOST_KEY, NOW, RSA_KEY, a_record
+from support.examples import examples
 
 from notebook_ssh_client.api import ApiClient
 from notebook_ssh_client.errors import CliError

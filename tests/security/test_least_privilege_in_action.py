@@ -11,9 +11,19 @@ from functools import cache
 from typing import Any
 
 import pytest
-from granted import OTHER_VPC, VPC, AuthorizeRule, Request, allows, authorizations, covering, operations, requests
 from simulation.account import BASTION_VPC
 from simulation.run import Run
+from support.granted import (
+    OTHER_VPC,
+    VPC,
+    AuthorizeRule,
+    Request,
+    allows,
+    authorizations,
+    covering,
+    operations,
+    requests,
+)
 
 FUNCTIONS = {
     "notebooks": "ReconcileNotebook",

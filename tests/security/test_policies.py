@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, cast
 
 import pytest
-from stack import ACCOUNT, PROJECT, WITH_BASTION, Stack
+from support.stack import ACCOUNT, PROJECT, WITH_BASTION, Stack
 
 SOMEBODY = f"arn:aws:iam::{ACCOUNT}:role/people"
 OPTIONS: dict[str, dict[str, str]] = {

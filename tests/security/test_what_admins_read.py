@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator
 from typing import Any, cast
 
-import notebook_world
 import pytest
-from api_world import World, api_world
-from builders import HOST_KEY, NOW, RSA_KEY, a_body, a_record
-from hostile import INJECTIONS, OPERATIVE
+from support import notebook_world
+from support.api_world import World, api_world
+from support.builders import HOST_KEY, NOW, RSA_KEY, a_body, a_record
+from support.hostile import INJECTIONS, OPERATIVE
 
 from notebook_ssh.adapters import backups
 from notebook_ssh.adapters.attributes import key

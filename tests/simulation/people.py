@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
-from builders import HOST_KEY
 from simulation.account import BASTION_GROUP, MODIFIABLE_STATES, LifecycleConfig, Notebook
 from simulation.promises import (
     FALLBACK,
@@ -22,6 +21,7 @@ from simulation.promises import (
     encoded,
     without_blocks,
 )
+from support.builders import HOST_KEY
 
 from notebook_ssh.model.managed_block import Block, Refused, fingerprint, insert_block, inspect, remove_block
 from notebook_ssh.planning.script import EMPTY_SCRIPT

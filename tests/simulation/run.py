@@ -27,7 +27,6 @@ from unittest.mock import patch
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
-from builders import a_body, a_lambda_context, an_api_event
 from simulation.account import BASTION_GROUP, BASTION_VPC, NUMBER, REGION, Account, LifecycleConfig, Notebook, pages
 from simulation.chance import Chance
 from simulation.errors import BrokenPromise, Killed, no_answer, refusal
@@ -44,6 +43,7 @@ from simulation.promises import (
     decoded,
 )
 from simulation.workers import Baton, Worker
+from support.builders import a_body, a_lambda_context, an_api_event
 
 from lookup_api import handler as lookup_function
 from notebook_ssh.adapters import clients, custom_resource, sagemaker, secrets

@@ -18,7 +18,7 @@ import botocore.session
 import calls
 import pytest
 import size
-from stack import PROJECT, source
+from support.stack import PROJECT, source
 
 from notebook_ssh.adapters.attributes import item_of, to_attribute
 from patience import LIMIT_S

@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 
 import pytest
-from stack import PROJECT
+from support.stack import PROJECT
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_fewer_reports_cost_less_and_more_notebooks_cost_more(model: ModuleType)
 
 
 def test_the_model_counts_what_the_template_has(model: ModuleType) -> None:
-    from stack import Stack, source
+    from support.stack import Stack, source
 
     assert len(Stack().of_type("AWS::CloudWatch::Alarm")) == model.ALARMS
     metrics = (PROJECT / "layers/core/notebook_ssh/adapters/metrics.py").read_text("utf-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import release
-from stack import ACCOUNT, PROJECT
+from support.stack import ACCOUNT, PROJECT
 
 NEEDED = ("awk", "cat", "cut", "dirname", "grep", "head", "mktemp", "rm", "sed", "sh", "sha256sum", "tail", "tr")
 """What deploy.sh runs besides aws: POSIX, but for the checksums."""

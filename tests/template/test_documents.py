@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from stack import PROJECT
+from support.stack import PROJECT
 
 from emulator.process import ACCOUNT
 from world import USER_POLICY

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from stack import PROJECT
+from support.stack import PROJECT
 
 TOOLS = PROJECT / ".venv" / "dev" / "bin"
 WORKFLOWS = sorted((PROJECT / ".github" / "workflows").glob("*.yml"))

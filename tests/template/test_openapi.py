@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from api_world import Said, World, api_world
-from builders import NOW, a_record, a_report
 from jsonschema import Draft202012Validator, FormatChecker
-from stack import PROJECT, source
+from support.api_world import Said, World, api_world
+from support.builders import NOW, a_record, a_report
+from support.stack import PROJECT, source
 
 from notebook_ssh.controllers.agent_layer import worker_program
 from notebook_ssh.controllers.lookup import ROUTES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import retired_words
 from retired_words import ListError, Retired, find, parse
-from stack import PROJECT
+from support.stack import PROJECT
 
 RETIRED = Retired(("read_wish",), ("nobody", "look at"), frozenset({("docs/x.md", "nobody")}))
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import stack
 import stack_set
-from stack import PROJECT, WITH_BASTION, source
+from support import stack
+from support.stack import PROJECT, WITH_BASTION, source
 
 OTHER = {
     **WITH_BASTION,

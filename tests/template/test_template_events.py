@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from moto.events.models import EventPattern
-from stack import WITH_BASTION, Stack
+from support.stack import WITH_BASTION, Stack
 
 EVENTS = Path(__file__).resolve().parent.parent.parent / "events"
 

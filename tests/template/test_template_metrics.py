@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stack import PROJECT, Stack, source
+from support.stack import PROJECT, Stack, source
 
 NAMESPACE = "notebook-ssh"
 

@@ -11,7 +11,7 @@ import botocore.session
 import calls
 import pytest
 from botocore import xform_name
-from stack import WITH_BASTION, Stack
+from support.stack import WITH_BASTION, Stack
 
 REVIEWED = {
     "ReconcileNotebook": {

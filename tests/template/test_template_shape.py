@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from stack import PROJECT, WITH_BASTION, Stack, source
+from support.stack import PROJECT, WITH_BASTION, Stack, source
 
 from notebook_ssh.settings import read_settings
 

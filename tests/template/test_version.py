@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import version
-from stack import PROJECT
+from support.stack import PROJECT
 
 DAY = datetime.date(2027, 1, 31)
 NEWER = "99.1.0"

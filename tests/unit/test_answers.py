@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders import BASTION, HOST_KEY, NOW, RSA_KEY, SETTINGS, a_record, a_report, wire
+from support.builders import BASTION, HOST_KEY, NOW, RSA_KEY, SETTINGS, a_record, a_report, wire
 
 from notebook_ssh.http_api.views import (
     Connection,

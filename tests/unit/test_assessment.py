@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from builders import NOW, SETTINGS, a_record, a_report
-from examples import USUAL, examples
 from hypothesis import given, strategies as st
+from support.builders import NOW, SETTINGS, a_record, a_report
+from support.examples import USUAL, examples
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.assessment import Condition, assess

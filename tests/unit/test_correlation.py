@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hostile import INJECTIONS
+from support.hostile import INJECTIONS
 
 from notebook_ssh.triggers.correlation import FIELD, MAX_IDS, correlation_of, correlation_of_messages
 

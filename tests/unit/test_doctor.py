@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import NOW, SETTINGS, a_record, a_report
+from support.builders import NOW, SETTINGS, a_record, a_report
 
 from notebook_ssh import __version__
 from notebook_ssh.errors import Problem

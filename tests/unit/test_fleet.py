@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import NOW, a_record, a_report
+from support.builders import NOW, a_record, a_report
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.record import NotebookState, Record

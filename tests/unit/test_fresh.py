@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import fresh
-import needs
 import pytest
 from fresh import Machine, Source
+from support import needs
 
 DEBIAN, SECURITY = "http://mirror.example/debian", "http://mirror.example/debian-security"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from builders import HOST_KEY, RSA_KEY, wire
 from hypothesis import given, strategies as st
+from support.builders import HOST_KEY, RSA_KEY, wire
 
 from notebook_ssh.model.ssh_keys import InvalidKeyError, admitted, central_key, host_key, option_names, public_key
 

@@ -6,8 +6,8 @@ import re
 from dataclasses import replace
 
 import pytest
-from builders import NOW, a_record
-from stack import PROJECT
+from support.builders import NOW, a_record
+from support.stack import PROJECT
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.problems import CODES

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from examples import examples
 from hypothesis import given, strategies as st
-from model_of_sagemaker import BODY, FALLBACK, TERMS, Model
+from support.examples import examples
+from support.model_of_sagemaker import BODY, FALLBACK, TERMS, Model
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.managed_block import Block, Present, fingerprint, insert_block, inspect, remove_block

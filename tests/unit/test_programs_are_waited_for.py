@@ -12,9 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import namespaces
-import needs
 import pytest
+from support import namespaces, needs
 
 import processes
 import world as local

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import BASTION, HOST_KEY, NOW, RSA_KEY, SETTINGS, a_body, a_record, a_report, wire
 from hypothesis import given, strategies as st
+from support.builders import BASTION, HOST_KEY, NOW, RSA_KEY, SETTINGS, a_body, a_record, a_report, wire
 
 from notebook_ssh.errors import InvalidReportError, PayloadTooLargeError, Problem
 from notebook_ssh.http_api.diagnosis import doctor_text

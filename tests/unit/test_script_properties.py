@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from examples import examples
 from hypothesis import assume, event, given, strategies as st
+from support.examples import examples
 
 from notebook_ssh.model.managed_block import (
     Block,

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from stack import PROJECT
+from support.stack import PROJECT
 
 NO_SPACE = "OSError: [Errno 28] No space left on device: '/somewhere/large.py'"
 PYTHON = """\

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import NOW, SETTINGS, a_record, a_report
 from hypothesis import given, strategies as st
+from support.builders import NOW, SETTINGS, a_record, a_report
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.http_api.diagnosis import doctor_json, doctor_text

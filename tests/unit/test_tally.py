@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from builders import a_record, a_report
+from support.builders import a_record, a_report
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.fleet_stats import fleet_stats

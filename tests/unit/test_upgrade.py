@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
-from builders import a_report
-from examples import examples
 from hypothesis import given, strategies as st
-from model_of_sagemaker import FALLBACK, Model
+from support.builders import a_report
+from support.examples import examples
+from support.model_of_sagemaker import FALLBACK, Model
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.managed_block import Block, Inserted, fingerprint, insert_block, inspect, remove_block

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from stack import PROJECT
+from support.stack import PROJECT
 
 SENTENCE = re.compile(r"\bssh(-[a-z-]+)?=(ngrok|bastion|off|now|yes)\b")
 FOLDERS = ("layers", "functions", "client/notebook_ssh_client")

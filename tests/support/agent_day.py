@@ -33,11 +33,11 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from agent_env import TOKEN, WORKER, WorkerModules, create_file_system, load_agent, make_public_key
-from builders import a_record
 from simulation.errors import BrokenPromise, Killed
 from simulation.explore import smallest
 from simulation.workers import Baton, Worker
+from support.agent_env import TOKEN, WORKER, WorkerModules, create_file_system, load_agent, make_public_key
+from support.builders import a_record
 
 from notebook.ngrok_stand_in import read_configuration
 from notebook_ssh.errors import InvalidReportError

@@ -41,7 +41,7 @@ from notebook_ssh.reports.parse import read_report
 from patience import LIMIT_S
 from sshd import start_sshd
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 PROGRAMS = PROJECT / "layers" / "notebook_agent"
 STAND_IN = PROJECT / "local" / "notebook" / "ngrok_stand_in.py"
 NAME = "Research-1"

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from builders import a_lambda_context
 from moto import mock_aws
 from moto.core.responses import ActionResult
 from moto.ec2.responses.security_groups import SecurityGroups
+from support.builders import a_lambda_context
 
 from emulator.security_groups import describe_rules
 from notebook_ssh.adapters.clients import client

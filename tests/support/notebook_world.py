@@ -16,8 +16,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import a_lambda_context
 from moto import mock_aws
+from support.builders import a_lambda_context
 
 from emulator import sagemaker
 from notebook_ssh.adapters import clients, sagemaker as adapter, sqs

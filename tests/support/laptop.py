@@ -25,7 +25,7 @@ import processes
 from patience import LIMIT_S
 from sshd import start_sshd
 
-CLIENT = Path(__file__).resolve().parents[1] / "client"
+CLIENT = Path(__file__).resolve().parents[2] / "client"
 REGION = "eu-west-1"
 
 

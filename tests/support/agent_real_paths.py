@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import namespaces
-from agent_env import (
+from support import namespaces
+from support.agent_env import (
     ACCESS,
     PROGRAMS,
     PROJECT,
@@ -139,7 +139,7 @@ def prepare() -> None:
     Path(RESTRICTED_PYTHON).chmod(0o755)
     SYSTEMD.mkdir()
     for name in ("systemctl", "systemd-run"):
-        (SYSTEMD / name).write_text(f"#!{SYSTEM_PYTHON}\n" + (PROJECT / "tests/agent_systemd.py").read_text())
+        (SYSTEMD / name).write_text(f"#!{SYSTEM_PYTHON}\n" + (PROJECT / "tests/support/agent_systemd.py").read_text())
         (SYSTEMD / name).chmod(0o755)
 
 

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import NOW, a_body, a_lambda_context, an_api_event
 from moto import mock_aws
+from support.builders import NOW, a_body, a_lambda_context, an_api_event
 
 from lookup_api import handler as lookup_api
 from notebook_ssh.adapters import secrets

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stack import Stack
+from support.stack import Stack
 
 MINUTE = 60
 

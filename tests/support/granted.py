@@ -17,7 +17,7 @@ from typing import Any
 
 import botocore.session
 from botocore import xform_name
-from stack import ACCOUNT, PROJECT, REGIONS, WITH_BASTION, Stack
+from support.stack import ACCOUNT, PROJECT, REGIONS, WITH_BASTION, Stack
 
 REGION = REGIONS["aws"]
 VPC = f"arn:aws:ec2:{REGION}:{ACCOUNT}:vpc/{WITH_BASTION['BastionVpc']}"

@@ -11,8 +11,8 @@ import shutil
 import subprocess
 from functools import cache
 
-import namespaces
 import pytest
+from support import namespaces
 
 
 def program(name: str) -> str:

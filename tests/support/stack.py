@@ -16,7 +16,7 @@ import yaml
 from samtranslator.translator import arn_generator
 from samtranslator.translator.transform import transform
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 ACCOUNT = "111122223333"
 REGIONS = {"aws": "eu-central-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}
 
