@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from agent_env import PROJECT
+from support.agent_env import PROJECT
 
 from patience import LIMIT_S
 
