@@ -24,6 +24,8 @@ from notebook_ssh_client.transport import CHUNK_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from notebook_ssh_client.transport import Transport
 
 LOOPBACK = "127.0.0.1"
@@ -108,18 +110,28 @@ class Listener:
                 messages.report(str(error))
                 return
             try:
-                _relay(connection, transport, received, HostKeyGuard(address.host_keys))
-            except HostKeyError as error:
-                proxy.forget(self._home, self._host)
-                messages.report(f"{self._host} {error}; the connection is refused. If it has just started, try again")
+                _relay(connection, transport, received, HostKeyGuard(address.host_keys), self._refuse)
             except OSError:
                 return  # one of the two has gone
             finally:
                 transport.close()
 
+    def _refuse(self, error: HostKeyError) -> None:
+        proxy.forget(self._home, self._host)
+        messages.report(f"{self._host} {error}; the connection is refused. If it has just started, try again")
 
-def _relay(connection: socket.socket, transport: Transport, received: bytes, guard: HostKeyGuard) -> None:
-    """Copy bytes in both directions until the notebook closes the connection. Raises HostKeyError or OSError."""
+
+def _relay(
+    connection: socket.socket,
+    transport: Transport,
+    received: bytes,
+    guard: HostKeyGuard,
+    refuse: Callable[[HostKeyError], None],
+) -> None:
+    """Copy bytes in both directions until the notebook closes the connection, or `guard` refuses it. Raises OSError.
+
+    refuse: called before the program finds the connection closed, so that the reason is there first.
+    """
 
     def copy_from_program() -> None:
         with suppress(OSError):
@@ -136,6 +148,8 @@ def _relay(connection: socket.socket, transport: Transport, received: bytes, gua
         while data:
             connection.sendall(guard.from_server(data))
             data = transport.read()
+    except HostKeyError as error:
+        refuse(error)
     finally:
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)  # ends the thread
