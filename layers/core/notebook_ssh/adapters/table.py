@@ -49,7 +49,7 @@ _ALIAS = re.compile(r"#(\w+)")
 _REPORTED = ("boot", "booted_at", "sequence", "received_at", "modes", "phase", "host", "port", "problem", "active_at")
 STATUS = (
     *("name", "spec", "state", "state_since", "started_at", "lifecycle_config", "block_since"),
-    *("problem", "unsupported_platform", "spec_changed_at", "route"),
+    *("problem", "failure", "unsupported_platform", "spec_changed_at", "route"),
     *(f"report.{field}" for field in (*_REPORTED, "keys_own", "keys_central", "connected_since", "phase_since")),
 )
 """The fields of a record on which a status and an address depend."""
