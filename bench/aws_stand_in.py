@@ -69,7 +69,9 @@ class Account:
             case "ListNotebookInstanceLifecycleConfigs":
                 return _page(self.kept_by_sagemaker, given, "NotebookInstanceLifecycleConfigs", "NextToken")
             case "GetResources":
-                return _page(self.tagged, given, "ResourceTagMappingList", "PaginationToken")
+                (wanted,) = (each["Key"] for each in given["TagFilters"])
+                found = self.tagged if wanted == "ssh" else []  # a key in another case is another key
+                return _page(found, given, "ResourceTagMappingList", "PaginationToken")
             case "DescribeNotebookInstance":
                 return {**self.notebooks[0], "RoleArn": ROLE, "SecurityGroups": ["sg-1"], "SubnetId": "subnet-1"}
             case "ListTags":
