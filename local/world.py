@@ -297,6 +297,10 @@ class World:
         """SageMaker's word for the notebook."""
         return str(self.sagemaker.describe_notebook_instance(NotebookInstanceName=name)["NotebookInstanceStatus"])
 
+    def is_in(self, name: str, state: str) -> bool:
+        """Whether SageMaker reports `state` for the notebook."""
+        return self.state(name) == state
+
     def bastion_rules(self) -> list[dict[str, Any]]:
         """The ingress rules of the notebook's security group."""
         filters = [{"Name": "group-id", "Values": [self.network.notebook_group]}]

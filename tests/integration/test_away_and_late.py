@@ -98,12 +98,12 @@ def connect(world: World, *names: str) -> None:
         world.create_lifecycle_config(name, OWNERS_SCRIPT)
         world.create_notebook(name, name)
     for name in names:
-        processes.wait_until(f"{name} runs", partial(is_in_state, world, name, "InService"))
+        processes.wait_until(f"{name} runs", partial(world.is_in, name, "InService"))
         world.leave_key(name)
         world.tag(name, ssh="ngrok")
         world.sagemaker.stop_notebook_instance(NotebookInstanceName=name)
     for name in names:
-        processes.wait_until(f"{name} is stopped", partial(is_in_state, world, name, "Stopped"))
+        processes.wait_until(f"{name} is stopped", partial(world.is_in, name, "Stopped"))
         processes.wait_until("the block is in", partial(holds_the_block, world, name))
         world.sagemaker.start_notebook_instance(NotebookInstanceName=name)
     for name in names:
@@ -177,10 +177,6 @@ def end_access(world: World, seconds: int, *names: str) -> None:
     end = datetime.fromtimestamp(time.time() + seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     for name in names:
         world.tag(name, ssh_until=end)
-
-
-def is_in_state(world: World, name: str, state: str) -> bool:
-    return world.state(name) == state
 
 
 def holds_the_block(world: World, configuration: str) -> bool:

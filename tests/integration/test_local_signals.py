@@ -52,14 +52,14 @@ def test_two_notebooks_of_one_role_connect_each_to_its_own(world: World) -> None
     names = ("twin-one", "twin-two")
     for name in names:
         world.create_notebook(name)
-        processes.wait_until("it runs", partial(_is, world, name, "InService"))
+        processes.wait_until("it runs", partial(world.is_in, name, "InService"))
         world.leave_key(name)
         world.tag(name, ssh="ngrok")
         world.sagemaker.stop_notebook_instance(NotebookInstanceName=name)
     for name in names:
-        processes.wait_until(f"{name} is stopped", partial(_is, world, name, "Stopped"))
+        processes.wait_until(f"{name} is stopped", partial(world.is_in, name, "Stopped"))
         processes.wait_until(f"{name} has the set-up", partial(_attached, world, name))
-        processes.wait_until(f"{name} is stopped", partial(_is, world, name, "Stopped"))
+        processes.wait_until(f"{name} is stopped", partial(world.is_in, name, "Stopped"))
         world.sagemaker.start_notebook_instance(NotebookInstanceName=name)
     commands = set()
     for name in names:
@@ -68,10 +68,6 @@ def test_two_notebooks_of_one_role_connect_each_to_its_own(world: World) -> None
         world.save_ssh_config(name)
         assert world.ssh(name, "echo hello").stdout == "hello\n"
     assert len(commands) == 2
-
-
-def _is(world: World, name: str, state: str) -> bool:
-    return world.state(name) == state
 
 
 def _is_connected(world: World, name: str) -> bool:

@@ -37,15 +37,27 @@ class Held(Story):
         return super().call(service, operation, **given)
 
 
-def an_older_record_is_saved_late() -> None:
-    """A reconciliation that saw the tag saves its record after the one that saw the tag removed."""
+def saves_the_record_of(notebook: list[Notebook]) -> Callable[[str, dict[str, Any]], bool]:
+    """Which call saves a notebook's record while the one in the list, which may be empty yet, is tagged."""
 
     def saves(operation: str, given: dict[str, Any]) -> bool:
         tagged = "ssh" in notebook[0].tags if notebook else False
         return tagged and operation == "update_item" and given["Key"]["pk"]["S"] == "notebook"
 
+    return saves
+
+
+def hold_no_mode(run: Held) -> None:
+    """A call waited, and nothing of the removed tag is left in the record."""
+    assert run.waited
+    record = run.table.record("box")
+    assert record is None or record.spec.modes == (), "the record has a mode, and the notebook no tag"
+
+
+def an_older_record_is_saved_late() -> None:
+    """A reconciliation that saw the tag saves its record after the one that saw the tag removed."""
     notebook: list[Notebook] = []
-    run = Held(saves, lambda: run.untag(notebook[0]))
+    run = Held(saves_the_record_of(notebook), lambda: run.untag(notebook[0]))
     with bound(run):
         try:
             run.account.groups["sg-1"] = "vpc-1"
@@ -59,22 +71,15 @@ def an_older_record_is_saved_late() -> None:
             notebook.append(box)
             run.tag(box, ssh="bastion")
             run.settle()
-            assert run.waited
-            record = run.table.record("box")
-            assert record is None or record.spec.modes == (), "the record has a mode, and the notebook no tag"
+            hold_no_mode(run)
         finally:
             run._end()
 
 
 def a_first_record_is_saved_after_the_untag() -> None:
     """As the first, for a notebook without a record: who sees the tag removed saves none that could be newer."""
-
-    def saves(operation: str, given: dict[str, Any]) -> bool:
-        tagged = "ssh" in notebook[0].tags if notebook else False
-        return tagged and operation == "update_item" and given["Key"]["pk"]["S"] == "notebook"
-
     notebook: list[Notebook] = []
-    run = Held(saves, lambda: run.untag(notebook[0]))
+    run = Held(saves_the_record_of(notebook), lambda: run.untag(notebook[0]))
     with bound(run):
         try:
             run.account.groups["sg-1"] = "vpc-1"
@@ -84,9 +89,7 @@ def a_first_record_is_saved_after_the_untag() -> None:
             notebook.append(run.notebook("box", "ours"))
             run.tag(notebook[0], ssh="bastion")
             run.settle()
-            assert run.waited
-            record = run.table.record("box")
-            assert record is None or record.spec.modes == (), "the record has a mode, and the notebook no tag"
+            hold_no_mode(run)
         finally:
             run._end()
 
