@@ -164,11 +164,17 @@ class Promises(Watcher):
     def _is_no_early_upgrade(
         self, lifecycle_config: LifecycleConfig, before: bytes | None, after: bytes | None
     ) -> None:
-        """A block that works is replaced by the present one once this has been there for so long, or on request."""
+        """A block that works is replaced by the present one once this has been there for so long, or on request.
+
+        The request of a notebook that is about to get the configuration counts as well: it starts with that script.
+        """
         version = self.run.block.version
         if working_version(before) in (None, version) or working_version(after) != version:
             return
-        users = [each for each in self.run.account.notebooks.values() if each.lifecycle_config == lifecycle_config.name]
+        uses = (lifecycle_config.name, None) if lifecycle_config.name == FALLBACK else (lifecycle_config.name,)
+        users = [each for each in self.run.account.notebooks.values() if each.lifecycle_config in uses]
+        for each in users:
+            self.remember(each)
         requested = any(self._recently(self.asked_restart, each) for each in users)
         block, since = self.run.swept
         due = block is self.run.block and self.run.now >= since + UPGRADE_AFTER * 1000

@@ -185,3 +185,15 @@ def test_a_configuration_that_somebody_attached_is_looked_at_again(run: Struck) 
     with pytest.raises(sagemaker.ScriptConflictError, match="was not deleted"):
         sagemaker.delete_lifecycle_config(seen)
     assert decoded(run.account.lifecycle_configs["ours"].on_start) == SCRIPT
+
+
+def test_a_restart_upgrades_the_script_that_a_notebook_is_about_to_get(run: Struck) -> None:
+    """It starts with the default configuration, which another notebook uses with a block that works."""
+    run.tag(run.notebook("user", None), ssh="ngrok")
+    run.settle(sweeps=1)
+    run.next_block()
+    run.tag(run.notebook("next", None), ssh="ngrok", **{"ssh-restart": "now"})
+    run.settle()
+    assert run.promises.checked["upgrades that were requested"] == 1
+    assert {each.lifecycle_config for each in run.account.notebooks.values()} == {FALLBACK}
+    run.promises.settled()

@@ -19,6 +19,7 @@ MOMENTS = (
     2,  # a read of a notebook fails
     3,  # a read of a configuration fails
     6,  # a tag of another user of a script cannot be read
+    314,  # a restart that upgrades the script of others, before its notebook has it
     777176,  # a record that counted as done before its status tags were removed
 )
 """Seeds of runs that fail without the safeguard for such a moment (`make broken`), or once did."""
