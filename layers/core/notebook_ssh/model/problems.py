@@ -7,16 +7,16 @@ from notebook_ssh.model.text import iso_time
 
 REMEDIES = {
     "agent-stuck": "Read /var/log/notebook-ssh.log in a terminal of its Jupyter; a stop and a start brings a new agent.",
-    "config-too-large": "Shorten the on-start script, or move a part of it into a file that it calls; the stack does the rest.",
-    "config-not-shell": "Start the on-start script in a shell and call the other program from there; the stack does the rest.",
-    "block-damaged": "Remove what is left of the block from the on-start script; the stack does the rest.",
-    "not-in-vpc": "Use ngrok for this notebook, or create it in the bastion's VPC.",
-    "no-bastion": "Use ngrok, or give the stack a bastion.",
-    "ngrok-token-missing": "Put the ngrok token into the stack's secret; the agent picks it up at its next report.",
-    "ngrok-token-invalid": "Put a valid ngrok token into the stack's secret; the agent picks it up at its next report.",
-    "ngrok-card-required": "Add a card to the ngrok account (https://dashboard.ngrok.com/settings#id-verification); nothing is charged for it.",
+    "config-too-large": "Once the script is short enough, the stack does the rest.",
+    "config-not-shell": "Once a shell runs the script, the stack does the rest.",
+    "block-damaged": "Once those lines are gone, the stack does the rest.",
+    "not-in-vpc": "After either, the stack does the rest.",
+    "no-bastion": "Once either is done, the stack does the rest.",
+    "ngrok-token-missing": "Once the secret holds the token, the agent picks it up at its next report.",
+    "ngrok-token-invalid": "Once the secret holds a valid token, the agent picks it up at its next report.",
+    "ngrok-card-required": "Once there is a card, the agent connects by itself; nothing is charged for it.",
 }
-"""Remedies of problems whose message does not contain one. The message of any other code does."""
+"""The next step of problems whose message does not say it all: what to do, or what happens once that is done."""
 
 PROBLEM_OWNER = {
     "platform-unsupported": "configuration",

@@ -28,6 +28,7 @@ CLOCK_SKEW = 300
 
 _BOOT = re.compile(r"[A-Za-z0-9-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MODE = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+){0,9}")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _INWARD = (".localhost", ".local", ".internal", ".localdomain", ".arpa")
@@ -131,16 +132,24 @@ def _text(parsed: Mapping[str, Any], name: str, pattern: re.Pattern[str], expect
 
 
 def _modes(parsed: Mapping[str, Any]) -> tuple[Mode, ...]:
-    """Parse `modes`; without it `mode`, one word, which is all that the block and workers before `modes` send."""
-    words = parsed.get("modes")
+    """Parse `modes`; without it `mode`, which is all that the block and workers before `modes` send.
+
+    A mode that this version does not know is left out: after a rollback, agents are still in the one that the newer stack
+    replied, and would never leave it if their reports were refused.
+    """
+    words, field = parsed.get("modes"), "modes"
     if words is None:
-        word = parsed.get("mode")
-        if not isinstance(word, str) or word not in (OFF, *Mode):
-            raise InvalidReportError("mode", f"must be one of {', '.join((OFF, *Mode))}")
-        return () if word == OFF else (Mode(word),)
-    if not isinstance(words, list) or any(word not in list(Mode) for word in words) or len({*words}) < len(words):
-        raise InvalidReportError("modes", f"must be a list of different words, each one of {', '.join(Mode)}")
-    return tuple(map(Mode, words))
+        word, field = parsed.get("mode"), "mode"
+        words = [] if word == OFF else word.split(" ") if isinstance(word, str) else [word]
+    if (
+        not isinstance(words, list)
+        or not all(isinstance(word, str) and word != OFF and _MODE.fullmatch(word) for word in words)
+        or len({*words}) < len(words)
+    ):
+        known = ", ".join(Mode)
+        expected = f"a list of different words, such as {known}" if field == "modes" else f"one of {OFF}, {known}"
+        raise InvalidReportError(field, f"must be {expected}")
+    return tuple(Mode(word) for word in words if word in list(Mode))
 
 
 def _phase(parsed: Mapping[str, Any]) -> Phase:
