@@ -478,7 +478,8 @@ def test_a_session_of_a_role_gets_the_token_that_its_role_matches(
 def test_an_agent_in_a_mode_of_a_newer_stack_is_told_what_to_do(world: World) -> None:
     """After a rollback: the worker still has that stack's reply, and so may a standby that begins with it."""
     world.knows(a_record())
-    for sequence, modes in enumerate(({"modes": ["carrier-pigeon"]}, {"modes": None, "mode": "carrier-pigeon"}), 6):
+    bodies: list[dict[str, Any]] = [{"modes": ["carrier-pigeon"]}, {"modes": None, "mode": "carrier-pigeon"}]
+    for sequence, modes in enumerate(bodies, 6):
         said = world.report({**modes, "sequence": sequence, "phase": "failed", "host": None, "port": None})
         assert (said.status, said.json["modes"]) == (200, ["ngrok"])
 

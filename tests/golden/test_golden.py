@@ -61,10 +61,8 @@ def test_the_code_answers_as_it_did(kind: str, start: int) -> None:
     for number, case in enumerate(cases()[kind][start : start + SLICE], start):
         found = encode(SUBJECTS[kind](decode(case["given"])))
         changed = meant(kind, number, case, found)
-        unchanged = [
-            {key: part for key, part in each.items() if key not in changed} for each in (case["expected"], found)
-        ]
-        told = difference(*unchanged)
+        expected, answered = ({key: each[key] for key in each.keys() - changed} for each in (case["expected"], found))
+        told = difference(expected, answered)
         assert told is None, f"case {number} of {kind}: {told}"
 
 
