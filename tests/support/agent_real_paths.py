@@ -267,7 +267,7 @@ def check_shells(notebook: RealNotebookHost, port: int) -> None:
     assert run(*ssh(port, "bash"), input="echo ready\n") == "ready\n", "as an editor starts its server"
     sent, back = Path("/mnt/sent.ipynb"), HOME / "SageMaker/sent.ipynb"
     sent.write_text("a notebook\n")
-    line = next(line for line in notebook.instructions.read_text().splitlines() if "scp" in line)
+    line = next(line for line in notebook.instructions.read_text().splitlines() if line.startswith("with plain ssh: "))
     copy = line.partition("scp ")[2].replace("FILE", str(sent)).split()
     for command in (
         ["scp", "-q", "-F", "/mnt/config", *copy],
