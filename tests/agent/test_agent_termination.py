@@ -1,0 +1,77 @@
+"""SIGTERM, which systemd sends to every process of the unit at once, at any moment: also between fork and exec.
+
+A handler's SystemExit is lost there: Python ignores exceptions in what it calls at a fork, and exec forgets a signal that
+was noted for the handler. What is left runs until systemd kills it, 90 seconds later, or without systemd until a stop.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.agent_env import PROGRAMS
+
+from patience import LIMIT_S
+
+PARENT = """
+import os, pathlib, signal, sys
+sys.path.insert(0, sys.argv.pop(1))
+import agent
+
+folder = pathlib.Path(agent.ROOT)
+(folder / "home/ec2-user").mkdir(parents=True)
+(folder / "endless.py").write_text("import signal\\nprint('alive', flush=True)\\nsignal.pause()\\n")
+(folder / "done.py").touch()
+os.dup2(os.open(folder / "log", os.O_WRONLY | os.O_CREAT), 3)
+with agent.spawn(f"{folder}/done.py"):
+    pass
+terminate = lambda: os.kill(os.getpid(), signal.SIGTERM)
+"""
+"""A process of the agent that has had a child before, and so has the handler for that one."""
+
+
+def run_parent(tmp_path: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run PARENT, and `script` with what PARENT defines."""
+    python = os.environ.get("AGENT_PYTHON") or sys.executable
+    return subprocess.run(
+        [python, "-I", "-c", PARENT + script, PROGRAMS],
+        env={"NOTEBOOK_SSH_ROOT": str(tmp_path)}, capture_output=True, text=True, timeout=LIMIT_S, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.xfail(strict=True)
+def test_a_child_that_it_meets_before_its_program_ends(tmp_path: Path) -> None:
+    done = run_parent(
+        tmp_path,
+        """
+os.register_at_fork(after_in_child=terminate)
+with agent.spawn(f"{folder}/endless.py") as child:
+    print(child.stdout.readline(), flush=True)
+    child.kill()
+print(child.returncode)
+""",
+    )
+    assert (done.stdout, done.stderr) == ("b''\n-15\n", "")
+
+
+@pytest.mark.xfail(strict=True)
+def test_a_parent_that_it_meets_while_a_child_starts_ends_with_that_child(tmp_path: Path) -> None:
+    done = run_parent(
+        tmp_path,
+        """
+os.register_at_fork(after_in_parent=terminate)
+children = []
+start = agent.subprocess.Popen
+agent.subprocess.Popen = lambda *arguments, **names: children.append(start(*arguments, **names)) or children[0]
+try:
+    agent.spawn(f"{folder}/endless.py")
+    print("goes on")
+    children[0].kill()
+finally:
+    print(children[0].wait())
+""",
+    )
+    assert (done.stdout, done.returncode, done.stderr) == ("-15\n", 15, "")
