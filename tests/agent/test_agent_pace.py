@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from email.utils import formatdate
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -73,6 +74,8 @@ def test_an_interval_out_of_range_is_limited(
         good(mode=None),
         good(mode=["ngrok"]),
         good(sync_after="soon"),
+        pytest.param(good(sync_after=1e999), marks=pytest.mark.xfail(strict=True)),
+        pytest.param({"status": 200, "text": "[" * 100_000}, marks=pytest.mark.xfail(strict=True)),
     ],
 )
 def test_the_back_off_grows_to_two_minutes(make_client: Callable[[Result], Any], result: Result) -> None:
@@ -83,6 +86,22 @@ def test_the_back_off_grows_to_two_minutes(make_client: Callable[[Result], Any],
         assert 0.5 * min(2**attempt, 120) <= client.delay <= min(2**attempt, 120)
     assert client.reply == {"mode": "bastion"}, "the last reply is kept"
     assert client.error[1] == ("unreadable" if result["status"] == 200 else result["text"]), "it could hold the token"
+
+
+@pytest.mark.xfail(strict=True)
+@pytest.mark.parametrize(
+    "date", ["1 Jan 99999999999999999999 00:00:00 GMT", "1 Jan 2027 00:00:00 -99999999999999999999"]
+)
+def test_a_date_that_no_clock_can_show_is_none(make_client: Callable[[Result], Any], date: str) -> None:
+    client = make_client(good() | {"date": date})
+    assert client.sync({})
+    assert client.clock_offset == 0
+
+
+@pytest.mark.xfail(strict=True)
+def test_a_saved_file_of_deep_lists_counts_as_none(agent: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "reply.json").write_text("[" * 100_000)
+    assert agent.load_json(str(tmp_path / "reply.json")) == {}
 
 
 def test_the_first_reply_after_failures_ends_the_back_off(make_client: Callable[[Result], Any]) -> None:
