@@ -91,15 +91,16 @@ def load_json(path):
     """Return the JSON object in a file, or {} if there is none."""
     try:
         return dict(json.loads(read_text(path)))
-    except (OSError, ValueError, TypeError):
+    except Exception:
         return {}
 
 
 def drop_privileges():
     # type: () -> None
-    """Become the owner of the home directory for good, and end when the parent ends (prctl(2), PR_SET_PDEATHSIG).
+    """Become the owner of the home directory for good, and end at SIGTERM and when the parent ends.
 
-    /home belongs to root, so no other user can change that owner.
+    /home belongs to root, so no other user can change that owner. Between fork and exec the parent's handler would take
+    a SIGTERM, and exec would forget it. prctl(2): PR_SET_PDEATHSIG.
     """
     import ctypes
 
@@ -109,6 +110,8 @@ def drop_privileges():
         os.setgid(owner.st_gid)
         os.setuid(owner.st_uid)
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 def spawn(program, *arguments):
@@ -120,6 +123,7 @@ def spawn(program, *arguments):
     os.environ.update(
         re.findall("""(?m)^(?:export )?(\\w+)=["']?(.*?)["']? *$""", read_text(ROOT + "/etc/environment"))
     )
+    signal.pthread_sigmask(signal.SIG_SETMASK, [signal.SIGTERM])
     child = subprocess.Popen(
         [sys.executable, "-I", program, *arguments],
         stdin=subprocess.PIPE,
@@ -134,17 +138,21 @@ def spawn(program, *arguments):
         sys.exit(15)
 
     signal.signal(signal.SIGTERM, terminate)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     return child
 
 
 # --- reports and replies -------------------------------------------------------------------------------------
 
 
-class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: a response with such a status is a failed one."""
+class AnyStatus(urllib.request.HTTPErrorProcessor):
+    """Leaves each response as it is: none is an exception, and no redirect is followed."""
 
-    def redirect_request(self, *_):  # type: ignore[no-untyped-def]
-        """Return no other request."""
+    def http_response(self, request, response):  # type: ignore[no-untyped-def]
+        """Return the response."""
+        return response
+
+    https_response = http_response
 
 
 def fetch(url, headers={}, body=None, method=None):
@@ -155,11 +163,7 @@ def fetch(url, headers={}, body=None, method=None):
     """
     request = urllib.request.Request(url, body, headers, method=method)
     proxy = urllib.request.ProxyHandler(None if body else {})
-    try:
-        response = urllib.request.build_opener(NoRedirect, proxy).open(request, timeout=10)
-    except urllib.request.HTTPError as error:
-        response = error
-    with response:
+    with urllib.request.build_opener(AnyStatus, proxy).open(request, timeout=10) as response:
         return response.status, response.read(1 << 20).decode(errors="replace"), response.headers["Date"]
 
 
@@ -175,6 +179,12 @@ def get_credentials():
         url = base + "meta-data/iam/security-credentials/"
         url += fetch(url, headers)[1].split("\n")[0]
     return json.loads(fetch(url, headers)[1])  # type: ignore[no-any-return]
+
+
+def digest(data):
+    # type: (bytes) -> str
+    """Return the SHA-256 in hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def sign(url, body, now, service="execute-api", **more):
@@ -195,9 +205,8 @@ def sign(url, body, now, service="execute-api", **more):
     }
     names = ";".join(headers)
     lines = ["POST", urllib.parse.quote(address.path), "", *map(":".join, headers.items()), "", names]
-    digest = lambda data: hashlib.sha256(data).hexdigest()
     scope = f"{date[:8]}/{REGION}/{service}/aws4_request"
-    text = f"AWS4-HMAC-SHA256\n{date}\n{scope}\n" + digest("\n".join([*lines, digest(body)]).encode())  # type: ignore[no-untyped-call]
+    text = f"AWS4-HMAC-SHA256\n{date}\n{scope}\n" + digest("\n".join([*lines, digest(body)]).encode())
     key = b"AWS4" + credentials["SecretAccessKey"].encode()
     for part in *scope.split("/"), text:
         key = hmac.digest(key, part.encode(), "sha256")
@@ -261,7 +270,7 @@ class StackClient:
         with spawn(program, verb) as child:
             try:
                 return json.loads(child.communicate(json.dumps(request).encode(), 40)[0])  # type: ignore[no-any-return]
-            except (subprocess.TimeoutExpired, ValueError) as error:
+            except Exception as error:
                 child.kill()
                 return {"status": 0, "text": repr(error)}
 
@@ -285,7 +294,7 @@ class StackClient:
                 # The signature had expired; the next report, with the right time, follows soon.
                 self.failures = 0
             self.clock_offset = offset if abs(offset) > 2 else 0
-        except (KeyError, TypeError, ValueError):
+        except Exception:
             pass
         try:
             reply = json.loads(result["text"])
@@ -293,7 +302,7 @@ class StackClient:
                 self.delay = min(max(int(reply["sync_after"]), 1), 3600) * random.uniform(0.9, 1.1)
                 self.reply, self.error, self.failures = reply, None, 0
                 return True
-        except (KeyError, TypeError, ValueError):
+        except Exception:
             pass
         self.failures += 1
         self.delay = min(2**self.failures, 120) * random.uniform(0.5, 1)
@@ -304,12 +313,6 @@ class StackClient:
             # A clock was ahead at the last report or when this boot got its id: it gets another one.
             self.boot = self.new_boot()
         return False
-
-
-def checksum_matches(data):
-    # type: (bytes) -> bool
-    """Return whether `data` is the worker's source whose SHA-256 is in the block."""
-    return hashlib.sha256(data).hexdigest() == WORKER_SHA256
 
 
 def standby():
@@ -323,11 +326,11 @@ def standby():
     report = {"mode": mode, "phase": "off" if mode == "off" else "connecting"}
     data = (read_text(INSTALL_DIR + "worker.py") or read_text(PERSIST_DIR + "worker.py")).encode(errors="replace")
     while True:
-        client.sync({**report, "worker": WORKER_SHA256 * (not checksum_matches(data))})
+        client.sync({**report, "worker": WORKER_SHA256 * (digest(data) != WORKER_SHA256)})
         if not client.reply:
             client.reply = saved
         data = client.reply.pop("worker", "").encode() or data
-        if {mode, client.mode()} != {"off"} and checksum_matches(data):
+        if {mode, client.mode()} != {"off"} and digest(data) == WORKER_SHA256:
             client.save_reply()
             sys.stdout.buffer.write(data)
             return
@@ -391,7 +394,7 @@ def supervisor():
         started_at = time.monotonic()
         with spawn(__file__, "standby") as child:
             data = child.stdout.read(1 << 20)  # type: ignore[union-attr]
-        if checksum_matches(data):
+        if digest(data) == WORKER_SHA256:
             write_text(program, data.decode())
             run_as_root("root-setup")
             with spawn(program, "work") as child:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from support.agent_env import PROGRAMS
 
 from patience import LIMIT_S
@@ -42,7 +41,6 @@ def run_parent(tmp_path: Path, script: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.xfail(strict=True)
 def test_a_child_that_it_meets_before_its_program_ends(tmp_path: Path) -> None:
     done = run_parent(
         tmp_path,
@@ -57,7 +55,6 @@ print(child.returncode)
     assert (done.stdout, done.stderr) == ("b''\n-15\n", "")
 
 
-@pytest.mark.xfail(strict=True)
 def test_a_parent_that_it_meets_while_a_child_starts_ends_with_that_child(tmp_path: Path) -> None:
     done = run_parent(
         tmp_path,

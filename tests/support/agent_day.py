@@ -390,7 +390,10 @@ class SimulatedDay:
             replaced = {"time": clock, "os": system, "log": self.log, "subprocess": children}
             vars(module).update({name: value for name, value in replaced.items() if hasattr(module, name)})
         agent.__file__ = agent.INSTALL_DIR + "agent.py"
-        agent.random, agent.signal = self.random, SimpleNamespace(SIGTERM=15, signal=lambda *_: None)
+        agent.random = self.random
+        agent.signal = SimpleNamespace(
+            SIGTERM=15, SIG_SETMASK=2, signal=lambda *_: None, pthread_sigmask=lambda *_: None
+        )
         agent.sys = SimpleNamespace(executable=sys.executable, stdout=output, exit=sys.exit)
         agent.acquire_agent_lock = lambda: True
         worker.select = SimpleNamespace(select=self.select)
