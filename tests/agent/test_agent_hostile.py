@@ -50,6 +50,55 @@ def test_directories_in_the_place_of_files(notebook: NotebookHost, stack: Stack)
     wait_until(notebook.authorized_keys.is_file, "the keys are in place", notebook)
 
 
+def make_folder(place: Path) -> None:
+    place.mkdir(parents=True)
+
+
+def make_loop(place: Path) -> None:
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(place)
+
+
+def make_file(place: Path) -> None:
+    place.write_text("in the place of a folder\n")
+
+
+@pytest.mark.xfail(strict=True)
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        (".notebook-ssh/worker.py", make_folder),
+        (".notebook-ssh/worker.py", make_loop),
+        (".notebook-ssh", make_file),
+        (".ngrok/config.yml", make_folder),
+        (".ngrok/config.yml", make_loop),
+        (".ngrok", make_file),
+    ],
+)
+def test_what_cannot_be_read_on_the_volume_is_reported(
+    notebook: NotebookHost, stack: Stack, name: str, make: Callable[[Path], None]
+) -> None:
+    make(notebook.volume / name)
+    stack.reply = make_reply("ngrok", sync_after=1)
+    notebook.start()
+    told = f"{notebook.volume / name}"
+    wait_until(lambda: told in str(stack.last_report().get("problem")), "it is reported with its place", notebook)
+    (notebook.volume / name).rmdir() if make is make_folder else (notebook.volume / name).unlink()
+    notebook.wait_connected() if "ngrok" not in name else notebook.run_command("start-ssh-ngrok")
+    wait_until(lambda: stack.last_report()["problem"] is None, "the problem ends with its cause", notebook)
+    assert "Traceback" not in notebook.logs()
+
+
+@pytest.mark.xfail(strict=True)
+def test_a_log_that_is_full_ends_nothing(notebook: NotebookHost, stack: Stack) -> None:
+    """The root volume has no room: what would be logged is lost."""
+    notebook.log.parent.mkdir(parents=True)
+    notebook.log.symlink_to("/dev/full")
+    stack.reply = make_reply("ngrok")
+    notebook.start()
+    notebook.wait_connected()
+
+
 FILES = [".ssh/authorized_keys", "SageMaker/SSH_INSTRUCTIONS", "SageMaker/.notebook-ssh/ngrok.yml"]
 """The files that the agent writes below the home directory."""
 
