@@ -42,7 +42,6 @@ PERSIST_DIR = VOLUME_DIR + ".notebook-ssh/"
 INSTALL_DIR = ROOT + "/opt/notebook-ssh/"
 RUN_DIR = ROOT + "/run/notebook-ssh/"
 STATE_DIR = RUN_DIR + "worker/"
-LOG_FILE = ROOT + "/var/log/notebook-ssh.log"
 WORKER_SHA256 = getenv("NOTEBOOK_SSH_WORKER", "")
 REGION = getenv("NOTEBOOK_SSH_REGION", "")
 
@@ -77,11 +76,17 @@ def write_text(path, text, mode=0o644):
 
 def log(text):
     # type: (str) -> None
-    """Write one line to the log, which is open as descriptor 3 and is truncated at 1 MB, and to the journal."""
+    """Write one line to the log, which is open as descriptor 3 and is truncated at 1 MB, and to the journal.
+
+    On a full disk it is lost.
+    """
     line = time.strftime("%FT%TZ ", time.gmtime()) + text + "\n"
     if os.fstat(3).st_size > 1 << 20:
         os.ftruncate(3, 0)
-    os.write(3, line.encode(errors="replace"))
+    try:
+        os.write(3, line.encode(errors="replace"))
+    except Exception:
+        pass
     if getenv("JOURNAL_STREAM"):
         sys.stderr.write(line)
 
@@ -324,7 +329,10 @@ def standby():
     client.clock_offset = saved.get("clock_offset", 0)
     mode = saved.get("mode", "off")
     report = {"mode": mode, "phase": "off" if mode == "off" else "connecting"}
-    data = (read_text(INSTALL_DIR + "worker.py") or read_text(PERSIST_DIR + "worker.py")).encode(errors="replace")
+    try:
+        data = (read_text(INSTALL_DIR + "worker.py") or read_text(PERSIST_DIR + "worker.py")).encode(errors="replace")
+    except Exception:
+        data = b""  # the worker reports what is in the file's place
     while True:
         client.sync({**report, "worker": WORKER_SHA256 * (digest(data) != WORKER_SHA256)})
         if not client.reply:
@@ -376,7 +384,7 @@ def supervisor():
     os.environ["HOME"] = HOME
     for folder in INSTALL_DIR, STATE_DIR, ROOT + "/var/log":
         os.makedirs(folder, exist_ok=True)
-    os.dup2(os.open(LOG_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT), 3)
+    os.dup2(os.open(ROOT + "/var/log/notebook-ssh.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT), 3)
     os.chmod(INSTALL_DIR, 0o755)
     os.chmod(__file__, 0o644)
     owner = os.stat(HOME)

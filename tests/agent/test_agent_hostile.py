@@ -63,7 +63,6 @@ def make_file(place: Path) -> None:
     place.write_text("in the place of a folder\n")
 
 
-@pytest.mark.xfail(strict=True)
 @pytest.mark.parametrize(
     ("name", "make"),
     [
@@ -89,7 +88,6 @@ def test_what_cannot_be_read_on_the_volume_is_reported(
     assert "Traceback" not in notebook.logs()
 
 
-@pytest.mark.xfail(strict=True)
 def test_a_log_that_is_full_ends_nothing(notebook: NotebookHost, stack: Stack) -> None:
     """The root volume has no room: what would be logged is lost."""
     notebook.log.parent.mkdir(parents=True)

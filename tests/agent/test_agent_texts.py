@@ -1288,7 +1288,7 @@ UNLIMITED = {
         "child.stdout.read1(1 << 20)": "the same",
         "os.open(RUN_DIR + 'lock', os.O_RDWR | os.O_CREAT, 384)": "in a directory of root",
         "open(file, 'w', encoding='utf8', errors='surrogateescape', newline='')": "a descriptor",
-        "os.open(LOG_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)": "in a directory of root",
+        "os.open(ROOT + '/var/log/notebook-ssh.log', os.O_WRONLY | os.O_APPEND | os.O_CREAT)": "in a directory of root",
     },
     "worker": {
         "child.wait()": "it was killed just before",

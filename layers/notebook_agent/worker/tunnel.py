@@ -14,7 +14,7 @@ from typing import IO, Any, NoReturn, cast
 from agent import INSTALL_DIR, load_json, log, read_text, spawn
 from worker.files import free_bytes
 from worker.model import Address, Json, Problem
-from worker.ngrok_config import ENDPOINT, OWN_CONFIG, USER_CONFIG, parse_user_config, token_of, value_of
+from worker.ngrok_config import ENDPOINT, OWN_CONFIG, USER_CONFIG, UserConfig, parse_user_config, token_of, value_of
 from worker.ngrok_errors import RETRYABLE, explain_error
 from worker.paths import NGROK_LOG
 from worker.texts import one_line, printable
@@ -78,7 +78,7 @@ class Tunnel:
     def start(self) -> None:
         """Start the child; `read_log` reads its output."""
         # ngrok prints a token that it refuses, be it the stack's or the user's.
-        own = parse_user_config(read_text(USER_CONFIG)).token
+        own = read_user_config().token
         self.secrets = [self.desired.get("token"), token_of(load_json(OWN_CONFIG)), own]
         force = bool(self.problem and self.problem[0] == "ngrok-agent-old")
         self.child = spawn(INSTALL_DIR + "worker.py", "tunnel")
@@ -202,7 +202,7 @@ class Tunnel:
 
     def reserved_address(self) -> str:
         """Return `host:port` of the address that the tag, or else config.yml, reserves for SSH; or ""."""
-        endpoint = parse_user_config(read_text(USER_CONFIG)).endpoint
+        endpoint = read_user_config().endpoint
         url = self.desired.get("url") or value_of(endpoint, "url") or value_of(endpoint, "remote_addr")
         return url.rpartition("//")[2]
 
@@ -224,6 +224,14 @@ class Tunnel:
         if match and not self.session_lost:
             self.problem, self.starts = None, 0
             self.set_phase("connected", (match[1], int(match[2])))
+
+
+def read_user_config() -> UserConfig:
+    """Return what is read of the user's config.yml; of an empty one if it cannot be read, which the child reports."""
+    try:
+        return parse_user_config(read_text(USER_CONFIG))
+    except OSError:
+        return parse_user_config("")
 
 
 def query_local_api(address: str | None, kind: str) -> Any:
