@@ -302,6 +302,34 @@ for number in range(300):
 """
 
 
+@pytest.mark.xfail(strict=True)
+def test_what_root_installs_has_no_configuration_of_the_users(tmp_path: Path) -> None:
+    """rpm runs commands that stand in ~/.rpmmacros: the supervisor's HOME is ec2-user's, for its children."""
+    (tmp_path / "home/ec2-user").mkdir(parents=True)
+    for folder in ("run/notebook-ssh", "opt/notebook-ssh", "var/log"):
+        (tmp_path / folder).mkdir(parents=True)
+    seen, manager, script = tmp_path / "seen", tmp_path / "dnf", tmp_path / "opt/notebook-ssh/install.py"
+    manager.write_text(f'#!/bin/sh\necho "$HOME" >"{seen}~"\n/bin/mv "{seen}~" "{seen}"\n')
+    manager.chmod(0o755)
+    script.write_text(WORKER.replace("\nfrom worker.__main__ import main\n\nsys.exit(main(*sys.argv[1:]))", INSTALL))
+    shutil.copy(PROGRAMS / "agent.py", script.parent)
+    subprocess.run(
+        [sys.executable, "-I", script, tmp_path], check=True, timeout=LIMIT_S,
+        env={"NOTEBOOK_SSH_ROOT": str(tmp_path), "NOTEBOOK_SSH_INSTALL_SSHD": "yes", "HOME": "/home/ec2-user", "PATH": "/no"},
+    )  # fmt: skip
+    wait_until(seen.exists, "the package manager runs")
+    assert seen.read_text() == "/root\n"
+
+
+INSTALL = """
+from worker import root, sshd_server
+
+sshd_server.PROGRAM_DIRS = sys.argv[1]
+root.root_setup()
+sshd_server.installation(("sshd-missing", ""))
+"""
+
+
 @pytest.mark.parametrize("arrange", [link_the_file, link_the_folder, link_back, copy_what_sshd_reads])
 def test_a_central_key_is_never_taken_for_the_users_own(
     notebook: NotebookHost, stack: Stack, arrange: Callable[[NotebookHost], None]
