@@ -302,7 +302,6 @@ for number in range(300):
 """
 
 
-@pytest.mark.xfail(strict=True)
 def test_what_root_installs_has_no_configuration_of_the_users(tmp_path: Path) -> None:
     """rpm runs commands that stand in ~/.rpmmacros: the supervisor's HOME is ec2-user's, for its children."""
     (tmp_path / "home/ec2-user").mkdir(parents=True)

@@ -45,10 +45,9 @@ def list_of(value: object) -> list[Any]:
 
 
 def end_of_access(value: object) -> float | None:
-    """Return the epoch seconds of an end; None for none, and the beginning of time for what is no number."""
-    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
-        return value
-    return 0
+    """Return the epoch seconds of an end; None for none, and the beginning of time for what is no number, as NaN."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    return value if value is None or is_number else 0  # type: ignore[return-value]
 
 
 def check_bastion(value: Any) -> Json | None:

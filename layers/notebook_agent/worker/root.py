@@ -30,6 +30,7 @@ def root_setup(reach: str = "") -> None:
 
     reach: who must reach it, as in `ensure_sshd`.
     """
+    os.environ["HOME"] = "/root"  # the supervisor's is ec2-user's; rpm, for one, runs commands of ~/.rpmmacros
     for folder in ROOT + "/usr/local/bin", ROOT + "/etc/profile.d":
         os.makedirs(folder, exist_ok=True)
     for name in COMMANDS:
