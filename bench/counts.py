@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,10 @@ from simulation.run import BEGIN
 from support.agent_env import NotebookHost, Sshd, Stack, make_reply
 from support.notebook_world import World, a_world
 
-from notebook_ssh.adapters import sqs
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.controllers.observe import SCRIPT_CACHE_S
 from notebook_ssh.model.block_program import BlockSettings, render_block
 from notebook_ssh.model.managed_block import Inserted, insert_block
-from reconcile_notebook import handler
 
 PROJECT = Path(__file__).resolve().parent.parent
 LAYER = PROJECT / "layers" / "notebook_agent"
@@ -49,33 +46,19 @@ def _counted() -> Iterator[tuple[World, Counter[str]]]:
             if within[0]:
                 counts[model.name] += 1
 
-        for service in ("dynamodb", "sagemaker", "events"):
-            client(service).meta.events.register("before-call", note)
-        send, request_bastion_resync = sqs.send, sqs.request_bastion_resync
+        for service in ("dynamodb", "sagemaker", "events", "sqs"):
+            client(service).meta.events.register("provide-client-params", note)
+        deliver = world.deliver
 
-        def sent(queue: str, messages: Any) -> int:
-            listed = list(messages)
-            if listed:
-                counts["SendMessageBatch"] += ceil(len(listed) / 10)
-            return int(send(queue, listed))
-
-        def resync(queue: str, because: str, correlation_id: str) -> None:
-            counts["SendMessage"] += 1
-            request_bastion_resync(queue, because, correlation_id)
-
-        patch.setattr(sqs, "send", sent)
-        patch.setattr(sqs, "request_bastion_resync", resync)
-        handle = handler.handle
-
-        def watched(*given: Any) -> Any:
+        def watched(*, receives: int = 1) -> Any:
             within[0] = True
             try:
                 with redirect_stdout(io.StringIO()):  # its metrics
-                    return handle(*given)
+                    return deliver(receives=receives)
             finally:
                 within[0] = False
 
-        patch.setattr(handler, "handle", watched)
+        patch.setattr(world, "deliver", watched)
         yield world, counts
 
 

@@ -5,8 +5,8 @@ Fed by a FIFO queue with one message group, so that only one run is under way at
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from time import time
+import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
@@ -24,7 +24,7 @@ logger = Logger()
 
 
 @logger.inject_lambda_context(clear_state=True)
-def handle(event: Mapping[str, Any], context: LambdaContext) -> None:
+def handle(event: Mapping[str, Any], context: LambdaContext, *, clock: Callable[[], float] = time.time) -> None:
     """Reconcile once for all messages at hand, and not at all when the last sync began after they were sent."""
     messages = event.get("Records", ())
     ids = correlation_of_messages(messages)
@@ -32,10 +32,10 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> None:
     settings = read_settings()
     table = Table(settings.table)
     sent_ms = [int(message["attributes"]["SentTimestamp"]) for message in messages]
-    if covered_by_last_sync(sent_ms, table.last_bastion_sync(), int(time())):
+    if covered_by_last_sync(sent_ms, table.last_bastion_sync(), int(clock())):
         logger.info("already covered", extra={"messages": len(sent_ms)})
         return
-    now = int(time())
+    now = int(clock())
     stuck = reconcile_bastion(settings, table, now, ids)
     table.save_bastion_sync(now, stuck)
     logger.info("reconciled", extra={"messages": len(messages)})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 
+from notebook_ssh.controllers.agent_layer import WorkerProgram, load_worker
 from notebook_ssh.controllers.report import respond
 from notebook_ssh.http_api.handling import handle_request, log_keys
 from notebook_ssh.settings import read_settings
@@ -19,9 +20,15 @@ logger = Logger()
 
 
 @logger.inject_lambda_context(clear_state=True)
-def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handle(
+    event: Mapping[str, Any],
+    context: LambdaContext,
+    *,
+    clock: Callable[[], float] = time.time,
+    worker: Callable[[], WorkerProgram] = load_worker,
+) -> dict[str, Any]:
     """Return the response to an API Gateway proxy event of `POST /notebooks/{name}/report`."""
     logger.append_keys(**log_keys(event, context))
     return handle_request(
-        event, context, lambda event: respond(event, read_settings(), int(time.time())), lambda: logger
+        event, context, lambda event: respond(event, read_settings(), int(clock()), worker), lambda: logger
     )

@@ -6,7 +6,7 @@ A function of its own, so that the lookup has no permission to start anything.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
@@ -22,9 +22,9 @@ logger = Logger()
 
 
 @logger.inject_lambda_context(clear_state=True)
-def handle(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handle(
+    event: Mapping[str, Any], context: LambdaContext, *, clock: Callable[[], float] = time.time
+) -> dict[str, Any]:
     """Return the response to an API Gateway proxy event of `POST /notebooks/{name}/start`."""
     logger.append_keys(**log_keys(event, context))
-    return handle_request(
-        event, context, lambda event: respond(event, read_settings(), int(time.time())), lambda: logger
-    )
+    return handle_request(event, context, lambda event: respond(event, read_settings(), int(clock())), lambda: logger)

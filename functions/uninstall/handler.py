@@ -8,19 +8,17 @@ itself and found done when it is retried: a deletion that failed goes on where i
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 
-from notebook_ssh.adapters import custom_resource
-from notebook_ssh.adapters.lease import Leases
-from notebook_ssh.adapters.table import Table
-from notebook_ssh.adapters.write_slots import WriteSlots
+from notebook_ssh.adapters.custom_resource import respond
 from notebook_ssh.controllers.block_policy import load_policy
-from notebook_ssh.controllers.dependencies import Dependencies
+from notebook_ssh.controllers.dependencies import dependencies
 from notebook_ssh.controllers.teardown import TeardownResult, run
-from notebook_ssh.settings import read_settings
+from notebook_ssh.planning.observation import BlockPolicy
+from notebook_ssh.settings import Settings, read_settings
 from notebook_ssh.triggers.correlation import correlation_of
 
 if TYPE_CHECKING:
@@ -33,33 +31,25 @@ REASON_LIMIT = 1_000
 
 
 @logger.inject_lambda_context(clear_state=True)
-def handle(event: Mapping[str, Any], context: LambdaContext) -> None:
+def handle(
+    event: Mapping[str, Any],
+    context: LambdaContext,
+    *,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+    policy: Callable[[Settings], BlockPolicy] = load_policy,
+) -> None:
     """Serve one request of CloudFormation (User Guide, "Custom resource request objects")."""
     logger.set_correlation_id(correlation_of(event.get("RequestId")))
     try:
-        result = run(event["RequestType"], _dependencies(context))
+        settings = read_settings()
+        remaining = context.get_remaining_time_in_millis
+        deps = dependencies(settings, policy(settings), remaining, clock, sleep, is_teardown=True)
+        result = run(event["RequestType"], deps)
     except Exception as error:
         # Without a response CloudFormation would wait for an hour. The log has the stack trace.
         logger.exception("failed")
         result = TeardownResult(failed=[f"{type(error).__name__}: {error}."])
     logger.info("responded", extra={"done": result.done, "result": result.message})
     reason = f"{result.message[:REASON_LIMIT]} (log stream {context.log_stream_name})"
-    custom_resource.respond(event, success=result.done, reason=reason)
-
-
-def _dependencies(context: LambdaContext) -> Dependencies:
-    settings = read_settings()
-    table = Table(settings.table)
-    remaining = context.get_remaining_time_in_millis
-    return Dependencies(
-        settings=settings,
-        policy=load_policy(settings),
-        table=table,
-        slots=WriteSlots(table, remaining, _milliseconds, time.sleep, is_teardown=True),
-        leases=Leases(table, remaining, _milliseconds),
-        clock=lambda: int(time.time()),
-    )
-
-
-def _milliseconds() -> int:
-    return int(time.time() * 1000)
+    respond(event, success=result.done, reason=reason)

@@ -13,8 +13,9 @@ from dataclasses import replace
 import pytest
 from botocore.exceptions import ClientError
 from contract.accounts import ACCOUNTS, TABLE, Aws
+from support.aws_clients import clients_made_by
 
-from notebook_ssh.adapters import clients, ec2, resource_tagging, sagemaker
+from notebook_ssh.adapters import ec2, resource_tagging, sagemaker
 from notebook_ssh.adapters.lease import LeaseHeldError, Leases
 from notebook_ssh.adapters.table import Conflict, Increment, Table
 from notebook_ssh.errors import InvalidStateError, NotFoundError
@@ -36,13 +37,13 @@ def account(request: pytest.FixtureRequest) -> Iterator[Aws]:
 
 
 @pytest.fixture
-def aws(account: Aws, monkeypatch: pytest.MonkeyPatch) -> Aws:
+def aws(account: Aws) -> Iterator[Aws]:
     """An account, asked by the adapters."""
     made = {service: account.client(service) for service in ("sagemaker", "dynamodb", "ec2")}
     made["resourcegroupstaggingapi"] = account.client("resourcegroupstaggingapi")
-    monkeypatch.setattr(clients, "_client", made.__getitem__)
     sagemaker.forget()
-    return account
+    with clients_made_by(made.__getitem__):
+        yield account
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_an_unknown_configuration_is_not_attached(aws: Aws, name: str) -> None:
 
 def test_a_name_is_found_whatever_its_capitals(aws: Aws, name: str) -> None:
     aws.make_notebook(name)
-    assert sagemaker.find_notebook(name.lower()).name == name
+    assert sagemaker.find_notebook(name.lower(), 0).name == name
 
 
 def test_lists_go_on_over_their_pages(aws: Aws, name: str) -> None:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,16 +17,13 @@ from botocore.exceptions import ClientError
 from support.alarms import MINUTE, Watch
 from support.api_world import api_world
 from support.bastion_world import an_account, failing
-from support.builders import a_lambda_context, a_report
-from support.notebook_world import World, a_world
+from support.builders import a_report
+from support.notebook_world import World, a_world, user_client
 from support.stack import PROJECT, Stack
 
-from notebook_ssh.adapters import resource_tagging
-from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.metrics import metrics
 from notebook_ssh.errors import Problem, TerminalError
 from notebook_ssh.model.record import NotebookState, Phase
-from sweep import handler as sweep
 
 pytestmark = pytest.mark.slow  # each makes many calls
 
@@ -54,9 +50,6 @@ class Scene:
         """An account whose functions measure under the name of the stack that the alarms are of."""
         world: World = self.open(a_world(self.patch))
         self.patch.setattr(metrics, "service", "notebook-ssh")
-        self.patch.setattr(sweep, "load_policy", lambda settings: world.policy())
-        self.patch.setattr(sweep, "time", SimpleNamespace(time=lambda: world.now))
-        self.patch.setattr(resource_tagging, "tagged_notebooks", lambda key: world.tagged(key))
         world.deaf = True
         return world
 
@@ -74,7 +67,7 @@ class Scene:
         """Sweeps on schedule; the time after them."""
         for _ in range(seconds // SWEEP):
             world.now += SWEEP
-            self.run("Sweep", world.now, lambda: sweep.handle({}, a_lambda_context()))
+            self.run("Sweep", world.now, world.sweep)
         world.messages.clear()
         return world.now + MINUTE
 
@@ -255,7 +248,7 @@ def dead_letters(queue: str, letters: str) -> Callable[[Scene], Story]:
 
     def story(scene: Scene) -> Story:
         scene.open(a_world(scene.patch))
-        sqs, now = client("sqs"), 1_800_000_000
+        sqs, now = user_client("sqs"), 1_800_000_000
         template = Stack().of_type("AWS::SQS::Queue")
         fifo: dict[Any, str] = {"FifoQueue": "true"} if "FifoQueue" in template[letters] else {}
         suffix = ".fifo" if fifo else ""
@@ -295,7 +288,7 @@ def dead_letters(queue: str, letters: str) -> Callable[[Scene], Story]:
 def undelivered_events(scene: Scene) -> Story:
     """EventBridge put an event aside. It is thrown away, as the sweep has seen what it told of."""
     scene.open(a_world(scene.patch))
-    sqs, now = client("sqs"), 1_800_000_000
+    sqs, now = user_client("sqs"), 1_800_000_000
     letters = sqs.create_queue(QueueName="signals")["QueueUrl"]
 
     def measure() -> int:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from support.aws_clients import before_each_call, clients_made_by
 from support.builders import a_record
 from support.notebook_world import OWNERS, World, a_block, a_world
 
-from notebook_ssh.adapters import backups, clients
+from notebook_ssh.adapters import backups
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.lease import Leases
 from notebook_ssh.adapters.record_cache import MAX_AGE_S, RecordCache
@@ -197,23 +198,20 @@ def test_in_another_process_the_event_of_a_write_costs_one_read(account: Account
     assert account.story() == {"BatchGetItem": 1}
 
 
-def test_the_event_of_a_write_that_was_not_recorded_is_reconciled(
-    account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_event_of_a_write_that_was_not_recorded_is_reconciled(account: Account) -> None:
     """A process knows its own write only once the configuration's record has it."""
     fleet(account, 1)
     tag(account, 1)
-    save = backups.save_config_record
+    block_ref = {"S": account.world.policy().block_ref}
 
-    def fails(table: Table, record: LifecycleConfigRecord) -> None:
-        if record.block:
+    def fails(operation: str, given: dict[str, Any]) -> None:
+        if operation == "update_item" and block_ref in given.get("ExpressionAttributeValues", {}).values():
             raise RetryableError("throttled")
-        save(table, record)
 
-    monkeypatch.setattr(backups, "save_config_record", fails)
+    recover = before_each_call(client("dynamodb"), fails)
     assert account.world.deliver()["batchItemFailures"]
     assert account.world.has_block("team-0")
-    monkeypatch.setattr(backups, "save_config_record", save)
+    recover()
     account.world.messages = [message for message in account.world.messages if "Lifecycle Config" in message[2]]
     assert account.world.messages
     account.settle()
@@ -515,16 +513,17 @@ class Forgetful:
         }
 
 
-def test_keys_that_were_left_out_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_that_were_left_out_are_asked_for_again() -> None:
     service = Forgetful(60)
-    monkeypatch.setattr(clients, "_client", lambda name: service)
     keys = [("notebook", f"box-{number}") for number in range(150)]
-    found = Table("records").items_at([*keys, keys[0]])
+    with clients_made_by(lambda name: service):
+        found = Table("records").items_at([*keys, keys[0]])
     assert {key for key, item in found.items() if item} == set(keys)
     assert service.asked == 2 + 1
 
 
-def test_what_stays_left_out_is_no_absence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients, "_client", lambda name: Forgetful(0))
-    with pytest.raises(RetryableError, match="2 of 2 keys were not read"):
+def test_what_stays_left_out_is_no_absence() -> None:
+    service = Forgetful(0)
+    unread = pytest.raises(RetryableError, match="2 of 2 keys were not read")
+    with clients_made_by(lambda name: service), unread:
         RecordCache(Table("records"), 0).prefetch([], [])

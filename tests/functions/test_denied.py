@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from support.builders import SETTINGS, a_lambda_context
+from support.aws_clients import before_each_call
+from support.builders import SETTINGS
 from support.notebook_world import OWNERS, World, a_world
 
-from notebook_ssh.adapters import resource_tagging
+from notebook_ssh.adapters.clients import client
 from notebook_ssh.model.checks import CheckState, run_checks
 from notebook_ssh.model.status import Code, status_of
-from sweep import handler as sweep_function
 
 pytestmark = pytest.mark.slow  # each makes many calls
 
@@ -22,9 +21,6 @@ pytestmark = pytest.mark.slow  # each makes many calls
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with a_world(monkeypatch) as world:
-        monkeypatch.setattr(sweep_function, "load_policy", lambda settings: world.policy())
-        monkeypatch.setattr(sweep_function, "time", SimpleNamespace(time=lambda: world.now))
-        monkeypatch.setattr(resource_tagging, "tagged_notebooks", lambda key: world.tagged(key))
         world.lifecycle_config("team")
         yield world
 
@@ -54,7 +50,7 @@ def settle(world: World) -> None:
 
 def sweep(world: World) -> int:
     world.now += 900
-    found: int = sweep_function.handle({}, a_lambda_context())["requests"]
+    found = world.sweep()["requests"]
     settle(world)
     return found
 
@@ -168,10 +164,10 @@ def test_a_denied_message_is_not_forgotten(world: World) -> None:
     """The bastion's queue may not be written to: the change is not recorded, and the message stays."""
     world.notebook("box", "team", ssh="bastion")
 
-    def refused(*_: Any) -> None:
+    def refused(operation: str, given: dict[str, Any]) -> None:
         message = "is not authorized to perform: sqs:sendmessage"
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": message}}, "SendMessage")
 
-    world.patch.setattr("notebook_ssh.adapters.sqs.request_bastion_resync", refused)
+    before_each_call(client("sqs"), refused)
     assert world.deliver()["batchItemFailures"]
     assert world.table.record("box") is None

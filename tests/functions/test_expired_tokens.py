@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from support.aws_clients import clients_made_by
 
-from notebook_ssh.adapters import clients, resource_tagging, sagemaker
+from notebook_ssh.adapters import resource_tagging, sagemaker
 from notebook_ssh.errors import RetryableError
 
 
@@ -41,8 +42,9 @@ LISTS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def expiring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients, "_client", lambda service: Expiring())
+def expiring() -> Iterator[None]:
+    with clients_made_by(lambda service: Expiring()):
+        yield
 
 
 @pytest.mark.parametrize("name", LISTS)

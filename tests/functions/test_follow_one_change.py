@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ from support.loglines import logged_by
 from support.notebook_world import ROLE, World, a_world
 
 from lookup_api import handler as lookup_api
-from notebook_ssh.adapters import custom_resource, resource_tagging, sqs
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.http_api.handling import log_keys
 from notebook_ssh.model.spec import Mode
@@ -66,7 +66,7 @@ class Bastion:
     def __init__(self, world: World) -> None:
         self.world = world
         self.messages: list[str] = []
-        world.patch.setattr(sqs, "request_bastion_resync", self.tell)
+        world.patch.setattr(world, "request_bastion_resync", self.tell)
 
     def tell(self, queue: str, reason: str, correlation_id: str) -> None:
         self.messages.append(json.dumps({"request": "bastion", FIELD: correlation_id}))
@@ -74,8 +74,8 @@ class Bastion:
     def deliver(self) -> None:
         sent = {"attributes": {"SentTimestamp": str(self.world.now * 1000)}, "messageId": "message-9"}
         batch, self.messages = self.messages, []
-        self.world.patch.setattr(bastion, "time", lambda: self.world.now + 0.5)
-        bastion.handle({"Records": [{**sent, "body": body} for body in batch]}, RUN)
+        records = [{**sent, "body": body} for body in batch]
+        bastion.handle({"Records": records}, RUN, clock=lambda: self.world.now + 0.5)
 
 
 def test_a_tag_is_followed_through_both_reconcilers_to_the_status_that_is_told(
@@ -149,15 +149,13 @@ def test_nothing_of_one_look_is_left_on_the_lines_of_the_next_run(
 
 def test_what_a_sweep_queues_goes_by_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     routes = Bastion(world)
-    monkeypatch.setattr(sweep, "load_policy", lambda settings: world.policy())
-    monkeypatch.setattr(resource_tagging, "tagged_notebooks", world.tagged)
     monkeypatch.setenv("BASTION_SECURITY_GROUP", "sg-0123456789abcdef0")
     monkeypatch.setenv("BASTION_VPC", "vpc-0123456789abcdef0")
     world.notebook("box", ssh="ngrok")
     for event, expected in (({"id": EVENT}, EVENT), ({}, "run-1")):
         world.messages.clear()
         with logged_by(monkeypatch, sweep.logger) as lines:
-            sweep.handle(event, RUN)
+            world.sweep(event, RUN)
         logged = [line for line in lines if "_aws" not in line]
         assert {(line[FIELD], line["function_request_id"]) for line in logged} == {(expected, "run-1")}
         assert {json.loads(body)[FIELD] for _, _, body in world.messages} == {expected}
@@ -179,19 +177,16 @@ def test_a_report_that_changes_the_status_is_followed_to_who_tells_it(monkeypatc
 def test_an_answer_that_failed_is_found_by_the_request_and_the_notebook(
     function: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object) -> None:
-        raise ZeroDivisionError
-
     route = {
         lookup_api: ("GET", "/notebooks/{name}/ssh"),
         start_notebook: ("POST", "/notebooks/{name}/start"),
         record_address: ("POST", "/notebooks/{name}/report"),
     }[function]
     # The lookup makes its logger when something fails; one that is there already can be read.
-    monkeypatch.setattr(lookup_api, "_logger", lambda: record_address.logger)
+    made_before = {"log": lambda: record_address.logger} if function is lookup_api else {}
     with api_world(monkeypatch), logged_by(monkeypatch, record_address.logger) as lines:
-        monkeypatch.setattr(function, "read_settings", fails)
-        answer = function.handle(an_api_event(*route), RUN)
+        monkeypatch.delenv("TABLE_NAME")
+        answer = function.handle(an_api_event(*route), RUN, **made_before)
     assert (answer["statusCode"], REQUEST in answer["body"]) == (500, True)
     (line,) = lines
     assert (line["notebook"], line[FIELD], line["function_request_id"]) == ("demo", REQUEST, "run-1")
@@ -209,8 +204,17 @@ def test_a_caller_writes_nothing_into_the_log(text: str, monkeypatch: pytest.Mon
 def test_what_the_end_of_the_stack_does_goes_by_the_request_of_cloudformation(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(custom_resource, "respond", lambda *_, **__: None)
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: nullcontext())
     context = a_lambda_context(aws_request_id="run-1", get_remaining_time_in_millis=lambda: 0)
     with logged_by(monkeypatch, uninstall.logger) as lines:
-        uninstall.handle({"RequestType": "Create", "RequestId": EVENT}, context)
+        uninstall.handle(
+            {
+                "RequestType": "Create",
+                "RequestId": EVENT,
+                "ResponseURL": "https://cloudformation.example/answer",
+                "StackId": "stack-id",
+                "LogicalResourceId": "Cleanup",
+            },
+            context,
+        )
     assert {(line[FIELD], line["function_request_id"]) for line in lines} == {(EVENT, "run-1")}

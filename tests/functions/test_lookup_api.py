@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 from support.api_world import World, api_world
-from support.builders import HOST_KEY, NOW, RSA_KEY, a_record, a_report
+from support.builders import HOST_KEY, NOW, RSA_KEY, a_record, a_report, an_api_event
 
 from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.controllers.lookup import ROUTES
 from notebook_ssh.errors import Problem
+from notebook_ssh.http_api.handling import MAX_RESPONSE_BYTES, Response, handle_request
 from notebook_ssh.model.record import BastionRoute, NotebookState
 from notebook_ssh.model.spec import Mode, NotebookSpec
 
@@ -290,11 +292,14 @@ def test_a_record_that_a_newer_version_wrote_is_reported_and_hides_no_other(worl
     assert (said.status, said.json["error"]) == (503, "later")
 
 
-def test_too_much_for_one_answer_is_said(world: World) -> None:
-    world.patch.setattr("notebook_ssh.http_api.handling.MAX_RESPONSE_BYTES", 100)
-    world.knows(a_record(report=a_report()))
-    said = world.get("/ssh-config")
-    assert (said.status, said.json["error"]) == (507, "too-many")
+def test_too_much_for_one_answer_is_said() -> None:
+    answer = handle_request(
+        an_api_event("GET", "/ssh-config"),
+        None,
+        lambda event: Response("x" * (MAX_RESPONSE_BYTES + 1)),
+        lambda: pytest.fail("nothing is logged"),
+    )
+    assert (answer["statusCode"], json.loads(answer["body"])["error"]) == (507, "too-many")
 
 
 # ---- what the whole account may ask for

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from moto.events.models import EventPattern
 from moto.sns.models import sns_backends
 from support.builders import a_body, a_lambda_context, an_api_event
-from support.model_of_sagemaker import TERMS
 from support.notebook_world import ACCOUNT, REGION, World, a_world
 from support.stack import Stack
 
-from notebook_ssh.adapters import resource_tagging, secrets
+from notebook_ssh.adapters import secrets
 from notebook_ssh.adapters.clients import client
 from record_address import handler as record_address
-from sweep import handler as sweep_function
 
 pytestmark = pytest.mark.slow  # each makes many calls
 
@@ -52,11 +49,11 @@ class Account:
         )
         event = an_api_event("POST", "/notebooks/{name}/report", name, body=json.dumps(body))
         event["requestContext"]["identity"]["userArn"] = ROLE
-        answer = record_address.handle(event, a_lambda_context(aws_request_id="request"))
+        answer = record_address.handle(event, a_lambda_context(aws_request_id="request"), clock=self.world.clock)
         assert answer["statusCode"] == 200, answer
 
     def sweep(self) -> None:
-        sweep_function.handle({}, a_lambda_context(aws_request_id="sweep"))
+        self.world.sweep(context=a_lambda_context(aws_request_id="sweep"))
         self.world.settle(finish=False)
 
     def mails(self) -> list[str]:
@@ -67,15 +64,11 @@ class Account:
 
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
-    with a_world(monkeypatch, ALARM_TOPIC=TOPIC) as world:
+    with a_world(monkeypatch, ALARM_TOPIC=TOPIC, NGROK_SECRET="ngrok-token") as world:
         account = Account(world)
         client("sns").create_topic(Name="alarms")
-        clock = SimpleNamespace(time=lambda: world.now)
-        monkeypatch.setattr(record_address, "time", clock)
-        monkeypatch.setattr(sweep_function, "time", clock)
-        monkeypatch.setattr(sweep_function, "load_policy", lambda settings: TERMS)
-        monkeypatch.setattr(resource_tagging, "tagged_notebooks", world.tagged)
-        monkeypatch.setattr(secrets, "ngrok_secret", lambda *_: None)
+        client("secretsmanager").create_secret(Name="ngrok-token")
+        secrets.forget()
         rules = [
             EventPattern(None, rule["EventPattern"])
             for rule in Stack().of_type("AWS::Events::Rule").values()

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 from support.notebook_world import World, a_world
 
 from emulator import sagemaker
 from notebook_ssh.adapters.clients import client
-from reconcile_notebook import handler
 
 pytestmark = pytest.mark.slow  # each makes many calls
 
 CONFIGURATIONS = 60
-
-
-class Clock:
-    """Time that passes by itself only in requests. now: epoch seconds, with fractions."""
-
-    def __init__(self, world: World) -> None:
-        self.world, self.now = world, float(world.now)
-
-    def pass_by(self, seconds: float) -> None:
-        self.now += seconds
-        self.world.now = int(self.now)
 
 
 @pytest.fixture
@@ -37,32 +24,29 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 @pytest.mark.slow
-def test_as_many_configurations_as_seconds_and_next_to_nothing_refused(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_as_many_configurations_as_seconds_and_next_to_nothing_refused(world: World) -> None:
     for number in range(CONFIGURATIONS):
         world.lifecycle_config(f"team-{number}")
         world.notebook(f"box-{number}", f"team-{number}", ssh="ngrok")
     world.messages.clear()
 
-    clock, chance = Clock(world), random.Random(1)
-    monkeypatch.setattr(handler, "time", SimpleNamespace(time=lambda: clock.now, sleep=clock.pass_by))
-    sagemaker.throttle_writes(1, clock=lambda: clock.now)
-    world.before_call = lambda operation, given: clock.pass_by(chance.uniform(0.02, 0.06))
+    chance = random.Random(1)
+    sagemaker.throttle_writes(1, clock=world.clock)
+    world.before_call = lambda operation, given: world.sleep(chance.uniform(0.02, 0.06))
     answers: list[int] = []
     client("sagemaker").meta.events.register(
         "after-call.sagemaker.UpdateNotebookInstanceLifecycleConfig",
         lambda http_response, **_: answers.append(http_response.status_code),
     )
 
-    began = clock.now
+    began = world.clock()
     for number in range(CONFIGURATIONS):
         world.look(f"box-{number}")
     for _ in range(CONFIGURATIONS * 20):
         if all(world.has_block(f"team-{number}") for number in range(CONFIGURATIONS)):
             break
-        world.deliver() if world.due() else clock.pass_by(1)
-    took = clock.now - began
+        world.deliver() if world.due() else world.sleep(1)
+    took = world.clock() - began
 
     assert answers.count(200) == CONFIGURATIONS
     assert len(answers) - CONFIGURATIONS <= CONFIGURATIONS * 0.02

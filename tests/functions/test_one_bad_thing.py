@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.aws_clients import answer_each, before_each_call
 from support.builders import NOW, a_record
-from support.notebook_world import OWNERS, World, a_world
+from support.notebook_world import OWNERS, World, a_world, user_client
 
 from notebook_ssh.adapters import sagemaker
 from notebook_ssh.adapters.attributes import from_attribute
@@ -63,17 +63,14 @@ def test_a_request_that_cannot_be_queued_again_is_delivered_again_alone(world: W
     for name in ("one", "two"):
         world.untag(f"box-{name}")
     world.messages.clear()
-    send = world.send
 
-    def throttled(queue: str, messages: Any) -> int:
-        sent = list(messages)
-        if any("box-one" in json.dumps(message) for message, _ in sent):
+    def throttled(operation: str, given: dict[str, Any]) -> None:
+        if operation == "send_message_batch" and any("box-one" in entry["MessageBody"] for entry in given["Entries"]):
             raise RetryableError("SendMessageBatch: throttled")
-        return send(queue, sent)
 
     world.look("box-one")
     world.look("box-two")
-    world.patch.setattr("notebook_ssh.adapters.sqs.send", throttled)
+    before_each_call(client("sqs"), throttled)
     other = Leases(world.table, lambda: 60_000, lambda: world.now * 1000)
     with other.lease("configuration/one"):
         assert world.deliver()["batchItemFailures"] == [{"itemIdentifier": "0"}]
@@ -129,26 +126,22 @@ def test_names_that_no_notebook_has_cost_one_list_a_minute_together(world: World
     sagemaker.forget()
     for number in range(30):
         with pytest.raises(NotFoundError):
-            sagemaker.find_lifecycle_config(f"no-{number}")
+            sagemaker.find_lifecycle_config(f"no-{number}", world.now)
     assert world.calls["list_notebook_instance_lifecycle_configs"] == 2
 
 
 def test_a_notebook_is_found_by_its_name_in_lower_case_where_the_service_compares_case(world: World) -> None:
     """UNCONFIRMED whether the filter does: here it finds nothing in another case."""
+    user = user_client("sagemaker")
+
+    def exact(given: dict[str, Any]) -> dict[str, Any]:
+        lines = user.list_notebook_instances()["NotebookInstances"]
+        return {"NotebookInstances": [x for x in lines if given.get("NameContains", "") in x["NotebookInstanceName"]]}
+
     world.notebook("Anas-Box")
     sagemaker.forget()
-    ask = world.ask
-
-    def exact(call: Any, **given: Any) -> Any:
-        answer = ask(call, **given)
-        if part := given.get("NameContains"):
-            answer = answer | {
-                "NotebookInstances": [x for x in answer["NotebookInstances"] if part in x["NotebookInstanceName"]]
-            }
-        return answer
-
-    world.patch.setattr(sagemaker, "call", exact)
-    assert sagemaker.find_notebook("anas-box").name == "Anas-Box"
+    answer_each(client("sagemaker"), "ListNotebookInstances", exact)
+    assert sagemaker.find_notebook("anas-box", world.now).name == "Anas-Box"
 
 
 # ---- records -----------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, strategies as st
+from support.aws_clients import clients_made_by, forget_clients
 from support.examples import examples
 from support.notebook_world import World, a_world
 
-from notebook_ssh.adapters import clients, resource_tagging, sqs
+from notebook_ssh.adapters import resource_tagging, sqs
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.lease import LeaseHeldError, Leases
 from notebook_ssh.adapters.record_cache import RecordCache
@@ -140,11 +141,8 @@ def test_a_holder_that_was_late_does_not_let_go_of_anothers(world: World) -> Non
 
 
 @pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch, world: World) -> str:
-    monkeypatch.undo()
-    for name, value in {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+def account(world: World) -> str:
+    forget_clients()
     return client("sqs").create_queue(QueueName="notebooks")["QueueUrl"]
 
 
@@ -159,15 +157,13 @@ def test_a_delay_longer_than_the_queue_allows_is_the_longest(account: str) -> No
     assert sqs.send(account, [({"number": 1}, 5_000), ({"number": 2}, -3)]) == 2
 
 
-def test_a_message_that_was_not_taken_is_a_failure(account: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_was_not_taken_is_a_failure(account: str) -> None:
     class Refusing:
         def send_message_batch(self, **given: object) -> dict[str, object]:
             return {"Failed": [{"Code": "InternalError"}]}
 
-    with monkeypatch.context() as patch:
-        patch.setattr(clients, "_client", lambda service: Refusing())
-        with pytest.raises(RetryableError):
-            sqs.send(account, [({}, 0)])
+    with clients_made_by(lambda service: Refusing()), pytest.raises(RetryableError):
+        sqs.send(account, [({}, 0)])
 
 
 def test_the_bastion_hears_every_change(account: str) -> None:
@@ -178,7 +174,7 @@ def test_the_bastion_hears_every_change(account: str) -> None:
     assert found["Attributes"]["ApproximateNumberOfMessages"] == "2"
 
 
-def test_only_an_empty_token_ends_the_list_of_tags(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_an_empty_token_ends_the_list_of_tags() -> None:
     box = {
         "ResourceARN": "arn:aws:sagemaker:eu-west-1:1:notebook-instance/Box",
         "Tags": [{"Key": "ssh", "Value": "ngrok"}],
@@ -193,6 +189,6 @@ def test_only_an_empty_token_ends_the_list_of_tags(monkeypatch: pytest.MonkeyPat
         def get_resources(self, **given: str) -> dict[str, object]:
             return pages[given["PaginationToken"]]
 
-    monkeypatch.setattr(clients, "_client", lambda service: Paged())
-    found = dict(resource_tagging.tagged_notebooks("ssh"))
+    with clients_made_by(lambda service: Paged()):
+        found = dict(resource_tagging.tagged_notebooks("ssh"))
     assert found == {"arn:aws:sagemaker:eu-west-1:1:notebook-instance/box": {"ssh": "ngrok"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -25,7 +26,6 @@ from support.bastion_world import (
 )
 from support.stack import source
 
-from notebook_ssh.adapters import ec2, sqs
 from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.codec import encode_record
@@ -206,14 +206,14 @@ class TestOthersRules:
         (rule_id,) = bench.rules(group)
         bench.change(record, state=STOPPED)
 
-        apply = ec2.apply
+        def disowned(request: dict[str, Any]) -> bool:
+            """The rules of the plan are read once more before they are revoked: it is disowned before that."""
+            if request["body"]["Filter.1.Name"] == "security-group-rule-id":
+                client("ec2").delete_tags(Resources=[rule_id], Tags=[{"Key": OWNER_TAG}])
+            return False
 
-        def disowned_before(*args: Any) -> Any:
-            client("ec2").delete_tags(Resources=[rule_id], Tags=[{"Key": OWNER_TAG}])
-            return apply(*args)
-
-        bench.monkeypatch.setattr(ec2, "apply", disowned_before)
-        bench.run()
+        with failing("DescribeSecurityGroupRules", "", when=disowned):
+            bench.run()
         assert list(bench.rules(group)) == [rule_id]
 
 
@@ -534,13 +534,13 @@ def test_a_way_that_opens_under_a_waiting_agent_is_news(bench: Bench) -> None:
         "boot-1", NOW - 60, 1, NOW - 5, (Mode.BASTION,), Phase.CONNECTED, keys_own=1, connected_since=NOW - 5
     )
     bench.table.replace_report("nb", record.role, report, None)
-    sent: list[Any] = []
-    bench.monkeypatch.setattr(sqs, "send", lambda queue, messages: sent.extend(messages))
+    queue = client("sqs").create_queue(QueueName="notebooks")["QueueUrl"]
+    bench.monkeypatch.setenv("NOTEBOOK_QUEUE", queue)
     bench.run()
     bench.run()
-    assert [(message["request"], message["reason"], delay) for message, delay in sent] == [
-        ({"notebook": "nb"}, "status", 0)
-    ]
+    sent = client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
+    messages = [json.loads(message["Body"]) for message in sent]
+    assert [(message["request"], message["reason"]) for message in messages] == [({"notebook": "nb"}, "status")]
 
 
 def test_a_client_that_was_not_admitted_shuts_out_nobody_else(bench: Bench) -> None:

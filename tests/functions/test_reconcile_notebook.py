@@ -8,17 +8,17 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from support.aws_clients import before_each_call, change_each_answer
 from support.notebook_world import FALLBACK, OWNERS, World, a_block, a_world
 
 from notebook_ssh.adapters import backups, sagemaker
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.codec import RECONCILER_FIELDS
 from notebook_ssh.adapters.lease import Leases
-from notebook_ssh.adapters.table import Table
 from notebook_ssh.controllers.block_policy import load_policy
 from notebook_ssh.errors import InvalidStateError, Problem, RetryableError
 from notebook_ssh.model.checks import run_checks
@@ -514,15 +514,7 @@ def test_copies_are_kept_although_the_first_attempt_to_keep_them_failed(world: W
     world.settle()
     world.untag("box")
     world.settle()
-    update, failures = Table.update, [1]
-
-    def throttled(self: Table, pk: str, sk: str, **given: Any) -> Any:
-        if pk.startswith("backup#") and failures:
-            failures.clear()
-            raise RetryableError("throttled")
-        return update(self, pk, sk, **given)
-
-    world.patch.setattr(Table, "update", throttled)
+    fail_once_to_update_a_copy()
     world.tag("box", ssh="ngrok")
     assert world.deliver()["batchItemFailures"]
     world.settle()
@@ -547,24 +539,23 @@ def test_copies_end_also_when_both_writes_were_interrupted(world: World) -> None
     world.settle()
     backups.save_config_record(world.table, LifecycleConfigRecord("team"))
     world.untag("box")
-    world.patch.setattr("notebook_ssh.adapters.backups.set_backup_expiry", failing_once())
+    fail_once_to_update_a_copy()
     assert world.deliver()["batchItemFailures"]
     world.settle()
     assert world.on_start("team") == OWNERS
     assert all("expires" in copy for copy in backups_of(world, "team"))
 
 
-def failing_once() -> Callable[..., None]:
-    """The setting of an end, which fails the first time."""
-    work, failures = backups.set_backup_expiry, [1]
+def fail_once_to_update_a_copy() -> None:
+    """The first update of a copy of a script, to set or remove its end, is throttled."""
+    failures = [1]
 
-    def set_backup_expiry(*given: Any) -> None:
-        if failures:
+    def throttled(operation: str, given: dict[str, Any]) -> None:
+        if operation == "update_item" and given["Key"]["pk"]["S"].startswith("backup#") and failures:
             failures.clear()
             raise RetryableError("throttled")
-        work(*given)
 
-    return set_backup_expiry
+    before_each_call(client("dynamodb"), throttled)
 
 
 def test_an_absent_script_is_kept_as_absent(world: World) -> None:
@@ -735,18 +726,15 @@ def test_the_record_of_an_untagged_notebook_says_off_for_a_day(world: World) -> 
     assert "expires" not in (world.table.item("notebook", "box") or {})
 
 
-def answering(world: World, **changes: Any) -> None:
-    """Let SageMaker answer with `changes` about the notebook `box`."""
-    answer = cast("Any", sagemaker).call
+def answering(**changes: Any) -> Callable[[], None]:
+    """Let SageMaker answer with `changes` about the notebook `box`; returns what ends that."""
 
-    def changed(call: Callable[..., Any], **given: Any) -> Any:
-        told = answer(call, **given)
-        for line in (told, *told.get("NotebookInstances", ())):
+    def change(answer: dict[str, Any]) -> None:
+        for line in (answer, *answer.get("NotebookInstances", ())):
             if line.get("NotebookInstanceName") == "box":
                 line |= changes
-        return told
 
-    world.patch.setattr(sagemaker, "call", changed)
+    return change_each_answer(client("sagemaker"), change)
 
 
 def test_a_status_that_sagemaker_adds_one_day_stops_nobody_and_is_left_alone(world: World) -> None:
@@ -756,7 +744,7 @@ def test_a_status_that_sagemaker_adds_one_day_stops_nobody_and_is_left_alone(wor
     world.notebook("box", "team", ssh="ngrok")
     world.notebook("other")
     world.settle()
-    answering(world, NotebookInstanceStatus="Resuming")
+    answering(NotebookInstanceStatus="Resuming")
     world.calls.clear()
     assert {line.name: line.state for line in sagemaker.list_notebooks()}["box"] == "Resuming"
     world.untag("box")
@@ -786,9 +774,8 @@ def test_a_start_that_failed_shows_the_first_line_of_its_reason(world: World, re
     world.lifecycle_config("team")
     world.notebook("box", "team", ssh="ngrok")
     world.settle()
-    answer = cast("Any", sagemaker).call
     later = datetime.fromtimestamp(world.now + 1, UTC)
-    answering(world, NotebookInstanceStatus="Failed", LastModifiedTime=later, FailureReason=reason)
+    end = answering(NotebookInstanceStatus="Failed", LastModifiedTime=later, FailureReason=reason)
     world.look("box")
     world.settle()
     status = status_of(world.record("box"), world.now, 300)
@@ -796,7 +783,7 @@ def test_a_start_that_failed_shows_the_first_line_of_its_reason(world: World, re
     assert shown in status.message
     diagnosis = run_checks(world.record("box"), world.now, read_settings())
     assert shown in next(check.reason for check in diagnosis.checks if check.name == "restart")
-    world.patch.setattr(sagemaker, "call", answer)
+    end()
     world.now += 60
     world.look("box")
     world.settle()
@@ -810,14 +797,13 @@ def test_a_run_goes_on_through_a_state_that_does_not_say(world: World, word: str
     world.settle()
     began = world.record("box").started_at
     assert began
-    answer = cast("Any", sagemaker).call
     for state in (word, "InService"):
         later = datetime.fromtimestamp(world.now + 1, UTC)
-        answering(world, NotebookInstanceStatus=state, LastModifiedTime=later)
+        end = answering(NotebookInstanceStatus=state, LastModifiedTime=later)
         world.look("box")
         world.settle()
         assert (str(world.record("box").state), world.record("box").started_at) == (state, began)
-        world.patch.setattr(sagemaker, "call", answer)
+        end()
         world.now += 60
 
 
@@ -833,7 +819,7 @@ def test_a_run_goes_on_through_a_state_that_does_not_say(world: World, word: str
 def test_a_platform_that_has_no_agent_is_told_and_never_stopped(world: World, platform: str, status: str) -> None:
     """AWS does not start it again."""
     world.lifecycle_config("team")
-    answering(world, PlatformIdentifier=platform)
+    answering(PlatformIdentifier=platform)
     world.notebook("box", "team", ssh="ngrok")
     world.settle()
     assert status_key(status_of(world.record("box"), world.now, 300)) == status

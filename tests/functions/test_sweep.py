@@ -9,26 +9,24 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from math import ceil
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from support.aws_clients import answer_each, clients_made_by
 from support.builders import NOW, a_lambda_context, a_record, a_report
 from support.loglines import logged_by
 from support.model_of_sagemaker import TERMS
 from support.notebook_world import World, a_world
 
-from notebook_ssh.adapters import clients, resource_tagging
 from notebook_ssh.adapters.attributes import to_attribute
+from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.codec import encode_config_record, encode_record, encode_report
-from notebook_ssh.controllers import status_updates
 from notebook_ssh.controllers.sweep import SWEPT
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.fleet_stats import fleet_stats
 from notebook_ssh.model.record import NotebookState, Phase, Report
 from notebook_ssh.model.spec import Mode, NotebookSpec
-from notebook_ssh.model.status import Status
 from notebook_ssh.model.text import iso_time
 from notebook_ssh.planning.drift import Fleet, find_drift
 from notebook_ssh.planning.facts import hash_of_lists
@@ -158,9 +156,14 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         "STATUS_TAGS": "false",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(handler, "load_policy", lambda settings: TERMS)
-    monkeypatch.setattr(handler, "time", SimpleNamespace(time=lambda: NOW))
     return monkeypatch
+
+
+def swept(account: Account) -> dict[str, int]:
+    """One run of the sweep in this account."""
+    with clients_made_by(lambda service: account):
+        found: dict[str, int] = handler.handle({}, a_lambda_context(), clock=lambda: NOW, policy=lambda settings: TERMS)
+        return found
 
 
 @pytest.mark.parametrize("count", [1, 100, 101, 1_000, pytest.param(10_000, marks=pytest.mark.slow)])
@@ -168,8 +171,7 @@ def test_in_the_steady_state_requests_grow_with_pages_and_nothing_is_queued(
     count: int, settings: pytest.MonkeyPatch
 ) -> None:
     account = Account(count)
-    settings.setattr(clients, "_client", lambda service: account)
-    assert handler.handle({}, a_lambda_context()) == {"notebooks": count, "records": count, "requests": 0}
+    assert swept(account) == {"notebooks": count, "records": count, "requests": 0}
     pages, pages_of_configurations = ceil(count / PAGE), ceil(ceil(count / 10) / PAGE)
     assert account.calls == {
         "notebooks": pages,
@@ -184,8 +186,7 @@ def test_in_the_steady_state_requests_grow_with_pages_and_nothing_is_queued(
 
 def test_a_fleet_that_nobody_knows_is_queued_by_tens(settings: pytest.MonkeyPatch) -> None:
     account = Account(101, known=False)
-    settings.setattr(clients, "_client", lambda service: account)
-    assert handler.handle({}, a_lambda_context())["requests"] == 101
+    assert swept(account)["requests"] == 101
     assert account.calls["send"] == 11
     assert {json.loads(entry["MessageBody"])["request"]["notebook"] for entry in account.sent} == {
         line.name for line in account.lines
@@ -205,17 +206,15 @@ def test_half_a_list_is_no_news(broken: str, settings: pytest.MonkeyPatch) -> No
         return whole(**given)
 
     setattr(account, broken, throttled)
-    settings.setattr(clients, "_client", lambda service: account)
     with pytest.raises(RetryableError):
-        handler.handle({}, a_lambda_context())
+        swept(account)
     assert account.sent == []
 
 
 def test_a_record_of_a_newer_version_is_left_out_and_stops_no_sweep(settings: pytest.MonkeyPatch) -> None:
     account = Account(5)
     account.records[2]["spec"] = to_attribute({"mode": "tailscale"})
-    settings.setattr(clients, "_client", lambda service: account)
-    assert handler.handle({}, a_lambda_context()) == {"notebooks": 5, "records": 4, "requests": 0}
+    assert swept(account) == {"notebooks": 5, "records": 4, "requests": 0}
     assert not account.sent, "a reconciliation would fail as the sweep's reading did, time after time"
 
 
@@ -233,9 +232,8 @@ def test_each_state_that_this_version_does_not_know_is_logged_once_with_its_numb
         return page
 
     settings.setattr(account, "list_notebook_instances", listed)
-    settings.setattr(clients, "_client", lambda service: account)
     with logged_by(settings, handler.logger) as lines:
-        handler.handle({}, a_lambda_context())
+        swept(account)
     logged = [(line["level"], line["state"], line["notebooks"]) for line in lines if "state" in line]
     assert logged == [("WARNING", "Hibernating", 2), ("WARNING", "Moving", 1)]
 
@@ -245,9 +243,8 @@ def test_each_use_within_the_hour_is_logged_for_the_dashboard(settings: pytest.M
     for number, ago in enumerate([60, 7_200, None]):
         report = replace(a_report(), active_at=None if ago is None else NOW - ago)
         account.records[number]["report"] = to_attribute(encode_report(report))
-    settings.setattr(clients, "_client", lambda service: account)
     with logged_by(settings, handler.logger) as lines:
-        handler.handle({}, a_lambda_context())
+        swept(account)
     used = [(line["notebook"], line["last_used"]) for line in lines if line["message"] == "used over SSH"]
     assert used == [(account.lines[0].name, iso_time(NOW - 60))]
 
@@ -258,16 +255,13 @@ def test_each_use_within_the_hour_is_logged_for_the_dashboard(settings: pytest.M
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with a_world(monkeypatch, BASTION_SECURITY_GROUP="sg-1", BASTION_HOST="b", BASTION_VPC="vpc-1") as world:
-        monkeypatch.setattr(handler, "load_policy", lambda settings: world.policy())
-        monkeypatch.setattr(handler, "time", SimpleNamespace(time=lambda: world.now))
-        monkeypatch.setattr(resource_tagging, "tagged_notebooks", lambda key: world.tagged(key))
         world.deaf = True
         yield world
 
 
 def sweep(world: World) -> int:
     world.now += 900
-    looks: int = handler.handle({}, a_lambda_context())["requests"]
+    looks = world.sweep()["requests"]
     world.settle()
     return looks
 
@@ -307,7 +301,7 @@ def test_a_block_whose_notebooks_are_all_gone_is_taken_out(world: World) -> None
     world.notebook("box", "team", running=False, ssh="ngrok")
     sweep(world)
     assert world.has_block("team")
-    clients.client("sagemaker").delete_notebook_instance(NotebookInstanceName="box")
+    client("sagemaker").delete_notebook_instance(NotebookInstanceName="box")
     world.finish()
     sweep(world)
     assert not world.has_block("team")
@@ -356,13 +350,13 @@ def test_the_bastion_is_told_also_when_nobody_uses_it_and_never_without_one(worl
     assert world.bastion == 1
 
 
-def test_a_status_is_told_once_for_each_change_and_not_once_for_each_sweep(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_status_is_told_once_for_each_change_and_not_once_for_each_sweep(world: World) -> None:
     told: list[tuple[str, str, str, str]] = []
 
-    def tell(stack: str, notebook: str, arn: str, before: str, status: Status) -> None:
-        told.append((notebook, before, status.code, status.problem.code if status.problem else ""))
+    def put_events(given: dict[str, Any]) -> dict[str, Any]:
+        detail = json.loads(given["Entries"][0]["Detail"])
+        told.append((detail["notebook"], detail["before"], detail["status"], detail["code"] or ""))
+        return {"FailedEntryCount": 0}
 
     def status_change() -> list[tuple[str, str, str, str]]:
         for _ in range(3):
@@ -370,7 +364,7 @@ def test_a_status_is_told_once_for_each_change_and_not_once_for_each_sweep(
         found, told[:] = list(told), []
         return found
 
-    monkeypatch.setattr(status_updates, "publish_status_change", tell)
+    answer_each(client("events"), "PutEvents", put_events)
     world.lifecycle_config("large", b"#!/bin/bash\n" + b"#" * 12_270)
     world.notebook("box", "large", running=False, ssh="ngrok")
     world.notebook("odd", "large", running=False, ssh="ngork")
@@ -385,15 +379,16 @@ def test_a_status_is_told_once_for_each_change_and_not_once_for_each_sweep(
     assert status_change() == [("box", "stopped", "expired", "")]
 
 
-def test_news_that_could_not_be_told_are_told_at_the_next_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_news_that_could_not_be_told_are_told_at_the_next_sweep(world: World) -> None:
     told: list[str] = []
 
-    def tell(stack: str, notebook: str, arn: str, before: str, status: Status) -> None:
-        told.append(notebook)
+    def put_events(given: dict[str, Any]) -> dict[str, Any]:
+        told.append(json.loads(given["Entries"][0]["Detail"])["notebook"])
         if len(told) == 1:
-            raise RetryableError("PutEvents: throttled")
+            return {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "ThrottlingException"}]}
+        return {"FailedEntryCount": 0}
 
-    monkeypatch.setattr(status_updates, "publish_status_change", tell)
+    answer_each(client("events"), "PutEvents", put_events)
     world.notebook("box", running=False, ssh="ngork")
     for _ in range(3):
         sweep(world)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.builders import a_lambda_context
 from support.notebook_world import OWNERS, World, a_world
 
 from notebook_ssh.model.status import Code, status_of
-from sweep import handler as sweep
 
 
 @pytest.fixture
@@ -20,16 +18,12 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 @pytest.mark.parametrize("heard", [True, False], ids=["by its event", "by the sweep"])
-def test_an_end_that_is_past_when_it_is_written_is_expired_and_changes_no_script(
-    world: World, monkeypatch: pytest.MonkeyPatch, heard: bool
-) -> None:
+def test_an_end_that_is_past_when_it_is_written_is_expired_and_changes_no_script(world: World, heard: bool) -> None:
     """Whoever mistyped the year reads so in the status, and not that nobody asked for SSH."""
     world.deaf = not heard
     world.notebook("box", "team", ssh="ngrok", ssh_until="2020-01-01T00:00Z")
     if not heard:
-        monkeypatch.setattr("notebook_ssh.adapters.resource_tagging.tagged_notebooks", world.tagged)
-        monkeypatch.setattr(sweep, "load_policy", lambda settings: world.policy())
-        sweep.handle({}, a_lambda_context())
+        world.sweep()
     world.settle()
     record = world.record("box")
     status = status_of(record, world.now, 300)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,12 +28,10 @@ class Bench:
     def __init__(self, world: World, patch: pytest.MonkeyPatch) -> None:
         self.world = world
         self.answers: list[dict[str, Any]] = []
-        patch.setattr(handler, "load_policy", lambda settings: world.policy())
-        clock = SimpleNamespace(
-            time=lambda: world.now, sleep=lambda seconds: setattr(world, "now", world.now + int(seconds) + 1)
-        )
-        patch.setattr(handler, "time", clock)
         patch.setattr("urllib.request.urlopen", self._heard)
+
+    def _sleep(self, seconds: float) -> None:
+        self.world.now += int(seconds) + 1
 
     def _heard(self, request: Any, timeout: int) -> Any:
         self.answers.append(json.loads(request.data) | {"url": request.full_url, "method": request.method})
@@ -52,7 +49,13 @@ class Bench:
             "RequestId": "request-id",
             "LogicalResourceId": "Cleanup",
         }
-        handler.handle(event, context)
+        handler.handle(
+            event,
+            context,
+            clock=lambda: self.world.now,
+            sleep=self._sleep,
+            policy=lambda settings: self.world.policy(),
+        )
         return self.answers[-1]
 
 
@@ -283,10 +286,7 @@ def test_a_script_that_the_service_will_not_clear_does_nothing_and_is_told(world
 
 @pytest.mark.parametrize("request_type", ["Delete", "Update", "Create"])
 def test_a_bug_is_answered_too(bench: Bench, monkeypatch: pytest.MonkeyPatch, request_type: str) -> None:
-    def broken() -> None:
-        raise KeyError("TABLE_NAME")
-
-    monkeypatch.setattr(handler, "read_settings", broken)
+    monkeypatch.delenv("TABLE_NAME")
     answer = bench.ask(request_type)
     assert answer["Status"] == "FAILED"
     assert "KeyError" in answer["Reason"]

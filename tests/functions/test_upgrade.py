@@ -7,21 +7,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.builders import a_lambda_context
 from support.notebook_world import OWNERS, STACK, World, a_world
 
-from notebook_ssh.adapters import deployments, resource_tagging
+from notebook_ssh.adapters import deployments
 from notebook_ssh.adapters.attributes import to_attribute
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.workers import read_worker
 from notebook_ssh.controllers.agent_layer import worker_program, worker_sha256
 from notebook_ssh.model.managed_block import Block, fingerprint
 from notebook_ssh.planning.upgrade import UPGRADE_INTERVAL_S
-from sweep import handler
 
 DAY, SWEEP = 86_400, 900
 WRITE = "update_notebook_instance_lifecycle_config"
@@ -66,7 +63,7 @@ class Account:
     def sweep(self) -> int:
         """One sweep, and everything until the next one; how many scripts were written in it."""
         before, world = len(self.written), self.world
-        handler.handle({}, a_lambda_context())
+        world.sweep()
         end = world.now + SWEEP
         while world.now < end:
             world.settle(finish=False)
@@ -85,9 +82,6 @@ class Account:
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account]:
     with a_world(monkeypatch) as world:
-        monkeypatch.setattr(handler, "load_policy", lambda settings: world.policy())
-        monkeypatch.setattr(handler, "time", SimpleNamespace(time=lambda: world.now))
-        monkeypatch.setattr(resource_tagging, "tagged_notebooks", lambda key: world.tagged(key))
         account = Account(world, tmp_path)
         account.deploy("1.0.0")
         yield account

@@ -16,13 +16,14 @@ import logging
 import os
 import sys
 import traceback
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Set as AbstractSet
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 from aws_lambda_powertools import Logger
@@ -43,16 +44,19 @@ from simulation.promises import (
     decoded,
 )
 from simulation.workers import Baton, Worker
+from support.aws_clients import clients_made_by
 from support.builders import a_body, a_lambda_context, an_api_event
 
 from lookup_api import handler as lookup_function
-from notebook_ssh.adapters import clients, custom_resource, sagemaker, secrets
+from notebook_ssh.adapters import clients, secrets
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.adapters.workers import save_worker
-from notebook_ssh.controllers import lookup, mails, report as report_controller, requests, sweep as sweep_controller
+from notebook_ssh.controllers import lookup, mails, requests
+from notebook_ssh.controllers.agent_layer import WorkerProgram
 from notebook_ssh.errors import NOT_ALLOWED, RetryableError, TerminalError
 from notebook_ssh.model.managed_block import Block, fingerprint
 from notebook_ssh.planning.observation import BlockPolicy
+from notebook_ssh.settings import Settings
 from reconcile_bastion import handler as bastion_function
 from reconcile_notebook import handler as notebook_function
 from record_address import handler as report_function
@@ -263,10 +267,26 @@ class Run:
     def _ask_to_delete(self, told: str) -> list[tuple[bool, str]]:
         """What the stack's own end answers to CloudFormation; nothing when it was killed."""
         self.story.append(told)
-        event = {"RequestType": "Delete"}
+        event = {
+            "RequestType": "Delete",
+            "RequestId": "request",
+            "ResponseURL": "https://cloudformation.example",
+            "StackId": STACK,
+            "LogicalResourceId": "Cleanup",
+        }
         said: list[tuple[bool, str]] = []
-        with patch.object(custom_resource, "respond", lambda event, success, reason: said.append((success, reason))):
-            self.jobs.append(("uninstall", lambda: uninstall_function.handle(event, self._context(self.baton.at_work))))
+
+        def heard(request: urllib.request.Request, timeout: float) -> AbstractContextManager[None]:
+            answer = json.loads(cast("bytes", request.data))
+            said.append((answer["Status"] == "SUCCESS", answer["Reason"]))
+            return nullcontext()
+
+        def job() -> None:
+            context = self._context(self.baton.at_work)
+            uninstall_function.handle(event, context, clock=self.time, sleep=self.sleep, policy=self.policy)
+
+        with patch("urllib.request.urlopen", heard):
+            self.jobs.append(("uninstall", job))
             self._drain()
         return said
 
@@ -387,12 +407,13 @@ class Run:
         return False
 
     def _next_batch(self, *, begin: bool) -> bool:
-        return self._next_of("notebooks", 100, notebook_function.handle, begin=begin)
+        handle = partial(notebook_function.handle, clock=self.time, sleep=self.sleep, policy=self.policy)
+        return self._next_of("notebooks", 100, handle, begin=begin)
 
     def _next_bastion(self, *, begin: bool) -> bool:
         if any(message.held for message in self.queues["bastion"]):
             return False
-        return self._next_of("bastion", 10, bastion_function.handle, begin=begin)
+        return self._next_of("bastion", 10, partial(bastion_function.handle, clock=self.time), begin=begin)
 
     def _next_of(self, queue: str, most: int, handle: Callable[..., Any], *, begin: bool) -> bool:
         waiting = [m for m in self.queues[queue] if not m.held and m.visible <= self.now]
@@ -605,7 +626,9 @@ class Run:
         def job() -> Any:
             if self.swept[0] is not self.block:
                 self.swept = self.block, self.now
-            return sweep_function.handle({}, a_lambda_context())
+            return sweep_function.handle(
+                {}, a_lambda_context(), clock=self.time, policy=self.policy, worker=self.worker_program
+            )
 
         self.jobs.append(("sweep", job))
 
@@ -637,7 +660,7 @@ class Run:
         event["requestContext"]["identity"] = caller
 
         def job() -> Any:
-            response = report_function.handle(event, a_lambda_context())
+            response = report_function.handle(event, a_lambda_context(), clock=self.time, worker=self.worker_program)
             sent = json.loads(response["body"]).get("worker")
             if sent is not None:
                 self.hold(
@@ -652,20 +675,20 @@ class Run:
 
     def wake(self, name: str) -> None:
         event = an_api_event("POST", "/notebooks/{name}/start", name)
-        self.jobs.append(("start", lambda: start_function.handle(event, a_lambda_context())))
+        self.jobs.append(("start", lambda: start_function.handle(event, a_lambda_context(), clock=self.time)))
 
     def look_up(self, route: str, name: str) -> None:
         event = an_api_event("GET", route, name)
-        self.jobs.append(("lookup", lambda: lookup_function.handle(event, None)))
+        self.jobs.append(("lookup", lambda: lookup_function.handle(event, None, clock=self.time)))
 
     def next_block(self) -> None:
         self.block = BLOCKS[1 - BLOCKS.index(self.block)]
 
-    def program(self) -> str:
+    def worker_program(self) -> WorkerProgram:
         """The worker of the version that is deployed."""
-        return PROGRAMS[BLOCKS.index(self.block)]
+        return WorkerProgram(PROGRAMS[BLOCKS.index(self.block)], self.block.settings["WORKER"])
 
-    def policy(self) -> BlockPolicy:
+    def policy(self, _: Settings) -> BlockPolicy:
         return BlockPolicy("ssh", FALLBACK, self.block, UPGRADE_AFTER)
 
     def hold(self, held: bool, otherwise: str) -> None:
@@ -831,29 +854,10 @@ class _Nowhere(io.TextIOBase):
 def bound(run: Run) -> Iterator[None]:
     """The handlers' world is `run` for this long."""
     made: dict[str, _Client] = {}
-    clock = SimpleNamespace(time=run.time, monotonic=lambda: run.now / 1000, sleep=run.sleep)
     with ExitStack() as stack:
         enter = stack.enter_context
         enter(patch.dict(os.environ, ENVIRONMENT))
-        enter(patch.object(clients, "_client", lambda service: made.setdefault(service, _Client(run, service))))
-        for module in (
-            notebook_function,
-            sweep_function,
-            report_function,
-            start_function,
-            lookup_function,
-            uninstall_function,
-            secrets,
-            sagemaker,
-        ):
-            enter(patch.object(module, "time", clock))
-        enter(patch.object(bastion_function, "time", clock.time))
-        enter(patch.object(notebook_function, "load_policy", lambda settings: run.policy()))
-        enter(patch.object(sweep_function, "load_policy", lambda settings: run.policy()))
-        enter(patch.object(uninstall_function, "load_policy", lambda settings: run.policy()))
-        enter(patch.object(sweep_controller, "worker_program", lambda layer: run.program()))
-        enter(patch.object(report_controller, "worker_program", lambda layer: run.program()))
-        enter(patch.object(report_controller, "worker_sha256", lambda layer: run.block.settings["WORKER"]))
+        enter(clients_made_by(lambda service: made.setdefault(service, _Client(run, service))))
         enter(patch.object(mails, "STACK_LIMIT", 2))  # so that a run of some hours has a digest
         enter(redirect_stdout(_Nowhere()))  # metrics are printed
         enter(patch.object(Logger, "exception", run.unforeseen))

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,16 +89,23 @@ class World:
 
     # ---- what callers do
 
+    def clock(self) -> float:
+        return self.now
+
     def get(self, resource: str, name: str = "demo", **parts: Any) -> Said:
-        return self._said(lookup_api.handle(an_api_event("GET", resource, name, **parts), CONTEXT))
+        return self._said(lookup_api.handle(an_api_event("GET", resource, name, **parts), CONTEXT, clock=self.clock))
 
     def report(self, body: Any = None, name: str = "demo", **parts: Any) -> Said:
         """Send `body`, or the usual report with what it says otherwise."""
         text = body if isinstance(body, str) else json.dumps(a_body(**(body or {})))
-        return self._said(record_address.handle(an_api_event("POST", REPORT, name, **{"body": text, **parts}), CONTEXT))
+        return self._said(
+            record_address.handle(
+                an_api_event("POST", REPORT, name, **{"body": text, **parts}), CONTEXT, clock=self.clock
+            )
+        )
 
     def start(self, name: str = "demo") -> Said:
-        return self._said(start_notebook.handle(an_api_event("POST", START, name), CONTEXT))
+        return self._said(start_notebook.handle(an_api_event("POST", START, name), CONTEXT, clock=self.clock))
 
     def since(self) -> Counter[str]:
         """The requests to AWS since the last time this was asked."""
@@ -149,8 +155,6 @@ def api_world(patch: pytest.MonkeyPatch) -> Iterator[World]:
             Rule="news", Targets=[{"Id": "1", "Arn": "arn:aws:sqs:us-east-1:123456789012:events"}]
         )
         world = World(patch, queue, events)
-        for handler in (lookup_api, record_address, start_notebook):
-            patch.setattr(handler, "time", SimpleNamespace(time=lambda: world.now))
 
         def count(model: Any, **_: Any) -> None:
             world.calls.update([model.name])

@@ -60,9 +60,8 @@ class Bench:
         self.table.save_observed(replace(record, **parts), self.table.record(record.name))
 
     def run(self, *sent_ms: int) -> None:
-        self.monkeypatch.setattr(handler, "time", lambda: self.now + 0.5)
         messages = [{"attributes": {"SentTimestamp": str(sent)}, "body": "{}"} for sent in sent_ms]
-        handler.handle({"Records": messages}, a_lambda_context())
+        handler.handle({"Records": messages}, a_lambda_context(), clock=lambda: self.now + 0.5)
 
     def route(self, name: str) -> BastionRoute:
         record = self.table.record(name)

@@ -8,32 +8,44 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
-from typing import Any
+from functools import cache
+from types import MappingProxyType
+from typing import Any, cast
 
+import boto3
 import pytest
 from moto import mock_aws
+from support.aws_clients import answer_each, before_each_call, forget_clients
 from support.builders import a_lambda_context
 
 from emulator import sagemaker
-from notebook_ssh.adapters import clients, sagemaker as adapter, sqs
+from notebook_ssh.adapters import sagemaker as adapter
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.controllers import requests
 from notebook_ssh.model.managed_block import Block, fingerprint
 from notebook_ssh.model.record import Record
 from notebook_ssh.planning.observation import BlockPolicy
+from notebook_ssh.triggers.correlation import FIELD
 from reconcile_notebook import handler
+from sweep import handler as sweep_function
 
 ACCOUNT, REGION, STACK = "123456789012", "us-east-1", "team-ssh"
 FUNCTION = "team-ssh-ReconcileNotebook"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/service/notebook-role"
 FALLBACK = "better-sagemaker"
 OWNERS = b"#!/bin/bash\nset -e\necho the owner was here\nexit 0\n"
+
+
+@cache
+def user_client(service: str) -> Any:
+    """A client of a user's own: what it does is not counted, and no test makes it fail."""
+    make = cast("Any", boto3.client)  # typed by the services' names
+    return make(service, region_name=REGION, aws_access_key_id="testing", aws_secret_access_key="testing")
 
 
 def a_block(version: str = "1.0.0", stack: str = STACK) -> Block:
@@ -63,11 +75,20 @@ class World:
     table: Table = field(default_factory=lambda: Table("records"))
     before_call: Callable[[str, dict[str, Any]], None] = lambda operation, given: None
 
+    def clock(self) -> float:
+        """Epoch seconds, for the functions."""
+        return self.now + self.fraction
+
+    def sleep(self, seconds: float) -> None:
+        """As the functions sleep: the clock moves on."""
+        whole, self.fraction = divmod(self.fraction + seconds, 1)
+        self.now += int(whole)
+
     # ---- what people do
 
     def notebook(self, name: str, lifecycle_config: str | None = None, *, running: bool = True, **tags: str) -> str:
         configured: dict[str, Any] = {"LifecycleConfigName": lifecycle_config} if lifecycle_config else {}
-        answer = client("sagemaker").create_notebook_instance(
+        answer = user_client("sagemaker").create_notebook_instance(
             NotebookInstanceName=name,
             InstanceType="ml.t3.medium",
             RoleArn=ROLE,
@@ -78,7 +99,7 @@ class World:
         if not running:
             self.stop(name)
             self.finish()
-        return answer["NotebookInstanceArn"]
+        return str(answer["NotebookInstanceArn"])
 
     def lifecycle_config(self, name: str, on_start: bytes | None = OWNERS, on_create: bytes | None = None) -> None:
         hooks: dict[str, Any] = {
@@ -86,36 +107,40 @@ class World:
             for key, script in (("OnStart", on_start), ("OnCreate", on_create))
             if script is not None
         }
-        client("sagemaker").create_notebook_instance_lifecycle_config(NotebookInstanceLifecycleConfigName=name, **hooks)
+        user_client("sagemaker").create_notebook_instance_lifecycle_config(
+            NotebookInstanceLifecycleConfigName=name, **hooks
+        )
 
     def edit(self, lifecycle_config: str, on_start: bytes) -> None:
         on_create = self.scripts(lifecycle_config)[0]
         hooks: dict[str, Any] = (
             {"OnCreate": [{"Content": base64.b64encode(on_create).decode()}]} if on_create is not None else {}
         )
-        client("sagemaker").update_notebook_instance_lifecycle_config(
+        user_client("sagemaker").update_notebook_instance_lifecycle_config(
             NotebookInstanceLifecycleConfigName=lifecycle_config,
             OnStart=[{"Content": base64.b64encode(on_start).decode()}],
             **hooks,
         )
 
     def tag(self, name: str, **tags: str) -> None:
-        client("sagemaker").add_tags(
+        user_client("sagemaker").add_tags(
             ResourceArn=self.arn(name),
             Tags=[{"Key": key.replace("_", "-"), "Value": value} for key, value in tags.items()],
         )
 
     def untag(self, name: str, *keys: str) -> None:
-        client("sagemaker").delete_tags(ResourceArn=self.arn(name), TagKeys=list(keys or ("ssh",)))
+        user_client("sagemaker").delete_tags(ResourceArn=self.arn(name), TagKeys=list(keys or ("ssh",)))
 
     def stop(self, name: str) -> None:
-        client("sagemaker").stop_notebook_instance(NotebookInstanceName=name)
+        user_client("sagemaker").stop_notebook_instance(NotebookInstanceName=name)
 
     def start(self, name: str) -> None:
-        client("sagemaker").start_notebook_instance(NotebookInstanceName=name)
+        user_client("sagemaker").start_notebook_instance(NotebookInstanceName=name)
 
     def attach(self, name: str, lifecycle_config: str) -> None:
-        client("sagemaker").update_notebook_instance(NotebookInstanceName=name, LifecycleConfigName=lifecycle_config)
+        user_client("sagemaker").update_notebook_instance(
+            NotebookInstanceName=name, LifecycleConfigName=lifecycle_config
+        )
 
     # ---- what time does
 
@@ -156,10 +181,23 @@ class World:
             }
             for number, (_, sent, body) in enumerate(batch)
         ]
-        answer: dict[str, Any] = handler.handle({"Records": records}, self.context())
+        answer: dict[str, Any] = handler.handle(
+            {"Records": records},
+            self.context(),
+            clock=self.clock,
+            sleep=self.sleep,
+            policy=lambda settings: self.policy(),
+        )
         for failure in answer["batchItemFailures"]:
             self.messages.append(batch[int(failure["itemIdentifier"])])
         return answer
+
+    def sweep(self, event: Mapping[str, Any] = MappingProxyType({}), context: Any = None) -> dict[str, int]:
+        """One run of the sweep; what it queues waits."""
+        found: dict[str, int] = sweep_function.handle(
+            event, context or a_lambda_context(), clock=self.clock, policy=lambda settings: self.policy()
+        )
+        return found
 
     def context(self) -> Any:
         deadline = self.now * 1000 + self.remaining
@@ -171,10 +209,12 @@ class World:
     # ---- what is to be seen
 
     def arn(self, name: str) -> str:
-        return str(client("sagemaker").describe_notebook_instance(NotebookInstanceName=name)["NotebookInstanceArn"])
+        return str(
+            user_client("sagemaker").describe_notebook_instance(NotebookInstanceName=name)["NotebookInstanceArn"]
+        )
 
     def describe(self, name: str) -> dict[str, Any]:
-        return dict(client("sagemaker").describe_notebook_instance(NotebookInstanceName=name))
+        return dict(user_client("sagemaker").describe_notebook_instance(NotebookInstanceName=name))
 
     def status(self, name: str) -> str:
         return str(self.describe(name)["NotebookInstanceStatus"])
@@ -183,7 +223,7 @@ class World:
         return self.describe(name).get("NotebookInstanceLifecycleConfigName")
 
     def tags(self, name: str) -> dict[str, str]:
-        tags = client("sagemaker").list_tags(ResourceArn=self.arn(name))["Tags"]
+        tags = user_client("sagemaker").list_tags(ResourceArn=self.arn(name))["Tags"]
         return {tag["Key"]: tag["Value"] for tag in tags}
 
     def scripts(self, lifecycle_config: str) -> tuple[bytes | None, bytes | None]:
@@ -206,10 +246,11 @@ class World:
 
     def tagged(self, key: str) -> Iterator[tuple[str, dict[str, str]]]:
         """As the tagging API answers."""
-        for line in adapter.list_notebooks():
-            tags = self.tags(line.name)
-            if key in tags:
-                yield line.arn, tags
+        for page in user_client("sagemaker").get_paginator("list_notebook_instances").paginate():
+            for line in page["NotebookInstances"]:
+                tags = self.tags(line["NotebookInstanceName"])
+                if key in tags:
+                    yield line["NotebookInstanceArn"], tags
 
     def policy(self) -> BlockPolicy:
         return BlockPolicy("ssh", FALLBACK, self.block, self.upgrade_after)
@@ -230,11 +271,35 @@ class World:
     def request_bastion_resync(self, queue: str, reason: str, correlation_id: str) -> None:
         self.bastion += 1
 
-    def ask(self, call: Callable[..., Any], **given: Any) -> Any:
-        self.calls[call.__name__] += 1
-        with clients.translated_errors():
-            self.before_call(call.__name__, given)
-        return clients.call(call, **given)
+    def bind(self) -> None:
+        """Answer for the services that moto does not have in this account's time, and note what SageMaker is asked."""
+        before_each_call(client("sagemaker"), self._asked)
+        answer_each(client("sqs"), "SendMessageBatch", self._sent)
+        answer_each(client("sqs"), "SendMessage", self._resync_requested)
+        answer_each(client("resourcegroupstaggingapi"), "GetResources", self._tagged)
+
+    def _asked(self, operation: str, given: dict[str, Any]) -> None:
+        self.calls[operation] += 1
+        self.before_call(operation, given)
+
+    def _sent(self, given: dict[str, Any]) -> dict[str, Any]:
+        entries = given["Entries"]
+        self.send(given["QueueUrl"], [(json.loads(each["MessageBody"]), each["DelaySeconds"]) for each in entries])
+        return {}
+
+    def _resync_requested(self, given: dict[str, Any]) -> dict[str, Any]:
+        message = json.loads(given["MessageBody"])
+        self.request_bastion_resync(given["QueueUrl"], message["reason"], message[FIELD])
+        return {}
+
+    def _tagged(self, given: dict[str, Any]) -> dict[str, Any]:
+        """All on one page."""
+        (wanted,) = given["TagFilters"]
+        found = [
+            {"ResourceARN": arn, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
+            for arn, tags in self.tagged(wanted["Key"])
+        ]
+        return {"ResourceTagMappingList": found, "PaginationToken": ""}
 
 
 _worlds: list[World] = []
@@ -295,8 +360,7 @@ def a_world(patch: pytest.MonkeyPatch, **environment: str) -> Iterator[World]:
         sagemaker.subscribe(_hear)
         _heard.append(True)
     with mock_aws():
-        clients._client.cache_clear()
-        clients._session.cache_clear()
+        forget_clients()
         client("dynamodb").create_table(
             TableName="records",
             BillingMode="PAY_PER_REQUEST",
@@ -305,30 +369,11 @@ def a_world(patch: pytest.MonkeyPatch, **environment: str) -> Iterator[World]:
         )
         world = World(patch)
         _worlds.append(world)
-        _bind(world, patch)
+        patch.setattr(sagemaker, "utcnow", world.moment)
+        requests.forget()
+        world.bind()
         try:
             yield world
         finally:
             _worlds.remove(world)
-            clients._client.cache_clear()
-            clients._session.cache_clear()
-
-
-def _bind(world: World, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(sagemaker, "utcnow", world.moment)
-    patch.setattr(
-        handler,
-        "time",
-        SimpleNamespace(time=lambda: world.now + world.fraction, sleep=lambda seconds: _sleep(world, seconds)),
-    )
-    patch.setattr(handler, "load_policy", lambda settings: world.policy())
-    patch.setattr(sqs, "send", world.send)
-    patch.setattr(sqs, "request_bastion_resync", world.request_bastion_resync)
-    patch.setattr(adapter, "call", world.ask)
-    patch.setattr(adapter, "time", SimpleNamespace(monotonic=lambda: world.now + world.fraction))
-    requests.forget()
-
-
-def _sleep(world: World, seconds: float) -> None:
-    whole, world.fraction = divmod(world.fraction + seconds, 1)
-    world.now += int(whole)
+            forget_clients()

@@ -15,6 +15,7 @@ from support.api_world import Said, World, api_world
 from support.builders import NOW, a_record, a_report
 from support.stack import PROJECT, source
 
+from notebook_ssh.adapters.clients import client
 from notebook_ssh.controllers.agent_layer import worker_program
 from notebook_ssh.controllers.lookup import ROUTES
 from notebook_ssh.errors import Problem
@@ -135,7 +136,6 @@ RECORDS = {
 @pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
 def test_every_answer_is_as_described(world: World, record: Any) -> None:
     world.knows(record)
-    world.patch.setattr("notebook_ssh.adapters.secrets.ngrok_secret", lambda *_: None)
     for route in (path for method, path in ROUTES if method == "GET"):
         for name in ("demo", "unknown", "a_b"):
             assert_as_described(("GET", route), world.get(route, name))
@@ -151,8 +151,8 @@ def test_every_answer_is_as_described(world: World, record: Any) -> None:
         assert_as_described(report, world.report(body))
     assert_as_described(report, world.report("x" * (MAX_BODY_BYTES + 1)))
     assert_as_described(report, world.report(name="unknown"))
+    world.patch.setattr(client("sagemaker"), "start_notebook_instance", lambda **given: {})
     for name in ("demo", "unknown", "a_b"):
-        world.patch.setattr("notebook_ssh.controllers.wake._started", lambda *_: True)
         assert_as_described(start, world.start(name))
 
 

@@ -7,7 +7,6 @@ that it does not exist. Errors without a documented meaning are raised unchanged
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -34,8 +33,8 @@ FAILURE_LENGTH = 300
 NAMES_CACHE_S = 60
 """Seconds for which a list of all names is used again, to find a name whose case is not known."""
 
-_names: dict[str, tuple[float, dict[str, str]]] = {}
-"""When each list was read (monotonic seconds), and its names by their lower case."""
+_names: dict[str, tuple[int, dict[str, str]]] = {}
+"""When each list was read (epoch seconds), and its names by their lower case."""
 
 
 def forget() -> None:
@@ -54,16 +53,16 @@ class ScriptChangedError(ScriptConflictError):
 # ---- notebooks ---------------------------------------------------------------------------------
 
 
-def find_notebook(name: str) -> Notebook:
+def find_notebook(name: str, now: int) -> Notebook:
     """Return the notebook with a name (case-insensitive, because an ARN has the name in lower case only).
 
     UNCONFIRMED whether DescribeNotebookInstance and `NameContains` are case-sensitive: if both are, the whole list is
-    read (`_name_in_its_case`). Raises NotFoundError when there is none.
+    read (`_name_in_its_case`). now: epoch seconds. Raises NotFoundError when there is none.
     """
     try:
         return describe_notebook(name)
     except NotFoundError:
-        found = _name_in_its_case(name, list_notebooks)
+        found = _name_in_its_case(name, now, list_notebooks)
         if found is None:
             raise
         return describe_notebook(found)
@@ -165,12 +164,12 @@ def remove_tags(arn: str, *keys: str) -> None:
 # ---- lifecycle configurations ------------------------------------------------------------------
 
 
-def find_lifecycle_config(name: str) -> LifecycleConfig:
+def find_lifecycle_config(name: str, now: int) -> LifecycleConfig:
     """Return the configuration with a name (case-insensitive, see `find_notebook`). Raises NotFoundError."""
     try:
         return describe_lifecycle_config(name)
     except NotFoundError:
-        found = _name_in_its_case(name, list_lifecycle_configs)
+        found = _name_in_its_case(name, now, list_lifecycle_configs)
         if found is None:
             raise
         return describe_lifecycle_config(found)
@@ -297,7 +296,7 @@ def _update(expected: LifecycleConfig, on_start: list[NotebookInstanceLifecycleH
 
 
 def _name_in_its_case(
-    name: str, lines: Callable[..., Iterator[NotebookSummary | LifecycleConfigSummary]]
+    name: str, now: int, lines: Callable[..., Iterator[NotebookSummary | LifecycleConfigSummary]]
 ) -> str | None:
     """Return the existing name that differs from `name` in case only, or None.
 
@@ -305,12 +304,12 @@ def _name_in_its_case(
     was created since is found by its next event, which has the name in its case, or by the sweep.
     """
     read_at, names = _names.get(lines.__name__, (None, {}))
-    if read_at is None or time.monotonic() > read_at + NAMES_CACHE_S:
+    if read_at is None or not 0 <= now - read_at <= NAMES_CACHE_S:
         for line in lines(NameContains=name):
             if line.name != name and line.name.lower() == name.lower():
                 return line.name
         names = {line.name.lower(): line.name for line in lines()}
-        _names[lines.__name__] = time.monotonic(), names
+        _names[lines.__name__] = now, names
     found = names.get(name.lower())
     return None if found == name else found
 

@@ -6,7 +6,6 @@ next sync. Tokens are in the memory of the process only: in no log, no table and
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -29,28 +28,28 @@ class Secret:
     text: str = field(repr=False)
 
 
-_cache: dict[tuple[str, str], tuple[float, Any]] = {}
-"""When each value was read (monotonic seconds), and the value."""
+_cache: dict[tuple[str, str], tuple[int, Any]] = {}
+"""When each value was read (epoch seconds), and the value."""
 
 
-def ngrok_secret(secret: str, sync_seconds: int) -> Secret | None:
+def ngrok_secret(secret: str, sync_seconds: int, now: int) -> Secret | None:
     """Return the text and the version of a secret, or None when it has no value yet.
 
-    secret: name or ARN. sync_seconds: the time between two reports of a notebook.
+    secret: name or ARN. sync_seconds: the time between two reports of a notebook. now: epoch seconds.
 
     Raises RetryableError when it cannot be read at present.
     """
-    return _cached(("secret", secret), sync_seconds, lambda: _read_secret(secret))
+    return _cached(("secret", secret), sync_seconds, now, lambda: _read_secret(secret))
 
 
-def central_keys(path: str, sync_seconds: int) -> Mapping[str, str]:
+def central_keys(path: str, sync_seconds: int, now: int) -> Mapping[str, str]:
     """Return the value of each parameter directly under a path, by the last part of its name: public keys by user.
 
-    sync_seconds: the time between two reports of a notebook.
+    sync_seconds: the time between two reports of a notebook. now: epoch seconds.
 
     Raises RetryableError when they cannot all be read at present.
     """
-    return _cached(("keys", path), sync_seconds, lambda: _read_keys(path))
+    return _cached(("keys", path), sync_seconds, now, lambda: _read_keys(path))
 
 
 def forget() -> None:
@@ -58,10 +57,11 @@ def forget() -> None:
     _cache.clear()
 
 
-def _cached(source: tuple[str, str], sync_seconds: int, read: Callable[[], T]) -> T:
+def _cached(source: tuple[str, str], sync_seconds: int, now: int, read: Callable[[], T]) -> T:
     entry = _cache.get(source)
-    if entry is None or time.monotonic() - entry[0] > min(MAX_AGE_S, sync_seconds / MAX_AGE_SHARE):
-        entry = _cache[source] = (time.monotonic(), read())
+    # A time ahead comes from a clock that was set back since.
+    if entry is None or not 0 <= now - entry[0] <= min(MAX_AGE_S, sync_seconds / MAX_AGE_SHARE):
+        entry = _cache[source] = (now, read())
     value: T = entry[1]
     return value
 

@@ -6,11 +6,25 @@ import hashlib
 import os
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from notebook_ssh.model.worker_program import join_worker
 
 LAYER = "/opt/notebook_agent"
 """Where Lambda unpacks the agent's layer; `NOTEBOOK_AGENT` names another place."""
+
+
+class WorkerProgram(NamedTuple):
+    """The worker of this version, which an agent gets that vouches for its SHA-256."""
+
+    text: str
+    sha256: str
+
+
+def load_worker() -> WorkerProgram:
+    """Return the worker in the agent's layer."""
+    layer = agent_layer()
+    return WorkerProgram(worker_program(layer), worker_sha256(layer))
 
 
 def agent_layer() -> Path:

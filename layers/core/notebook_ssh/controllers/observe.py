@@ -51,7 +51,7 @@ def observe_notebook(name: str, cache: RecordCache, policy: BlockPolicy) -> tupl
     """
     record, now = cache.record(name), cache.at
     try:
-        notebook = sagemaker.describe_notebook(record.name) if record else sagemaker.find_notebook(name)
+        notebook = sagemaker.describe_notebook(record.name) if record else sagemaker.find_notebook(name, now)
         tags = sagemaker.read_tags(notebook.arn)
     except NotFoundError:
         return NotebookObservation(name=name, notebook=None, record=record), {}
@@ -83,7 +83,7 @@ def observe_lifecycle_config(
 ) -> LifecycleConfigObservation:
     """Observe a lifecycle configuration and the notebooks that use it."""
     try:
-        lifecycle_config = sagemaker.find_lifecycle_config(name)
+        lifecycle_config = sagemaker.find_lifecycle_config(name, cache.at)
     except NotFoundError:
         return LifecycleConfigObservation(name=name, lifecycle_config=None, config_record=cache.config_record(name))
     users = read_users(lifecycle_config.name, policy, cache.at, specs={})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 
 from aws_lambda_powertools import Logger
@@ -11,7 +11,7 @@ from notebook_ssh.adapters import secrets, sqs
 from notebook_ssh.adapters.clients import AWS_ERRORS
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.adapters.workers import read_worker
-from notebook_ssh.controllers.agent_layer import agent_layer, worker_program, worker_sha256
+from notebook_ssh.controllers.agent_layer import WorkerProgram
 from notebook_ssh.errors import Problem, RetryableError
 from notebook_ssh.http_api.handling import (
     HttpError,
@@ -54,7 +54,7 @@ MAX_ATTEMPTS = 3
 logger = Logger(child=True)
 
 
-def respond(event: Mapping[str, Any], settings: Settings, now: int) -> Response:
+def respond(event: Mapping[str, Any], settings: Settings, now: int, worker: Callable[[], WorkerProgram]) -> Response:
     """Store the report in `event`, and reply with what the agent is to do. Raises HttpError or InvalidReportError."""
     name = notebook_name(event)
     role = _role(event, settings)
@@ -64,7 +64,7 @@ def respond(event: Mapping[str, Any], settings: Settings, now: int) -> Response:
         return Response(json_text(reply_unregistered(name, now, settings.sync_seconds)))
     if settings.paused:
         return Response(json_text(reply_paused(record.name, now, settings.sync_seconds)))
-    return Response(json_text(_reply(record, role, parsed, settings, now)))
+    return Response(json_text(_reply(record, role, parsed, settings, now, worker)))
 
 
 def _role(event: Mapping[str, Any], settings: Settings) -> str:
@@ -134,11 +134,18 @@ def _request_status_update(old: Record, new: Record, settings: Settings, now: in
         logger.exception("no reconciliation was requested for the new status of %s", new.name)
 
 
-def _reply(record: Record, role: str, parsed: ParsedReport, settings: Settings, now: int) -> dict[str, Any]:
+def _reply(
+    record: Record,
+    role: str,
+    parsed: ParsedReport,
+    settings: Settings,
+    now: int,
+    worker: Callable[[], WorkerProgram],
+) -> dict[str, Any]:
     modes = record.spec.effective_modes(now)
-    token, problem = _token(record.name, role, settings) if Mode.NGROK in modes else (None, None)
+    token, problem = _token(record.name, role, settings, now) if Mode.NGROK in modes else (None, None)
     users = record.spec.users if modes else ()
-    texts = secrets.central_keys(settings.keys_path, settings.sync_seconds) if users else {}
+    texts = secrets.central_keys(settings.keys_path, settings.sync_seconds, now) if users else {}
     keys = admitted(users, texts, settings.keys_path, record.name)
     return reply(
         record,
@@ -149,24 +156,23 @@ def _reply(record: Record, role: str, parsed: ParsedReport, settings: Settings, 
         held_version=parsed.token_version,
         keys=keys.lines,
         problem=problem or keys.problem,
-        worker=_worker(parsed.worker, settings) if parsed.worker and modes else None,
+        worker=_worker(parsed.worker, settings, worker()) if parsed.worker and modes else None,
     )
 
 
-def _worker(sha256: str, settings: Settings) -> str | None:
+def _worker(sha256: str, settings: Settings, current: WorkerProgram) -> str | None:
     """Return the worker's program that the agent's block vouches for, of this version or an earlier one; None without it."""
-    layer = agent_layer()
-    if sha256 == worker_sha256(layer):
-        return worker_program(layer)
+    if sha256 == current.sha256:
+        return current.text
     program = read_worker(Table(settings.table), sha256)
     if program is None:
         logger.warning("no worker for an agent: its script gets another block", extra={"sha256": sha256})
     return program
 
 
-def _token(notebook: str, role: str, settings: Settings) -> tuple[Token | None, Problem | None]:
+def _token(notebook: str, role: str, settings: Settings, now: int) -> tuple[Token | None, Problem | None]:
     """Return the token that a session of `role` gets for the notebook; without one, why."""
-    secret = secrets.ngrok_secret(settings.ngrok_secret, settings.sync_seconds)
+    secret = secrets.ngrok_secret(settings.ngrok_secret, settings.sync_seconds, now)
     try:
         tokens = parse_secret(secret.text, secret.version) if secret else None
     except InvalidSecretError as reason:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from aws_lambda_powertools import Logger
@@ -11,7 +12,7 @@ from notebook_ssh.adapters import backups, deployments, metrics, resource_taggin
 from notebook_ssh.adapters.codec import UnreadableRecordError
 from notebook_ssh.adapters.table import STATUS, Table
 from notebook_ssh.adapters.workers import save_worker
-from notebook_ssh.controllers.agent_layer import agent_layer, worker_program
+from notebook_ssh.controllers.agent_layer import WorkerProgram
 from notebook_ssh.controllers.mails import send_digest
 from notebook_ssh.model.fleet_stats import fleet_stats
 from notebook_ssh.model.spec import case_variants
@@ -34,13 +35,15 @@ SWEPT = (
 """The attributes that a sweep reads. Decoding whole records was most of its time (docs/performance.md)."""
 
 
-def sweep(settings: Settings, policy: BlockPolicy, now: int, correlation_id: str) -> dict[str, int]:
+def sweep(
+    settings: Settings, policy: BlockPolicy, now: int, correlation_id: str, worker: Callable[[], WorkerProgram]
+) -> dict[str, int]:
     """Read the lists, find drift, and queue what is to be reconciled; the numbers of what was read and queued.
 
     A list that could not be read completely fails the sweep: nothing can be concluded from half a list.
     """
     table = Table(settings.table)
-    deployment = _note_deployment(table, policy, now)
+    deployment = _note_deployment(table, policy, now, worker)
     fleet = read_fleet(settings.tag_key, table)
     _log_unknown_states(fleet)
     _log_last_used(fleet, now)
@@ -62,10 +65,7 @@ def sweep(settings: Settings, policy: BlockPolicy, now: int, correlation_id: str
     if not settings.observes_only:
         send_digest(fleet.records, settings, table, now)
     metrics.count_fleet(fleet_stats(fleet.records, now, settings.sync_seconds, settings.tag_key))
-    needs_admin = table.needs_admin(now)
-    for reason in needs_admin:
-        logger.warning("an admin is needed", extra={"reason": reason})
-    metrics.count_needs_admin(len(fleet.unreadable) + len(fleet.unreadable_configs) + len(needs_admin))
+    _count_needs_admin(fleet, table.needs_admin(now))
     return {"notebooks": len(fleet.notebooks), "records": len(fleet.records), "requests": len(requests)}
 
 
@@ -84,14 +84,14 @@ def _request_upgrades(
         sqs.send(settings.notebook_queue, messages)
 
 
-def _note_deployment(table: Table, policy: BlockPolicy, now: int) -> Deployment:
+def _note_deployment(table: Table, policy: BlockPolicy, now: int, worker: Callable[[], WorkerProgram]) -> Deployment:
     """Record the block that the stack has now, and its worker, unless they are recorded; what is recorded."""
     before = deployments.read(table)
     if before.block == policy.block_ref and before.since <= now:  # a time ahead comes from a wrong clock
         return before
     after = noted(before, policy, now)
     if after.workers != before.workers:  # before they are recorded: what is recorded is in the table
-        save_worker(table, worker_program(agent_layer()), policy.block.version)
+        save_worker(table, worker().text, policy.block.version)
     logger.info("another block is deployed", extra={"before": before.block, "block": after.block})
     return after if deployments.save(table, after, before) else before
 
@@ -120,6 +120,12 @@ def read_fleet(tag_key: str, table: Table) -> Fleet:
         unreadable=frozenset(error.record for error in records),
         unreadable_configs=frozenset(error.record for error in config_records),
     )
+
+
+def _count_needs_admin(fleet: Fleet, reasons: Sequence[str]) -> None:
+    for reason in reasons:
+        logger.warning("an admin is needed", extra={"reason": reason})
+    metrics.count_needs_admin(len(fleet.unreadable) + len(fleet.unreadable_configs) + len(reasons))
 
 
 def _log_last_used(fleet: Fleet, now: int) -> None:
