@@ -184,22 +184,30 @@ def start(
             )
         except OSError as error:
             raise DidNotStartError(f"{name} cannot be started: {error}") from None
-    deadline, pause = time.monotonic() + limit, AT_ONCE
     try:
-        while True:
-            done = does_its_job()
-            # Asked afterwards: what answers may be another program where this one could not be.
-            if (status := child.poll()) is not None:
-                raise DidNotStartError(f"{name} ended at its start {how(status)}{last_words(log, before)}")
-            if done:
-                return child
-            if time.monotonic() > deadline:
-                raise DidNotStartError(f"{name} does not do its job within {limit:g} s{last_words(log, before)}")
-            time.sleep(pause)
-            pause = min(2 * pause, AT_LEAST)
+        try:
+            _wait_until_started(child, does_its_job, limit)
+        except DidNotStartError as error:
+            raise DidNotStartError(f"{name} {error}{last_words(log, before)}") from None
     except BaseException:
         dismiss(child, patience=20)
         raise
+    return child
+
+
+def _wait_until_started(child: subprocess.Popen[bytes], does_its_job: Callable[[], bool], limit: float) -> None:
+    deadline, pause = time.monotonic() + limit, AT_ONCE
+    while True:
+        done = does_its_job()
+        # Asked afterwards: what answers may be another program where this one could not be.
+        if (status := child.poll()) is not None:
+            raise DidNotStartError(f"ended at its start {how(status)}")
+        if done:
+            return
+        if time.monotonic() > deadline:
+            raise DidNotStartError(f"does not do its job within {limit:g} s")
+        time.sleep(pause)
+        pause = min(2 * pause, AT_LEAST)
 
 
 def how(status: int) -> str:

@@ -212,20 +212,25 @@ def play(starts: Starts, seconds: float, most_growth: float) -> None:
     print(f"Asked for: {len(asked.seconds['lookup']):,} addresses, all right; {len(asked.wrong)} wrong.")
     grown = outcome.memory[-1][1] - outcome.memory[0][1]
     print(f"While they started, the emulator grew by {grown:.0f} MB.")
-    scripts, tags = len(starts.configurations), len(starts.names) if starts.status_tags else 0
     wrong = [f"{number} × {kind}: {why}" for each in (outcome, asked) for (kind, why), number in each.wrong.items()]
     wrong += starts.wrong()
-    due = dict.fromkeys(WRITES, 0) | {"UpdateNotebookInstanceLifecycleConfig": scripts}
-    for step, seen, before in (("set up", set_up, 0), ("start", started, set_up["AddTags"])):
-        shown = seen["AddTags"] - before  # one status tag for each notebook, or two: the one before it as well
-        if {**seen, "AddTags": 0} != due or not tags <= shown <= 2 * tags:
-            wrong.append(f"to {step} took {_said(seen)} in all")
+    wrong += _wrong_writes(starts, set_up, started)
     if swept != started:
         wrong.append("the sweep found something to write")
     if grown > most_growth:
         wrong.append(f"the emulator grew by {grown:.0f} MB")
     if wrong:
         raise UnexpectedResultError("; ".join(wrong))
+
+
+def _wrong_writes(starts: Starts, set_up: dict[str, int], started: dict[str, int]) -> Iterator[str]:
+    """What was written otherwise than once for each script, and once or twice for each notebook's status tag."""
+    scripts, tags = len(starts.configurations), len(starts.names) if starts.status_tags else 0
+    due = dict.fromkeys(WRITES, 0) | {"UpdateNotebookInstanceLifecycleConfig": scripts}
+    for step, seen, before in (("set up", set_up, 0), ("start", started, set_up["AddTags"])):
+        shown = seen["AddTags"] - before  # one status tag for each notebook, or two: the one before it as well
+        if {**seen, "AddTags": 0} != due or not tags <= shown <= 2 * tags:
+            yield f"to {step} took {_said(seen)} in all"
 
 
 def _said(now: dict[str, int], before: dict[str, int] | None = None) -> str:

@@ -34,8 +34,20 @@ BATCHES = {"sqs:SendMessageBatch", "sqs:DeleteMessageBatch", "sqs:ChangeMessageV
 """Calls that IAM knows only by the action for one message (Amazon SQS Developer Guide, "API permissions")."""
 
 
-def teach_access() -> None:  # noqa: C901  one replacement after the other
+def teach_access() -> None:
     """Make ministack check requests to SageMaker and EC2 as it checks its own."""
+    _add_services()
+    _name_actions_of_batches()
+    _name_resources()
+    _add_condition_keys()
+    check_apis_in_their_own_account()
+    know_apis_by_name()
+    for collectors in (tagging._COLLECTORS, tagging._RESOURCE_TAG_COLLECTORS):
+        collectors["sagemaker"] = sagemaker_tags
+        collectors["ec2"] = ec2_tags
+
+
+def _add_services() -> None:
     iam_actions.SERVICE_TO_IAM_NAMESPACE["sagemaker"] = "sagemaker"
     # Known beforehand, so that ministack does not load the largest models of botocore to find out.
     iam_actions._TAG_OPERATIONS["sagemaker"] = frozenset(
@@ -45,6 +57,8 @@ def teach_access() -> None:  # noqa: C901  one replacement after the other
     for service in ("sagemaker", "ec2"):
         iam_actions._UNSIGNED_OPERATIONS[service] = frozenset()
 
+
+def _name_actions_of_batches() -> None:
     action_of = iam_actions.extract_iam_action
 
     def extract_iam_action(
@@ -55,6 +69,8 @@ def teach_access() -> None:  # noqa: C901  one replacement after the other
 
     iam_actions.extract_iam_action = extract_iam_action
 
+
+def _name_resources() -> None:
     resource_of = iam_actions.extract_resource_arn
 
     def extract_resource_arn(
@@ -84,6 +100,8 @@ def teach_access() -> None:  # noqa: C901  one replacement after the other
 
     iam_actions.verified_access_resource_arns = verified_access_resource_arns
 
+
+def _add_condition_keys() -> None:
     context_of = iam_actions.request_tag_context
 
     def request_tag_context(service: str, iam_action: str, body: bytes, params: dict[str, Any]) -> dict[str, Any]:
@@ -95,14 +113,6 @@ def teach_access() -> None:  # noqa: C901  one replacement after the other
         return context
 
     iam_actions.request_tag_context = request_tag_context
-
-    check_apis_in_their_own_account()
-    know_apis_by_name()
-
-    tagging._COLLECTORS["sagemaker"] = sagemaker_tags
-    tagging._COLLECTORS["ec2"] = ec2_tags
-    tagging._RESOURCE_TAG_COLLECTORS["sagemaker"] = sagemaker_tags
-    tagging._RESOURCE_TAG_COLLECTORS["ec2"] = ec2_tags
 
 
 # ---- SageMaker ---------------------------------------------------------------------------------

@@ -58,14 +58,9 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Parse
     host, port = _address(parsed, modes, phase, allow_loopback)
     keys = _object(parsed.get("keys") or {}, "keys")
     sessions = _object(parsed.get("sessions") or {}, "sessions")
-    booted_at = _whole(parsed, "booted_at", 0, _YEAR_2242)
-    if booted_at > now + CLOCK_SKEW:
-        raise InvalidReportError(
-            "booted_at", f"is {booted_at - now:,} seconds ahead of the stack's clock: set the notebook's"
-        )
     report = Report(
         boot=_text(parsed, "boot", _BOOT, "1 to 64 letters, digits and hyphens"),
-        booted_at=booted_at,
+        booted_at=_booted_at(parsed, now),
         sequence=_whole(parsed, "sequence", 1, 2**53),
         received_at=now,
         modes=modes,
@@ -78,9 +73,7 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Parse
         keys_central=_whole(keys, "central", 0, _MANY, "keys.", default=0),
         rejected=_rejected(keys.get("rejected")),
         sessions=_whole(sessions, "open", 0, _MANY, "sessions.", default=0),
-        active_at=None
-        if sessions.get("active_at") is None
-        else min(now, _whole(sessions, "active_at", 0, _YEAR_2242, "sessions.")),
+        active_at=_active_at(sessions, now),
         problem=_problem(parsed.get("problem")),
     )
     version, worker = parsed.get("token_version"), parsed.get("worker")
@@ -89,6 +82,21 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Parse
         token_version=None if version is None else _clean(version, "token_version", 64),
         worker=worker if isinstance(worker, str) and _SHA256.fullmatch(worker) else "",
     )
+
+
+def _booted_at(parsed: Mapping[str, Any], now: int) -> int:
+    booted_at = _whole(parsed, "booted_at", 0, _YEAR_2242)
+    if booted_at > now + CLOCK_SKEW:
+        raise InvalidReportError(
+            "booted_at", f"is {booted_at - now:,} seconds ahead of the stack's clock: set the notebook's"
+        )
+    return booted_at
+
+
+def _active_at(sessions: Mapping[str, Any], now: int) -> int | None:
+    if sessions.get("active_at") is None:
+        return None
+    return min(now, _whole(sessions, "active_at", 0, _YEAR_2242, "sessions."))
 
 
 def _json(body: bytes) -> Any:
