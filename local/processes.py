@@ -247,14 +247,22 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+WAIT, WAIT_AT_MOST = 0.05, 0.5
+"""Seconds between two looks at what is waited for. A look that takes long is the rarer, so that it holds nothing up."""
+
+
 def wait_until(
     what: str, condition: Callable[[], bool], limit: float = LIMIT_S, *, alive: Callable[[], bool] = lambda: True
 ) -> None:
     """Return once `condition` holds. Raises TimeoutError naming `what` after `limit` seconds, or when not `alive`."""
     deadline = time.monotonic() + limit
-    while not condition():
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
         if not alive():
             raise TimeoutError(f"{what}: the process that should do it has ended")
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise TimeoutError(f"{what}: not within {limit:g} s")
-        time.sleep(0.05)
+        time.sleep(min(max(WAIT, 4 * (now - began)), WAIT_AT_MOST))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +126,11 @@ def lift_limits() -> None:
 def unpack_layers(place: Path) -> None:
     """Lay what a layer holds into `place`, which stands for /opt; ministack mounts nothing there.
 
-    A newer version takes the place of the older one at once, as functions may be reading it.
+    A newer version takes the place of the older one at once, as functions may be reading it. A function imports from the
+    version that it was deployed with: ministack would unpack that once more for each process of each function.
     """
     make = provisioners._RESOURCE_HANDLERS["AWS::Lambda::LayerVersion"]["create"]
+    versions: dict[str, Path] = {}
 
     def create(logical_id: str, props: dict[str, Any], stack_name: str) -> Any:
         archive = provisioners._s3._get_object_data(props["Content"]["S3Bucket"], props["Content"]["S3Key"])
@@ -139,9 +142,30 @@ def unpack_layers(place: Path) -> None:
             link = unpacked / f"{part.name}.link"
             link.symlink_to(part)
             link.replace(place / part.name)
-        return make(logical_id, props, stack_name)
+        made = make(logical_id, props, stack_name)
+        versions[made[0]] = unpacked
+        return made
 
     provisioners._RESOURCE_HANDLERS["AWS::Lambda::LayerVersion"]["create"] = create
+    _import_from(versions)
+
+
+def _import_from(versions: Mapping[str, Path]) -> None:
+    """Let functions' processes import layers from the folders `versions`, by the layer version's ARN."""
+    spawn = lambda_runtime.Worker._spawn
+
+    def spawn_without_unpacking(worker: Any) -> Any:
+        config = worker.config
+        folders = [versions[layer["Arn"]] for layer in config.get("Layers", ())]
+        variables = config.get("Environment", {}).get("Variables", {})
+        places = {"_LAMBDA_LAYERS_DIRS": os.pathsep.join(map(str, folders))}
+        worker.config = {**config, "Layers": [], "Environment": {"Variables": {**variables, **places}}}
+        try:
+            return spawn(worker)
+        finally:
+            worker.config = config
+
+    lambda_runtime.Worker._spawn = spawn_without_unpacking
 
 
 def let_invocations_finish() -> None:

@@ -15,8 +15,11 @@ import os
 import shutil
 import signal
 import traceback
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import botocore.session
 
 import processes
 from emulator.place import ACCOUNT, REGION
@@ -73,6 +76,8 @@ def main() -> None:
     settings = _settings()
     processes.adopt_orphans()
     _prepare_environment(settings.port, settings.home)
+    # Each of the many sessions that ministack and moto make would read the same lists of services and regions again.
+    botocore.session.create_loader = cache(botocore.session.create_loader)
 
     from ministack import app
 

@@ -58,6 +58,7 @@ PARAMETERS = {
     "ministack.app:pin_request_origin": "source_ip secure_transport",
     "ministack.services.cloudformation.engine:_check_parameter_constraints": "name defn ptype value",
     "ministack.services.cloudformation.provisioners:_apigw_method_settings": "raw",
+    "ministack.core.lambda_runtime:Worker._spawn": "self",
     "ministack.services.s3:_get_object_data": "bucket_name key version_id",
     "ministack.services.sqs:_queue_by_arn": "arn",
     "ministack.services.sts:register_session": "access_key session",
