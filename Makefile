@@ -13,6 +13,8 @@ SAM := AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} SAM_CLI_TELEMETRY=0 
 # One more than there are cores, since tests wait for other processes; more of them would only set up more. Who is done
 # takes over from who is not.
 WORKERS := -n $(shell echo $$((1 + $$(nproc)))) --dist worksteal
+# The same by whole files, the longest first (tests/conftest.py): what a file sets up, it sets up once.
+BY_FILES := $(WORKERS:worksteal=loadfile) --no-loadscope-reorder
 # Those that a lifecycle configuration may name: the block is tried in each.
 SHELLS := bash busybox dash ksh93 mksh zsh
 # What the local run needs of the machine.
@@ -49,7 +51,7 @@ test: ## every check there is
 	@echo "Tests"
 	@chosen=(); if [ "$$(id -u)" != 0 ]; then chosen=(-m "not needs_root"); \
 	echo "  as an ordinary user: without the tests that need root, for network namespaces"; fi; \
-	$(DEV)/pytest -q $(WORKERS) "$${chosen[@]}" $(TESTS)
+	$(DEV)/pytest -q $(BY_FILES) "$${chosen[@]}" $(TESTS)
 
 quick: ## the fast tests, which need no emulator
 #> make quick TESTS=tests/unit/test_x.py

@@ -20,6 +20,9 @@ from support.examples import register_profiles
 
 TESTS = Path(__file__).resolve().parent
 
+WAITING = {"integration", "agent", "client"}
+"""The folders whose tests wait for other processes: next to them there is time for those that compute."""
+
 # What takes longer than most tests, and is the same for each: to read a service's model, and to make up 1,300 images.
 botocore.session.create_loader = cache(botocore.session.create_loader)
 os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
@@ -38,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what this run is not for. The tests that take minutes begin first, or one worker would end with them."""
+    """Leave out what this run is not for, and let the files that take long begin, or one worker would end with them."""
     unwanted = {"slow": config.getoption("quick"), "nightly": not config.getoption("nightly")}
     left_out = []
     for item in items:
@@ -47,7 +50,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if any(unwanted[marker.name] for marker in item.iter_markers() if marker.name in unwanted):
             left_out.append(item)
     items[:] = [item for item in items if item not in left_out]
-    items.sort(key=lambda item: item.get_closest_marker("takes_minutes") is None)
+    longest = {item.path for item in items if item.get_closest_marker("takes_minutes")}
+    items.sort(key=lambda item: (item.path not in longest, not WAITING & set(item.path.parts)))
     config.hook.pytest_deselected(items=left_out)
 
 

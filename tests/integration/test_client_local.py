@@ -21,6 +21,8 @@ from emulator.process import REGION
 from patience import LIMIT_S
 from world import STACK, World
 
+pytestmark = pytest.mark.takes_minutes
+
 # Seconds for a change of keys: several syncs, and less than the minute for which the stack caches what it read.
 KEYS_TIMEOUT_S = 20
 

@@ -10,6 +10,8 @@ import pytest
 from emulator.process import PROJECT, PYTHON
 from patience import LIMIT_S
 
+pytestmark = pytest.mark.takes_minutes
+
 PLACES = {"PYTHONPATH": f"{PROJECT / 'local'}:{PROJECT / 'layers/core'}", "PATH": os.environ["PATH"]}
 
 

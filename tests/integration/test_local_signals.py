@@ -12,6 +12,8 @@ import pytest
 import processes
 from world import OWNERS_SCRIPT, World
 
+pytestmark = pytest.mark.takes_minutes
+
 
 def known(world: World, name: str) -> bool:
     return world.curl(f"/notebooks/{name}").status == 200

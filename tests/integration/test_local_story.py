@@ -19,6 +19,8 @@ from emulator.process import PROJECT, PYTHON, Emulator
 from patience import LIMIT_S
 from world import obstacle
 
+pytestmark = pytest.mark.takes_minutes
+
 DEMO = [str(PYTHON), str(PROJECT / "local" / "demo.py")]
 
 

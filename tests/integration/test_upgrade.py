@@ -24,6 +24,8 @@ from notebook_ssh import __version__
 from notebook_ssh.model.managed_block import Present, inspect, remove_block
 from world import CURLED, OWNERS_SCRIPT, World
 
+pytestmark = pytest.mark.takes_minutes
+
 EARLIER, DAY = "0.9.0", 86_400
 SHARED = "shared-setup"
 MARK = "\nVERSION = '0.9.0'\n"
