@@ -67,6 +67,8 @@ nightly: test-nightly ## what need not run with each change: hours
 	@$(MAKE) load
 
 test-nightly:
+	@packaging/tools.sh autossh lftp node npm plink psftp puttygen rclone sshfs
+	@packaging/environments.sh compute node
 	@$(MAKE) test TESTS=--nightly
 
 simulate: ## the control plane among faults; or notebooks without it

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Makes the virtual environments named, each from requirements/NAME.txt, and only when something changed since:
 #     packaging/environments.sh dev emulator sam aws audit release recipes
+#     packaging/environments.sh compute node             # what the nightly tests need besides
 #     PYTHON39=python3.9 packaging/environments.sh client
-# Exact versions, each with its hash; nothing outside this folder is touched but what apt installs (tools.sh).
+# `node` has packages of npm, from requirements/node/package-lock.json. Exact versions, each with its hash; nothing outside
+# this folder is touched but what apt installs (tools.sh).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -80,7 +82,25 @@ make_environment() {
     making=
 }
 
-[ $# -gt 0 ] || fail "name the environments: dev, emulator, sam, aws, audit, release, recipes, client"
+# Packages of npm. The lock file has a hash of each and no address: npm's own settings name the registry.
+make_node_environment() {
+    local folder=.venv/node requirements=requirements/node said
+    command -v npm >/dev/null || fail "needs npm; run: packaging/tools.sh node npm"
+    local stamp
+    stamp="$(cat $requirements/*.json | sha256sum) $(node --version)"
+    [ "$(cat "$folder/.stamp" 2>/dev/null)" = "$stamp" ] && return
+    echo "environments: making $folder ($(grep -c '"integrity"' $requirements/package-lock.json) packages) ..." >&2
+    rm -rf "$folder"
+    making=$folder
+    said=$({ mkdir "$folder" && cp $requirements/*.json "$folder"; } 2>&1) || fail "could not make $folder: $(reason "$said" $?)"
+    # No package's own program is run: the optional ones, which compile something, are left out.
+    said=$(npm ci --prefix "$folder" --ignore-scripts --omit=optional --no-audit --no-fund 2>&1) ||
+        fail "could not install $requirements: $(reason "$said" $?)"
+    echo "$stamp" >"$folder/.stamp"
+    making=
+}
+
+[ $# -gt 0 ] || fail "name the environments: dev, emulator, sam, aws, audit, release, recipes, compute, node, client"
 if ! said=$({ mkdir -p .venv && : >.venv/.lock; } 2>&1); then
     case $said in *"No space left"*) fail "$(reason "$said" 1)" ;; esac
     fail "cannot write into this folder, $PWD; clone the project into a folder of your own"
@@ -94,6 +114,7 @@ for name in "$@"; do
         oldest=$(find_python39)
         make_environment "$name" "$oldest"
         ;;
+    node) make_node_environment ;;
     *) make_environment "$name" "$python" ;;
     esac
 done

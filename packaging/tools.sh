@@ -12,6 +12,8 @@ package_of() {
     ip) echo iproute2 ;;
     nft) echo nftables ;;
     ksh93) echo ksh93u+m ;;
+    plink | psftp | puttygen) echo putty-tools ;;
+    node) echo nodejs ;;
     libnss_wrapper.so) echo libnss-wrapper ;;
     *) echo "$1" ;;
     esac

@@ -74,10 +74,23 @@ def sshd(tmp_path: Path, laptop: Laptop) -> Iterator[Callable[..., Sshd]]:
     """A function that starts an sshd; all are stopped at the end of the test."""
     started: list[Sshd] = []
 
-    def start(port: int | None = None) -> Sshd:
-        started.append(Sshd(tmp_path / f"sshd{len(started)}", laptop.key, port))
+    def start(port: int | None = None, login: str | None = None) -> Sshd:
+        started.append(Sshd(tmp_path / f"sshd{len(started)}", laptop.key, port, login))
         return started[-1]
 
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture
+def notebook(laptop: Laptop, api: FakeApi, sshd: Callable[..., Sshd]) -> Sshd:
+    """A running notebook whose login is ec2-user, as docs/connect.md has it; `setup` has been run on the laptop."""
+    server = sshd(login="ec2-user")
+    (server.home / "SageMaker").mkdir()
+    api.notebooks["my-notebook"] = server.notebook_json("my-notebook")
+    laptop.setup(api)
+    program = laptop.folder.parent / "bin" / "notebook-ssh"
+    program.write_text(f'#!/bin/sh\nexec "{laptop.python}" -I -m notebook_ssh_client "$@"\n')
+    program.chmod(0o755)
+    return server

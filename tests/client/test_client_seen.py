@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.laptop import CLIENT, create_laptop, notebook_json
+from support.laptop import CLIENT, create_laptop, free_port, notebook_json
 from support.terminals import run_on_terminal
 
 if sys.platform != "win32":
@@ -25,7 +24,6 @@ pytestmark = pytest.mark.posix
 PAGE = CLIENT.parent / "docs" / "seen.md"
 COLUMNS = 80
 ORDINARY_USER = "nobody"
-ME = getpass.getuser()
 
 
 def tables() -> dict[str, list[tuple[str, int, str]]]:
@@ -39,7 +37,7 @@ def tables() -> dict[str, list[tuple[str, int, str]]]:
 
 
 def running(laptop: Any, api: Any, sshd: Any) -> None:
-    api.notebooks["my-notebook"] = sshd().notebook_json("my-notebook")
+    api.notebooks["my-notebook"] = sshd(login="ec2-user").notebook_json("my-notebook")
 
 
 def stopped(laptop: Any, api: Any, sshd: Any) -> None:
@@ -69,8 +67,22 @@ def writable_folder(laptop: Any, api: Any, sshd: Any) -> None:
     laptop.home.chmod(0o777)
 
 
+def forwarded(laptop: Any, api: Any, sshd: Any) -> subprocess.Popen[str]:
+    port = free_port()
+    command = ["notebook-ssh", "forward", "my-notebook", "--port", str(port), "--shared"]
+    process = subprocess.Popen(command, env=laptop.environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    found = None
+    while not found:
+        line = process.stderr.readline()
+        assert line, "it has ended"
+        found = re.search(r"SHA256:\S+", line)
+    laptop.environment |= {"PORT": str(port), "FINGERPRINT": found[0]}
+    return process
+
+
 # What is arranged before setup (None: there is no setup), and after it.
-SITUATIONS: dict[str, tuple[Callable[..., None] | None, Callable[..., None] | None]] = {
+SITUATIONS: dict[str, tuple[Callable[..., None] | None, Callable[..., Any] | None]] = {
     "A running notebook": (running, None),
     "A stopped notebook": (stopped, None),
     "Another server at the notebook's address": (another_server, None),
@@ -79,6 +91,12 @@ SITUATIONS: dict[str, tuple[Callable[..., None] | None, Callable[..., None] | No
     "A clock that is wrong": (running, wrong_clock),
     "A folder that other users can write": (running, writable_folder),
     "Before setup": (None, None),
+}
+# Those with programs that `make test-nightly` installs.
+OF_THE_NIGHT: dict[str, tuple[Callable[..., None], Callable[..., Any] | None]] = {
+    "Programs that run ssh": (running, None),
+    "The same, and the notebook is stopped": (stopped, None),
+    "Programs with an SSH of their own": (running, forwarded),
 }
 
 
@@ -92,12 +110,20 @@ def folder() -> Iterator[Path]:
 
 
 def test_every_situation_is_tried() -> None:
-    assert set(tables()) == set(SITUATIONS)
+    assert set(tables()) == {*SITUATIONS, *OF_THE_NIGHT}
     assert all(tables().values())
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_what_a_user_sees(folder: Path, laptop: Any, client_python: Path, api: Any, sshd: Any, situation: str) -> None:
+    check(folder, laptop.key, client_python, api, sshd, situation, user=None)
+
+
+@pytest.mark.nightly(sibling="test_what_a_user_sees")
+@pytest.mark.parametrize("situation", OF_THE_NIGHT)
+def test_what_a_user_of_other_programs_sees(
+    folder: Path, laptop: Any, client_python: Path, api: Any, sshd: Any, situation: str
+) -> None:
     check(folder, laptop.key, client_python, api, sshd, situation, user=None)
 
 
@@ -119,29 +145,32 @@ def check(folder: Path, key: Path, python: Path, api: Any, sshd: Any, situation:
     )
     for suffix in ("", ".pub"):  # the one that the servers admit
         shutil.copy(f"{key}{suffix}", f"{laptop.key}{suffix}")
-    before_setup, after_setup = SITUATIONS[situation]
+    before_setup, after_setup = (SITUATIONS | OF_THE_NIGHT)[situation]
     client = folder / "bin" / "notebook-ssh"
     client.write_text(
         f'#!/bin/sh\n[ "$1" != setup ] || set -- "$@" --ssh-config "{laptop.config}"\n'
         f'exec "{python}" -I -m notebook_ssh_client "$@"\n'
     )
     client.chmod(0o755)
-    laptop.environment |= {"API": api.url, "SOCKET": str(folder / "s")}
+    # autossh would run /usr/bin/ssh, which reads the configuration of this machine's user.
+    laptop.environment |= {"API": api.url, "SOCKET": str(folder / "s"), "AUTOSSH_PATH": str(folder / "bin" / "ssh")}
     if before_setup:
         before_setup(laptop, api, sshd)
         laptop.setup(api)
-        hosts = laptop.home / "hosts"
-        hosts.write_text(hosts.read_text().replace("User ec2-user", f"User {ME}"))
-    if after_setup:
-        after_setup(laptop, api, sshd)
+    started = after_setup(laptop, api, sshd) if after_setup else None
     if user:
         give_to(user, laptop.folder)
-    for command, code, line in tables()[situation]:
-        shell = ["sh", "-c", command]
-        words = as_user(user) if user else []
-        seen_code, shown = run_on_terminal([*words, *shell], laptop.environment, columns=COLUMNS, cwd=laptop.folder)
-        first = next((text for text in shown.splitlines() if text.strip()), "")[:COLUMNS]
-        assert (seen_code, bool(pattern(line).fullmatch(first.rstrip()))) == (code, True), f"{command}: {shown!r}"
+    try:
+        for command, code, line in tables()[situation]:
+            shell = ["sh", "-c", command]
+            words = as_user(user) if user else []
+            seen_code, shown = run_on_terminal([*words, *shell], laptop.environment, columns=COLUMNS, cwd=laptop.folder)
+            first = next((text for text in shown.splitlines() if text.strip()), "")[:COLUMNS]
+            assert (seen_code, bool(pattern(line).fullmatch(first.rstrip()))) == (code, True), f"{command}: {shown!r}"
+    finally:
+        if started:
+            with started:
+                started.kill()
 
 
 def pattern(line: str) -> re.Pattern[str]:

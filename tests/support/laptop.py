@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+import logins
 import processes
 from patience import LIMIT_S
 from sshd import start_sshd
@@ -106,11 +107,16 @@ def notebook_json(name: str, status: str = "connected", **overrides: Any) -> dic
 
 
 class Sshd:
-    """A real sshd with its own host key, as a notebook has one after each start."""
+    """A real sshd with its own host key, as a notebook has one after each start.
 
-    def __init__(self, folder: Path, client_key: Path, port: int | None = None) -> None:
+    login: the name that this machine's user has there, at home in `home`; by default their own.
+    """
+
+    def __init__(self, folder: Path, client_key: Path, port: int | None = None, login: str | None = None) -> None:
         folder.mkdir(parents=True)
-        self.folder, self.port = folder, port or free_port()
+        self.folder, self.port, self.home = folder, port or free_port(), folder / "home"
+        self.home.mkdir()
+        self.environment = logins.as_user(login, self.home, folder / "users") if login else None
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "host"], check=True)
         self.host_key = " ".join((folder / "host.pub").read_text().split()[:2])
         (folder / "authorized_keys").write_text(client_key.with_suffix(".pub").read_text())
@@ -122,7 +128,8 @@ class Sshd:
         self.start()
 
     def start(self) -> None:
-        self.process = start_sshd("the test's sshd", self.folder / "config", self.folder / "log", self.port)
+        config, log = self.folder / "config", self.folder / "log"
+        self.process = start_sshd("the test's sshd", config, log, self.port, env=self.environment)
 
     def stop(self) -> None:
         processes.dismiss(self.process, LIMIT_S)
