@@ -3,7 +3,7 @@
     python packaging/check_client.py
 
 In an environment of its own, with the versions of requirements/client.txt: every module compiles, the tests that need
-no POSIX programs pass, pip builds and installs the package, and the installed command answers.
+no POSIX programs pass, pip builds and installs the package, and the installed command answers, with its documentation.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def main() -> None:
         run(*pip, "--no-build-isolation", CLIENT)
         run(scripts / "notebook-ssh", "--version")
         run(scripts / "notebook-ssh", "--help")
+        run(scripts / "notebook-ssh", "help", "windows")
 
 
 if __name__ == "__main__":

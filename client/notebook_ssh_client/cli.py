@@ -216,6 +216,13 @@ def _forward(arguments: argparse.Namespace, home: str) -> int:
     return forward.run(home, arguments.name, port=arguments.port, shared=arguments.shared)
 
 
+def _help(arguments: argparse.Namespace, _: str) -> int:
+    from notebook_ssh_client import manual
+
+    messages.write(manual.text(" ".join(arguments.words)))
+    return 0
+
+
 def _completion(arguments: argparse.Namespace, _: str) -> int:
     messages.write(command_line.COMPLETIONS[arguments.shell].rstrip("\n"))
     return 0
@@ -269,5 +276,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, str], int]] = {
     "address": _address,
     "start": _start,
     "forward": _forward,
+    "help": _help,
     "completion": _completion,
 }

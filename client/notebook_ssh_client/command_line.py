@@ -21,8 +21,9 @@ examples:
   notebook-ssh doctor my-notebook      why it does not connect
   notebook-ssh forward my-notebook     for programs with an SSH of their own
 
-Editors, file copies, proxies and troubleshooting: docs/connect.md of the
-project.
+editors, file copies, other programs, proxies, troubleshooting:
+  notebook-ssh help                    lists the topics
+  notebook-ssh help vs code            prints those with these words
 """
 
 SSH_HELP = """\
@@ -110,6 +111,8 @@ def create_parser() -> argparse.ArgumentParser:
     forward.add_argument("--port", type=int, metavar="PORT", help="the local port (default: one of the notebook's own)")
     forward.add_argument("--shared", action="store_true", help="also where other users are logged in on this machine")
     commands.add_parser("ssh", help="run ssh, also for a name that ssh does not know yet")
+    help_ = _add_command(commands, "help", "print the documentation, by topic")
+    help_.add_argument("words", nargs="*", metavar="WORD", help="words of a topic (default: list the topics)")
     completion = _add_command(commands, "completion", "print the completion for a shell")
     completion.add_argument("shell", choices=sorted(COMPLETIONS))
     return parser

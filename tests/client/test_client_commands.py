@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.laptop import REGION, notebook_json
+from support.laptop import CLIENT, REGION, notebook_json
 
 pytestmark = pytest.mark.posix
 
@@ -79,9 +80,27 @@ def test_verbose_shows_each_request_and_no_secret(configured: Any, arguments: li
 
 def test_help_has_examples_and_names_the_documentation(laptop: Any) -> None:
     text = laptop.run_client("--help").stdout
-    for words in ("examples:", "notebook-ssh setup --profile", "ssh my-notebook", "docs/connect.md"):
+    for words in ("examples:", "notebook-ssh setup --profile", "ssh my-notebook", "notebook-ssh help"):
         assert words in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_documentation_by_topic(laptop: Any) -> None:
+    headings = re.findall(
+        r"^#{1,3} (.+)$", outside_blocks((CLIENT.parent / "docs/connect.md").read_text("utf-8")), re.M
+    )
+    listed = laptop.run_client("help").stdout.splitlines()[1:]
+    assert [line.strip() for line in listed] == [heading for heading in headings if heading != "Recipes"]
+    result = laptop.run_client("help", "vs", "CODE")
+    assert result.stdout.startswith("VS Code, Cursor and other forks\n\nInstall the Remote-SSH extension")
+    assert "### " not in result.stdout
+    assert "](#" not in laptop.run_client("help", "pycharm").stdout
+    unknown = laptop.run_client("help", "emacs")
+    assert (unknown.returncode, "no topic has 'emacs' in its name" in unknown.stderr) == (2, True)
+
+
+def outside_blocks(page: str) -> str:
+    return "".join(page.split("```")[::2])
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])

@@ -149,6 +149,8 @@ def test_the_wheel_is_the_client(unpacked: Path) -> None:
         assert f"\nVersion: {version.read()}\n" in zipped.read(about).decode()
         ours = {path.name for path in (PROJECT / "client/notebook_ssh_client").glob("*.py")}
         assert {name.rpartition("/")[2] for name in zipped.namelist() if name.endswith(".py")} == ours
+        page = (PROJECT / "docs/connect.md").read_bytes()
+        assert zipped.read("notebook_ssh_client/connect.md") == page, "for `notebook-ssh help`"
 
 
 def test_the_template_is_the_same_but_for_where_the_code_is(unpacked: Path) -> None:
