@@ -26,7 +26,7 @@ LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 } /^#> / { printf "%20s%s\n", "", substr($$0, 4) }' Makefile
 
-demo: ## the whole system on this machine, as a story with an end
+demo: ## the whole system on this machine, from tag to ssh
 	@packaging/tools.sh $(TOOLS)
 	@packaging/environments.sh emulator
 	@$(LOCAL) local/demo.py
@@ -91,7 +91,7 @@ load: ## a fleet that reports, is looked up, and starts at once
 
 iam-check: ## each statement of the functions' policies denied in turn
 	@packaging/environments.sh dev emulator
-	@ALL_GRANTS=1 $(DEV)/pytest -q -n 2 tests/integration/test_grants_taken_away.py
+	@ALL_GRANTS=1 $(DEV)/pytest -q -n 2 tests/integration/test_denied_statements.py
 
 lint: ## style, types, layers, shell and template
 	@packaging/environments.sh dev sam audit

@@ -72,7 +72,7 @@ class Artifacts:
     def _command(self, program: str, paths: list[Path], words: tuple[str, ...]) -> list[str]:
         importable = [*map(str, paths), str(self.build / "programs")]
         start = f"import sys; sys.path[:0] = {importable!r}; import {program}; {program}.main(*sys.argv[1:])"
-        return [self.python, "-I", "-S", "-c", start, *words]  # -I -S: nothing of whoever runs this is importable
+        return [self.python, "-I", "-S", "-c", start, *words]  # -I -S: nothing of the user who runs this is importable
 
 
 @contextmanager

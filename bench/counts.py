@@ -20,7 +20,7 @@ import pytest
 from simulation.busy import WRITE, EachItsOwn
 from simulation.run import BEGIN
 from support.agent_env import NotebookHost, Sshd, Stack, make_reply
-from support.notebook_world import World, a_world
+from support.notebook_env import NotebookEnv, notebook_env
 
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.controllers.observe import SCRIPT_CACHE_S
@@ -36,10 +36,10 @@ OWNERS = b"#!/bin/sh\nexit 0\n"
 
 
 @contextmanager
-def _counted() -> Iterator[tuple[World, Counter[str]]]:
+def _counted() -> Iterator[tuple[NotebookEnv, Counter[str]]]:
     """An account, and the requests that the reconciler makes in it, by operation; other people's are not counted."""
     counts: Counter[str] = Counter()
-    with pytest.MonkeyPatch.context() as patch, a_world(patch, STATUS_TAGS="true") as world:
+    with pytest.MonkeyPatch.context() as patch, notebook_env(patch, STATUS_TAGS="true") as env:
         within = [False]
 
         def note(model: Any, **_: Any) -> None:
@@ -48,7 +48,7 @@ def _counted() -> Iterator[tuple[World, Counter[str]]]:
 
         for service in ("dynamodb", "sagemaker", "events", "sqs"):
             client(service).meta.events.register("provide-client-params", note)
-        deliver = world.deliver
+        deliver = env.deliver
 
         def watched(*, receives: int = 1) -> Any:
             within[0] = True
@@ -58,49 +58,49 @@ def _counted() -> Iterator[tuple[World, Counter[str]]]:
             finally:
                 within[0] = False
 
-        patch.setattr(world, "deliver", watched)
-        yield world, counts
+        patch.setattr(env, "deliver", watched)
+        yield env, counts
 
 
 def one_tag() -> tuple[Counter[str], Counter[str], Counter[str], Counter[str]]:
     """Requests for a tag that installs the block, for one where the configuration has it, and for no change, twice."""
-    with _counted() as (world, counts):
-        world.lifecycle_config("team")
-        world.notebook("box", "team")
-        world.notebook("other", "team")
-        world.settle()
+    with _counted() as (env, counts):
+        env.lifecycle_config("team")
+        env.notebook("box", "team")
+        env.notebook("other", "team")
+        env.settle()
         counts.clear()
-        world.tag("box", ssh="ngrok")
-        world.settle(finish=False)
+        env.tag("box", ssh="ngrok")
+        env.settle(finish=False)
         block = Counter(counts)
         counts.clear()
-        world.tag("other", ssh="ngrok")
-        world.settle(finish=False)
+        env.tag("other", ssh="ngrok")
+        env.settle(finish=False)
         shared = Counter(counts)
-        world.settle()
-        world.now += SCRIPT_CACHE_S
+        env.settle()
+        env.now += SCRIPT_CACHE_S
         counts.clear()
-        world.look("box")
-        world.settle(finish=False)
+        env.look("box")
+        env.settle(finish=False)
         nothing = Counter(counts)
         counts.clear()
-        world.look("box")
-        world.settle(finish=False)
+        env.look("box")
+        env.settle(finish=False)
         return block, shared, nothing, Counter(counts)
 
 
 def burst(notebooks: int, signals: int) -> float:
     """How often each notebook is reconciled when `signals` events arrive for `notebooks` notebooks."""
-    with _counted() as (world, counts):
-        world.lifecycle_config("team")
+    with _counted() as (env, counts):
+        env.lifecycle_config("team")
         for number in range(notebooks):
-            world.notebook(f"box-{number}", "team", ssh="ngrok")
-        world.settle(rounds=60)
+            env.notebook(f"box-{number}", "team", ssh="ngrok")
+        env.settle(rounds=60)
         counts.clear()
-        world.messages.clear()
+        env.messages.clear()
         for number in range(signals):
-            world.look(f"box-{number % notebooks}")
-        world.settle(rounds=60, finish=False)
+            env.look(f"box-{number % notebooks}")
+        env.settle(rounds=60, finish=False)
         return counts["DescribeNotebookInstance"] / notebooks
 
 

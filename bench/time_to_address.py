@@ -11,7 +11,7 @@ from pathlib import Path
 
 from support.agent_env import NotebookHost, Sshd, Stack, free_port, make_reply, wait_until
 
-from world import OWNERS_SCRIPT, World
+from environment import OWNERS_SCRIPT, LocalEnv
 
 NAME = "my-notebook"
 LIMIT = 60
@@ -48,32 +48,30 @@ def seconds_to_lookup(starts: int) -> list[float]:
 
     Deployed functions with IAM enforced, the real agent, and real curl that asks again and again.
     """
-    world = World()
+    env = LocalEnv()
     try:
-        world.start()
-        world.deploy()
-        world.move_in()
-        world.create_lifecycle_config("team-setup", OWNERS_SCRIPT)
-        world.create_notebook(NAME, "team-setup")
-        _until(lambda: world.state(NAME) == "InService", "the notebook starts")
-        world.tag(NAME, ssh="ngrok")
-        _until(lambda: world.status(NAME) == "pending-restart", "the block is in its script")
-        return sorted(_one_start(world) for _ in range(starts))
+        env.start()
+        env.deploy()
+        env.move_in()
+        env.create_lifecycle_config("team-setup", OWNERS_SCRIPT)
+        env.create_notebook(NAME, "team-setup")
+        _until(lambda: env.state(NAME) == "InService", "the notebook starts")
+        env.tag(NAME, ssh="ngrok")
+        _until(lambda: env.status(NAME) == "pending-restart", "the block is in its script")
+        return sorted(_one_start(env) for _ in range(starts))
     finally:
-        world.close()
+        env.close()
 
 
-def _one_start(world: World) -> float:
+def _one_start(env: LocalEnv) -> float:
     port = free_port()
-    (world.cloud.home / "faults.json").write_text(json.dumps({"port": port}))
-    world.sagemaker.stop_notebook_instance(NotebookInstanceName=NAME)
-    _until(lambda: world.state(NAME) == "Stopped", "the notebook stops")
-    world.sagemaker.start_notebook_instance(NotebookInstanceName=NAME)
+    (env.cloud.home / "faults.json").write_text(json.dumps({"port": port}))
+    env.sagemaker.stop_notebook_instance(NotebookInstanceName=NAME)
+    _until(lambda: env.state(NAME) == "Stopped", "the notebook stops")
+    env.sagemaker.start_notebook_instance(NotebookInstanceName=NAME)
     _until(lambda: _open(port), "the tunnel is up")
     up = time.monotonic()
-    _until(
-        lambda: world.curl(f"/notebooks/{NAME}/address").body.split()[-1:] == [str(port)], "its address is looked up"
-    )
+    _until(lambda: env.curl(f"/notebooks/{NAME}/address").body.split()[-1:] == [str(port)], "its address is looked up")
     return time.monotonic() - up
 
 

@@ -32,6 +32,7 @@ from botocore.credentials import Credentials
 import processes
 from emulator.process import REGION, Emulator
 from emulator.stack import Stack, deploy
+from environment import LocalEnv
 from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.codec import encode_record
 from notebook_ssh.adapters.table import NOTEBOOK
@@ -39,7 +40,6 @@ from notebook_ssh.model.record import NotebookState, Record
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.reports.parse import read_report
 from patience import LIMIT_S
-from world import World
 
 ROLE = "fleet"
 ROUND = 60
@@ -126,18 +126,18 @@ class Fleet:
     """The deployed stack, the role of a fleet of notebooks, and a person who asks for them."""
 
     def __init__(self, emulator: Emulator, **parameters: str) -> None:
-        self.world = World(emulator)
-        self.emulator: Emulator = self.world.emulator
+        self.env = LocalEnv(emulator)
+        self.emulator: Emulator = self.env.emulator
         self.emulator.start()
         self.stack: Stack = deploy(self.emulator, "load", SweepMinutes="60", **parameters)
         self.emulator.client("secretsmanager").put_secret_value(
             SecretId=self.stack.outputs["SecretArn"], SecretString="token"
         )
-        role = self.world.make_role(ROLE, "sagemaker.amazonaws.com")
+        role = self.env.make_role(ROLE, "sagemaker.amazonaws.com")
         given = self.emulator.client("sts").assume_role(RoleArn=role, RoleSessionName="SageMaker")["Credentials"]
         self.notebooks = Credentials(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"])
-        person = self.world.make_user("someone")
-        self.people = Credentials(person["AWS_ACCESS_KEY_ID"], person["AWS_SECRET_ACCESS_KEY"])
+        person = self.env.make_user("someone")
+        self.users = Credentials(person["AWS_ACCESS_KEY_ID"], person["AWS_SECRET_ACCESS_KEY"])
 
     def fill(self, notebooks: int) -> None:
         """Let the table know `notebooks` notebooks, which connected once."""
@@ -152,7 +152,7 @@ class Fleet:
         name = f"box-{number}"
         record = Record(
             name=name,
-            arn=self.world.arn(name),
+            arn=self.env.arn(name),
             role=ROLE,
             spec=NotebookSpec(modes=(Mode.NGROK,)),
             state=NotebookState.IN_SERVICE,
@@ -179,7 +179,7 @@ class Fleet:
                 raise SystemExit(f"the functions do not answer: {outcome.wrong}")
 
     def load(self, requests: list[Request], seconds: float) -> Outcome:
-        """Send `requests` when they are due, and look at memory meanwhile."""
+        """Send `requests` when they are due, and read the memory concurrently."""
         outcome, waiting, lock = Outcome(), iter(requests), threading.Lock()
         began = time.monotonic()
         callers = [threading.Thread(target=self._call, args=(waiting, lock, began, outcome)) for _ in range(CALLERS)]
@@ -234,7 +234,7 @@ class Fleet:
         url = self.stack.api + request.path
         headers = {"Content-Type": "application/json"} if request.body else {}
         signed = AWSRequest(request.method, url, headers, request.body)
-        SigV4Auth(self.people if request.kind == "lookup" else self.notebooks, "execute-api", REGION).add_auth(signed)
+        SigV4Auth(self.users if request.kind == "lookup" else self.notebooks, "execute-api", REGION).add_auth(signed)
         line.request(request.method, urlsplit(url).path, request.body, dict(signed.headers.items()))
         reply = line.getresponse()
         return reply.status, reply.read()

@@ -1,4 +1,4 @@
-"""The SSH keys of whoever runs this: looked at and never changed, so that a notebook of the local run admits them."""
+"""The SSH keys of the user who runs this: read and never changed, so that a notebook of the local run admits them."""
 
 from __future__ import annotations
 

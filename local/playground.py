@@ -1,4 +1,4 @@
-"""`make local`: the story until the notebook is connected, and then a terminal of your own to go on in, until Ctrl-C.
+"""`make local`: the demo until the notebook is connected, and then a terminal of your own to go on in, until Ctrl-C.
 
     python local/playground.py [--environment FILE]
 
@@ -17,11 +17,11 @@ import own_keys
 import processes
 from demo import NOTEBOOK, WHAT_IS_REAL, Demo, UnexpectedResultError, fail
 from emulator.process import PROJECT, Emulator
+from environment import USER_POLICY, LocalEnv, obstacle
 from own_keys import Key
-from story import Story
+from progress import Progress
 from supervisor import Supervisor
 from terminal import EnvironmentFile
-from world import USER_POLICY, World, obstacle
 
 LOOK_EVERY = 0.5
 """Seconds between two looks whether the emulator still runs."""
@@ -37,18 +37,18 @@ curl --aws-sigv4 "aws:amz:${AWS_REGION}:execute-api" \\
 
 
 class Playground:
-    """What `make local` and `make aws` have in common: a world that stays up, and the keys of the person who runs it.
+    """What `make local` and `make aws` have in common: an account that stays up, and the keys of the person who runs it.
 
     keys: the SSH keys of theirs that notebooks admit; there may be none, and then it is the key made for this run.
     """
 
-    def __init__(self, world: World, story: Story, file: EnvironmentFile) -> None:
-        self.world, self.story, self._file = world, story, file
+    def __init__(self, env: LocalEnv, progress: Progress, file: EnvironmentFile) -> None:
+        self.env, self.progress, self._file = env, progress, file
         self.keys: list[Key] = []
 
     def find_keys(self) -> None:
         """Look for keys of the person who runs this. Nothing in their ~/.ssh is changed."""
-        self.keys = own_keys.find(own_keys.folder(), self.world.emulator.home / "keys")
+        self.keys = own_keys.find(own_keys.folder(), self.env.emulator.home / "keys")
 
     @property
     def public_keys(self) -> list[str]:
@@ -56,14 +56,14 @@ class Playground:
         return [key.line for key in self.keys]
 
     def open_terminal(self, **more: str) -> None:
-        """Install the client, and write the file that makes a shell a terminal of the world's person."""
-        person = self.world.person
-        terminal = self.world.open_terminal(person, *(key.identity for key in self.keys))
+        """Install the client, and write the file that makes a shell a terminal of the notebook's user."""
+        person = self.env.person
+        terminal = self.env.open_terminal(person, *(key.identity for key in self.keys))
         self._file.write(terminal.file({"LAPTOP": str(person.home)} | more))
 
     @property
     def first_line(self) -> str:
-        """What makes a shell in this folder a terminal of the world's person."""
+        """What makes a shell in this folder a terminal of the notebook's user."""
         return self._file.command
 
     def tell_of_keys(self) -> str:
@@ -75,7 +75,7 @@ class Playground:
 
     def stay(self) -> int:
         """Until the emulator ends, which it does not by itself."""
-        while self.world.emulator.alive():
+        while self.env.emulator.alive():
             time.sleep(LOOK_EVERY)
         raise UnexpectedResultError("the embedded AWS has ended by itself")
 
@@ -83,7 +83,7 @@ class Playground:
 def stay_up(file: Path, title: str, build: Callable[[Playground], None]) -> int:
     """Build something that stays until a signal comes, and take all of it away; the exit status.
 
-    file: the environment file that is wanted. build: given the playground in a new world.
+    file: the environment file that is wanted. build: given the playground in a new env.
     """
     processes.open_closed_streams()
     hindered = obstacle()
@@ -95,14 +95,14 @@ def stay_up(file: Path, title: str, build: Callable[[Playground], None]) -> int:
         supervisor.remove_at_the_end(environment.path)
 
         def work(folder: Path) -> int:
-            story, world = Story(), World(Emulator(home=folder))
-            playground = Playground(world, story, environment)
+            progress, env = Progress(), LocalEnv(Emulator(home=folder))
+            playground = Playground(env, progress, environment)
             try:
-                story.title(title)
+                progress.title(title)
                 build(playground)
                 return playground.stay()
             except Exception as problem:
-                return fail(world, story, problem)
+                return fail(env, progress, problem)
 
         status = supervisor.run(work)
     return supervisor.say_that_it_ended(0) if status is None else status
@@ -117,30 +117,30 @@ def environment_option(words: Sequence[str], description: str, default: str) -> 
 
 
 def build(playground: Playground) -> None:
-    """The story until Mario is connected; then it is yours."""
-    world, story = playground.world, playground.story
-    story.say(WHAT_IS_REAL)
-    demo = Demo(world, story)
+    """The demo until Mario is connected; then it is yours."""
+    env, progress = playground.env, playground.progress
+    progress.say(WHAT_IS_REAL)
+    demo = Demo(env, progress)
     playground.find_keys()
     demo.set_the_stage(*playground.public_keys)
     demo.start_a_notebook(*playground.public_keys)
     demo.tag_it()
     demo.connect_through_ngrok()
-    with story.step("The client is installed"):
-        world.person.keys = world.make_session("person", USER_POLICY)
-        playground.open_terminal(**names_of(world))
-    story.chapter("It is yours now. Paste into another terminal, in this folder:")
+    with progress.step("The client is installed"):
+        env.person.keys = env.make_session("person", USER_POLICY)
+        playground.open_terminal(**names_of(env))
+    progress.chapter("It is yours now. Paste into another terminal, in this folder:")
     lines = [playground.first_line, "notebook-ssh setup", "notebook-ssh list", f"ssh {NOTEBOOK}"]
-    story.paste("\n".join(lines))
-    story.say(playground.tell_of_keys())
-    story.say("There, ssh reads a configuration of this run, and your ~/.ssh stays as it is. Then, for example:")
-    story.paste(TRY)
-    story.say(f"Logs and the notebook's disk are in {world.emulator.home}. Ctrl-C ends everything.")
+    progress.paste("\n".join(lines))
+    progress.say(playground.tell_of_keys())
+    progress.say("There, ssh reads a configuration of this run, and your ~/.ssh stays as it is. Then, for example:")
+    progress.paste(TRY)
+    progress.say(f"Logs and the notebook's disk are in {env.emulator.home}. Ctrl-C ends everything.")
 
 
-def names_of(world: World) -> Mapping[str, str]:
+def names_of(env: LocalEnv) -> Mapping[str, str]:
     """Addresses that people need to type."""
-    return {"ARN": world.arn(NOTEBOOK), "API_URL": world.stack.outputs["ApiUrl"]}
+    return {"ARN": env.arn(NOTEBOOK), "API_URL": env.stack.outputs["ApiUrl"]}
 
 
 def main(words: list[str]) -> int:

@@ -123,7 +123,7 @@ def reap() -> bool:
 
 
 def when_abandoned(then: Callable[[], object]) -> None:
-    """Call `then` in a thread of its own once whoever started this process is gone or closes our standard input."""
+    """Call `then` in a thread of its own once the process that started this one is gone or closes our standard input."""
 
     def watch() -> None:
         while os.read(sys.stdin.fileno(), 4096):

@@ -20,9 +20,9 @@ from typing import Any
 
 import processes
 from emulator.process import ACCOUNT, Emulator
+from environment import OWNERS_SCRIPT
 from load import ROLE, Fleet, Outcome, Request, a_report, show
 from notebook_ssh.model.managed_block import remove_block
-from world import OWNERS_SCRIPT
 
 SHARE = 20
 """Notebooks to a configuration. SageMaker takes one write of a configuration a second."""
@@ -58,19 +58,19 @@ class Starts:
     def __init__(self, emulator: Emulator, notebooks: int, *, status_tags: bool) -> None:
         self.fleet = Fleet(emulator, StatusTags=str(status_tags).lower())
         self.status_tags = status_tags
-        self.emulator, self.world, self.stack = self.fleet.emulator, self.fleet.world, self.fleet.stack
+        self.emulator, self.env, self.stack = self.fleet.emulator, self.fleet.env, self.fleet.stack
         self.names = [f"box-{number}" for number in range(notebooks)]
         self.configurations = [f"shared-{number}" for number in range(math.ceil(notebooks / SHARE))]
         queues = self.emulator.client("sqs").list_queues()["QueueUrls"]
         (self.queue,) = (url for url in queues if "-NotebookQueue-" in url)
-        self.sagemaker = self.world.sagemaker
+        self.sagemaker = self.env.sagemaker
 
     # ---- what people do --------------------------------------------------------------------------------------
 
     def create(self) -> None:
         """Configurations with an owner's script, and notebooks with no tag, stopped."""
         for name in self.configurations:
-            self.world.create_lifecycle_config(name, OWNERS_SCRIPT)
+            self.env.create_lifecycle_config(name, OWNERS_SCRIPT)
         for number, name in enumerate(self.names):
             self.sagemaker.create_notebook_instance(
                 NotebookInstanceName=name,
@@ -84,9 +84,9 @@ class Starts:
         self._wait("all are stopped", lambda: self._all_are("Stopped"))
 
     def tag(self) -> None:
-        """Somebody wants SSH to all of them; it is set up once the scripts have the block and nobody has work."""
+        """Request SSH to all of them; it is set up once the scripts have the block and no function has work."""
         for name in self.names:
-            self.sagemaker.add_tags(ResourceArn=self.world.arn(name), Tags=[{"Key": "ssh", "Value": "ngrok"}])
+            self.sagemaker.add_tags(ResourceArn=self.env.arn(name), Tags=[{"Key": "ssh", "Value": "ngrok"}])
         self._wait("all are known", lambda: self._all_show("stopped"))
         self.settle()
 
@@ -161,7 +161,7 @@ class Starts:
         if self._shown("connected") != (len(self.names) if self.status_tags else 0):
             found.append(f"{self._shown('connected')} status tags say that their notebook is connected")
         for name in self.configurations:
-            script = self.world.on_start(name)
+            script = self.env.on_start(name)
             if script == OWNERS_SCRIPT or remove_block(script, self.stack.name) != OWNERS_SCRIPT:
                 found.append(f"the script of {name} is not its owner's with our block")
         return found

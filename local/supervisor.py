@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 import processes
-from story import Story, UnheardError
+from progress import Progress, UnheardError
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, `kill`, and a terminal that was closed."""
@@ -87,12 +87,12 @@ class Supervisor:
     def say_that_it_ended(self, status: int) -> int:
         """Say that nothing is left, if anybody still listens; and `status`."""
         left = [path for path in (self.folder, *self._files) if path.exists()]
-        story = Story()
+        progress = Progress()
         try:
             if left:
-                story.failed(f"Ended, but these could not be removed: {', '.join(map(str, left))}")
+                progress.failed(f"Ended, but these could not be removed: {', '.join(map(str, left))}")
             else:
-                story.end("Ended: nothing is left running, and nothing on the disk.")
+                progress.end("Ended: nothing is left running, and nothing on the disk.")
         except UnheardError:
             pass  # the terminal is gone
         return status

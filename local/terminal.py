@@ -176,7 +176,7 @@ def virtual_environment(home: Path, *sources: Path) -> Path:
 class EnvironmentFile:
     """The file that a shell reads in, such as .build/local.sh: empty until there is something to read, and 0600.
 
-    A run that goes on beside this one keeps its own; the next free name is taken then (.build/local-2.sh).
+    A concurrent run keeps its own; the next free name is taken then (.build/local-2.sh).
     """
 
     def __init__(self, wanted: Path) -> None:
@@ -202,7 +202,7 @@ class EnvironmentFile:
         return True
 
     def write(self, text: str) -> None:
-        """Fill the file, in one step for whoever reads it."""
+        """Fill the file, in one step for its readers."""
         os.pwrite(self._file, text.encode(), 0)
 
     @property

@@ -20,6 +20,9 @@ LIST = "tools/retired_words.txt"
 PRODUCT = ("layers/", "functions/", "client/", "docs/", "template.yaml", "README.md", "CONTRIBUTING.md", "SECURITY.md")
 """Where words count as well as identifiers."""
 
+TESTS = ("tests/", "local/", "bench/")
+"""Where the words for tests count."""
+
 HISTORY = (LIST, "CHANGELOG.md", "docs/decisions/", "tests/golden/", "tests/template/test_retired_words.py")
 """What may name things as they were called before."""
 
@@ -36,12 +39,13 @@ class Retired:
 
     identifiers: tuple[str, ...]
     words: tuple[str, ...]
+    test_words: tuple[str, ...]
     exceptions: frozenset[tuple[str, str]]  # (path, word)
 
 
 def parse(text: str) -> Retired:
     """Parse the list. Raises ListError for an exception without a reason, and for more than MAX_EXCEPTIONS."""
-    sections: dict[str, list[str]] = {"identifiers": [], "words": [], "exceptions": []}
+    sections: dict[str, list[str]] = {"identifiers": [], "words": [], "test words": [], "exceptions": []}
     current = ""
     for line in text.splitlines():
         entry = line.partition("#")[0].strip()
@@ -58,7 +62,9 @@ def parse(text: str) -> Retired:
         exceptions.add((path, word))
     if len(exceptions) > MAX_EXCEPTIONS:
         raise ListError(f"there are {len(exceptions)} exceptions, and at most {MAX_EXCEPTIONS} are allowed")
-    return Retired(tuple(sections["identifiers"]), tuple(sections["words"]), frozenset(exceptions))
+    return Retired(
+        tuple(sections["identifiers"]), tuple(sections["words"]), tuple(sections["test words"]), frozenset(exceptions)
+    )
 
 
 def find(path: str, text: str, retired: Retired) -> Iterator[tuple[int, str]]:
@@ -66,8 +72,9 @@ def find(path: str, text: str, retired: Retired) -> Iterator[tuple[int, str]]:
     if path.startswith(HISTORY):
         return
     patterns = [rf"(?<!\w)(?:{'|'.join(map(re.escape, retired.identifiers))})(?!\w)"] if retired.identifiers else []
-    if path.startswith(PRODUCT) and retired.words:
-        patterns.append(rf"(?i:(?<![\w-])(?:{'|'.join(map(re.escape, retired.words))})(?![\w-]))")
+    words = retired.words if path.startswith(PRODUCT) else retired.test_words if path.startswith(TESTS) else ()
+    if words:
+        patterns.append(rf"(?i:(?<![\w-])(?:{'|'.join(map(re.escape, words))})(?![\w-]))")
     pattern = re.compile("|".join(patterns))
     for number, line in enumerate(text.splitlines(), 1):
         for found in pattern.finditer(line):

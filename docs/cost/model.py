@@ -41,7 +41,7 @@ CHANGES_A_DAY = 6
 """State changes, tag changes and configuration changes of a notebook on a working day, with our own answers to them."""
 CHANGE_READS, CHANGE_WRITES = 3, 1
 """Units of a reconciliation where the block is installed already: the record, the configuration and the clock at once, each up to 4 KB
-and consistent; and the record written (tests/functions/test_calls_per_signal.py)."""
+and consistent; and the record written (tests/functions/test_calls_per_event.py)."""
 RECONCILE_SECONDS = 0.4
 LOOKUPS_A_DAY = 10
 """How often a user looks a notebook's address up on a working day."""

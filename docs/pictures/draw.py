@@ -28,9 +28,9 @@ class Box(NamedTuple):
 
 
 class Arrow(NamedTuple):
-    """A path through points, with a number for the order of the story and a label at a point.
+    """A path through points, with a number for the order of the scenario and a label at a point.
 
-    dashed: not a step of the story, but what keeps it true. both: something comes back.
+    dashed: not a step of the scenario, but what keeps it true. both: something comes back.
     """
 
     points: tuple[tuple[float, float], ...]

@@ -193,7 +193,7 @@ def _parameter_path(headers: dict[str, str], body: bytes, region: str, account: 
 
 
 def check_apis_in_their_own_account() -> None:
-    """Look for an API in every account, and check a call of it in the one that owns it, whoever calls.
+    """Look for an API in every account, and check a call of it in the one that owns it, for every caller.
 
     ministack looks in the caller's account alone, so that an API's policy would never meet a stranger.
     """

@@ -241,5 +241,5 @@ _set_clock(float(os.environ.get("CLOCK_AHEAD", "0")))
 
 
 def let_clocks_be_set() -> None:
-    """Let a function's clock be wrong (`World.set_functions_clocks`). Signatures keep the machine's time."""
+    """Let a function's clock be wrong (`LocalEnv.set_functions_clocks`). Signatures keep the machine's time."""
     lambda_runtime._PYTHON_WORKER_SCRIPT = CLOCK + lambda_runtime._PYTHON_WORKER_SCRIPT

@@ -1,4 +1,4 @@
-"""Faults on purpose: a test names a call, and the embedded AWS refuses it, kills whoever makes it, or counts it.
+"""Faults on purpose: a test names a call, and the embedded AWS refuses it, kills the process that makes it, or counts it.
 
 `PUT /_faults` takes a list of `Fault` as JSON in place of the faults before; `GET /_faults` tells how often each was met.
 `Emulator.faults` in process.py asks for them.
@@ -134,7 +134,7 @@ def _inode(local: int, remote: int) -> str | None:
 def _leads_to(link: Path, target: str) -> bool:
     try:
         return os.readlink(link) == target
-    except OSError:  # closed meanwhile
+    except OSError:  # closed in between
         return False
 
 

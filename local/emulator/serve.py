@@ -64,7 +64,7 @@ def _prepare_environment(port: int, home: Path) -> None:
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        # Functions inherit these two, whoever deploys them. The first lets notebooks report addresses of this machine;
+        # Functions inherit these two, however they are deployed. The first lets notebooks report addresses of this machine;
         # no parameter of the template sets it. The second says where the layer with the agent's text is unpacked.
         "ALLOW_LOOPBACK_ADDRESSES": "true",
         "NOTEBOOK_AGENT": str(home / "opt" / "notebook_agent"),

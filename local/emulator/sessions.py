@@ -18,7 +18,7 @@ SESSION_S = 6 * 3600
 
 
 def caller(key: str) -> str:
-    """The ARN of whoever has this access key; empty for nobody."""
+    """The ARN of the principal with this access key; empty without one."""
     with request_scope(ACCOUNT, REGION):
         return str((iam_evaluator.resolve_caller_identity(key) or {}).get("userArn", ""))
 

@@ -61,7 +61,7 @@ def _write_metadata(disk: Path, told: dict[str, Any]) -> None:
 
 
 def _environment(told: dict[str, Any], metadata: str) -> dict[str, str]:
-    """What differs from a real instance, and nothing of the environment of whoever runs this."""
+    """What differs from a real instance, and nothing of the environment of the user who runs this."""
     environment = {
         "PATH": PATH,
         "NOTEBOOK_SSH_ROOT": told["disk"],

@@ -142,7 +142,7 @@ class Machine:
 
     @property
     def python(self) -> Path:
-        """The interpreter of this notebook: one of its own (`World.set_clock`), or else this one."""
+        """The interpreter of this notebook: one of its own (`LocalEnv.set_clock`), or else this one."""
         own = self.home / "python/bin/python"
         return own if own.exists() else Path(sys.executable)
 

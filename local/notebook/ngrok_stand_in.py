@@ -96,7 +96,7 @@ class Endpoint:
     """One endpoint: what it is called, where it should be reachable (`tcp://` means anywhere), where it leads."""
 
     name: str
-    wish: str
+    requested_url: str
     upstream: str
     url: str = ""
     listener: socket.socket | None = None
@@ -200,18 +200,18 @@ class Cloud:
 
     def open(self, endpoint: Endpoint) -> None:
         """Make `endpoint` reachable, and forward what arrives."""
-        host, _, port = endpoint.wish.removeprefix("tcp://").rpartition(":")
-        if not endpoint.wish.startswith("tcp://"):
+        host, _, port = endpoint.requested_url.removeprefix("tcp://").rpartition(":")
+        if not endpoint.requested_url.startswith("tcp://"):
             endpoint.url = f"https://{endpoint.name}.ngrok.app"
             return
-        wished = int(port) if port else int(self.orders().get("port", 0))
+        requested_port = int(port) if port else int(self.orders().get("port", 0))
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind(("127.0.0.1", wished))
+            listener.bind(("127.0.0.1", requested_port))
         except OSError:
             listener.close()
-            raise RefusedError(334, f"The endpoint '{endpoint.wish}' is already online.") from None
+            raise RefusedError(334, f"The endpoint '{endpoint.requested_url}' is already online.") from None
         listener.listen(64)
         endpoint.listener = listener
         endpoint.url = f"tcp://{host or '127.0.0.1'}:{listener.getsockname()[1]}"
@@ -286,7 +286,7 @@ class Agent:
         orders = self._cloud.orders()
         if orders.get("crash"):
             os._exit(2)
-        random = next((e for e in self._configuration.endpoints if e.wish == "tcp://"), None)
+        random = next((e for e in self._configuration.endpoints if e.requested_url == "tcp://"), None)
         moved = random and "port" in orders and random.url and not random.url.endswith(f":{orders['port']}")
         if not orders.get("lost") and not moved:
             return

@@ -44,7 +44,7 @@ from support.agent_env import (
     ngrok_archive,
     wait_until,
 )
-from unit import test_tags
+from unit import test_spec
 
 from notebook.ngrok_stand_in import Configuration, Endpoint, read_configuration
 from notebook_ssh.errors import Problem
@@ -156,7 +156,7 @@ class TestConfiguration:
     def test_has_one_endpoint_for_ssh_and_the_stacks_token(self, text: str) -> None:
         configuration, endpoint = self.merged(text, TOKEN, None)
         assert configuration.token == TOKEN
-        assert endpoint.wish.startswith("tcp://")
+        assert endpoint.requested_url.startswith("tcp://")
         assert configuration.web_address.startswith("127.0.0.1:")
 
     @pytest.mark.parametrize("text", FILES)
@@ -177,12 +177,12 @@ class TestConfiguration:
         ],
     )
     def test_the_users_address_is_kept_unless_the_tag_has_another(self, text: str, own: str) -> None:
-        assert self.merged(text, TOKEN, None)[1].wish == own
-        assert self.merged(text, TOKEN, "tcp://7.tcp.ngrok.io:7")[1].wish == "tcp://7.tcp.ngrok.io:7"
+        assert self.merged(text, TOKEN, None)[1].requested_url == own
+        assert self.merged(text, TOKEN, "tcp://7.tcp.ngrok.io:7")[1].requested_url == "tcp://7.tcp.ngrok.io:7"
         if own != "tcp://":
             configuration, endpoint = self.merged(text, TOKEN, own)
-            assert [each.wish for each in configuration.endpoints].count(own) == 1, "not online twice"
-            assert endpoint.wish == own
+            assert [each.requested_url for each in configuration.endpoints].count(own) == 1, "not online twice"
+            assert endpoint.requested_url == own
 
     @pytest.mark.parametrize("text", ["", *FILES])
     def test_leads_to_the_port_of_the_agents_own_sshd(self, text: str) -> None:
@@ -302,11 +302,11 @@ class TestTags:
     @pytest.mark.parametrize(
         "tags",
         _rows(
-            test_tags.test_the_modes,
-            test_tags.test_what_goes_with_a_mode,
-            test_tags.test_what_cannot_be_understood_is_off_and_says_why,
-            test_tags.test_a_key_that_differs_in_case_alone_is_named_and_gives_no_access,
-            test_tags.test_what_asks_for_nothing_is_no_mistake_in_any_case,
+            test_spec.test_the_modes,
+            test_spec.test_what_goes_with_a_mode,
+            test_spec.test_what_cannot_be_understood_is_off_and_says_why,
+            test_spec.test_a_key_that_differs_in_case_alone_is_named_and_gives_no_access,
+            test_spec.test_what_asks_for_nothing_is_no_mistake_in_any_case,
         ),
         ids=str,
     )
@@ -314,7 +314,7 @@ class TestTags:
         assert worker.parse_tags(tags) == _parsed_by_the_stack(tags)
 
     @given(
-        st.dictionaries(st.sampled_from(spec_tag_keys("ssh")), test_tags.TEXT), st.sampled_from(["ngrok", "bastion"])
+        st.dictionaries(st.sampled_from(spec_tag_keys("ssh")), test_spec.TEXT), st.sampled_from(["ngrok", "bastion"])
     )
     def test_of_any_text_are_parsed_as_the_stack_does(self, tags: dict[str, str], mode: str) -> None:
         tags = {"ssh": mode} | tags
@@ -403,7 +403,7 @@ class TestNgroksErrors:
         "ERROR:  ERR_NGROK_334",
     )
 
-    @pytest.mark.parametrize("wish", [None, "tcp://1.tcp.ngrok.io:12345"])
+    @pytest.mark.parametrize("url", [None, "tcp://1.tcp.ngrok.io:12345"])
     @pytest.mark.parametrize(
         "lines",
         [
@@ -412,10 +412,10 @@ class TestNgroksErrors:
             ('{{"lvl":"eror","err":"The endpoint \'{}\' is already online.\\r\\n\\r\\nERR_NGROK_334"}}',),
         ],
     )
-    def test_of_another_endpoint_name_that_one(self, log_dir: None, lines: tuple[str, ...], wish: str | None) -> None:
+    def test_of_another_endpoint_name_that_one(self, log_dir: None, lines: tuple[str, ...], url: str | None) -> None:
         """`start --all` starts the user's endpoints, too, and any of them may be online elsewhere."""
         tunnel = worker.Tunnel()
-        tunnel.desired = {"url": wish}
+        tunnel.desired = {"url": url}
         for line in lines:
             tunnel.parse_log_line(line.format("https://docs.example.com"))
         code, message = tunnel.problem

@@ -91,7 +91,7 @@ def test_a_slowed_handler_misses_its_bar(
 def test_an_authority_of_ones_own_is_trusted_where_it_is_named_and_nowhere_else(
     bench: dict[str, ModuleType], artifacts: Any
 ) -> None:
-    """A network that inspects TLS; docs/decisions/0001-libraries-as-they-come.md promises it."""
+    """A network that inspects TLS; docs/decisions/0001-libraries-as-they-come.md states it."""
     certificate = bench["aws_stand_in"].self_signed(artifacts.build)
     command = artifacts.ours("calls", "lookup_api", "1")
     with bench["aws_stand_in"].standing_in(certificate=certificate) as (address, calls):

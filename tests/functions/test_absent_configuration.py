@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from support.notebook_world import OWNERS, World, a_world
+from support.notebook_env import OWNERS, NotebookEnv, notebook_env
 
 from notebook_ssh.adapters import sagemaker
 from notebook_ssh.adapters.clients import client
@@ -17,9 +17,9 @@ PREFIX = "Unable to describe Notebook Instance Lifecycle Config 'arn:aws:sagemak
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with a_world(monkeypatch) as world:
-        yield world
+def env(monkeypatch: pytest.MonkeyPatch) -> Iterator[NotebookEnv]:
+    with notebook_env(monkeypatch) as env:
+        yield env
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, operation: str, code: str, message: str) -> None:
@@ -40,7 +40,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, operation: str, code: str, message
     ],
 )
 def test_what_means_absent(
-    world: World, monkeypatch: pytest.MonkeyPatch, code: str, message: str, absent: bool
+    env: NotebookEnv, monkeypatch: pytest.MonkeyPatch, code: str, message: str, absent: bool
 ) -> None:
     refusing(monkeypatch, "describe_notebook_instance_lifecycle_config", code, message)
     with pytest.raises(Exception) as refused:  # noqa: PT011  whatever it is, but the one for an absence
@@ -49,15 +49,15 @@ def test_what_means_absent(
 
 
 def test_after_a_create_that_failed_it_is_looked_whether_the_configuration_is_there(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    env: NotebookEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.lifecycle_config("better-sagemaker", OWNERS)
+    env.lifecycle_config("better-sagemaker", OWNERS)
     refusing(monkeypatch, "create_notebook_instance_lifecycle_config", "ValidationException", "Unable to create it.")
     sagemaker.create_lifecycle_config("better-sagemaker", b"a", b"b", "team-ssh")
-    assert world.on_start("better-sagemaker") == OWNERS
+    assert env.on_start("better-sagemaker") == OWNERS
 
 
-def test_a_create_that_failed_and_made_nothing_has_failed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_create_that_failed_and_made_nothing_has_failed(env: NotebookEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     refusing(monkeypatch, "create_notebook_instance_lifecycle_config", "ResourceLimitExceeded", "The limit is reached.")
     with pytest.raises(ClientError, match="ResourceLimitExceeded"):
         sagemaker.create_lifecycle_config("better-sagemaker", b"a", b"b", "team-ssh")

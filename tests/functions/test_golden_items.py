@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.notebook_world import World, a_world
+from support.notebook_env import NotebookEnv, notebook_env
 
 from notebook_ssh.adapters import backups, codec, deployments
 from notebook_ssh.adapters.attributes import from_attribute, item_of, to_attribute
@@ -138,9 +138,9 @@ FROM_A_NEWER_VERSION = {"mood": {"M": {"today": {"S": "sunny"}}}}
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with a_world(monkeypatch) as world:
-        yield world
+def env(monkeypatch: pytest.MonkeyPatch) -> Iterator[NotebookEnv]:
+    with notebook_env(monkeypatch) as env:
+        yield env
 
 
 def store(name: str, **more: Any) -> dict[str, Any]:
@@ -178,8 +178,8 @@ def test_modes_are_stored_as_the_tag_has_them() -> None:
 
 
 @pytest.mark.parametrize("name", CONFIG_RECORDS)
-def test_the_record_of_a_configuration_is_written_as_it_was(world: World, name: str) -> None:
-    backups.save_config_record(world.table, CONFIG_RECORDS[name])
+def test_the_record_of_a_configuration_is_written_as_it_was(env: NotebookEnv, name: str) -> None:
+    backups.save_config_record(env.table, CONFIG_RECORDS[name])
     assert stored(name) == ITEMS[name]
 
 
@@ -210,39 +210,39 @@ def test_a_path_that_no_record_has_is_an_error() -> None:
 # ---- what a newer version wrote ----------------------------------------------------------------
 
 
-def test_an_unknown_attribute_of_a_record_survives_every_writer(world: World) -> None:
+def test_an_unknown_attribute_of_a_record_survives_every_writer(env: NotebookEnv) -> None:
     store(FULL, **FROM_A_NEWER_VERSION)
-    record = world.table.record("churn-model")
+    record = env.table.record("churn-model")
     assert record == RECORDS[FULL]
     assert record.report
-    assert world.table.save_observed(record, record)
-    world.table.save_route(record.name, BastionRoute())
-    assert world.table.replace_report(record.name, record.role, record.report, record.report).written
-    world.table.release_wake(record)
-    assert world.table.claim_wake(Record("Churn-Model"), 5)
+    assert env.table.save_observed(record, record)
+    env.table.save_route(record.name, BastionRoute())
+    assert env.table.replace_report(record.name, record.role, record.report, record.report).written
+    env.table.release_wake(record)
+    assert env.table.claim_wake(Record("Churn-Model"), 5)
     assert stored(FULL)["mood"] == FROM_A_NEWER_VERSION["mood"]
 
 
-def test_an_unknown_attribute_of_a_configurations_record_survives_a_save(world: World) -> None:
+def test_an_unknown_attribute_of_a_configurations_record_survives_a_save(env: NotebookEnv) -> None:
     store(CONFIG, **FROM_A_NEWER_VERSION)
-    RecordCache(world.table, world.now).save(CONFIG_RECORDS[SPARSE_CONFIG])
+    RecordCache(env.table, env.now).save(CONFIG_RECORDS[SPARSE_CONFIG])
     assert stored(CONFIG) == ITEMS[SPARSE_CONFIG] | FROM_A_NEWER_VERSION
 
 
-def test_unknown_attributes_of_the_others_survive_as_well(world: World) -> None:
+def test_unknown_attributes_of_the_others_survive_as_well(env: NotebookEnv) -> None:
     others = ("write slots", "lease", "bastion sync", "backup", "deployment", "worker")
     for name in others:
         store(name, **FROM_A_NEWER_VERSION)
-    slots = WriteSlots(world.table, lambda: 60_000, lambda: MOMENT * 1000, lambda seconds: None, is_teardown=True)
+    slots = WriteSlots(env.table, lambda: 60_000, lambda: MOMENT * 1000, lambda seconds: None, is_teardown=True)
     slots.reserve()
     slots.reserve_upgrade()
-    before = deployments.read(world.table)
-    assert deployments.save(world.table, replace(before, block="1.2.0:0"), before)
-    save_worker(world.table, WORKER, "1.2.0")
+    before = deployments.read(env.table)
+    assert deployments.save(env.table, replace(before, block="1.2.0:0"), before)
+    save_worker(env.table, WORKER, "1.2.0")
     slots.cancel_teardown()
-    world.table.save_bastion_sync(MOMENT + 1)
-    backups.set_backup_expiry(world.table, "data-science", None)
-    with Leases(world.table, lambda: 60_000, lambda: MOMENT * 1000 + 60_000).lease("configuration/data-science"):
+    env.table.save_bastion_sync(MOMENT + 1)
+    backups.set_backup_expiry(env.table, "data-science", None)
+    with Leases(env.table, lambda: 60_000, lambda: MOMENT * 1000 + 60_000).lease("configuration/data-science"):
         for name in others:
             assert stored(name)["mood"] == FROM_A_NEWER_VERSION["mood"]
 
@@ -286,62 +286,62 @@ def test_an_unknown_state_of_sagemaker_is_kept_as_it_is() -> None:
     assert codec.encode_record(record)["state"] == "Hibernating"
 
 
-def test_an_unreadable_record_hides_no_other_and_is_not_hidden(world: World) -> None:
-    world.table.save_observed(Record("a"), None)
+def test_an_unreadable_record_hides_no_other_and_is_not_hidden(env: NotebookEnv) -> None:
+    env.table.save_observed(Record("a"), None)
     store(FULL, spec={"M": {"mode": {"S": "tailscale"}}})
-    world.table.save_observed(Record("d"), None)
+    env.table.save_observed(Record("d"), None)
     read: list[str] = []
     with pytest.raises(UnreadableRecordError, match="Churn-Model"):
-        read.extend(each.name for each in world.table.records(consistent=True))
+        read.extend(each.name for each in env.table.records(consistent=True))
     assert read == ["a", "d"]
     errors: list[UnreadableRecordError] = []
-    assert [each.name for each in world.table.records(on_unreadable=errors.append)] == ["a", "d"]
+    assert [each.name for each in env.table.records(on_unreadable=errors.append)] == ["a", "d"]
     assert [error.record for error in errors] == ["Churn-Model"]
 
 
-def test_an_unreadable_record_stops_neither_its_batch_nor_the_others(world: World) -> None:
-    world.lifecycle_config("team")
-    world.notebook("other", "team", ssh="ngrok")
-    world.notebook("churn-model", "team", ssh="ngrok")
+def test_an_unreadable_record_stops_neither_its_batch_nor_the_others(env: NotebookEnv) -> None:
+    env.lifecycle_config("team")
+    env.notebook("other", "team", ssh="ngrok")
+    env.notebook("churn-model", "team", ssh="ngrok")
     store(FULL, spec={"M": {"mode": {"S": "tailscale"}}})
-    assert len(world.deliver()["batchItemFailures"]) == 2  # both messages about the notebook
-    assert world.has_block("team")
-    assert world.record("other").observed_hash
+    assert len(env.deliver()["batchItemFailures"]) == 2  # both messages about the notebook
+    assert env.has_block("team")
+    assert env.record("other").observed_hash
     assert stored(FULL)["spec"] == {"M": {"mode": {"S": "tailscale"}}}
 
 
 # ---- coordination and backups ------------------------------------------------------------------
 
 
-def test_write_slots_leases_and_the_bastion_sync_are_read_as_they_were_meant(world: World) -> None:
+def test_write_slots_leases_and_the_bastion_sync_are_read_as_they_were_meant(env: NotebookEnv) -> None:
     for name in ("write slots", "lease", "bastion sync"):
         store(name)
     now = MOMENT * 1000
-    assert RecordCache(world.table, 0).is_tearing_down()
+    assert RecordCache(env.table, 0).is_tearing_down()
     with pytest.raises(SlotUnavailableError):
-        WriteSlots(world.table, lambda: 60_000, lambda: now, lambda seconds: None).reserve()
-    last = WriteSlots(world.table, lambda: 60_000, lambda: now, lambda seconds: None, is_teardown=True)
+        WriteSlots(env.table, lambda: 60_000, lambda: now, lambda seconds: None).reserve()
+    last = WriteSlots(env.table, lambda: 60_000, lambda: now, lambda seconds: None, is_teardown=True)
     assert last.reserve() == now + 500
     assert last.reserve() == now + 500 + MIN_INTERVAL_MS
-    leases = Leases(world.table, lambda: 60_000, lambda: now)
+    leases = Leases(env.table, lambda: 60_000, lambda: now)
     with pytest.raises(LeaseHeldError), leases.lease("configuration/data-science"):
         raise AssertionError("held twice")
-    assert world.table.last_bastion_sync() == MOMENT
+    assert env.table.last_bastion_sync() == MOMENT
 
 
-def test_the_deployment_and_a_worker_are_read_as_they_were_meant(world: World) -> None:
+def test_the_deployment_and_a_worker_are_read_as_they_were_meant(env: NotebookEnv) -> None:
     for name in ("deployment", "worker"):
         store(name)
     sha256 = ITEMS["worker"]["sk"]["S"]
-    assert deployments.read(world.table) == Deployment(
+    assert deployments.read(env.table) == Deployment(
         "1.1.0:ba9876543210", MOMENT + 200, ("0123456789abcdef", sha256[:16]), (MOMENT + 300) * 1000
     )
-    assert RecordCache(world.table, 0).deployment() == deployments.read(world.table)
-    assert read_worker(world.table, sha256) == WORKER
+    assert RecordCache(env.table, 0).deployment() == deployments.read(env.table)
+    assert read_worker(env.table, sha256) == WORKER
 
 
-def test_a_backup_is_written_as_it_was(world: World) -> None:
+def test_a_backup_is_written_as_it_was(env: NotebookEnv) -> None:
     config = LifecycleConfig("data-science", "arn", 0, None, b"#!/bin/bash\necho hello\n")
-    backups.backup_script(world.table, config, "install the block", 1_796_000_400)
-    backups.set_backup_expiry(world.table, "data-science", 1_790_000_000)
+    backups.backup_script(env.table, config, "install the block", 1_796_000_400)
+    backups.set_backup_expiry(env.table, "data-science", 1_790_000_000)
     assert item_of(stored("backup")) == {name: from_attribute(value) for name, value in ITEMS["backup"].items()}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from support.api_world import World, api_world
+from support.api_env import ApiEnv, api_env
 from support.builders import HOST_KEY, NOW, RSA_KEY, a_record, a_report, an_api_event
 
 from notebook_ssh.adapters.attributes import key, to_attribute
@@ -29,17 +29,17 @@ BASTION = {
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with api_world(monkeypatch) as world:
-        yield world
+def env(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiEnv]:
+    with api_env(monkeypatch) as env:
+        yield env
 
 
-def test_a_connected_notebook_is_one_line_away(world: World) -> None:
-    world.knows(a_record(report=a_report()))
-    assert world.get(f"{ONE}/ssh").text == "ssh -p 17887 ec2-user@0.tcp.ngrok.io\n"
-    assert world.get(f"{ONE}/address").text == "0.tcp.ngrok.io 17887\n"
-    assert world.get(f"{ONE}/known-hosts").text == f"demo {HOST_KEY}\n"
-    assert world.get(f"{ONE}/ssh-config").text == (
+def test_a_connected_notebook_is_one_line_away(env: ApiEnv) -> None:
+    env.knows(a_record(report=a_report()))
+    assert env.get(f"{ONE}/ssh").text == "ssh -p 17887 ec2-user@0.tcp.ngrok.io\n"
+    assert env.get(f"{ONE}/address").text == "0.tcp.ngrok.io 17887\n"
+    assert env.get(f"{ONE}/known-hosts").text == f"demo {HOST_KEY}\n"
+    assert env.get(f"{ONE}/ssh-config").text == (
         "# Host keys: save the answer of known-hosts as ~/.ssh/team-ssh.known_hosts\n"
         "\n"
         "Host demo\n"
@@ -53,11 +53,11 @@ def test_a_connected_notebook_is_one_line_away(world: World) -> None:
     )
 
 
-def test_so_is_one_behind_the_bastion(world: World) -> None:
-    world.knows(a_record(**BASTION))
-    assert world.get(f"{ONE}/ssh").text == "ssh -J jumper@bastion.example.com ec2-user@10.0.1.5\n"
-    assert world.get(f"{ONE}/address").text == "10.0.1.5 22\n"
-    assert world.get(f"{ONE}/ssh-config").text.endswith(
+def test_so_is_one_behind_the_bastion(env: ApiEnv) -> None:
+    env.knows(a_record(**BASTION))
+    assert env.get(f"{ONE}/ssh").text == "ssh -J jumper@bastion.example.com ec2-user@10.0.1.5\n"
+    assert env.get(f"{ONE}/address").text == "10.0.1.5 22\n"
+    assert env.get(f"{ONE}/ssh-config").text.endswith(
         "  ProxyJump bastion.team-ssh\n"
         "\n"
         "Host bastion.team-ssh\n"
@@ -67,9 +67,9 @@ def test_so_is_one_behind_the_bastion(world: World) -> None:
     )
 
 
-def test_everything_known_as_json(world: World) -> None:
-    world.knows(a_record(spec=NotebookSpec(modes=(Mode.NGROK,), users=("mario",), until=NOW + 60), report=a_report()))
-    assert world.get(ONE).json == {
+def test_everything_known_as_json(env: ApiEnv) -> None:
+    env.knows(a_record(spec=NotebookSpec(modes=(Mode.NGROK,), users=("mario",), until=NOW + 60), report=a_report()))
+    assert env.get(ONE).json == {
         "name": "demo",
         "modes": ["ngrok"],
         "status": "connected",
@@ -109,42 +109,42 @@ def test_these_are_all_the_routes() -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES_OF_ONE)
-def test_a_lookup_is_one_read(world: World, route: str) -> None:
-    world.knows(a_record(report=a_report()))
-    world.since()
-    assert world.get(route).status == 200
-    assert world.since() == {"GetItem": 1}
+def test_a_lookup_is_one_read(env: ApiEnv, route: str) -> None:
+    env.knows(a_record(report=a_report()))
+    env.since()
+    assert env.get(route).status == 200
+    assert env.since() == {"GetItem": 1}
 
 
 @pytest.mark.parametrize("route", ROUTES_OF_ONE)
-def test_an_unknown_notebook_costs_one_read_and_tells_nothing_of_others(world: World, route: str) -> None:
-    world.knows(a_record(name="secret-project", report=a_report()))
-    world.since()
-    said = world.get(route, "secret-projec")
+def test_an_unknown_notebook_costs_one_read_and_tells_nothing_of_others(env: ApiEnv, route: str) -> None:
+    env.knows(a_record(name="secret-project", report=a_report()))
+    env.since()
+    said = env.get(route, "secret-projec")
     assert (said.status, said.json["error"]) == (404, "unknown-notebook")
     assert "secret-project " not in said.text
     assert "ssh=ngrok" in said.json["message"]
-    assert world.since() == {"GetItem": 1}
+    assert env.since() == {"GetItem": 1}
 
 
 @pytest.mark.parametrize("route", ROUTES_OF_ONE)
 @pytest.mark.parametrize("name", ["a_b", "-a", "a" * 64, "a/b", "a\nb", "", "é"])
-def test_a_name_that_cannot_be_costs_nothing(world: World, route: str, name: str) -> None:
-    said = world.get(route, name)
+def test_a_name_that_cannot_be_costs_nothing(env: ApiEnv, route: str, name: str) -> None:
+    said = env.get(route, name)
     assert (said.status, said.json["error"]) == (400, "bad-name")
-    assert not world.since()
+    assert not env.since()
 
 
-def test_capitals_do_not_matter(world: World) -> None:
-    world.knows(a_record(name="Demo-One", report=a_report()))
-    assert world.get(f"{ONE}/address", "dEMO-oNE").text == "0.tcp.ngrok.io 17887\n"
-    assert "Host Demo-One demo-one\n" in world.get(f"{ONE}/ssh-config", "demo-one").text
+def test_capitals_do_not_matter(env: ApiEnv) -> None:
+    env.knows(a_record(name="Demo-One", report=a_report()))
+    assert env.get(f"{ONE}/address", "dEMO-oNE").text == "0.tcp.ngrok.io 17887\n"
+    assert "Host Demo-One demo-one\n" in env.get(f"{ONE}/ssh-config", "demo-one").text
 
 
 @pytest.mark.parametrize("route", [*ROUTES_OF_ONE, *ROUTES_OF_ALL])
-def test_nothing_is_kept_on_the_way_and_the_type_is_told(world: World, route: str) -> None:
-    world.knows(a_record(report=a_report()))
-    for said in (world.get(route), world.get(route, "unknown")):
+def test_nothing_is_kept_on_the_way_and_the_type_is_told(env: ApiEnv, route: str) -> None:
+    env.knows(a_record(report=a_report()))
+    for said in (env.get(route), env.get(route, "unknown")):
         assert said.headers["Cache-Control"] == "no-store"
         assert said.headers["X-Content-Type-Options"] == "nosniff"
         plain = said.status == 200 and route not in (ONE, "/notebooks")
@@ -165,34 +165,34 @@ def test_nothing_is_kept_on_the_way_and_the_type_is_told(world: World, route: st
     ],
 )
 def test_without_an_address_the_answer_is_what_to_do(
-    world: World, route: str, parts: dict[str, Any], status: str, step: str
+    env: ApiEnv, route: str, parts: dict[str, Any], status: str, step: str
 ) -> None:
-    world.knows(a_record(**parts))
-    said = world.get(route)
+    env.knows(a_record(**parts))
+    said = env.get(route)
     assert said.status == 409
     assert (said.json["error"], said.json["status"]) == ("no-address", status)
     assert step in said.json["message"]
     assert step in said.json["next_step"]
 
 
-def test_doctor_speaks_text_and_json(world: World) -> None:
-    world.knows(a_record())
-    text = world.get(f"{ONE}/doctor")
+def test_doctor_speaks_text_and_json(env: ApiEnv) -> None:
+    env.knows(a_record())
+    text = env.get(f"{ONE}/doctor")
     assert (text.status, text.headers["Content-Type"]) == (200, TEXT)
     assert "waiting agent" in text.text
     for accept in ("application/json", "application/json, text/plain;q=0.5"):
-        told = world.get(f"{ONE}/doctor", headers={"accept": accept})
+        told = env.get(f"{ONE}/doctor", headers={"accept": accept})
         assert told.headers["Content-Type"] == JSON
         assert [check["result"] for check in told.json["checks"]] == ["ok", "ok", "ok", "waiting", "waiting", "waiting"]
 
 
-def test_the_list_has_every_notebook(world: World) -> None:
-    world.knows(a_record(name="b", report=a_report(active_at=NOW - 60)))
-    world.knows(
+def test_the_list_has_every_notebook(env: ApiEnv) -> None:
+    env.knows(a_record(name="b", report=a_report(active_at=NOW - 60)))
+    env.knows(
         a_record(name="A", state=NotebookState.STOPPED, started_at=None, report=a_report(booted_at=1, received_at=2))
     )
-    world.knows(a_record(name="c", **BASTION))
-    assert world.get("/notebooks").json == [
+    env.knows(a_record(name="c", **BASTION))
+    assert env.get("/notebooks").json == [
         {
             "name": "A",
             "modes": ["ngrok"],
@@ -220,18 +220,18 @@ def test_the_list_has_every_notebook(world: World) -> None:
     ]
 
 
-def test_an_empty_fleet_is_an_empty_answer(world: World) -> None:
-    assert world.get("/notebooks").json == []
-    assert world.get("/known-hosts").text == ""
-    assert "\nHost " not in world.get("/ssh-config").text
+def test_an_empty_fleet_is_an_empty_answer(env: ApiEnv) -> None:
+    assert env.get("/notebooks").json == []
+    assert env.get("/known-hosts").text == ""
+    assert "\nHost " not in env.get("/ssh-config").text
 
 
-def test_the_whole_fleet_as_files_for_ssh(world: World) -> None:
-    world.knows(a_record(name="one", report=a_report(host_keys=(RSA_KEY, HOST_KEY))))
-    world.knows(a_record(name="two", **BASTION))
-    world.knows(a_record(name="asleep", state=NotebookState.STOPPED, started_at=None))
-    assert world.get("/known-hosts").text == f"one {HOST_KEY}\ntwo {HOST_KEY}\n"
-    config = world.get("/ssh-config").text
+def test_the_whole_fleet_as_files_for_ssh(env: ApiEnv) -> None:
+    env.knows(a_record(name="one", report=a_report(host_keys=(RSA_KEY, HOST_KEY))))
+    env.knows(a_record(name="two", **BASTION))
+    env.knows(a_record(name="asleep", state=NotebookState.STOPPED, started_at=None))
+    assert env.get("/known-hosts").text == f"one {HOST_KEY}\ntwo {HOST_KEY}\n"
+    config = env.get("/ssh-config").text
     assert [line for line in config.splitlines() if line.startswith("Host ")] == [
         "Host one",
         "Host two",
@@ -239,46 +239,46 @@ def test_the_whole_fleet_as_files_for_ssh(world: World) -> None:
     ]
 
 
-def test_the_list_is_read_page_by_page(world: World) -> None:
+def test_the_list_is_read_page_by_page(env: ApiEnv) -> None:
     """A page of DynamoDB is 1 MB at most; here, two items."""
     for number in range(5):
-        world.knows(a_record(name=f"n{number}", report=a_report()))
+        env.knows(a_record(name=f"n{number}", report=a_report()))
     ask = client("dynamodb").query
-    world.patch.setattr(client("dynamodb"), "query", lambda **given: ask(**given, Limit=2))
-    world.since()
-    assert [entry["name"] for entry in world.get("/notebooks").json] == ["n0", "n1", "n2", "n3", "n4"]
-    assert world.since() == {"Query": 3}
+    env.patch.setattr(client("dynamodb"), "query", lambda **given: ask(**given, Limit=2))
+    env.since()
+    assert [entry["name"] for entry in env.get("/notebooks").json] == ["n0", "n1", "n2", "n3", "n4"]
+    assert env.since() == {"Query": 3}
 
 
-def test_an_unheard_of_path_is_not_found(world: World) -> None:
-    assert world.get("/notebooks/{name}/shell").status == 404
-    assert not world.since()
+def test_an_unheard_of_path_is_not_found(env: ApiEnv) -> None:
+    assert env.get("/notebooks/{name}/shell").status == 404
+    assert not env.since()
 
 
-def test_nothing_of_a_failure_gets_out(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_of_a_failure_gets_out(env: ApiEnv, caplog: pytest.LogCaptureFixture) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("arn:aws:dynamodb:us-east-1:123456789012:table/records")
 
-    world.patch.setattr(client("dynamodb"), "get_item", broken)
-    said = world.get(ONE)
+    env.patch.setattr(client("dynamodb"), "get_item", broken)
+    said = env.get(ONE)
     assert (said.status, said.json["error"]) == (500, "internal")
     assert "8e2cf1c6-0000-4000-8000-000000000001" in said.json["message"]
     assert "dynamodb" not in said.text
 
 
-def test_a_busy_table_is_later(world: World) -> None:
+def test_a_busy_table_is_later(env: ApiEnv) -> None:
     def throttled(*_: object, **__: object) -> None:
         raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "GetItem")
 
-    world.patch.setattr(client("dynamodb"), "get_item", throttled)
-    said = world.get(f"{ONE}/ssh")
+    env.patch.setattr(client("dynamodb"), "get_item", throttled)
+    said = env.get(f"{ONE}/ssh")
     assert (said.status, said.json["error"], said.headers["Retry-After"]) == (503, "later", "5")
     assert "slow down" not in said.text
 
 
-def test_a_record_that_a_newer_version_wrote_is_reported_and_hides_no_other(world: World) -> None:
-    world.knows(a_record(report=a_report()))
-    world.knows(a_record(name="newer", report=a_report()))
+def test_a_record_that_a_newer_version_wrote_is_reported_and_hides_no_other(env: ApiEnv) -> None:
+    env.knows(a_record(report=a_report()))
+    env.knows(a_record(name="newer", report=a_report()))
     client("dynamodb").update_item(
         TableName="records",
         Key=key("notebook", "newer"),
@@ -286,9 +286,9 @@ def test_a_record_that_a_newer_version_wrote_is_reported_and_hides_no_other(worl
         ExpressionAttributeNames={"#spec": "spec"},
         ExpressionAttributeValues={":spec": to_attribute({"mode": "tailscale"})},
     )
-    assert [each["name"] for each in world.get("/notebooks").json] == ["demo"]
-    assert world.get("/known-hosts").text == f"demo {HOST_KEY}\n"
-    said = world.get(ONE, "newer")
+    assert [each["name"] for each in env.get("/notebooks").json] == ["demo"]
+    assert env.get("/known-hosts").text == f"demo {HOST_KEY}\n"
+    said = env.get(ONE, "newer")
     assert (said.status, said.json["error"]) == (503, "later")
 
 
@@ -305,45 +305,45 @@ def test_too_much_for_one_answer_is_said() -> None:
 # ---- what the whole account may ask for
 
 
-def test_a_flood_of_lists_reads_the_table_once_in_ten_seconds(world: World) -> None:
-    world.knows(a_record(report=a_report()))
-    world.since()
+def test_a_flood_of_lists_reads_the_table_once_in_ten_seconds(env: ApiEnv) -> None:
+    env.knows(a_record(report=a_report()))
+    env.since()
     for second in range(10):
-        world.now = NOW + second
+        env.now = NOW + second
         for route in ROUTES_OF_ALL:
-            assert world.get(route).status == 200
-    assert world.since() == {"Query": 1}
-    world.now = NOW + 10
-    assert world.get("/notebooks").status == 200
-    assert world.since() == {"Query": 1}
+            assert env.get(route).status == 200
+    assert env.since() == {"Query": 1}
+    env.now = NOW + 10
+    assert env.get("/notebooks").status == 200
+    assert env.since() == {"Query": 1}
 
 
-def test_a_kept_list_still_tells_the_status_of_this_moment(world: World) -> None:
+def test_a_kept_list_still_tells_the_status_of_this_moment(env: ApiEnv) -> None:
     report = a_report(received_at=NOW - 760, connected_since=NOW - 900)  # silent after 755 seconds
-    world.now = NOW - 8
-    world.knows(a_record(report=report))
-    assert world.get("/notebooks").json[0]["status"] == "connected"
-    world.since()
-    world.now = NOW
-    assert world.get("/notebooks").json[0]["status"] == "stale"
-    assert not world.since()
+    env.now = NOW - 8
+    env.knows(a_record(report=report))
+    assert env.get("/notebooks").json[0]["status"] == "connected"
+    env.since()
+    env.now = NOW
+    assert env.get("/notebooks").json[0]["status"] == "stale"
+    assert not env.since()
 
 
 # ---- what would be done --------------------------------------------------------------------------
 
 
-def test_a_dry_run_is_one_page_whatever_the_size_of_the_fleet(world: World) -> None:
+def test_a_dry_run_is_one_page_whatever_the_size_of_the_fleet(env: ApiEnv) -> None:
     script = "write the on-start script of team: the block is not in it"
     problem = Problem("config-too-large", "The on-start script of large has no room.")
     for number in range(60):
-        world.knows(a_record(name=f"box-{number}", lifecycle_config="team", block_since=None, planned=(script,)))
+        env.knows(a_record(name=f"box-{number}", lifecycle_config="team", block_since=None, planned=(script,)))
     attach = "attach better-sagemaker: it has no configuration"
-    world.knows(a_record(name="alone", lifecycle_config=None, block_since=None, planned=(attach,)))
-    world.knows(a_record(name="full", lifecycle_config="large", block_since=None, problem=problem))
-    world.knows(a_record(name="fine", report=a_report()))
-    world.knows(a_record(name="quiet", spec=NotebookSpec()))
-    world.patch.setenv("DRY_RUN", "true")
-    said = world.get("/plan")
+    env.knows(a_record(name="alone", lifecycle_config=None, block_since=None, planned=(attach,)))
+    env.knows(a_record(name="full", lifecycle_config="large", block_since=None, problem=problem))
+    env.knows(a_record(name="fine", report=a_report()))
+    env.knows(a_record(name="quiet", spec=NotebookSpec()))
+    env.patch.setenv("DRY_RUN", "true")
+    said = env.get("/plan")
     assert (said.status, said.headers["Content-Type"]) == (200, TEXT)
     lines = said.text.splitlines()
     assert (
@@ -358,5 +358,5 @@ def test_a_dry_run_is_one_page_whatever_the_size_of_the_fleet(world: World) -> N
     assert f"    {attach}" in lines
     assert "full: config-too-large: The on-start script of large has no room." in said.text
     assert len(lines) < 20
-    world.patch.setenv("DRY_RUN", "false")
-    assert world.get("/plan").text.startswith("This is not a dry run: ")
+    env.patch.setenv("DRY_RUN", "false")
+    assert env.get("/plan").text.startswith("This is not a dry run: ")

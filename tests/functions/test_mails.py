@@ -10,7 +10,7 @@ import pytest
 from moto.events.models import EventPattern
 from moto.sns.models import sns_backends
 from support.builders import a_body, a_lambda_context, an_api_event
-from support.notebook_world import ACCOUNT, REGION, World, a_world
+from support.notebook_env import ACCOUNT, REGION, NotebookEnv, notebook_env
 from support.stack import Stack
 
 from notebook_ssh.adapters import secrets
@@ -27,17 +27,17 @@ ROLE = f"arn:aws:sts::{ACCOUNT}:assumed-role/notebook-role/SageMaker"
 class Account:
     """An account whose notebooks report, with the mails that its admin gets."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, env: NotebookEnv) -> None:
+        self.env = env
         self.sequence = 0
         self.by_the_bus: list[str] = []
 
     def notebooks(self, count: int) -> list[str]:
-        self.world.lifecycle_config("team")
+        self.env.lifecycle_config("team")
         names = [f"box-{number}" for number in range(count)]
         for name in names:
-            self.world.notebook(name, "team", ssh="ngrok")
-        self.world.settle()
+            self.env.notebook(name, "team", ssh="ngrok")
+        self.env.settle()
         return names
 
     def report(self, name: str, code: str | None) -> None:
@@ -45,16 +45,16 @@ class Account:
         self.sequence += 1
         failed = {"phase": "failed", "problem": {"code": code, "message": "x"}, "host": None, "port": None}
         body = a_body(
-            boot="boot", booted_at=self.world.now - 60, sequence=self.sequence, **(failed if code is not None else {})
+            boot="boot", booted_at=self.env.now - 60, sequence=self.sequence, **(failed if code is not None else {})
         )
         event = an_api_event("POST", "/notebooks/{name}/report", name, body=json.dumps(body))
         event["requestContext"]["identity"]["userArn"] = ROLE
-        answer = record_address.handle(event, a_lambda_context(aws_request_id="request"), clock=self.world.clock)
+        answer = record_address.handle(event, a_lambda_context(aws_request_id="request"), clock=self.env.clock)
         assert answer["statusCode"] == 200, answer
 
     def sweep(self) -> None:
-        self.world.sweep(context=a_lambda_context(aws_request_id="sweep"))
-        self.world.settle(finish=False)
+        self.env.sweep(context=a_lambda_context(aws_request_id="sweep"))
+        self.env.settle(finish=False)
 
     def mails(self) -> list[str]:
         """What the topic was sent: by the stack itself, or by a rule of the bus."""
@@ -64,8 +64,8 @@ class Account:
 
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
-    with a_world(monkeypatch, ALARM_TOPIC=TOPIC, NGROK_SECRET="ngrok-token") as world:
-        account = Account(world)
+    with notebook_env(monkeypatch, ALARM_TOPIC=TOPIC, NGROK_SECRET="ngrok-token") as env:
+        account = Account(env)
         client("sns").create_topic(Name="alarms")
         client("secretsmanager").create_secret(Name="ngrok-token")
         secrets.forget()
@@ -87,12 +87,12 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
 
 def test_notebooks_that_flip_cause_ten_mails_an_hour_and_one_digest_a_day(account: Account) -> None:
     names = account.notebooks(12)
-    begin = account.world.now
+    begin = account.env.now
     for flip in range(6):  # two hours
-        account.world.now = begin + flip * HOUR // 3
+        account.env.now = begin + flip * HOUR // 3
         for name in names:
             account.report(name, ("ngrok-failed", "ngrok-ended")[flip % 2])
-        account.world.settle(finish=False)
+        account.env.settle(finish=False)
         account.sweep()
     assert len(account.mails()) == 10 + 10 + 1
 
@@ -100,8 +100,8 @@ def test_notebooks_that_flip_cause_ten_mails_an_hour_and_one_digest_a_day(accoun
 def test_a_word_of_a_notebooks_own_is_in_no_mail(account: Account) -> None:
     (name,) = account.notebooks(1)
     account.report(name, "send-money-to-evil")
-    account.world.settle(finish=False)
-    record = account.world.record(name)
+    account.env.settle(finish=False)
+    record = account.env.record(name)
     assert record.report
     assert record.report.problem
     assert record.report.problem.code == "agent-failed"

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support import bastion_world, notebook_world
-from support.api_world import World, api_world
-from support.bastion_world import Bench
+from support.api_env import ApiEnv, api_env
+from support.bastion_env import BastionEnv, bastion_env
 from support.builders import HOST_KEY, a_record, a_report
-from support.notebook_world import OWNERS
+from support.notebook_env import OWNERS, notebook_env
 from support.stack import WITH_BASTION, Stack, source
 
 from notebook_ssh.controllers.lookup import ROUTES
@@ -20,13 +19,13 @@ MARIO = NotebookSpec(modes=(Mode.NGROK,), users=("mario",), wake=True)
 
 
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with api_world(monkeypatch) as world:
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiEnv]:
+    with api_env(monkeypatch) as env:
         monkeypatch.setenv("PAUSED", "true")
-        yield world
+        yield env
 
 
-def test_the_next_report_is_told_to_close_and_why(api: World) -> None:
+def test_the_next_report_is_told_to_close_and_why(api: ApiEnv) -> None:
     api.token("2abc_SECRET")
     api.central_key("mario", HOST_KEY)
     api.knows(a_record(spec=MARIO, report=a_report()))
@@ -43,7 +42,7 @@ def test_the_next_report_is_told_to_close_and_why(api: World) -> None:
 
 
 @pytest.mark.parametrize("route", [path for _, path in ROUTES])
-def test_lookups_are_refused_with_a_sentence_and_read_nothing(api: World, route: str) -> None:
+def test_lookups_are_refused_with_a_sentence_and_read_nothing(api: ApiEnv, route: str) -> None:
     api.knows(a_record(report=a_report()))
     api.since()
     said = api.get(route)
@@ -52,7 +51,7 @@ def test_lookups_are_refused_with_a_sentence_and_read_nothing(api: World, route:
     assert not api.since()
 
 
-def test_no_notebook_is_woken(api: World) -> None:
+def test_no_notebook_is_woken(api: ApiEnv) -> None:
     api.knows(a_record(spec=MARIO, state=NotebookState.STOPPED, started_at=None))
     api.since()
     said = api.start()
@@ -61,50 +60,50 @@ def test_no_notebook_is_woken(api: World) -> None:
 
 
 def test_scripts_are_left_alone_in_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
-    with notebook_world.a_world(monkeypatch) as world:
-        world.lifecycle_config("with")
-        world.lifecycle_config("without")
-        world.notebook("old", "with", ssh="ngrok")
-        world.settle()
-        assert world.has_block("with")
+    with notebook_env(monkeypatch) as env:
+        env.lifecycle_config("with")
+        env.lifecycle_config("without")
+        env.notebook("old", "with", ssh="ngrok")
+        env.settle()
+        assert env.has_block("with")
         monkeypatch.setenv("PAUSED", "true")
-        world.untag("old")
-        world.notebook("new", "without", ssh="ngrok", ssh_restart="now")
-        world.calls.clear()
-        world.settle()
-        assert world.has_block("with")
-        assert world.on_start("without") == OWNERS
-        assert not {each for each in world.calls if each.startswith(("update", "create", "delete", "stop", "start"))}
+        env.untag("old")
+        env.notebook("new", "without", ssh="ngrok", ssh_restart="now")
+        env.calls.clear()
+        env.settle()
+        assert env.has_block("with")
+        assert env.on_start("without") == OWNERS
+        assert not {each for each in env.calls if each.startswith(("update", "create", "delete", "stop", "start"))}
         monkeypatch.setenv("PAUSED", "false")
         for name in ("old", "new"):
-            world.look(name)
-        world.settle()
-        assert world.on_start("with") == OWNERS
-        assert world.has_block("without")
+            env.look(name)
+        env.settle()
+        assert env.on_start("with") == OWNERS
+        assert env.has_block("without")
 
 
 def test_the_stacks_rules_are_revoked_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    with bastion_world.an_account(monkeypatch) as bench:
-        group, ours = opened(bench)
-        foreign = set(bench.rules(group)) - set(ours)
+    with bastion_env(monkeypatch) as env:
+        group, ours = opened(env)
+        foreign = set(env.rules(group)) - set(ours)
         monkeypatch.setenv("PAUSED", "true")
-        bench.now += 60
-        bench.run()
-        assert set(bench.rules(group)) == foreign
-        assert not bench.route("box").open
+        env.now += 60
+        env.run()
+        assert set(env.rules(group)) == foreign
+        assert not env.route("box").open
         monkeypatch.setenv("PAUSED", "false")
-        bench.now += 60
-        bench.run()
-        assert len(bench.rules(group)) == len(foreign) + len(ours)
+        env.now += 60
+        env.run()
+        assert len(env.rules(group)) == len(foreign) + len(ours)
 
 
-def opened(bench: Bench) -> tuple[str, set[str]]:
-    group = bench.group("notebooks")
-    before = set(bench.rules(group))
-    bench.notebook("box", group)
-    bench.run()
-    assert bench.route("box").open
-    return group, set(bench.rules(group)) - before
+def opened(env: BastionEnv) -> tuple[str, set[str]]:
+    group = env.group("notebooks")
+    before = set(env.rules(group))
+    env.notebook("box", group)
+    env.run()
+    assert env.route("box").open
+    return group, set(env.rules(group)) - before
 
 
 def test_the_change_itself_asks_for_the_bastions_rules() -> None:

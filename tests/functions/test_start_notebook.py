@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from support.api_world import World, api_world
+from support.api_env import ApiEnv, api_env
 from support.builders import NOW, a_record, a_report
 
 from notebook_ssh.adapters.clients import client
@@ -23,81 +23,81 @@ def asleep(**parts: Any) -> Record:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with api_world(monkeypatch) as world:
+def env(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiEnv]:
+    with api_env(monkeypatch) as env:
         calls: list[str] = []
         monkeypatch.setattr(
             client("sagemaker"), "start_notebook_instance", lambda **given: calls.append(given["NotebookInstanceName"])
         )
-        monkeypatch.setattr(world, "started", calls, raising=False)
-        yield world
+        monkeypatch.setattr(env, "started", calls, raising=False)
+        yield env
 
 
-def started(world: World) -> list[str]:
-    return world.started  # type: ignore[attr-defined, no-any-return]
+def started(env: ApiEnv) -> list[str]:
+    return env.started  # type: ignore[attr-defined, no-any-return]
 
 
-def test_a_stopped_notebook_is_started_once_however_many_ask(world: World) -> None:
-    world.knows(asleep(name="Demo"))
-    first, second = world.start("demo"), world.start("demo")
+def test_a_stopped_notebook_is_started_once_however_many_ask(env: ApiEnv) -> None:
+    env.knows(asleep(name="Demo"))
+    first, second = env.start("demo"), env.start("demo")
     assert (first.status, first.json["started"], first.json["status"]) == (202, True, "stopped")
     assert (second.status, second.json["started"]) == (202, False)
-    assert started(world) == ["Demo"]
+    assert started(env) == ["Demo"]
 
 
-def test_a_start_that_aws_denies_is_named(world: World) -> None:
+def test_a_start_that_aws_denies_is_named(env: ApiEnv) -> None:
     def denied(**given: Any) -> None:
         message = "User: x is not authorized to perform: sagemaker:StartNotebookInstance on resource: y"
         raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": message}}, "StartNotebookInstance")
 
-    world.patch.setattr(client("sagemaker"), "start_notebook_instance", denied)
-    world.knows(asleep())
-    answer = world.start()
+    env.patch.setattr(client("sagemaker"), "start_notebook_instance", denied)
+    env.knows(asleep())
+    answer = env.start()
     assert (answer.status, answer.json["error"]) == (500, "not-allowed")
     assert "sagemaker:StartNotebookInstance" in answer.json["message"]
     assert "User: x" not in answer.json["message"]
-    record = world.table.record("demo")
+    record = env.table.record("demo")
     assert record is not None
     assert record.wake_at is None, "the next request may try again"
 
 
-def test_after_the_next_stop_it_may_be_started_again(world: World) -> None:
-    world.knows(asleep())
-    world.start()
-    world.now = NOW + 1000
-    world.knows(asleep(state_since=NOW + 900, observed_at=NOW + 900))
-    assert world.start().json["started"] is True
-    assert started(world) == ["demo", "demo"]
+def test_after_the_next_stop_it_may_be_started_again(env: ApiEnv) -> None:
+    env.knows(asleep())
+    env.start()
+    env.now = NOW + 1000
+    env.knows(asleep(state_since=NOW + 900, observed_at=NOW + 900))
+    assert env.start().json["started"] is True
+    assert started(env) == ["demo", "demo"]
 
 
-def test_two_at_the_same_time_start_it_once(world: World) -> None:
+def test_two_at_the_same_time_start_it_once(env: ApiEnv) -> None:
     """In two seconds, that is: in the same one SageMaker is asked twice, and starts it once."""
-    world.knows(asleep())
+    env.knows(asleep())
     write = client("dynamodb").update_item
 
     def race(**given: Any) -> Any:
-        world.patch.setattr(client("dynamodb"), "update_item", write)
-        world.now += 1
-        assert world.start().json["started"] is True
+        env.patch.setattr(client("dynamodb"), "update_item", write)
+        env.now += 1
+        assert env.start().json["started"] is True
         return write(**given)
 
-    world.patch.setattr(client("dynamodb"), "update_item", race)
-    assert world.start().json["started"] is False
-    assert started(world) == ["demo"]
+    env.patch.setattr(client("dynamodb"), "update_item", race)
+    assert env.start().json["started"] is False
+    assert started(env) == ["demo"]
 
 
-def test_a_claim_whose_answer_was_lost_still_starts_it(world: World) -> None:
+def test_a_claim_whose_answer_was_lost_still_starts_it(env: ApiEnv) -> None:
     """botocore sends the claim again, and it meets itself."""
-    world.knows(asleep())
+    env.knows(asleep())
     write = client("dynamodb").update_item
 
     def lost(**given: Any) -> Any:
         write(**given)
         return write(**given)
 
-    world.patch.setattr(client("dynamodb"), "update_item", lost)
-    assert world.start().json["started"] is True
-    assert started(world) == ["demo"]
+    env.patch.setattr(client("dynamodb"), "update_item", lost)
+    assert env.start().json["started"] is True
+    assert started(env) == ["demo"]
 
 
 @pytest.mark.parametrize(
@@ -112,19 +112,19 @@ def test_a_claim_whose_answer_was_lost_still_starts_it(world: World) -> None:
         (asleep(name="another"), 404, "unknown-notebook"),
     ],
 )
-def test_no_other_is_touched(world: World, record: Record, status: int, error: str) -> None:
-    world.knows(record)
-    said = world.start()
+def test_no_other_is_touched(env: ApiEnv, record: Record, status: int, error: str) -> None:
+    env.knows(record)
+    said = env.start()
     assert (said.status, said.json["error"]) == (status, error)
-    assert started(world) == []
+    assert started(env) == []
 
 
 @pytest.mark.parametrize("state", [NotebookState.IN_SERVICE, NotebookState.PENDING])
-def test_a_running_one_is_left_running(world: World, state: NotebookState) -> None:
-    world.knows(a_record(spec=MAY, state=state, report=a_report()))
-    said = world.start()
+def test_a_running_one_is_left_running(env: ApiEnv, state: NotebookState) -> None:
+    env.knows(a_record(spec=MAY, state=state, report=a_report()))
+    said = env.start()
     assert (said.status, said.json["started"], said.json["status"]) == (202, False, "connected")
-    assert started(world) == []
+    assert started(env) == []
 
 
 def refusing(code: str, message: str) -> Any:
@@ -134,33 +134,29 @@ def refusing(code: str, message: str) -> Any:
     return refuse
 
 
-def test_one_that_somebody_else_started_meanwhile_is_fine(world: World) -> None:
-    world.knows(asleep())
+def test_one_that_was_started_concurrently_is_fine(env: ApiEnv) -> None:
+    env.knows(asleep())
     message = (
         "Status (Pending) not in ([Stopped, Failed]). Unable to transition to (Pending) for Notebook Instance (arn)"
     )
-    world.patch.setattr(client("sagemaker"), "start_notebook_instance", refusing("ValidationException", message))
-    said = world.start()
+    env.patch.setattr(client("sagemaker"), "start_notebook_instance", refusing("ValidationException", message))
+    said = env.start()
     assert (said.status, said.json["started"]) == (202, False)
 
 
-def test_a_start_that_was_throttled_can_be_asked_for_again(world: World) -> None:
-    world.knows(asleep())
+def test_a_start_that_was_throttled_can_be_asked_for_again(env: ApiEnv) -> None:
+    env.knows(asleep())
     ask = client("sagemaker").start_notebook_instance
-    world.patch.setattr(
-        client("sagemaker"), "start_notebook_instance", refusing("ThrottlingException", "Rate exceeded")
-    )
-    assert world.start().status == 503
-    world.patch.setattr(client("sagemaker"), "start_notebook_instance", ask)
-    assert world.start().json["started"] is True
-    assert started(world) == ["demo"]
+    env.patch.setattr(client("sagemaker"), "start_notebook_instance", refusing("ThrottlingException", "Rate exceeded"))
+    assert env.start().status == 503
+    env.patch.setattr(client("sagemaker"), "start_notebook_instance", ask)
+    assert env.start().json["started"] is True
+    assert started(env) == ["demo"]
 
 
-def test_one_that_was_deleted_since_it_was_looked_at_is_unknown(world: World) -> None:
-    world.knows(asleep())
-    world.patch.setattr(
-        client("sagemaker"), "start_notebook_instance", refusing("ValidationException", "RecordNotFound")
-    )
-    said = world.start()
+def test_one_that_was_deleted_since_it_was_looked_at_is_unknown(env: ApiEnv) -> None:
+    env.knows(asleep())
+    env.patch.setattr(client("sagemaker"), "start_notebook_instance", refusing("ValidationException", "RecordNotFound"))
+    said = env.start()
     assert (said.status, said.json["error"]) == (404, "unknown-notebook")
     assert "deleted" in said.json["message"]

@@ -17,7 +17,7 @@ from support.aws_clients import answer_each, clients_made_by
 from support.builders import NOW, a_lambda_context, a_record, a_report
 from support.loglines import logged_by
 from support.model_of_sagemaker import TERMS
-from support.notebook_world import World, a_world
+from support.notebook_env import NotebookEnv, notebook_env
 
 from notebook_ssh.adapters.attributes import to_attribute
 from notebook_ssh.adapters.clients import client
@@ -253,104 +253,104 @@ def test_each_use_within_the_hour_is_logged_for_the_dashboard(settings: pytest.M
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with a_world(monkeypatch, BASTION_SECURITY_GROUP="sg-1", BASTION_HOST="b", BASTION_VPC="vpc-1") as world:
-        world.deaf = True
-        yield world
+def env(monkeypatch: pytest.MonkeyPatch) -> Iterator[NotebookEnv]:
+    with notebook_env(monkeypatch, BASTION_SECURITY_GROUP="sg-1", BASTION_HOST="b", BASTION_VPC="vpc-1") as env:
+        env.deaf = True
+        yield env
 
 
-def sweep(world: World) -> int:
-    world.now += 900
-    looks = world.sweep()["requests"]
-    world.settle()
+def sweep(env: NotebookEnv) -> int:
+    env.now += 900
+    looks = env.sweep()["requests"]
+    env.settle()
     return looks
 
 
-def test_without_a_single_event_everything_is_found(world: World) -> None:
-    world.lifecycle_config("team")
-    world.notebook("Shared-1", "team", ssh="ngrok")
-    world.notebook("shared-2", "team")
-    world.notebook("alone", ssh="bastion")
-    assert sweep(world) == 2
-    assert world.has_block("team")
-    sweep(world)
-    assert sweep(world) == 0
+def test_without_a_single_event_everything_is_found(env: NotebookEnv) -> None:
+    env.lifecycle_config("team")
+    env.notebook("Shared-1", "team", ssh="ngrok")
+    env.notebook("shared-2", "team")
+    env.notebook("alone", ssh="bastion")
+    assert sweep(env) == 2
+    assert env.has_block("team")
+    sweep(env)
+    assert sweep(env) == 0
 
-    world.stop("alone")
-    world.finish()
-    assert sweep(world) == 1
-    assert world.attached_config("alone") == "better-sagemaker"
-    while sweep(world):
+    env.stop("alone")
+    env.finish()
+    assert sweep(env) == 1
+    assert env.attached_config("alone") == "better-sagemaker"
+    while sweep(env):
         pass
 
-    world.edit("team", b"#!/bin/bash\necho the block is gone\n")
-    sweep(world)
-    assert world.has_block("team")
+    env.edit("team", b"#!/bin/bash\necho the block is gone\n")
+    sweep(env)
+    assert env.has_block("team")
 
-    world.untag("Shared-1")
-    world.untag("alone")
-    while sweep(world):
+    env.untag("Shared-1")
+    env.untag("alone")
+    while sweep(env):
         pass
-    assert world.on_start("team") == b"#!/bin/bash\necho the block is gone\n"
-    assert world.attached_config("alone") is None
-    assert world.lifecycle_configs() == {"team"}
+    assert env.on_start("team") == b"#!/bin/bash\necho the block is gone\n"
+    assert env.attached_config("alone") is None
+    assert env.lifecycle_configs() == {"team"}
 
 
-def test_a_block_whose_notebooks_are_all_gone_is_taken_out(world: World) -> None:
-    world.lifecycle_config("team")
-    world.notebook("box", "team", running=False, ssh="ngrok")
-    sweep(world)
-    assert world.has_block("team")
+def test_a_block_whose_notebooks_are_all_gone_is_taken_out(env: NotebookEnv) -> None:
+    env.lifecycle_config("team")
+    env.notebook("box", "team", running=False, ssh="ngrok")
+    sweep(env)
+    assert env.has_block("team")
     client("sagemaker").delete_notebook_instance(NotebookInstanceName="box")
-    world.finish()
-    sweep(world)
-    assert not world.has_block("team")
-    assert world.table.record("box") is None
+    env.finish()
+    sweep(env)
+    assert not env.has_block("team")
+    assert env.table.record("box") is None
 
 
-def test_a_status_tag_that_could_not_be_removed_for_two_days_goes_later(world: World) -> None:
-    world.patch.setenv("STATUS_TAGS", "true")
-    world.lifecycle_config("team")
-    world.notebook("box", "team", running=False, ssh="ngrok")
-    sweep(world)
-    assert "ssh-status" in world.tags("box")
-    world.untag("box")
+def test_a_status_tag_that_could_not_be_removed_for_two_days_goes_later(env: NotebookEnv) -> None:
+    env.patch.setenv("STATUS_TAGS", "true")
+    env.lifecycle_config("team")
+    env.notebook("box", "team", running=False, ssh="ngrok")
+    sweep(env)
+    assert "ssh-status" in env.tags("box")
+    env.untag("box")
     refused = [True]
 
     def before(name: str, given: dict[str, Any]) -> None:
         if name == "delete_tags" and refused:
             raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "DeleteTags")
 
-    world.before_call = before
-    sweep(world)
-    assert "ssh-status" in world.tags("box")
-    assert "expires" not in (world.table.item("notebook", "box") or {})
-    world.now += 2 * 86_400
+    env.before_call = before
+    sweep(env)
+    assert "ssh-status" in env.tags("box")
+    assert "expires" not in (env.table.item("notebook", "box") or {})
+    env.now += 2 * 86_400
     refused.clear()
-    sweep(world)
-    assert "ssh-status" not in world.tags("box")
-    assert "expires" in (world.table.item("notebook", "box") or {})
-    assert sweep(world) == 0
+    sweep(env)
+    assert "ssh-status" not in env.tags("box")
+    assert "expires" in (env.table.item("notebook", "box") or {})
+    assert sweep(env) == 0
 
 
-def test_the_bastion_is_told_once_for_a_sweep(world: World) -> None:
-    world.notebook("one", ssh="bastion")
-    world.notebook("two", ssh="bastion")
-    sweep(world)
-    world.bastion = 0
-    sweep(world)
-    assert world.bastion == 1
+def test_the_bastion_is_told_once_for_a_sweep(env: NotebookEnv) -> None:
+    env.notebook("one", ssh="bastion")
+    env.notebook("two", ssh="bastion")
+    sweep(env)
+    env.bastion = 0
+    sweep(env)
+    assert env.bastion == 1
 
 
-def test_the_bastion_is_told_also_when_nobody_uses_it_and_never_without_one(world: World) -> None:
-    sweep(world)
-    assert world.bastion == 1
-    world.patch.setenv("BASTION_SECURITY_GROUP", "")
-    sweep(world)
-    assert world.bastion == 1
+def test_the_bastion_is_told_also_when_nobody_uses_it_and_never_without_one(env: NotebookEnv) -> None:
+    sweep(env)
+    assert env.bastion == 1
+    env.patch.setenv("BASTION_SECURITY_GROUP", "")
+    sweep(env)
+    assert env.bastion == 1
 
 
-def test_a_status_is_told_once_for_each_change_and_not_once_for_each_sweep(world: World) -> None:
+def test_a_status_is_told_once_for_each_change_and_not_once_for_each_sweep(env: NotebookEnv) -> None:
     told: list[tuple[str, str, str, str]] = []
 
     def put_events(given: dict[str, Any]) -> dict[str, Any]:
@@ -360,26 +360,26 @@ def test_a_status_is_told_once_for_each_change_and_not_once_for_each_sweep(world
 
     def status_change() -> list[tuple[str, str, str, str]]:
         for _ in range(3):
-            sweep(world)
+            sweep(env)
         found, told[:] = list(told), []
         return found
 
     answer_each(client("events"), "PutEvents", put_events)
-    world.lifecycle_config("large", b"#!/bin/bash\n" + b"#" * 12_270)
-    world.notebook("box", "large", running=False, ssh="ngrok")
-    world.notebook("odd", "large", running=False, ssh="ngork")
+    env.lifecycle_config("large", b"#!/bin/bash\n" + b"#" * 12_270)
+    env.notebook("box", "large", running=False, ssh="ngrok")
+    env.notebook("odd", "large", running=False, ssh="ngork")
     assert sorted(status_change()) == [
         ("box", "off", "error", "config-too-large"),
         ("odd", "off", "invalid-tag", "invalid-tag"),
     ]
-    world.edit("large", b"#!/bin/bash\n")
-    world.tag("odd", ssh="off")
+    env.edit("large", b"#!/bin/bash\n")
+    env.tag("odd", ssh="off")
     assert sorted(status_change()) == [("box", "error", "stopped", ""), ("odd", "invalid-tag", "off", "")]
-    world.tag("box", ssh_until=datetime.fromtimestamp(world.now + 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    env.tag("box", ssh_until=datetime.fromtimestamp(env.now + 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     assert status_change() == [("box", "stopped", "expired", "")]
 
 
-def test_news_that_could_not_be_told_are_told_at_the_next_sweep(world: World) -> None:
+def test_news_that_could_not_be_told_are_told_at_the_next_sweep(env: NotebookEnv) -> None:
     told: list[str] = []
 
     def put_events(given: dict[str, Any]) -> dict[str, Any]:
@@ -389,11 +389,11 @@ def test_news_that_could_not_be_told_are_told_at_the_next_sweep(world: World) ->
         return {"FailedEntryCount": 0}
 
     answer_each(client("events"), "PutEvents", put_events)
-    world.notebook("box", running=False, ssh="ngork")
+    env.notebook("box", running=False, ssh="ngork")
     for _ in range(3):
-        sweep(world)
+        sweep(env)
     assert told == ["box", "box"]
-    assert world.record("box").notified_status == "invalid-tag: invalid-tag"
+    assert env.record("box").notified_status == "invalid-tag: invalid-tag"
 
 
 # ---- what is read of a record ------------------------------------------------------------------

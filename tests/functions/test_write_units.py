@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from support.api_world import World, api_world
+from support.api_env import ApiEnv, api_env
 from support.builders import HOST_KEY, NOW, a_record, a_report, wire
 
 from notebook_ssh.adapters.attributes import key, to_attribute
@@ -34,9 +34,9 @@ USUAL = {
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with api_world(monkeypatch) as world:
-        yield world
+def env(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiEnv]:
+    with api_env(monkeypatch) as env:
+        yield env
 
 
 def size(attribute: Mapping[str, Any]) -> int:
@@ -72,7 +72,7 @@ def bytes_of(record: Record) -> int:
     ],
     ids=["ngrok", "bastion"],
 )
-def test_a_report_of_a_usual_notebook_is_one_write_unit(world: World, parts: dict[str, Any]) -> None:
+def test_a_report_of_a_usual_notebook_is_one_write_unit(env: ApiEnv, parts: dict[str, Any]) -> None:
     modes = parts["spec"].modes
     address = {"host": "0.tcp.eu.ngrok.io", "port": 17887} if Mode.NGROK in modes else {"host": None, "port": None}
     told = {
@@ -83,20 +83,20 @@ def test_a_report_of_a_usual_notebook_is_one_write_unit(world: World, parts: dic
         "keys": {"own": 2, "central": 2, "rejected": []},
         "sessions": {"open": 1, "active_at": NOW},
     } | address
-    record = world.knows(a_record(**USUAL, **parts))
+    record = env.knows(a_record(**USUAL, **parts))
     caller = {
         "requestId": "r",
         "accountId": "123456789012",
         "identity": {"userArn": f"arn:aws:sts::123456789012:assumed-role/{record.role}/SageMaker"},
     }
     for sequence in (1, 2):
-        said = world.report(told | {"sequence": sequence}, name=record.name, requestContext=caller)
+        said = env.report(told | {"sequence": sequence}, name=record.name, requestContext=caller)
         assert said.status == 200, said.text
     assert bytes_of(record) <= UNIT
 
 
-def test_a_report_that_an_earlier_version_wrote_whole_is_replaced_once(world: World) -> None:
-    world.knows(a_record())
+def test_a_report_that_an_earlier_version_wrote_whole_is_replaced_once(env: ApiEnv) -> None:
+    env.knows(a_record())
     whole = asdict(a_report())
     whole["mode"] = tag_value(whole.pop("modes"))
     client("dynamodb").update_item(
@@ -108,8 +108,8 @@ def test_a_report_that_an_earlier_version_wrote_whole_is_replaced_once(world: Wo
     )
     writes = []
     for sequence in (6, 7):
-        world.since()
-        assert world.report({"sequence": sequence}).status == 200
-        writes.append(world.since()["UpdateItem"])
+        env.since()
+        assert env.report({"sequence": sequence}).status == 200
+        writes.append(env.since()["UpdateItem"])
     assert writes == [2, 1]
-    assert world.report_of("demo") == a_report(sequence=7, received_at=NOW)
+    assert env.report_of("demo") == a_report(sequence=7, received_at=NOW)

@@ -6,28 +6,28 @@ from collections.abc import Iterator
 
 import pytest
 
-from world import World
+from environment import LocalEnv
 
-_open: list[World] = []
+_open: list[LocalEnv] = []
 
 
 @pytest.fixture(scope="session")
-def world() -> Iterator[World]:
-    world = World()
+def env() -> Iterator[LocalEnv]:
+    env = LocalEnv()
     try:
-        world.start()
-        world.deploy()
-        world.move_in()
-        _open.append(world)
-        yield world
+        env.start()
+        env.deploy()
+        env.move_in()
+        _open.append(env)
+        yield env
     finally:
         _open.clear()
-        world.close()
+        env.close()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _quiet_afterwards() -> Iterator[None]:
-    """Stop the notebooks of a module that is done: each agent would report every two seconds beside the next module."""
+    """Stop the notebooks of a module that is done: each agent would report every two seconds next to the next module."""
     yield
-    for world in _open:
-        world.stop_notebooks()
+    for env in _open:
+        env.stop_notebooks()

@@ -22,8 +22,8 @@ from botocore.httpsession import URLLib3Session
 
 import processes
 from emulator.process import ACCOUNT, REGION
+from environment import STACK, LocalEnv
 from patience import LIMIT_S as LIMIT
-from world import STACK, World
 
 Keys = Mapping[str, str]
 
@@ -119,18 +119,18 @@ def ask(request: pytest.FixtureRequest) -> Signer:
 
 
 @pytest.fixture(scope="module")
-def role(world: World) -> dict[str, str]:
+def role(env: LocalEnv) -> dict[str, str]:
     """A session of a role of the account that may do nothing by itself."""
-    return session_of_role(world, ACCOUNT, "visitor")
+    return session_of_role(env, ACCOUNT, "visitor")
 
 
 @pytest.fixture(scope="module")
-def stranger(world: World) -> dict[str, str]:
+def stranger(env: LocalEnv) -> dict[str, str]:
     """A session of a role of another account, which there may do anything."""
-    return session_of_role(world, OTHER_ACCOUNT, "stranger", ANYTHING)
+    return session_of_role(env, OTHER_ACCOUNT, "stranger", ANYTHING)
 
 
-def session_of_role(world: World, account: str, name: str, policy: Any = None) -> dict[str, str]:
+def session_of_role(env: LocalEnv, account: str, name: str, policy: Any = None) -> dict[str, str]:
     # The emulator takes an account's number for the keys of its root user.
     root = {"AWS_ACCESS_KEY_ID": account, "AWS_SECRET_ACCESS_KEY": "test"}
     trust = {
@@ -139,11 +139,11 @@ def session_of_role(world: World, account: str, name: str, policy: Any = None) -
             {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{account}:root"}, "Action": "sts:AssumeRole"}
         ],
     }
-    iam = world.emulator.client("iam", root)
+    iam = env.emulator.client("iam", root)
     made = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]
     if policy:
         iam.put_role_policy(RoleName=name, PolicyName="given", PolicyDocument=json.dumps(policy))
-    session = world.emulator.client("sts", root).assume_role(RoleArn=made["Arn"], RoleSessionName="contract")
+    session = env.emulator.client("sts", root).assume_role(RoleArn=made["Arn"], RoleSessionName="contract")
     given = session["Credentials"]
     return {
         "AWS_ACCESS_KEY_ID": given["AccessKeyId"],
@@ -153,11 +153,11 @@ def session_of_role(world: World, account: str, name: str, policy: Any = None) -
 
 
 @pytest.fixture(scope="module")
-def known(world: World) -> str:
+def known(env: LocalEnv) -> str:
     """A notebook that the stack knows and whose agent never speaks."""
-    world.create_notebook("contract")
-    world.tag("contract", ssh="ngrok")
-    processes.wait_until("it is known", lambda: world.curl("/notebooks/contract").status == 200)
+    env.create_notebook("contract")
+    env.tag("contract", ssh="ngrok")
+    processes.wait_until("it is known", lambda: env.curl("/notebooks/contract").status == 200)
     return "contract"
 
 
@@ -168,30 +168,30 @@ def known(world: World) -> str:
 class Meter:
     """Counts how often the functions behind the API have run, by what they log at each run."""
 
-    world: World
+    env: LocalEnv
 
     def runs(self, function: str) -> int:
-        group, logs = f"/aws/lambda/{STACK}-{function}", self.world.emulator.client("logs")
+        group, logs = f"/aws/lambda/{STACK}-{function}", self.env.emulator.client("logs")
         pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group)
         return sum(event["message"].startswith("START ") for page in pages for event in page["events"])
 
     def item(self, name: str) -> dict[str, Any]:
         key = {"pk": {"S": "notebook"}, "sk": {"S": name}}
-        table = self.world.stack.outputs["TableName"]
-        return dict(self.world.emulator.client("dynamodb").get_item(TableName=table, Key=key).get("Item", {}))
+        table = self.env.stack.outputs["TableName"]
+        return dict(self.env.emulator.client("dynamodb").get_item(TableName=table, Key=key).get("Item", {}))
 
 
 @pytest.fixture
-def nothing_runs(world: World, known: str) -> Any:
+def nothing_runs(env: LocalEnv, known: str) -> Any:
     """Fails the test when a function that answers people has run because of it, or the notebook's record changed.
 
     A run is logged before its answer is given, so there is nothing to wait for: the last question shows that.
     """
-    meter = Meter(world)
+    meter = Meter(env)
     before = meter.runs("lookup-api"), meter.runs("start-notebook"), meter.item(known)
     yield
     assert (meter.runs("lookup-api"), meter.runs("start-notebook"), meter.item(known)) == before
-    assert world.curl(f"/notebooks/{known}").status == 200
+    assert env.curl(f"/notebooks/{known}").status == 200
     assert meter.runs("lookup-api") == before[0] + 1
 
 
@@ -199,26 +199,26 @@ def nothing_runs(world: World, known: str) -> Any:
 
 
 def test_a_role_without_any_policy_may_look_up_and_ask_for_a_start(
-    world: World, known: str, role: Keys, ask: Signer
+    env: LocalEnv, known: str, role: Keys, ask: Signer
 ) -> None:
     def is_listed() -> bool:
         """In a list that is at most ten seconds old, and that has a limit of its own."""
-        listed = ask(f"{world.stack.api}/notebooks", "GET", role)
+        listed = ask(f"{env.stack.api}/notebooks", "GET", role)
         return listed.status == 200 and known in [each["name"] for each in json.loads(listed.body)]
 
     processes.wait_until("the notebook is in the list", is_listed, LIMIT)
-    start = ask(f"{world.stack.api}/notebooks/{known}/start", "POST", role)
+    start = ask(f"{env.stack.api}/notebooks/{known}/start", "POST", role)
     assert (start.status, json.loads(start.body)["error"]) == (403, "not-wakeable"), start
 
 
 @pytest.mark.parametrize(("method", "path", "status", "error"), [(*route, *said) for route, said in ROUTES.items()])
 def test_every_route_lets_in_and_the_function_answers(
-    world: World, known: str, role: Keys, ask: Signer, method: str, path: str, status: int, error: str | None
+    env: LocalEnv, known: str, role: Keys, ask: Signer, method: str, path: str, status: int, error: str | None
 ) -> None:
     answers: list[Response] = []
 
     def is_answered() -> bool:
-        answers[:] = [ask(world.stack.api + path, method, role, A_REPORT if path.endswith("/report") else "")]
+        answers[:] = [ask(env.stack.api + path, method, role, A_REPORT if path.endswith("/report") else "")]
         return answers[0].status != 429
 
     processes.wait_until("the method's own limit lets it through", is_answered, LIMIT)
@@ -233,46 +233,46 @@ def test_every_route_lets_in_and_the_function_answers(
 
 @pytest.mark.parametrize(("method", "path"), list(ROUTES))
 @pytest.mark.usefixtures("nothing_runs")
-def test_unsigned(world: World, method: str, path: str) -> None:
-    answer = send(AWSRequest(method=method, url=world.stack.api + path, data="{}" if method == "POST" else ""))
+def test_unsigned(env: LocalEnv, method: str, path: str) -> None:
+    answer = send(AWSRequest(method=method, url=env.stack.api + path, data="{}" if method == "POST" else ""))
     assert (answer.status, is_the_gateways(answer)) == (403, True)
 
 
 @pytest.mark.usefixtures("nothing_runs")
-def test_a_wrong_secret(world: World, role: Keys, ask: Signer) -> None:
-    for keys in (world.person.keys, role):
+def test_a_wrong_secret(env: LocalEnv, role: Keys, ask: Signer) -> None:
+    for keys in (env.person.keys, role):
         for method, path in ROUTES:
-            answer = ask(world.stack.api + path, method, {**keys, "AWS_SECRET_ACCESS_KEY": "wrong"})
+            answer = ask(env.stack.api + path, method, {**keys, "AWS_SECRET_ACCESS_KEY": "wrong"})
             assert (answer.status, is_the_gateways(answer)) == (403, True)
 
 
 @pytest.mark.usefixtures("nothing_runs")
-def test_a_key_that_nobody_has(world: World, ask: Signer) -> None:
+def test_a_key_that_nobody_has(env: LocalEnv, ask: Signer) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "wrong"}
-    assert ask(f"{world.stack.api}/notebooks", "GET", keys).status == 403
+    assert ask(f"{env.stack.api}/notebooks", "GET", keys).status == 403
 
 
 @pytest.mark.usefixtures("nothing_runs")
-def test_a_session_without_its_token_or_with_anothers(world: World, role: Keys, stranger: Keys, ask: Signer) -> None:
+def test_a_session_without_its_token_or_with_anothers(env: LocalEnv, role: Keys, stranger: Keys, ask: Signer) -> None:
     without = {name: value for name, value in role.items() if name != "AWS_SESSION_TOKEN"}
     for keys in (without, {**role, "AWS_SESSION_TOKEN": stranger["AWS_SESSION_TOKEN"]}):
-        assert ask(f"{world.stack.api}/notebooks", "GET", keys).status == 403
+        assert ask(f"{env.stack.api}/notebooks", "GET", keys).status == 403
 
 
 @pytest.mark.usefixtures("nothing_runs")
-def test_another_account_however_mighty_there(world: World, stranger: Keys, ask: Signer) -> None:
+def test_another_account_however_mighty_there(env: LocalEnv, stranger: Keys, ask: Signer) -> None:
     """Its role allows it everything, so it is the API's own policy that refuses."""
     for method, path in ROUTES:
-        answer = ask(world.stack.api + path, method, stranger)
+        answer = ask(env.stack.api + path, method, stranger)
         assert (answer.status, is_the_gateways(answer)) == (403, True), (path, answer)
         assert "not authorized to perform: execute-api:Invoke" in answer.body
 
 
 @pytest.mark.usefixtures("nothing_runs")
-def test_a_signature_that_has_expired(world: World, role: Keys) -> None:
+def test_a_signature_that_has_expired(env: LocalEnv, role: Keys) -> None:
     long_ago = (datetime.now(UTC) - timedelta(minutes=20)).replace(tzinfo=None)
     with mock.patch.object(botocore.auth, "get_current_datetime", return_value=long_ago):
-        request = signed(f"{world.stack.api}/notebooks", "GET", role)
+        request = signed(f"{env.stack.api}/notebooks", "GET", role)
     answer = send(request)
     assert (answer.status, "Signature expired" in answer.body) == (403, True), answer
 
@@ -287,28 +287,28 @@ def test_a_signature_that_has_expired(world: World, role: Keys) -> None:
     ],
 )
 @pytest.mark.usefixtures("nothing_runs")
-def test_a_path_that_was_not_signed(world: World, role: Keys, change: Callable[[str], str]) -> None:
-    request = signed(f"{world.stack.api}/notebooks/contract/ssh", "GET", role)
+def test_a_path_that_was_not_signed(env: LocalEnv, role: Keys, change: Callable[[str], str]) -> None:
+    request = signed(f"{env.stack.api}/notebooks/contract/ssh", "GET", role)
     request.url = change(str(request.url))
-    assert request.url != f"{world.stack.api}/notebooks/contract/ssh"
+    assert request.url != f"{env.stack.api}/notebooks/contract/ssh"
     assert send(request).status == 403
 
 
 @pytest.mark.usefixtures("nothing_runs")
-def test_a_method_or_a_body_that_was_not_signed(world: World, role: Keys) -> None:
-    request = signed(f"{world.stack.api}/notebooks/contract/start", "GET", role)
+def test_a_method_or_a_body_that_was_not_signed(env: LocalEnv, role: Keys) -> None:
+    request = signed(f"{env.stack.api}/notebooks/contract/start", "GET", role)
     request.method = "POST"
     assert send(request).status == 403
-    request = signed(f"{world.stack.api}/notebooks/contract/report", "POST", role, "{}")
+    request = signed(f"{env.stack.api}/notebooks/contract/report", "POST", role, "{}")
     request.data = A_REPORT.encode()
     assert send(request).status == 403
 
 
 @pytest.mark.usefixtures("nothing_runs")
-def test_a_path_that_does_not_exist(world: World, role: Keys, ask: Signer) -> None:
+def test_a_path_that_does_not_exist(env: LocalEnv, role: Keys, ask: Signer) -> None:
     for path in ("/", "/nothing", "/notebooks/contract/nothing", "/notebooks/contract/ssh/more"):
-        assert ask(world.stack.api + path, "GET", role).status in (403, 404)
-    assert ask(f"{world.stack.api}/notebooks", "DELETE", role).status == 403
+        assert ask(env.stack.api + path, "GET", role).status in (403, 404)
+    assert ask(f"{env.stack.api}/notebooks", "DELETE", role).status == 403
 
 
 def is_the_gateways(answer: Response) -> bool:
@@ -320,8 +320,8 @@ def is_the_gateways(answer: Response) -> bool:
 # ---- canonicalisation ----------------------------------------------------------------------------
 
 
-def test_names_of_every_allowed_kind_are_signed_alike(world: World, role: Keys, ask: Signer) -> None:
+def test_names_of_every_allowed_kind_are_signed_alike(env: LocalEnv, role: Keys, ask: Signer) -> None:
     """curl before 8.3 signs what needs escaping otherwise than AWS does: no path of ours has anything to escape."""
     for name in ("a", "A-9", "x" * 63, "9-9", "a--b"):
-        answer = ask(f"{world.stack.api}/notebooks/{name}", "GET", role)
+        answer = ask(f"{env.stack.api}/notebooks/{name}", "GET", role)
         assert (answer.status, json.loads(answer.body)["error"]) == (404, "unknown-notebook")

@@ -29,7 +29,7 @@ from support.examples import examples
 
 import processes
 from emulator.process import ACCOUNT, PROJECT, REGION
-from world import World
+from environment import LocalEnv
 
 DESCRIPTION = schemathesis.openapi.from_path(PROJECT / "docs" / "openapi.yaml")
 OPERATIONS: list[Any] = [cast("Any", found).ok() for found in DESCRIPTION.get_all_operations()]
@@ -57,16 +57,16 @@ class Signed(AuthBase):
 class Asked:
     """A notebook that the stack knows, and its own role as the one who asks."""
 
-    world: World
+    env: LocalEnv
     name: str
     auth: Signed
 
 
 @pytest.fixture(scope="module")
-def unlimited(world: World) -> Iterator[None]:
+def unlimited(env: LocalEnv) -> Iterator[None]:
     """The routes of lists answer at any rate: template.yaml lets them answer once in five seconds or so."""
-    gateway = world.emulator.client("apigateway")
-    api, stage = world.stack.api.rsplit("/", 2)[1:]
+    gateway = env.emulator.client("apigateway")
+    api, stage = env.stack.api.rsplit("/", 2)[1:]
     settings = gateway.get_stage(restApiId=api, stageName=stage)["methodSettings"]
     rates = {each: value["throttlingRateLimit"] for each, value in settings.items() if each.endswith("/GET")}
 
@@ -84,8 +84,8 @@ def unlimited(world: World) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def asked(world: World, unlimited: None) -> Asked:
-    iam = world.emulator.client("iam")
+def asked(env: LocalEnv, unlimited: None) -> Asked:
+    iam = env.emulator.client("iam")
     trust = {
         "Version": "2012-10-17",
         "Statement": [
@@ -93,16 +93,16 @@ def asked(world: World, unlimited: None) -> Asked:
         ],
     }
     made = iam.create_role(RoleName="described", AssumeRolePolicyDocument=json.dumps(trust))["Role"]
-    session = world.emulator.client("sts").assume_role(RoleArn=made["Arn"], RoleSessionName="SageMaker")["Credentials"]
-    world.create_notebook("described", role="described")
-    world.tag("described", ssh="ngrok", ssh_wake="yes")
-    processes.wait_until("it is known", lambda: world.curl("/notebooks/described").status == 200)
+    session = env.emulator.client("sts").assume_role(RoleArn=made["Arn"], RoleSessionName="SageMaker")["Credentials"]
+    env.create_notebook("described", role="described")
+    env.tag("described", ssh="ngrok", ssh_wake="yes")
+    processes.wait_until("it is known", lambda: env.curl("/notebooks/described").status == 200)
     keys = {
         "AWS_ACCESS_KEY_ID": session["AccessKeyId"],
         "AWS_SECRET_ACCESS_KEY": session["SecretAccessKey"],
         "AWS_SESSION_TOKEN": session["SessionToken"],
     }
-    return Asked(world, "described", Signed(keys))
+    return Asked(env, "described", Signed(keys))
 
 
 def bounded(number: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -118,7 +118,7 @@ def cases(operation: Any, mode: GenerationMode) -> SearchStrategy[Any]:
 
 def hold_to_description(case: Any, asked: Asked) -> Response:
     """Send `case`; fail unless the answer is one that the description has for it. The gateway's refusals are its own."""
-    response: Response = case.call(base_url=asked.world.stack.api, auth=asked.auth)
+    response: Response = case.call(base_url=asked.env.stack.api, auth=asked.auth)
     if response.headers.get("cache-control") == ["no-store"]:
         case.validate_response(response, checks=CHECKS)
         assert response.status_code < 500, response.content

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from support import namespaces, needs
-from support.bastion_world import NOW, STACK, STOPPED, Bench, an_account
+from support.bastion_env import NOW, STACK, STOPPED, BastionEnv, bastion_env
 
 import processes
 from notebook_ssh.adapters.clients import client
@@ -101,7 +101,7 @@ class Machine:
 class Site:
     """A laptop outside, a bastion, and the notebooks behind it."""
 
-    bench: Bench
+    env: BastionEnv
     folder: Path
     at_the_end: ExitStack
     machines: list[Machine] = field(default_factory=list)
@@ -173,8 +173,8 @@ class Site:
         return f"{rule['IpProtocol']} dport {rule['FromPort']}-{rule['ToPort']}"
 
     def reconcile(self) -> None:
-        self.bench.now += 60
-        self.bench.run()
+        self.env.now += 60
+        self.env.run()
         self.guard()
 
     def ssh(self, host: str, *, come_from: str = OFFICE) -> str | None:
@@ -234,11 +234,11 @@ class Notebook:
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
     needs.networks()
-    with an_account(monkeypatch) as bench, ExitStack() as at_the_end:
+    with bastion_env(monkeypatch) as env, ExitStack() as at_the_end:
         monkeypatch.setenv("BASTION_HOST", BASTION_OUTSIDE)
         monkeypatch.setenv("BASTION_USER", "root")
         monkeypatch.setenv("BASTION_CLIENT_CIDRS", "203.0.113.0/24")
-        yield Site(bench, tmp_path, at_the_end)
+        yield Site(env, tmp_path, at_the_end)
 
 
 @dataclass
@@ -252,11 +252,11 @@ class Town:
 
 @pytest.fixture
 def town(site: Site) -> Town:
-    bench = site.bench
+    env = site.env
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", site.folder / "key")
     public = (site.folder / "key.pub").read_text()
     laptop = site.machine("laptop", OFFICE, ELSEWHERE)
-    bastion = site.machine("bastion", BASTION_OUTSIDE, BASTION_INSIDE, groups=(bench.bastion,))
+    bastion = site.machine("bastion", BASTION_OUTSIDE, BASTION_INSIDE, groups=(env.bastion,))
     bastion.handle_request(public)
     site.wire(laptop, laptop.addresses, bastion, [BASTION_OUTSIDE])
     ana, ben = (_notebook(site, bastion, name, public) for name in ("Ana-Notebook", "ben-notebook"))
@@ -267,9 +267,9 @@ def town(site: Site) -> Town:
 
 def _notebook(site: Site, bastion: Machine, name: str, client_key: str) -> Notebook:
     """A running notebook that nobody tagged yet, with a report of its agent."""
-    bench = site.bench
-    group = bench.group(name)
-    record = bench.notebook(name, group, modes=())
+    env = site.env
+    group = env.group(name)
+    record = env.notebook(name, group, modes=())
     interfaces = client("ec2").describe_network_interfaces(NetworkInterfaceIds=[record.network.interface or ""])
     address = interfaces["NetworkInterfaces"][0]["PrivateIpAddress"]
     machine = site.machine(name, address, groups=(group,))
@@ -286,7 +286,7 @@ def _notebook(site: Site, bastion: Machine, name: str, client_key: str) -> Noteb
         keys_own=1,
         connected_since=NOW,
     )
-    bench.table.replace_report(name, record.role, report, None)
+    env.table.replace_report(name, record.role, report, None)
     return Notebook(record, group, address, machine)
 
 
@@ -307,54 +307,54 @@ def _write_ssh_files(site: Site, bastion: Machine, notebooks: list[Notebook]) ->
         )
 
 
-def tag(bench: Bench, notebook: Notebook, **parts: Any) -> None:
+def tag(env: BastionEnv, notebook: Notebook, **parts: Any) -> None:
     notebook.record = replace(notebook.record, **parts)
-    bench.table.save_observed(notebook.record, bench.table.record(notebook.record.name))
+    env.table.save_observed(notebook.record, env.table.record(notebook.record.name))
 
 
 def test_ssh_comes_through_the_bastion_exactly_while_the_rules_are_there(town: Town) -> None:
-    site, ana, ben, bench = town.site, town.ana, town.ben, town.site.bench
+    site, ana, ben, env = town.site, town.ana, town.ben, town.site.env
     assert site.is_shut("ana-notebook"), "nothing is open yet"
 
-    tag(bench, ana, spec=NotebookSpec((Mode.BASTION,)))
+    tag(env, ana, spec=NotebookSpec((Mode.BASTION,)))
     site.reconcile()
     assert site.ssh("ana-notebook") == f"{BASTION_INSIDE} to {ana.address}"
     assert site.ssh("Ana-Notebook") == f"{BASTION_INSIDE} to {ana.address}"
     assert site.is_shut("ben-notebook"), "the bastion is open, this notebook is not"
     assert site.is_shut("ana-notebook", come_from=ELSEWHERE), "not one of the bastion's clients"
-    record = bench.table.record("ana-notebook")
+    record = env.table.record("ana-notebook")
     assert record is not None
-    connection = connection_for(record, bench.now, read_settings())
+    connection = connection_for(record, env.now, read_settings())
     assert connection is not None
     assert (connection.host, connection.jump) == (ana.address, ProxyJump(BASTION_OUTSIDE, "root", f"bastion.{STACK}"))
 
-    tag(bench, ben, spec=NotebookSpec((Mode.BASTION,)))
-    tag(bench, ana, state=NotebookState.STOPPING)
+    tag(env, ben, spec=NotebookSpec((Mode.BASTION,)))
+    tag(env, ana, state=NotebookState.STOPPING)
     site.reconcile()
     assert site.is_shut("ana-notebook"), "it stops"
     assert site.ssh("ben-notebook") == f"{BASTION_INSIDE} to {ben.address}"
 
-    tag(bench, ana, state=STOPPED)
-    tag(bench, ben, spec=NotebookSpec())
+    tag(env, ana, state=STOPPED)
+    tag(env, ben, spec=NotebookSpec())
     site.reconcile()
     assert site.is_shut("ben-notebook"), "its tag is gone"
     assert site.is_shut(f"bastion.{STACK}"), "nobody needs the bastion any more"
 
 
 def test_a_bastion_without_open_egress_gets_a_way_to_the_notebook_alone(town: Town) -> None:
-    site, ana, bench = town.site, town.ana, town.site.bench
-    bench.close_egress()
+    site, ana, env = town.site, town.ana, town.site.env
+    env.close_egress()
     # This opens the notebook to the bastion, but not the bastion's way out.
-    bench.write_rule(town.ben.group, UserIdGroupPairs=[{"GroupId": bench.bastion}])
-    tag(bench, ana, spec=NotebookSpec((Mode.BASTION,)))
+    env.write_rule(town.ben.group, UserIdGroupPairs=[{"GroupId": env.bastion}])
+    tag(env, ana, spec=NotebookSpec((Mode.BASTION,)))
     site.reconcile()
     assert site.ssh("ana-notebook") == f"{BASTION_INSIDE} to {ana.address}"
     assert site.is_shut("ben-notebook")
 
 
 def test_another_machine_at_the_notebooks_address_is_refused(town: Town) -> None:
-    site, ana, ben, bench = town.site, town.ana, town.ben, town.site.bench
-    tag(bench, ana, spec=NotebookSpec((Mode.BASTION,)))
+    site, ana, ben, env = town.site, town.ana, town.ben, town.site.env
+    tag(env, ana, spec=NotebookSpec((Mode.BASTION,)))
     site.reconcile()
     hosts = site.folder / f"{STACK}.known_hosts"
     hosts.write_text(hosts.read_text().replace(ana.machine.host_key, ben.machine.host_key))
@@ -363,13 +363,13 @@ def test_another_machine_at_the_notebooks_address_is_refused(town: Town) -> None
 
 
 def test_clients_of_a_prefix_list_are_admitted(town: Town) -> None:
-    site, ana, bench = town.site, town.ana, town.site.bench
+    site, ana, env = town.site, town.ana, town.site.env
     network = str(ip_network(f"{ip_address(ELSEWHERE)}/24", strict=False))
     prefix_list = client("ec2").create_managed_prefix_list(
         PrefixListName="offices", MaxEntries=5, AddressFamily="IPv4", Entries=[{"Cidr": network}]
     )
-    bench.monkeypatch.setenv("BASTION_CLIENT_CIDRS", prefix_list["PrefixList"]["PrefixListId"])
-    tag(bench, ana, spec=NotebookSpec((Mode.BASTION,)))
+    env.monkeypatch.setenv("BASTION_CLIENT_CIDRS", prefix_list["PrefixList"]["PrefixListId"])
+    tag(env, ana, spec=NotebookSpec((Mode.BASTION,)))
     site.reconcile()
     assert site.ssh("ana-notebook", come_from=ELSEWHERE) == f"{BASTION_INSIDE} to {ana.address}"
     assert site.is_shut("ana-notebook")

@@ -18,8 +18,8 @@ from support.laptop import Laptop, create_client_venv, create_laptop, extend_tim
 
 import processes
 from emulator.process import REGION
+from environment import STACK, LocalEnv
 from patience import LIMIT_S
-from world import STACK, World
 
 pytestmark = pytest.mark.takes_minutes
 
@@ -31,32 +31,32 @@ KEYS_TIMEOUT_S = 20
 class Notebook:
     """A notebook that has been connected once."""
 
-    world: World
+    env: LocalEnv
     name: str
 
     def describe(self) -> dict[str, Any]:
         """Return the API's response for it."""
-        return dict(json.loads(self.world.curl(f"/notebooks/{self.name}").body))
+        return dict(json.loads(self.env.curl(f"/notebooks/{self.name}").body))
 
     def wait_for_status(self, status: str) -> None:
-        self._wait(f"{self.name} is {status}", lambda: self.world.status(self.name) == status)
+        self._wait(f"{self.name} is {status}", lambda: self.env.status(self.name) == status)
 
     def stop(self) -> None:
-        self.world.sagemaker.stop_notebook_instance(NotebookInstanceName=self.name)
+        self.env.sagemaker.stop_notebook_instance(NotebookInstanceName=self.name)
         self.wait_for_state("Stopped")
 
     def start(self) -> None:
-        self.world.sagemaker.start_notebook_instance(NotebookInstanceName=self.name)
+        self.env.sagemaker.start_notebook_instance(NotebookInstanceName=self.name)
         self.wait_for_status("connected")
 
     def wait_for_state(self, state: str) -> None:
-        self._wait(f"{self.name} is {state}", lambda: self.world.state(self.name) == state)
+        self._wait(f"{self.name} is {state}", lambda: self.env.state(self.name) == state)
 
     def wait_for_configuration(self) -> None:
         """Wait until the default lifecycle configuration is attached, which needs a stop."""
 
         def attached() -> bool:
-            description = self.world.sagemaker.describe_notebook_instance(NotebookInstanceName=self.name)
+            description = self.env.sagemaker.describe_notebook_instance(NotebookInstanceName=self.name)
             return (
                 "NotebookInstanceLifecycleConfigName" in description
                 and description["NotebookInstanceStatus"] == "Stopped"
@@ -65,19 +65,19 @@ class Notebook:
         self._wait(f"{self.name} has a lifecycle configuration", attached)
 
     def _wait(self, what: str, condition: Callable[[], bool]) -> None:
-        processes.wait_until(what, condition, alive=self.world.emulator.alive)
+        processes.wait_until(what, condition, alive=self.env.emulator.alive)
 
 
 @pytest.fixture(scope="module")
-def connect(world: World) -> Callable[..., Notebook]:
+def connect(env: LocalEnv) -> Callable[..., Notebook]:
     """A function that creates a notebook and waits until it is connected."""
 
     def create(name: str, **tags: str) -> Notebook:
-        world.create_notebook(name)
-        notebook = Notebook(world, name)
+        env.create_notebook(name)
+        notebook = Notebook(env, name)
         notebook.wait_for_state("InService")
-        world.leave_key(name)
-        world.tag(name, ssh="ngrok", **tags)
+        env.leave_key(name)
+        env.tag(name, ssh="ngrok", **tags)
         notebook.stop()
         notebook.wait_for_configuration()
         notebook.start()
@@ -97,25 +97,25 @@ def client_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bare_laptop(world: World, client_python: Path, tmp_path: Path) -> Laptop:
+def bare_laptop(env: LocalEnv, client_python: Path, tmp_path: Path) -> Laptop:
     """A laptop with the user's SSH key and AWS credentials that only allow DescribeStacks; `setup` has not been run."""
     policy = {
         "Version": "2012-10-17",
         "Statement": [{"Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": "*"}],
     }
-    return create_laptop_for(world, client_python, tmp_path, world.make_user(f"laptop-{tmp_path.name}", policy))
+    return create_laptop_for(env, client_python, tmp_path, env.make_user(f"laptop-{tmp_path.name}", policy))
 
 
-def create_laptop_for(world: World, python: Path, folder: Path, credentials: dict[str, str]) -> Laptop:
+def create_laptop_for(env: LocalEnv, python: Path, folder: Path, credentials: dict[str, str]) -> Laptop:
     variables = {
         "AWS_REGION": REGION,
-        "AWS_ENDPOINT_URL": world.emulator.endpoint,
+        "AWS_ENDPOINT_URL": env.emulator.endpoint,
         # Replaces the DNS entry of the API Gateway host name.
-        "AWS_ENDPOINT_URL_EXECUTE_API": world.stack.api,
+        "AWS_ENDPOINT_URL_EXECUTE_API": env.stack.api,
     }
     laptop = create_laptop(folder, python, variables | credentials)
     for suffix in ("", ".pub"):
-        shutil.copy(f"{world.person.identity}{suffix}", f"{laptop.key}{suffix}")
+        shutil.copy(f"{env.person.identity}{suffix}", f"{laptop.key}{suffix}")
     return laptop
 
 
@@ -142,12 +142,12 @@ def run_on_notebook(laptop: Laptop, name: str, command: str) -> str:
 
 
 def test_setup_reads_the_api_url_from_cloudformation_and_remove_reverts_it(
-    world: World, notebook: Notebook, bare_laptop: Laptop
+    env: LocalEnv, notebook: Notebook, bare_laptop: Laptop
 ) -> None:
     before = bare_laptop.config.read_bytes()
     setup(bare_laptop)
     (stack,) = json.loads((bare_laptop.home / "settings.json").read_text())["stacks"]
-    assert (stack["name"], stack["region"], stack["api_url"]) == (STACK, REGION, world.stack.outputs["ApiUrl"])
+    assert (stack["name"], stack["region"], stack["api_url"]) == (STACK, REGION, env.stack.outputs["ApiUrl"])
     assert f"Host {notebook.name}\n" in (bare_laptop.home / "hosts").read_text()
     assert bare_laptop.run_client("setup", "--remove", "--ssh-config", str(bare_laptop.config)).returncode == 0
     assert bare_laptop.config.read_bytes() == before
@@ -155,22 +155,22 @@ def test_setup_reads_the_api_url_from_cloudformation_and_remove_reverts_it(
 
 
 def test_setup_without_access_to_cloudformation_reports_what_to_do(
-    world: World, client_python: Path, tmp_path: Path
+    env: LocalEnv, client_python: Path, tmp_path: Path
 ) -> None:
-    laptop = create_laptop_for(world, client_python, tmp_path, world.make_user("may-describe-nothing"))
+    laptop = create_laptop_for(env, client_python, tmp_path, env.make_user("may-describe-nothing"))
     before = laptop.config.read_bytes()
     result = laptop.run_client("setup", "--ssh-config", str(laptop.config))
     assert result.returncode == 3
     assert "notebook-ssh setup --api URL" in result.stderr
     assert laptop.config.read_bytes() == before
-    with_url = laptop.run_client("setup", "--ssh-config", str(laptop.config), "--api", world.stack.outputs["ApiUrl"])
+    with_url = laptop.run_client("setup", "--ssh-config", str(laptop.config), "--api", env.stack.outputs["ApiUrl"])
     assert with_url.returncode == 0, with_url.stderr
 
 
 def test_permissions_of_a_notebook_user_allow_setup_and_no_other_stack(
-    world: World, notebook: Notebook, client_python: Path, tmp_path: Path
+    env: LocalEnv, notebook: Notebook, client_python: Path, tmp_path: Path
 ) -> None:
-    laptop = create_laptop_for(world, client_python, tmp_path, world.person.keys)
+    laptop = create_laptop_for(env, client_python, tmp_path, env.person.keys)
     setup(laptop)
     other = laptop.run_client("setup", "--ssh-config", str(laptop.config), "--stack", "another-stack")
     assert (other.returncode, "not authorized" in other.stderr) == (3, True), other.stderr
@@ -216,7 +216,7 @@ def check_copies(notebook: Notebook, laptop: Laptop, folder: Path) -> None:
     ):
         result = laptop.run(*command, cwd=folder)
         assert result.returncode == 0, (command, result.stderr)
-    volume = notebook.world.volume(notebook.name)
+    volume = notebook.env.volume(notebook.name)
     copies = [folder / "back", *(volume / name for name in ("scp", "rsync", "sftp"))]
     assert [copy.read_bytes() == content for copy in copies] == [True] * len(copies)
     for copy in copies:
@@ -302,16 +302,16 @@ def test_ssh_starts_a_stopped_notebook_with_the_wake_tag(laptop: Laptop, connect
 
 
 def test_ssh_does_not_start_a_stopped_notebook_without_the_wake_tag(
-    world: World, laptop: Laptop, connect: Callable[..., Notebook]
+    env: LocalEnv, laptop: Laptop, connect: Callable[..., Notebook]
 ) -> None:
     private = connect("client-private")
     private.stop()
     private.wait_for_status("stopped")
     result = laptop.run("ssh", "client-private.notebook", "true")
-    assert (result.returncode, world.state("client-private")) == (255, "Stopped")
+    assert (result.returncode, env.state("client-private")) == (255, "Stopped")
     assert "notebook-ssh: " in result.stderr
     started = laptop.run_client("start", "client-private")
-    assert (started.returncode, world.state("client-private")) == (5, "Stopped")
+    assert (started.returncode, env.state("client-private")) == (5, "Stopped")
     assert "ssh-wake=yes" in started.stderr
 
 
@@ -319,13 +319,13 @@ def test_ssh_does_not_start_a_stopped_notebook_without_the_wake_tag(
 
 
 @pytest.fixture
-def central_key(world: World) -> Iterator[Callable[[str, Laptop], str]]:
+def central_key(env: LocalEnv) -> Iterator[Callable[[str, Laptop], str]]:
     """A function that stores a laptop's public key as a user's central key, and returns the parameter's name."""
-    parameters = world.emulator.client("ssm")
+    parameters = env.emulator.client("ssm")
     created = []
 
     def put(user: str, laptop: Laptop) -> str:
-        created.append(f"{world.stack.outputs['KeysPath']}/{user}")
+        created.append(f"{env.stack.outputs['KeysPath']}/{user}")
         text = laptop.key.with_suffix(".pub").read_text()
         parameters.put_parameter(Name=created[-1], Value=text, Type="String", Overwrite=True)
         return created[-1]
@@ -336,22 +336,22 @@ def central_key(world: World) -> Iterator[Callable[[str, Laptop], str]]:
 
 
 @pytest.fixture
-def ana(world: World, notebook: Notebook, client_python: Path, tmp_path: Path) -> Laptop:
+def ana(env: LocalEnv, notebook: Notebook, client_python: Path, tmp_path: Path) -> Laptop:
     """Another user's laptop after `setup`, whose key is not on the notebook."""
     folder = tmp_path / "ana"
     folder.mkdir()
-    laptop = create_laptop_for(world, client_python, folder, world.make_user(f"ana-{tmp_path.name}"))
+    laptop = create_laptop_for(env, client_python, folder, env.make_user(f"ana-{tmp_path.name}"))
     for path in (laptop.key, laptop.key.with_suffix(".pub")):
         path.unlink()
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", laptop.key], check=True)
-    result = laptop.run_client("setup", "--ssh-config", str(laptop.config), "--api", world.stack.outputs["ApiUrl"])
+    result = laptop.run_client("setup", "--ssh-config", str(laptop.config), "--api", env.stack.outputs["ApiUrl"])
     assert result.returncode == 0, result.stderr
     return laptop
 
 
 @pytest.mark.parametrize("revoked_by", ["the parameter", "the tag"])
 def test_central_key_grants_and_revokes_access(
-    world: World,
+    env: LocalEnv,
     notebook: Notebook,
     laptop: Laptop,
     ana: Laptop,
@@ -365,11 +365,11 @@ def test_central_key_grants_and_revokes_access(
 
     assert not is_route_open()
     parameter = central_key("ana", ana)
-    world.tag(notebook.name, ssh_users="ana")
+    env.tag(notebook.name, ssh_users="ana")
     processes.wait_until("she is admitted", is_route_open, KEYS_TIMEOUT_S)
     if revoked_by == "the parameter":
-        world.emulator.client("ssm").delete_parameter(Name=parameter)
+        env.emulator.client("ssm").delete_parameter(Name=parameter)
     else:
-        world.untag(notebook.name, "ssh-users")
+        env.untag(notebook.name, "ssh-users")
     processes.wait_until("she is refused", lambda: not is_route_open(), KEYS_TIMEOUT_S)
     run_on_notebook(laptop, notebook.name, "true")  # the key on the notebook still works

@@ -3,7 +3,7 @@
 Then it is typed into dash and zsh, which must run the same programs with the same arguments. They get the answers that
 bash got: a stack can be deleted once.
 
-The account is the one that `make aws` opens. Two stories at the same time, each in an account of its own: from nothing to
+The account is the one that `make aws` opens. Two scenarios at the same time, each in an account of its own: from nothing to
 the stack's end by `sam`, and the life of a stack that is there. What is not typed here is listed in docs/operations.md
 with the reason, and nothing else may be missing.
 """
@@ -27,8 +27,8 @@ from support.tape import Tape
 import processes
 from emulator.process import ACCOUNT, PROJECT, PYTHON, REGION
 from emulator.stack import deploy
+from environment import OWNERS_SCRIPT
 from patience import LIMIT_S as LIMIT
-from world import OWNERS_SCRIPT
 
 SHELLS = [["bash", "-euo", "pipefail"], ["dash", "-eu"], ["zsh", "-feuo", "pipefail"]]
 
@@ -121,7 +121,7 @@ def test_every_command_of_the_documents_is_typed_or_listed_with_a_reason() -> No
 
 
 class Terminal:
-    """A person's second terminal beside `make aws`. folder: where files are; AWS is asked about effects with `client`.
+    """A person's second terminal next to `make aws`. folder: where files are; AWS is asked about effects with `client`.
 
     typed: the blocks that were typed in it.
     """

@@ -29,7 +29,7 @@ SHELLS = ("bash", "dash", "zsh")
 
 
 class Person:
-    """Somebody with a home of their own: programs of theirs, as ssh, take the home from the list of users."""
+    """A user with a home of their own: programs of theirs, as ssh, take the home from the list of users."""
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
@@ -229,7 +229,7 @@ def test_only_the_person_can_read_the_file_with_the_keys_of_aws(playground: Run)
     assert playground.environment().stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.nightly(sibling="tests/integration/test_local_story.py::test_the_whole_story_in_a_folder_with_a_space")
+@pytest.mark.nightly(sibling="tests/integration/test_demo.py::test_the_whole_demo_in_a_folder_with_a_space")
 def test_a_changed_tag_leads_through_the_bastion_by_the_same_command(playground: Run, person: Person) -> None:
     environment, setup, *_ = playground.pasted()
     tag = 'aws sagemaker add-tags --resource-arn "$ARN" --tags Key=ssh,Value='

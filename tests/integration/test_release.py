@@ -22,7 +22,7 @@ from samtranslator.yaml_helper import yaml_parse
 import processes
 from emulator.process import PROJECT, REGION
 from emulator.stack import Stack, build
-from world import OWNERS_SCRIPT, World
+from environment import OWNERS_SCRIPT, LocalEnv
 
 LIMIT = 120
 """Seconds for anything to come about, on a machine that may be busy."""
@@ -178,22 +178,22 @@ def test_a_template_that_names_code_in_another_way_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def account() -> Iterator[World]:
+def account() -> Iterator[LocalEnv]:
     """An account without the stack, with a notebook that runs its owner's script."""
-    world = World()
+    env = LocalEnv()
     try:
-        world.start()
-        world.make_network()
-        world.move_in()
-        world.create_lifecycle_config("gpu-setup", OWNERS_SCRIPT)
-        world.create_notebook("my-notebook", "gpu-setup")
-        yield world
+        env.start()
+        env.make_network()
+        env.move_in()
+        env.create_lifecycle_config("gpu-setup", OWNERS_SCRIPT)
+        env.create_notebook("my-notebook", "gpu-setup")
+        yield env
     finally:
-        world.close()
+        env.close()
 
 
 @pytest.mark.takes_minutes
-def test_from_the_zip_to_a_notebook_that_is_reached(account: World, unpacked: Path, tmp_path: Path) -> None:
+def test_from_the_zip_to_a_notebook_that_is_reached(account: LocalEnv, unpacked: Path, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "aws").symlink_to(AWS)

@@ -20,9 +20,9 @@ import pytest
 
 import processes
 from emulator.stack import build
+from environment import CURLED, OWNERS_SCRIPT, LocalEnv
 from notebook_ssh import __version__
 from notebook_ssh.model.managed_block import Present, inspect, remove_block
-from world import CURLED, OWNERS_SCRIPT, World
 
 pytestmark = pytest.mark.takes_minutes
 
@@ -52,30 +52,30 @@ def earlier(archives: Mapping[str, Path], folder: Path) -> dict[str, Path]:
 
 
 class Account:
-    """The world, and what its people and this test see of it."""
+    """The local run, and what its users and this test see of it."""
 
-    def __init__(self, world: World, versions: dict[str, dict[str, Path]]) -> None:
-        self.world, self.versions = world, versions
+    def __init__(self, env: LocalEnv, versions: dict[str, dict[str, Path]]) -> None:
+        self.env, self.versions = env, versions
 
     def deploy(self, version: str) -> None:
-        self.world.update(self.versions[version])
+        self.env.update(self.versions[version])
 
     def sweep(self) -> None:
-        functions = self.world.emulator.client("lambda")
+        functions = self.env.emulator.client("lambda")
         name = next(
             each["FunctionName"] for each in functions.list_functions()["Functions"] if "sweep" in each["Handler"]
         )
         assert "FunctionError" not in functions.invoke(FunctionName=name), "the sweep failed"
 
     def item(self, pk: str, sk: str) -> dict[str, Any]:
-        table = self.world.stack.outputs["TableName"]
+        table = self.env.stack.outputs["TableName"]
         key = {"pk": {"S": pk}, "sk": {"S": sk}}
-        found = self.world.emulator.client("dynamodb").get_item(TableName=table, Key=key, ConsistentRead=True)
+        found = self.env.emulator.client("dynamodb").get_item(TableName=table, Key=key, ConsistentRead=True)
         return dict(found.get("Item", {}))
 
     def put(self, pk: str, sk: str, name: str, value: dict[str, str]) -> None:
-        self.world.emulator.client("dynamodb").update_item(
-            TableName=self.world.stack.outputs["TableName"],
+        self.env.emulator.client("dynamodb").update_item(
+            TableName=self.env.stack.outputs["TableName"],
             Key={"pk": {"S": pk}, "sk": {"S": sk}},
             UpdateExpression="SET #name = :value",
             ExpressionAttributeNames={"#name": name},
@@ -87,13 +87,13 @@ class Account:
         self.put("coordination", "deployment", "since", {"N": str(int(time.time()) - seconds)})
 
     def block(self, configuration: str) -> Present:
-        found = inspect(self.world.on_start(configuration), "notebook-ssh")
+        found = inspect(self.env.on_start(configuration), "notebook-ssh")
         assert isinstance(found, Present), f"{configuration} has no block"
         return found
 
     def runs_worker_of(self, name: str, version: str) -> bool:
         """Whether the notebook runs the worker of a version, which is the one that its block vouches for."""
-        program = self.world.emulator.notebook_home(name) / "disk/opt/notebook-ssh/worker.py"
+        program = self.env.emulator.notebook_home(name) / "disk/opt/notebook-ssh/worker.py"
         return program.exists() and (MARK in program.read_text()) is (version == EARLIER)
 
     def reports_of(self, name: str) -> int:
@@ -103,10 +103,10 @@ class Account:
         return self.reports_of(name) > since
 
     def is_in(self, name: str, state: str) -> bool:
-        return self.world.state(name) == state
+        return self.env.state(name) == state
 
     def is_undone(self, configuration: str) -> bool:
-        return self.world.on_start(configuration) == OWNERS_SCRIPT
+        return self.env.on_start(configuration) == OWNERS_SCRIPT
 
     def wait_for_reports(self, *names: str) -> None:
         """Until each has sent two more reports, which were accepted."""
@@ -120,28 +120,28 @@ class Account:
         return str(record["tried"]["S"]).startswith(f"{version}:") and bool(record["block"] != record["tried"])
 
     def wait_for(self, name: str, status: str) -> None:
-        processes.wait_until(f"{name} is {status}", lambda: self.world.status(name) == status)
+        processes.wait_until(f"{name} is {status}", lambda: self.env.status(name) == status)
 
     def restart(self, *names: str) -> None:
         for name in names:
-            self.world.sagemaker.stop_notebook_instance(NotebookInstanceName=name)
+            self.env.sagemaker.stop_notebook_instance(NotebookInstanceName=name)
         for name in names:
             processes.wait_until(f"{name} is stopped", partial(self.is_in, name, "Stopped"))
-            self.world.sagemaker.start_notebook_instance(NotebookInstanceName=name)
+            self.env.sagemaker.start_notebook_instance(NotebookInstanceName=name)
         for name in names:
             processes.wait_until(f"{name} runs", partial(self.is_in, name, "InService"))
 
     def refusals(self, name: str) -> list[str]:
         """Responses to reports, as the agent logs them, that no deployment may cause."""
-        log = (self.world.emulator.notebook_home(name) / "disk/var/log/notebook-ssh.log").read_text()
+        log = (self.env.emulator.notebook_home(name) / "disk/var/log/notebook-ssh.log").read_text()
         return re.findall(r"no reply: \(4\d\d.*", log)
 
     @contextmanager
     def session(self, name: str) -> Iterator[subprocess.Popen[str]]:
         """An SSH session that stays open, and repeats what is typed."""
-        self.world.save_ssh_config(name)
+        self.env.save_ssh_config(name)
         command = ["ssh", "-F", CURLED, "-o", "BatchMode=yes", name, "cat"]
-        folder = self.world.person.home / ".ssh"
+        folder = self.env.person.home / ".ssh"
         child = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
@@ -161,66 +161,66 @@ def is_alive(session: subprocess.Popen[str]) -> bool:
 
 @pytest.fixture
 def account(tmp_path: Path) -> Iterator[Account]:
-    world = World()
+    env = LocalEnv()
     archives = build()
     versions = {__version__: archives, EARLIER: earlier(archives, tmp_path)}
     try:
-        world.start()
-        world.deploy(versions[EARLIER])
-        world.move_in()
-        yield Account(world, versions)
+        env.start()
+        env.deploy(versions[EARLIER])
+        env.move_in()
+        yield Account(env, versions)
     finally:
-        world.close()
+        env.close()
 
 
 def test_this_version_over_an_earlier_one_and_back(account: Account) -> None:
-    world = account.world
-    world.create_lifecycle_config(SHARED, OWNERS_SCRIPT)
+    env = account.env
+    env.create_lifecycle_config(SHARED, OWNERS_SCRIPT)
     for name in ("early", "late"):
-        world.create_lifecycle_config(f"{name}-setup", OWNERS_SCRIPT)
-        world.create_notebook(name, f"{name}-setup")
+        env.create_lifecycle_config(f"{name}-setup", OWNERS_SCRIPT)
+        env.create_notebook(name, f"{name}-setup")
     for name in ("steady", "standby"):
-        world.create_notebook(name, SHARED)
-    processes.wait_until("they run", lambda: {world.state(n) for n in ("steady", "standby")} == {"InService"})
+        env.create_notebook(name, SHARED)
+    processes.wait_until("they run", lambda: {env.state(n) for n in ("steady", "standby")} == {"InService"})
     for name in ("steady", "standby"):
-        world.leave_key(name)
-    world.tag("steady", ssh="ngrok")
-    processes.wait_until("the block is in", lambda: world.on_start(SHARED) != OWNERS_SCRIPT)
+        env.leave_key(name)
+    env.tag("steady", ssh="ngrok")
+    processes.wait_until("the block is in", lambda: env.on_start(SHARED) != OWNERS_SCRIPT)
     account.restart("steady", "standby")
     account.wait_for("steady", "connected")
     account.sweep()
-    script = world.on_start(SHARED)
+    script = env.on_start(SHARED)
     assert account.block(SHARED).version == EARLIER
     assert account.runs_worker_of("steady", EARLIER)
-    address = world.curl("/notebooks/steady/address").body
+    address = env.curl("/notebooks/steady/address").body
 
     with account.session("steady") as session:
         assert is_alive(session)
 
         # Over it, with a tag that has just been set.
-        world.tag("early", ssh="ngrok")
+        env.tag("early", ssh="ngrok")
         account.deploy(__version__)
-        processes.wait_until("no message is lost", lambda: world.on_start("early-setup") != OWNERS_SCRIPT)
+        processes.wait_until("no message is lost", lambda: env.on_start("early-setup") != OWNERS_SCRIPT)
         account.wait_for_reports("steady")
         account.sweep()
-        world.tag("standby", ssh="ngrok")  # its agent has no worker yet, and its block is the earlier version's
+        env.tag("standby", ssh="ngrok")  # its agent has no worker yet, and its block is the earlier version's
         account.wait_for("standby", "connected")
         assert account.runs_worker_of("standby", EARLIER)
         for hours in (0, 23):
             account.deployed_ago(hours * 3_600)
             account.sweep()
             processes.wait_until("it is left for later", lambda: account.is_left_for(__version__, SHARED))
-            assert world.on_start(SHARED) == script
-        assert world.status("steady") == "connected"
+            assert env.on_start(SHARED) == script
+        assert env.status("steady") == "connected"
         assert is_alive(session)
 
         # A day later.
         account.deployed_ago(DAY)
         account.sweep()
         processes.wait_until("the script is upgraded", lambda: account.block(SHARED).version == __version__)
-        assert remove_block(world.on_start(SHARED), "notebook-ssh") == OWNERS_SCRIPT
+        assert remove_block(env.on_start(SHARED), "notebook-ssh") == OWNERS_SCRIPT
         account.wait_for_reports("steady", "standby")
-        assert {world.status("steady"), world.status("standby")} == {"connected"}, "no restart is requested"
+        assert {env.status("steady"), env.status("standby")} == {"connected"}, "no restart is requested"
         account.restart("standby")
         processes.wait_until("it runs this worker", lambda: account.runs_worker_of("standby", __version__))
         account.wait_for("standby", "connected")
@@ -229,38 +229,38 @@ def test_this_version_over_an_earlier_one_and_back(account: Account) -> None:
         # And back, with a tag that has just been set, over records that a newer version could have written.
         for pk, sk in (("notebook", "steady"), ("lifecycle_config", SHARED), ("coordination", "deployment")):
             account.put(pk, sk, "mood", {"S": "sunny"})
-        script = world.on_start(SHARED)
-        world.tag("late", ssh="ngrok")
+        script = env.on_start(SHARED)
+        env.tag("late", ssh="ngrok")
         account.deploy(EARLIER)
-        processes.wait_until("no message is lost", lambda: world.on_start("late-setup") != OWNERS_SCRIPT)
+        processes.wait_until("no message is lost", lambda: env.on_start("late-setup") != OWNERS_SCRIPT)
         account.sweep()
         account.wait_for_reports("steady", "standby")
-        world.tag("standby", ssh="off")
-        worker = world.volume("standby") / ".notebook-ssh/worker.py"
+        env.tag("standby", ssh="off")
+        worker = env.volume("standby") / ".notebook-ssh/worker.py"
         processes.wait_until("its worker has ended", lambda: not worker.exists())
         account.restart(
             "standby"
         )  # now the newer version's worker is nowhere on the notebook, and its block in the script
-        world.tag("standby", ssh="ngrok")
+        env.tag("standby", ssh="ngrok")
         processes.wait_until("the worker is there", worker.exists)
         account.wait_for("standby", "connected")
         assert account.runs_worker_of("standby", __version__)
         assert hashlib.sha256(worker.read_bytes()).hexdigest().encode() in account.block(SHARED).body
-        assert world.on_start(SHARED) == script
+        assert env.on_start(SHARED) == script
         for pk, sk in (("notebook", "steady"), ("lifecycle_config", SHARED), ("coordination", "deployment")):
             assert account.item(pk, sk)["mood"] == {"S": "sunny"}
-        assert world.curl("/notebooks/steady/address").body == address
+        assert env.curl("/notebooks/steady/address").body == address
         assert is_alive(session)
         assert account.refusals("steady") == account.refusals("standby") == []
 
-    # Whoever asks gets the block of the version that is deployed now.
-    world.tag("standby", ssh_restart="now")
+    # Each agent that asks gets the block of the version that is deployed now.
+    env.tag("standby", ssh_restart="now")
     processes.wait_until("the script is written", lambda: account.block(SHARED).version == EARLIER)
     processes.wait_until("it is restarted", lambda: account.runs_worker_of("standby", EARLIER))
     account.wait_for("standby", "connected")
-    assert "ssh-restart" not in world.tags("standby")
+    assert "ssh-restart" not in env.tags("standby")
     for name in ("steady", "standby", "early", "late"):
-        world.untag(name, "ssh")
+        env.untag(name, "ssh")
     for configuration in (SHARED, "early-setup", "late-setup"):
         processes.wait_until("it is undone", partial(account.is_undone, configuration))
-    assert world.emulator.waiting(world.stack.outputs["NotebookDeadLetterQueue"]) == 0
+    assert env.emulator.waiting(env.stack.outputs["NotebookDeadLetterQueue"]) == 0

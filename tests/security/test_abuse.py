@@ -12,9 +12,9 @@ from unittest.mock import patch
 
 import pytest
 from simulation.account import TOKEN, Notebook
-from simulation.promises import Truth, decoded, encoded
+from simulation.invariants import Truth, decoded, encoded
 from simulation.run import Run
-from support.api_world import World, api_world
+from support.api_env import ApiEnv, api_env
 from support.builders import HOST_KEY, a_record, a_report
 from support.hostile import INJECTIONS, OPERATIVE
 
@@ -36,14 +36,14 @@ LINES = {
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with api_world(monkeypatch) as world:
-        yield world
+def env(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiEnv]:
+    with api_env(monkeypatch) as env:
+        yield env
 
 
-def assert_harmless(world: World) -> None:
+def assert_harmless(env: ApiEnv) -> None:
     for route in ROUTES:
-        said = world.get(route)
+        said = env.get(route)
         assert said.status < 500, route
         assert not OPERATIVE.search(said.text), route
         if route in LINES and said.status == 200:
@@ -53,7 +53,7 @@ def assert_harmless(world: World) -> None:
 
 @pytest.mark.parametrize("text", INJECTIONS)
 @pytest.mark.parametrize("place", ["host", "host_keys", "agent", "boot", "problem", "rejected"])
-def test_whatever_a_notebook_reports_is_refused_or_harmless(world: World, place: str, text: str) -> None:
+def test_whatever_a_notebook_reports_is_refused_or_harmless(env: ApiEnv, place: str, text: str) -> None:
     hostile: dict[str, dict[str, Any]] = {
         "host": {"host": text},
         "host_keys": {"host_keys": [f"{HOST_KEY} {text}", text]},
@@ -62,40 +62,40 @@ def test_whatever_a_notebook_reports_is_refused_or_harmless(world: World, place:
         "problem": {"problem": {"code": "ngrok-x", "message": text}, "phase": "failed"},
         "rejected": {"keys": {"own": 0, "central": 0, "rejected": [{"line": 1, "reason": text}]}},
     }
-    world.knows(a_record())
-    said = world.report(hostile[place])
+    env.knows(a_record())
+    said = env.report(hostile[place])
     assert said.status in (200, 400)
     if said.status == 400:
-        assert world.report_of("demo") is None
-    assert_harmless(world)
+        assert env.report_of("demo") is None
+    assert_harmless(env)
 
 
 @pytest.mark.parametrize("name", INJECTIONS[:-1])
-def test_a_name_in_the_path_is_no_way_in(world: World, name: str, caplog: pytest.LogCaptureFixture) -> None:
-    world.knows(a_record())
-    for said in (world.report({}, name=name), world.start(name), world.get("/notebooks/{name}/ssh", name)):
+def test_a_name_in_the_path_is_no_way_in(env: ApiEnv, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    env.knows(a_record())
+    for said in (env.report({}, name=name), env.start(name), env.get("/notebooks/{name}/ssh", name)):
         assert said.status == 400
         assert not OPERATIVE.search(said.text)
     assert not any(name in record.getMessage() for record in caplog.records)
 
 
-def test_a_report_for_another_notebook_is_refused_in_any_capitals_and_changes_nothing(world: World) -> None:
-    world.knows(a_record(report=a_report()))
-    other = world.knows(a_record(name="Other", role="other-role"))
+def test_a_report_for_another_notebook_is_refused_in_any_capitals_and_changes_nothing(env: ApiEnv) -> None:
+    env.knows(a_record(report=a_report()))
+    other = env.knows(a_record(name="Other", role="other-role"))
     for name in ("Other", "other", "OTHER"):
-        said = world.report({"host": "8.tcp.ngrok.io"}, name=name)
+        said = env.report({"host": "8.tcp.ngrok.io"}, name=name)
         assert (said.status, said.json["error"]) == (403, "other-role")
-    assert world.report_of(other.name) is None
+    assert env.report_of(other.name) is None
 
 
-def test_a_report_that_was_overheard_cannot_be_sent_again(world: World) -> None:
-    world.knows(a_record())
+def test_a_report_that_was_overheard_cannot_be_sent_again(env: ApiEnv) -> None:
+    env.knows(a_record())
     overheard = {"sequence": 3, "host": "1.tcp.ngrok.io"}
-    assert world.report(overheard).status == 200
-    assert world.report({"sequence": 4, "host": "2.tcp.ngrok.io"}).status == 200
-    said = world.report(overheard)
+    assert env.report(overheard).status == 200
+    assert env.report({"sequence": 4, "host": "2.tcp.ngrok.io"}).status == 200
+    said = env.report(overheard)
     assert (said.status, said.json["error"]) == (409, "older-report")
-    config_record = world.report_of("demo")
+    config_record = env.report_of("demo")
     assert config_record is not None
     assert config_record.host == "2.tcp.ngrok.io"
 
@@ -118,7 +118,7 @@ def after_tags(tags: dict[str, str]) -> tuple[bytes | None, str, str]:
     run = Run(1, 0)
 
     def begin() -> None:
-        run.promises.truths["scripts"] = Truth(OWNERS)
+        run.invariants.truths["scripts"] = Truth(OWNERS)
         run.account.create_notebook_instance_lifecycle_config(
             NotebookInstanceLifecycleConfigName="scripts", OnStart=[{"Content": encoded(OWNERS)}]
         )

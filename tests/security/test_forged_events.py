@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.notebook_world import World, a_world
+from support.notebook_env import NotebookEnv, notebook_env
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with a_world(monkeypatch) as world:
-        world.lifecycle_config("team")
-        world.lifecycle_config("others")
-        world.notebook("wished", "team", ssh="ngrok")
-        world.notebook("quiet", "others")
-        world.settle()
-        assert world.has_block("team")
-        yield world
+def env(monkeypatch: pytest.MonkeyPatch) -> Iterator[NotebookEnv]:
+    with notebook_env(monkeypatch) as env:
+        env.lifecycle_config("team")
+        env.lifecycle_config("others")
+        env.notebook("requested", "team", ssh="ngrok")
+        env.notebook("quiet", "others")
+        env.settle()
+        assert env.has_block("team")
+        yield env
 
 
 def an_event(kind: str, name: str, detail: dict[str, Any]) -> dict[str, Any]:
@@ -28,13 +28,13 @@ def an_event(kind: str, name: str, detail: dict[str, Any]) -> dict[str, Any]:
 
 STATE, TAGS = "SageMaker Notebook Instance State Change", "Tag Change on Resource"
 FORGED: list[tuple[str, str, dict[str, Any]]] = [
-    (STATE, "wished", {"NotebookInstanceName": "wished", "NotebookInstanceStatus": "Deleting", "Tags": {}}),
+    (STATE, "requested", {"NotebookInstanceName": "requested", "NotebookInstanceStatus": "Deleting", "Tags": {}}),
     (
         STATE,
         "quiet",
         {"NotebookInstanceName": "quiet", "NotebookInstanceStatus": "InService", "Tags": {"ssh": "ngrok"}},
     ),
-    (TAGS, "wished", {"changed-tag-keys": ["ssh"], "tags": {}, "service": "sagemaker", "version": 9e9}),
+    (TAGS, "requested", {"changed-tag-keys": ["ssh"], "tags": {}, "service": "sagemaker", "version": 9e9}),
     (TAGS, "quiet", {"changed-tag-keys": ["ssh"], "tags": {"ssh": "ngrok", "ssh-restart": "now"}, "version": 9e9}),
     (STATE, "nobody", {"NotebookInstanceName": "nobody", "NotebookInstanceStatus": "InService"}),
     (STATE, "quiet", {"NotebookInstanceName": "$(reboot)\n", "NotebookInstanceStatus": {"a": []}}),
@@ -42,16 +42,16 @@ FORGED: list[tuple[str, str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "name", "detail"), FORGED)
-def test_a_forged_event_changes_nothing(world: World, kind: str, name: str, detail: dict[str, Any]) -> None:
+def test_a_forged_event_changes_nothing(env: NotebookEnv, kind: str, name: str, detail: dict[str, Any]) -> None:
     def account() -> tuple[Any, ...]:
-        names = ("wished", "quiet")
-        scripts = {each: world.scripts(each) for each in world.lifecycle_configs()}
-        return scripts, [(world.attached_config(each), world.status(each), world.tags(each)) for each in names]
+        names = ("requested", "quiet")
+        scripts = {each: env.scripts(each) for each in env.lifecycle_configs()}
+        return scripts, [(env.attached_config(each), env.status(each), env.tags(each)) for each in names]
 
-    before, record = account(), world.record("wished")
-    world.send("", [(an_event(kind, name, detail), 0)])
-    world.settle()
+    before, record = account(), env.record("requested")
+    env.send("", [(an_event(kind, name, detail), 0)])
+    env.settle()
     assert account() == before
-    assert world.record("wished").spec == record.spec
-    assert world.table.record("quiet") is None
-    assert world.table.record("nobody") is None
+    assert env.record("requested").spec == record.spec
+    assert env.table.record("quiet") is None
+    assert env.table.record("nobody") is None

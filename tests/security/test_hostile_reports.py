@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, example, given, strategies as st
-from support.api_world import Said, World, api_world
+from support.api_env import ApiEnv, Said, api_env
 from support.builders import HOST_KEY, NOW, RSA_KEY, a_record
 from support.examples import examples
 
@@ -88,10 +88,10 @@ turn = itertools.count()
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with api_world(monkeypatch) as world:
-        world.knows(a_record())
-        yield world
+def env(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiEnv]:
+    with api_env(monkeypatch) as env:
+        env.knows(a_record())
+        yield env
 
 
 def ssh_would(config: Path, host: str) -> dict[str, str]:
@@ -115,13 +115,13 @@ def saved(said: Said, path: Path) -> Path:
 @example({"host": "0.tcp.ngrok.io", "port": 17887, "host_keys": [HOST_KEY, RSA_KEY], "agent": "", "problem": None})
 @given(lies=REPORTS)
 def test_no_report_reaches_more_of_ssh_than_the_address_and_the_keys(
-    world: World, tmp_path: Path, lies: dict[str, Any]
+    env: ApiEnv, tmp_path: Path, lies: dict[str, Any]
 ) -> None:
     number = next(turn)
-    told = world.report({**lies, "boot": f"boot-{number}", "booted_at": NOW - 100_000 + number})
+    told = env.report({**lies, "boot": f"boot-{number}", "booted_at": NOW - 100_000 + number})
     assert told.status in (200, 400), told.text
-    config = saved(world.get("/notebooks/{name}/ssh-config"), tmp_path / "config")
-    known_hosts = saved(world.get("/notebooks/{name}/known-hosts"), tmp_path / "known_hosts")
+    config = saved(env.get("/notebooks/{name}/ssh-config"), tmp_path / "config")
+    known_hosts = saved(env.get("/notebooks/{name}/known-hosts"), tmp_path / "known_hosts")
     if told.status == 200:
         honest = tmp_path / "honest"
         honest.write_text(config.read_text().replace(lies["host"].lower(), "h.example.com"))
@@ -134,7 +134,7 @@ def test_no_report_reaches_more_of_ssh_than_the_address_and_the_keys(
     nothing.write_text("")
     assert ssh_would(config, "github.com") == ssh_would(nothing, "github.com")
     assert keys_of(known_hosts, "github.com") == set()
-    as_the_client_reads_it(world.get("/notebooks/{name}").json)
+    as_the_client_reads_it(env.get("/notebooks/{name}").json)
 
 
 def as_the_client_reads_it(answer: dict[str, Any]) -> None:
@@ -172,21 +172,21 @@ BODIES = {
     "a deep list": ('"host_keys": ' + "[" * 7_000 + "]" * 7_000, 400),
     "a key that looks like another": ('"h\u043est": "127.0.0.1"', 200),
     "a lone half of a character": ('"agent": "\\ud800"', 200),
-    "our own words": ('"received_at": 1, "role": "other", "wish": "off", "pk": "backup#team"', 200),
+    "our own words": ('"received_at": 1, "role": "other", "spec": "off", "pk": "backup#team"', 200),
 }
 
 
 @pytest.mark.parametrize("trick", BODIES)
-def test_json_has_tricks_and_none_of_them_works(trick: str, world: World) -> None:
+def test_json_has_tricks_and_none_of_them_works(trick: str, env: ApiEnv) -> None:
     more, status = BODIES[trick]
     usual = {
         "boot": '"b"', "booted_at": str(NOW - 500), "sequence": "1", "modes": '["ngrok"]', "phase": '"connected"',
         "host": '"0.tcp.ngrok.io"', "port": "17887",
     }  # fmt: skip
     fields = [f'"{name}": {value}' for name, value in usual.items() if f'"{name}"' not in more]
-    said = world.report("{" + ", ".join([*fields, more]) + "}")
+    said = env.report("{" + ", ".join([*fields, more]) + "}")
     assert said.status == status, said.text
-    kept = world.table.record("demo")
+    kept = env.table.record("demo")
     assert kept is not None
     assert (kept.role, kept.spec) == (a_record().role, a_record().spec)
     if status == 400:
@@ -194,7 +194,7 @@ def test_json_has_tricks_and_none_of_them_works(trick: str, world: World) -> Non
     else:
         assert kept.report is not None
         assert (kept.report.host, kept.report.received_at) == ("0.tcp.ngrok.io", NOW)
-    assert world.table.item("backup#team", "demo") is None
+    assert env.table.item("backup#team", "demo") is None
 
 
 NAMES = (
@@ -212,14 +212,14 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", [*NAMES, *(quote(name) for name in NAMES)])
-def test_a_name_is_taken_as_it_stands_or_not_at_all(name: str, world: World) -> None:
+def test_a_name_is_taken_as_it_stands_or_not_at_all(name: str, env: ApiEnv) -> None:
     """However a path was encoded or normalised on its way, what arrives is a name of SageMaker's or is refused."""
-    answers = (world.report({}, name=name), world.start(name), world.get("/notebooks/{name}", name))
+    answers = (env.report({}, name=name), env.start(name), env.get("/notebooks/{name}", name))
     assert [said.status for said in answers] == [400, 400, 400]
-    assert world.report_of("demo") is None
+    assert env.report_of("demo") is None
 
 
-def test_nobody_says_who_they_are_in_a_header(world: World) -> None:
+def test_nobody_says_who_they_are_in_a_header(env: ApiEnv) -> None:
     owner = "arn:aws:sts::123456789012:assumed-role/demo-role/SageMaker"
     headers = {
         "X-Amzn-Iam-Arn": owner,
@@ -232,7 +232,7 @@ def test_nobody_says_who_they_are_in_a_header(world: World) -> None:
         "accountId": "123456789012",
         "identity": {"userArn": owner.replace("demo", "other")},
     }
-    said = world.report({}, headers=headers, requestContext=context)
+    said = env.report({}, headers=headers, requestContext=context)
     assert (said.status, said.json["error"]) == (403, "other-role")
 
 

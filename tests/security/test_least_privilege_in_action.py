@@ -1,7 +1,7 @@
 """What the functions are granted against what they do: every call of the simulated fleet, faults and all.
 
 Each call is judged as IAM would: action, resource and conditions, by the policies of the template. tests/functions/ run under the same policies (their conftest.py),
-tests/template/test_template_permissions.py reads the same off the source, and the local run enforces IAM on a story.
+tests/template/test_template_permissions.py reads the same off the source, and the local run enforces IAM on a scenario.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ NGROK_TOKEN = re.compile(rb"\b[0-9][A-Za-z0-9]{26}_[A-Za-z0-9]{20,24}\b")
 
 HARMLESS = {
     ("tests/agent/test_agent_hostile.py", "Private Key"),  # a first line alone, which the agent must not repeat
-    ("tests/unit/test_keys.py", "Private Key"),  # the same, which the stack must refuse
+    ("tests/unit/test_ssh_keys.py", "Private Key"),  # the same, which the stack must refuse
     ("tests/integration/test_api_contract.py", "AWS Access Key"),  # the one of AWS's documentation, ending in EXAMPLE
 }
 

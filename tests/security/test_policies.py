@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 from support.stack import ACCOUNT, PROJECT, WITH_BASTION, Stack
 
-SOMEBODY = f"arn:aws:iam::{ACCOUNT}:role/people"
+PRINCIPAL = f"arn:aws:iam::{ACCOUNT}:role/people"
 OPTIONS: dict[str, dict[str, str]] = {
     "as it comes": {},
     "with a bastion": WITH_BASTION,
@@ -45,7 +45,7 @@ EXCEPTIONS = {
 @cache
 def stack(options: str) -> Stack:
     # `*`, the default, is no ARN; what an admin writes there is one.
-    people = dict.fromkeys(("LookupPrincipals", "ReportPrincipals", "StartPrincipals"), SOMEBODY)
+    people = dict.fromkeys(("LookupPrincipals", "ReportPrincipals", "StartPrincipals"), PRINCIPAL)
     return Stack(**people, **OPTIONS[options])
 
 

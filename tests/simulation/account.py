@@ -88,7 +88,7 @@ class Rule:
 
 
 class Watcher:
-    """Whom the account tells what is done there, before it takes effect. Each may raise BrokenPromise."""
+    """Whom the account tells what is done there, before it takes effect. Each may raise InvariantError."""
 
     def script(self, lifecycle_config: LifecycleConfig, before: str | None, after: str | None) -> None: ...
     def created(self, lifecycle_config: LifecycleConfig) -> None: ...
@@ -104,7 +104,7 @@ class Watcher:
 class Account:
     """clock: epoch milliseconds. tell: what happened, to which resource. person: whether a person is at work, or we.
 
-    stale: reads that make no promise of freshness answer from `old`. page: items of one page. refused: entries of a
+    stale: reads that make no invariant of freshness answer from `old`. page: items of one page. refused: entries of a
     batch that are not carried out. gone: names of deleted notebooks, in lower case.
     """
 

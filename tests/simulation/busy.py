@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from simulation.account import LifecycleConfig, Notebook
 from simulation.errors import refusal
-from simulation.promises import Truth, encoded
+from simulation.invariants import Truth, encoded
 from simulation.run import CONCURRENCY, RATE_LIMITED, Run, bound
 
 SCRIPT = b"#!/bin/bash\necho the owner was here\n"
@@ -70,14 +70,14 @@ class Busy(Run):
         return left >= 1
 
     def tag(self, name: str) -> None:
-        """Somebody wants SSH."""
+        """A user requests SSH."""
         self.account.person = True
         notebook = self.account.notebooks[name]
         self.account.add_tags(ResourceArn=notebook.arn, Tags=[{"Key": "ssh", "Value": "ngrok"}])
         self.account.person = False
 
     def start(self, name: str) -> None:
-        """Somebody starts it."""
+        """A user starts it."""
         self.account.person = True
         self.account.start_notebook_instance(NotebookInstanceName=name)
         self.account.person = False
@@ -100,7 +100,7 @@ class EachItsOwn(Busy):
         for number in range(self.many):
             lifecycle_config = LifecycleConfig(f"team-{number}", self.now, None, encoded(SCRIPT))
             self.account.lifecycle_configs[lifecycle_config.name] = lifecycle_config
-            self.promises.truths[lifecycle_config.name] = Truth(SCRIPT)
+            self.invariants.truths[lifecycle_config.name] = Truth(SCRIPT)
             name = f"box-{number}"
             self.account.notebooks[name] = Notebook(name, f"role-{number}", self.now, "Stopped", lifecycle_config.name)
 
@@ -112,7 +112,7 @@ class EachItsOwn(Busy):
                 self.found()
                 for number in range(self.many):
                     self.at(self.now + number, partial(self.tag, f"box-{number}"))
-                self.at(self.now + 900_000, lambda: setattr(self, "mischief", False))
+                self.at(self.now + 900_000, lambda: setattr(self, "faults", False))
                 self.rest()
             finally:
                 self._end()

@@ -1,6 +1,6 @@
-"""Everything that is left to chance in a run, drawn anew for each step from the seed and the step's number alone.
+"""Everything that is left to chance in a run, drawn for each step from the seed and the step's number alone.
 
-So leaving one step's mischief out changes nothing about what the other steps would draw, and a failing run can be
+So leaving one step's faults out changes nothing about what the other steps would draw, and a failing run can be
 shrunk by leaving out steps.
 """
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 class Chance:
     """calm: whether nothing is left to chance now: the first, the smallest and the likeliest of everything.
 
-    may: which steps may do mischief. The others draw the same numbers, and the mischief is left out.
+    may: which steps may inject faults. The others draw the same numbers, and inject none.
     """
 
     def __init__(self, seed: int, may: Callable[[int], bool]) -> None:
@@ -24,7 +24,7 @@ class Chance:
         self._may = may
         self._random = Random()
         self.step = -1
-        self.used: set[int] = set()  # the steps in which mischief was drawn
+        self.used: set[int] = set()  # the steps in which a fault was drawn
         self.calm = False
 
     def turn(self, step: int) -> None:
@@ -33,7 +33,7 @@ class Chance:
         if not self.calm:
             self._random.seed(self._seed * 1_000_003 + step)
 
-    def mischief(self, probability: float = 1.0) -> bool:
+    def fault(self, probability: float = 1.0) -> bool:
         """True in `probability` of all cases, and never in a step that may do none."""
         if self.roll() >= probability:
             return False

@@ -1,6 +1,6 @@
 """DynamoDB as far as this project uses it, in memory: items in DynamoDB's own notation, and expressions that are obeyed.
 
-An item is never changed in place: whoever read it keeps what was read. Every write remembers what was there before, so
+An item is never changed in place: a reader keeps what was read. Every write remembers what was there before, so
 that a read that did not ask for consistency can be given the older item.
 """
 

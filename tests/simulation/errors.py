@@ -22,5 +22,5 @@ class Killed(BaseException):
     """The invocation ends here and now. No `except Exception` sees it, as none sees a process that dies."""
 
 
-class BrokenPromise(BaseException):
+class InvariantError(BaseException):
     """Something happened that must never happen. No `except Exception` of the code under test hides it."""

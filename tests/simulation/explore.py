@@ -1,8 +1,8 @@
-"""Many runs, one after the other; the first that breaks a promise is shrunk and told.
+"""Many runs, one after the other; the first that violates an invariant is shrunk and printed.
 
 python -m simulation.explore --steps 1000000 --seed 1     runs with seeds 1, 2, … until so many steps are done
 python -m simulation.explore --replay 4711                one run, with everything that happens in it
-python -m simulation.explore --replay 4711 --only 12,80   the same, with the mischief of these steps alone
+python -m simulation.explore --replay 4711 --only 12,80   the same, with the faults of these steps alone
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from simulation.run import KINDS, Run
 
 LENGTH = 1_000
-"""Steps with mischief of one run; calm and going home come on top."""
+"""Steps with faults of one run; calm and going home come on top."""
 
 
 def broken(seed: int, only: frozenset[int] | None = None, length: int = LENGTH) -> str | None:
@@ -29,9 +29,9 @@ def broken(seed: int, only: frozenset[int] | None = None, length: int = LENGTH) 
 
 
 def shrunk(seed: int, length: int = LENGTH, tries: int = 400) -> frozenset[int]:
-    """A small set of steps whose mischief alone breaks a promise in the run of `seed`: halves first, then less.
+    """A small set of steps whose faults alone violate an invariant in the run of `seed`: halves first, then less.
 
-    Any broken promise counts: a smaller one that is found on the way is as good.
+    Any broken invariant counts: a smaller one that is found on the way is as good.
     """
     whole = Run(seed, length)
     with contextlib.suppress(AssertionError):
@@ -63,8 +63,8 @@ def explore(steps: int, seed: int) -> Counter[str]:
     while counts["steps"] < steps:
         run = Run(seed, LENGTH)
         run.play()
-        counts += run.counts + run.promises.checked
-        counts += Counter({f"our writes: {what}": number for what, number in run.promises.writes.items()})
+        counts += run.counts + run.invariants.checked
+        counts += Counter({f"our writes: {what}": number for what, number in run.invariants.writes.items()})
         counts["runs"] += 1
         seed += 1
     return counts
@@ -95,7 +95,7 @@ def main() -> int:
     if rare:
         print(f"Less than once in a thousand steps: {', '.join(rare)}")
     print(
-        f"Every promise held: {counts['steps']:,} steps in {took:.0f} s, seeds {given.seed} to {given.seed + counts['runs'] - 1}."
+        f"Every invariant held: {counts['steps']:,} steps in {took:.0f} s, seeds {given.seed} to {given.seed + counts['runs'] - 1}."
     )
     return 0
 
@@ -105,9 +105,9 @@ def _replay(seed: int, only: frozenset[int] | None) -> int:
     try:
         run.play()
     except AssertionError as failure:
-        print("\n".join(run.story), failure, sep="\n")
+        print("\n".join(run.trace), failure, sep="\n")
         return 1
-    print("\n".join(run.story), "Every promise held.", sep="\n")
+    print("\n".join(run.trace), "Every invariant held.", sep="\n")
     return 0
 
 

@@ -30,19 +30,19 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 from simulation.account import BASTION_GROUP, BASTION_VPC, NUMBER, REGION, Account, LifecycleConfig, Notebook, pages
 from simulation.chance import Chance
-from simulation.errors import BrokenPromise, Killed, no_answer, refusal
-from simulation.people import People
-from simulation.promises import (
+from simulation.errors import InvariantError, Killed, no_answer, refusal
+from simulation.invariants import (
     CLOCKS_APART,
     FALLBACK,
     PROGRAMS,
     STACK,
     UPGRADE_AFTER,
     WORKERS,
-    Promises,
+    Invariants,
     blocks,
     decoded,
 )
+from simulation.users import Users
 from simulation.workers import Baton, Worker
 from support.aws_clients import clients_made_by
 from support.builders import a_body, a_lambda_context, an_api_event
@@ -152,18 +152,18 @@ class Run:
     """The whole of it."""
 
     def __init__(self, seed: int, steps: int, only: AbstractSet[int] | None = None) -> None:
-        """only: the steps that may do mischief; None: all up to `steps`."""
+        """only: the steps that may inject faults; None: all up to `steps`."""
         self.seed, self.steps, self.sync = seed, steps, SYNC
-        self.mischief = True
+        self.faults = True
         self.chance = Chance(seed, lambda step: only is None or step in only)
         self.now = BEGIN
         self.step = 0
         self.block = BLOCKS[0]
         self.swept: tuple[Block | None, int] = (None, 0)  # the block of the last sweep, and since when it is the same
         self.table = Table("records")
-        self.promises = Promises(self)
-        self.account = Account(lambda: self.now, self.tell, self.promises)
-        self.people = People(self)
+        self.invariants = Invariants(self)
+        self.account = Account(lambda: self.now, self.tell, self.invariants)
+        self.users = Users(self)
         self.queues: dict[str, list[Message]] = {"notebooks": [], "bastion": []}
         self.dead: list[Message] = []
         self.jobs: list[tuple[str, Callable[[], Any]]] = []
@@ -173,27 +173,27 @@ class Run:
         self.timers: list[tuple[int, int, Callable[[], None]]] = []
         self.order = itertools.count()
         self.counts: Counter[str] = Counter()
-        self.story: list[str] = []
+        self.trace: list[str] = []
         self.reports: dict[str, int] = {}
         self.calls: set[tuple[str, str, str]] = set()
         self.said: list[tuple[str, str]] = []
         self.posted: list[str] = []
         self.weather = FAIR
         self.deaf = self.deleted = False
-        self.people_are_home = False
+        self.users_are_gone = False
         self.calm_since = sys.maxsize
 
     # ---- from beginning to end
 
     def play(self) -> None:
-        """Mischief for `steps` steps; then calm, one sweep, everything settled; then everybody goes home.
+        """Faults for `steps` steps; then calm, one sweep, everything settled; then all users remove their tags.
 
-        Raises AssertionError when a promise is broken.
+        Raises AssertionError when an invariant is violated.
         """
         with bound(self):
             try:
                 self._play()
-            except BrokenPromise as broken:
+            except InvariantError as broken:
                 raise AssertionError(f"seed {self.seed}, step {self.step}: {broken}") from None
             finally:
                 self._end()
@@ -213,7 +213,7 @@ class Run:
 
     def _play(self) -> None:
         self.chance.turn(-1)
-        self.people.found()
+        self.users.found()
         self.account.person = False
         # Both versions have been deployed before.
         workers = {"L": [{"S": worker[:16]} for worker in WORKERS]}
@@ -224,31 +224,31 @@ class Run:
         self.at(self.now + 60_000, self._sweep)
         for _ in range(self.steps):
             self._step()
-        self.mischief = False
+        self.faults = False
         self._calm_down()
         self.calm_since = self.now
-        self.story.append(f"{self.step}: calm")
+        self.trace.append(f"{self.step}: calm")
         self.chance.turn(self.step)
         for notebook in self.account.notebooks.values():  # the index catches up
             self.account.index(notebook)
         self.account.old = (0, [], [])
         self._drain()
-        self._sweep_once("after the mischief")
-        self.promises.settled(*BLOCKS)
+        self._sweep_once("after the faults")
+        self.invariants.settled(*BLOCKS)
         self._upgrade()
-        self.promises.settled()
+        self.invariants.settled()
         self._nothing_moves()
         self.deaf = bool(self.seed % 2)
         uninstalls = self.seed % 3 == 0
-        self.people.go_home(untag=not uninstalls)
-        self.people_are_home = True
+        self.users.go_home(untag=not uninstalls)
+        self.users_are_gone = True
         self._drain()
         if uninstalls:
             self._uninstall()
         else:
             for _ in range(4 if self.deaf else 2):
                 self._sweep_once("after everybody went home")
-        self.promises.as_it_was()
+        self.invariants.as_it_was()
 
     def _calm_down(self) -> None:
         self.chance.calm, self.weather = True, FAIR
@@ -266,7 +266,7 @@ class Run:
 
     def _ask_to_delete(self, told: str) -> list[tuple[bool, str]]:
         """What the stack's own end answers to CloudFormation; nothing when it was killed."""
-        self.story.append(told)
+        self.trace.append(told)
         event = {
             "RequestType": "Delete",
             "RequestId": "request",
@@ -295,13 +295,13 @@ class Run:
         self.next_block()
         for _ in range(2):
             self._sweep_once("with another version")
-        self.promises.settled(*BLOCKS)
+        self.invariants.settled(*BLOCKS)
         self.now += UPGRADE_AFTER * 1000
         for _ in range(2):
             self._sweep_once("in which upgrades are due")
 
     def _sweep_once(self, when: str) -> None:
-        self.story.append(f"one sweep {when}")
+        self.trace.append(f"one sweep {when}")
         self.at(self.now, self._sweep_now)
         self._drain()
 
@@ -310,13 +310,13 @@ class Run:
         for _ in range(8):  # notebooks whose agents fell silent are said to be so, for the last time
             self.now += SWEEP_EVERY
             self._sweep_once("as agents fall silent")
-        before = self.promises.writes.copy()
+        before = self.invariants.writes.copy()
         for _ in range(4):
             self.now += SWEEP_EVERY
             self._sweep_once("in the calm")
-        after = self.promises.writes - before
+        after = self.invariants.writes - before
         self.hold(not after, f"written in an hour of calm: {dict(after)}")
-        self.promises.shown()
+        self.invariants.shown()
 
     def _drain(self, most: int = 20_000) -> None:
         """Go on until nothing is under way: no invocation, no message, nothing that arrives by itself."""
@@ -325,7 +325,7 @@ class Run:
             if not waiting and not self.timers:
                 return
             self._step()
-        raise BrokenPromise(f"it does not come to rest: {self.story[-12:]}")
+        raise InvariantError(f"it does not come to rest: {self.trace[-12:]}")
 
     def _end(self) -> None:
         for worker in self.workers:
@@ -343,14 +343,14 @@ class Run:
         chance = self.chance.roll()
         if chance >= 0.095:
             self._move()
-        elif not self.chance.mischief():
+        elif not self.chance.fault():
             return
         elif chance < 0.065:
-            if self.people_are_home:
+            if self.users_are_gone:
                 return
-            did = self.people.act()
-            self.counts["deeds of people"] += 1
-            self.story.append(f"{self.step}: somebody: {did}")
+            did = self.users.act()
+            self.counts["user actions"] += 1
+            self.trace.append(f"{self.step}: user: {did}")
         elif chance < 0.09:
             self.now += self.chance.between(1_000, 120_000)
         else:
@@ -439,7 +439,7 @@ class Run:
             self.counts["sweeps that overlap"] += 1
         self.workers.append(Worker(kind, job, self.now + SECONDS[kind] * 1000, batch))
         self.last = self.workers[-1]
-        if self.chance.mischief(0.3):
+        if self.chance.fault(0.3):
             self.last.clock = self.chance.pick((-CLOCKS_APART // 2, CLOCKS_APART // 2))
             self.counts["invocations whose clock is off"] += 1
 
@@ -449,10 +449,10 @@ class Run:
     def _finished(self, worker: Worker) -> None:
         self.workers.remove(worker)
         error = worker.error
-        if isinstance(error, BrokenPromise):
+        if isinstance(error, InvariantError):
             raise error
         if error is not None and not isinstance(error, Killed | RetryableError) and not _is_denied(error):
-            raise BrokenPromise(f"{worker.kind}: unforeseen {_told(error)}") from error
+            raise InvariantError(f"{worker.kind}: unforeseen {_told(error)}") from error
         if worker.kind in ANSWERS and error is None:
             self.said.append((worker.kind, worker.result["body"]))
         failed = (
@@ -462,7 +462,7 @@ class Run:
         )
         for number, message in enumerate(worker.messages):
             message.held = False
-            if error is None and str(number) not in failed and not self.chance.mischief(0.02):
+            if error is None and str(number) not in failed and not self.chance.fault(0.02):
                 self.queues[worker.kind].remove(message)
             elif message.receives >= RECEIVES:
                 self.queues[worker.kind].remove(message)
@@ -489,12 +489,12 @@ class Run:
             self._weather_changes()
         if self.weather.config_problem == (operation, "NextToken" in given):
             raise self._fault("throttled", refusal("ThrottlingException", "Rate exceeded"))
-        if (given.get("NextToken") or given.get("PaginationToken")) and self.chance.mischief(0.35):
+        if (given.get("NextToken") or given.get("PaginationToken")) and self.chance.fault(0.35):
             raise self._fault("refused, because the token had expired", _expired(operation))
         if self.weather.denied == operation:
             raise self._fault("denied", refusal("AccessDeniedException", f"not authorized to perform: x:{operation}"))
         fate = self.chance.roll()
-        if fate >= 0.095 or not self.chance.mischief():
+        if fate >= 0.095 or not self.chance.fault():
             return self._obey(operation, given)
         if fate < 0.025:
             raise self._fault("throttled", refusal("ThrottlingException", "Rate exceeded"))
@@ -513,14 +513,14 @@ class Run:
         return self._obey(operation, given)
 
     def _weather_changes(self) -> None:
-        config_problem = self.chance.pick(_HINGES) if self.chance.mischief(0.5) else None
+        config_problem = self.chance.pick(_HINGES) if self.chance.fault(0.5) else None
         page = 1 if config_problem and config_problem[1] else self.chance.pick((100, 100, 1, 2))
-        denied = self.chance.pick(_DENIABLE) if self.chance.mischief(0.6) else ""
+        denied = self.chance.pick(_DENIABLE) if self.chance.fault(0.6) else ""
         self.weather = Weather(self.now + self.chance.between(10_000, 120_000), config_problem, page, denied)
 
     def _fault(self, name: str, error: Any) -> Any:
         self.counts[f"calls {name}"] += 1
-        self.story.append(f"{self.step}: {name}")
+        self.trace.append(f"{self.step}: {name}")
         return error
 
     def _lost(self, worker: Worker, obey: Callable[..., Any] | None, operation: str, given: dict[str, Any]) -> Any:
@@ -536,10 +536,10 @@ class Run:
 
     def _obey(self, operation: str, given: dict[str, Any]) -> Any:
         account = self.account
-        account.stale = account.table.stale = self.chance.mischief(0.15)
+        account.stale = account.table.stale = self.chance.fault(0.15)
         account.page = account.table.page = self.weather.page
         account.refused = account.table.unread = 0
-        if operation in _BATCHES and self.chance.mischief(0.1):
+        if operation in _BATCHES and self.chance.fault(0.1):
             account.refused = account.table.unread = self.chance.pick((1, 2, 100))
             self.counts["batches of which a part was refused"] += 1
         home = account.table if operation in _OF_THE_TABLE else account
@@ -548,7 +548,7 @@ class Run:
         account.stale_reads = account.table.stale_reads = 0
         if operation in _WRITES:
             self.counts["writes"] += 1
-            self.story.append(f"{self.step}: we: {operation} {_named(given)}")
+            self.trace.append(f"{self.step}: we: {operation} {_named(given)}")
         for queue, body, delay in account.queued:
             self.put(queue, body, delay * 1000 or DELAY.get(queue, 0))
         account.queued.clear()
@@ -567,7 +567,7 @@ class Run:
             for worker in self.workers
         )
         if hit:
-            self.counts["deeds put off: a write of ours was on its way"] += 1
+            self.counts["user actions postponed: a write of ours was on its way"] += 1
         return hit
 
     # ---- time, signals, queues
@@ -583,7 +583,7 @@ class Run:
         heapq.heappush(self.timers, (moment, next(self.order), job))
 
     def put(self, queue: str, body: str, delay: int) -> None:
-        copies = 2 if self.chance.mischief(0.04) else 1
+        copies = 2 if self.chance.fault(0.04) else 1
         self.counts["messages delivered twice"] += copies - 1
         self.posted.append(body)
         for _ in range(copies):
@@ -596,14 +596,14 @@ class Run:
         if kind == "status" and resource.status == "InService":
             self._boot(resource)
         if kind == "tags":
-            lag = self.chance.pick((30_000, 300_000, 1_200_000)) if self.chance.mischief(0.7) else 0
+            lag = self.chance.pick((30_000, 300_000, 1_200_000)) if self.chance.fault(0.7) else 0
             self.at(self.now + lag, partial(self.account.index, resource))
-        if self.deaf or self.chance.mischief(0.25):
+        if self.deaf or self.chance.fault(0.25):
             self.counts["signals dropped"] += 1
             return
-        delay = 0 if not self.chance.mischief(0.3) else self.chance.between(1_000, 600_000)
+        delay = 0 if not self.chance.fault(0.3) else self.chance.between(1_000, 600_000)
         self.counts["signals late, and so out of order"] += bool(delay)
-        copies = 2 if self.chance.mischief(0.15) else 1
+        copies = 2 if self.chance.fault(0.15) else 1
         self.counts["signals doubled"] += copies - 1
         for _ in range(copies):
             self.at(self.now + delay, partial(self._signal, json.dumps(_event(kind, resource))))
@@ -617,9 +617,9 @@ class Run:
 
     def _sweep(self) -> None:
         self._sweep_now()
-        if self.chance.mischief(0.8):  # the schedule delivers at least once
+        if self.chance.fault(0.8):  # the schedule delivers at least once
             self._sweep_now()
-        if self.mischief:
+        if self.faults:
             self.at(self.now + SWEEP_EVERY, self._sweep)
 
     def _sweep_now(self) -> None:
@@ -638,12 +638,12 @@ class Run:
         ours = [each for each in blocks(decoded(notebook.booted)) if each.stack == STACK and each.intact]
         if ours:
             self.reports[notebook.name] = 0
-            flips = FLIPS if self.chance.mischief(0.5) else 0
+            flips = FLIPS if self.chance.fault(0.5) else 0
             self.at(self.now + 1_000, partial(self._report, notebook, notebook.boots, flips))
 
     def _report(self, notebook: Notebook, boot: int, flips: int = 0) -> None:
         alive = self.account.notebooks.get(notebook.name) is notebook and notebook.boots == boot
-        if not alive or notebook.status != "InService" or not self.mischief:
+        if not alive or notebook.status != "InService" or not self.faults:
             return
         self.reports[notebook.name] += 1
         vouched = next((worker for worker in WORKERS if worker.encode() in (decoded(notebook.booted) or b"")), "")
@@ -666,7 +666,7 @@ class Run:
                 self.hold(
                     hashlib.sha256(sent.encode()).hexdigest() == vouched, "an agent got another worker than its own"
                 )
-                self.promises.checked["workers sent"] += 1
+                self.invariants.checked["workers sent"] += 1
             return response
 
         self.jobs.append(("report", job))
@@ -693,7 +693,7 @@ class Run:
 
     def hold(self, held: bool, otherwise: str) -> None:
         if not held:
-            raise BrokenPromise(otherwise)
+            raise InvariantError(otherwise)
 
     def unforeseen(self, *_: Any, **__: Any) -> None:
         """A handler met an error that nobody foresaw, and logged it."""
@@ -701,8 +701,8 @@ class Run:
         foreseen = clients.translate(error) if isinstance(error, Exception) else None
         if isinstance(foreseen, RetryableError) or _is_denied(foreseen):
             return
-        self.story.append(f"unforeseen: {_told(error)}")
-        raise BrokenPromise(f"unforeseen: {_told(error)}")
+        self.trace.append(f"unforeseen: {_told(error)}")
+        raise InvariantError(f"unforeseen: {_told(error)}")
 
 
 _OF_THE_TABLE = {"get_item", "batch_get_item", "query", "put_item", "update_item", "delete_item"}
@@ -852,7 +852,7 @@ class _Nowhere(io.TextIOBase):
 
 @contextmanager
 def bound(run: Run) -> Iterator[None]:
-    """The handlers' world is `run` for this long."""
+    """The handlers run in `run`'s account for this long."""
     made: dict[str, _Client] = {}
     with ExitStack() as stack:
         enter = stack.enter_context

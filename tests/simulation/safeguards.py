@@ -33,7 +33,7 @@ CONFIG_CONTROLLER = "layers/core/notebook_ssh/controllers/lifecycle_config.py"
 APPLY = "layers/core/notebook_ssh/controllers/apply.py"
 UPGRADE = "layers/core/notebook_ssh/planning/upgrade.py"
 SWEEP = "layers/core/notebook_ssh/controllers/sweep.py"
-FAREWELL = "layers/core/notebook_ssh/controllers/teardown.py"
+TEARDOWN = "layers/core/notebook_ssh/controllers/teardown.py"
 
 RULE_PLANNED = (BASTION, "if complete and each.stack == stack and", "if complete and")
 RULE_REVOKED = (REVOKE, "if fresh.get(found.id) != found or found.stack != stack:", "if False:")
@@ -55,7 +55,7 @@ class Safeguard:
 
 SAFEGUARDS = (
     Safeguard(
-        "the copy of a script before it is changed",
+        "the backup of a script before it is changed",
         ((APPLY, "backups.backup_script(deps.table, lifecycle_config, reason, now)", "pass"),),
     ),
     Safeguard(
@@ -63,28 +63,30 @@ SAFEGUARDS = (
     ),
     Safeguard("a failed read of a notebook is not its absence", ((OBSERVE, *ONLY_ABSENCE),)),
     Safeguard("a failed read of a configuration is not its absence", ((OBSERVE, *NOT_READ),)),
-    Safeguard("a failed read of a user's tags is not their absence", ((OBSERVE, *NO_TAGS),)),
+    Safeguard(
+        "a failed read of the tags of a notebook with the configuration is not their absence", ((OBSERVE, *NO_TAGS),)
+    ),
     Safeguard(
         "the next page of a list", ((SAGEMAKER, "if not token:\n            return", "if True:\n            return"),)
     ),
     Safeguard(
-        "all users known before a script loses the block",
+        "all notebooks with a configuration known before its script loses the block",
         ((SCRIPT, "if users.complete and not users.invalid else", "if not users.invalid else"),),
     ),
     Safeguard(
-        "nobody loses the block for a tag that cannot be read",
+        "no notebook loses the block because of a tag that cannot be read",
         ((SCRIPT, "if users.complete and not users.invalid else", "if users.complete else"),),
     ),
     Safeguard(
-        "the second look, after waiting for a turn",
+        "the second observation, after waiting for a write slot",
         ((EXCLUSIVE, "if reobserve or planned.cache.is_expired(slot // 1000):", "if False:"),),
     ),
     Safeguard(
-        "the last look before a script is written",
+        "the last read before a script is written",
         ((APPLY, "sagemaker.verify_unchanged(action.lifecycle_config)", "pass"),),
     ),
     Safeguard(
-        "the last look before a configuration is attached",
+        "the last read before a configuration is attached",
         ((APPLY, "sagemaker.verify_detached(action.notebook)", "pass"),),
     ),
     Safeguard(
@@ -92,7 +94,7 @@ SAFEGUARDS = (
         ((LEASE, 'held.enter_context(self._acquired(f"lease/{name}"))', "pass"),),
     ),
     Safeguard(
-        "a newer look's record stands",
+        "a newer reconciliation's record is not overwritten",
         (
             (
                 TABLE,
@@ -102,18 +104,19 @@ SAFEGUARDS = (
         ),
     ),
     Safeguard(
-        "a configuration is noted before it is touched",
+        "a configuration is recorded before it is changed",
         ((CONFIG_RECORDS, "if before is None and after is not None and actions:", "if False:"),),
     ),
     Safeguard(
-        "others are told before a change counts as seen",
+        "follow-up requests are queued before a change is recorded as observed",
         ((CONFIG_CONTROLLER, "send(plan.follow_ups, deps, cache.at)\n    record_after(before", "record_after(before"),),
     ),
     Safeguard(
-        "a script that was read is read again", ((OBSERVE, "now <= at + SCRIPT_CACHE_S else None", "True else None"),)
+        "a cached script is read again after a minute",
+        ((OBSERVE, "now <= at + SCRIPT_CACHE_S else None", "True else None"),),
     ),
     Safeguard(
-        "a change that no look has seen is looked at",
+        "a change that no reconciliation has observed is reconciled",
         (
             (
                 LIFECYCLE_CONFIG,
@@ -133,37 +136,37 @@ SAFEGUARDS = (
     Safeguard(
         "what is due is upgraded", ((SWEEP, "        sqs.send(settings.notebook_queue, messages)", "        pass"),)
     ),
-    Safeguard("whose rule it is, in the plan alone", (RULE_PLANNED,)),
-    Safeguard("whose rule it is, in the plan and before revoking", (RULE_PLANNED, RULE_REVOKED)),
+    Safeguard("ownership of a rule, in the plan only", (RULE_PLANNED,)),
+    Safeguard("ownership of a rule, in the plan and before revoking", (RULE_PLANNED, RULE_REVOKED)),
     Safeguard(
-        "whose configuration it is",
+        "ownership of a configuration",
         ((OBSERVE, "sagemaker.read_tags(lifecycle_config.arn).get(OWNER_TAG) == stack", "True"),),
     ),
     Safeguard(
         "restoring scripts when the stack is deleted",
         (
             (
-                FAREWELL,
+                TEARDOWN,
                 "_until_done(sorted(names), lambda name: _restore_script(name, deps, result), deps, result)",
                 "pass",
             ),
         ),
     ),
     Safeguard(
-        "taking records and tags back when it is deleted",
+        "removing records and tags when it is deleted",
         (
             (
-                FAREWELL,
+                TEARDOWN,
                 "_until_done(records, lambda record: _release_notebook(record, deps, result), deps, result)",
                 "pass",
             ),
         ),
     ),
     Safeguard(
-        "taking the bastion's rules back when it is deleted",
+        "revoking the bastion's rules when it is deleted",
         (
             (
-                FAREWELL,
+                TEARDOWN,
                 """_until_done(["the bastion's rules"], lambda what: _revoke_rules(deps, result), deps, result)""",
                 "pass",
             ),
@@ -173,15 +176,15 @@ SAFEGUARDS = (
 
 PLAY = """
 import sys
-from simulation.errors import BrokenPromise
+from simulation.errors import InvariantError
 from simulation.explore import LENGTH
 from simulation.run import Run
 from simulation.schedules import SCHEDULES
 for schedule in SCHEDULES:
     try:
         schedule()
-    except (AssertionError, BrokenPromise) as failure:
-        print(f"caught by the schedule {schedule.__name__}: {str(failure).splitlines()[0]:.160}")
+    except (AssertionError, InvariantError) as failure:
+        print(f"caught by the schedule {schedule.__name__}: {str(failure):.160}")
         sys.exit()
 done = 0
 for seed in range(1, int(sys.argv[1]) + 1):

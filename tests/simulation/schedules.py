@@ -10,16 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 from simulation.account import Notebook
-from simulation.promises import FALLBACK
+from simulation.invariants import FALLBACK
 from simulation.run import bound
-from simulation.story import Story
+from simulation.scenario import Scenario
 
 SCRIPT = b"#!/bin/bash\necho the owner was here\n"
 HOLD, LATER = 40_000, 5_000
 """Milliseconds for which a call is held, and after which the other invocation begins."""
 
 
-class Held(Story):
+class Held(Scenario):
     """held: whether a call of an invocation, by its operation and parameters, is the one that waits, once."""
 
     def __init__(self, held: Callable[[str, dict[str, Any]], bool], then: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""Somebody who may tag, and flips a tag every second: what it costs, and what it costs the others."""
+"""A user who may tag, and flips a tag every second: what it costs, and what it costs the others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 from simulation.account import LifecycleConfig, Notebook
 from simulation.run import CONCURRENCY, bound
-from simulation.story import Story
+from simulation.scenario import Scenario
 
 SCRIPT = b"#!/bin/bash\necho the owner was here\n"
 SECOND = 1_000
@@ -21,7 +21,7 @@ CALL = 40
 """Milliseconds of a call to AWS."""
 
 
-class Flipped(Story):
+class Flipped(Scenario):
     """`hostile` notebooks whose tags change every second, each with a script of its own; and twenty that are tagged once.
 
     scripts, tags: our writes to each. waited: seconds from the tag of each other notebook until its block was in place.
@@ -35,7 +35,7 @@ class Flipped(Story):
         self.scripts: Counter[str] = Counter()
         self.tags: Counter[str] = Counter()
         self.waited: dict[str, float] = {}
-        script, tags = self.promises.script, self.promises.tags
+        script, tags = self.invariants.script, self.invariants.tags
 
         def count_script(lifecycle_config: LifecycleConfig, before: str | None, after: str | None) -> None:
             self.scripts[lifecycle_config.name] += not self.account.person
@@ -47,7 +47,7 @@ class Flipped(Story):
             self.tags[notebook.name] += not self.account.person
             tags(notebook, after)
 
-        self.promises.script, self.promises.tags = count_script, count_tags  # type: ignore[method-assign,assignment]
+        self.invariants.script, self.invariants.tags = count_script, count_tags  # type: ignore[method-assign,assignment]
         self.tagged = self.now + LASTS * SECOND // 2
 
     def call(self, service: str, operation: str, **given: object) -> object:
@@ -90,13 +90,13 @@ def test_flips_are_collapsed_and_fill_no_table() -> None:
     assert 10 < run.scripts["hostile-0"] < 0.7 * LASTS
     assert run.tags["hostile-0"] <= 2 * (LASTS / 60 + 1)
     assert run.copies("hostile-0") <= 2
-    assert run.promises.writes["stop"] == 0
+    assert run.invariants.writes["stop"] == 0
     assert run.counts["calls"] < 25 * LASTS
 
 
 @pytest.mark.parametrize("hostile", [1, 20])
 def test_the_others_wait_little_longer(hostile: int) -> None:
-    """Whoever asks for a turn gets the next free one, and whoever has one looks at the next notebook before asking again."""
+    """Each worker gets the next free slot, and reconciles another notebook before it asks again."""
     alone, run = Flipped(0), Flipped(hostile)
     for each in (alone, run):
         each.happen()
@@ -105,9 +105,9 @@ def test_the_others_wait_little_longer(hostile: int) -> None:
 
 
 def test_a_notebook_is_restarted_as_often_as_it_can_start_at_most() -> None:
-    """Each restart needs the tag anew, and the notebook in service; its owner may do the same by hand."""
+    """Each restart needs the tag again, and the notebook in service; its owner may do the same by hand."""
     run = Flipped(1, restart=True)
     run.happen()
-    assert 0 < run.promises.writes["stop"] <= LASTS / 20
-    assert abs(run.promises.writes["stop"] - run.promises.writes["start"]) <= 1
+    assert 0 < run.invariants.writes["stop"] <= LASTS / 20
+    assert abs(run.invariants.writes["stop"] - run.invariants.writes["start"]) <= 1
     assert set(run.waited) == set(run.others)

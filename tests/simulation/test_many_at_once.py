@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 from simulation.account import LifecycleConfig, Notebook
 from simulation.busy import BUCKETS, DESCRIPTION, SCRIPT, WRITE, Busy, EachItsOwn
-from simulation.promises import Truth, encoded
+from simulation.invariants import Truth, encoded
 from simulation.run import BEGIN, CONCURRENCY, RATE_LIMITED, bound
 
 FLEETS = [
@@ -37,7 +37,7 @@ class Day(Busy):
         for number in range(self.many // TO_A_CONFIGURATION):
             name = f"team-{number}"
             account.lifecycle_configs[name] = LifecycleConfig(name, self.now, None, encoded(SCRIPT))
-            self.promises.truths[name] = Truth(SCRIPT)
+            self.invariants.truths[name] = Truth(SCRIPT)
         for number in range(self.many):
             lifecycle_config = None if number % 10 == 0 else f"team-{number // TO_A_CONFIGURATION}"
             name = f"box-{number}"
@@ -58,7 +58,7 @@ def day(request: pytest.FixtureRequest) -> Day:
                 run.at(then, partial(run.tag, name))
                 run.at(then + STARTED, partial(run.start, name))
             run.at(run.now + 900_000, run._sweep)
-            run.at(run.now + STARTED + 600_000, lambda: setattr(run, "mischief", False))  # no more reports and sweeps
+            run.at(run.now + STARTED + 600_000, lambda: setattr(run, "faults", False))  # no more reports and sweeps
             run.rest()
             run._sweep_once("afterwards")
         finally:
@@ -68,15 +68,15 @@ def day(request: pytest.FixtureRequest) -> Day:
 
 def test_everything_is_as_the_tags_ask(day: Day) -> None:
     with bound(day):
-        day.promises.settled()
-        day.promises.shown()
-    assert day.promises.checked["notebooks with the block in place"] == day.many
+        day.invariants.settled()
+        day.invariants.shown()
+    assert day.invariants.checked["notebooks with the block in place"] == day.many
     assert not day.dead
 
 
-def test_writes_are_as_few_as_the_wishes(day: Day) -> None:
+def test_writes_are_as_few_as_the_requests(day: Day) -> None:
     """Each script once, each lack of a configuration once, and at most three changes of the status shown for each."""
-    writes = day.promises.writes
+    writes = day.invariants.writes
     assert writes["script"] == day.many // TO_A_CONFIGURATION
     assert (writes["create"], writes["attach"]) == (1, day.many // 10)
     assert day.many <= writes["tags"] <= 3 * day.many
@@ -102,7 +102,7 @@ def test_three_hundred_configurations_take_little_more_than_their_seconds() -> N
 
 
 def test_a_turn_that_a_slow_last_look_has_missed_is_not_used() -> None:
-    """Somebody else describes configurations as well, and leaves us two a second."""
+    """Another tool describes configurations as well, and leaves us two a second."""
     run = EachItsOwn(100)
     with patch.dict(BUCKETS, {DESCRIPTION: (2, 2)}):
         run.play_out()

@@ -1,4 +1,4 @@
-"""The control plane against mischief: 100,000 steps and more, each of them the same on every machine.
+"""The control plane against faults: 100,000 steps and more, each of them the same on every machine.
 
 docs/reliability.md says what is simulated, and how to run more of it.
 """
@@ -26,7 +26,7 @@ MOMENTS = (
 
 
 @pytest.mark.parametrize("seed", range(1_000, 9_000, 1_000))
-def test_every_promise_holds_through_mischief_and_calm(seed: int) -> None:
+def test_every_invariant_holds_through_faults_and_calm(seed: int) -> None:
     counts = explore(14_000, seed)
     assert counts["steps"] >= 14_000
     # An agent flips twenty times in a row, and few runs have one.
@@ -44,8 +44,8 @@ def test_a_failure_shrinks_to_what_causes_it() -> None:
 
 def test_a_run_is_the_same_in_every_process() -> None:
     """Whatever order the process gives to sets: Python's own hashes differ from one to the next."""
-    program = "from simulation.run import Run; run = Run(4711, 600); run.play(); print('\\n'.join(run.story))"
-    stories = {
+    program = "from simulation.run import Run; run = Run(4711, 600); run.play(); print('\\n'.join(run.trace))"
+    scenarios = {
         subprocess.run(
             [sys.executable, "-c", program],
             env={"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": seed},
@@ -55,8 +55,8 @@ def test_a_run_is_the_same_in_every_process() -> None:
         ).stdout
         for seed in ("1", "2")
     }
-    (story,) = stories
-    assert story.count("\n") > 50
+    (scenario,) = scenarios
+    assert scenario.count("\n") > 50
 
 
 @pytest.mark.parametrize("safeguard", SAFEGUARDS, ids=lambda each: each.name)

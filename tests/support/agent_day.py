@@ -33,7 +33,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from simulation.errors import BrokenPromise, Killed
+from simulation.errors import InvariantError, Killed
 from simulation.explore import smallest
 from simulation.workers import Baton, Worker
 from support.agent_env import TOKEN, WORKER, WorkerModules, create_file_system, load_agent, make_public_key
@@ -208,7 +208,9 @@ class Ngrok:
             self.write_log(f"ERROR:  refused.\nERROR:  ERR_NGROK_{error}")
             self.exit(1)
             return
-        reserved = next(each.wish for each in configuration.endpoints if each.name == "ssh").removeprefix("tcp://")
+        reserved = next(each.requested_url for each in configuration.endpoints if each.name == "ssh").removeprefix(
+            "tcp://"
+        )
         host, _, port = (reserved or f"{cloud.random.randrange(9)}.tcp.ngrok.io:{next(cloud.ports)}").rpartition(":")
         self.address = host, int(port)
         self.log_event("client session established")
@@ -249,7 +251,7 @@ class SimulatedDay:
         self.now = 0.0
         self.log_lines: list[str] = []
         self.counts: Counter[str] = Counter()
-        self.violation: BrokenPromise | None = None
+        self.violation: InvariantError | None = None
         self.baton, self.processes, self.steps = Baton(), list[Process](), 0
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.order = itertools.count()
@@ -299,7 +301,7 @@ class SimulatedDay:
         self.schedule_at(DAY_END, self.check_state)
 
     def run(self) -> None:
-        """Simulate the whole day. BrokenPromise at the first violation of an invariant."""
+        """Simulate the whole day. InvariantError at the first violation of an invariant."""
         settings = {
             "ROOT": str(self.root), "REGION": "eu-west-1", "API": "https://api.example.com/v1", "VERSION": "1.2.3",
             "WORKER": hashlib.sha256(WORKER.encode()).hexdigest(), "TAG_KEY": "ssh",
@@ -310,8 +312,8 @@ class SimulatedDay:
             try:
                 while self.events:
                     self.step()
-            except BrokenPromise as violation:
-                raise BrokenPromise(f"seed {self.seed}, {format_time(self.now)}: {violation}") from violation
+            except InvariantError as violation:
+                raise InvariantError(f"seed {self.seed}, {format_time(self.now)}: {violation}") from violation
             finally:
                 self.stop()
                 self.baton.end()
@@ -322,7 +324,7 @@ class SimulatedDay:
         if process:
             self.steps += 1
             if self.steps > 200:
-                raise BrokenPromise(f"{process.kind} loops without waiting")
+                raise InvariantError(f"{process.kind} loops without waiting")
             self.resume(process)
             return
         next_at = min([each.due_at for each in self.processes] + [self.events[0][0]])
@@ -344,8 +346,8 @@ class SimulatedDay:
             trace = "".join(traceback.format_exception(process.error))
             raise (
                 process.error
-                if isinstance(process.error, BrokenPromise)
-                else BrokenPromise(f"{process.kind} crashed: {trace}")
+                if isinstance(process.error, InvariantError)
+                else InvariantError(f"{process.kind} crashed: {trace}")
             )
 
     def wait_for(self, seconds: float, is_ready: Callable[[], bool] = _never) -> None:
@@ -422,7 +424,7 @@ class SimulatedDay:
             return Helper(self.report if verb == "send-report" else self.list_tags, self)
         if verb == "tunnel":
             if self.ngrok and self.ngrok.returncode is None:
-                raise BrokenPromise("two ngrok agents at once")
+                raise InvariantError("two ngrok agents at once")
             child = self.ngrok = Ngrok(self)
         else:
             child = self.process(verb, self.agent.standby if verb == "standby" else self.work)
@@ -684,7 +686,7 @@ class SimulatedDay:
         alive = ngrok is not None and ngrok.returncode is None
         text, admitted = self.read_file("SageMaker/SSH_INSTRUCTIONS"), self.read_file(".ssh/authorized_keys")
         if Mode.NGROK not in modes and alive:
-            raise BrokenPromise(f"ngrok runs, and what is desired is {modes}")
+            raise InvariantError(f"ngrok runs, and what is desired is {modes}")
         if not modes:
             self.check(self.key not in admitted, "a key is admitted although SSH is off")
             self.check("SSH to" not in text or "is off" in text, "SSH_INSTRUCTIONS does not show that SSH is off")
@@ -708,9 +710,9 @@ class SimulatedDay:
         return path.read_text() if path.exists() else ""
 
     def check(self, holds: bool, violation: str) -> None:
-        """Raise BrokenPromise unless `holds`, and again in a process that was interrupted by it."""
+        """Raise InvariantError unless `holds`, and again in a process that was interrupted by it."""
         if not holds:
-            self.violation = self.violation or BrokenPromise(violation)
+            self.violation = self.violation or InvariantError(violation)
             raise self.violation
 
     def check_first_boot(self, first: float) -> None:
@@ -804,7 +806,7 @@ def run_day(seed: int, only: frozenset[int] | None = None) -> tuple[str | None, 
         day = SimulatedDay(seed, Path(root), only)
         try:
             day.run()
-        except BrokenPromise as violation:
+        except InvariantError as violation:
             return str(violation), day
         return None, day
 

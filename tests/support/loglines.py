@@ -14,7 +14,7 @@ from aws_lambda_powertools import Logger
 
 @contextmanager
 def logged_by(patch: pytest.MonkeyPatch, *loggers: Logger) -> Iterator[list[dict[str, Any]]]:
-    """The lines that the loggers write meanwhile; to be read when the block has ended."""
+    """The lines that the loggers write within the block; to be read when it has ended."""
     lines: list[dict[str, Any]] = []
     stream = StringIO()
     with patch.context() as patched:

@@ -30,7 +30,7 @@ class Tape:
         self.erase()
 
     def erase(self) -> None:
-        """Begin anew."""
+        """Begin again."""
         self.file.write_text("[]")
 
     def environment(self, *, plays: bool) -> dict[str, str]:

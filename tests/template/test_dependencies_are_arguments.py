@@ -99,7 +99,7 @@ def test_a_replaced_attribute_is_found_however_it_is_written() -> None:
                 "from sweep import handler\n"
                 "import notebook_ssh.settings\n"
                 "monkeypatch.setattr(sqs, 'send', print)\n"
-                "world.patch.setattr(adapter, name, print)\n"
+                "env.patch.setattr(adapter, name, print)\n"
                 "with mock.patch.object(handler, 'time', clock), patch('notebook_ssh.errors.Problem'):\n"
                 "    monkeypatch.setattr('notebook_ssh.adapters.ec2.apply', print)\n"
                 "monkeypatch.setattr(notebook_ssh.settings, 'os', None)\n"

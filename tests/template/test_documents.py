@@ -14,7 +14,7 @@ import pytest
 from support.stack import PROJECT
 
 from emulator.process import ACCOUNT
-from world import USER_POLICY
+from environment import USER_POLICY
 
 PICTURES = PROJECT / "docs" / "pictures"
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")])
@@ -38,7 +38,7 @@ def dead_links(document: Path) -> list[str]:
     dead = []
     for link in LINK.findall(prose(document)):
         if re.match(r"[a-z]+:", link):
-            continue  # the world outside is not asked by a test
+            continue  # other sites are not asked by a test
         place, _, anchor = link.partition("#")
         target = document.parent / place if place else document
         if not target.exists() or (anchor and anchor not in anchors(target)):

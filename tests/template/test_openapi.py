@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator, FormatChecker
-from support.api_world import Said, World, api_world
+from support.api_env import ApiEnv, Said, api_env
 from support.builders import NOW, a_record, a_report
 from support.stack import PROJECT, source
 
@@ -36,9 +36,9 @@ OPERATIONS = {
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with api_world(monkeypatch) as world:
-        yield world
+def env(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiEnv]:
+    with api_env(monkeypatch) as env:
+        yield env
 
 
 def test_the_template_deploys_what_is_described() -> None:
@@ -134,13 +134,13 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
-def test_every_answer_is_as_described(world: World, record: Any) -> None:
-    world.knows(record)
+def test_every_answer_is_as_described(env: ApiEnv, record: Any) -> None:
+    env.knows(record)
     for route in (path for method, path in ROUTES if method == "GET"):
         for name in ("demo", "unknown", "a_b"):
-            assert_as_described(("GET", route), world.get(route, name))
+            assert_as_described(("GET", route), env.get(route, name))
     doctor = "/notebooks/{name}/doctor"
-    assert_as_described(("GET", doctor), world.get(doctor, headers={"Accept": "application/json"}))
+    assert_as_described(("GET", doctor), env.get(doctor, headers={"Accept": "application/json"}))
     report, start = ("POST", "/notebooks/{name}/report"), ("POST", "/notebooks/{name}/start")
     for body in (
         {"sequence": 6},
@@ -148,12 +148,12 @@ def test_every_answer_is_as_described(world: World, record: Any) -> None:
         {"sequence": 0},
         "{",
     ):
-        assert_as_described(report, world.report(body))
-    assert_as_described(report, world.report("x" * (MAX_BODY_BYTES + 1)))
-    assert_as_described(report, world.report(name="unknown"))
-    world.patch.setattr(client("sagemaker"), "start_notebook_instance", lambda **given: {})
+        assert_as_described(report, env.report(body))
+    assert_as_described(report, env.report("x" * (MAX_BODY_BYTES + 1)))
+    assert_as_described(report, env.report(name="unknown"))
+    env.patch.setattr(client("sagemaker"), "start_notebook_instance", lambda **given: {})
     for name in ("demo", "unknown", "a_b"):
-        assert_as_described(start, world.start(name))
+        assert_as_described(start, env.start(name))
 
 
 def assert_as_described(operation: tuple[str, str], said: Said) -> None:

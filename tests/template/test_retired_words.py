@@ -7,7 +7,7 @@ import retired_words
 from retired_words import ListError, Retired, find, parse
 from support.stack import PROJECT
 
-RETIRED = Retired(("read_wish",), ("nobody", "look at"), frozenset({("docs/x.md", "nobody")}))
+RETIRED = Retired(("read_wish",), ("nobody", "look at"), ("mischief",), frozenset({("docs/x.md", "nobody")}))
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,8 @@ RETIRED = Retired(("read_wish",), ("nobody", "look at"), frozenset({("docs/x.md"
         ("docs/y.md", "Nobody may. Look at it.\n", [(1, "Nobody"), (1, "Look at")]),
         ("layers/x.py", "user = 'nobody-else'\n", []),
         ("tests/x.py", "# nobody\n", []),
+        ("tests/x.py", "# Mischief, or none\n", [(1, "Mischief")]),
+        ("docs/y.md", "mischief\n", []),
         ("docs/x.md", "nobody\n", []),
         ("docs/decisions/0001.md", "read_wish, nobody\n", []),
     ],
@@ -28,8 +30,11 @@ def test_what_is_found(path: str, text: str, found: list[tuple[int, str]]) -> No
 
 
 def test_the_list_is_parsed() -> None:
-    text = "# why\n[identifiers]\nread_wish\n[words]\nlook at\n[exceptions]\ndocs/x.md: look at: a quotation\n"
-    assert parse(text) == Retired(("read_wish",), ("look at",), frozenset({("docs/x.md", "look at")}))
+    text = (
+        "# why\n[identifiers]\nread_wish\n[words]\nlook at\n[test words]\nmischief\n"
+        "[exceptions]\ndocs/x.md: look at: a quotation\n"
+    )
+    assert parse(text) == Retired(("read_wish",), ("look at",), ("mischief",), frozenset({("docs/x.md", "look at")}))
 
 
 @pytest.mark.parametrize(

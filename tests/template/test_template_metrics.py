@@ -130,7 +130,7 @@ def test_every_dead_letter_queue_has_its_alarm() -> None:
     assert watched_queues == {f"<{name}.QueueName>" for name in queues}
 
 
-def test_mail_is_sent_to_whoever_asked_for_it() -> None:
+def test_mail_is_sent_to_the_configured_address() -> None:
     (topic,) = Stack(AlarmEmail="admin@example.com").of_type("AWS::SNS::Topic").values()
     assert topic["Subscription"] == [{"Protocol": "email", "Endpoint": "admin@example.com"}]
     (topic,) = Stack().of_type("AWS::SNS::Topic").values()

@@ -284,7 +284,7 @@ def test_every_right_is_used_somewhere_in_the_functions_code(function: str) -> N
     assert not unused
 
 
-def test_every_call_in_the_code_is_granted_to_somebody() -> None:
+def test_every_call_in_the_code_is_granted_to_a_function() -> None:
     called = actions(calls.all_calls())
     assert "dynamodb:GetItem" in called  # or nothing was found at all
     assert called <= set().union(*REVIEWED.values())

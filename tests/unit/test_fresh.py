@@ -246,7 +246,7 @@ def test_the_copy_is_removed_after(how: str, tmp_path: Path) -> None:
     until(lambda: list(tmp_path.iterdir()) == [])
 
 
-def test_the_copy_of_a_run_beside_this_one_stays(tmp_path: Path) -> None:
+def test_the_copy_of_a_concurrent_run_stays(tmp_path: Path) -> None:
     one = start(HOLD, tmp_path)
     assert one.stdout
     folder = Path(one.stdout.readline().strip())

@@ -33,5 +33,5 @@ def test_its_own_name_is_no_user_then_and_all_others_are_there(tmp_path: Path) -
 
 
 def test_a_program_without_the_variables_sees_no_such_user(tmp_path: Path) -> None:
-    logins.as_user("somebody-nobody-is-called", tmp_path, tmp_path / "login")
-    assert said("id -u somebody-nobody-is-called", {}) == ""
+    logins.as_user("no-such-login", tmp_path, tmp_path / "login")
+    assert said("id -u no-such-login", {}) == ""

@@ -346,7 +346,7 @@ def test_what_a_person_attached_is_never_detached() -> None:
     assert not any(isinstance(action, Detach) for action in model.done)
 
 
-def test_a_configuration_of_ours_that_somebody_wrote_into_is_theirs() -> None:
+def test_a_configuration_of_ours_that_a_user_wrote_into_is_theirs() -> None:
     model = alone(STOPPED, ssh="ngrok")
     model.settle()
     written = (model.lifecycle_configs[FALLBACK].on_start or b"") + b"echo mine now\n"
@@ -415,7 +415,7 @@ def test_a_script_that_cannot_take_the_block_is_no_reason_to_restart(script: byt
     assert restarted(model) == (0, 0)
 
 
-def test_a_notebook_that_we_stopped_is_started_even_if_the_tags_go_meanwhile() -> None:
+def test_a_notebook_that_we_stopped_is_started_even_if_the_tags_are_removed_in_between() -> None:
     model = a_team(tags={"ssh": "ngrok", "ssh-restart": "now"})
     model.now += 1000
     model.reconcile("box")
