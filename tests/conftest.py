@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Generator
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import botocore.session
 import pytest
 from hypothesis import settings
 from support.examples import register_profiles
+from support.outlived import kill_all_when_killed
 
 TESTS = Path(__file__).resolve().parent
 
@@ -34,10 +36,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nightly", action="store_true", help="with the nightly tests too, and with many more examples")
 
 
+@pytest.hookimpl(trylast=True)  # when there is a folder for temporary files
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose how thoroughly properties are tried, before the tests are read."""
+    """Choose how thoroughly properties are tried, before the tests are read, and let no process outlive them."""
     register_profiles()
     settings.load_profile(next((run for run in ("quick", "nightly") if config.getoption(run)), "test"))
+    if sys.platform == "linux" and not hasattr(config, "workerinput"):
+        temporary: Any = config._tmp_path_factory  # type: ignore[attr-defined]  # as pytest-xdist takes it
+        config.add_cleanup(kill_all_when_killed(temporary.getbasetemp()))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

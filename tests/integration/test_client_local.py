@@ -23,9 +23,6 @@ from patience import LIMIT_S
 
 pytestmark = pytest.mark.takes_minutes
 
-# Seconds for a change of keys: several syncs, and less than the minute for which the stack caches what it read.
-KEYS_TIMEOUT_S = 20
-
 
 @dataclass(frozen=True)
 class Notebook:
@@ -366,10 +363,10 @@ def test_central_key_grants_and_revokes_access(
     assert not is_route_open()
     parameter = central_key("ana", ana)
     env.tag(notebook.name, ssh_users="ana")
-    processes.wait_until("she is admitted", is_route_open, KEYS_TIMEOUT_S)
+    processes.wait_until("she is admitted", is_route_open)
     if revoked_by == "the parameter":
         env.emulator.client("ssm").delete_parameter(Name=parameter)
     else:
         env.untag(notebook.name, "ssh-users")
-    processes.wait_until("she is refused", lambda: not is_route_open(), KEYS_TIMEOUT_S)
+    processes.wait_until("she is refused", lambda: not is_route_open())
     run_on_notebook(laptop, notebook.name, "true")  # the key on the notebook still works

@@ -101,7 +101,7 @@ def requested(env: LocalEnv) -> str:
     name = "api-requested"
     env.create_notebook(name)
     env.tag(name, ssh="ngrok")
-    processes.wait_until(f"{STACK} knows {name}", lambda: env.curl(f"/notebooks/{name}").status == 200, 60)
+    processes.wait_until(f"{STACK} knows {name}", lambda: env.curl(f"/notebooks/{name}").status == 200)
     return name
 
 

@@ -23,9 +23,7 @@ import processes
 from emulator.process import PROJECT, REGION
 from emulator.stack import Stack, build
 from environment import OWNERS_SCRIPT, LocalEnv
-
-LIMIT = 120
-"""Seconds for anything to come about, on a machine that may be busy."""
+from patience import LIMIT_S as LIMIT
 
 PYTHON = PROJECT / ".venv" / "release" / "bin" / "python"
 AWS = PROJECT / ".venv" / "sam" / "bin" / "aws"
@@ -207,7 +205,7 @@ def test_from_the_zip_to_a_notebook_that_is_reached(account: LocalEnv, unpacked:
 
     def deploy(*words: str) -> str:
         command = ["sh", str(unpacked / "deploy.sh"), "--bucket", BUCKET, *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=5 * LIMIT, check=False)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return str(done.stdout)
 

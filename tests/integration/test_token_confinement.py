@@ -113,7 +113,7 @@ def test_a_token_among_a_programs_words_would_be_seen() -> None:
         with looking_at_processes("secret-word") as looker:
             waiting = [sys.executable, "-c", "input()", *words]
             program = subprocess.Popen(waiting, env=environment, stdin=subprocess.PIPE)
-            processes.wait_until("it was looked at", lambda: bool(looker.found), 20)
+            processes.wait_until("it was looked at", lambda: bool(looker.found))
             program.communicate(b"\n")
 
 

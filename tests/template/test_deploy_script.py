@@ -12,6 +12,8 @@ import pytest
 import release
 from support.stack import ACCOUNT, PROJECT
 
+from patience import LIMIT_S
+
 NEEDED = ("awk", "cat", "cut", "dirname", "grep", "head", "mktemp", "rm", "sed", "sh", "sha256sum", "tail", "tr")
 """What deploy.sh runs besides aws: POSIX, but for the checksums."""
 
@@ -55,7 +57,7 @@ class Machine:
             },
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LIMIT_S,
             check=False,
         )
 

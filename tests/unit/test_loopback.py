@@ -17,7 +17,7 @@ ASK = """
 import sys, urllib.request, processes
 
 processes.reach_the_loopback_directly()
-print(urllib.request.urlopen(sys.argv[1], timeout=30).read().decode())
+print(urllib.request.urlopen(sys.argv[1], timeout=240).read().decode())
 """
 NOBODY = "http://127.0.0.1:9"
 

@@ -19,8 +19,7 @@ import environment as local
 import processes
 from emulator.process import PROJECT
 from notebook.machine import BootFailedError, Credentials, Machine
-
-LIMIT = 120
+from patience import LIMIT_S as LIMIT
 
 BARE = """
 import sys

@@ -15,9 +15,9 @@ from contextlib import closing
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from patience import LIMIT_S as LIMIT
 from progress import NARROWEST, WIDEST, NotReachedError, Progress, UnheardError
 
-LIMIT = 60
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 HEAD = "The event reaches the stack, which writes its block into the on-start script of the notebook"
 PARAGRAPH = "AWS is emulated, and so are ngrok's cloud and the computers. " * 3

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from patience import LIMIT_S
+
 PROJECT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("client/*.md"), *PROJECT.glob("docs/*.md")])
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -61,7 +63,7 @@ def noted(shell: str, text: str, folder: Path) -> list[str]:
         (folder / name).write_text("#!/bin/sh\n")
     done = subprocess.run(
         [where, *SHELLS[shell][1:], "-c", text],
-        cwd=folder, input="typed\n", capture_output=True, text=True, timeout=60, check=False,
+        cwd=folder, input="typed\n", capture_output=True, text=True, timeout=LIMIT_S, check=False,
         env={"PATH": str(programs), "HOME": str(folder), "NOTES": str(notes), **usual},
     )  # fmt: skip
     assert "not found" not in done.stderr, done.stderr

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 import processes
-
-LIMIT = 60
+from patience import LIMIT_S as LIMIT
 
 RUN = """
 import os, subprocess, sys, tempfile, time
