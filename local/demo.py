@@ -191,7 +191,12 @@ class Demo:
         source = rule["ReferencedGroupInfo"]["GroupId"]
         progress.show(f"{rule['SecurityGroupRuleId']}  tcp/{rule['FromPort']} from {source}, the bastion's")
         self._look_up("/ssh")
+        progress.say(
+            "The admin gave the bastion's host key to the stack (BastionHostKeys), so what Mario saved from /known-hosts "
+            "verifies the bastion too: there is no first connection to confirm."
+        )
         self._log_in("echo through the bastion, from ${SSH_CONNECTION%% *}; ssh-status")
+        self._log_in_by_client("With the client too", env.person, "echo both verified by the client")
         with progress.step("The notebook stops, and the rule is revoked"):
             env.sagemaker.stop_notebook_instance(NotebookInstanceName=NOTEBOOK)
             self._until_state("Stopped")

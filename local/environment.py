@@ -155,6 +155,7 @@ class LocalEnv:
             BastionUser=BASTION_USER,
             BastionSecurityGroup=self.network.bastion_group,
             BastionVpc=self.network.vpc,
+            BastionHostKeys=self.bastion_host_key,
             **parameters,
         )
 
@@ -188,8 +189,15 @@ class LocalEnv:
             self.cloud.close()
         return self.emulator.close(keep_logs=keep_logs)
 
+    @property
+    def bastion_host_key(self) -> str:
+        """The bastion's public key, without a comment."""
+        return " ".join((self.emulator.home / "bastion/host_key.pub").read_text().split()[:2])
+
     def make_network(self) -> None:
-        """A VPC with the security groups of a bastion and of notebooks."""
+        """A VPC with the security groups of a bastion and of notebooks; the bastion has its host key."""
+        (self.emulator.home / "bastion").mkdir()
+        _make_key(self.emulator.home / "bastion/host_key", "")
         ec2 = self.emulator.client("ec2")
         # A network of its own for each run, so that runs side by side do not meet.
         second = random.SystemRandom().randrange(16, 250)
@@ -427,8 +435,6 @@ class LocalEnv:
     def start_bastion(self, *keys: str) -> None:
         """A real sshd that admits the person, and `keys`, and carries connections on: all that a bastion is."""
         home = self.emulator.home / "bastion"
-        home.mkdir()
-        _make_key(home / "host_key", "")
         (home / "authorized_keys").write_text("".join(f"{line}\n" for line in (self.person.public_key, *keys)))
         lines = [
             f"Port {self.bastion_port}",
@@ -446,9 +452,6 @@ class LocalEnv:
         user = logins.as_user(BASTION_USER, home, home / "users")
         config, log = home / "sshd_config", home / "sshd.log"
         self.bastion = start_sshd("the bastion's sshd", config, log, self.bastion_port, env=user)
-        kind, key = (home / "host_key.pub").read_text().split()[:2]
-        known = self.person.home / ".ssh/known_hosts"
-        known.write_text(f"[127.0.0.1]:{self.bastion_port} {kind} {key}\n")
 
 
 def _make_key(path: Path, comment: str) -> None:

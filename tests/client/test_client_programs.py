@@ -77,8 +77,8 @@ def forward(background: Callable[..., subprocess.Popen[str]]) -> Forward:
     while not found:
         line = process.stderr.readline()
         assert line, "it has ended"
-        found = re.search(r"SHA256:\S+", line)
-    return Forward(port, found[0])
+        found = re.search(r"ssh-ed25519 (SHA256:[\w+/]+)", line)
+    return Forward(port, found[1])
 
 
 def type_shell(laptop: Laptop, text: str) -> subprocess.CompletedProcess[str]:

@@ -76,8 +76,8 @@ def forwarded(laptop: Any, api: Any, sshd: Any) -> subprocess.Popen[str]:
     while not found:
         line = process.stderr.readline()
         assert line, "it has ended"
-        found = re.search(r"SHA256:\S+", line)
-    laptop.environment |= {"PORT": str(port), "FINGERPRINT": found[0]}
+        found = re.search(r"ssh-ed25519 (SHA256:[\w+/]+)", line)
+    laptop.environment |= {"PORT": str(port), "FINGERPRINT": found[1]}
     return process
 
 

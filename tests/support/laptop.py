@@ -117,11 +117,13 @@ class Sshd:
         self.folder, self.port, self.home = folder, port or free_port(), folder / "home"
         self.home.mkdir()
         self.environment = logins.as_user(login, self.home, folder / "users") if login else None
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "host"], check=True)
-        self.host_key = " ".join((folder / "host.pub").read_text().split()[:2])
+        types = ["ecdsa", "ed25519"] if login else ["ed25519"]  # a notebook has several
+        self.host_keys = [create_host_key(folder / kind, kind) for kind in types]
+        self.host_key = self.host_keys[-1]
         (folder / "authorized_keys").write_text(client_key.with_suffix(".pub").read_text())
         (folder / "config").write_text(
-            f"ListenAddress 127.0.0.1\nPort {self.port}\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
+            "".join(f"HostKey {folder}/{kind}\n" for kind in types)
+            + f"ListenAddress 127.0.0.1\nPort {self.port}\nPidFile none\nUsePAM no\n"
             f"StrictModes no\nAuthorizedKeysFile {folder}/authorized_keys\nPasswordAuthentication no\n"
             f"KbdInteractiveAuthentication no\nAllowAgentForwarding yes\nSubsystem sftp internal-sftp\n"
         )
@@ -136,8 +138,14 @@ class Sshd:
 
     def notebook_json(self, name: str, **overrides: Any) -> dict[str, Any]:
         """Return what the API returns for a notebook with this sshd."""
-        defaults = {"host": "127.0.0.1", "port": self.port, "host_keys": [self.host_key]}
+        defaults = {"host": "127.0.0.1", "port": self.port, "host_keys": self.host_keys}
         return notebook_json(name, **{**defaults, **overrides})
+
+
+def create_host_key(path: Path, kind: str) -> str:
+    """Create a host key of an sshd; return the public key without a comment."""
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", path], check=True)
+    return " ".join(path.with_suffix(".pub").read_text().split()[:2])
 
 
 def free_port() -> int:
