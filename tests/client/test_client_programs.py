@@ -10,12 +10,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.laptop import FakeApi, Laptop, Sshd, free_port, wait_until
+from support.laptop import FakeApi, Forward, Laptop, Sshd, free_port, start_forward, wait_until
 from support.recipes import ENVIRONMENTS, recipe
 
 if sys.platform != "win32":
@@ -31,17 +30,6 @@ by_forward = pytest.mark.nightly(
     sibling="tests/client/test_client_forward.py::test_program_that_accepts_every_key_reaches_the_notebook"
 )
 pytestmark = pytest.mark.posix
-
-
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """What a running `notebook-ssh forward my-notebook` prints."""
-
-    port: int
-    fingerprint: str
-
-    def filled_in(self, text: str) -> str:
-        return text.replace("PORT", str(self.port)).replace("FINGERPRINT", self.fingerprint)
 
 
 @pytest.fixture
@@ -68,17 +56,14 @@ def background(laptop: Laptop, notebook: Sshd) -> Iterator[Callable[..., subproc
 
 
 @pytest.fixture
-def forward(background: Callable[..., subprocess.Popen[str]]) -> Forward:
-    port = free_port()
-    # Not the port of its own, which another test may use; and other users may be logged in on this machine.
-    process = background(f"exec notebook-ssh forward my-notebook --port {port} --shared", stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    found = None
-    while not found:
-        line = process.stderr.readline()
-        assert line, "it has ended"
-        found = re.search(r"ssh-ed25519 (SHA256:[\w+/]+)", line)
-    return Forward(port, found[1])
+def forward(laptop: Laptop, notebook: Sshd) -> Iterator[Forward]:
+    forward = start_forward(laptop, "my-notebook")
+    yield forward
+    forward.stop()
+
+
+def fill_in(text: str, forward: Forward) -> str:
+    return text.replace("PORT", str(forward.port)).replace("FINGERPRINT", forward.fingerprint)
 
 
 def type_shell(laptop: Laptop, text: str) -> subprocess.CompletedProcess[str]:
@@ -104,18 +89,17 @@ def restart(api: FakeApi, notebook: Sshd, sshd: Callable[..., Sshd]) -> Sshd:
 
 @by_forward
 def test_rclone(laptop: Laptop, notebook: Sshd, forward: Forward) -> None:
-    (block,) = recipe("Programs with an SSH of their own", "sh")[1:2]
+    block = recipe("Programs with an SSH of their own", "sh")[1]
     (laptop.folder / "data").mkdir()
     (laptop.folder / "data" / "table.csv").write_text("1,2\n")
-    type_shell(laptop, forward.filled_in(block))
+    type_shell(laptop, fill_in(block, forward))
     assert (notebook.home / "SageMaker/data/table.csv").read_text() == "1,2\n"
 
 
 @by_forward
 def test_plink_and_psftp(laptop: Laptop, notebook: Sshd, forward: Forward) -> None:
-    block = forward.filled_in(recipe("Programs with an SSH of their own", "sh")[2])
+    block = fill_in(recipe("Programs with an SSH of their own", "sh")[2], forward)
     puttygen, plink, psftp = block.replace("~", str(laptop.folder).replace(" ", "\\ ")).splitlines()
-    assert "echo" not in block
     type_shell(laptop, puttygen)
     assert type_shell(laptop, f"{plink} -batch echo plink").stdout == "plink\n"
     (laptop.folder / "batch").write_text("put batch SageMaker/batch\n")
@@ -134,7 +118,7 @@ def test_node(
         use_another_server(api, sshd)
     text = with_ssh2 if program == "ssh2" else with_ssh2.split("\nconst client")[0] + with_node_ssh
     laptop.environment["NODE_PATH"] = str(ENVIRONMENTS / "node" / "node_modules")
-    result = laptop.run("node", "-e", forward.filled_in(text))
+    result = laptop.run("node", "-e", fill_in(text, forward))
     assert result.stdout == (f"{program}\n" if right else ""), result.stderr
 
 
@@ -148,7 +132,7 @@ def test_ssh_config_of_npm(laptop: Laptop, notebook: Sshd) -> None:
 @by_name
 @pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="this machine has no FUSE")
 def test_sshfs_survives_a_restart(laptop: Laptop, api: FakeApi, notebook: Sshd, sshd: Callable[..., Sshd]) -> None:
-    (block,) = recipe("A folder of the notebook on your machine", "sh")[:1]
+    block = recipe("A folder of the notebook on your machine", "sh")[0]
     mounted = laptop.folder / "notebook"
     mounted.mkdir()
     (notebook.home / "SageMaker" / "here").write_text("before\n")

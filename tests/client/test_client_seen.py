@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.laptop import CLIENT, create_laptop, free_port, notebook_json
+from support.laptop import CLIENT, Forward, create_laptop, notebook_json, start_forward
 from support.terminals import run_on_terminal
 
 if sys.platform != "win32":
@@ -67,18 +67,10 @@ def writable_folder(laptop: Any, api: Any, sshd: Any) -> None:
     laptop.home.chmod(0o777)
 
 
-def forwarded(laptop: Any, api: Any, sshd: Any) -> subprocess.Popen[str]:
-    port = free_port()
-    command = ["notebook-ssh", "forward", "my-notebook", "--port", str(port), "--shared"]
-    process = subprocess.Popen(command, env=laptop.environment, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    found = None
-    while not found:
-        line = process.stderr.readline()
-        assert line, "it has ended"
-        found = re.search(r"ssh-ed25519 (SHA256:[\w+/]+)", line)
-    laptop.environment |= {"PORT": str(port), "FINGERPRINT": found[1]}
-    return process
+def forwarded(laptop: Any, api: Any, sshd: Any) -> Forward:
+    forward = start_forward(laptop, "my-notebook")
+    laptop.environment |= {"PORT": str(forward.port), "FINGERPRINT": forward.fingerprint}
+    return forward
 
 
 # What is arranged before setup (None: there is no setup), and after it.
@@ -169,8 +161,7 @@ def check(folder: Path, key: Path, python: Path, api: Any, sshd: Any, situation:
             assert (seen_code, bool(pattern(line).fullmatch(first.rstrip()))) == (code, True), f"{command}: {shown!r}"
     finally:
         if started:
-            with started:
-                started.kill()
+            started.stop()
 
 
 def pattern(line: str) -> re.Pattern[str]:

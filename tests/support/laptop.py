@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -200,6 +201,31 @@ class Laptop:
             "setup", "--ssh-config", str(self.config), "--stack", stack, "--region", REGION, "--api", api.url
         )
         assert result.returncode == 0, result.stderr
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A running `notebook-ssh forward`, and what it prints: its port, and the fingerprint of the notebook's Ed25519 key."""
+
+    process: subprocess.Popen[str]
+    port: int
+    fingerprint: str
+
+    def stop(self) -> None:
+        with self.process:
+            self.process.kill()
+
+
+def start_forward(laptop: Laptop, name: str) -> Forward:
+    """Start `notebook-ssh forward NAME` for a connectable notebook, at a port of its own: another test may use the usual one."""
+    port = free_port()
+    command = [str(laptop.python), "-I", "-m", "notebook_ssh_client", "forward", name, "--port", str(port), "--shared"]
+    process = subprocess.Popen(command, env=laptop.environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if found := re.search(r"ssh-ed25519 (SHA256:[\w+/]+)", line):
+            return Forward(process, port, found[1])
+    raise AssertionError(f"it has ended with {process.wait()}")
 
 
 def create_client_venv(folder: Path) -> Path:
