@@ -13,7 +13,7 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from notebook_ssh.errors import Problem
@@ -138,6 +138,13 @@ def central_key(line: str) -> PublicKey:
         if name not in (NARROWING_WITH_VALUE if value else NARROWING):
             raise InvalidKeyError(f"the option {name[:40]!r}, which central keys may not have (docs/keys.md)")
     return key
+
+
+def key_fields(key: PublicKey) -> tuple[bytes, ...]:
+    """Return the binary fields of a key that is no certificate, without the type in front (RFC 4251 §5, `string`)."""
+    wire = _Wire(b64decode(key.blob))
+    wire.text()
+    return tuple(wire.rest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +287,11 @@ class _Wire:
             raise InvalidKeyError("its base64 ends too early: perhaps the line was cut or wrapped")
         self._at = end
         return self._raw[start:end]
+
+    def rest(self) -> Iterator[bytes]:
+        """Read what is left, as fields."""
+        while self._at < len(self._raw):
+            yield self.text()
 
     def end(self) -> None:
         if self._at != len(self._raw):
