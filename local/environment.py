@@ -348,8 +348,8 @@ class LocalEnv:
 
     # ---- what people do on their laptop --------------------------------------------------------
 
-    def curl(self, path: str, keys: dict[str, str] | None = None, method: str = "GET") -> Answer:
-        """Ask the API with real curl, signed by the person's keys or by `keys`, as README.md says."""
+    def curl(self, path: str, keys: dict[str, str] | None = None, method: str = "GET", body: str = "") -> Answer:
+        """Ask the API with real curl, signed by the person's keys or by `keys`, as README.md says. body: JSON to send."""
         keys = keys or self.person.keys
         command = [
             "curl --silent --show-error",
@@ -357,6 +357,7 @@ class LocalEnv:
             '--aws-sigv4 "aws:amz:${AWS_REGION}:execute-api"',
             '--user "${AWS_ACCESS_KEY_ID}:${AWS_SECRET_ACCESS_KEY}"',
             *(['-H "x-amz-security-token: $AWS_SESSION_TOKEN"'] if "AWS_SESSION_TOKEN" in keys else []),
+            *([f"--json {shlex.quote(body)}"] if body else []),
             f'"$API_URL{path}"' if shlex.quote(path) == path else f'"$API_URL"{shlex.quote(path)}',
         ]
         place = {"API_URL": self.stack.api, "AWS_REGION": REGION}

@@ -18,7 +18,7 @@ from ministack import app
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.responses import get_account_id, get_region, request_scope
 from ministack.core.router import extract_access_key_id
-from ministack.services import apigateway_v1, tagging
+from ministack.services import apigateway_v1, iam, tagging
 from moto.ec2.models import ec2_backends
 
 from emulator import sagemaker
@@ -42,6 +42,7 @@ def teach_access() -> None:
     _add_condition_keys()
     check_apis_in_their_own_account()
     know_apis_by_name()
+    name_principals_by_their_role()
     for collectors in (tagging._COLLECTORS, tagging._RESOURCE_TAG_COLLECTORS):
         collectors["sagemaker"] = sagemaker_tags
         collectors["ec2"] = ec2_tags
@@ -110,9 +111,29 @@ def _add_condition_keys() -> None:
             context["ec2:Vpc"] = network
         if service == "dynamodb" and (keys := _leading_keys(body)):
             context["dynamodb:LeadingKeys"] = keys
+        if iam_action == "kms:Sign":
+            context |= _way_of_signing(body)
         return context
 
     iam_actions.request_tag_context = request_tag_context
+
+
+def name_principals_by_their_role() -> None:
+    """Let `aws:PrincipalArn` be the role's ARN for a session of a role, where ministack has the session's.
+
+    (IAM User Guide, "AWS global condition context keys", `aws:PrincipalArn`.)
+    """
+    value_of = iam_evaluator._resolve_condition_key
+
+    def resolve_condition_key(key: str, context: Any) -> Any:
+        value = value_of(key, context)
+        if key.lower() != "aws:principalarn" or ":assumed-role/" not in str(value):
+            return value
+        account, name = str(value).split(":")[4], str(value).split("/")[1]
+        role = iam._roles.get_scoped(account, None, name)
+        return role["Arn"] if role else value
+
+    iam_evaluator._resolve_condition_key = resolve_condition_key
 
 
 # ---- SageMaker ---------------------------------------------------------------------------------
@@ -170,6 +191,19 @@ def _leading_keys(body: bytes) -> list[str]:
     if queried:
         named.append({"pk": asked["ExpressionAttributeValues"][queried[1]]})
     return [key["pk"]["S"] for key in named if key and "S" in key.get("pk", {})]
+
+
+# ---- Key Management Service --------------------------------------------------------------------
+
+
+def _way_of_signing(body: bytes) -> dict[str, str]:
+    """The condition keys of a Sign (AWS KMS Developer Guide, "AWS KMS condition keys")."""
+    asked = json.loads(body or b"{}")
+    # RAW by default (KMS API Reference, Sign, `MessageType`).
+    return {
+        "kms:SigningAlgorithm": str(asked.get("SigningAlgorithm", "")),
+        "kms:MessageType": str(asked.get("MessageType", "RAW")),
+    }
 
 
 # ---- Systems Manager ---------------------------------------------------------------------------

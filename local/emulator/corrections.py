@@ -17,7 +17,7 @@ from ministack.core import lambda_runtime, router
 from ministack.core.concurrency import esm_wake
 from ministack.core.responses import get_account_id, get_region, request_scope
 from ministack.services import apigateway_v1, dynamodb, lambda_svc, sqs
-from ministack.services.cloudformation import engine, provisioners
+from ministack.services.cloudformation import changesets, engine, handlers, provisioners
 
 LONGEST_INVOCATION_S = 900
 """Seconds that an invocation lasts at most."""
@@ -43,6 +43,21 @@ def keep_resource_policies() -> None:
         return import_api(spec, given)
 
     apigateway_v1._import_rest_api = with_policy
+
+
+def transform_with_values() -> None:
+    """Let SAM's transform insert the parameters' values, as it does in AWS, where ministack lets it insert the defaults."""
+    apply = engine._apply_transforms
+
+    def apply_transforms(template: dict[str, Any], provided: Any = None, previous: Any = None) -> Any:
+        values = engine._transform_parameters(template, provided, previous)
+        declared = template.get("Parameters") or {}
+        given = {name: {**each, "Default": values.get(name, each.get("Default"))} for name, each in declared.items()}
+        made = apply({**template, "Parameters": given}, provided, previous)
+        return {**made, "Parameters": declared} if isinstance(made, dict) else made
+
+    for module in (engine, changesets, handlers):
+        module._apply_transforms = apply_transforms
 
 
 def read_method_paths() -> None:
