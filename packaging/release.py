@@ -65,7 +65,7 @@ def packaged(template: str) -> str:
     template, layers = re.subn(r"^(      ContentUri: )layers/(\w+)$", r"\1code/\2.zip", template, flags=re.MULTILINE)
     template, globals_ = re.subn(r"^    CodeUri: functions/\n", "", template, flags=re.MULTILINE)
     template, functions = re.subn(
-        r"^(    Type: AWS::Serverless::Function\n)(    Metadata: .*\n)(    Properties:\n)",
+        r"^(    Type: AWS::Serverless::Function\n(?:    Condition: \w+\n)?)(    Metadata: .*\n)(    Properties:\n)",
         r"\1\2\3      CodeUri: code/functions.zip\n",
         template,
         flags=re.MULTILINE,

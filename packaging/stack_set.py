@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-FROZEN = ("LookupPrincipals", "StartPrincipals", "ReportPrincipals", "ApiVpcEndpoints")
+FROZEN = ("LookupPrincipals", "StartPrincipals", "ReportPrincipals", "LoginPrincipals", "ApiVpcEndpoints")
 """tests/template/test_stack_set.py finds them by transforming the template with other values."""
 
 

@@ -27,11 +27,21 @@ WITH_BASTION = {
     "BastionClientCidrs": "198.51.100.0/24",
 }
 
+WITH_CERTIFICATES = {
+    "Certificates": "true",
+    "LoginPrincipals": "arn:aws:iam::111122223333:role/data-science",
+    "CertificateKeys": "1 2",
+}
+
+WITH_EVERYTHING = WITH_BASTION | WITH_CERTIFICATES
+"""All that brings functions, roles and rights of its own."""
+
 ARNS = {
     "AWS::DynamoDB::Table": ("dynamodb", "table/{}"),
     "AWS::Events::Rule": ("events", "rule/{}"),
     "AWS::IAM::ManagedPolicy": ("iam", "policy/{}"),
     "AWS::IAM::Role": ("iam", "role/{}"),
+    "AWS::KMS::Key": ("kms", "key/{}"),
     "AWS::Lambda::Function": ("lambda", "function:{}"),
     "AWS::Logs::LogGroup": ("logs", "log-group:{}:*"),
     "AWS::SNS::Topic": ("sns", "{}"),

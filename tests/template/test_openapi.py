@@ -91,7 +91,10 @@ def test_every_route_is_told_to_people() -> None:
 
 
 def test_every_problem_code_is_documented() -> None:
-    documented = set(re.findall(r"`([a-z-]+)`", (PROJECT / "docs" / "statuses.md").read_text("utf-8")))
+    pages = ("statuses.md", "api.md")  # a status, or an error of the API alone
+    documented = {
+        code for page in pages for code in re.findall(r"`([a-z-]+)`", (PROJECT / "docs" / page).read_text("utf-8"))
+    }
     given = set(problem_codes("layers/core/notebook_ssh", "functions"))
     worker = worker_program(PROJECT / "layers" / "notebook_agent")
     given |= set(re.findall(r'"((?:ngrok|api|sshd)-[a-z-]+)"', worker))

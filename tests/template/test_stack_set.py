@@ -24,6 +24,7 @@ OTHER = {
     "LookupPrincipals": "arn:aws:iam::111122223333:role/a",
     "StartPrincipals": "arn:aws:iam::111122223333:role/b",
     "ReportPrincipals": "arn:aws:iam::111122223333:role/c",
+    "LoginPrincipals": "arn:aws:iam::111122223333:role/e",
     "ApiUrl": "https://ssh.example.com",
     "ApiVpcEndpoints": "vpce-0a1b2c3d",
     "PermissionsBoundary": "arn:aws:iam::111122223333:policy/b",
@@ -82,6 +83,7 @@ def test_a_nailed_parameter_has_its_first_value_and_no_other(tmp_path: Path) -> 
         "LookupPrincipals": [values["LookupPrincipals"]],
         "StartPrincipals": ["*"],
         "ReportPrincipals": ["*"],
+        "LoginPrincipals": [""],
         "ApiVpcEndpoints": [""],
     }
     assert all(made["Parameters"][name]["Default"] == value for name, (value,) in nailed.items())

@@ -11,7 +11,7 @@ import botocore.session
 import calls
 import pytest
 from botocore import xform_name
-from support.stack import WITH_BASTION, Stack
+from support.stack import WITH_BASTION, WITH_CERTIFICATES, WITH_EVERYTHING, Stack
 
 REVIEWED = {
     "ReconcileNotebook": {
@@ -100,6 +100,14 @@ REVIEWED = {
         "dynamodb:GetItem",
         "dynamodb:Query",
     },
+    "IssueCertificate": {
+        "dynamodb:GetItem",
+        "dynamodb:Query",
+        "kms:Sign",
+    },
+    "ReadAuthority": {
+        "kms:GetPublicKey",
+    },
 }
 """What each function is trusted with. A new line here is a decision for a review."""
 
@@ -129,7 +137,7 @@ WITHOUT_ACTION = {"sqs:SendMessageBatch": "sqs:SendMessage"}
 
 
 def statements(function: str) -> list[dict[str, Any]]:
-    stack = Stack(**WITH_BASTION)
+    stack = Stack(**WITH_EVERYTHING)
     arn = stack.of_type("AWS::Lambda::Function")[function]["Role"]
     (role,) = (role for name, role in stack.of_type("AWS::IAM::Role").items() if stack.arn(name) == arn)
     assert set(role.get("ManagedPolicyArns", ())) <= {"<StartNotebookPolicy>"}
@@ -142,7 +150,57 @@ def actions_of(statement: dict[str, Any]) -> set[str]:
 
 
 def granted(function: str) -> set[str]:
-    return {action for statement in statements(function) for action in actions_of(statement)}
+    return {action for statement in [*statements(function), *by_keys(function)] for action in actions_of(statement)}
+
+
+def by_keys(function: str) -> list[dict[str, Any]]:
+    """What the policies of the stack's KMS keys allow the function: a role and a key cannot name each other."""
+    stack = Stack(**WITH_EVERYTHING)
+    role = stack.of_type("AWS::Lambda::Function")[function]["Role"]
+    keys = stack.of_type("AWS::KMS::Key").values()
+    allowed = [each for key in keys for each in key["KeyPolicy"]["Statement"] if each["Effect"] == "Allow"]
+    return [each for each in allowed if each["Principal"] == {"AWS": role}]
+
+
+def test_the_signing_keys_sign_for_one_function_and_are_nobody_elses() -> None:
+    """Neither the account's administrators nor a grant: only who changes the policy, which rings an alarm."""
+    stack = Stack(**WITH_EVERYTHING)
+    first, second = stack.of_type("AWS::KMS::Key").values()
+    assert first["KeyPolicy"] == second["KeyPolicy"]
+    assert (first["KeySpec"], first["KeyUsage"]) == ("ECC_NIST_P256", "SIGN_VERIFY")
+    issuer = stack.of_type("AWS::Lambda::Function")["IssueCertificate"]["Role"]
+    rules = first["KeyPolicy"]["Statement"]
+    signing = [each for each in rules if "kms:Sign" in actions_of(each)]
+    assert [(each["Effect"], each["Principal"]) for each in signing] == [("Allow", {"AWS": issuer}), ("Deny", "*")]
+    assert signing[0]["Condition"] == {
+        "StringEquals": {"kms:SigningAlgorithm": "ECDSA_SHA_256", "kms:MessageType": "RAW"}
+    }
+    assert signing[1]["Condition"] == {"ArnNotEquals": {"aws:PrincipalArn": issuer}}
+    (grants,) = [each for each in rules if "kms:CreateGrant" in actions_of(each)]
+    assert (grants["Effect"], grants["Principal"], "Condition" in grants) == ("Deny", "*", False)
+    assert not [action for each in rules for action in actions_of(each) if "*" in action]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "signs", "admitted"),
+    [("1", "1", ["1"]), ("1 2", "1", ["1", "2"]), ("2 1", "2", ["2", "1"]), ("2", "2", ["2"])],
+)
+def test_a_key_is_changed_in_steps_that_lock_nobody_out(numbers: str, signs: str, admitted: list[str]) -> None:
+    stack = Stack(**WITH_CERTIFICATES | {"CertificateKeys": numbers})
+    variables = stack.of_type("AWS::Lambda::Function")["IssueCertificate"]["Environment"]["Variables"]
+    (authority,) = stack.of_type("Custom::CertificateAuthority").values()
+    assert variables["CERTIFICATE_KEY"] == authority["Keys"][0] == stack.arn(f"SigningKey{signs}")
+    assert authority["Keys"] == [stack.arn(f"SigningKey{number}") for number in admitted]
+    assert set(stack.of_type("AWS::KMS::Key")) == {f"SigningKey{number}" for number in admitted}
+
+
+def test_without_certificates_there_is_no_key_no_route_and_no_line() -> None:
+    stack = Stack(**WITH_BASTION)
+    assert not stack.of_type("AWS::KMS::Key")
+    assert "IssueCertificate" not in stack.of_type("AWS::Lambda::Function")
+    variables = stack.of_type("AWS::Lambda::Function")["RecordAddress"]["Environment"]["Variables"]
+    assert variables["CERTIFICATE_AUTHORITIES"] == ""
+    assert "certificate" not in json.dumps(stack.of_type("AWS::ApiGateway::RestApi"))
 
 
 @pytest.mark.parametrize("function", sorted(REVIEWED))
@@ -152,7 +210,7 @@ def test_what_is_granted_was_reviewed(function: str) -> None:
 
 
 def test_every_function_was_reviewed() -> None:
-    assert set(Stack().of_type("AWS::Lambda::Function")) == set(REVIEWED)
+    assert set(Stack(**WITH_EVERYTHING).of_type("AWS::Lambda::Function")) == set(REVIEWED)
 
 
 @pytest.mark.parametrize("function", sorted(REVIEWED))
@@ -276,7 +334,7 @@ def actions(called: set[calls.Call]) -> set[str]:
 
 @pytest.mark.parametrize("function", sorted(REVIEWED))
 def test_every_right_is_used_somewhere_in_the_functions_code(function: str) -> None:
-    handler = Stack().of_type("AWS::Lambda::Function")[function]["Handler"].removesuffix(".handle")
+    handler = Stack(**WITH_EVERYTHING).of_type("AWS::Lambda::Function")[function]["Handler"].removesuffix(".handle")
     path = calls.module_file(handler)
     assert path
     called = actions(calls.calls_from(path))

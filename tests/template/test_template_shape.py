@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from support.stack import PROJECT, WITH_BASTION, Stack, source
+from support.stack import PROJECT, WITH_BASTION, WITH_CERTIFICATES, WITH_EVERYTHING, Stack, source
 
 from notebook_ssh.settings import read_settings
 
@@ -40,6 +40,9 @@ def environments(stack: Stack) -> dict[str, dict[str, str]]:
 LOCAL_ONLY = {"ALLOW_LOOPBACK_ADDRESSES"}
 """Read by the settings, and never set by a real stack: the local run puts it into the functions it starts."""
 
+OF_SOME = {"API_URL", "CERTIFICATE_AUTHORITIES", "CERTIFICATE_KEY", "CERTIFICATE_SECONDS"}
+"""Set for the functions that use it: the API and the public keys cannot be known before some of the others are there."""
+
 BY_LAMBDA = {"AWS_REGION"}
 """Set by Lambda itself."""
 
@@ -47,10 +50,11 @@ BY_LAMBDA = {"AWS_REGION"}
 def test_the_template_sets_what_the_settings_read_and_nothing_else() -> None:
     asked = Asked({"BASTION_SECURITY_GROUP": "sg-1"})
     read_settings(asked)
-    variables = environments(Stack(**WITH_BASTION))
+    variables = environments(Stack(**WITH_EVERYTHING))
     powertools = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_LOG_LEVEL"}
-    common = set.intersection(*map(set, variables.values()))
-    assert common - powertools | {"API_URL"} == asked.names - LOCAL_ONLY - BY_LAMBDA
+    set_for_all, set_for_any = set.intersection(*map(set, variables.values())), set.union(*map(set, variables.values()))
+    assert set_for_any - set_for_all == OF_SOME
+    assert set_for_any - powertools == asked.names - LOCAL_ONLY - BY_LAMBDA
 
 
 def test_every_function_reads_its_settings_without_error() -> None:
@@ -87,7 +91,7 @@ def test_those_who_send_the_agent_carry_it() -> None:
 
 
 def test_every_function_has_a_handler_in_the_tree() -> None:
-    for name, function in Stack().of_type("AWS::Lambda::Function").items():
+    for name, function in Stack(**WITH_EVERYTHING).of_type("AWS::Lambda::Function").items():
         module, _, attribute = function["Handler"].rpartition(".")
         path = PROJECT / "functions" / (module.replace(".", "/") + ".py")
         assert path.is_file(), name
@@ -95,7 +99,7 @@ def test_every_function_has_a_handler_in_the_tree() -> None:
 
 
 def test_every_handler_in_the_tree_is_deployed() -> None:
-    handlers = {function["Handler"] for function in Stack().of_type("AWS::Lambda::Function").values()}
+    handlers = {function["Handler"] for function in Stack(**WITH_EVERYTHING).of_type("AWS::Lambda::Function").values()}
     found = {f"{path.parent.name}.handler.handle" for path in (PROJECT / "functions").glob("*/handler.py")}
     assert handlers == found
 
@@ -337,7 +341,7 @@ def test_a_key_of_your_own_covers_everything_that_keeps_data(kind: str) -> None:
 
 
 def test_each_role_may_use_the_key_for_what_it_reads_and_writes_and_for_nothing_else() -> None:
-    stack = Stack(KeyArn=KEY)
+    stack = Stack(KeyArn=KEY, **WITH_CERTIFICATES)
     lambdas = {function["Role"]: name for name, function in stack.of_type("AWS::Lambda::Function").items()}
     policies = stack.of_type("AWS::IAM::ManagedPolicy")
     used = {}
@@ -356,7 +360,8 @@ def test_each_role_may_use_the_key_for_what_it_reads_and_writes_and_for_nothing_
     written = {(f"kms:{action}", "dynamodb") for action in ("Encrypt", "ReEncrypt*", "GenerateDataKey*")}
     read, table = table, table | written
     assert used == {
-        "LookupApi": read,
+        **dict.fromkeys(("LookupApi", "IssueCertificate"), read),
+        "ReadAuthority": set(),
         "StartNotebook": table,
         "Uninstall": table | queues,
         **dict.fromkeys(("ReconcileNotebook", "Sweep"), table | queues | topic),
