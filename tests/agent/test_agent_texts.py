@@ -1317,3 +1317,44 @@ def _is_limited(call: ast.Call) -> bool:
         or len(call.args) >= LIMITS[_last_word(call.func)]
         or bool(re.search("O_NONBLOCK|O_EXCL|LOCK_NB", ast.unparse(call)))
     )
+
+
+AUTHORITY = (
+    "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBPdOmUCWccDIhlegpb5sbicMUDc8jUjPSQJw9d87cAxj"
+    "xc/gcsUrdWv7RnV2g4maTGjbL21CPJNC/ujPBjeMl6w="
+)
+CERTIFICATES = {"authorities": [AUTHORITY], "principal": "team-ssh/My-Box/1796039785"}
+
+
+def test_each_authority_has_a_line_for_this_notebook_alone() -> None:
+    assert worker.check_certificates(CERTIFICATES) == CERTIFICATES
+    assert worker.authority_lines(CERTIFICATES) == [
+        "# certificates",
+        f'cert-authority,principals="team-ssh/My-Box/1796039785" {AUTHORITY}',
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"authorities": []},
+        {"authorities": "x"},
+        {"authorities": [1]},
+        {"authorities": [AUTHORITY, "ssh-ed25519 AAAA"]},
+        {"authorities": [AUTHORITY + "\nssh-ed25519 AAAA"]},
+        {"authorities": ["restrict " + AUTHORITY]},
+        {"authorities": [AUTHORITY[:-8]]},
+        {"authorities": [AUTHORITY] * 5},
+        {"principal": None},
+        {"principal": ""},
+        {"principal": "*"},
+        {"principal": "team-ssh/My-Box/1,root"},
+        {"principal": 'team-ssh/My-Box/1",command="x'},
+        {"principal": "team-ssh/My-Box/1\n"},
+        {"principal": "team-ssh/My-Box"},
+    ],
+)
+def test_what_is_no_authority_or_principal_counts_as_absent(change: dict[str, Any]) -> None:
+    """Nothing else gets into authorized_keys by this line, whatever a stack says."""
+    assert worker.check_certificates(CERTIFICATES | change) is None
+    assert worker.authority_lines(None) == []

@@ -96,6 +96,7 @@ RECORDS = {
             host_keys=("ssh-ed25519 AAAA",),
             keys_own=2,
             keys_central=3,
+            authorities=2,
             rejected=(RejectedKey(4, "not a public key"),),
             sessions=1,
             active_at=MOMENT + 1200,

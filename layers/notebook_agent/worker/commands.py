@@ -12,6 +12,7 @@ from worker.instructions import no_address_text, rejected_line_text, render_inst
 from worker.keys import sync_authorized_keys
 from worker.model import Json
 from worker.paths import NGROK_LOG, REPLY_FILE, STATUS_FILE, WAKE_FIFO
+from worker.reply import check_reply
 from worker.sshd import sessions
 from worker.texts import printable
 
@@ -79,7 +80,8 @@ def show_status(status: Json, restart: bool) -> int:
 def copy_ssh_keys() -> int:
     """Run `copy-ssh-keys` while SSH is on."""
     try:
-        keys, error = sync_authorized_keys(load_json(REPLY_FILE).get("authorized_keys") or [])
+        reply = check_reply(load_json(REPLY_FILE))
+        keys, error = sync_authorized_keys(reply["authorized_keys"], reply["certificates"])
         if error:
             raise error
     except OSError as error:

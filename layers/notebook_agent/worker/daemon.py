@@ -42,7 +42,7 @@ class Worker:
         self.tunnel = Tunnel()
         self.problems: dict[str, Problem] = {}  # by source
         self.keys_stamp = keys_stamp()  # as `ensure_files` left the file
-        self.keys: Json = {"own": 0, "central": 0, "rejected": []}
+        self.keys: Json = {"own": 0, "central": 0, "authorities": 0, "rejected": []}
         self.reported: Json | None = None
         self.written: Json | None = None  # to STATUS_FILE
         # Monotonic seconds of the next report, and of the next `ensure_files`.
@@ -132,7 +132,8 @@ class Worker:
         self.written = None
         try:
             self.problems.pop("files", None)
-            self.keys, error = sync_authorized_keys(self.client.reply.get("authorized_keys") or [])
+            reply = self.client.reply
+            self.keys, error = sync_authorized_keys(reply.get("authorized_keys") or [], reply.get("certificates"))
             if error:
                 raise error
             os.makedirs(VOLUME_DIR + "ssh", exist_ok=True)

@@ -55,7 +55,9 @@ def render_keys(keys: Json) -> list[str]:
         f"Keys admitted: {keys['own']} from ~/SageMaker/ssh/authorized_keys, {keys['central']} from your admin.",
     ]
     lines += [rejected_line_text(rejected, "that file") for rejected in keys["rejected"]]
-    if not keys["own"] + keys["central"]:
+    if keys.get("authorities"):
+        lines += ["Certificates of your AWS identity are admitted as well: the client notebook-ssh gets them."]
+    elif not keys["own"] + keys["central"]:
         lines += ["You cannot log in yet: there is no key."]
     return [
         *lines,

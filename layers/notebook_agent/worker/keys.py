@@ -26,6 +26,8 @@ PUBLIC_KEY = re.compile(
     r'(?:(?:[^\s"]|"(?:\\"|[^"\\]|\\(?!"))*")+[ \t]+)?((?:ssh-|ecdsa-|sk-)[\w@.-]+)[ \t]+([A-Za-z0-9+/]+=*)(?:\s.*)?'
 )
 
+AUTHORITY = re.compile(r"ecdsa-sha2-nistp256 [A-Za-z0-9+/]+={0,2}")
+
 
 def parse_keys(text: str) -> tuple[dict[str, str], list[Json]]:
     """Parse an authorized_keys text into ({key data: line}, [{"line", "reason"}]).
@@ -74,6 +76,11 @@ def key_defect(key_type: str, data: str) -> str:
     return ""
 
 
+def is_authority(line: str) -> bool:
+    """Return whether `line` is the public key of an authority, `type base64`, of the one type that the stack has."""
+    return bool(AUTHORITY.fullmatch(line)) and is_public_key(*line.split(" "))
+
+
 def read_fields(rest: bytes, limit: int) -> list[bytes]:
     """Return up to `limit` fields; [] if the last one is cut off. struct.error if a length is."""
     fields: list[bytes] = []
@@ -86,17 +93,18 @@ def read_fields(rest: bytes, limit: int) -> list[bytes]:
     return fields
 
 
-def sync_authorized_keys(central: list[Json] | None) -> tuple[Json, OSError | None]:
+def sync_authorized_keys(central: list[Json] | None, certificates: Json | None = None) -> tuple[Json, OSError | None]:
     """Update the agent's section of ~/.ssh/authorized_keys; return (what it holds, the error of the user's own file).
 
-    central: [{"user", "keys"}] as in docs/protocol.md; None removes the section. The lines outside the section are the
-    user's and stay as they are. The worker and `copy-ssh-keys` take turns.
+    central: [{"user", "keys"}] as in docs/protocol.md; None removes the section. certificates: {"authorities",
+    "principal"}, whose certificates are admitted. The lines outside the section are the user's and stay as they are. The
+    worker and `copy-ssh-keys` take turns.
     """
     with locked("authorized_keys"):
-        return update_section(central)
+        return update_section(central, certificates)
 
 
-def update_section(central: list[Json] | None) -> tuple[Json, OSError | None]:
+def update_section(central: list[Json] | None, certificates: Json | None = None) -> tuple[Json, OSError | None]:
     """Do what `sync_authorized_keys` does, without a lock."""
     directory = HOME + "/.ssh"
     path = os.path.realpath(directory + "/authorized_keys")
@@ -116,10 +124,28 @@ def update_section(central: list[Json] | None) -> tuple[Json, OSError | None]:
         rest += "\n"
     above = parse_keys(rest)[0] if path == os.path.realpath(OWN_KEYS_FILE) else {}  # both are one file
     own_lines = [line for data, line in own.items() if data not in above]
-    text = rest + "\n".join([SECTION_BEGIN, *own_lines, *central_lines, SECTION_END, ""])
+    authorities = authority_lines(certificates)
+    text = rest + "\n".join([SECTION_BEGIN, *own_lines, *central_lines, *authorities, SECTION_END, ""])
     if text != before or os.stat(path).st_mode & 0o77:
         write_file(path, text, 0o600)
-    return {"own": len(own), "central": count, "rejected": rejected[:20]}, error
+    return {
+        "own": len(own),
+        "central": count,
+        "authorities": len(certificates["authorities"]) if certificates else 0,
+        "rejected": rejected[:20],
+    }, error
+
+
+def authority_lines(certificates: Json | None) -> list[str]:
+    """Return the section's lines that admit certificates: of these authorities, and for this notebook alone.
+
+    sshd(8), AUTHORIZED_KEYS FILE FORMAT: with `principals`, a certificate must have one of them, whatever the user's
+    name is.
+    """
+    if not certificates:
+        return []
+    options = f'cert-authority,principals="{certificates["principal"]}"'
+    return ["# certificates", *(f"{options} {line}" for line in certificates["authorities"])]
 
 
 def keys_stamp() -> tuple[int, int, int] | None:

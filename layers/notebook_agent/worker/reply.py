@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from worker.keys import is_authority
 from worker.model import Json
 from worker.texts import one_line
 
 # As the stack checks what it hands out (http_api/views.py): a word for a shell and for ssh.
 WORD = re.compile(r"[A-Za-z0-9_:](?:[A-Za-z0-9._:-]*[A-Za-z0-9_:])?")
+# A stack's name, the notebook's and its age: nothing that ends the option or begins another.
+PRINCIPAL = re.compile(r"[A-Za-z0-9-]{1,128}/[A-Za-z0-9-]{1,63}/[0-9]{1,12}")
 CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+){0,9}")
 
 
@@ -29,6 +32,7 @@ def check_reply(reply: Json) -> Json:
         if isinstance(ngrok, dict)
         else None,
         "bastion": check_bastion(reply.get("bastion")),
+        "certificates": check_certificates(reply.get("certificates")),
         "authorized_keys": [user for user in list_of(reply.get("authorized_keys")) if is_user(user)],
         "problem": check_problem(reply.get("problem")),
     }
@@ -56,6 +60,18 @@ def check_bastion(value: Any) -> Json | None:
         return None
     address = value.get("private_ip")
     return {"host": value["host"], "user": value["user"], "private_ip": address if is_word(address) else None}
+
+
+def check_certificates(value: Any) -> Json | None:
+    """Return the authorities and the principal of the certificates to admit; None unless every one is as specified."""
+    if not is_map(value):
+        return None
+    authorities, principal = list_of(value.get("authorities")), value.get("principal")
+    if not authorities or len(authorities) > 4 or not isinstance(principal, str) or not PRINCIPAL.fullmatch(principal):
+        return None
+    if not all(isinstance(line, str) and is_authority(line) for line in authorities):
+        return None
+    return {"authorities": authorities, "principal": principal}
 
 
 def is_word(value: object) -> bool:

@@ -27,9 +27,8 @@ def link_editor_dirs() -> None:
 def persist_for_next_boot(reply: Json) -> None:
     """Save for a next boot without the stack: this program, and the reply without secrets."""
     os.makedirs(PERSIST_DIR, 0o700, exist_ok=True)
-    saved = {
-        key: value for key, value in reply.items() if key in ("modes", "mode", "until", "bastion", "authorized_keys")
-    }
+    kept = ("modes", "mode", "until", "bastion", "authorized_keys", "certificates")
+    saved = {key: value for key, value in reply.items() if key in kept}
     saved["ngrok"] = {"url": (reply.get("ngrok") or {}).get("url")}
     for name, text in (("reply.json", json.dumps(saved)), ("worker.py", read_text(INSTALL_DIR + "worker.py"))):
         if read_text(PERSIST_DIR + name) != text:

@@ -156,6 +156,7 @@ _STABLE = (
     Attribute("host_keys", "host_keys", _TEXTS, ()),
     Attribute("keys_own", "keys_own", _NUMBER, 0),
     Attribute("keys_central", "keys_central", _NUMBER, 0),
+    Attribute("authorities", "authorities", _NUMBER, 0),
     Attribute("rejected", "rejected", list_of(part_of(_REJECTED_KEY)), ()),
     Attribute("problem", "problem", part_of(_PROBLEM), None),
 )

@@ -50,7 +50,10 @@ _REPORTED = ("boot", "booted_at", "sequence", "received_at", "modes", "phase", "
 STATUS = (
     *("name", "spec", "state", "state_since", "started_at", "lifecycle_config", "block_since"),
     *("problem", "failure", "unsupported_platform", "spec_changed_at", "route"),
-    *(f"report.{field}" for field in (*_REPORTED, "keys_own", "keys_central", "connected_since", "phase_since")),
+    *(
+        f"report.{field}"
+        for field in (*_REPORTED, "keys_own", "keys_central", "authorities", "connected_since", "phase_since")
+    ),
 )
 """The fields of a record on which a status and an address depend."""
 

@@ -35,7 +35,7 @@ from notebook_ssh.reports.accept import (
     role_of_caller,
 )
 from notebook_ssh.reports.parse import ParsedReport, read_report
-from notebook_ssh.reports.reply import reply, reply_paused, reply_unregistered
+from notebook_ssh.reports.reply import certificates, reply, reply_paused, reply_unregistered
 from notebook_ssh.reports.tokens import (
     InvalidSecretError,
     Token,
@@ -157,7 +157,7 @@ def _reply(
         keys=keys.lines,
         problem=problem or keys.problem,
         worker=_worker(parsed.worker, settings, worker()) if parsed.worker and modes else None,
-    )
+    ) | certificates(record, now, settings.stack, settings.certificate_authorities)
 
 
 def _worker(sha256: str, settings: Settings, current: WorkerProgram) -> str | None:

@@ -197,6 +197,7 @@ def details(record: Record, now: int, stack: StackSettings) -> dict[str, Any]:
             "own": report.keys_own,
             "central": report.keys_central,
             "rejected": [{"line": line.line, "reason": line.reason} for line in report.rejected],
+            **({"certificates": True} if report.authorities else {}),
         }
         if report
         else None,

@@ -201,7 +201,7 @@ def _connected(record: Record, report: Report) -> tuple[Condition, Problem | Non
             return Condition.ROUTE_PENDING, record.problem
     # An open route with a problem excludes some users and not all: a refused client network.
     problem = record.problem or report.problem or (route.problem if route else None)
-    if problem is None and not (report.keys_own or report.keys_central):
+    if problem is None and not (report.keys_own or report.keys_central or report.authorities):
         problem = problems.no_keys(record.name)
     return Condition.CONNECTED, problem
 

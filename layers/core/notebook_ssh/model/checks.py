@@ -201,7 +201,9 @@ def _keys(subject: _Subject) -> Check:
             f"{report.keys_own + report.keys_central} keys are in place; not keys: {which}",
             "Correct these lines of ~/SageMaker/ssh/authorized_keys on the notebook, then run copy-ssh-keys.",
         )
-    return Check("keys", CheckState.OK, f"{report.keys_own} from the notebook's file, {report.keys_central} central")
+    certificates = ", and certificates of AWS identities" if report.authorities else ""
+    in_place = f"{report.keys_own} from the notebook's file, {report.keys_central} central{certificates}"
+    return Check("keys", CheckState.OK, in_place)
 
 
 def _failed(name: str, problem: Problem, since: int | None = None) -> Check:

@@ -155,6 +155,8 @@ class Report:
     # How many public keys are in place from the notebook's key file, and from the stack.
     keys_own: int = 0
     keys_central: int = 0
+    # How many authorities' certificates are admitted.
+    authorities: int = 0
     rejected: tuple[RejectedKey, ...] = ()
     # Open SSH sessions, and when one was last active, in this boot or an earlier one.
     sessions: int = 0

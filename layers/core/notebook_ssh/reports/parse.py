@@ -58,9 +58,10 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Parse
     host, port = _address(parsed, modes, phase, allow_loopback)
     keys = _object(parsed.get("keys") or {}, "keys")
     sessions = _object(parsed.get("sessions") or {}, "sessions")
+    booted_at = _booted_at(parsed, now)
     report = Report(
         boot=_text(parsed, "boot", _BOOT, "1 to 64 letters, digits and hyphens"),
-        booted_at=_booted_at(parsed, now),
+        booted_at=booted_at,
         sequence=_whole(parsed, "sequence", 1, 2**53),
         received_at=now,
         modes=modes,
@@ -71,6 +72,7 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Parse
         host_keys=_host_keys(parsed.get("host_keys")),
         keys_own=_whole(keys, "own", 0, _MANY, "keys.", default=0),
         keys_central=_whole(keys, "central", 0, _MANY, "keys.", default=0),
+        authorities=_whole(keys, "authorities", 0, _MANY, "keys.", default=0),
         rejected=_rejected(keys.get("rejected")),
         sessions=_whole(sessions, "open", 0, _MANY, "sessions.", default=0),
         active_at=_active_at(sessions, now),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from notebook_ssh.errors import Problem
+from notebook_ssh.model.certificate import principal_of
 from notebook_ssh.model.record import Phase, Record
 from notebook_ssh.model.spec import Mode, tag_value
 from notebook_ssh.model.stack import Bastion
@@ -58,6 +59,17 @@ def reply(
         problem = problem or (record.route.problem if record.route else None)
     reply["problem"] = {"code": problem.code, "message": problem.message} if problem else None
     return reply
+
+
+def certificates(record: Record, now: int, stack: str, authorities: Sequence[str]) -> dict[str, Any]:
+    """Return the part of the reply that says whose certificates the notebook admits; empty if it admits none.
+
+    authorities: public keys, `type base64`. Without the notebook's age there is no principal that is its alone.
+    """
+    if not authorities or not record.created_at or not record.spec.effective_modes(now):
+        return {}
+    principal = principal_of(stack, record.name, record.created_at)
+    return {"certificates": {"authorities": list(authorities), "principal": principal}}
 
 
 def reply_unregistered(name: str, now: int, sync_seconds: int) -> dict[str, Any]:
