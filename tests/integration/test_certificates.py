@@ -1,0 +1,185 @@
+"""Logging in with an AWS identity: on the local run, with a KMS that signs, IAM enforced, real curl, ssh and sshd."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+import processes
+from emulator.process import ACCOUNT, REGION
+from environment import STACK, LocalEnv
+
+TEAM, OTHER = "Team-Box", "Other-Box"
+LOGIN = f"arn:aws:iam::{ACCOUNT}:role/data-science"
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[LocalEnv]:
+    """Two notebooks that admit certificates, and no key of anybody."""
+    env = LocalEnv()
+    try:
+        env.start()
+        env.make_network()
+        env.update(Certificates="true", LoginPrincipals=LOGIN)
+        env.store_token(env.cloud.token)
+        env.move_in()
+        for name in (TEAM, OTHER):
+            env.create_notebook(name)
+            env.tag(name, ssh="ngrok")
+        for name in (TEAM, OTHER):
+            until(env, "it runs", lambda name=name: env.is_in(name, "InService"))
+            env.sagemaker.stop_notebook_instance(NotebookInstanceName=name)
+        for name in (TEAM, OTHER):
+            until(env, "it has the configuration", lambda name=name: attached(env, name))
+            env.sagemaker.start_notebook_instance(NotebookInstanceName=name)
+        for name in (TEAM, OTHER):
+            until(env, "it is connected", lambda name=name: env.status(name) == "connected")
+        yield env
+    finally:
+        env.close()
+
+
+def until(env: LocalEnv, what: str, condition: Any) -> None:
+    processes.wait_until(what, condition, alive=env.emulator.alive)
+
+
+def attached(env: LocalEnv, name: str) -> bool:
+    found = env.sagemaker.describe_notebook_instance(NotebookInstanceName=name)
+    return "NotebookInstanceLifecycleConfigName" in found and found["NotebookInstanceStatus"] == "Stopped"
+
+
+def allow(*routes: str) -> dict[str, Any]:
+    """A policy for these routes of the stack's API."""
+    below = [f"arn:aws:execute-api:{REGION}:{ACCOUNT}:*/v1/{route}" for route in routes]
+    return {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "execute-api:Invoke", "Resource": below}],
+    }
+
+
+@pytest.fixture(scope="module")
+def member(env: LocalEnv) -> dict[str, str]:
+    """Somebody of the team that may enter its notebooks, as docs/certificates.md has the policy."""
+    return env.make_session("data-science", allow("POST/notebooks/Team-*/certificate"))
+
+
+def ask(env: LocalEnv, keys: dict[str, str], name: str = TEAM, path: str = "") -> tuple[int, dict[str, Any]]:
+    body = json.dumps({"public_key": env.person.public_key, "seconds": 900})
+    answer = env.curl(path or f"/notebooks/{name}/certificate", keys, "POST", body)
+    return answer.status, json.loads(answer.body)
+
+
+def log_in(env: LocalEnv, name: str, certificate: str, command: str = "true") -> subprocess.CompletedProcess[str]:
+    """Log in with the person's key and a certificate beside it, where ssh looks for one by itself."""
+    beside = Path(f"{env.person.identity}-cert.pub")
+    beside.write_text(certificate + "\n")
+    try:
+        env.save_ssh_config(name)
+        return env.ssh(name, command)
+    finally:
+        beside.unlink()
+
+
+def sshd_log(env: LocalEnv, name: str) -> str:
+    logs = [path.read_text(errors="replace") for path in env.emulator.notebook_home(name).rglob("*sshd*.log")]
+    return "\n".join(logs)
+
+
+def test_someone_to_whom_no_key_was_given_logs_in_under_the_own_name(env: LocalEnv, member: dict[str, str]) -> None:
+    details = json.loads(env.curl(f"/notebooks/{TEAM}").body)
+    assert details["keys"] == {"own": 0, "central": 0, "certificates": True, "rejected": []}
+    assert details["problem"] is None, "no key is needed"
+    status, body = ask(env, member)
+    assert status == 201, body
+    done = log_in(env, TEAM, body["certificate"], "echo in")
+    assert (done.returncode, done.stdout.strip()) == (0, "in"), done.stderr
+    assert "assumed-role/data-science/data-science" in sshd_log(env, TEAM)
+    assert log_in(env, TEAM, "").returncode == 255, "the key alone opens nothing"
+
+
+def test_a_certificate_opens_no_other_notebook(env: LocalEnv, member: dict[str, str]) -> None:
+    _, body = ask(env, member)
+    done = log_in(env, OTHER, body["certificate"])
+    assert done.returncode == 255
+    assert "Permission denied (publickey)" in done.stderr
+    until(env, "sshd says why", lambda: "does not contain an authorized principal" in sshd_log(env, OTHER))
+
+
+def test_iam_says_who_and_for_which_notebook(env: LocalEnv, member: dict[str, str]) -> None:
+    administrator = env.make_session("administrator", allow("*"))
+    notebook = env.session_of(f"arn:aws:iam::{ACCOUNT}:role/notebook", "SageMaker")
+    assert env.curl(f"/notebooks/{TEAM}", administrator).status == 200
+    for keys, name, why in (
+        (administrator, TEAM, "an administrator who is not in LoginPrincipals"),
+        (notebook, TEAM, "a notebook's own role"),
+        (env.person.keys, TEAM, "a user without a policy"),
+        (member, OTHER, "a notebook that the policy does not name"),
+    ):
+        status, body = ask(env, keys, name)
+        assert (status, "certificate" in body) == (403, False), why
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/notebooks/{TEAM.lower()}/certificate",
+        f"/notebooks/{TEAM.upper()}/certificate",
+        "/notebooks/Team%2DBox/certificate",
+        "/notebooks/%54eam-Box/certificate",
+        f"/notebooks/{TEAM}/certificate/",
+        f"/notebooks/{TEAM}/c%65rtificate",
+        f"/notebooks/Team-/../{TEAM}/certificate",
+        f"/notebooks//{TEAM}/certificate",
+    ],
+)
+def test_no_other_spelling_gets_past_an_allow_or_a_deny(env: LocalEnv, path: str) -> None:
+    """Somebody who may enter all notebooks but this one, whose policy names it as SageMaker spells it."""
+    denied = allow("POST/*")
+    denied["Statement"].append(allow(f"POST/notebooks/{TEAM}/certificate")["Statement"][0] | {"Effect": "Deny"})
+    iam = env.emulator.client("iam")
+    iam.put_role_policy(RoleName="data-science", PolicyName="given", PolicyDocument=json.dumps(denied))
+    try:
+        keys = env.session_of(LOGIN, "mario")
+        assert ask(env, keys, OTHER)[0] == 201
+        status, body = ask(env, keys, path=path)
+        assert status in (403, 404, 409), body
+        assert "certificate" not in body
+    finally:
+        given = json.dumps(allow("POST/notebooks/Team-*/certificate"))
+        iam.put_role_policy(RoleName="data-science", PolicyName="given", PolicyDocument=given)
+
+
+def test_nobody_else_signs_with_the_key(env: LocalEnv) -> None:
+    kms = env.emulator.client("kms")
+    (key,) = (
+        each["KeyId"]
+        for each in kms.list_keys()["Keys"]
+        if STACK in kms.describe_key(KeyId=each["KeyId"])["KeyMetadata"]["Description"]
+    )
+    everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+    administrator = env.emulator.client("kms", env.make_session("all-of-aws", everything))
+    assert administrator.describe_key(KeyId=key)["KeyMetadata"]["KeySpec"] == "ECC_NIST_P256"
+    with pytest.raises(ClientError, match="AccessDenied"):
+        administrator.sign(KeyId=key, Message=b"a certificate", MessageType="RAW", SigningAlgorithm="ECDSA_SHA_256")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        administrator.create_grant(KeyId=key, GranteePrincipal=LOGIN, Operations=["Sign"])
+
+
+def test_after_the_tag_went_no_certificate_is_given_or_admitted(env: LocalEnv, member: dict[str, str]) -> None:
+    _, body = ask(env, member)
+    section = env.emulator.notebook_home(TEAM) / "disk/home/ec2-user/.ssh/authorized_keys"
+    assert re.search(r'^cert-authority,principals="notebook-ssh/Team-Box/\d+" ecdsa', section.read_text(), re.MULTILINE)
+    env.untag(TEAM, "ssh")
+    until(env, "no certificate is given", lambda: ask(env, member)[0] in (404, 409))
+    until(env, "the line is gone", lambda: "cert-authority" not in section.read_text())
+    env.tag(TEAM, ssh="ngrok")
+    until(env, "it is back", lambda: "cert-authority" in section.read_text())
+    until(env, "it is connected", lambda: env.status(TEAM) == "connected")
+    assert log_in(env, TEAM, body["certificate"]).returncode == 0, "it is still valid"
