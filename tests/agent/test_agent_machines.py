@@ -19,11 +19,11 @@ from patience import LIMIT_S
 SUITE = ["test_agent_exchange.py", "test_agent_hostile.py", "test_agent_ngrok.py", "test_agent_signing.py"]
 
 OWN = {
-    "late proxy": ["TestProxies", "first_boot_without_a_network", "slow_stack", "credentials", "clock"],
+    "late proxy": ["TestProxies", "first_boot_without_a_network", "slow_stack", "credentials"],
     "clock ahead": ["wrong_by_hours"],
     "clock behind": ["wrong_by_hours"],
 }
-"""Tests that arrange the same themselves, or its opposite. The proxy's answers have its own date, and not the stack's."""
+"""Tests that arrange the same themselves, or its opposite."""
 
 
 def run_suite(**environment: str) -> None:

@@ -198,7 +198,7 @@ class Server:
                 body = self.rfile.read(length)
                 status, content = outer.respond(self.command, self.path, dict(self.headers), body)
                 self.send_response_only(status)
-                self.send_header("Date", formatdate(time.time() + outer.clock_offset, usegmt=True))
+                self.send_header("Date", formatdate(outer.now(), usegmt=True))
                 self.send_header("Content-Length", str(len(content)))
                 if status // 100 == 3:
                     self.send_header("Location", f"{outer.url}/elsewhere")
@@ -216,6 +216,10 @@ class Server:
         self.port = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def now(self) -> float:
+        """Return the time that its responses show."""
+        return time.time() + self.clock_offset
 
     def respond(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
         """Return (status, body) for one request."""
@@ -324,11 +328,15 @@ class Download(Server):
 
 
 class Proxy(Server):
-    """An HTTP proxy for the `servers`, by host. requested: the hosts that were requested through it."""
+    """An HTTP proxy for the `servers`, by host, the stack first. requested: the hosts that were requested through it."""
 
     def __init__(self, servers: dict[str, Server]) -> None:
         self.servers, self.requested = servers, list[str]()
         super().__init__()
+
+    def now(self) -> float:
+        """Return the stack's time: a proxy passes the Date of a response on."""
+        return next((server.now() for server in self.servers.values()), time.time())
 
     def respond(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
         address = urlsplit(path)
