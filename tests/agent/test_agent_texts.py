@@ -891,6 +891,52 @@ class TestAFullDisk:
         assert full.files_at <= time.monotonic() + 10
 
 
+@pytest.mark.xfail(strict=True)
+class TestAnSshdOfTheAgent:
+    """A message is all that is told: it names the thing, and what to do about it."""
+
+    @pytest.mark.parametrize(
+        ("allowed", "manager", "told"),
+        [
+            ("", True, "an admin sets InstallSshd=true"),
+            ("yes", True, "the repository"),
+            ("yes", False, "neither dnf nor yum"),
+        ],
+    )
+    def test_that_is_not_installed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str, manager: bool, told: str
+    ) -> None:
+        monkeypatch.setenv("NOTEBOOK_SSH_INSTALL_SSHD", allowed)
+        monkeypatch.setattr(worker, "PROGRAM_DIRS", str(tmp_path))
+        if manager:
+            (tmp_path / "yum").touch(0o755)
+        code, message = worker.start_own("network")
+        assert code == "sshd-missing"
+        assert told in message
+
+    def test_whose_port_is_taken(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "sshd").touch(0o755)
+        monkeypatch.setattr(worker, "PROGRAM_DIRS", str(tmp_path))
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            monkeypatch.setattr(worker, "SSH_PORT", port)
+            code, message = worker.start_own("network")
+        assert code == "sshd-port-taken"
+        assert f"`ss -ltnp sport = {port}`" in message
+
+
+@pytest.mark.xfail(strict=True)
+def test_a_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "NGROK_DIR", f"{tmp_path}/")
+    monkeypatch.setenv("NOTEBOOK_SSH_NGROK_DOWNLOAD", "http://127.0.0.1:9/ngrok.tgz")
+    with pytest.raises(worker.AgentError) as raised:
+        worker.install_ngrok(False)
+    code, message = raised.value.args
+    assert code == "ngrok-download"
+    assert "http://127.0.0.1:9/ngrok.tgz" in message
+    assert "allow this notebook to reach it, or an admin sets NgrokDownload" in message
+
+
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.0 200 OK\r\n\r\n"], ids=["its head", "its body"])
 def test_a_slow_local_api_times_out(monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
     """Each byte comes within the timeout of a read; the response would never be complete."""
