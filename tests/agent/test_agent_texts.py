@@ -891,7 +891,6 @@ class TestAFullDisk:
         assert full.files_at <= time.monotonic() + 10
 
 
-@pytest.mark.xfail(strict=True)
 class TestAnSshdOfTheAgent:
     """A message is all that is told: it names the thing, and what to do about it."""
 
@@ -925,7 +924,6 @@ class TestAnSshdOfTheAgent:
         assert f"`ss -ltnp sport = {port}`" in message
 
 
-@pytest.mark.xfail(strict=True)
 def test_a_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "NGROK_DIR", f"{tmp_path}/")
     monkeypatch.setenv("NOTEBOOK_SSH_NGROK_DOWNLOAD", "http://127.0.0.1:9/ngrok.tgz")

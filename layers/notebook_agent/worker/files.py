@@ -23,7 +23,8 @@ def explain_os_error(error: OSError, path: str) -> Problem:
         on_volume = os.path.realpath(place).startswith(os.path.realpath(VOLUME_DIR) + "/")
         disk = "the notebook's volume, ~/SageMaker," if on_volume else "the instance's root volume"
         return "disk-full", f"{disk} is full, so {place} cannot be written: free up space there"
-    return "files", f"{place}: {error.strerror}; correct it, or move the file away"
+    remedy = "end it" if error.errno == errno.EAGAIN else "correct it, or move the file away"
+    return "files", f"{place}: {error.strerror}; {remedy}"
 
 
 def free_bytes() -> int:
@@ -55,7 +56,9 @@ def locked(name: str) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise OSError(errno.EAGAIN, "another program is writing it", name) from None
+                    raise OSError(
+                        errno.EAGAIN, f"another program has held its lock for {LOCK_TIMEOUT_S} s", name
+                    ) from None
                 time.sleep(0.02)
         yield
     finally:

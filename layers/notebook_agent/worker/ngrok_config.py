@@ -133,4 +133,6 @@ def free_local_address(preferred: str) -> str:
                 return f"127.0.0.1:{probe.getsockname()[1]}"
             except (OSError, OverflowError):
                 continue
-    raise AgentError("ngrok-config", "no loopback port is free for ngrok's local API")
+    raise AgentError(
+        "ngrok-config", "no port of 127.0.0.1 is free for ngrok's local API: end the program that holds them"
+    )

@@ -82,7 +82,9 @@ def install_ngrok(force: bool) -> str:
         if not installed and isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise AgentError(*explain_os_error(error, path)) from error
         if not installed:
-            raise AgentError("ngrok-download", f"ngrok's agent could not be downloaded from {url}: {error}") from error
+            remedy = "allow this notebook to reach it, or an admin sets NgrokDownload"
+            message = f"ngrok's agent could not be downloaded from {url}: {remedy} ({error})"
+            raise AgentError("ngrok-download", message) from error
         emit(f"ngrok's agent was not updated: {error}")
     return path
 

@@ -114,22 +114,23 @@ def start_own(reach: str) -> Problem | None:
     """Start our own server and write its state; return the problem if that fails."""
     program = shutil.which("sshd", path=PROGRAM_DIRS)
     if not program:
-        return "sshd-missing", "sshd is not installed: install openssh-server in the on-start script"
+        return "sshd-missing", explain_missing()
     port = SSH_PORT
     if not is_free(port):
         if reach == "network":
             return (
                 "sshd-port-taken",
-                f"another program listens on port {port}, where SSH has to: stop it, or set the tag to ngrok",
+                f"another program listens on port {port}, where SSH has to: root's `ss -ltnp sport = {port}` names it; "
+                "stop it, or set the tag to ngrok",
             )
         port = free_port()
     os.makedirs(OWN_DIR, 0o755, exist_ok=True)
     keys = host_key_files()
     if not keys:
-        return "sshd-down", f"no host key could be generated in {OWN_DIR}"
+        return "sshd-down", f"ssh-keygen could generate no host key in {OWN_DIR}: see that the root volume has room"
     refusal = configure(program, port, reach, keys)
     if refusal:
-        return "sshd-down", f"sshd refuses the agent's configuration: {refusal}"
+        return "sshd-down", f"sshd refuses {OWN_DIR}sshd_config, too ({refusal}): let `sshd -t` accept the system's"
     launch(program)
     deadline = time.monotonic() + 10
     while not responds(port):
@@ -140,6 +141,19 @@ def start_own(reach: str) -> Problem | None:
     write_state({"port": port, "reach": reach, "host_keys": [line for line in public if line]})
     print(f"notebook-ssh: the agent's own sshd listens on port {port} ({reach})", file=sys.stderr)
     return None
+
+
+def explain_missing() -> str:
+    """Return what to do where sshd is not installed."""
+    if not may_install():
+        return "sshd is not installed: install openssh-server in the on-start script, or an admin sets InstallSshd=true"
+    manager = package_manager()
+    if not manager:
+        return "sshd is not installed, and neither dnf nor yum is there to do it: install openssh-server in the on-start script"
+    return (
+        f"sshd is not installed: `{manager} install openssh-server` is tried every {INSTALL_RETRY_S // 60} minutes; if it "
+        "stays so, see that the notebook reaches the repository, and `journalctl -u notebook-ssh-install`"
+    )
 
 
 def is_free(port: int) -> bool:
@@ -261,15 +275,25 @@ def stop_own() -> None:
 # --- installation --------------------------------------------------------------------------------------------
 
 
+def may_install() -> bool:
+    """Return whether the stack allows to install a package."""
+    return os.environ.get("NOTEBOOK_SSH_INSTALL_SSHD") == "yes"
+
+
+def package_manager() -> str | None:
+    """Return the path of dnf or yum."""
+    return shutil.which("dnf", path=PROGRAM_DIRS) or shutil.which("yum", path=PROGRAM_DIRS)
+
+
 def installation(problem: Problem) -> dict[str, object]:
     """Start the installation of the package if sshd is missing and the stack allows it; return what to remember of it.
 
     It runs in the background, at most once in INSTALL_RETRY_S: a package manager must not be killed by a timeout.
     """
-    if problem[0] != "sshd-missing" or os.environ.get("NOTEBOOK_SSH_INSTALL_SSHD") != "yes":
+    if problem[0] != "sshd-missing" or not may_install():
         return {}
     before = load_json(STATE_FILE).get("installed_at", 0)
-    manager = shutil.which("dnf", path=PROGRAM_DIRS) or shutil.which("yum", path=PROGRAM_DIRS)
+    manager = package_manager()
     if not manager or time.time() - before < INSTALL_RETRY_S:
         return {"installed_at": before}
     print("notebook-ssh: installing openssh-server", file=sys.stderr)
