@@ -66,7 +66,7 @@ def allow(*routes: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def member(env: LocalEnv) -> dict[str, str]:
-    """Somebody of the team that may enter its notebooks, as docs/certificates.md has the policy."""
+    """A session of the team that may enter its notebooks, as docs/certificates.md has the policy."""
     return env.make_session("data-science", allow("POST/notebooks/Team-*/certificate"))
 
 
@@ -77,14 +77,14 @@ def ask(env: LocalEnv, keys: dict[str, str], name: str = TEAM, path: str = "") -
 
 
 def log_in(env: LocalEnv, name: str, certificate: str, command: str = "true") -> subprocess.CompletedProcess[str]:
-    """Log in with the person's key and a certificate beside it, where ssh looks for one by itself."""
-    beside = Path(f"{env.person.identity}-cert.pub")
-    beside.write_text(certificate + "\n")
+    """Log in with the person's key and a certificate next to it, where ssh looks for one by itself."""
+    certificate_file = Path(f"{env.person.identity}-cert.pub")
+    certificate_file.write_text(certificate + "\n")
     try:
         env.save_ssh_config(name)
         return env.ssh(name, command)
     finally:
-        beside.unlink()
+        certificate_file.unlink()
 
 
 def sshd_log(env: LocalEnv, name: str) -> str:
@@ -140,7 +140,7 @@ def test_iam_says_who_and_for_which_notebook(env: LocalEnv, member: dict[str, st
     ],
 )
 def test_no_other_spelling_gets_past_an_allow_or_a_deny(env: LocalEnv, path: str) -> None:
-    """Somebody who may enter all notebooks but this one, whose policy names it as SageMaker spells it."""
+    """A caller who may enter all notebooks but this one, whose policy names it as SageMaker spells it."""
     denied = allow("POST/*")
     denied["Statement"].append(allow(f"POST/notebooks/{TEAM}/certificate")["Statement"][0] | {"Effect": "Deny"})
     iam = env.emulator.client("iam")
