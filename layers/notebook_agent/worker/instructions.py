@@ -56,7 +56,7 @@ def render_keys(keys: Json) -> list[str]:
     ]
     lines += [rejected_line_text(rejected, "that file") for rejected in keys["rejected"]]
     if keys.get("authorities"):
-        lines += ["Certificates of your AWS identity are admitted as well: the client notebook-ssh gets them."]
+        lines += ["A certificate for an AWS identity that your admin lets log in is admitted as well."]
     elif not keys["own"] + keys["central"]:
         lines += ["You cannot log in yet: there is no key."]
     return [
