@@ -17,10 +17,13 @@ import boto3
 import pytest
 from moto import mock_aws
 from simulation.account import BASTION_VPC, Account, Notebook, pages
+from support.faster_moto import make_moto_faster
 
 import processes
 from emulator import sagemaker
 from emulator.process import Emulator
+
+make_moto_faster()
 
 TABLE = "contract"
 ROLE = "arn:aws:iam::123456789012:role/notebook"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from moto import mock_aws
 from support.builders import NOW, a_body, a_lambda_context, an_api_event
+from support.faster_moto import make_moto_faster
 
 from lookup_api import handler as lookup_api
 from notebook_ssh.adapters import secrets
@@ -23,6 +24,8 @@ from notebook_ssh.controllers import lookup
 from notebook_ssh.model.record import Record, Report
 from record_address import handler as record_address
 from start_notebook import handler as start_notebook
+
+make_moto_faster()
 
 REPORT, START = "/notebooks/{name}/report", "/notebooks/{name}/start"
 SERVICES = ("dynamodb", "secretsmanager", "ssm", "sqs", "events", "sagemaker")

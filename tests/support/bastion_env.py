@@ -14,6 +14,7 @@ from moto import mock_aws
 from moto.core.responses import ActionResult
 from moto.ec2.responses.security_groups import SecurityGroups
 from support.builders import a_lambda_context
+from support.faster_moto import make_moto_faster
 
 from emulator.security_groups import describe_rules
 from notebook_ssh.adapters.clients import client
@@ -21,6 +22,8 @@ from notebook_ssh.adapters.table import Table
 from notebook_ssh.model.record import BastionRoute, Network, NotebookState, Record
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from reconcile_bastion import handler
+
+make_moto_faster()
 
 NOW = 1_800_000_000
 STACK = "team-ssh"

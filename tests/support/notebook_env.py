@@ -21,6 +21,7 @@ import pytest
 from moto import mock_aws
 from support.aws_clients import answer_each, before_each_call, forget_clients
 from support.builders import a_lambda_context
+from support.faster_moto import make_moto_faster
 
 from emulator import sagemaker
 from notebook_ssh.adapters import sagemaker as adapter
@@ -33,6 +34,8 @@ from notebook_ssh.planning.observation import BlockPolicy
 from notebook_ssh.triggers.correlation import FIELD
 from reconcile_notebook import handler
 from sweep import handler as sweep_function
+
+make_moto_faster()
 
 ACCOUNT, REGION, STACK = "123456789012", "us-east-1", "team-ssh"
 FUNCTION = "team-ssh-ReconcileNotebook"
