@@ -1,4 +1,4 @@
-"""Two invocations at the same time, in the one order that a safeguard is for: chance hardly ever meets it.
+"""The one order of events, often of two invocations at the same time, that a safeguard is for: chance hardly ever meets it.
 
 Each schedule is a function that raises AssertionError when the safeguard is missing. No sweep takes part, because it
 would put right what went wrong.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from simulation.account import Notebook
-from simulation.invariants import FALLBACK
+from simulation.invariants import FALLBACK, blocks, decoded, encoded
 from simulation.run import bound
 from simulation.scenario import Scenario
 
@@ -49,7 +49,7 @@ def saves_the_record_of(notebook: list[Notebook]) -> Callable[[str, dict[str, An
 
 def hold_no_mode(run: Held) -> None:
     """A call waited, and nothing of the removed tag is left in the record."""
-    assert run.waited
+    assert run.waited, "the call that is held was not made"
     record = run.table.record("box")
     assert record is None or record.spec.modes == (), "the record has a mode, and the notebook no tag"
 
@@ -118,10 +118,32 @@ def a_configuration_is_deleted_while_it_is_attached() -> None:
             assert first.lifecycle_config == FALLBACK
             run.untag(first)
             run.settle()
-            assert run.waited
+            assert run.waited, "the call that is held was not made"
             run.settle()
             assert second.lifecycle_config == FALLBACK
             assert FALLBACK in run.account.lifecycle_configs, "a notebook has a configuration that was deleted"
+        finally:
+            run._end()
+
+
+def an_edit_is_found_without_its_event() -> None:
+    """A user saves a script without the block, the event is lost, and two minutes later the notebook's tags change."""
+    run = Scenario()
+    with bound(run):
+        try:
+            run.lifecycle_config("ours", SCRIPT)
+            box = run.notebook("box", "ours")
+            run.tag(box, ssh="ngrok")
+            run.settle()
+            run.deaf = run.account.person = True
+            run.account.update_notebook_instance_lifecycle_config(
+                NotebookInstanceLifecycleConfigName="ours", OnStart=[{"Content": encoded(SCRIPT)}]
+            )
+            run.deaf = run.account.person = False
+            run.now += 120_000
+            run.tag(box, **{"ssh-users": "mario"})
+            run.settle()
+            assert blocks(decoded(run.account.lifecycle_configs["ours"].on_start)), "a block is missing"
         finally:
             run._end()
 
@@ -130,4 +152,5 @@ SCHEDULES = (
     an_older_record_is_saved_late,
     a_first_record_is_saved_after_the_untag,
     a_configuration_is_deleted_while_it_is_attached,
+    an_edit_is_found_without_its_event,
 )
