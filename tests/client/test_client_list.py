@@ -71,9 +71,10 @@ def test_list_shows_addresses_only_while_they_are_worth_trying(fleet: Any) -> No
 def test_list_shows_ages_next_to_times(fleet: Any) -> None:
     fleet.environment["COLUMNS"] = "200"
     since = {key: cells[4] for key, cells in rows(fleet.run_client("list").stdout).items()}
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\dZ \(3 min ago\)", since["demo", "one"])
+    # They grow while `setup` runs, on a busy machine by a minute.
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\dZ \([34] min ago\)", since["demo", "one"])
     assert since["off", "one"].endswith("(2 h ago)")
-    assert re.search(r"\(3\d s ago\)", since["demo", "two"])
+    assert re.search(r"\(([3-5]\d s|1 min) ago\)", since["demo", "two"])
 
 
 def test_list_shows_when_a_notebook_was_last_used(fleet: Any, api: Any) -> None:
