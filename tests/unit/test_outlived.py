@@ -27,6 +27,8 @@ def test_it(tmp_path):
     file = tmp_path / "file"
     file.touch()
     start("{0}/by-its-words", ["tail", "-f", str(file)], {{"PATH": os.environ["PATH"]}})
+    below = 'env -i sh -c "echo \\$\\$ >$0.new; mv $0.new $0; exec sleep 1000" & wait'
+    subprocess.Popen(["sh", "-c", below, "{0}/below-it", str(file)], env={{"PATH": os.environ["PATH"]}}, cwd="/")
     threading.Event().wait()
 """
 
@@ -45,7 +47,7 @@ def test_of_a_killed_run_no_process_is_left(tmp_path: Path, options: list[str]) 
     started.mkdir()
     shutil.copy(CONFTEST, tmp_path)
     (tmp_path / "test_starts.py").write_text(STARTS.format(started))
-    files = [started / "by-its-variable", started / "by-its-words"]
+    files = [started / name for name in ("by-its-variable", "by-its-words", "below-it")]
     pytest_alone = [
         sys.executable,
         "-m",
