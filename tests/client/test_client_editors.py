@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.laptop import FakeApi, Laptop, Sshd, free_port, notebook_json
+from support.laptop import FakeApi, Laptop, Sshd, free_port, notebook_json, wait_until
 from support.recipes import recipe
 
 from patience import LIMIT_S
@@ -24,10 +24,10 @@ pytestmark = pytest.mark.posix
 SERVER = f"""\
 echo "1234: running"
 exec {sys.executable} -Ic '
-import socket
+import select, socket
 server = socket.create_server(("127.0.0.1", 0))
 print(f"listeningOn=={{server.getsockname()[1]}}==", flush=True)
-while True:
+while 0 not in select.select([server, 0], [], [])[0]:  # until the connection ends
     connection, _ = server.accept()
     connection.sendall(b"the server on the notebook")
     connection.close()
@@ -72,18 +72,26 @@ def test_server_of_an_editor(laptop: Laptop, notebook: Sshd, shared: bool) -> No
             laptop.config.write_text(f"{laptop.config.read_text()}{own}")
         first, second = free_port(), free_port()
         with remote_ssh(laptop, first) as window:
-            check_server(window, first)
+            ports = [check_server(window, first)]
             assert bool(list(Path(folder).iterdir())) is shared
             with remote_ssh(laptop, second) as another:
-                check_server(another, second)
+                ports.append(check_server(another, second))
+    wait_until(lambda: not any(map(listens, ports)))
 
 
-def check_server(window: subprocess.Popen[str], socks: int) -> None:
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def check_server(window: subprocess.Popen[str], socks: int) -> int:
+    """Check that the server can be reached, and return its port on the notebook."""
     assert window.stdout is not None
     assert window.stdout.readline() == "1234: running\n"
     found = re.fullmatch(r"listeningOn==(\d+)==\n", window.stdout.readline())
     assert found
     assert answer_through(socks, int(found[1])) == b"the server on the notebook"
+    return int(found[1])
 
 
 @pytest.mark.parametrize("options", [(), ("-o", "ControlMaster=auto", "-o", "ControlPath=none")])
