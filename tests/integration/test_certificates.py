@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 import processes
-from emulator.process import ACCOUNT, REGION
+from emulator.process import ACCOUNT, PROJECT, REGION
 from environment import STACK, LocalEnv
 
 TEAM, OTHER = "Team-Box", "Other-Box"
@@ -102,6 +103,20 @@ def test_someone_to_whom_no_key_was_given_logs_in_under_the_own_name(env: LocalE
     assert (done.returncode, done.stdout.strip()) == (0, "in"), done.stderr
     assert "assumed-role/data-science/data-science" in sshd_log(env, TEAM)
     assert log_in(env, TEAM, "").returncode == 255, "the key alone opens nothing"
+
+
+@pytest.mark.parametrize("shell", [["bash", "-euo", "pipefail"], ["dash", "-eu"], ["zsh", "-feuo", "pipefail"]])
+def test_the_commands_of_the_page_end_with_a_login(env: LocalEnv, member: dict[str, str], shell: list[str]) -> None:
+    page = (PROJECT / "docs/certificates.md").read_text("utf-8")
+    (typed,) = re.findall(r"^```sh\n(post\(\) .*?)^ssh my-notebook$", page, re.MULTILINE | re.DOTALL)
+    place = {"API": env.stack.api, "AWS_REGION": REGION, "HOME": str(env.person.home), "PATH": os.environ["PATH"]}
+    certificate_file = Path(f"{env.person.identity}-cert.pub")
+    try:
+        subprocess.run([*shell, "-c", typed.replace("my-notebook", TEAM)], env=place | member, check=True)
+        env.save_ssh_config(TEAM)
+        assert env.ssh(TEAM, "true").returncode == 0
+    finally:
+        certificate_file.unlink()
 
 
 def test_a_certificate_opens_no_other_notebook(env: LocalEnv, member: dict[str, str]) -> None:
