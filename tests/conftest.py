@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Generator
 from functools import cache
@@ -28,6 +29,11 @@ WAITING = {"integration", "agent", "client"}
 # What takes longer than most tests, and is the same for each: to read a service's model, and to make up 1,300 images.
 botocore.session.create_loader = cache(botocore.session.create_loader)
 os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
+
+# What a shell starts in the background ignores SIGINT (POSIX.1, 2.11), and so does all that it starts: what the tests
+# interrupt would never end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

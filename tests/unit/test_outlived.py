@@ -1,9 +1,10 @@
-"""What the tests start does not outlive a pytest that is killed."""
+"""What the tests start does not outlive a pytest that is killed, and can be interrupted."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -75,3 +76,16 @@ def test_of_a_killed_run_no_process_is_left(tmp_path: Path, options: list[str]) 
         finally:
             run.kill()
     processes.wait_until("none is left", lambda: all(is_over(int(file.read_text())) for file in files))
+
+
+def test_what_a_run_in_the_background_starts_can_be_interrupted() -> None:
+    """A shell lets such a run ignore SIGINT, and what it starts would inherit that."""
+    interrupted = "import conftest, subprocess; print(subprocess.run(['sh', '-c', 'kill -INT $$; exit 7']).returncode)"
+    done = subprocess.run(
+        ["sh", "-c", 'trap "" INT; exec "$@"', "background", sys.executable, "-c", interrupted],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(CONFTEST.parent), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{-signal.SIGINT}\n"
