@@ -194,10 +194,14 @@ class LocalEnv:
         """The bastion's public key, without a comment."""
         return " ".join((self.emulator.home / "bastion/host_key.pub").read_text().split()[:2])
 
-    def make_network(self) -> None:
-        """A VPC with the security groups of a bastion and of notebooks; the bastion has its host key."""
+    def make_host_key(self) -> None:
+        """Make the bastion's host key, which the stack is to know before the bastion runs."""
         (self.emulator.home / "bastion").mkdir()
         _make_key(self.emulator.home / "bastion/host_key", "")
+
+    def make_network(self) -> None:
+        """A VPC with the security groups of a bastion and of notebooks; the bastion has its host key."""
+        self.make_host_key()
         ec2 = self.emulator.client("ec2")
         # A network of its own for each run, so that runs side by side do not meet.
         second = random.SystemRandom().randrange(16, 250)

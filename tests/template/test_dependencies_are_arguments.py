@@ -30,7 +30,7 @@ REPLACED = {
 CEILING = {
     # Paths and limits of a machine are constants there: one process serves one notebook.
     "agent": 8,
-    "worker": 40,
+    "worker": 44,
     # One process serves one command; ssh's files and the terminal are the user's own.
     "notebook_ssh_client": 18,
 }

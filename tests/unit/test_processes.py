@@ -42,6 +42,7 @@ def an_account() -> local.LocalEnv:
     (person.home / ".ssh").mkdir(parents=True)
     local._make_key(person.identity, "mario")
     account.person = person
+    account.make_host_key()
     return account
 
 

@@ -17,7 +17,10 @@ PROJECT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("client/*.md"), *PROJECT.glob("docs/*.md")])
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELLS = {"bash": ["bash", "-u"], "dash": ["dash", "-u"], "zsh": ["zsh", "-fu"]}
-NOTED = "python3 ansible aws bash curl date git make notebook-ssh pipx rsync sam scp sftp ssh ssh-add ssh-status sshfs unzip"
+NOTED = (
+    "python3 ansible autossh aws bash curl date git lftp make notebook-ssh pipx plink psftp puttygen rclone rsync sam scp "
+    "sftp ssh ssh-add ssh-status sshfs unzip"
+)
 KEPT = "base64 cat grep head printf sed tail tr"
 
 NOTE = """\
@@ -68,7 +71,8 @@ def noted(shell: str, text: str, folder: Path) -> list[str]:
     )  # fmt: skip
     assert "not found" not in done.stderr, done.stderr
     assert "rror" not in done.stderr, done.stderr
-    return sorted(notes.read_text().splitlines()) if notes.exists() else []
+    # Each shell has a home folder of its own, which `~` is.
+    return sorted(notes.read_text().replace(str(folder), "HOME").splitlines()) if notes.exists() else []
 
 
 def test_curl_signs_for_the_same_service_in_any_shell(tmp_path: Path) -> None:

@@ -13,7 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from notebook_ssh.errors import InvalidReportError, PayloadTooLargeError, RetryableError, TerminalError
+from notebook_ssh.errors import (
+    InvalidReportError,
+    NotAllowedError,
+    PayloadTooLargeError,
+    RetryableError,
+    TerminalError,
+)
 from notebook_ssh.model.record import is_notebook_name
 from notebook_ssh.settings import Settings
 from notebook_ssh.triggers.correlation import FIELD, correlation_of
@@ -131,7 +137,8 @@ def handle_request(
         response = Response(response.body, response.status, response.content_type, {"Retry-After": "5"})
     except TerminalError as terminal:
         log().error("an admin is needed: %s", terminal, extra=keys)
-        response = HttpError(503, terminal.problem.code, terminal.problem.message).response
+        status = 500 if isinstance(terminal, NotAllowedError) else 503
+        response = HttpError(status, terminal.problem.code, terminal.problem.message).response
     except Exception:
         log().exception("request failed", extra=keys)
         response = HttpError(
