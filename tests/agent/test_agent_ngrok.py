@@ -311,7 +311,7 @@ def test_nothing_that_lets_users_in_is_left(notebook: NotebookHost, stack: Stack
     notebook.start()
     port = notebook.wait_connected()["port"]
     assert mine in notebook.authorized_keys.read_text()
-    over = make_reply("ngrok", sync_after=1, until=int(time.time()) - 1)
+    over = make_reply("ngrok", sync_after=1, until=int(stack.now()) - 1)
     stack.reply = make_reply("off", sync_after=1) if end == "off" else over
     wait_until(lambda: stack.last_report()["mode"] == "off", "off is reported", notebook)
     wait_until(lambda: "standby" in str(commands_of(notebook)), "the worker has ended", notebook)
@@ -369,7 +369,7 @@ class TestTheToken:
         notebook.wait_connected()
         stack.reply = {
             "off": make_reply("off", sync_after=1),
-            "until": make_reply("ngrok", sync_after=1, until=int(time.time()) - 1),
+            "until": make_reply("ngrok", sync_after=1, until=int(stack.now()) - 1),
             "bastion": make_reply("bastion", sync_after=1),
             "none": make_reply("ngrok", sync_after=1, ngrok={"url": None, "token_version": None}),
         }[end]
