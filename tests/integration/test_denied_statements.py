@@ -145,7 +145,7 @@ LETTER, BASTIONS_LETTER, LOGGED, FAILED = "NotebookDeadLetterQueue", "BastionDea
 
 STATEMENTS: dict[tuple[str, str], tuple[type[Scenario], str]] = {
     ("ReconcileNotebook", "Table"): (Scenario, LETTER),
-    ("ReconcileNotebook", "Forget"): (Leaving, LOGGED),
+    ("ReconcileNotebook", "DeleteRecords"): (Leaving, LOGGED),
     ("ReconcileNotebook", "Notebooks"): (Scenario, LETTER),
     ("ReconcileNotebook", "StatusTags"): (Scenario, LETTER),
     ("ReconcileNotebook", "RemoveOwnTags"): (Scenario, LETTER),
@@ -155,7 +155,7 @@ STATEMENTS: dict[tuple[str, str], tuple[type[Scenario], str]] = {
     ("ReconcileNotebook", "SendMessages"): (ThroughTheBastion, LETTER),
     ("ReconcileNotebook", "StatusEvents"): (Scenario, LOGGED),
     ("ReconcileBastion", "Table"): (ThroughTheBastion, BASTIONS_LETTER),
-    ("ReconcileBastion", "Look"): (ThroughTheBastion, BASTIONS_LETTER),
+    ("ReconcileBastion", "DescribeNetwork"): (ThroughTheBastion, BASTIONS_LETTER),
     ("ReconcileBastion", "Groups"): (ThroughTheBastion, LOGGED),
     ("ReconcileBastion", "NewRules"): (ThroughTheBastion, LOGGED),
     ("ReconcileBastion", "NewRulesAreTagged"): (ThroughTheBastion, LOGGED),
