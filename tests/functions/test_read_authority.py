@@ -14,7 +14,7 @@ from support.builders import a_lambda_context
 
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.controllers.authority import ATTEMPTS
-from notebook_ssh.model.certificate import is_authority
+from notebook_ssh.model.ssh_keys import public_key
 from read_authority import handler
 
 
@@ -64,7 +64,7 @@ def test_the_lines_are_in_the_order_of_the_keys(cloudformation: CloudFormation, 
     first, second = a_key(), a_key()
     answer = cloudformation.ask(request_type, first, second)
     lines = answer["Data"]["Lines"].split(",")
-    assert [is_authority(line) for line in lines] == [True, True]
+    assert [public_key(line).material for line in lines] == lines
     assert cloudformation.ask("Update", second, first)["Data"]["Lines"].split(",") == lines[::-1]
     assert (answer["Status"], answer["PhysicalResourceId"]) == ("SUCCESS", "CertificateAuthority-authority")
 

@@ -14,7 +14,7 @@ from golden.codec import encode_single, new_keys, old_class, old_keys
 
 from notebook_ssh.errors import InvalidReportError
 from notebook_ssh.http_api import diagnosis, views
-from notebook_ssh.model import assessment, checks, managed_block, spec, ssh_keys, status, wake
+from notebook_ssh.model import assessment, caller, checks, managed_block, spec, ssh_keys, status, wake
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.stack import Bastion
 from notebook_ssh.planning import (
@@ -187,7 +187,7 @@ def of_script(given: Mapping[str, Any]) -> Any:
 
 def of_report(given: Mapping[str, Any]) -> Any:
     """A report as read, and what becomes of it."""
-    role = accept.role_of_caller(given["caller"], given["account"])
+    role = caller.role_of_caller(given["caller"], given["account"])
     try:
         told = parse.read_report(given["body"], given["now"], allow_loopback=given["allow_loopback"])
     except InvalidReportError as bad:

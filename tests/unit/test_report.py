@@ -13,11 +13,12 @@ from support.builders import BASTION, HOST_KEY, NOW, RSA_KEY, SETTINGS, a_body, 
 from notebook_ssh.errors import InvalidReportError, PayloadTooLargeError, Problem
 from notebook_ssh.http_api.diagnosis import doctor_text
 from notebook_ssh.http_api.views import connection_for, details, fleet_known_hosts, known_hosts, ssh_command, ssh_config
+from notebook_ssh.model.caller import role_of_caller
 from notebook_ssh.model.checks import run_checks
 from notebook_ssh.model.record import BastionRoute, Phase, Record, RejectedKey, Report, is_notebook_name
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.text import printable
-from notebook_ssh.reports.accept import Accepted, OutOfOrder, RoleMismatch, Unregistered, accept, role_of_caller
+from notebook_ssh.reports.accept import Accepted, OutOfOrder, RoleMismatch, Unregistered, accept
 from notebook_ssh.reports.parse import CLOCK_SKEW, MAX_BODY_BYTES, read_report
 from notebook_ssh.reports.reply import reply
 from notebook_ssh.reports.tokens import Token

@@ -21,6 +21,7 @@ from notebook_ssh.http_api.handling import (
     json_text,
     notebook_name,
 )
+from notebook_ssh.model.caller import role_of_caller
 from notebook_ssh.model.record import Record, Report
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.ssh_keys import admitted
@@ -32,7 +33,6 @@ from notebook_ssh.reports.accept import (
     Unregistered,
     accept,
     heartbeat_deadline,
-    role_of_caller,
 )
 from notebook_ssh.reports.parse import ParsedReport, read_report
 from notebook_ssh.reports.reply import certificates, reply, reply_paused, reply_unregistered

@@ -9,7 +9,7 @@ from aws_lambda_powertools import Logger
 
 from notebook_ssh.adapters.clients import call, client
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.errors import InvalidStateError, NotAllowedError, NotFoundError
+from notebook_ssh.errors import InvalidStateError, NotFoundError
 from notebook_ssh.http_api.handling import (
     HttpError,
     Response,
@@ -67,8 +67,6 @@ def _started(record: Record, table: Table) -> bool:
     except Exception as error:
         # The start did not happen, so the next request may claim it.
         table.release_wake(record)
-        if isinstance(error, NotAllowedError):
-            raise HttpError(500, error.problem.code, error.problem.message) from error
         if isinstance(error, NotFoundError):
             gone = f"{record.name} was deleted: there is nothing to start."
             raise HttpError(404, "unknown-notebook", gone) from error

@@ -11,15 +11,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
+from notebook_ssh.model.caller import is_user_of, role_of_caller
 from notebook_ssh.model.certificate import key_id_of
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.text import iso_time
 
 _BASE_PATH = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._-]+)*")
 """What a custom domain may put in front: no step that leads elsewhere, and nothing escaped."""
-
-_ROLE = re.compile(r"arn:aws[a-z-]*:sts::(\d{12}):assumed-role/([^/]+)/[^/]+")
-_USER = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):user/(.+)")
 
 
 class RefusalCode(StrEnum):
@@ -70,8 +68,8 @@ def decide_login(
     a notebook in another spelling may be one that a policy denies. notebook_roles: the execution roles of all notebooks.
     """
     key_id = key_id_of(caller.arn, caller.unique_id)
-    role = _role(caller)
-    if key_id is None or (role is None and not _is_user(caller)):
+    role = role_of_caller(caller.arn, caller.account)
+    if key_id is None or (role is None and not is_user_of(caller.arn, caller.account)):
         return Refuse(
             RefusalCode.NOT_A_PRINCIPAL,
             "Certificates are for roles and IAM users of the stack's account, whose ARN and unique id have at most 400"
@@ -113,16 +111,3 @@ def _of_the_notebook(record: Record, now: int, tag_key: str) -> Refuse | None:
             " notebook of this name: try again in a minute.",
         )
     return None
-
-
-def _role(caller: Caller) -> str | None:
-    return _named(_ROLE, caller)
-
-
-def _is_user(caller: Caller) -> bool:
-    return _named(_USER, caller) is not None
-
-
-def _named(pattern: re.Pattern[str], caller: Caller) -> str | None:
-    found = pattern.fullmatch(caller.arn)
-    return found[2] if found and found[1] == caller.account else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
 from notebook_ssh.model.assessment import silent_after
@@ -37,16 +36,6 @@ class Accepted:
 
 
 AcceptResult = Unregistered | RoleMismatch | OutOfOrder | Accepted
-
-
-def role_of_caller(user_arn: str, account: str) -> str | None:
-    """Return the role of `account` in `user_arn`, a caller's ARN as API Gateway passes it; None when it is no such role.
-
-    `arn:<partition>:sts::<account>:assumed-role/<role>/<session>`: the role's path is not in it, and need not be, as no
-    two roles of an account have one name, whatever their paths (IAM User Guide, "IAM identifiers").
-    """
-    found = re.fullmatch(r"arn:aws[a-z-]*:sts::(\d{12}):assumed-role/([^/]+)/[^/]+", user_arn)
-    return found[2] if found and found[1] == account else None
 
 
 def accept(record: Record | None, role: str, report: Report) -> AcceptResult:
