@@ -94,6 +94,12 @@ def seconds(act: Callable[[], object], times: int = REPEATED) -> tuple[float, fl
     return statistics.median(taken), max(taken) - min(taken)
 
 
+def seconds_in_turn(acts: Sequence[Callable[[], object]], times: int = REPEATED) -> list[float]:
+    """Median of the wall-clock time of each act. They take turns, so that an hour's load is in all of them."""
+    taken = [[seconds(act, 1)[0] for act in acts] for _ in range(times)]
+    return [statistics.median(of_one) for of_one in zip(*taken, strict=True)]
+
+
 def _cpu(command: Sequence[str], environment: Mapping[str, str]) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     output(command, environment)

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from measure import seconds
+from measure import seconds_in_turn
 from support.laptop import Laptop, Sshd, create_client_venv, create_laptop, start_api
 
 NAME = "my-notebook"
+ROUNDS = 15
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "example", "AWS_SESSION_TOKEN": "example"}
 
 
@@ -43,14 +44,15 @@ def logins() -> Logins:
 
         _run(laptop, by_name)
         python = [str(laptop.python), "-I", "-c"]
-        nothing, _ = seconds(lambda: _run(laptop, [*python, ""]))
-        session, _ = seconds(lambda: _run(laptop, [*python, "import botocore.session"]))
-        return Logins(
-            bare=seconds(lambda: _run(laptop, bare))[0],
-            cached=seconds(lambda: _run(laptop, by_name))[0],
-            fetched=seconds(log_in_without_cache)[0],
-            botocore=session - nothing,
+        acts = (
+            lambda: _run(laptop, [*python, ""]),
+            lambda: _run(laptop, [*python, "import botocore.session"]),
+            lambda: _run(laptop, bare),
+            lambda: _run(laptop, by_name),
+            log_in_without_cache,
         )
+        nothing, session, bare_s, cached, fetched = seconds_in_turn(acts, ROUNDS)
+        return Logins(bare=bare_s, cached=cached, fetched=fetched, botocore=session - nothing)
 
 
 @contextmanager

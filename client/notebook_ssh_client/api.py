@@ -11,12 +11,10 @@ import os
 import time
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import botocore.session
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSPreparedRequest, AWSRequest
-from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ConnectionError as BotocoreConnectionError, HTTPClientError
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
@@ -30,6 +28,10 @@ from notebook_ssh_client.errors import (
     CliError,
 )
 from notebook_ssh_client.settings import Stack, require_private_url
+
+if TYPE_CHECKING:
+    import botocore.session
+    from botocore.credentials import ReadOnlyCredentials
 
 # The environment variable that overrides the API's URL (with its stage) in the settings.
 ENDPOINT_ENV_VAR = "AWS_ENDPOINT_URL_EXECUTE_API"
@@ -125,7 +127,8 @@ class ApiClient:
     def _sign(self, method: str, path: str, accept: str) -> AWSPreparedRequest:
         headers = {"Accept": accept, "User-Agent": f"notebook-ssh/{__version__}"}
         request = AWSRequest(method=method, url=self._endpoint + path, headers=headers)
-        SigV4Auth(self._credentials, "execute-api", self._stack.region).add_auth(request)
+        signer = SigV4Auth(self._credentials, "execute-api", self._stack.region)  # type: ignore[arg-type]  # AccessKey
+        signer.add_auth(request)
         return request.prepare()
 
     def _check_clock(self) -> None:
@@ -150,9 +153,17 @@ class ApiClient:
 
     @cached_property
     def _http(self) -> URLLib3Session:
-        verify = self._session.get_config_variable("ca_bundle") or True
+        verify: str | bool = os.environ.get("AWS_CA_BUNDLE") or True
+        if self._stack.profile is not None or credentials.config_names_authorities(os.environ):
+            verify = self._session.get_config_variable("ca_bundle") or True
+        if isinstance(verify, str) and not os.path.exists(verify):
+            raise CliError(
+                f"there is no file {verify}, which AWS_CA_BUNDLE or ca_bundle in ~/.aws/config names: correct it, or "
+                "remove it to trust the authorities that botocore brings",
+                EXIT_UNREACHABLE,
+            )
         return URLLib3Session(
-            verify=verify,
+            verify=verify,  # type: ignore[arg-type]  # the stubs accept no path
             proxies=get_environ_proxies(self._endpoint),
             timeout=TIMEOUT_S,  # type: ignore[arg-type]  # the stubs accept one number only
         )
@@ -162,7 +173,11 @@ class ApiClient:
         return credentials.create_session(self._stack.profile, self._stack.region)
 
     @cached_property
-    def _credentials(self) -> ReadOnlyCredentials:
+    def _credentials(self) -> ReadOnlyCredentials | credentials.AccessKey:
+        key = credentials.environment_key(self._stack.profile, os.environ)
+        if key is not None:
+            messages.explain("credentials: env, profile -")
+            return key
         try:
             return credentials.load_credentials(self._session, self._stack.profile)
         except CliError:

@@ -328,19 +328,13 @@ def test_names_are_refreshed_during_a_connection(laptop: Any, api: Any, sshd: An
     assert wait_until(lambda: "Host new\n" in (laptop.home / "hosts").read_text())
 
 
-def imported_modules(laptop: Any, *arguments: str) -> set[str]:
-    """Return the modules that Python imports when it runs with `arguments`."""
-    result = laptop.run(laptop.python, "-I", "-X", "importtime", *arguments)
-    return {line.rsplit("|", 1)[1].strip() for line in result.stderr.splitlines() if line.startswith("import time:")}
-
-
 def test_cached_connection_imports_no_slow_module(laptop: Any, api: Any, sshd: Any) -> None:
     server = sshd()
     api.notebooks["demo"] = server.notebook_json("demo")
     laptop.setup(api)
     for command in (["proxy", "demo.notebook", "22"], ["known-hosts", "demo.notebook", "NONE"]):
         laptop.run_client(*command)  # the first run fetches the address
-        imported = imported_modules(laptop, "-m", "notebook_ssh_client", *command)
+        imported = laptop.imported_modules("-m", "notebook_ssh_client", *command)
         assert "notebook_ssh_client.address_cache" in imported
         slow = {"botocore", "json", "dataclasses", "typing", "pathlib", "argparse", "subprocess", "asyncio"}
         if sys.version_info < (3, 10):  # noqa: UP036  these tests run on 3.9 too (make oldest)

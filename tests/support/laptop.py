@@ -195,6 +195,13 @@ class Laptop:
         """Run `notebook-ssh arguments…`."""
         return self.run(self.python, "-I", "-m", "notebook_ssh_client", *arguments, **options)
 
+    def imported_modules(self, *arguments: str) -> set[str]:
+        """Return the modules that Python imports when it runs with `arguments`."""
+        result = self.run(self.python, "-I", "-X", "importtime", *arguments)
+        return {
+            line.rsplit("|", 1)[1].strip() for line in result.stderr.splitlines() if line.startswith("import time:")
+        }
+
     def setup(self, api: FakeApi, stack: str = "team") -> None:
         """Run `notebook-ssh setup` for `api`."""
         result = self.run_client(

@@ -7,12 +7,12 @@ from dataclasses import fields
 from typing import Any
 
 from hypothesis import assume, example, given, strategies as st
+from support.builders import a_record
 
 from notebook_ssh.adapters.attributes import from_attribute, to_attribute
 from notebook_ssh.adapters.codec import decode_config_record, decode_record, encode_config_record, encode_record
 from notebook_ssh.model.record import Record
 from notebook_ssh.planning.observation import LifecycleConfigRecord
-from support.builders import a_record
 
 LARGEST = 10**38 - 1
 """The largest whole number that a table keeps: 38 digits (DynamoDB developer guide, "Data types", Number)."""
