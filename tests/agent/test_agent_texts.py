@@ -304,7 +304,7 @@ class TestTags:
         _rows(
             test_spec.test_the_modes,
             test_spec.test_what_goes_with_a_mode,
-            test_spec.test_what_cannot_be_understood_is_off_and_says_why,
+            test_spec.test_what_cannot_be_parsed_is_off_and_says_why,
             test_spec.test_a_key_that_differs_in_case_alone_is_named_and_gives_no_access,
             test_spec.test_what_asks_for_nothing_is_no_mistake_in_any_case,
         ),
@@ -377,7 +377,7 @@ class TestNgroksErrors:
         assert f"ERR_NGROK_{number}" in tunnel.problem[1]
         assert code == "ngrok-failed" or len(tunnel.problem[1].split()) > 6, "a sentence with the action"
 
-    def test_of_several_lines_are_told_as_a_whole(self, log_dir: None) -> None:
+    def test_of_several_lines_are_reported_as_a_whole(self, log_dir: None) -> None:
         """ngrok's first line says that something is wrong, the next ones what, and where."""
         tunnel = worker.Tunnel()
         for line in (
@@ -532,7 +532,7 @@ CAUSES = [
 
 
 class TestAReportThatFailed:
-    def test_is_told_by_its_cause(self) -> None:
+    def test_is_reported_by_its_cause(self) -> None:
         for status, body, code, text in CAUSES:
             problem = worker.explain(status, body)
             assert problem[0] == code, body
@@ -828,7 +828,7 @@ class TestAFullDisk:
         ("name", "where"),
         [("SageMaker/.notebook-ssh/reply.json", "~/SageMaker"), (".ssh/authorized_keys", "root volume")],
     )
-    def test_is_told_with_the_file_and_the_disk(
+    def test_is_reported_with_the_file_and_the_disk(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, where: str
     ) -> None:
         monkeypatch.setattr(worker, "HOME", str(tmp_path))
@@ -1024,7 +1024,7 @@ class TestASetUpByHand:
         (machine / f"proc/{pid}").mkdir(parents=True)
         (machine / f"proc/{pid}/cmdline").write_text("".join(word + "\0" for word in words))
 
-    def test_is_seen_by_its_commands_and_its_agent(self, machine: Path) -> None:
+    def test_is_found_by_its_commands_and_its_agent(self, machine: Path) -> None:
         assert worker.setup_by_hand(100) == ""
         (machine / "usr/bin/copy-ssh-keys").touch()
         seen = worker.setup_by_hand(100)
@@ -1058,7 +1058,7 @@ class TestASetUpByHand:
             written.keys_stamp = worker.keys_stamp()
         assert ensured == [True] * 3
 
-    def test_is_told_when_there_is_no_other_problem(self, log_dir: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_reported_when_there_is_no_other_problem(self, log_dir: None, monkeypatch: pytest.MonkeyPatch) -> None:
         told = worker.Worker.__new__(worker.Worker)
         told.client, told.tunnel, told.problems = SimpleNamespace(mode=lambda: "bastion", reply={}), worker.Tunnel(), {}
         monkeypatch.setattr(worker, "setup_by_hand", lambda own: "/usr/bin/copy-ssh-keys")

@@ -95,7 +95,7 @@ def check_server(window: subprocess.Popen[str], socks: int) -> int:
 
 
 @pytest.mark.parametrize("options", [(), ("-o", "ControlMaster=auto", "-o", "ControlPath=none")])
-def test_an_editor_is_told_why_there_is_no_connection(
+def test_an_editor_shows_why_there_is_no_connection(
     laptop: Laptop, api: FakeApi, notebook: Sshd, options: tuple[str, ...]
 ) -> None:
     api.notebooks["my-notebook"] = notebook_json("my-notebook", "stopped")

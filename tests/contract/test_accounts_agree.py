@@ -111,7 +111,7 @@ def test_what_does_not_exist(ask: Callable[[str], object]) -> None:
         ask("Nobody")
 
 
-def test_an_attached_configuration_is_told_by_describe_and_by_lists(aws: Aws, name: str) -> None:
+def test_an_attached_configuration_is_in_describe_and_in_lists(aws: Aws, name: str) -> None:
     config = f"{name}-config"
     sagemaker.create_lifecycle_config(config, SCRIPT, OTHER, STACK)
     aws.make_notebook(name)

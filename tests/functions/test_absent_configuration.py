@@ -48,9 +48,7 @@ def test_what_means_absent(
     assert isinstance(refused.value, NotFoundError) is absent
 
 
-def test_after_a_create_that_failed_it_is_looked_whether_the_configuration_is_there(
-    env: NotebookEnv, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_a_failed_create_the_configuration_is_read(env: NotebookEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     env.lifecycle_config("better-sagemaker", OWNERS)
     refusing(monkeypatch, "create_notebook_instance_lifecycle_config", "ValidationException", "Unable to create it.")
     sagemaker.create_lifecycle_config("better-sagemaker", b"a", b"b", "team-ssh")

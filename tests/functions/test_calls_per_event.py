@@ -309,7 +309,7 @@ def test_what_was_read_for_a_batch_is_read_again_when_it_is_old(account: Account
     assert account.scenario()["BatchGetItem"] == 3
 
 
-def test_a_stack_that_is_closed_while_a_batch_is_looked_at_is_left_alone(account: Account) -> None:
+def test_a_stack_that_is_closed_during_a_batch_is_left_alone(account: Account) -> None:
     fleet(account, 2, ssh="ngrok")
     described: list[str] = []
 
@@ -327,7 +327,7 @@ def test_a_stack_that_is_closed_while_a_batch_is_looked_at_is_left_alone(account
     assert described.count("describe_notebook_instance") == 1
 
 
-def test_a_look_that_was_overtaken_undoes_nothing_and_is_taken_again(account: Account) -> None:
+def test_a_reconcile_with_a_newer_record_undoes_nothing_and_is_repeated(account: Account) -> None:
     fleet(account, 1)
     env = account.env
     tag(account, 1)
@@ -387,7 +387,7 @@ def test_a_block_that_another_worker_installed_first_is_not_written_again(accoun
     assert env.record("box-0").block_since == env.record("box-1").block_since
 
 
-def test_a_restart_that_another_look_began_is_not_begun_again(account: Account) -> None:
+def test_a_restart_that_another_reconcile_began_is_not_repeated(account: Account) -> None:
     """Stopping is looked at twice, and noted only over the record of the second look."""
     env = account.env
     env.notebook("box")
@@ -426,7 +426,7 @@ def test_a_configuration_attached_concurrently_is_not_replaced(account: Account)
     assert env.attached_config("box") == "theirs"
 
 
-def test_a_look_that_found_nothing_new_is_remembered_by_the_process_alone(account: Account) -> None:
+def test_a_reconcile_that_found_no_change_is_remembered_in_the_process_alone(account: Account) -> None:
     fleet(account, 1, ssh="ngrok")
     before = account.env.record("box-0")
     account.env.now += 100
@@ -458,7 +458,7 @@ def test_what_is_known_of_a_configuration_that_another_worker_is_about_to_make_i
 
 
 @pytest.mark.parametrize("edited", [False, True])
-def test_the_event_of_our_own_write_is_looked_into_only_if_another_change_may_hide_behind_it(
+def test_the_event_of_our_own_write_is_reconciled_only_if_it_may_hide_another_change(
     account: Account, edited: bool
 ) -> None:
     fleet(account, 1)
@@ -474,7 +474,7 @@ def test_the_event_of_our_own_write_is_looked_into_only_if_another_change_may_hi
     assert bool(calls["DescribeNotebookInstanceLifecycleConfig"]) is edited
 
 
-def test_an_event_of_a_configuration_that_is_delivered_again_is_looked_into(account: Account) -> None:
+def test_an_event_of_a_configuration_that_is_delivered_again_is_reconciled(account: Account) -> None:
     fleet(account, 1)
     tag(account, 1)
     account.env.deliver()

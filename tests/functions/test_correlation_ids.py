@@ -78,7 +78,7 @@ class Bastion:
         bastion.handle({"Records": records}, RUN, clock=lambda: self.env.now + 0.5)
 
 
-def test_a_tag_is_followed_through_both_reconcilers_to_the_status_that_is_told(
+def test_a_tag_is_traced_through_both_reconcilers_to_its_status_event(
     env: NotebookEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     routes = Bastion(env)
@@ -111,7 +111,7 @@ def test_a_tag_is_followed_through_both_reconcilers_to_the_status_that_is_told(
     assert {line["function_request_id"] for line in lines} == {"request", "run-1"}
 
 
-def test_a_look_that_is_put_off_goes_on_under_the_same_id(env: NotebookEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deferred_reconcile_continues_under_the_same_id(env: NotebookEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     env.notebook("box")
     env.settle()
     env.send("", [({"request": {"notebook": "box"}, FIELD: EVENT}, 0)])
@@ -126,9 +126,7 @@ def test_a_look_that_is_put_off_goes_on_under_the_same_id(env: NotebookEnv, monk
     assert [(line["message"], line[FIELD]) for line in lines] == [("reconciled", EVENT)]
 
 
-def test_a_signal_that_tells_nothing_new_is_found_by_its_id_too(
-    env: NotebookEnv, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_message_without_news_is_found_by_its_id_too(env: NotebookEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     env.notebook("box")
     env.settle()
     sent = env.now - 1000
@@ -138,9 +136,7 @@ def test_a_signal_that_tells_nothing_new_is_found_by_its_id_too(
     assert [(line["message"], line["resource"], line[FIELD]) for line in lines] == [("already covered", "box", EVENT)]
 
 
-def test_nothing_of_one_look_is_left_on_the_lines_of_the_next_run(
-    env: NotebookEnv, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_log_key_of_one_reconcile_is_left_for_the_next(env: NotebookEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     env.notebook("box", ssh="ngrok")
     with logged_by(monkeypatch, notebook.logger) as lines:
         env.deliver()
@@ -164,7 +160,7 @@ def test_what_a_sweep_queues_goes_by_the_sweep(env: NotebookEnv, monkeypatch: py
         assert json.loads(routes.messages.pop())[FIELD] == expected
 
 
-def test_a_report_that_changes_the_status_is_followed_to_who_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_changes_the_status_is_traced_to_its_event(monkeypatch: pytest.MonkeyPatch) -> None:
     with api_env(monkeypatch) as api, logged_by(monkeypatch, record_address.logger) as lines:
         api.knows(a_record())
         assert api.report().status == 200

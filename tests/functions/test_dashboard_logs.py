@@ -41,7 +41,7 @@ def connects(env: NotebookEnv, boot: str) -> None:
     env.settle()
 
 
-def test_the_time_from_the_tag_is_told_at_the_first_connection_and_at_no_later_one(
+def test_the_time_from_the_tag_is_measured_at_the_first_connection_alone(
     env: NotebookEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env.notebook("box", "team", running=False)
@@ -86,7 +86,7 @@ def test_a_status_that_no_notebook_has_any_more_is_counted_as_none(monkeypatch: 
     assert [line["problem"] for line in lines if line["message"] == "fleet by problem"] == ["ngrok-offline"]
 
 
-def test_a_dry_run_of_the_bastion_says_what_it_would_do_and_not_that_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_of_the_bastion_logs_planned_changes_only(monkeypatch: pytest.MonkeyPatch) -> None:
     with bastion_env(monkeypatch) as env:
         group = env.group("notebooks")
         env.notebook("nb", group)

@@ -36,7 +36,7 @@ def env(monkeypatch: pytest.MonkeyPatch) -> Iterator[NotebookEnv]:
 # ---- messages ----------------------------------------------------------------------------------
 
 
-def test_deeply_nested_json_is_a_message_like_any_other_that_says_nothing(env: NotebookEnv) -> None:
+def test_deeply_nested_json_is_an_invalid_message_like_any_other(env: NotebookEnv) -> None:
     env.lifecycle_config("team")
     env.notebook("box", "team", ssh="ngrok")
     env.messages.insert(0, (env.now, env.now, DEEP))

@@ -168,7 +168,7 @@ def test_none_while_the_stack_is_paused(issuer: Issuer, monkeypatch: pytest.Monk
     assert (status, body["error"], issuer.signed) == (503, "paused", [])
 
 
-def test_a_record_that_cannot_be_read_stops_nobody_elses_certificate(issuer: Issuer) -> None:
+def test_an_unreadable_record_stops_no_other_certificate(issuer: Issuer) -> None:
     issuer.knows()
     client("dynamodb").put_item(
         TableName="records", Item={"pk": {"S": "notebook"}, "sk": {"S": "broken"}, "name": {"N": "1"}}

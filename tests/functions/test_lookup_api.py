@@ -117,7 +117,7 @@ def test_a_lookup_is_one_read(env: ApiEnv, route: str) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES_OF_ONE)
-def test_an_unknown_notebook_costs_one_read_and_tells_nothing_of_others(env: ApiEnv, route: str) -> None:
+def test_an_unknown_notebook_costs_one_read_and_reveals_no_others(env: ApiEnv, route: str) -> None:
     env.knows(a_record(name="secret-project", report=a_report()))
     env.since()
     said = env.get(route, "secret-projec")
@@ -142,7 +142,7 @@ def test_capitals_do_not_matter(env: ApiEnv) -> None:
 
 
 @pytest.mark.parametrize("route", [*ROUTES_OF_ONE, *ROUTES_OF_ALL])
-def test_nothing_is_kept_on_the_way_and_the_type_is_told(env: ApiEnv, route: str) -> None:
+def test_nothing_is_cached_on_the_way_and_the_type_is_named(env: ApiEnv, route: str) -> None:
     env.knows(a_record(report=a_report()))
     for said in (env.get(route), env.get(route, "unknown")):
         assert said.headers["Cache-Control"] == "no-store"
@@ -318,7 +318,7 @@ def test_a_flood_of_lists_reads_the_table_once_in_ten_seconds(env: ApiEnv) -> No
     assert env.since() == {"Query": 1}
 
 
-def test_a_kept_list_still_tells_the_status_of_this_moment(env: ApiEnv) -> None:
+def test_a_cached_list_has_the_current_status(env: ApiEnv) -> None:
     report = a_report(received_at=NOW - 760, connected_since=NOW - 900)  # silent after 755 seconds
     env.now = NOW - 8
     env.knows(a_record(report=report))

@@ -25,7 +25,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiEnv]:
         yield env
 
 
-def test_the_next_report_is_told_to_close_and_why(api: ApiEnv) -> None:
+def test_the_answer_to_the_next_report_says_off_and_why(api: ApiEnv) -> None:
     api.token("2abc_SECRET")
     api.central_key("mario", HOST_KEY)
     api.knows(a_record(spec=MARIO, report=a_report()))

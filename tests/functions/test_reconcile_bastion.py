@@ -279,7 +279,7 @@ class TestObstacles:
         peers = [each["ReferencedGroupInfo"] for each in env.rules(group).values() if "ReferencedGroupInfo" in each]
         assert [each["GroupId"] for each in peers] == [env.bastion]
 
-    def test_a_rule_that_iam_forbids_is_told_and_the_others_are_made(self, env: BastionEnv) -> None:
+    def test_a_rule_that_iam_denies_is_reported_and_the_others_are_created(self, env: BastionEnv) -> None:
         is_tearing_down, roomy = env.group("closed"), env.group("roomy")
         env.notebook("nb", is_tearing_down)
         env.notebook("lucky", roomy)
@@ -327,7 +327,7 @@ class TestPartialKnowledge:
         env.run()
         assert env.rules(group) == {}
 
-    def test_a_group_is_gone_only_when_ec2_says_so_by_name(self, env: BastionEnv) -> None:
+    def test_a_group_is_absent_only_when_ec2_names_it_as_missing(self, env: BastionEnv) -> None:
         group = env.group("notebooks")
         env.notebook("nb", group)
         env.run()
@@ -500,7 +500,7 @@ class TestRaces:
         assert "Tags" not in env.only_rule(group) or env.only_rule(group)["Tags"] == []
         assert env.route("nb").open
 
-    def test_a_duplicate_that_cannot_be_seen_is_tried_again(self, env: BastionEnv) -> None:
+    def test_a_duplicate_that_cannot_be_read_is_tried_again(self, env: BastionEnv) -> None:
         env.notebook("nb", env.group("notebooks"))
         with (
             failing("AuthorizeSecurityGroupIngress", "InvalidPermission.Duplicate"),
@@ -541,7 +541,7 @@ def test_a_way_that_opens_under_a_waiting_agent_is_news(env: BastionEnv) -> None
     assert [(message["request"], message["reason"]) for message in messages] == [({"notebook": "nb"}, "status")]
 
 
-def test_a_client_that_was_not_admitted_shuts_out_nobody_else(env: BastionEnv) -> None:
+def test_a_client_that_was_not_admitted_does_not_block_others(env: BastionEnv) -> None:
     env.monkeypatch.setenv("BASTION_CLIENT_CIDRS", "203.0.113.0/24")
     env.limit(env.bastion)
     record = env.notebook("nb", env.group("notebooks"))
@@ -569,7 +569,7 @@ def test_a_dry_run_plans_and_changes_no_rule(env: BastionEnv) -> None:
 
 
 class TestSignals:
-    def test_messages_from_before_the_last_look_cost_one_read(self, env: BastionEnv) -> None:
+    def test_messages_from_before_the_last_read_cost_one_read(self, env: BastionEnv) -> None:
         env.run(NOW * 1000)
         env.now += 30
         env.run(NOW * 1000)
@@ -577,7 +577,7 @@ class TestSignals:
             env.run(NOW * 1000, (NOW + 1) * 1000)
         assert calls == {"GetItem": 1}
 
-    def test_a_look_that_failed_does_not_count(self, env: BastionEnv) -> None:
+    def test_a_reconcile_that_failed_does_not_count(self, env: BastionEnv) -> None:
         group = env.group("notebooks")
         env.notebook("nb", group)
         env.now += 30

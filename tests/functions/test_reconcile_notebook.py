@@ -99,7 +99,7 @@ def test_the_block_comes_from_the_agents_layer(monkeypatch: pytest.MonkeyPatch) 
 # ---- what a look costs -------------------------------------------------------------------------
 
 
-def test_a_look_with_nothing_to_do_costs_three_reads(env: NotebookEnv) -> None:
+def test_a_reconcile_with_nothing_to_do_costs_three_reads(env: NotebookEnv) -> None:
     env.lifecycle_config("team")
     env.notebook("box", "team", ssh="ngrok")
     env.settle()
@@ -113,7 +113,7 @@ def test_a_look_with_nothing_to_do_costs_three_reads(env: NotebookEnv) -> None:
     }
 
 
-def test_a_burst_is_looked_at_once_and_what_is_older_than_the_look_not_at_all(env: NotebookEnv) -> None:
+def test_a_burst_is_reconciled_once_and_messages_older_than_the_last_read_are_skipped(env: NotebookEnv) -> None:
     env.lifecycle_config("team")
     for number in range(20):
         env.notebook(f"box-{number}", "team", ssh="ngrok")
@@ -131,7 +131,7 @@ def test_a_burst_is_looked_at_once_and_what_is_older_than_the_look_not_at_all(en
     assert not env.calls
 
 
-def test_a_message_that_failed_is_looked_at_however_old_it_is(env: NotebookEnv) -> None:
+def test_a_message_that_failed_is_reconciled_however_old_it_is(env: NotebookEnv) -> None:
     env.notebook("box", ssh="ngrok")
     env.settle()
     env.look("box")
@@ -193,7 +193,7 @@ def test_a_failed_call_fails_its_message_alone_and_takes_nothing_away(env: Noteb
     assert env.on_start("team") == OWNERS
 
 
-def test_an_error_that_nobody_foresaw_fails_its_message_alone(env: NotebookEnv) -> None:
+def test_an_unforeseen_error_fails_its_message_alone(env: NotebookEnv) -> None:
     env.lifecycle_config("team")
     env.notebook("bad", "team", ssh="ngrok")
     env.notebook("good", "team", ssh="ngrok")
@@ -353,7 +353,7 @@ def test_a_configuration_that_another_worker_holds_is_left_to_it(env: NotebookEn
     assert env.on_start("team") == OWNERS
 
 
-def test_a_worker_that_was_killed_blocks_nobody_for_longer_than_it_could_have_run(env: NotebookEnv) -> None:
+def test_a_worker_that_was_killed_blocks_for_no_longer_than_it_could_have_run(env: NotebookEnv) -> None:
     env.lifecycle_config("team")
     env.notebook("box", "team", ssh="ngrok")
     env.settle()
@@ -371,7 +371,7 @@ def test_a_worker_that_was_killed_blocks_nobody_for_longer_than_it_could_have_ru
 # ---- time --------------------------------------------------------------------------------------
 
 
-def test_access_ends_at_its_time_and_the_rules_are_told(env: NotebookEnv) -> None:
+def test_access_ends_at_its_time_and_the_rules_are_reconciled(env: NotebookEnv) -> None:
     until = env.now + 500
     env.lifecycle_config("team")
     env.notebook(
@@ -393,7 +393,7 @@ def test_access_ends_at_its_time_and_the_rules_are_told(env: NotebookEnv) -> Non
 # ---- the bastion -------------------------------------------------------------------------------
 
 
-def test_the_bastion_is_told_of_what_its_rules_hang_on_and_of_nothing_else(env: NotebookEnv) -> None:
+def test_the_bastion_gets_a_message_for_what_its_rules_depend_on_alone(env: NotebookEnv) -> None:
     env.notebook("box", ssh="ngrok")
     env.settle()
     assert env.bastion == 0
@@ -739,7 +739,7 @@ def answering(**changes: Any) -> Callable[[], None]:
     return change_each_answer(client("sagemaker"), change)
 
 
-def test_a_status_that_sagemaker_adds_one_day_stops_nobody_and_is_left_alone(env: NotebookEnv) -> None:
+def test_an_unknown_sagemaker_status_fails_nothing_and_is_left_alone(env: NotebookEnv) -> None:
     """Nothing is attached, stopped or started in it, and the others of a list are read on."""
     assert not NotebookState("Resuming").is_known
     env.lifecycle_config("team")
@@ -818,7 +818,7 @@ def test_a_run_goes_on_through_a_state_that_does_not_say(env: NotebookEnv, word:
         ("notebook-al2027-v1", "pending-restart"),
     ],
 )
-def test_a_platform_that_has_no_agent_is_told_and_never_stopped(env: NotebookEnv, platform: str, status: str) -> None:
+def test_an_unsupported_platform_is_reported_and_never_stopped(env: NotebookEnv, platform: str, status: str) -> None:
     """AWS does not start it again."""
     env.lifecycle_config("team")
     answering(PlatformIdentifier=platform)

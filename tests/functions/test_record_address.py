@@ -101,7 +101,7 @@ def test_sessions_come_and_go_without_more_than_a_write(env: ApiEnv) -> None:
     assert (report.sessions, report.active_at) == (2, NOW - 1)
 
 
-def test_a_change_is_looked_at_once_to_be_told_and_shown(env: ApiEnv) -> None:
+def test_a_change_is_reconciled_once_for_its_event_and_status_tags(env: ApiEnv) -> None:
     env.knows(a_record(report=a_report(phase=Phase.CONNECTING, host=None, port=None, connected_since=None)))
     env.report({"sequence": 6})
     assert [(each["request"], each["reason"]) for each in env.messages()] == [({"notebook": "demo"}, "status")]
@@ -118,13 +118,13 @@ def test_a_change_is_looked_at_once_to_be_told_and_shown(env: ApiEnv) -> None:
         (NotebookSpec(modes=(Mode.NGROK,)), a_report(received_at=NOW - 9000), {}),
     ],
 )  # fmt: skip
-def test_every_turn_is_looked_at(env: ApiEnv, spec: NotebookSpec, before: Any, body: dict[str, Any]) -> None:
+def test_every_slot_is_reconciled(env: ApiEnv, spec: NotebookSpec, before: Any, body: dict[str, Any]) -> None:
     env.knows(a_record(spec=spec, report=before))
     env.report({"sequence": 6, **body})
     assert [(each["request"], each["reason"]) for each in env.messages()] == [({"notebook": "demo"}, "status")]
 
 
-def test_a_look_that_cannot_be_asked_for_does_not_refuse_a_report(env: ApiEnv) -> None:
+def test_a_reconcile_that_cannot_be_requested_does_not_refuse_a_report(env: ApiEnv) -> None:
     def refuse(**_: object) -> None:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": ""}}, "SendMessageBatch")
 
@@ -149,7 +149,7 @@ def test_a_body_may_come_as_base64(env: ApiEnv) -> None:
 # ---- who may not, and what may not
 
 
-def test_a_notebook_that_nobody_tagged_is_told_off_for_one_refused_write(env: ApiEnv) -> None:
+def test_an_untagged_notebook_is_answered_off_after_one_refused_write(env: ApiEnv) -> None:
     env.since()
     said = env.report(name="stranger")
     assert (said.status, said.json["modes"], said.json["authorized_keys"]) == (200, [], [])
@@ -207,7 +207,7 @@ def test_a_refusal_names_no_role_but_the_callers_own(env: ApiEnv, record: Record
         {"boot": "boot-2", "sequence": 99},
     ],
 )
-def test_an_older_report_changes_nothing_and_says_which_is_newer(env: ApiEnv, body: dict[str, Any]) -> None:
+def test_an_older_report_changes_nothing_and_names_the_newer_one(env: ApiEnv, body: dict[str, Any]) -> None:
     env.knows(a_record(report=a_report()))
     said = env.report(body)
     assert said.status == 409
@@ -434,7 +434,7 @@ def test_keys_that_cannot_be_read_are_not_taken_away(env: ApiEnv) -> None:
     assert "authorized_keys" not in said.json
 
 
-def test_nobody_named_no_keys_read(env: ApiEnv) -> None:
+def test_without_users_no_keys_are_read(env: ApiEnv) -> None:
     env.knows(a_record(spec=NotebookSpec(modes=(Mode.BASTION,)), route=BastionRoute(open=True, private_ip="10.0.1.5")))
     env.since()
     said = env.report({"modes": ["bastion"]})
@@ -473,7 +473,7 @@ def test_a_session_of_a_role_gets_the_token_that_its_role_matches(
     assert "2team" not in json.dumps(said)
 
 
-def test_an_agent_in_a_mode_of_a_newer_stack_is_told_what_to_do(env: ApiEnv) -> None:
+def test_an_agent_in_a_mode_of_a_newer_stack_gets_its_instructions(env: ApiEnv) -> None:
     """After a rollback: the worker still has that stack's reply, and so may a standby that begins with it."""
     env.knows(a_record())
     bodies: list[dict[str, Any]] = [{"modes": ["carrier-pigeon"]}, {"modes": None, "mode": "carrier-pigeon"}]

@@ -154,7 +154,7 @@ def test_a_start_that_was_throttled_can_be_asked_for_again(env: ApiEnv) -> None:
     assert started(env) == ["demo"]
 
 
-def test_one_that_was_deleted_since_it_was_looked_at_is_unknown(env: ApiEnv) -> None:
+def test_one_that_was_deleted_since_it_was_observed_is_unknown(env: ApiEnv) -> None:
     env.knows(asleep())
     env.patch.setattr(client("sagemaker"), "start_notebook_instance", refusing("ValidationException", "RecordNotFound"))
     said = env.start()

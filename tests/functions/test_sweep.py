@@ -184,7 +184,7 @@ def test_in_the_steady_state_requests_grow_with_pages_and_nothing_is_queued(
     }
 
 
-def test_a_fleet_that_nobody_knows_is_queued_by_tens(settings: pytest.MonkeyPatch) -> None:
+def test_a_fleet_without_records_is_queued_by_tens(settings: pytest.MonkeyPatch) -> None:
     account = Account(101, known=False)
     assert swept(account)["requests"] == 101
     assert account.calls["send"] == 11
@@ -333,7 +333,7 @@ def test_a_status_tag_that_could_not_be_removed_for_two_days_goes_later(env: Not
     assert sweep(env) == 0
 
 
-def test_the_bastion_is_told_once_for_a_sweep(env: NotebookEnv) -> None:
+def test_the_bastion_gets_one_message_for_a_sweep(env: NotebookEnv) -> None:
     env.notebook("one", ssh="bastion")
     env.notebook("two", ssh="bastion")
     sweep(env)
@@ -342,7 +342,7 @@ def test_the_bastion_is_told_once_for_a_sweep(env: NotebookEnv) -> None:
     assert env.bastion == 1
 
 
-def test_the_bastion_is_told_also_when_nobody_uses_it_and_never_without_one(env: NotebookEnv) -> None:
+def test_the_bastion_gets_a_message_also_without_users_and_never_without_a_bastion(env: NotebookEnv) -> None:
     sweep(env)
     assert env.bastion == 1
     env.patch.setenv("BASTION_SECURITY_GROUP", "")
@@ -350,7 +350,7 @@ def test_the_bastion_is_told_also_when_nobody_uses_it_and_never_without_one(env:
     assert env.bastion == 1
 
 
-def test_a_status_is_told_once_for_each_change_and_not_once_for_each_sweep(env: NotebookEnv) -> None:
+def test_a_status_event_is_sent_once_per_change_and_not_once_per_sweep(env: NotebookEnv) -> None:
     told: list[tuple[str, str, str, str]] = []
 
     def put_events(given: dict[str, Any]) -> dict[str, Any]:
@@ -379,7 +379,7 @@ def test_a_status_is_told_once_for_each_change_and_not_once_for_each_sweep(env: 
     assert status_change() == [("box", "stopped", "expired", "")]
 
 
-def test_news_that_could_not_be_told_are_told_at_the_next_sweep(env: NotebookEnv) -> None:
+def test_an_event_that_could_not_be_sent_is_sent_at_the_next_sweep(env: NotebookEnv) -> None:
     told: list[str] = []
 
     def put_events(given: dict[str, Any]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def test_everything_is_as_it_was(env: NotebookEnv, cloudformation: CloudFormatio
     assert all(copy["expires"] > env.now for copy in env.table.items("backup#team"))
 
 
-def test_afterwards_nobody_puts_anything_back(env: NotebookEnv, cloudformation: CloudFormation) -> None:
+def test_afterwards_nothing_is_put_back(env: NotebookEnv, cloudformation: CloudFormation) -> None:
     env.lifecycle_config("team")
     env.notebook("box", "team", ssh="ngrok")
     env.settle()
@@ -148,7 +148,7 @@ def test_a_record_of_a_newer_version_is_kept_and_named(env: NotebookEnv, cloudfo
     assert env.on_start("team") == OWNERS
 
 
-def test_a_damaged_block_is_left_and_told(env: NotebookEnv, cloudformation: CloudFormation) -> None:
+def test_a_damaged_block_is_left_and_reported(env: NotebookEnv, cloudformation: CloudFormation) -> None:
     env.lifecycle_config("team")
     env.notebook("box", "team", ssh="ngrok")
     env.settle()
@@ -247,7 +247,7 @@ def test_what_is_denied_is_reported_once_and_the_rest_is_undone(
 
 
 @pytest.mark.slow
-def test_what_does_not_fit_the_time_is_told_and_done_the_next_time(
+def test_what_does_not_fit_the_time_is_logged_and_done_the_next_time(
     env: NotebookEnv, cloudformation: CloudFormation
 ) -> None:
     for number in range(30):
@@ -280,7 +280,7 @@ def test_an_owner_who_writes_concurrently_is_respected(env: NotebookEnv, cloudfo
     assert env.on_start("team") == OWNERS + b"echo a new line\n"
 
 
-def test_a_script_that_the_service_will_not_clear_does_nothing_and_is_told(
+def test_a_script_that_the_service_will_not_clear_does_nothing_and_is_reported(
     env: NotebookEnv, cloudformation: CloudFormation
 ) -> None:
     env.lifecycle_config("empty", None, on_create=EMPTY_SCRIPT)
@@ -350,7 +350,7 @@ def test_a_role_that_is_refused_for_now_is_given_a_minute(
     assert cloudformation.ask(request_type)["Status"] == "SUCCESS"
 
 
-def test_a_role_that_is_refused_for_longer_is_told(
+def test_a_role_that_is_refused_for_longer_is_reported(
     env: NotebookEnv, cloudformation: CloudFormation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began = env.now

@@ -107,7 +107,7 @@ def test_a_closed_stack_gives_turns_to_its_end_alone(env: NotebookEnv) -> None:
     assert len(worker.writes) == 1
 
 
-def test_what_one_holds_nobody_else_gets_until_it_lets_go(env: NotebookEnv) -> None:
+def test_what_one_holds_no_other_gets_until_it_lets_go(env: NotebookEnv) -> None:
     one, other = Worker(env, 0), Worker(env, 0)
     with one.leases.lease("configuration/a", "notebook/b"):
         with pytest.raises(LeaseHeldError), other.leases.lease("notebook/b"):

@@ -247,7 +247,7 @@ def test_a_wrong_secret(env: LocalEnv, role: Keys, ask: Signer) -> None:
 
 
 @pytest.mark.usefixtures("nothing_runs")
-def test_a_key_that_nobody_has(env: LocalEnv, ask: Signer) -> None:
+def test_a_key_without_an_owner(env: LocalEnv, ask: Signer) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "wrong"}
     assert ask(f"{env.stack.api}/notebooks", "GET", keys).status == 403
 

@@ -171,7 +171,7 @@ def test_no_other_spelling_gets_past_an_allow_or_a_deny(env: LocalEnv, path: str
         iam.put_role_policy(RoleName="data-science", PolicyName="given", PolicyDocument=given)
 
 
-def test_nobody_else_signs_with_the_key(env: LocalEnv) -> None:
+def test_no_other_principal_signs_with_the_key(env: LocalEnv) -> None:
     kms = env.emulator.client("kms")
     (key,) = (
         each["KeyId"]

@@ -126,7 +126,7 @@ def test_a_missing_program_is_named_before_anything_begins(tmp_path: Path) -> No
     nothing_is_left(folder)
 
 
-def test_a_user_id_without_a_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_id_without_a_name_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.getuid", lambda: 98765)
     assert "user id 98765 has no entry" in (obstacle() or "")
 

@@ -262,7 +262,7 @@ def move_dead_letters_back(env: LocalEnv) -> None:
 
 
 @pytest.mark.parametrize(("function", "sid"), CHOSEN)
-def test_a_statement_that_is_taken_away_is_told_and_harms_nobody(account: LocalEnv, function: str, sid: str) -> None:
+def test_a_denied_statement_is_reported_and_harms_no_script(account: LocalEnv, function: str, sid: str) -> None:
     play, told = STATEMENTS[function, sid]
     scenario = play(account, f"without-{function}-{sid}".lower())
     scenario.prepare()

@@ -176,7 +176,7 @@ def test_a_service_that_throttles_for_a_while_only_costs_time(
     clean(env, name, name)
 
 
-def test_people_are_told_to_try_again_while_the_table_says_later(env: LocalEnv) -> None:
+def test_callers_are_answered_503_while_the_table_is_throttled(env: LocalEnv) -> None:
     fault = {"call": "DynamoDB.", "by": "LookupApi", "effect": "refuse", "times": 3}
     with env.emulator.faults(fault | {"code": "ProvisionedThroughputExceededException"}):
         answer = env.curl("/notebooks/whatever")

@@ -44,7 +44,7 @@ def test_an_explicit_deny_is_stronger_than_the_resource_policy(env: LocalEnv) ->
     assert env.curl("/notebooks", keys).status == 403
 
 
-def test_an_unknown_notebook_is_told_as_such(env: LocalEnv) -> None:
+def test_an_unknown_notebook_is_reported_as_unknown(env: LocalEnv) -> None:
     answer = env.curl("/notebooks/there-is-no-such-notebook")
     assert (answer.status, "error" in json.loads(answer.body)) == (404, True)
 
@@ -80,7 +80,7 @@ def report(env: LocalEnv, name: str, keys: dict[str, str]) -> int:
     return int(done.stdout)
 
 
-def test_nobody_but_the_notebooks_own_role_may_report(env: LocalEnv, requested: str) -> None:
+def test_only_the_notebooks_own_role_may_report(env: LocalEnv, requested: str) -> None:
     assert report(env, requested, env.person.keys) == 403
 
 

@@ -137,7 +137,7 @@ def test_a_configuration_is_updated_as_a_whole_within_its_limits(service: Any) -
     assert "16384" in refusal(service.update_notebook_instance_lifecycle_config, **name, OnStart=too_large)
 
 
-def test_tags_have_one_value_and_a_missing_resource_is_told(service: Any) -> None:
+def test_tags_have_one_value_and_a_missing_resource_is_an_error(service: Any) -> None:
     arn = create(service, Tags=[{"Key": "team", "Value": "a"}])
     service.add_tags(ResourceArn=arn, Tags=[{"Key": "ssh", "Value": "ngrok"}])
     service.add_tags(ResourceArn=arn, Tags=[{"Key": "ssh", "Value": "bastion"}])

@@ -108,7 +108,7 @@ def test_the_token_is_nowhere_but_where_it_is_needed(env: LocalEnv) -> None:
     assert [path for path in held if (env.emulator.home / path).stat().st_mode & 0o077 and "notebooks/" in path] == []
 
 
-def test_a_token_among_a_programs_words_would_be_seen() -> None:
+def test_a_token_among_a_programs_arguments_would_be_found() -> None:
     for words, environment in ((["secret-word"], {}), ([], {"TOKEN": "secret-word"})):
         with looking_at_processes("secret-word") as looker:
             waiting = [sys.executable, "-c", "input()", *words]

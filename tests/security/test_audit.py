@@ -58,7 +58,7 @@ def audit(url: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_every_pinned_package_is_asked_about(osv: tuple[type[Osv], str]) -> None:
+def test_every_pinned_package_is_looked_up(osv: tuple[type[Osv], str]) -> None:
     handler, url = osv
     said = audit(url)
     assert said.returncode == 0, said.stderr
@@ -66,7 +66,7 @@ def test_every_pinned_package_is_asked_about(osv: tuple[type[Osv], str]) -> None
     assert handler.asked == {name for name in pinned if name and name[0].isalnum()}
 
 
-def test_a_known_weakness_is_told_and_fails(osv: tuple[type[Osv], str]) -> None:
+def test_a_known_vulnerability_is_printed_and_fails(osv: tuple[type[Osv], str]) -> None:
     handler, url = osv
     handler.weak = "urllib3"
     said = audit(url)

@@ -72,7 +72,7 @@ def test_a_tagger_turns_on_and_off_and_nothing_else(action: str, notebook: str, 
         ({"ssh-users": "ana", "ssh-restart": "now"}, False),
     ],
 )
-def test_who_admits_oneself_admits_nobody_else(tags: dict[str, str], allowed: bool) -> None:
+def test_who_admits_oneself_admits_no_one_else(tags: dict[str, str], allowed: bool) -> None:
     policy = json.loads(json.dumps(POLICIES["AdmitMyself"]).replace("${aws:PrincipalTag/ssh-user}", "ana"))
     assert allows(policy, action="sagemaker:AddTags", tags=tags) is allowed
 
@@ -119,7 +119,7 @@ def test_every_policy_of_the_page_is_judged_here() -> None:
     assert set(POLICIES) == set(judged)
 
 
-def test_every_key_that_users_write_is_told_of() -> None:
+def test_every_key_that_users_write_is_documented() -> None:
     from notebook_ssh.model.spec import spec_tag_keys
 
     rows = set(re.findall(r"^\| `(ssh[a-z-]*)` \|", PAGE, re.MULTILINE))

@@ -219,7 +219,7 @@ def test_a_name_is_taken_as_it_stands_or_not_at_all(name: str, env: ApiEnv) -> N
     assert env.report_of("demo") is None
 
 
-def test_nobody_says_who_they_are_in_a_header(env: ApiEnv) -> None:
+def test_no_caller_names_itself_in_a_header(env: ApiEnv) -> None:
     owner = "arn:aws:sts::123456789012:assumed-role/demo-role/SageMaker"
     headers = {
         "X-Amzn-Iam-Arn": owner,

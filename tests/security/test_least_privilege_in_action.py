@@ -118,7 +118,7 @@ MINE = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": QUEUE}
         ({"Effect": "Deny"}, False),
     ],
 )
-def test_the_judge_looks_at_action_resource_and_condition(change: dict[str, Any], allowed: bool) -> None:
+def test_iam_evaluates_action_resource_and_condition(change: dict[str, Any], allowed: bool) -> None:
     assert allows(MINE | change, Request("sqs:SendMessage", QUEUE)) is allowed
 
 

@@ -101,7 +101,7 @@ def test_three_hundred_configurations_take_little_more_than_their_seconds() -> N
     assert run.asked[DESCRIPTION] <= 3.1 * 300
 
 
-def test_a_turn_that_a_slow_last_look_has_missed_is_not_used() -> None:
+def test_a_slot_that_a_slow_last_read_has_missed_is_not_used() -> None:
     """Another tool describes configurations as well, and leaves us two a second."""
     run = EachItsOwn(100)
     with patch.dict(BUCKETS, {DESCRIPTION: (2, 2)}):

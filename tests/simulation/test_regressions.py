@@ -113,7 +113,7 @@ def shorten(run: Struck) -> None:
     run.account.person = False
 
 
-def test_users_of_a_configuration_are_told_before_its_change_is_noted(run: Struck) -> None:
+def test_users_of_a_configuration_get_messages_before_its_change_is_saved(run: Struck) -> None:
     two_users_of_a_script_that_is_too_large(run)
     run.operation, run.before = "send_message_batch", die
     shorten(run)
@@ -121,7 +121,7 @@ def test_users_of_a_configuration_are_told_before_its_change_is_noted(run: Struc
     assert (run.problem("first"), run.problem("second")) == ("", "")
 
 
-def test_the_sweep_finds_whom_nobody_told_that_a_shared_script_was_mended(run: Struck) -> None:
+def test_the_sweep_finds_users_of_a_repaired_shared_script_without_an_event(run: Struck) -> None:
     first, _ = two_users_of_a_script_that_is_too_large(run)
     run.deaf = True
     shorten(run)

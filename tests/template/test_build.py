@@ -283,7 +283,7 @@ def test_a_given_time_is_the_files_time(tmp_path: Path, monkeypatch: pytest.Monk
     assert {os.stat(path).st_mtime for path in (tmp_path / "agent").rglob("*")} == {1700000000}
 
 
-def test_the_agent_lands_where_the_functions_look_for_it(built: Path) -> None:
+def test_the_agent_is_built_where_the_functions_read_it(built: Path) -> None:
     assert {f"notebook_agent/{name}" for name in ("agent.py", "block.sh", "loader.py", "worker/daemon.py")} <= set(
         files(built / "notebook_agent")
     )

@@ -51,7 +51,7 @@ def test_no_link_is_dead(document: Path) -> None:
     assert dead_links(document) == []
 
 
-def test_a_dead_link_is_seen(tmp_path: Path) -> None:
+def test_a_dead_link_is_found(tmp_path: Path) -> None:
     document = tmp_path / "page.md"
     document.write_text(
         "# A heading, here\n[a](#a-heading-here) [b](#gone) [c](gone.md) [d](https://example.com/gone)\n"

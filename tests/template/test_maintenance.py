@@ -57,7 +57,7 @@ def test_help_lists_every_target_at_80_columns() -> None:
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_file_that_is_not_as_editorconfig_says_is_found(tmp_path: Path, mistake: str) -> None:
+def test_a_file_against_editorconfig_is_found(tmp_path: Path, mistake: str) -> None:
     content, name, says = MISTAKES[mistake]
     (tmp_path / ".editorconfig").write_bytes((PROJECT / ".editorconfig").read_bytes())
     (tmp_path / name).write_bytes(content)

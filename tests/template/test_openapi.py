@@ -72,7 +72,7 @@ def test_the_words_are_the_same() -> None:
     assert set(Code) >= CONNECTABLE | TRANSITIONAL
 
 
-def test_every_mode_is_known_to_the_agent_and_told_to_people() -> None:
+def test_every_mode_is_known_to_the_agent_and_documented() -> None:
     worker = worker_program(PROJECT / "layers" / "notebook_agent")
     (modes,) = re.findall(r"^MODES = (.+)$", worker, re.MULTILINE)
     assert set(ast.literal_eval(modes)) == set(Mode)
@@ -84,7 +84,7 @@ def test_every_mode_is_known_to_the_agent_and_told_to_people() -> None:
         assert re.search(rf"^\| `ssh` \|.*`{mode}`", tags, re.MULTILINE), mode
 
 
-def test_every_route_is_told_to_people() -> None:
+def test_every_route_is_documented() -> None:
     rows = re.findall(r"^\| (`.+?) \|", (PROJECT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE)
     told = {tuple(route.split()) for row in rows for route in re.findall(r"`([A-Z]+ \S+)`", row)}
     assert told == set(OPERATIONS)

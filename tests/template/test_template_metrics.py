@@ -59,17 +59,17 @@ def watched() -> set[tuple[str, str]]:
     return {(alarm["Namespace"], alarm["MetricName"]) for alarm in alarms}
 
 
-def test_every_metric_of_ours_that_is_looked_at_is_emitted_and_every_one_emitted_is_looked_at() -> None:
+def test_every_metric_in_use_is_emitted_and_every_emitted_one_is_in_use() -> None:
     looked_at = {name for namespace, name in shown() | watched() if namespace == NAMESPACE}
     assert looked_at == emitted()
 
 
-def test_every_metric_of_aws_that_is_looked_at_is_documented() -> None:
+def test_every_metric_of_aws_in_use_is_documented() -> None:
     for namespace, name in shown() | watched():
         assert namespace == NAMESPACE or name in OF_AWS[namespace], (namespace, name)
 
 
-def test_our_metrics_are_looked_at_under_the_dimensions_that_they_are_emitted_with(
+def test_our_metrics_are_used_under_the_dimensions_that_they_are_emitted_with(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from notebook_ssh.adapters import metrics as emitted
@@ -112,7 +112,7 @@ def test_the_dashboard_fits_the_grid() -> None:
     assert len(taken) == len(set(taken))
 
 
-def test_every_alarm_tells_the_topic_that_it_rings_and_that_it_ends() -> None:
+def test_every_alarm_notifies_the_topic_of_its_start_and_end() -> None:
     alarms = Stack().of_type("AWS::CloudWatch::Alarm")
     for name, alarm in alarms.items():
         assert alarm["AlarmActions"] == alarm["OKActions"] == [Stack().arn("AlarmTopic")], name
@@ -226,5 +226,5 @@ def test_one_change_is_followed_through_the_logs_of_every_function() -> None:
     assert sorted(followed) == sorted(function["LoggingConfig"]["LogGroup"] for function in functions)
 
 
-def test_a_field_that_nobody_logs_would_be_seen() -> None:
+def test_a_field_that_is_never_logged_would_be_found() -> None:
     assert "colour" in fields_named("fields @timestamp, colour | filter level = 'x'") - logged() - OF_LAMBDA

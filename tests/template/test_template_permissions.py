@@ -162,7 +162,7 @@ def by_keys(function: str) -> list[dict[str, Any]]:
     return [each for each in allowed if each["Principal"] == {"AWS": role}]
 
 
-def test_the_signing_keys_sign_for_one_function_and_are_nobody_elses() -> None:
+def test_the_signing_keys_sign_for_one_function_alone() -> None:
     """Neither the account's administrators nor a grant: only who changes the policy, which rings an alarm."""
     stack = Stack(**WITH_EVERYTHING)
     first, second = stack.of_type("AWS::KMS::Key").values()
@@ -185,7 +185,7 @@ def test_the_signing_keys_sign_for_one_function_and_are_nobody_elses() -> None:
     ("numbers", "signs", "admitted"),
     [("1", "1", ["1"]), ("1 2", "1", ["1", "2"]), ("2 1", "2", ["2", "1"]), ("2", "2", ["2"])],
 )
-def test_a_key_is_changed_in_steps_that_lock_nobody_out(numbers: str, signs: str, admitted: list[str]) -> None:
+def test_a_key_is_rotated_in_steps_that_lock_out_no_one(numbers: str, signs: str, admitted: list[str]) -> None:
     stack = Stack(**WITH_CERTIFICATES | {"CertificateKeys": numbers})
     variables = stack.of_type("AWS::Lambda::Function")["IssueCertificate"]["Environment"]["Variables"]
     (authority,) = stack.of_type("Custom::CertificateAuthority").values()
@@ -261,7 +261,7 @@ def test_rules_are_changed_in_the_bastions_vpc_alone_and_not_at_all_without_one(
     assert "Revoke" not in without
 
 
-def test_who_starts_notebooks_and_nobody_else_lends_sagemaker_what_a_start_in_a_vpc_takes() -> None:
+def test_only_the_role_that_starts_notebooks_grants_sagemaker_what_a_start_in_a_vpc_takes() -> None:
     stack = Stack(**WITH_BASTION)
     roles = stack.of_type("AWS::IAM::Role")
     lenders = {
@@ -316,7 +316,7 @@ def test_a_start_has_everything_that_aws_lists_and_more_only_by_a_parameter() ->
         assert all(each.startswith("arn:aws:ec2:eu-central-1:") for each in by_action[action]["Resource"])
 
 
-def test_nobody_but_the_report_reads_the_token() -> None:
+def test_only_the_report_function_reads_the_token() -> None:
     assert [name for name in REVIEWED if "secretsmanager:GetSecretValue" in granted(name)] == ["RecordAddress"]
 
 

@@ -153,7 +153,7 @@ def policy_of_the_api(stack: Stack) -> dict[str, dict[str, Any]]:
     return {statement["Sid"]: statement for statement in api["Body"]["x-amazon-apigateway-policy"]["Statement"]}
 
 
-def test_the_api_is_open_to_the_account_and_to_nobody_else() -> None:
+def test_the_api_is_open_to_the_account_alone() -> None:
     policy = policy_of_the_api(Stack())
     assert set(policy) == {"LookUp", "Report", "Start"}
     for statement in policy.values():

@@ -175,10 +175,10 @@ class TestClients:
         assert client_of(peer) in wanted.rules
         assert wanted.config_problem is None
 
-    def test_nobody_is_while_no_notebook_is(self) -> None:
+    def test_no_user_is_while_no_notebook_is(self) -> None:
         assert desired([], bastion=replace(BASTION, client_cidrs=("203.0.113.0/24",))).rules == {}
 
-    def test_a_wrong_one_is_named_and_shuts_nobody_else_out(self) -> None:
+    def test_a_wrong_one_is_named_and_does_not_block_others(self) -> None:
         wanted = desired([notebook()], bastion=replace(BASTION, client_cidrs=("300.1.1.1/8", "203.0.113.0/24")))
         assert set(wanted.rules) == {entrance("sg-a"), client_of("203.0.113.0/24")}
         assert wanted.config_problem is not None
@@ -234,7 +234,7 @@ class TestPlan:
             satisfied=frozenset({entrance("sg-a")})
         )
 
-    def test_what_nobody_needs_is_revoked_only_when_it_is_ours(self) -> None:
+    def test_a_rule_without_need_is_revoked_only_when_it_is_ours(self) -> None:
         rules = (
             FoundRule("sgr-1", entrance("sg-a"), None),
             FoundRule("sgr-2", entrance("sg-b"), "other-stack"),
@@ -304,7 +304,7 @@ class TestWays:
         full = Problem("rule-limit", "full")
         assert self.routes(notebook(), Outcome(refused={entrance("sg-a"): full}))["nb"].problem == full
 
-    def test_a_client_that_was_not_admitted_leaves_the_way_open_and_says_so(self) -> None:
+    def test_a_client_that_was_not_admitted_leaves_the_tunnel_open_and_reports_it(self) -> None:
         full = Problem("rule-limit", "full")
         outcome = Outcome(frozenset({entrance("sg-a")}), {client_of("203.0.113.0/24"): full})
         bastion = replace(BASTION, client_cidrs=("203.0.113.0/24",))
@@ -314,7 +314,7 @@ class TestWays:
         outcome = Outcome(frozenset({entrance("sg-a")}), {entrance("sg-b"): Problem("rule-limit", "full")})
         assert self.routes(notebook(), outcome)["nb"].problem is None
 
-    def test_an_obstacle_is_told_even_while_the_notebook_is_stopped(self) -> None:
+    def test_a_problem_is_reported_even_while_the_notebook_is_stopped(self) -> None:
         route = self.routes(notebook(state=NotebookState.STOPPED), Outcome(), bastion=None)["nb"]
         assert route.problem is not None
         assert route.problem.code == "no-bastion"
@@ -330,7 +330,7 @@ class TestWays:
         ([0, NOW * 1000], NOW, False),
     ],
 )
-def test_only_messages_surely_sent_before_the_last_look_are_skipped(
+def test_only_messages_surely_sent_before_the_last_read_are_skipped(
     sent_ms: list[int], observed_from: int | None, seen: bool
 ) -> None:
     assert covered_by_last_sync(sent_ms, observed_from, NOW) is seen

@@ -106,7 +106,7 @@ def test_at_signs_in_what_is_put_in_stay() -> None:
 # --- the id -----------------------------------------------------------------------------------------------------
 
 
-def test_the_id_tells_every_source_and_setting_apart() -> None:
+def test_the_id_differs_with_every_source_and_setting() -> None:
     blocks = [
         render_block(FRAME, BOOT, AGENT, USUAL),
         render_block(FRAME + "\n", BOOT, AGENT, USUAL),

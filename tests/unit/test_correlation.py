@@ -23,7 +23,7 @@ def test_a_message_goes_by_what_it_carries_else_by_its_event_else_by_its_own_id(
     assert correlation_of_messages([{"body": "[]"}]) == ""
 
 
-def test_one_look_goes_by_every_signal_that_it_answers_each_once() -> None:
+def test_one_reconcile_answers_every_message_once() -> None:
     messages = [a_message({"id": "a"}), a_message({FIELD: "b a"}), a_message({}, "c")]
     assert correlation_of_messages(messages) == "a b c"
 

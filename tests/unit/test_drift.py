@@ -46,17 +46,17 @@ def looks(fleet: Fleet, now: int = NOW, mark: str = MARK, **more: object) -> lis
     return [(look.name, look.reason) for look in found]
 
 
-def test_nothing_changed_and_nobody_is_looked_at() -> None:
+def test_nothing_changed_and_nothing_is_reconciled() -> None:
     assert looks(a_fleet()) == []
 
 
-def test_an_untagged_notebook_that_nobody_knows_is_nobodys_business() -> None:
+def test_an_untagged_notebook_without_a_record_is_ignored() -> None:
     assert looks(Fleet((replace(LINE, lifecycle_config=None),), (TEAM,))) == []
     assert looks(Fleet((LINE,), (TEAM,), {ARN: {"ssh": "off"}})) == []
 
 
 @pytest.mark.parametrize("value", ["ngrok", "bastion", "ngork"])
-def test_a_tagged_notebook_without_a_record_is_looked_at(value: str) -> None:
+def test_a_tagged_notebook_without_a_record_is_reconciled(value: str) -> None:
     assert looks(a_fleet(records=(), tags={ARN: {"ssh": value}})) == [("Demo", "tagged, and not known yet")]
 
 
@@ -79,7 +79,7 @@ def test_whatever_is_new_in_the_list_is_reconciled(change: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     "tags", [{}, {"ssh": "bastion"}, {"ssh": "ngrok", "ssh-users": "ana"}, {"ssh": "ngrok", "ssh-until": "soon"}]
 )
-def test_tags_that_changed_unheard_are_looked_at(tags: dict[str, str]) -> None:
+def test_tags_that_changed_without_an_event_are_reconciled(tags: dict[str, str]) -> None:
     assert ("Demo", "changed since it was reconciled") in looks(a_fleet(tags={ARN: tags}))
 
 
@@ -88,17 +88,17 @@ def test_tags_of_others_and_our_own_change_nothing() -> None:
     assert looks(a_fleet(tags={ARN: tags})) == []
 
 
-def test_a_look_that_did_not_end_is_taken_up_again() -> None:
+def test_a_reconcile_that_did_not_end_is_resumed() -> None:
     assert looks(a_fleet(records=(replace(a_known(), observed_hash=""),))) == [
         ("Demo", "the last reconciliation did not finish")
     ]
 
 
-def test_the_end_of_a_dry_run_makes_us_look_at_everyone() -> None:
+def test_the_end_of_a_dry_run_reconciles_the_whole_fleet() -> None:
     assert looks(a_fleet(), dry_run=True) == [("Demo", "changed since it was reconciled")]
 
 
-def test_a_gone_notebook_is_looked_at() -> None:
+def test_a_deleted_notebook_is_reconciled() -> None:
     assert ("Demo", "gone") in looks(a_fleet(notebooks=()))
 
 
@@ -114,7 +114,7 @@ def test_a_record_that_waits_for_its_end_is_left_alone_until_the_notebook_goes()
 # ---- time ----------------------------------------------------------------------------------
 
 
-def test_an_end_that_passed_is_looked_at_once() -> None:
+def test_an_end_that_passed_is_reconciled_once() -> None:
     tags = TAGS | {"ssh-until": "2027-01-15T08:00Z"}  # NOW
     known = a_known(tags=tags, spec=NotebookSpec((Mode.NGROK,), until=NOW))
     fleet = a_fleet(tags={ARN: tags}, records=(known,))
@@ -143,7 +143,7 @@ def test_an_end_before_the_next_sweep_is_announced_for_its_very_second() -> None
         ({"notebooks": (), "records": (), "config_records": (replace(KEPT, block=""),)}, "no notebook uses it"),
     ],
 )
-def test_a_configuration_out_of_line_is_looked_at(parts: dict[str, Any], why: str) -> None:
+def test_a_configuration_that_drifted_is_reconciled(parts: dict[str, Any], why: str) -> None:
     assert ("team", why) in looks(a_fleet(**parts))
 
 
@@ -154,12 +154,12 @@ def test_a_configuration_that_cannot_take_the_block_is_not_tried_again_until_som
 
 
 @pytest.mark.parametrize("parts", [{"problem": Problem("config-too-large", "…")}, {"block_since": None}])
-def test_a_user_of_a_configuration_that_another_users_look_changed_is_looked_at(parts: dict[str, Any]) -> None:
+def test_a_user_of_a_configuration_that_another_users_reconcile_changed_is_reconciled(parts: dict[str, Any]) -> None:
     overtaken = replace(a_known(), **parts)
     assert looks(a_fleet(records=(overtaken,))) == [("Demo", "its configuration changed")]
 
 
-def test_an_upgrade_looks_at_each_configuration_once_and_at_no_notebook() -> None:
+def test_an_upgrade_reads_each_configuration_once_and_no_notebook() -> None:
     lines = tuple(replace(LINE, name=f"n{i}", arn=f"{ARN}{i}", lifecycle_config=f"c{i % 5}") for i in range(50))
     fleet = Fleet(
         lines,
@@ -175,7 +175,7 @@ def test_an_upgrade_looks_at_each_configuration_once_and_at_no_notebook() -> Non
 # ---- what the console shows ----------------------------------------------------------------
 
 
-def test_a_status_that_is_not_shown_is_looked_at() -> None:
+def test_a_status_without_its_tags_is_reconciled() -> None:
     shown = {"ssh-status": "connected", "ssh-address": "0.tcp.ngrok.io:17887"}
     assert desired_status_tags(a_known(), NOW, SYNC, "ssh") == shown
     assert looks(a_fleet(tags={ARN: TAGS | shown}), status_tags=True) == []
@@ -183,7 +183,7 @@ def test_a_status_that_is_not_shown_is_looked_at() -> None:
     assert looks(a_fleet(tags={ARN: TAGS | shown}), now=NOW + 3000, status_tags=True) == [("Demo", "status")]
 
 
-def test_a_status_that_comes_with_time_alone_is_found_by_the_sweep_until_it_is_told() -> None:
+def test_a_status_that_comes_with_time_alone_is_found_by_the_sweep_until_its_event_is_sent() -> None:
     assert looks(a_fleet(), now=NOW + 3000) == [("Demo", "status")]
     silent = replace(a_known(), notified_status="stale: agent-silent")
     assert looks(a_fleet(records=(silent,)), now=NOW + 3000) == []

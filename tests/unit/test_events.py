@@ -69,7 +69,7 @@ def test_every_stored_event_has_its_meaning() -> None:
 
 
 @pytest.mark.parametrize("status", ["Pending", "InService", "Stopping", "Stopped", "Failed", "Deleting", "Updating"])
-def test_every_status_is_looked_at(status: str) -> None:
+def test_every_status_is_reconciled(status: str) -> None:
     event = stored("notebook-stopped")
     event["detail"]["NotebookInstanceStatus"] = status
     assert read(event) == (ReconcileNotebook(BOX, f"state {status}"),)
@@ -96,7 +96,7 @@ def test_a_time_of_another_shape_is_no_time(time: object) -> None:
 
 
 @pytest.mark.parametrize(("changes", "last"), [([5], 5), ([5, 9, 7], 9), ([5, 0, 7], 0), ([0], 0)])
-def test_several_looks_at_a_configuration_are_one_at_its_last_change_if_all_say_when(
+def test_several_messages_of_a_configuration_are_one_at_its_last_change_if_all_have_a_time(
     changes: list[int], last: int
 ) -> None:
     looks = [ReconcileLifecycleConfig("Team", "an event", changed) for changed in changes]
@@ -163,7 +163,7 @@ def test_another_tag_key_is_another_stacks_business() -> None:
     [{"changed-tag-keys": None}, {"changed-tag-keys": "ssh"}, {"changed-tag-keys": []}],
     ids=["missing", "not a list", "empty"],
 )
-def test_not_knowing_which_tags_changed_we_look(change: dict[str, Any]) -> None:
+def test_without_the_changed_tags_the_notebook_is_reconciled(change: dict[str, Any]) -> None:
     event = stored("tag-of-others")
     event["detail"] |= change
     assert names(read(event)) == [(ReconcileNotebook, FROM_ARN)]

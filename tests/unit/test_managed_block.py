@@ -134,7 +134,7 @@ def test_another_version_of_the_same_source_is_written() -> None:
     assert put(put(BASH), again) == put(BASH, again)
 
 
-def test_an_edit_inside_is_seen_and_undone() -> None:
+def test_an_edit_inside_is_found_and_undone() -> None:
     edited = put(BASH + OWNERS).replace(b"newer", b"never")
     found = inspect(edited, "team")
     assert isinstance(found, Present)

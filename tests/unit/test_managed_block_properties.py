@@ -74,7 +74,7 @@ def test_splicing_twice_is_splicing_once(script: bytes | None) -> None:
 
 @thoroughly
 @given(scripts)
-def test_what_was_spliced_is_seen_intact_and_on_top(script: bytes | None) -> None:
+def test_what_was_spliced_is_read_as_intact_and_on_top(script: bytes | None) -> None:
     found = inspect(inserted(script, MINE), "alpha")
     assert found == Present("1.0", "a" * 12, intact=True, on_top=True, owner=without(script, "alpha"))
 

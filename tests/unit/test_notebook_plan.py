@@ -55,7 +55,7 @@ def kinds(actions: Any) -> list[str]:
         (0, 1_800_000_000_348, False),
     ],
 )
-def test_a_change_is_seen_if_the_last_look_certainly_came_after_it(
+def test_a_change_is_covered_if_the_last_read_certainly_came_after_it(
     changed: int, config_record: int, seen: bool
 ) -> None:
     assert includes_change(changed, LifecycleConfigRecord("team", modified=config_record)) is seen
@@ -73,7 +73,7 @@ def test_a_tag_backs_the_script_up_and_puts_the_block_in() -> None:
     assert model.records["box"].block_since is not None
 
 
-def test_nothing_is_done_about_a_notebook_that_nobody_tagged() -> None:
+def test_nothing_is_done_about_an_untagged_notebook() -> None:
     model = a_team()
     assert model.reconcile("box") == ()
     assert model.records == {}
@@ -144,7 +144,7 @@ def test_a_new_version_rewrites_the_block_and_counts_as_in_place_all_along() -> 
 # ---- sharing -----------------------------------------------------------------------------------
 
 
-def test_a_look_that_may_not_change_a_script_does_not_note_it_as_seen() -> None:
+def test_a_reconcile_without_a_write_slot_does_not_record_the_script_as_observed() -> None:
     model = a_team("a", "b", tags={"ssh": "ngrok"})
     model.tags["b"] = {"ssh": "ngrok"}
     model.settle()
@@ -480,7 +480,7 @@ def test_the_step_is_written_down_before_the_call() -> None:
 # ---- when a run began --------------------------------------------------------------------------
 
 
-def test_a_run_seen_pending_began_then_and_another_one_when_it_came_into_service() -> None:
+def test_a_run_observed_pending_began_then_and_another_one_when_in_service() -> None:
     model = a_team(tags={"ssh": "ngrok"}, state=STOPPED)
     model.settle()
     assert model.records["box"].started_at is None

@@ -47,7 +47,7 @@ def found(ssh: Path) -> list[Key]:
     return own_keys.find(ssh, ssh.parent.parent / "agents")
 
 
-def test_nobody_has_to_have_a_key(ssh: Path) -> None:
+def test_no_user_has_to_have_a_key(ssh: Path) -> None:
     assert found(ssh) == []
     assert found(ssh / "there is no such folder") == []
 
@@ -78,7 +78,7 @@ def test_what_sshd_would_not_take_is_no_key(ssh: Path, text: str) -> None:
     assert found(ssh) == []
 
 
-def test_a_public_key_alone_logs_nobody_in(ssh: Path) -> None:
+def test_a_public_key_alone_logs_no_one_in(ssh: Path) -> None:
     make(ssh, "id_ed25519")
     (ssh / "id_ed25519").unlink()
     assert found(ssh) == []

@@ -37,7 +37,7 @@ def test_the_usual_report() -> None:
     assert told.token_version == "v1"
 
 
-def test_everything_that_can_be_told() -> None:
+def test_everything_that_can_be_reported() -> None:
     report = read(
         host="0.TCP.ngrok.io",
         host_keys=[RSA_KEY, HOST_KEY, RSA_KEY],
@@ -59,7 +59,7 @@ def test_everything_that_can_be_told() -> None:
     )
 
 
-def test_the_least_that_must_be_told() -> None:
+def test_the_least_that_must_be_logged() -> None:
     body = {"boot": "b", "booted_at": 1, "sequence": 1, "mode": "off", "phase": "off"}
     assert read_report(json.dumps(body).encode(), NOW).report == Report("b", 1, 1, NOW, (), Phase.OFF)
 
@@ -319,7 +319,7 @@ words = nasty | st.sampled_from(["0.tcp.ngrok.io", HOST_KEY, RSA_KEY, "1.0", "bo
         }
     )
 )
-def test_nothing_that_a_notebook_tells_adds_a_line_or_an_option_anywhere(parts: dict[str, Any]) -> None:
+def test_nothing_that_a_notebook_reports_adds_a_line_or_an_option(parts: dict[str, Any]) -> None:
     try:
         report = read_report(json.dumps(a_body(**parts)).encode(), NOW).report
     except InvalidReportError:
@@ -464,7 +464,7 @@ def told(record: Record, now: int = NOW, **parts: Any) -> dict[str, Any]:
     return reply(record, now, **(usual | parts))
 
 
-def test_the_token_is_told_only_when_it_is_another() -> None:
+def test_the_token_is_logged_only_when_it_changed() -> None:
     assert told(KNOWN)["ngrok"] == {"url": None, "token_version": "v2"}
     assert told(KNOWN, held_version="v1")["ngrok"] == {"url": None, "token_version": "v2", "token": "secret"}
     assert told(KNOWN, held_version=None)["ngrok"]["token"] == "secret"

@@ -85,7 +85,7 @@ def test_what_goes_with_a_mode(tags: dict[str, str], parts: dict[str, Any]) -> N
         ({"ssh": "bastion", "ssh_wake": "now"}, "the only value it can have is yes"),
     ],
 )
-def test_what_cannot_be_understood_is_off_and_says_why(tags: dict[str, str], said: str) -> None:
+def test_what_cannot_be_parsed_is_off_and_says_why(tags: dict[str, str], said: str) -> None:
     found = spec(**tags)
     assert found.modes == ()
     assert found.problem is not None
@@ -93,7 +93,7 @@ def test_what_cannot_be_understood_is_off_and_says_why(tags: dict[str, str], sai
     assert said in found.problem.message
 
 
-def test_with_ssh_off_the_other_tags_are_nobodys_mistake() -> None:
+def test_with_ssh_off_the_other_tags_are_no_mistake() -> None:
     assert spec(ssh="off", ssh_until="tomorrow") == NotebookSpec()
     assert spec(ssh_ngrok_url="nonsense") == NotebookSpec()
     assert spec(ssh="bastion", ssh_ngrok_url="nonsense") == NotebookSpec(modes=(Mode.BASTION,))

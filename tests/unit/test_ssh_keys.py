@@ -39,7 +39,7 @@ def test_a_key_is_read(line: str) -> None:
     assert key.options == ""
 
 
-def test_options_and_comment_are_told_apart_from_the_key() -> None:
+def test_options_and_comment_are_parsed_apart_from_the_key() -> None:
     key = public_key(f'from="10.0.0.0/8,*.example.com",command="echo \\"a b\\"" {HOST_KEY} Mario, on his laptop')
     assert key.options == 'from="10.0.0.0/8,*.example.com",command="echo \\"a b\\""'
     assert key.material == HOST_KEY

@@ -291,7 +291,7 @@ def test_a_remedy_is_said_once(code: str) -> None:
     assert remedy.startswith(("Once ", "After ")), remedy
 
 
-def test_silence_is_told_after_two_missed_syncs() -> None:
+def test_silence_is_reported_after_two_missed_syncs() -> None:
     assert 2 * SYNC < silent_after(SYNC) < 3 * SYNC
     assert silent_after(2) < 12  # a local run with a short sync does not wait for long
 

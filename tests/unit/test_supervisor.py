@@ -184,7 +184,7 @@ print("alive" if os.path.exists(f"/proc/{child.pid}") else "gone")
 """
 
 
-def test_a_process_that_a_look_at_proc_has_missed_is_ended_all_the_same() -> None:
+def test_a_process_missing_from_one_reading_of_proc_is_still_ended() -> None:
     """Its parent may end while /proc is read: then it is below neither the old parent nor the new one."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", MISSED], env=environment, capture_output=True, text=True, check=True)

@@ -119,7 +119,7 @@ def test_ssh_itself_finds_the_host_keys_under_the_name(tmp_path: Path) -> None:
 BASTION_KEYS = (P521, HOST_KEY)
 
 
-def test_the_host_keys_of_the_bastion_are_answered_where_ssh_looks_for_them(tmp_path: Path) -> None:
+def test_the_host_keys_of_the_bastion_are_answered_where_ssh_reads_them(tmp_path: Path) -> None:
     settings = replace(SETTINGS, bastion=replace(BASTION, host_keys=BASTION_KEYS))
     connection = connection_for(through_bastion(), NOW, settings)
     assert connection is not None
@@ -184,7 +184,7 @@ def test_a_host_that_is_not_a_word_is_no_connection(host: str) -> None:
     assert connection_for(a_record(report=a_report(host=host)), NOW, SETTINGS) is None
 
 
-def test_a_stale_address_is_told_as_such_and_not_offered() -> None:
+def test_a_stale_address_is_marked_and_not_offered() -> None:
     record = a_record(report=a_report(received_at=NOW - 5000))
     assert connection_for(record, NOW, SETTINGS) is None
     told = details(record, NOW, SETTINGS)
