@@ -1,4 +1,4 @@
-"""The command `notebook-ssh`: dispatches to the two commands that ssh calls, or to those that the user types."""
+"""The command `notebook-ssh`: dispatches to the three commands that ssh calls, or to those that the user types."""
 
 from __future__ import annotations
 
@@ -41,6 +41,10 @@ def _dispatch(argv: list[str], home: str) -> int:
         from notebook_ssh_client import known_hosts
 
         return known_hosts.main(argv[1:], home)
+    if argv[:1] == ["certificate"]:
+        from notebook_ssh_client import certificate
+
+        return certificate.main(argv[1:], home)
     from notebook_ssh_client import cli
 
     return cli.main(argv, home)

@@ -57,8 +57,16 @@ class ApiError(Exception):
 class ApiClient:
     """A client of one stack's API. Raises CliError for an API that is neither HTTPS nor on this machine."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        *,
+        timeout_s: tuple[float, float] = TIMEOUT_S,  # to connect and to read
+        attempts: int = MAX_ATTEMPTS,
+        may_ask: bool = True,  # the user, for an MFA code
+    ) -> None:
         self._stack = stack
+        self._timeout_s, self._attempts, self._may_ask = timeout_s, attempts, may_ask
         self._endpoint = (os.environ.get(ENDPOINT_ENV_VAR) or stack.api_url).rstrip("/")
         require_private_url(self._endpoint)
 
@@ -66,9 +74,9 @@ class ApiClient:
         """Return the JSON at `path` (which begins with a slash and needs no quoting). Raises ApiError or CliError."""
         return self._request_json("GET", path)
 
-    def post(self, path: str) -> Any:
-        """Send an empty POST to `path` and return the JSON of the response. Raises ApiError or CliError."""
-        return self._request_json("POST", path)
+    def post(self, path: str, content: Any = None) -> Any:
+        """POST `content` as JSON, or nothing, to `path`; return the JSON of the response. Raises ApiError or CliError."""
+        return self._request_json("POST", path, b"" if content is None else json.dumps(content).encode())
 
     def get_text(self, path: str) -> str:
         """Return the plain text at `path`. Raises ApiError or CliError."""
@@ -77,8 +85,8 @@ class ApiClient:
             raise self._api_error(status, body)
         return body.decode("utf-8", "replace")
 
-    def _request_json(self, method: str, path: str) -> Any:
-        status, body = self._request(method, path, "application/json")
+    def _request_json(self, method: str, path: str, content: bytes = b"") -> Any:
+        status, body = self._request(method, path, "application/json", content)
         if status >= 300:
             raise self._api_error(status, body)
         try:
@@ -86,12 +94,12 @@ class ApiClient:
         except ValueError as error:
             raise CliError(f"{self._endpoint} did not return JSON; run: notebook-ssh setup") from error
 
-    def _request(self, method: str, path: str, accept: str) -> tuple[int, bytes]:
+    def _request(self, method: str, path: str, accept: str, content: bytes = b"") -> tuple[int, bytes]:
         """Send a request, with retries, and return the status and body. Raises CliError without a usable response."""
         last_error = CliError("no request was sent", EXIT_FAILURE)
-        for attempt in range(MAX_ATTEMPTS):
+        for attempt in range(self._attempts):
             time.sleep(RETRY_DELAY_S * attempt)
-            request, started_at = self._sign(method, path, accept), time.monotonic()
+            request, started_at = self._sign(method, path, accept, content), time.monotonic()
             try:
                 response = self._http.send(request)
             except (HTTPClientError, BotocoreConnectionError) as error:
@@ -124,9 +132,11 @@ class ApiClient:
         remedy = credentials.remedy(self._session, self._stack.profile) if status in (401, 403) else ""
         return ApiError(status, str(fields.get("error", "")), message, remedy)
 
-    def _sign(self, method: str, path: str, accept: str) -> AWSPreparedRequest:
+    def _sign(self, method: str, path: str, accept: str, content: bytes) -> AWSPreparedRequest:
         headers = {"Accept": accept, "User-Agent": f"notebook-ssh/{__version__}"}
-        request = AWSRequest(method=method, url=self._endpoint + path, headers=headers)
+        if content:
+            headers["Content-Type"] = "application/json"
+        request = AWSRequest(method=method, url=self._endpoint + path, headers=headers, data=content)
         signer = SigV4Auth(self._credentials, "execute-api", self._stack.region)  # type: ignore[arg-type]  # AccessKey
         signer.add_auth(request)
         return request.prepare()
@@ -165,12 +175,12 @@ class ApiClient:
         return URLLib3Session(
             verify=verify,  # type: ignore[arg-type]  # the stubs accept no path
             proxies=get_environ_proxies(self._endpoint),
-            timeout=TIMEOUT_S,  # type: ignore[arg-type]  # the stubs accept one number only
+            timeout=self._timeout_s,  # type: ignore[arg-type]  # the stubs accept one number only
         )
 
     @cached_property
     def _session(self) -> botocore.session.Session:
-        return credentials.create_session(self._stack.profile, self._stack.region)
+        return credentials.create_session(self._stack.profile, self._stack.region, may_ask=self._may_ask)
 
     @cached_property
     def _credentials(self) -> ReadOnlyCredentials | credentials.AccessKey:

@@ -35,16 +35,18 @@ def _setup(arguments: argparse.Namespace, home: str) -> int:
     config = os.path.abspath(arguments.ssh_config or ssh_files.current_config_path(home))
     if arguments.remove:
         return _remove(arguments, home, config)
-    from notebook_ssh_client import address_cache, discovery, name_list, settings
+    from notebook_ssh_client import address_cache, certificate_store, discovery, name_list, settings
 
     stack = discovery.discover_stack(arguments.stack, arguments.region, arguments.profile, arguments.api)
     listed = name_list.list_notebooks(stack)  # raises CliError if the user has no access
     if arguments.dry_run:
         found = f"stack {stack.name} in {stack.region}, {_pluralize(len(listed), 'notebook')}"
         return _print_diff(config, *ssh_files.plan_install(home, config), found)
-    stacks = settings.add_stack(home, stack, config).stacks
+    with settings.restored_on_error(home):
+        stacks = settings.add_stack(home, stack, config).stacks
+        results = name_list.refresh_names(home, judge=True)
     address_cache.clear(home)  # a name may now refer to another stack's notebook
-    results = name_list.refresh_names(home)
+    certificate_store.clear(home)
     changed = ssh_files.install(home, config)
     _print_message(f"{config} now includes the notebooks" if changed else f"{config} already includes the notebooks")
     reached_by = [item["ssh"] for _, notebooks in results if isinstance(notebooks, list) for item in notebooks]
@@ -54,16 +56,35 @@ def _setup(arguments: argparse.Namespace, home: str) -> int:
         if reached_by
         else f"{count}. Set the tag of a notebook (its key is ssh, or what the admin chose) to ngrok or bastion"
     )
+    _prepare_certificates(home)
     return 0
 
 
+def _prepare_certificates(home: str) -> None:
+    """Make the client's key, or say why this machine gets no certificates, if a stack has them."""
+    from notebook_ssh_client import certificate_request, name_list, ssh_files
+
+    if not name_list.load_offers(home):
+        return
+    if not ssh_files.uses_certificates(home):
+        _print_message(
+            "the stack has certificates, but ssh on this machine was not seen to obtain them: it uses your own keys"
+        )
+        return
+    certificate_request.ensure_key(home)
+    _print_message(
+        "the stack has certificates: ssh logs in with your AWS identity where that is admitted, without a key of yours"
+    )
+
+
 def _remove(arguments: argparse.Namespace, home: str, config: str) -> int:
-    from notebook_ssh_client import address_cache, name_list, settings, ssh_files
+    from notebook_ssh_client import address_cache, certificate_store, name_list, settings, ssh_files
 
     if arguments.dry_run:
         return _print_diff(config, *ssh_files.plan_uninstall(config), f"all files in {home} would be removed")
     if arguments.stack and settings.remove_stack(home, arguments.stack).stacks:
         address_cache.clear(home)
+        certificate_store.clear(home)
         name_list.forget_stacks(home)
         _print_message(f"stack {arguments.stack} was removed")
         return 0

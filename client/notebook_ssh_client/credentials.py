@@ -67,10 +67,11 @@ def config_names_authorities(environ: Mapping[str, str]) -> bool:
         return True
 
 
-def create_session(profile: str | None, region: str | None = None) -> botocore.session.Session:
+def create_session(profile: str | None, region: str | None = None, *, may_ask: bool = True) -> botocore.session.Session:
     """Create a botocore session for `profile` that shares the AWS CLI's cache of role credentials.
 
-    region: where roles are assumed if the profile has no region. Raises CliError if the profile does not exist.
+    region: where roles are assumed if the profile has no region. may_ask: whether the user may be asked for an MFA code.
+    Raises CliError if the profile does not exist.
     """
     import botocore.session
 
@@ -91,7 +92,7 @@ def create_session(profile: str | None, region: str | None = None) -> botocore.s
     for provider in ("assume-role", "assume-role-with-web-identity", "sso"):
         resolver.get_provider(provider).cache = cache
     # No public way to set it. Without this attribute, getpass asks the input that `take_standard_input` left: none.
-    resolver.get_provider("assume-role")._prompter = _ask
+    resolver.get_provider("assume-role")._prompter = _ask if may_ask else _ask_nothing
     return session
 
 
@@ -102,7 +103,7 @@ def load_credentials(session: botocore.session.Session, profile: str | None) -> 
         frozen = credentials.get_frozen_credentials() if credentials else None
     except EOFError as error:
         raise CliError(
-            f"{identity(profile)} asks for an MFA code, and there is no terminal to ask on; "
+            f"{identity(profile)} asks for an MFA code, which cannot be typed here; "
             "run in a terminal: notebook-ssh list",
             EXIT_ACCESS_DENIED,
         ) from error
@@ -181,6 +182,10 @@ def _ask(prompt: str) -> str:
     elif sys.stdin is None or sys.stdin.closed:
         raise EOFError
     return getpass.getpass(prompt)
+
+
+def _ask_nothing(_: str) -> str:
+    raise EOFError
 
 
 def _option(name: str | None) -> str:

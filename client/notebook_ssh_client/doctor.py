@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
-from notebook_ssh_client import known_hosts, messages, tables
+from notebook_ssh_client import certificate_check, known_hosts, messages, tables
 from notebook_ssh_client.api import ApiError, to_cli_error
 from notebook_ssh_client.errors import CliError
 from notebook_ssh_client.lookup import NotebookInfo, fetch, parse_address
@@ -18,7 +19,7 @@ REASON_COLUMN = 25
 
 
 def diagnose(home: str, host: str) -> tuple[dict[str, Any], bool]:
-    """Return the stack's diagnosis with a check from this machine added, and whether this check passed.
+    """Return the stack's diagnosis with the checks of this machine added, and whether the notebook answers it.
 
     The member `last_failure` has time and message of the last failure of ssh on this machine, or is None.
     """
@@ -31,8 +32,9 @@ def diagnose(home: str, host: str) -> tuple[dict[str, Any], bool]:
     if not isinstance(diagnosis, dict) or not isinstance(diagnosis.get("checks"), list):
         raise CliError(f"the API returned an unexpected diagnosis of notebook {notebook.name}; update notebook-ssh")
     check = {"check": "from-here", "result": result, "since": None, "reason": reason, "remedy": ""}
+    checks = [*diagnosis["checks"], check, *certificate_check.check(home, notebook, time.time())]
     last_failure = _last_failure(home, notebook)
-    return {**diagnosis, "checks": [*diagnosis["checks"], check], "last_failure": last_failure}, result == "ok"
+    return {**diagnosis, "checks": checks, "last_failure": last_failure}, result == "ok"
 
 
 def format_json(diagnosis: dict[str, Any]) -> str:

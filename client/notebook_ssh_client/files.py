@@ -5,6 +5,8 @@ All files are in one directory that only the user can read, by default `~/.ssh/n
     settings.json  the configured stacks and the path of the user's ssh_config
     names.json     the notebook names that each stack listed last
     hosts          the file that ~/.ssh/config includes
+    certificates.conf, offers.json  where stacks have certificates: the file that `hosts` includes, and these stacks
+    id_ecdsa, id_ecdsa.pub, certificates/  the client's own key, and the certificates for it
     known_hosts    the notebooks' host keys
     addresses/     the cached address of each notebook, valid for minutes
 """

@@ -52,15 +52,15 @@ class NotebookInfo:
         return " ".join(filter(None, sentences)) or f"{self.name} is {self.status or 'unknown'}."
 
 
-def fetch(home: str, host: str) -> NotebookInfo:
-    """Fetch the notebook that `host` refers to from the first stack that knows it.
+def fetch(home: str, host: str, client: Callable[[Stack], ApiClient] = ApiClient) -> NotebookInfo:
+    """Fetch the notebook that `host` refers to from the first stack that knows it, by the stacks' `client`.
 
     Raises CliError for an unknown notebook, denied access or a network error. A stack that fails is never treated as
     one that does not know the notebook: the next stack's notebook of the same name is another machine.
     """
     name, stacks = settings.resolve_host(host, settings.load_settings(home).stacks)
     for stack in stacks:
-        api = ApiClient(stack)
+        api = client(stack)
         try:
             return NotebookInfo(stack, api, name, get_notebook(api, name))
         except ApiError as error:

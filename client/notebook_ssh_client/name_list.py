@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any
 
-from notebook_ssh_client import files, settings, ssh_files
+from notebook_ssh_client import certificate_store, files, settings, ssh_files
 from notebook_ssh_client.api import ApiClient, ApiError, to_cli_error
 from notebook_ssh_client.errors import CliError
 from notebook_ssh_client.settings import ClientSettings, Stack
@@ -27,6 +27,14 @@ def load_names(home: str) -> dict[str, list[str]]:
         return {}
 
 
+def load_offers(home: str) -> list[str]:
+    """Return the labels of the stacks that had certificates when they were listed last. A damaged file counts as empty."""
+    try:
+        return [str(label) for label in json.loads(files.read_text(_offers_path(home)) or "[]")]
+    except (ValueError, TypeError):
+        return []
+
+
 def save_names(home: str, names: dict[str, list[str]]) -> None:
     """Write the names of each stack (by label)."""
     files.write_text(_path(home), json.dumps(names, indent=1) + "\n")
@@ -43,13 +51,19 @@ def list_notebooks(stack: Stack) -> list[dict[str, Any]]:
     return [item for item in items if isinstance(item, dict) and is_notebook_name(str(item.get("name")))]
 
 
-def refresh_names(home: str) -> list[tuple[Stack, list[dict[str, Any]] | CliError]]:
+def has_certificates(notebooks: list[dict[str, Any]]) -> bool:
+    """Return whether the stack that listed these notebooks has certificates; an older stack does not say so."""
+    return any(item.get("certificates") is True for item in notebooks)
+
+
+def refresh_names(home: str, *, judge: bool = False) -> list[tuple[Stack, list[dict[str, Any]] | CliError]]:
     """List the notebooks of every stack, write their names for ssh, and return each stack's notebooks or error.
 
     Each notebook gets the member `ssh`, what to type after `ssh`. Every listed name is kept, also of a notebook that is
     off: ssh then prints the reason instead of not resolving it. A stack that returns an error keeps the names that it listed last.
+    judge: let ssh read the files first; raises CliError, and leaves them as they were, if it refuses them.
     """
-    names = load_names(home)
+    names, offers = load_names(home), load_offers(home)
     results: list[tuple[Stack, list[dict[str, Any]] | CliError]] = []
     current = settings.load_settings(home)
     for stack in current.stacks:
@@ -60,7 +74,9 @@ def refresh_names(home: str) -> list[tuple[Stack, list[dict[str, Any]] | CliErro
         else:
             results.append((stack, notebooks))
             names[stack.label] = [str(item["name"]) for item in notebooks]
-    reached_by = _write(home, current, names)
+            offers = [label for label in offers if label != stack.label]
+            offers += [stack.label] if has_certificates(notebooks) else []
+    reached_by = _write(home, current, names, offers, judge=judge)
     for stack, notebooks_or_error in results:
         for item in notebooks_or_error if isinstance(notebooks_or_error, list) else []:
             item["ssh"] = reached_by.get((stack.label, str(item["name"])))
@@ -69,14 +85,21 @@ def refresh_names(home: str) -> list[tuple[Stack, list[dict[str, Any]] | CliErro
 
 def forget_stacks(home: str) -> None:
     """Write the names again for the stacks that are still configured, as they listed them last."""
-    _write(home, settings.load_settings(home), load_names(home))
+    _write(home, settings.load_settings(home), load_names(home), load_offers(home))
 
 
-def _write(home: str, current: ClientSettings, names: dict[str, list[str]]) -> dict[tuple[str, str], str]:
+def _write(
+    home: str, current: ClientSettings, names: dict[str, list[str]], offers: list[str], *, judge: bool = False
+) -> dict[tuple[str, str], str]:
     labels = [stack.label for stack in current.stacks]
     names = {label: names[label] for label in labels if label in names}
+    offers = [label for label in labels if label in offers]
+    reached_by = ssh_files.write_hosts_file(home, current.ssh_config, names, labels, offers, judge=judge)
     save_names(home, names)
-    return ssh_files.write_hosts_file(home, current.ssh_config, names, labels)
+    if offers != load_offers(home):
+        files.write_text(_offers_path(home), json.dumps(offers) + "\n")
+        certificate_store.forget_refusals(home)
+    return reached_by
 
 
 def refresh_names_in_background(home: str) -> None:
@@ -95,6 +118,10 @@ def refresh_names_in_background(home: str) -> None:
 
 def _path(home: str) -> str:
     return os.path.join(home, "names.json")
+
+
+def _offers_path(home: str) -> str:
+    return os.path.join(home, "offers.json")
 
 
 def _age_s(home: str, now: float) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from notebook_ssh_client import files
@@ -56,6 +58,21 @@ def add_stack(home: str, stack: Stack, ssh_config: str) -> ClientSettings:
     settings = ClientSettings(stacks, ssh_config)
     _save(home, settings)
     return settings
+
+
+@contextmanager
+def restored_on_error(home: str) -> Iterator[None]:
+    """Restore the settings as they were if what is below fails."""
+    path = _settings_path(home)
+    before = files.read_text(path)
+    try:
+        yield
+    except BaseException:
+        if before is not None:
+            files.write_text(path, before)
+        elif os.path.exists(path):
+            os.unlink(path)
+        raise
 
 
 def remove_stack(home: str, label: str) -> ClientSettings:

@@ -34,6 +34,9 @@ class ClientCommand:
     has_known_hosts_command: bool  # whether ssh supports KnownHostsCommand (OpenSSH 8.5, not on Windows)
     hosts_path: str  # the client's hosts file, as ssh_config(5) writes it
     known_hosts_path: str
+    certificates_path: str = ""  # the file with the `Match` for certificates; "" if there is none
+    key_path: str = ""  # the client's own key
+    certificate_folder: str = ""
 
     def argv(self, *arguments: str) -> list[str]:
         """Return the client's command line. `-I` makes Python ignore PYTHONPATH and the working directory."""
@@ -135,7 +138,58 @@ def hosts_file(command: ClientCommand, reached_by: Mapping[tuple[str, str], str]
     # No name with a quote: older versions of ssh pass any character on to the shell.
     options = "".join(f"    {line}\n" for line in _match_options(command))
     text.append(f'Match host "*{HOST_SUFFIX},!*\'*"\n{options}')
+    if command.certificates_path:
+        # A file of its own: programs that read this one without OpenSSH would run the command in it, or fail at it.
+        text.append(f"Include {quote(command.certificates_path)}\n")
     return "\n".join(text)
+
+
+def certificates_file(command: ClientCommand, hosts: Sequence[str], check: str, default_keys: Sequence[str]) -> str:
+    """Return the file that makes ssh use the client's key, and its certificate for the host, where `check` succeeds.
+
+    hosts: pattern lists of `Match host`. check: a command of `certificate_check`. default_keys: those that ssh tries
+    by itself only where no `IdentityFile` applies, as here one does; agents and security keys are tried in any case.
+    """
+    options = [
+        f"CertificateFile {quote(_escaped(command.certificate_folder) + '/%h-cert.pub')}",
+        *(f"IdentityFile {quote(_escaped(path))}" for path in (command.key_path, *default_keys)),
+        "AddKeysToAgent no",  # or each connection would leave this key in the user's agent
+    ]
+    block = "".join(f"    {option}\n" for option in options)
+    return "# Written by notebook-ssh; changes made here are lost.\n" + "\n".join(
+        f'Match host "{host}" exec "{check}"\n{block}' for host in hosts
+    )
+
+
+def certificate_hosts(names: Sequence[str], unoffered: Sequence[str], *, literal: bool) -> list[str]:
+    """Return the pattern lists of the hosts that may have certificates.
+
+    names: what the stacks with certificates list, with HOST_SUFFIX. unoffered: the labels of the stacks without.
+    literal: only these names, as where a name could mean something to the shell.
+    """
+    if literal:
+        return list(_lists_of(names))
+    without = [f"!*.{label.lower()}{HOST_SUFFIX}" for label in unoffered]
+    return [",".join([f"*{HOST_SUFFIX}", "!*'*", *without])]
+
+
+def certificate_check(command: ClientCommand, *arguments: str, for_posix: bool) -> str | None:
+    """Return the command of `Match exec`, which runs in a shell; None if this client's path cannot be written there.
+
+    It stands in double quotes, in which ssh_config(5) has no other. Single quotes keep the rest from a POSIX shell;
+    Windows has no shell that knows them.
+    """
+    words = [*command.argv("certificate"), *arguments]
+    if any(re.search(r"[\"'\\\n]", word) or not word.isprintable() for word in words):
+        return None
+    if not for_posix:
+        return " ".join(words) + " %h" if all(re.fullmatch(r"[A-Za-z0-9._/:=-]+", word) for word in words) else None
+    quoted = (word if re.fullmatch(r"[A-Za-z0-9._/:=+-]+", word) else f"'{word}'" for word in map(_escaped, words))
+    return " ".join([*quoted, "'%h'"])
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "/").replace("%", "%%")
 
 
 def _host_entry(command: ClientCommand, name: str, host_name: str) -> str:

@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
-from notebook_ssh_client import address_cache, files, settings, ssh_config, ssh_names
+from notebook_ssh_client import (
+    address_cache,
+    certificate_store,
+    files,
+    settings,
+    ssh_config,
+    ssh_names,
+    ssh_programs,
+)
+from notebook_ssh_client.certificate_store import PROBE
 from notebook_ssh_client.errors import CliError
+from notebook_ssh_client.ssh_address import HOST_SUFFIX
 from notebook_ssh_client.ssh_config import ClientCommand
 from notebook_ssh_client.ssh_names import KnownHosts, NameRule, UserNames
 
 BACKUP_SUFFIX = ".before-notebook-ssh"
 
+# The file with the `Match` for certificates, included by the hosts file.
+CERTIFICATES_NAME = "certificates.conf"
+
 # The client's files, in its directory.
 OWN_FILES = (
     "settings.json",
     "names.json",
+    "offers.json",
     "ssh_versions.json",
+    "ssh_certificates.json",
     "hosts",
+    CERTIFICATES_NAME,
+    "id_ecdsa",
+    "id_ecdsa.pub",
+    "id_ecdsa.lock",
     "known_hosts",
     "known_hosts.lock",
     "log",
@@ -36,6 +54,9 @@ KNOWN_HOSTS_COMMAND_SINCE = (8, 5)
 
 # The OpenSSH version that introduced Include (its release notes, 1 August 2016).
 INCLUDE_SINCE = (7, 3)
+
+# What ssh tries where no IdentityFile applies (readconf.c, fill_default_options): of these, those that are there.
+DEFAULT_KEYS = ("id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk", "id_xmss", "id_dsa")
 
 # The depth to which ssh follows Include (readconf.c, READCONF_MAX_DEPTH).
 MAX_INCLUDE_DEPTH = 16
@@ -59,7 +80,7 @@ def install(home: str, config: str) -> bool:
 
     A configuration that includes the hosts file by itself is left as it is: it may be one that a program writes.
     """
-    oldest = min(ssh_versions(home), default=(0, 0))
+    oldest = min(ssh_programs.versions(home), default=(0, 0))
     if oldest < INCLUDE_SINCE:
         found = f"OpenSSH {oldest[0]}.{oldest[1]} is too old" if oldest != (0, 0) else "OpenSSH was not found on PATH"
         raise CliError(f"{found}; install OpenSSH 7.3 or newer (on Windows: Settings, Optional features)")
@@ -99,6 +120,7 @@ def uninstall(home: str, config: str) -> tuple[bool, str | None]:
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(home, name))
         address_cache.clear(home)
+        certificate_store.clear(home)
         with suppress(OSError):  # it has other files in it
             os.rmdir(home)
     backup = config + BACKUP_SUFFIX
@@ -126,20 +148,72 @@ def _includes_hosts_file(config: str, home: str) -> bool:
 
 
 def write_hosts_file(
-    home: str, config: str, names: Mapping[str, Sequence[str]], labels: Sequence[str]
+    home: str,
+    config: str,
+    names: Mapping[str, Sequence[str]],
+    labels: Sequence[str],
+    offers: Sequence[str] = (),
+    *,
+    judge: bool = False,
 ) -> dict[tuple[str, str], str]:
     """Write the hosts file for these notebooks; return what to type after `ssh` for each, by stack label and name.
 
     A name that already refers to another host gets no entry: a user who names a notebook must not be able to take over
-    `localhost` or the name of a server of other users. names: by stack label; labels: the stacks, in order.
+    `localhost` or the name of a server of other users. names: by stack label; labels: the stacks, in order; offers:
+    those of them that have certificates. judge: let ssh read the files first. Raises CliError if it refuses them, and
+    leaves them as they were.
     """
     user_names = read_user_names(config, home)
     reached_by = ssh_config.ssh_names(names, labels, lambda name: not user_names.claims(name))
-    text = ssh_config.hosts_file(client_command(home), reached_by, labels)
-    path = os.path.join(home, "hosts")
+    command = client_command(home)
+    certificates = _certificates(home, command, names, labels, offers)
+    if certificates is None:
+        command = replace(command, certificates_path="")
+    text = ssh_config.hosts_file(command, reached_by, labels)
+    if judge:
+        judged = {"hosts": text.replace(command.certificates_path or "\0", f"{{folder}}/{CERTIFICATES_NAME}")}
+        ssh_programs.require_accepted(home, judged | ({CERTIFICATES_NAME: certificates} if certificates else {}))
+    path = os.path.join(home, CERTIFICATES_NAME)
+    if certificates is not None:
+        _write_if_changed(path, certificates)
+    _write_if_changed(os.path.join(home, "hosts"), text)
+    if certificates is None:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+    return reached_by
+
+
+def _certificates(
+    home: str, command: ClientCommand, names: Mapping[str, Sequence[str]], labels: Sequence[str], offers: Sequence[str]
+) -> str | None:
+    """Return the text of the file for certificates; None where there are none, or ssh was not seen to obtain them."""
+    for_posix = os.name != "nt"
+    check = ssh_config.certificate_check(command, for_posix=for_posix)
+    trial = ssh_config.certificate_check(command, PROBE, for_posix=for_posix)
+    if not offers or check is None or trial is None:
+        return None
+    listed = [
+        f"{name}{end}{HOST_SUFFIX}" for label in offers for name in names.get(label, []) for end in ("", f".{label}")
+    ]
+    unoffered = [label for label in labels if label not in offers]
+    hosts = ssh_config.certificate_hosts(listed, unoffered, literal=not for_posix)
+    default_keys = [f"~/.ssh/{name}" for name in DEFAULT_KEYS if os.path.exists(os.path.join(files.ssh_dir(), name))]
+    try:
+        tried = ssh_config.certificates_file(command, [ssh_programs.JUDGED_HOST], trial, default_keys)
+        written = ssh_config.certificates_file(command, hosts, check, default_keys)
+    except CliError:
+        return None  # a path that ssh_config cannot hold
+    return written if ssh_programs.obtains_certificates(home, tried) else None
+
+
+def uses_certificates(home: str) -> bool:
+    """Return whether the hosts file makes ssh obtain certificates."""
+    return os.path.exists(os.path.join(home, CERTIFICATES_NAME))
+
+
+def _write_if_changed(path: str, text: str) -> None:
     if files.read_text(path) != text:
         files.write_text(path, text)
-    return reached_by
 
 
 def read_user_names(config: str, home: str) -> UserNames:
@@ -238,53 +312,13 @@ def client_command(home: str) -> ClientCommand:
         # Windows: OpenSSH's way of running such a command was not ported for similar options, and whether this one
         # works is UNCONFIRMED; the file alone is sufficient on every system.
         has_known_hosts_command=os.name != "nt"
-        and min(ssh_versions(home), default=(0, 0)) >= KNOWN_HOSTS_COMMAND_SINCE,
+        and min(ssh_programs.versions(home), default=(0, 0)) >= KNOWN_HOSTS_COMMAND_SINCE,
         hosts_path=f"{directory}/hosts",
         known_hosts_path=f"{directory}/known_hosts",
+        certificates_path=f"{directory}/{CERTIFICATES_NAME}",
+        key_path=f"{directory}/{certificate_store.KEY_NAME}",
+        certificate_folder=f"{directory}/{certificate_store.DIRECTORY_NAME}",
     )
-
-
-def ssh_versions(home: str) -> list[tuple[int, int]]:
-    """Return the version of every `ssh` on PATH: they all read the same ssh_config.
-
-    Cached in `home` for as long as the file of the program is the same, so that a refresh starts no process.
-    """
-    name = "ssh.exe" if os.name == "nt" else "ssh"
-    directories = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    paths = {os.path.realpath(os.path.join(directory, name)) for directory in directories if directory}
-    cache_path = os.path.join(home, "ssh_versions.json")
-    cached, current = _load_versions(cache_path), {}
-    for path in sorted(paths):
-        if os.path.isfile(path):
-            status = os.stat(path)
-            identity = f"{path} {status.st_size} {status.st_mtime_ns}"
-            current[identity] = cached[identity] if identity in cached else _read_version(path)
-    if current != cached and os.path.isdir(home):
-        files.write_text(cache_path, json.dumps(current))
-    return [(version[0], version[1]) for version in current.values() if version]
-
-
-def _load_versions(path: str) -> dict[str, Sequence[int] | None]:
-    """Return the cached versions by program. A damaged file counts as empty: it is recreated."""
-    try:
-        cached = json.loads(files.read_text(path) or "{}")
-        return {str(key): [int(part) for part in value][:2] if value else None for key, value in cached.items()}
-    except (ValueError, AttributeError, TypeError):
-        return {}
-
-
-def parse_version(text: str) -> tuple[int, int] | None:
-    """Return the version in the output of `ssh -V`: `OpenSSH_9.2p1 …` or `OpenSSH_for_Windows_8.1p1, …`."""
-    match = re.search(r"OpenSSH_(?:for_Windows_)?(\d+)\.(\d+)", text)
-    return (int(match[1]), int(match[2])) if match else None
-
-
-def _read_version(path: str) -> tuple[int, int] | None:
-    try:
-        result = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return parse_version(result.stderr + result.stdout)
 
 
 def _edit_config(config: str, edit: Callable[[bytes], bytes]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.laptop import REGION, notebook_json
 
-from notebook_ssh_client import discovery, files, settings, ssh_files
+from notebook_ssh_client import discovery, files, settings, ssh_files, ssh_programs
 from notebook_ssh_client.errors import CliError
 from notebook_ssh_client.settings import Stack
 
@@ -186,7 +186,7 @@ def test_unwritable_ssh_config_reports_the_line_to_add(tmp_path: Path, monkeypat
     ],
 )
 def test_ssh_version_is_parsed(output: str, version: tuple[int, int] | None) -> None:
-    assert ssh_files.parse_version(output) == version
+    assert ssh_programs.parse_version(output) == version
 
 
 def test_labels_are_unique(tmp_path: Path) -> None:

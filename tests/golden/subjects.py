@@ -44,6 +44,7 @@ class Stack:
     sync_seconds: int
     bastion: Bastion | None
     keys_path: str
+    certificates: bool = False
 
 
 def stack_of(told: Mapping[str, Any]) -> Stack:

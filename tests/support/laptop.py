@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 import venv
@@ -53,6 +54,8 @@ class FakeApi:
     clock_ahead_s: float = 0  # of this machine's, in the header Date
     doctor_text: str = "tag  ok\n"  # what the doctor answers unless JSON is asked for
     doctor: dict[str, Any] | None = None  # and what it answers then
+    authority: Authority | None = None  # signs certificates, if the stack has them
+    bodies: list[bytes] = field(default_factory=list)  # of the requests
 
     @property
     def url(self) -> str:
@@ -69,7 +72,8 @@ class FakeApi:
             return 403, {"message": "Missing Authentication Token"}
         if path == "/notebooks":
             fields = ("name", "modes", "status", "address", "since", "last_used")
-            return 200, [{key: notebook[key] for key in fields} for notebook in self.notebooks.values()]
+            offer = {"certificates": True} if self.authority else {}
+            return 200, [{key: notebook[key] for key in fields} | offer for notebook in self.notebooks.values()]
         _, _, name, *rest = path.split("/")
         notebook = self.notebooks.get(name.lower())
         if notebook is None:
@@ -78,11 +82,42 @@ class FakeApi:
             assert self.on_start is not None
             self.on_start(notebook)
             return 202, {"name": notebook["name"]}
+        if rest == ["certificate"] and method == "POST":
+            return self._certificate(name, notebook)
         if rest == ["doctor"]:
             check = {"check": "tag", "result": "ok", "since": None, "reason": "ssh=ngrok", "remedy": ""}
             status = {key: notebook[key] for key in ("name", "status", "since", "message", "next_step")}
             return 200, self.doctor or {**status, "checks": [check]}
         return 200, notebook
+
+    def _certificate(self, name: str, notebook: dict[str, Any]) -> tuple[int, Any]:
+        if self.authority is None:
+            return 403, {"message": "Missing Authentication Token"}
+        if name != notebook["name"]:
+            return 409, {"error": "other-spelling", "message": f"The notebook's name is {notebook['name']}."}
+        asked = json.loads(self.bodies[-1])
+        return 201, {"certificate": self.authority.sign(asked["public_key"], notebook["name"])}
+
+
+class Authority:
+    """A key that signs certificates, as the stack's in KMS does."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.key, self.seconds, self.principal = folder / "authority", 3600, "team/{}/1"
+        create_host_key(self.key, "ecdsa")
+
+    def line(self, name: str) -> str:
+        """Return what a notebook has in its authorized_keys."""
+        return f'cert-authority,principals="{self.principal.format(name)}" {self.key.with_suffix(".pub").read_text()}'
+
+    def sign(self, public_key: str, name: str, key_id: str = "arn:aws:iam::111122223333:user/mario AIDA1") -> str:
+        """Return a certificate for a notebook, as `ssh-keygen -s` makes it."""
+        with tempfile.TemporaryDirectory(dir=self.key.parent) as folder:
+            Path(folder, "key.pub").write_text(f"{public_key}\n")
+            options = ["-I", key_id, "-n", self.principal.format(name), "-V", f"-60s:+{self.seconds}s", "-z", "7"]
+            subprocess.run(["ssh-keygen", "-q", "-s", self.key, *options, Path(folder, "key.pub")], check=True)
+            return Path(folder, "key-cert.pub").read_text().strip()
 
 
 def notebook_json(name: str, status: str = "connected", **overrides: Any) -> dict[str, Any]:
@@ -298,6 +333,7 @@ def start_api() -> FakeApi:
         def respond(self) -> None:
             path = self.path.removeprefix("/v1")
             api.requests.append((self.command, path, dict(self.headers)))
+            api.bodies.append(self.rfile.read(int(self.headers["Content-Length"] or 0)))
             status, content = api.respond(self.command, path)
             body = json.dumps(content).encode()
             self.send_response_only(status)

@@ -27,6 +27,7 @@ class Settings:
     allow_loopback: a notebook may report an address of this very machine. Set by the local run alone.
     install_sshd: the agent may install openssh-server on a notebook that has no sshd.
     status_tags: show status and address as tags on the notebook, for the AWS console.
+    certificates: the stack has certificates: lists say so to clients.
     certificate_key: ARN of the KMS key that signs certificates; empty: no certificates.
     certificate_authorities: public keys, `type base64`, whose certificates notebooks admit; the first is of that key.
     certificate_seconds: for how long a certificate is good at most.
@@ -54,6 +55,7 @@ class Settings:
     upgrade_after_hours: int = 24
     sweep_minutes: int = 15
     allow_loopback: bool = False
+    certificates: bool = False
     certificate_key: str = ""
     certificate_authorities: tuple[str, ...] = ()
     certificate_seconds: int = 3600
@@ -108,6 +110,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         upgrade_after_hours=int(environment.get("UPGRADE_AFTER_HOURS", "24")),
         sweep_minutes=int(environment.get("SWEEP_MINUTES", "15")),
         status_tags=environment.get("STATUS_TAGS", "true") == "true",
+        certificates=environment.get("CERTIFICATES", "false") == "true",
         certificate_key=environment.get("CERTIFICATE_KEY", ""),
         certificate_authorities=tuple(filter(None, environment.get("CERTIFICATE_AUTHORITIES", "").split(","))),
         certificate_seconds=int(environment.get("CERTIFICATE_SECONDS", "3600")),

@@ -153,7 +153,7 @@ def fleet_known_hosts(connections: Iterable[Connection]) -> Iterator[str]:
 
 
 def list_entry(record: Record, now: int, stack: StackSettings) -> dict[str, Any]:
-    """A notebook in the list."""
+    """A notebook in the list. `certificates` is there only if the stack has them."""
     status = _status(record, now, stack)
     return {
         "name": record.name,
@@ -162,6 +162,7 @@ def list_entry(record: Record, now: int, stack: StackSettings) -> dict[str, Any]
         "address": _address_text(record, stack),
         "since": _iso(status.since),
         "last_used": _last_used(record),
+        **({"certificates": True} if stack.certificates else {}),
     }
 
 

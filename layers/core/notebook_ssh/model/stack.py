@@ -43,5 +43,9 @@ class StackSettings(Protocol):
         """The bastion, if the stack has one."""
 
     @property
+    def certificates(self) -> bool:
+        """Whether the stack has certificates."""
+
+    @property
     def keys_path(self) -> str:
         """The path of the central keys in Parameter Store."""
