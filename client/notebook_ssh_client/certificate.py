@@ -54,7 +54,7 @@ def _obtain_in_time(home: str, host: str) -> int:
 
     def run() -> None:
         try:
-            results.append(_obtain(home, host))
+            results.append(obtain(home, host))
         except (CliError, OSError) as error:
             messages.report(f"no certificate for {host}: {error}")
             results.append(EXIT_FAILURE)
@@ -71,8 +71,8 @@ def _obtain_in_time(home: str, host: str) -> int:
     os._exit(EXIT_FAILURE)  # without waiting for what hangs
 
 
-def _obtain(home: str, host: str) -> int:
-    """Renew the certificate for `host`; return 0 if there is one that is valid now."""
+def obtain(home: str, host: str) -> int:
+    """Renew the certificate for `host` if that is needed; return 0 if there is one that is valid now. Raises CliError."""
     # The others that connect at the same time wait, and find what the first one got.
     with files.lock(certificate_store.lock_path(home, host)):
         now = time.time()

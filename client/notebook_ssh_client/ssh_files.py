@@ -197,13 +197,18 @@ def _certificates(
     ]
     unoffered = [label for label in labels if label not in offers]
     hosts = ssh_config.certificate_hosts(listed, unoffered, literal=not for_posix)
-    default_keys = [f"~/.ssh/{name}" for name in DEFAULT_KEYS if os.path.exists(os.path.join(files.ssh_dir(), name))]
+    keys = default_keys(files.ssh_dir())
     try:
-        tried = ssh_config.certificates_file(command, [ssh_programs.JUDGED_HOST], trial, default_keys)
-        written = ssh_config.certificates_file(command, hosts, check, default_keys)
+        tried = ssh_config.certificates_file(command, [ssh_programs.JUDGED_HOST], trial, keys)
+        written = ssh_config.certificates_file(command, hosts, check, keys)
     except CliError:
         return None  # a path that ssh_config cannot hold
     return written if ssh_programs.obtains_certificates(home, tried) else None
+
+
+def default_keys(folder: str) -> list[str]:
+    """Return the keys in `folder`, the user's .ssh, that ssh tries by itself, as ssh_config(5) writes them."""
+    return [f"~/.ssh/{name}" for name in DEFAULT_KEYS if os.path.exists(os.path.join(folder, name))]
 
 
 def uses_certificates(home: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -14,7 +13,16 @@ from typing import Any
 import pytest
 from support.laptop import REGION, Authority, FakeApi, Laptop, Sshd, create_host_key, notebook_json
 
-from notebook_ssh_client import certificate, certificate_store, messages, name_list, settings, user_certificate
+from notebook_ssh_client import (
+    certificate,
+    certificate_store,
+    name_list,
+    settings,
+    ssh_config,
+    ssh_files,
+    user_certificate,
+)
+from notebook_ssh_client.ssh_config import ClientCommand
 
 ME = getpass.getuser()
 NAME = "My-Notebook"
@@ -44,19 +52,18 @@ def here(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Callable[[], tuple[int, str]]:
-    """A function that runs the command `certificate` in this process: its exit code, and what it prints."""
+    """A function that obtains a certificate in this process: its exit code, and what it prints."""
     api.authority = Authority(tmp_path / "authority")
     api.notebooks["my-notebook"] = notebook_json(NAME)
     home = str(laptop.home)
     for name, value in laptop.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SSH_AUTH_SOCK", "/nowhere")  # the user has other keys
-    monkeypatch.setattr(messages, "take_standard_input", lambda: os.open(os.devnull, os.O_RDONLY))
     settings.add_stack(home, settings.Stack("team", "team", REGION, api.url), str(laptop.config))
     name_list.refresh_names(home)
 
     def run() -> tuple[int, str]:
-        code = certificate.main([HOST], home)
+        code = certificate.obtain(home, HOST)
         return code, capsys.readouterr().err
 
     return run
@@ -302,17 +309,13 @@ def test_the_users_identity_files_are_still_tried(laptop: Laptop, api: FakeApi, 
     assert files[-1] == str(laptop.key)
 
 
-def test_keys_with_their_usual_names_are_still_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from notebook_ssh_client import files, ssh_files, ssh_programs
-
-    monkeypatch.setattr(files, "ssh_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(ssh_programs, "obtains_certificates", lambda *_: True)
+def test_keys_with_their_usual_names_are_still_offered(tmp_path: Path) -> None:
     for name in ("id_ed25519", "id_ed25519_sk", "id_ed25519.pub", "work"):
         (tmp_path / name).write_text("")
-    home = tmp_path / "notebook-ssh"
-    ssh_files.write_hosts_file(str(home), str(tmp_path / "config"), {"team": ["a"]}, ["team"], ["team"])
-    lines = re.findall(r"IdentityFile (.*)", (home / "certificates.conf").read_text())
-    assert lines == ["~/.ssh/notebook-ssh/id_ecdsa", "~/.ssh/id_ed25519", "~/.ssh/id_ed25519_sk"]
+    command = ClientCommand("/p", None, True, "hosts", "known", "~/c.conf", "~/c/id_ecdsa", "~/c/certificates")
+    text = ssh_config.certificates_file(command, ["a.notebook"], "check", ssh_files.default_keys(str(tmp_path)))
+    lines = re.findall(r"IdentityFile (.*)", text)
+    assert lines == ["~/c/id_ecdsa", "~/.ssh/id_ed25519", "~/.ssh/id_ed25519_sk"]
 
 
 def test_options_of_the_user_for_all_hosts_do_not_hinder_it(laptop: Laptop, notebook: Sshd) -> None:

@@ -220,6 +220,13 @@ def test_the_list_has_every_notebook(env: ApiEnv) -> None:
     ]
 
 
+def test_the_list_says_whether_the_stack_has_certificates(env: ApiEnv) -> None:
+    env.knows(a_record(name="b"))
+    assert "certificates" not in env.get("/notebooks").json[0]
+    env.patch.setenv("CERTIFICATES", "true")
+    assert env.get("/notebooks").json[0]["certificates"] is True
+
+
 def test_an_empty_fleet_is_an_empty_answer(env: ApiEnv) -> None:
     assert env.get("/notebooks").json == []
     assert env.get("/known-hosts").text == ""
