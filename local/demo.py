@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import shlex
 import sys
 import textwrap
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import processes
-from emulator.process import Emulator
+from emulator.process import ACCOUNT, REGION, Emulator
 from emulator.stack import NotDeployedError, build
 from environment import OWNERS_SCRIPT, Answer, LocalEnv, Person, obstacle
 from progress import NotReachedError, Progress, UnheardError
@@ -33,6 +34,18 @@ WHAT_IS_REAL = (
 NOTEBOOK = "my-notebook"
 CONFIGURATION = "team-setup"
 LOOK_AROUND = "head -n 1 SageMaker/prepared; ssh-status"
+NAMES_THE_NOTEBOOK = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": "*"},
+        {
+            "Effect": "Allow",
+            "Action": "execute-api:Invoke",
+            "Resource": f"arn:aws:execute-api:{REGION}:{ACCOUNT}:*/v1/POST/notebooks/{NOTEBOOK}/certificate",
+        },
+    ],
+}
+"""Of a team that sets up the client, and enters this notebook as docs/certificates.md has it."""
 NO_PROMPT = ("-o", "BatchMode=yes")
 
 
@@ -158,6 +171,30 @@ class Demo:
             self._until("central keys", lambda: str(self._told()["keys"]["central"]), "1")
         self._set_up_client("Ana", ana)
         self._log_in_by_client("She logs in", ana, "echo admitted by the tag")
+
+    def admit_by_identity(self) -> None:
+        """Certificates: the AWS identity is the key. One who is admitted, and one who is not."""
+        env, progress = self.env, self.progress
+        progress.chapter("The admin turns certificates on: no more keys to hand out")
+        role = env.make_role("data-science", "ec2.amazonaws.com", NAMES_THE_NOTEBOOK)
+        with progress.step("Certificates=true, LoginPrincipals=…:role/data-science"):
+            env.update(Certificates="true", LoginPrincipals=role)
+            self._until("certificates", lambda: str((self._told()["keys"] or {}).get("certificates")), "True")
+        eva = env.make_visitor("laptop-of-eva", env.session_of(role, "eva"))
+        self._set_up_client("Eva, with that role and no SSH key,", eva)
+        self._log_in_by_client("She logs in", eva, "echo logged in without a key")
+        log = (env.emulator.notebook_home(NOTEBOOK) / "disk/var/log/sshd.log").read_text("utf-8", "replace")
+        named = re.findall(r" ID (arn:\S+)", log)
+        expect(bool(named), "sshd's log does not name who logged in")
+        progress.say(f"sshd logs who it was: {named[-1]}")
+        tom = env.make_visitor("laptop-of-tom", env.make_session("finance", NAMES_THE_NOTEBOOK))
+        with progress.step("Tom has another role, and the same policy"):
+            env.open_terminal(tom).run("notebook-ssh", "setup")
+            refused = tom.terminal.run("ssh", *NO_PROMPT, NOTEBOOK, "true")
+        progress.command(f"ssh {NOTEBOOK} true")
+        progress.show(refused.stderr)
+        expect("may not log in" in refused.stderr, f"ssh does not say that Tom may not log in: {refused.stderr}")
+        expect(refused.returncode == 255, f"ssh ended with {refused.returncode} for Tom")
 
     def give_a_wrong_token(self) -> None:
         """ngrok refuses the token: the user reads why, and a valid token is enough to recover."""
@@ -292,6 +329,7 @@ def tell_everything(demo: Demo) -> None:
     demo.restart_changes_the_address(address)
     demo.connect_with_the_client()
     demo.admit_a_colleague()
+    demo.admit_by_identity()
     demo.give_a_wrong_token()
     demo.connect_through_the_bastion()
     demo.untag_it()

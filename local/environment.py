@@ -176,6 +176,12 @@ class LocalEnv:
         _make_key(person.identity, name)
         return person
 
+    def make_visitor(self, folder: str, keys: dict[str, str]) -> Person:
+        """Someone with a laptop, in `folder`, and AWS credentials, who has no SSH key."""
+        person = Person(self.emulator.home / folder, keys)
+        person.home.mkdir()
+        return person
+
     def keep_centrally(self, name: str, person: Person) -> None:
         """Keep the public key of `person` in the stack under `name`, as the admin."""
         path = f"{self.stack.outputs['KeysPath']}/{name}"
@@ -432,7 +438,8 @@ class LocalEnv:
         # By its name, since the API may be yet to be deployed.
         api = f"{self.emulator.endpoint}/_aws/execute-api/{STACK}/v1"
         made = Terminal(person.home, self.emulator.endpoint, api, person.keys, self.emulator.private_ports)
-        person.terminal = made.set_up([*identities, person.identity])
+        own = [person.identity] if person.identity.exists() else []
+        person.terminal = made.set_up([*identities, *own])
         return made
 
     # ---- the bastion ---------------------------------------------------------------------------

@@ -201,7 +201,8 @@ def _credentials_changed_at() -> float:
     for path in paths:
         with suppress(OSError):
             for entry in os.scandir(path) if os.path.isdir(path) else (path,):
-                changed = max(changed, os.stat(entry).st_mtime)
+                status = os.stat(entry)
+                changed = max(changed, status.st_mtime if stat.S_ISREG(status.st_mode) else 0)
     return changed
 
 

@@ -45,6 +45,26 @@ def keep_resource_policies() -> None:
     apigateway_v1._import_rest_api = with_policy
 
 
+def keep_ids_of_apis() -> None:
+    """Keep an API's id when its OpenAPI body changes, as PutRestApi does, where ministack makes another API."""
+    handlers_of_api = provisioners._RESOURCE_HANDLERS["AWS::ApiGateway::RestApi"]
+    replace = handlers_of_api["update"]
+    stores = ("_rest_apis", "_resources", "_authorizers_v1", "_models", "_gateway_responses", "_request_validators")
+
+    def update(id_: str, old: dict[str, Any], new: dict[str, Any], stack: str, logical_id: str | None = None) -> Any:
+        if new.get("Body") == old.get("Body"):
+            return replace(id_, old, new, stack, logical_id)
+        made, _ = handlers_of_api["create"](logical_id or id_, new, stack)
+        for store in (getattr(apigateway_v1, name) for name in stores):
+            store.pop(id_, None)
+            if made in store:
+                store[id_] = store.pop(made)
+        apigateway_v1._rest_apis[id_]["id"] = id_
+        return id_, provisioners._apigw_rest_api_attrs(id_)
+
+    handlers_of_api["update"] = update
+
+
 def transform_with_values() -> None:
     """Let SAM's transform insert the parameters' values, as it does in AWS, where ministack lets it insert the defaults."""
     apply = engine._apply_transforms

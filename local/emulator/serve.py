@@ -125,6 +125,7 @@ def _correct(bus: EventBus, home: Path) -> None:
     app.SERVICE_HANDLERS["ec2"] = access.with_tag_check(moto_services.moto_handler("ec2"))
     corrections.route_sagemaker()
     corrections.keep_resource_policies()
+    corrections.keep_ids_of_apis()
     corrections.transform_with_values()
     corrections.read_method_paths()
     corrections.keep_table_settings()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from support.laptop import Laptop, Sshd, create_client_venv, create_laptop, extend_timeouts
 
 import processes
 from emulator.process import ACCOUNT, PROJECT, REGION
@@ -169,6 +170,107 @@ def test_no_other_spelling_gets_past_an_allow_or_a_deny(env: LocalEnv, path: str
     finally:
         given = json.dumps(allow("POST/notebooks/Team-*/certificate"))
         iam.put_role_policy(RoleName="data-science", PolicyName="given", PolicyDocument=given)
+
+
+# ---- with the client -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def client_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return extend_timeouts(create_client_venv(tmp_path_factory.mktemp("client-environment")))
+
+
+def make_laptop(env: LocalEnv, python: Path, folder: Path, keys: dict[str, str]) -> Laptop:
+    """A laptop with an SSH key that no notebook knows, on which `setup` has been run."""
+    variables = {"AWS_REGION": REGION, "AWS_ENDPOINT_URL_EXECUTE_API": env.stack.api, "SSH_AUTH_SOCK": "/nowhere"}
+    folder.mkdir()
+    laptop = create_laptop(folder, python, variables | keys)
+    laptop.config.write_text(f'IdentityFile "{laptop.key}"\n')
+    api = env.stack.outputs["ApiUrl"]
+    done = laptop.run_client("setup", "--ssh-config", str(laptop.config), "--stack", STACK, "--api", api)
+    assert done.returncode == 0, done.stderr
+    return laptop
+
+
+def test_the_client_obtains_certificates_by_itself(
+    env: LocalEnv, member: dict[str, str], client_python: Path, tmp_path: Path
+) -> None:
+    laptop = make_laptop(env, client_python, tmp_path / "member", member)
+    done = laptop.run("ssh", TEAM.lower(), "echo in; basename ~")
+    assert (done.stdout, done.stderr, done.returncode) == ("in\nec2-user\n", "", 0)
+    (certificate,) = (laptop.home / "certificates").glob("*-cert.pub")
+    first = certificate.read_text()
+    assert laptop.run("ssh", f"{TEAM}.notebook", "true").returncode == 0
+    assert certificate.read_text() == first, "it is good for a while"
+    told = " ".join(laptop.run_client("doctor", TEAM).stdout.split())
+    assert re.search(r"ok certificate a certificate for arn:aws:sts::\d+:assumed-role/data-science/", told), told
+    certificate.unlink()
+    assert laptop.run("ssh", TEAM, "true").returncode == 0
+    assert certificate.read_text() != first
+    by_label = laptop.run("ssh", f"{TEAM}.{STACK}.notebook", "true")
+    assert (by_label.returncode, by_label.stderr) == (0, "")
+
+
+def test_another_identity_is_told_and_goes_on_with_an_ordinary_key(
+    env: LocalEnv, client_python: Path, tmp_path: Path
+) -> None:
+    keys = env.make_session("finance", allow("*"))
+    laptop = make_laptop(env, client_python, tmp_path / "finance", keys)
+    done = laptop.run("ssh", TEAM, "true")
+    assert (done.returncode, "Permission denied (publickey)" in done.stderr) == (255, True)
+    assert "your AWS identity may not log in to team-box.notebook: the admin of stack notebook-ssh adds" in done.stderr
+    listed = env.volume(TEAM) / "ssh/authorized_keys"
+    listed.parent.mkdir(exist_ok=True)
+    listed.write_text(laptop.key.with_suffix(".pub").read_text())
+    try:
+        until(env, "the ordinary key opens", lambda: laptop.run("ssh", TEAM, "true").returncode == 0)
+        again = laptop.run("ssh", TEAM, "echo in")
+        assert (again.stdout, again.returncode) == ("in\n", 0), again.stderr
+    finally:
+        listed.unlink()
+
+
+ADMITTED_BY_FIPS = ",".join(
+    f"{kind}{end}"
+    for kind in ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-256", "rsa-sha2-512")
+    for end in ("", "-cert-v01@openssh.com")
+)
+FIPS = f"""\
+Ciphers aes256-gcm@openssh.com,aes256-ctr,aes128-gcm@openssh.com,aes128-ctr
+MACs hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,hmac-sha2-256,hmac-sha2-512
+KexAlgorithms ecdh-sha2-nistp256,ecdh-sha2-nistp384,ecdh-sha2-nistp521,diffie-hellman-group16-sha512
+HostKeyAlgorithms {ADMITTED_BY_FIPS}
+PubkeyAcceptedAlgorithms {ADMITTED_BY_FIPS}
+CASignatureAlgorithms ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,rsa-sha2-256,rsa-sha2-512
+"""
+"""What sshd admits under the policy FIPS of fedora-crypto-policies (FIPS-opensshserver), on which AL2023's are based, without
+methods that not every OpenSSH of today knows."""
+
+
+def test_an_sshd_with_the_fips_policy_admits_the_clients_key(
+    env: LocalEnv, member: dict[str, str], client_python: Path, tmp_path: Path
+) -> None:
+    laptop = make_laptop(env, client_python, tmp_path / "member", member)
+    assert laptop.run_client("certificate", TEAM).returncode == 0
+    section = (env.emulator.notebook_home(TEAM) / "disk/home/ec2-user/.ssh/authorized_keys").read_text()
+    (line,) = re.findall(r"^cert-authority.*$", section, re.MULTILINE)
+    server = Sshd(tmp_path / "fips", laptop.key, options=FIPS)
+    try:
+        (server.folder / "authorized_keys").write_text(f"{line}\n{laptop.key.with_suffix('.pub').read_text()}")
+        (laptop.folder / "known").write_text(f"[127.0.0.1]:{server.port} {server.host_keys[0]}\n")
+        options = ["-F", "none", "-o", f'UserKnownHostsFile="{laptop.folder}/known"', "-o", "BatchMode=yes"]
+
+        def log_in_with(key: Path, *more: str) -> int:
+            command = ["ssh", *options, "-o", "IdentitiesOnly=yes", "-i", str(key), *more]
+            return laptop.run(*command, "-p", str(server.port), "127.0.0.1", "true").returncode
+
+        (certificate,) = (laptop.home / "certificates").glob("*-cert.pub")
+        ours = laptop.home / "id_ecdsa"
+        assert log_in_with(ours, "-o", f'CertificateFile="{certificate}"') == 0
+        assert log_in_with(ours) == 255, "the certificate, not the key"
+        assert log_in_with(laptop.key) == 255, "an Ed25519 key is refused there"
+    finally:
+        server.stop()
 
 
 def test_no_other_principal_signs_with_the_key(env: LocalEnv) -> None:

@@ -78,6 +78,9 @@ def test_the_whole_demo_in_a_folder_with_a_space(tmp_path: Path) -> None:
     assert re.search(r"ssh -p \d+ ec2-user@127\.0\.0\.1", told)
     assert "prepared on" in told
     assert "admitted by the tag" in told
+    assert "logged in without a key" in told
+    assert ":assumed-role/data-science/eva" in told
+    assert "may not log in" in told
     assert "ngrok refuses the token" in told
     assert "through the bastion" in told
     assert "Compared byte for byte: 246 of 246" in told

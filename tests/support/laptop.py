@@ -145,15 +145,23 @@ def notebook_json(name: str, status: str = "connected", **overrides: Any) -> dic
 class Sshd:
     """A real sshd with its own host key, as a notebook has one after each start.
 
-    login: the name that this machine's user has there, at home in `home`; by default their own.
+    login: the name that this machine's user has there, at home in `home`; by default their own. options: more lines of
+    its sshd_config.
     """
 
-    def __init__(self, folder: Path, client_key: Path, port: int | None = None, login: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        client_key: Path,
+        port: int | None = None,
+        login: str | None = None,
+        options: str = "",
+    ) -> None:
         folder.mkdir(parents=True)
         self.folder, self.port, self.home = folder, port or free_port(), folder / "home"
         self.home.mkdir()
         self.environment = logins.as_user(login, self.home, folder / "users") if login else None
-        types = ["ecdsa", "ed25519"] if login else ["ed25519"]  # a notebook has several
+        types = ["ecdsa", "ed25519"] if login or options else ["ed25519"]  # a notebook has several
         self.host_keys = [create_host_key(folder / kind, kind) for kind in types]
         self.host_key = self.host_keys[-1]
         (folder / "authorized_keys").write_text(client_key.with_suffix(".pub").read_text())
@@ -161,7 +169,7 @@ class Sshd:
             "".join(f"HostKey {folder}/{kind}\n" for kind in types)
             + f"ListenAddress 127.0.0.1\nPort {self.port}\nPidFile none\nUsePAM no\n"
             f"StrictModes no\nAuthorizedKeysFile {folder}/authorized_keys\nPasswordAuthentication no\n"
-            f"KbdInteractiveAuthentication no\nAllowAgentForwarding yes\nSubsystem sftp internal-sftp\n"
+            f"KbdInteractiveAuthentication no\nAllowAgentForwarding yes\nSubsystem sftp internal-sftp\n{options}"
         )
         self.start()
 
