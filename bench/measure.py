@@ -62,7 +62,7 @@ def cost(command: Sequence[str], environment: Mapping[str, str]) -> Cost:
             done = _run(["perf", "stat", "-x", ",", "-e", "instructions:u", *command], environment)
             found = re.search(r"^(\d+),.*instructions", done.stderr, re.MULTILINE)
         case _:
-            times = [_cpu(command, environment) for _ in range(REPEATED)]
+            times = [cpu_ms(command, environment) for _ in range(REPEATED)]
             return Cost(statistics.median(times), "ms", max(times) - min(times))
     if done.returncode or not found:
         raise ProgramFailedError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
@@ -100,7 +100,8 @@ def seconds_in_turn(acts: Sequence[Callable[[], object]], times: int = REPEATED)
     return [statistics.median(of_one) for of_one in zip(*taken, strict=True)]
 
 
-def _cpu(command: Sequence[str], environment: Mapping[str, str]) -> float:
+def cpu_ms(command: Sequence[str], environment: Mapping[str, str]) -> float:
+    """Milliseconds of processor time of a fresh process of `command`."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     output(command, environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

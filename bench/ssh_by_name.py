@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import shutil
+import statistics
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from measure import seconds_in_turn
-from support.laptop import Laptop, Sshd, create_client_venv, create_laptop, start_api
+from measure import cpu_ms, seconds_in_turn
+from support.laptop import Authority, Laptop, Sshd, create_client_venv, create_laptop, start_api
 
 NAME = "my-notebook"
 ROUNDS = 15
@@ -55,13 +56,27 @@ def logins() -> Logins:
         return Logins(bare=bare_s, cached=cached, fetched=fetched, botocore=session - nothing)
 
 
+def certificate_check() -> tuple[float, float]:
+    """Median processor time in seconds of the command that ssh runs while a certificate is good, and of bare Python."""
+    with _laptop(with_certificates=True) as (laptop, _):
+        python = [str(laptop.python), "-I"]
+        check = [*python, "-m", "notebook_ssh_client", "certificate", f"{NAME}.notebook"]
+        _run(laptop, check)
+        times = [
+            (cpu_ms(check, laptop.environment), cpu_ms([*python, "-c", ""], laptop.environment)) for _ in range(ROUNDS)
+        ]
+        checked, bare = (statistics.median(column) / 1000 for column in zip(*times, strict=True))
+        return checked, bare
+
+
 @contextmanager
-def _laptop() -> Iterator[tuple[Laptop, Sshd]]:
+def _laptop(*, with_certificates: bool = False) -> Iterator[tuple[Laptop, Sshd]]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         laptop = create_laptop(Path(folder), create_client_venv(Path(folder) / "environment"), KEYS)
         api, sshd = start_api(), Sshd(Path(folder) / "sshd", laptop.key)
         try:
             api.notebooks[NAME] = sshd.notebook_json(NAME)
+            api.authority = Authority(Path(folder) / "authority") if with_certificates else None
             laptop.setup(api)
             yield laptop, sshd
         finally:

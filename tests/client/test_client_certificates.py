@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.laptop import REGION, Authority, FakeApi, Laptop, Sshd, create_host_key, notebook_json
+from support.laptop import (
+    REGION,
+    Authority,
+    FakeApi,
+    Laptop,
+    Sshd,
+    create_host_key,
+    notebook_json,
+    wait_until,
+)
 
 from notebook_ssh_client import (
     certificate,
@@ -491,6 +500,50 @@ def test_a_good_certificate_imports_nothing_that_loads_slowly(laptop: Laptop, no
     slow = {"botocore", "json", "re", "dataclasses", "subprocess", "socket", "threading", "typing", "pathlib"}
     assert not slow & set(modules)
     assert f"{user_certificate.__name__}" in modules
+
+
+@pytest.mark.parametrize(("ahead", "told"), [(9000, "2 h ahead of"), (-9000, "2 h behind")])
+def test_a_laptop_with_a_wrong_clock_is_told_and_goes_on_with_other_keys(
+    laptop: Laptop, api: FakeApi, notebook: Sshd, ahead: int, told: str
+) -> None:
+    """By such a clock a certificate of an hour is over, or is from the future: the stack is asked, and AWS refuses."""
+    assert log_in(laptop).returncode == 0
+    admit_own_key(laptop, notebook)
+    laptop.environment |= {"CLOCK_AHEAD": str(ahead), "SSH_AUTH_SOCK": "/nowhere"}
+    api.queued_responses.append((403, {"message": "Signature expired"}))
+    done = log_in(laptop)
+    assert (done.stdout, done.returncode) == ("in\n", 0), done.stderr
+    assert f"no certificate for {HOST}: the clock of this machine is {told} AWS's" in done.stderr
+
+
+def test_a_stolen_laptop_opens_a_notebook_until_the_certificate_ends(
+    laptop: Laptop, api: FakeApi, notebook: Sshd
+) -> None:
+    """The thief has every file, but no AWS session; sshd's clock counts."""
+    assert api.authority
+    api.authority.seconds = 8
+    assert log_in(laptop).returncode == 0
+    requests = api.request_count(ROUTE)
+    for name in list(laptop.environment):
+        if name.startswith("AWS_"):
+            del laptop.environment[name]
+    laptop.environment["AWS_EC2_METADATA_DISABLED"] = "true"
+    stolen = laptop.home / "certificates" / f"{HOST}-cert.pub"
+    (laptop.folder / "known").write_text(f"[127.0.0.1]:{notebook.port} {notebook.host_key}\n")
+    by_hand: list[str | Path] = [
+        "ssh",
+        "-F",
+        "none",
+        "-i",
+        laptop.home / "id_ecdsa",
+        "-o",
+        f'UserKnownHostsFile="{laptop.folder}/known"',
+    ]
+    by_hand += ["-o", f'CertificateFile="{stolen}"', "-p", str(notebook.port), f"{ME}@127.0.0.1", "true"]
+    wait_until(lambda: laptop.run(*by_hand).returncode == 255)
+    assert "Certificate invalid: expired" in (notebook.folder / "log").read_text()
+    assert log_in(laptop).returncode == 255
+    assert api.request_count(ROUTE) == requests
 
 
 def test_the_clock_of_the_laptop() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,47 @@ def evaluate(config: Path, host: str) -> dict[str, str]:
     """Return the options that ssh uses for `host` with `config`."""
     result = subprocess.run(["ssh", "-G", "-F", config, host], capture_output=True, text=True, check=True)
     return dict(line.split(" ", 1) for line in result.stdout.splitlines() if " " in line)
+
+
+# ---- certificates --------------------------------------------------------------------------------
+
+
+def check(python: str, *, for_posix: bool = True) -> str | None:
+    return ssh_config.certificate_check(replace(COMMAND, python=python), for_posix=for_posix)
+
+
+@pytest.mark.parametrize(
+    ("python", "posix", "windows"),
+    [
+        ("/opt/client/bin/python", "/opt/client/bin/python -I -m notebook_ssh_client certificate '%h'", True),
+        ("/home/a b/python", "'/home/a b/python' -I -m notebook_ssh_client certificate '%h'", False),
+        ("/home/$(x)`y`/python", "'/home/$(x)`y`/python' -I -m notebook_ssh_client certificate '%h'", False),
+        ("/home/100%/python", "'/home/100%%/python' -I -m notebook_ssh_client certificate '%h'", False),
+        ("/home/o'neil/python", None, False),
+        ('/home/"x"/python', None, False),
+        ("/home/a\\b/python", None, False),
+        ("/home/a\nb/python", None, False),
+        ("C:/Users/ana/python.exe", "C:/Users/ana/python.exe -I -m notebook_ssh_client certificate '%h'", True),
+    ],
+)
+def test_the_command_for_certificates_is_quoted_or_left_out(python: str, posix: str | None, windows: bool) -> None:
+    assert check(python) == posix
+    told = check(python, for_posix=False)
+    assert told == (f"{python} -I -m notebook_ssh_client certificate %h" if windows else None)
+
+
+def test_windows_gets_listed_names_alone() -> None:
+    names = [f"n{number}.notebook" for number in range(20)]
+    lists = ssh_config.certificate_hosts(names, ["other"], literal=True)
+    assert [len(each.split(",")) for each in lists] == [16, 4]
+    assert not set("*?!'") & set("".join(lists))
+
+
+@pytest.mark.posix
+@given(st.from_regex(r"/[A-Za-z0-9 &;()|<>*?!#~$`{}.%-]{1,30}", fullmatch=True))
+def test_the_shell_that_ssh_runs_gets_the_path_of_the_client(path: str) -> None:
+    command = check(path)
+    assert command
+    expanded = command.replace("%%", "\0").replace("%h", "a.notebook").replace("\0", "%")
+    done = subprocess.run(["sh", "-c", f"printf '%s\\n' {expanded}"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [path, "-I", "-m", "notebook_ssh_client", "certificate", "a.notebook"]

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,29 @@ def test_an_sshd_with_the_fips_policy_admits_the_clients_key(
         assert log_in_with(laptop.key) == 255, "an Ed25519 key is refused there"
     finally:
         server.stop()
+
+
+def test_stolen_session_credentials_are_over_when_the_policy_goes(env: LocalEnv, member: dict[str, str]) -> None:
+    """The thief has the keys of a session. What they get names whose they are, and ends by itself."""
+    status, body = ask(env, member)
+    assert status == 201
+    assert time.time() < body["valid_before"] <= time.time() + 900
+    iam = env.emulator.client("iam")
+    given = json.dumps(allow("POST/notebooks/Team-*/certificate"))
+    revoked = json.dumps(allow("POST/notebooks/Team-*/certificate") | {"Statement": [revoke_all()]})
+    iam.put_role_policy(RoleName="data-science", PolicyName="revoked", PolicyDocument=revoked)
+    try:
+        assert ask(env, member)[0] == 403, "the same keys get no more"
+    finally:
+        iam.delete_role_policy(RoleName="data-science", PolicyName="revoked")
+        iam.put_role_policy(RoleName="data-science", PolicyName="given", PolicyDocument=given)
+    assert log_in(env, TEAM, body["certificate"]).returncode == 0, "what was got before opens until its end"
+    assert "assumed-role/data-science/data-science" in sshd_log(env, TEAM)
+
+
+def revoke_all() -> dict[str, Any]:
+    """A Deny of everything, as IAM's "Revoke active sessions" attaches it, for sessions of any time."""
+    return {"Effect": "Deny", "Action": "*", "Resource": "*"}
 
 
 def test_no_other_principal_signs_with_the_key(env: LocalEnv) -> None:
