@@ -1402,3 +1402,14 @@ def test_what_is_no_authority_or_principal_counts_as_absent(change: dict[str, An
     """Nothing else gets into authorized_keys by this line, whatever a stack says."""
     assert worker.check_certificates(CERTIFICATES | change) is None
     assert worker.authority_lines(None) == []
+
+
+def test_no_escape_of_anothers_reaches_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    status = {"modes": ["bastion", "\x1b]0;another title\x07"], "tunnel_started_at": 0}
+    assert worker.show_status(status, restart=True) == 1
+    worker.show("Problem: \x1b[2Jall is well\x9b1A\nsshd is down")
+    shown = capsys.readouterr().out
+    assert shown == (
+        "This notebook is in mode bastion  ]0;another title : there is no tunnel to start.\n"
+        "Problem:  [2Jall is well 1A\nsshd is down\n"
+    )
