@@ -39,6 +39,9 @@ ENDPOINT_ENV_VAR = "AWS_ENDPOINT_URL_EXECUTE_API"
 # Seconds to connect and to read: API Gateway itself times out after 29.
 TIMEOUT_S = (5, 30)
 
+# The code of a response to a request that spells the notebook's name otherwise (docs/api.md).
+OTHER_SPELLING = "other-spelling"
+
 MAX_ATTEMPTS = 3
 RETRY_DELAY_S = 0.3  # before the second attempt; twice as long before the third
 
@@ -46,12 +49,13 @@ RETRY_DELAY_S = 0.3  # before the second attempt; twice as long before the third
 class ApiError(Exception):
     """An error response of the API."""
 
-    def __init__(self, status: int, code: str, message: str, remedy: str = "") -> None:
+    def __init__(self, status: int, code: str, message: str, remedy: str = "", name: str = "") -> None:
         super().__init__(f"{status} {code}: {message}")
         self.status = status  # the HTTP status code
         self.code = code  # the member "error" of the body; "" in API Gateway's own responses
         self.message = message
         self.remedy = remedy  # of status 401 and 403: how to renew the credentials
+        self.name = name  # of the code OTHER_SPELLING: the notebook's name as SageMaker spells it
 
 
 class ApiClient:
@@ -130,7 +134,7 @@ class ApiClient:
         if fields.get("policy"):
             message = f"{message.rstrip('.')}; the policy for users is {fields['policy']}"
         remedy = credentials.remedy(self._session, self._stack.profile) if status in (401, 403) else ""
-        return ApiError(status, str(fields.get("error", "")), message, remedy)
+        return ApiError(status, str(fields.get("error", "")), message, remedy, str(fields.get("name", "")))
 
     def _sign(self, method: str, path: str, accept: str, content: bytes) -> AWSPreparedRequest:
         headers = {"Accept": accept, "User-Agent": f"notebook-ssh/{__version__}"}

@@ -95,13 +95,13 @@ def _find(home: str, host: str) -> tuple[Stack, str]:
     name, stacks = settings.resolve_host(host, settings.load_settings(home).stacks)
     names, offers = name_list.load_names(home), name_list.load_offers(home)
     for stack in stacks:
-        spelled = next((each for each in names.get(stack.label, []) if each.lower() == name.lower()), None)
-        if spelled:
+        listed = name_list.spelled(name, names.get(stack.label, []))
+        if listed:
             _require_offer(stack, offers)
-            return stack, spelled
+            return stack, listed
     found = lookup.fetch(home, host, _client)
     _require_offer(found.stack, offers)
-    return found.stack, str(found.response.get("name") or found.name)
+    return found.stack, found.name
 
 
 def _require_offer(stack: Stack, offers: list[str]) -> None:

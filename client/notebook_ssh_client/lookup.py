@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from notebook_ssh_client import messages, name_list, settings
-from notebook_ssh_client.api import ApiClient, ApiError, to_cli_error
+from notebook_ssh_client.api import OTHER_SPELLING, ApiClient, ApiError, to_cli_error
 from notebook_ssh_client.errors import EXIT_NOT_CONNECTABLE, EXIT_UNKNOWN_NOTEBOOK, CliError
 from notebook_ssh_client.settings import Stack
 from notebook_ssh_client.ssh_address import SshAddress, invalid_field
@@ -32,7 +32,7 @@ class NotebookInfo:
 
     stack: Stack
     api: ApiClient
-    name: str
+    name: str  # as SageMaker spells it
     response: dict[str, Any]  # of `GET /notebooks/{name}` (docs/api.md)
 
     @property
@@ -59,19 +59,32 @@ def fetch(home: str, host: str, client: Callable[[Stack], ApiClient] = ApiClient
     one that does not know the notebook: the next stack's notebook of the same name is another machine.
     """
     name, stacks = settings.resolve_host(host, settings.load_settings(home).stacks)
+    names = name_list.load_names(home)
     for stack in stacks:
         api = client(stack)
+        listed = name_list.spelled(name, names.get(stack.label, []))
         try:
-            return NotebookInfo(stack, api, name, get_notebook(api, name))
+            response = get_notebook(api, listed or name)
         except ApiError as error:
             if error.status != 404 or not error.code:
                 raise to_cli_error(error, stack) from error
+        else:
+            return NotebookInfo(stack, api, name_list.spelled(name, [str(response.get("name"))]) or name, response)
     raise _unknown_notebook_error(home, name, stacks)
 
 
 def get_notebook(api: ApiClient, name: str) -> dict[str, Any]:
-    """Return the response of `GET /notebooks/{name}`. Raises ApiError (404: unknown) or CliError."""
-    response = api.get(f"/notebooks/{name}")
+    """Return the response of `GET /notebooks/{name}`, in SageMaker's spelling of the name if that is another one.
+
+    Raises ApiError (404: unknown) or CliError.
+    """
+    try:
+        response = api.get(f"/notebooks/{name}")
+    except ApiError as error:
+        right = name_list.spelled(name, [error.name]) if error.code == OTHER_SPELLING else None
+        if right is None or right == name:
+            raise
+        response = api.get(f"/notebooks/{right}")
     if not isinstance(response, dict) or "status" not in response:
         raise CliError(f"the API returned an unexpected response for notebook {name}; update notebook-ssh")
     return response

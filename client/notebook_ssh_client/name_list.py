@@ -51,6 +51,11 @@ def list_notebooks(stack: Stack) -> list[dict[str, Any]]:
     return [item for item in items if isinstance(item, dict) and is_notebook_name(str(item.get("name")))]
 
 
+def spelled(name: str, names: list[str]) -> str | None:
+    """Return `name` as it is spelled in `names`, or None if it is not among them: the stacks compare capitals."""
+    return next((each for each in names if each.lower() == name.lower()), None)
+
+
 def has_certificates(notebooks: list[dict[str, Any]]) -> bool:
     """Return whether the stack that listed these notebooks has certificates; an older stack does not say so."""
     return any(item.get("certificates") is True for item in notebooks)

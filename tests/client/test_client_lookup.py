@@ -53,6 +53,25 @@ def expected_authorization(method: str, url: str, headers: dict[str, str]) -> st
     return str(request.headers["Authorization"])
 
 
+@pytest.mark.parametrize("is_listed", [True, False])
+@pytest.mark.parametrize("is_older", [True, False])
+def test_a_name_in_other_capitals_is_asked_for_as_sagemaker_spells_it(
+    laptop: Any, api: Any, is_listed: bool, is_older: bool
+) -> None:
+    api.compares_capitals = not is_older
+    if not is_listed:
+        laptop.setup(api)
+    api.notebooks["my-notebook"] = connectable("My-Notebook")
+    if is_listed:
+        laptop.setup(api)
+    for command in ("address", "doctor"):
+        done = laptop.run_client(command, "mY-notebook")
+        assert "My-Notebook" in done.stdout or done.stdout == "0.tcp.ngrok.io 17887\n", done.stderr
+    asked = api.request_count("/notebooks/mY-notebook")
+    assert asked == (0 if is_listed else 2)
+    assert api.request_count("/notebooks/My-Notebook/doctor") == 1
+
+
 def test_environment_variable_overrides_api_url(laptop: Any, api: Any, other_api: Any) -> None:
     laptop.setup(api)
     other_api.notebooks["demo"] = connectable()

@@ -40,7 +40,7 @@ def test_cached_address_needs_no_request(laptop: Any, api: Any, notebook: Any) -
     requests = []
     for _ in range(3):
         assert laptop.run("ssh", f"{ME}@my-notebook", "true").returncode == 0
-        requests.append(api.request_count("/notebooks/my-notebook"))
+        requests.append(api.request_count("/notebooks/My-Notebook"))
     assert requests == [1, 1, 1]
 
 
@@ -243,7 +243,7 @@ def test_stopped_notebook_is_started(laptop: Any, api: Any, notebook: Any) -> No
     result = laptop.run("ssh", f"{ME}@my-notebook", "echo", "awake")
     assert (result.stdout, result.returncode) == ("awake\n", 0), result.stderr
     assert re.search(r"Waiting \(\d+ min \d+ s of at most 15 min 00 s\)", result.stderr), result.stderr
-    assert api.request_count("/notebooks/my-notebook/start") == 1
+    assert api.request_count("/notebooks/My-Notebook/start") == 1
 
 
 def test_stopped_notebook_without_the_tag_is_not_started(laptop: Any, api: Any, notebook: Any) -> None:
@@ -251,7 +251,7 @@ def test_stopped_notebook_without_the_tag_is_not_started(laptop: Any, api: Any, 
     result = laptop.run("ssh", f"{ME}@my-notebook", "true")
     assert result.returncode == 255
     assert "notebook-ssh: My-Notebook is stopped. Do the next thing." in result.stderr
-    assert api.request_count("/notebooks/my-notebook/start") == 0
+    assert api.request_count("/notebooks/My-Notebook/start") == 0
 
 
 def test_ssh_subcommand(laptop: Any, api: Any, notebook: Any) -> None:

@@ -135,10 +135,16 @@ def test_a_name_that_cannot_be_costs_nothing(env: ApiEnv, route: str, name: str)
     assert not env.since()
 
 
-def test_capitals_do_not_matter(env: ApiEnv) -> None:
+@pytest.mark.parametrize("route", ROUTES_OF_ONE)
+def test_a_name_is_spelled_as_sagemaker_spells_it(env: ApiEnv, route: str) -> None:
+    """IAM has compared the path as it was sent, and this notebook may be one that a policy denies in its own spelling."""
     env.knows(a_record(name="Demo-One", report=a_report()))
-    assert env.get(f"{ONE}/address", "dEMO-oNE").text == "0.tcp.ngrok.io 17887\n"
-    assert "Host Demo-One demo-one\n" in env.get(f"{ONE}/ssh-config", "demo-one").text
+    assert env.get(route, "Demo-One").status == 200
+    own = route.replace("{name}", "Demo-One")
+    for parts in ({}, {"path": own.replace("-", "%2D")}, {"path": own + "/"}):
+        said = env.get(route, "Demo-One" if parts else "demo-one", **parts)
+        assert (said.status, said.json["error"], said.json["name"]) == (409, "other-spelling", "Demo-One")
+        assert "ngrok.io" not in said.text
 
 
 @pytest.mark.parametrize("route", [*ROUTES_OF_ONE, *ROUTES_OF_ALL])

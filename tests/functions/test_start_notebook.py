@@ -39,10 +39,17 @@ def started(env: ApiEnv) -> list[str]:
 
 def test_a_stopped_notebook_is_started_once_however_many_ask(env: ApiEnv) -> None:
     env.knows(asleep(name="Demo"))
-    first, second = env.start("demo"), env.start("demo")
+    first, second = env.start("Demo"), env.start("Demo")
     assert (first.status, first.json["started"], first.json["status"]) == (202, True, "stopped")
     assert (second.status, second.json["started"]) == (202, False)
     assert started(env) == ["Demo"]
+
+
+def test_a_start_spells_the_name_as_sagemaker_does(env: ApiEnv) -> None:
+    env.knows(asleep(name="Demo"))
+    said = env.start("dEMO")
+    assert (said.status, said.json["error"], said.json["name"]) == (409, "other-spelling", "Demo")
+    assert started(env) == []
 
 
 def test_a_start_that_aws_denies_is_named(env: ApiEnv) -> None:

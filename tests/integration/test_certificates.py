@@ -156,7 +156,7 @@ def test_iam_says_who_and_for_which_notebook(env: LocalEnv, member: dict[str, st
         f"/notebooks//{TEAM}/certificate",
     ],
 )
-def test_no_other_spelling_gets_past_an_allow_or_a_deny(env: LocalEnv, path: str) -> None:
+def test_no_other_spelling_gets_past_an_allow_or_a_deny(env: LocalEnv, member: dict[str, str], path: str) -> None:
     """A caller who may enter all notebooks but this one, whose policy names it as SageMaker spells it."""
     denied = allow("POST/*")
     denied["Statement"].append(allow(f"POST/notebooks/{TEAM}/certificate")["Statement"][0] | {"Effect": "Deny"})
@@ -171,6 +171,42 @@ def test_no_other_spelling_gets_past_an_allow_or_a_deny(env: LocalEnv, path: str
     finally:
         given = json.dumps(allow("POST/notebooks/Team-*/certificate"))
         iam.put_role_policy(RoleName="data-science", PolicyName="given", PolicyDocument=given)
+
+
+ROUTES = ["", "/ssh", "/address", "/ssh-config", "/known-hosts", "/doctor", "/start", "/certificate"]
+SPELLINGS = [
+    f"/notebooks/{TEAM.lower()}{{}}",
+    f"/notebooks/{TEAM.upper()}{{}}",
+    "/notebooks/Team%2DBox{}",
+    "/notebooks/%54eam-Box{}",
+    "/n%6Ftebooks/Team-Box{}",
+    f"/notebooks/{TEAM}{{}}/",
+    f"/notebooks//{TEAM}{{}}",
+    f"/notebooks/Team-/../{TEAM}{{}}",
+    f"/notebooks/./{TEAM}{{}}",
+]
+
+
+@pytest.fixture(scope="module")
+def all_but_one(env: LocalEnv) -> dict[str, str]:
+    """A session that may call every route, but none about one notebook, whose policy names it as SageMaker spells it."""
+    policy = allow("*")
+    policy["Statement"].append(
+        allow(f"*/notebooks/{TEAM}", f"*/notebooks/{TEAM}/*")["Statement"][0] | {"Effect": "Deny"}
+    )
+    return env.make_session("all-but-one", policy)
+
+
+@pytest.mark.parametrize("end", ROUTES)
+def test_no_other_spelling_gets_past_a_deny_on_any_route(env: LocalEnv, all_but_one: dict[str, str], end: str) -> None:
+    method = "POST" if end in ("/start", "/certificate") else "GET"
+    of_another = env.curl(f"/notebooks/{OTHER}{end}", all_but_one, method)
+    assert of_another.status in ((200,) if method == "GET" else (403, 409)), of_another.body
+    address = json.loads(env.curl(f"/notebooks/{TEAM}").body)["address"]
+    for path in (f"/notebooks/{TEAM}{{}}", *SPELLINGS):
+        told = env.curl(path.format(end), all_but_one, method)
+        assert told.status in (400, 403, 404, 409), (path, told.body)
+        assert address.rpartition(":")[2] not in told.body, path
 
 
 # ---- with the client -----------------------------------------------------------------------------

@@ -54,6 +54,7 @@ class FakeApi:
     clock_ahead_s: float = 0  # of this machine's, in the header Date
     doctor_text: str = "tag  ok\n"  # what the doctor answers unless JSON is asked for
     doctor: dict[str, Any] | None = None  # and what it answers then
+    compares_capitals: bool = True  # as a stack does, unless it is an older one
     authority: Authority | None = None  # signs certificates, if the stack has them
     bodies: list[bytes] = field(default_factory=list)  # of the requests
 
@@ -78,23 +79,24 @@ class FakeApi:
         notebook = self.notebooks.get(name.lower())
         if notebook is None:
             return 404, {"error": "unknown-notebook", "message": f"No notebook {name} is known here."}
+        if self.compares_capitals and name != notebook["name"]:
+            message = f"The notebook's name is {notebook['name']}: ask for it with these capitals."
+            return 409, {"error": "other-spelling", "message": message, "name": notebook["name"]}
         if rest == ["start"] and method == "POST":
             assert self.on_start is not None
             self.on_start(notebook)
             return 202, {"name": notebook["name"]}
         if rest == ["certificate"] and method == "POST":
-            return self._certificate(name, notebook)
+            return self._certificate(notebook)
         if rest == ["doctor"]:
             check = {"check": "tag", "result": "ok", "since": None, "reason": "ssh=ngrok", "remedy": ""}
             status = {key: notebook[key] for key in ("name", "status", "since", "message", "next_step")}
             return 200, self.doctor or {**status, "checks": [check]}
         return 200, notebook
 
-    def _certificate(self, name: str, notebook: dict[str, Any]) -> tuple[int, Any]:
+    def _certificate(self, notebook: dict[str, Any]) -> tuple[int, Any]:
         if self.authority is None:
             return 403, {"message": "Missing Authentication Token"}
-        if name != notebook["name"]:
-            return 409, {"error": "other-spelling", "message": f"The notebook's name is {notebook['name']}."}
         asked = json.loads(self.bodies[-1])
         return 201, {"certificate": self.authority.sign(asked["public_key"], notebook["name"])}
 

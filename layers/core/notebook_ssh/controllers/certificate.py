@@ -84,7 +84,7 @@ def respond(event: Mapping[str, Any], settings: Settings, now: int) -> Response:
         logger.info("no certificate", extra={"notebook": record.name, "caller": caller.arn, "code": verdict.code})
         if verdict.code in OF_THE_CALLER:
             raise forbidden(settings, verdict.code, verdict.message)
-        raise HttpError(409, verdict.code, verdict.message)
+        raise HttpError(409, verdict.code, verdict.message, name=record.name)
     return _issued(request, record, verdict.key_id, settings, now)
 
 

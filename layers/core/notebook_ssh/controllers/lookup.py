@@ -16,6 +16,7 @@ from notebook_ssh.http_api.handling import (
     json_text,
     notebook_name,
     refuse_while_paused,
+    require_spelling,
 )
 from notebook_ssh.http_api.views import Connection
 from notebook_ssh.model.record import Record
@@ -120,6 +121,7 @@ def _record(event: Event, settings: Settings) -> Record:
             "unknown-notebook",
             f"No notebook {name} is known here: tag it {settings.tag_key}=ngrok or {settings.tag_key}=bastion, and wait a minute.",
         )
+    require_spelling(event, record.name)
     return record
 
 

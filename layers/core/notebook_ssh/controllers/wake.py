@@ -17,6 +17,7 @@ from notebook_ssh.http_api.handling import (
     json_text,
     notebook_name,
     refuse_while_paused,
+    require_spelling,
 )
 from notebook_ssh.http_api.views import status_json
 from notebook_ssh.model.record import Record
@@ -35,6 +36,7 @@ def respond(event: Mapping[str, Any], settings: Settings, now: int) -> Response:
     record = table.record(name)
     if record is None:
         raise HttpError(404, "unknown-notebook", f"No notebook {name} is known here: only a tagged one can be started.")
+    require_spelling(event, record.name)
     body = status_json(status_of(record, now, settings.sync_seconds, settings.tag_key))
     match wake(record, now):
         case Wake.NOT_ALLOWED:

@@ -21,6 +21,7 @@ from notebook_ssh.errors import (
     TerminalError,
 )
 from notebook_ssh.model.record import is_notebook_name
+from notebook_ssh.model.spelling import OTHER_SPELLING, is_spelled, other_spelling
 from notebook_ssh.settings import Settings
 from notebook_ssh.triggers.correlation import FIELD, correlation_of
 
@@ -96,6 +97,12 @@ def notebook_name(event: Mapping[str, Any]) -> str:
             400, "bad-name", "name: a notebook's name is 1 to 63 letters, digits and hyphens, no hyphen at either end."
         )
     return name
+
+
+def require_spelling(event: Mapping[str, Any], notebook: str) -> None:
+    """Raise HttpError unless the path spells the name as SageMaker does, in `notebook`: IAM has compared it as it was sent."""
+    if not is_spelled(event.get("path") or "", event.get("resource") or "", notebook):
+        raise HttpError(409, OTHER_SPELLING, other_spelling(notebook), name=notebook)
 
 
 def header(event: Mapping[str, Any], name: str) -> str:

@@ -6,7 +6,6 @@ which notebooks. What IAM does not see is decided here.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,10 +13,10 @@ from enum import StrEnum
 from notebook_ssh.model.caller import is_user_of, role_of_caller
 from notebook_ssh.model.certificate import key_id_of
 from notebook_ssh.model.record import Record
+from notebook_ssh.model.spelling import OTHER_SPELLING, is_spelled, other_spelling
 from notebook_ssh.model.text import iso_time
 
-_BASE_PATH = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._-]+)*")
-"""What a custom domain may put in front: no step that leads elsewhere, and nothing escaped."""
+ROUTE = "/notebooks/{name}/certificate"
 
 
 class RefusalCode(StrEnum):
@@ -25,7 +24,7 @@ class RefusalCode(StrEnum):
 
     NOT_A_PRINCIPAL = "not-a-principal"
     NOTEBOOK_ROLE = "notebook-role"
-    OTHER_SPELLING = "other-spelling"
+    OTHER_SPELLING = OTHER_SPELLING
     INVALID_TAG = "invalid-tag"
     OFF = "off"
     EXPIRED = "expired"
@@ -80,17 +79,9 @@ def decide_login(
             RefusalCode.NOTEBOOK_ROLE,
             f"{role} is the execution role of a notebook, and code that runs there has it: use a role or user of your own.",
         )
-    if not _is_spelled(path, record.name):
-        return Refuse(
-            RefusalCode.OTHER_SPELLING,
-            f"The notebook's name is {record.name}: ask for it with these capitals, and without escapes or a slash at the end.",
-        )
+    if not is_spelled(path, ROUTE, record.name):
+        return Refuse(RefusalCode.OTHER_SPELLING, other_spelling(record.name))
     return _of_the_notebook(record, now, tag_key) or Admit(key_id)
-
-
-def _is_spelled(path: str, notebook: str) -> bool:
-    tail = f"/notebooks/{notebook}/certificate"
-    return path.endswith(tail) and _BASE_PATH.fullmatch(path.removesuffix(tail)) is not None
 
 
 def _of_the_notebook(record: Record, now: int, tag_key: str) -> Refuse | None:
