@@ -1,4 +1,4 @@
-"""What the documents say to type works: typed into bash, with AWS's and SAM's own command lines, and its effect looked at.
+"""What the documents say to type works: typed into bash, with AWS's and SAM's own command lines, and its effect is checked.
 
 Then it is typed into dash and zsh, which must run the same programs with the same arguments. They get the answers that
 bash got: a stack can be deleted once.
@@ -103,7 +103,7 @@ def commands(text: str) -> list[str]:
 
 
 def listed() -> list[str]:
-    """What docs/operations.md says is not typed here: how each of these commands begins."""
+    """What docs/operations.md lists as not typed here: how each of these commands begins."""
     section = (PROJECT / "docs/operations.md").read_text("utf-8").partition("## What was run")[2]
     rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
     return [command for row in rows for command in re.findall(r"`([^`]+)`", row)]
@@ -113,15 +113,15 @@ def test_every_command_of_the_documents_is_typed_or_listed_with_a_reason() -> No
     typed = {block(document, words) for document, words in BY_SAM + DAY_BY_DAY}
     assert len(typed) == len(BY_SAM) + len(DAY_BY_DAY)
     known = {command for text in typed for command in commands(text)}
-    said = [command for document in DOCUMENTS for text in blocks(document) for command in commands(text)]
-    left = [command for command in said if command not in known]
+    documented = [command for document in DOCUMENTS for text in blocks(document) for command in commands(text)]
+    left = [command for command in documented if command not in known]
     excused = listed()
     assert [command for command in left if not command.startswith(tuple(excused))] == []
     assert [begin for begin in excused if not any(command.startswith(begin) for command in left)] == []
 
 
 class Terminal:
-    """A person's second terminal next to `make aws`. folder: where files are; AWS is asked about effects with `client`.
+    """A person's second terminal next to `make aws`. folder: where files are; effects are read from AWS with `client`.
 
     typed: the blocks that were typed in it.
     """
@@ -157,7 +157,7 @@ class Terminal:
             before,
             text,
         ]
-        told = ""
+        first = ""
         self.tape.erase()
         for number, shell in enumerate(SHELLS):
             done = subprocess.run(
@@ -170,15 +170,14 @@ class Terminal:
                 timeout=5 * LIMIT,
                 check=False,
             )
-            said = f"{document}, in {shell[0]}:\n{text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-            assert done.returncode == 0, said
-            assert "never run" not in done.stderr, said
+            output = f"{document}, in {shell[0]}:\n{text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+            assert done.returncode == 0, output
+            assert "never run" not in done.stderr, output
             if number:
-                assert done.stdout == told, said
-                # The client asks a program for its version once, and remembers it.
-                assert [left for left in self.tape.rewind() if left != "ssh -V"] == [], said
-            told = done.stdout
-        return told
+                assert done.stdout == first, output
+                assert self.tape.rewind() == [], output
+            first = done.stdout
+        return first
 
     @property
     def endpoint(self) -> str:
@@ -186,7 +185,7 @@ class Terminal:
         return self.variables["AWS_ENDPOINT_URL"]
 
     def client(self, service: str) -> Any:
-        """A client of `service` with the admin's session, to look at effects with."""
+        """A client of `service` with the admin's session, to check effects with."""
         return botocore.session.Session().create_client(
             service,
             region_name=self.variables["AWS_REGION"],
@@ -202,15 +201,17 @@ class Terminal:
 
     def resource(self, name: str) -> str:
         """The name that CloudFormation gave the resource `name`."""
-        told = self.client("cloudformation").describe_stack_resource(StackName="notebook-ssh", LogicalResourceId=name)
-        return str(told["StackResourceDetail"]["PhysicalResourceId"])
+        described = self.client("cloudformation").describe_stack_resource(
+            StackName="notebook-ssh", LogicalResourceId=name
+        )
+        return str(described["StackResourceDetail"]["PhysicalResourceId"])
 
     def script(self) -> bytes:
         """The on-start script of the notebook's configuration, as it is now."""
-        told = self.client("sagemaker").describe_notebook_instance_lifecycle_config(
+        described = self.client("sagemaker").describe_notebook_instance_lifecycle_config(
             NotebookInstanceLifecycleConfigName="gpu-setup"
         )
-        return base64.b64decode(told["OnStart"][0]["Content"])
+        return base64.b64decode(described["OnStart"][0]["Content"])
 
     def record(self) -> dict[str, Any]:
         """The notebook's record in the table, as DynamoDB writes it; empty while there is none."""
@@ -219,11 +220,11 @@ class Terminal:
         return next((item for item in items if item.get("sk", {}).get("S") == "my-notebook"), {})
 
     def phase(self) -> str:
-        """What the agent said last of its connection."""
+        """The phase in the agent's last report."""
         return str(self.record().get("report", {}).get("M", {}).get("phase", {}).get("S", ""))
 
-    def forget_the_last_look(self) -> None:
-        """Take what was seen last out of the record: a look that finds nothing new would leave no trace."""
+    def clear_the_observed_hash(self) -> None:
+        """Clear the observed hash of the record: a reconcile that finds no change would leave no trace."""
         self.client("dynamodb").update_item(
             TableName=self.outputs()["TableName"],
             Key={"pk": {"S": "notebook"}, "sk": {"S": "my-notebook"}},
@@ -232,8 +233,8 @@ class Terminal:
             ExpressionAttributeValues={":nothing": {"S": ""}},
         )
 
-    def was_looked_at(self) -> bool:
-        """Whether the notebook was looked at since then."""
+    def was_reconciled(self) -> bool:
+        """Whether the notebook was reconciled since then."""
         return bool(self.record()["hash"]["S"])
 
     def logs(self, function: str, words: str) -> bool:
@@ -245,10 +246,10 @@ class Terminal:
 
     def letters(self, output: str) -> int:
         """How many messages lie in the queue that an output names."""
-        told = self.client("sqs").get_queue_attributes(
+        attributes = self.client("sqs").get_queue_attributes(
             QueueUrl=self.outputs()[output], AttributeNames=["ApproximateNumberOfMessages"]
         )
-        return int(told["Attributes"]["ApproximateNumberOfMessages"])
+        return int(attributes["Attributes"]["ApproximateNumberOfMessages"])
 
     def keys_on_the_notebook(self) -> str:
         """What sshd on the notebook admits."""
@@ -288,7 +289,7 @@ def test_the_documents_from_nothing_to_the_end_of_the_stack(terminal: Terminal) 
 @pytest.mark.takes_minutes
 def test_the_documents_while_a_stack_is_there(terminal: Terminal) -> None:
     has_a_connected_notebook(terminal)
-    looks_things_up(terminal)
+    uses_the_api(terminal)
     operates(terminal)
     assert sorted(terminal.typed) == sorted(DAY_BY_DAY)
 
@@ -325,7 +326,7 @@ def has_a_connected_notebook(terminal: Terminal) -> None:
     subprocess.run(["bash", "-euc", set_up], check=True, capture_output=True, timeout=LIMIT)
 
 
-def looks_things_up(terminal: Terminal) -> None:
+def uses_the_api(terminal: Terminal) -> None:
     api = "export API=$(output ApiUrl) API_URL=$(output ApiUrl)\nmkdir -p ~/.ssh"
     for document, words in (("README.md", '"$API_URL/notebooks/my-notebook/ssh"'), ("api.md", "get() {")):
         assert terminal.type(document, words, before=api).startswith("ssh -p ")
@@ -348,9 +349,9 @@ def operates(terminal: Terminal) -> None:
     """docs/operations.md, what is done while the stack runs; its first block is at the top of every other."""
     terminal.type("operations.md", "resource() {")
     until("nothing is to be done", lambda: terminal.letters("NotebookDeadLetterQueue") == 0)
-    terminal.forget_the_last_look()
+    terminal.clear_the_observed_hash()
     message_id = json.loads(terminal.type("operations.md", "send-message"))["MessageId"]
-    until("the notebook was looked at", terminal.was_looked_at)
+    until("the notebook was reconciled", terminal.was_reconciled)
     until("it is in the log", lambda: terminal.logs("reconcile-notebook", message_id))
     followed = terminal.type("operations.md", "read -r ID", answer=message_id + "\n")
     # The first line is of whatever came last, by now perhaps a report.
@@ -372,10 +373,10 @@ def operates(terminal: Terminal) -> None:
     for name in ("NotebookDeadLetterQueue", "BastionDeadLetterQueue", "EventDeadLetterQueue"):
         fifo = {"MessageGroupId": "all", "MessageDeduplicationId": "1"} if "Bastion" in name else {}
         sqs.send_message(QueueUrl=outputs[name], MessageBody=message, **fifo)
-    terminal.forget_the_last_look()
+    terminal.clear_the_observed_hash()
     terminal.type("operations.md", "start-message-move-task")
     assert terminal.letters("NotebookDeadLetterQueue") == terminal.letters("BastionDeadLetterQueue") == 0
-    until("the dead letter was answered", terminal.was_looked_at)
+    until("the dead letter was answered", terminal.was_reconciled)
     terminal.type("operations.md", "purge-queue")
     until("they are thrown away", lambda: terminal.letters("EventDeadLetterQueue") == 0)
 
@@ -405,10 +406,10 @@ def stops_everything(terminal: Terminal) -> None:
     """The stop button, and back: the notebook closes at its next report, and its script stays as it is."""
     script = terminal.script()
     terminal.type("operations.md", "Paused=true", at=PROJECT)
-    until("the notebook is told", lambda: terminal.phase() == "off")
+    until("the agent is off", lambda: terminal.phase() == "off")
     assert terminal.script() == script
     terminal.type("operations.md", "Paused=false", at=PROJECT)
-    until("the notebook is told again", lambda: terminal.phase() != "off")
+    until("the agent is on again", lambda: terminal.phase() != "off")
     assert terminal.script() == script
 
 
