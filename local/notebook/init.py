@@ -19,6 +19,8 @@ from typing import Any
 
 import logins
 import processes
+from notebook import journal
+from notebook.journal import install_journalctl
 from notebook.metadata_service import MetadataService
 from sshd import start_sshd
 
@@ -154,8 +156,11 @@ def _start_sshd(
             settings=" ".join(f'"{name}={value}"' for name, value in session.items()),
         )
     )
+    log, kept = disk / "var/log/sshd.log", disk / "var/log/journal.jsonl"
+    install_journalctl(disk / "usr/bin/journalctl", kept)
+    within = (sys.executable, journal.__file__, str(kept))
     try:
-        return start_sshd("the notebook's sshd", config, disk / "var/log/sshd.log", port, env=user), None
+        return start_sshd("the notebook's sshd", config, log, port, within=within, env=user), None
     except processes.DidNotStartError as problem:
         return None, str(problem)
 

@@ -17,7 +17,7 @@ NIGHTLY = pytest.mark.nightly(sibling="test_root_and_ec2_user_each_do_their_part
 
 @pytest.mark.needs_root
 @pytest.mark.parametrize(
-    "scenario", ["systemd", pytest.param("users", marks=NIGHTLY), pytest.param("sshd", marks=NIGHTLY)]
+    "scenario", ["systemd", "sessions", pytest.param("users", marks=NIGHTLY), pytest.param("sshd", marks=NIGHTLY)]
 )
 def test_root_and_ec2_user_each_do_their_part(scenario: str) -> None:
     """The scenarios are in agent_real_paths.py; the output explains a failure."""

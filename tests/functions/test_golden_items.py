@@ -97,6 +97,7 @@ RECORDS = {
             keys_own=2,
             keys_central=3,
             authorities=2,
+            unknown_sessions=1,
             rejected=(RejectedKey(4, "not a public key"),),
             sessions=1,
             active_at=MOMENT + 1200,

@@ -21,7 +21,7 @@ from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.workers import save_worker
 from notebook_ssh.controllers.agent_layer import worker_program, worker_sha256
 from notebook_ssh.model.record import BastionRoute, Phase, Record
-from notebook_ssh.model.spec import Mode, NotebookSpec
+from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec
 
 LAYER = Path(__file__).resolve().parents[2] / "layers" / "notebook_agent"
 MARIO = NotebookSpec(modes=(Mode.NGROK,), users=("mario",))
@@ -71,6 +71,7 @@ def test_the_first_report_is_kept_and_answered(env: ApiEnv) -> None:
         "authorized_keys": [],
         "ngrok": {"url": None, "token_version": version, "token": "2abc_DEF"},
         "problem": None,
+        "sessions": {"end": None, "kinds": ["certificate", "central"], "withdrawn": {}},
     }
     assert env.report_of("demo") == a_report(received_at=NOW, connected_since=NOW, phase_since=NOW)
 
@@ -507,3 +508,41 @@ def test_a_use_in_the_future_counts_as_now(env: ApiEnv) -> None:
     report = env.report_of("demo")
     assert report
     assert report.active_at == NOW
+
+
+@pytest.mark.parametrize(
+    ("tags", "end"),
+    [
+        ({"ssh": "ngrok", "ssh-users": "mario ana"}, None),
+        ({}, "off"),
+        ({"ssh": "ngrok", "ssh-until": "2020-01-01T00:00Z"}, "until"),
+        ({"ssh": "ngork"}, None),
+    ],
+)
+def test_the_reply_says_which_sessions_end(env: ApiEnv, tags: dict[str, str], end: str | None) -> None:
+    env.token("2abc_DEF")
+    env.central_key("mario", f"{HOST_KEY} laptop\n")
+    env.knows(a_record(spec=parse_spec(tags, "ssh")))
+    withdrawn = {"users": ["ana"]} if "ssh-users" in tags else {}
+    expected = {"end": end, "kinds": ["certificate", "central"], "withdrawn": withdrawn}
+    assert env.report().json["sessions"] == expected
+
+
+def test_no_session_ends_for_a_stranger_a_pause_or_by_choice(env: ApiEnv) -> None:
+    assert "sessions" not in env.report().json
+    env.knows(a_record(spec=NotebookSpec()))
+    env.patch.setenv("END_SESSIONS", "none")
+    assert "sessions" not in env.report().json
+    env.patch.setenv("END_SESSIONS", "all")
+    assert env.report({"sequence": 6}).json["sessions"]["kinds"] == ["certificate", "central", "own"]
+    env.patch.setenv("PAUSED", "true")
+    assert "sessions" not in env.report({"sequence": 7}).json
+
+
+def test_sessions_of_an_unknown_owner_are_shown(env: ApiEnv) -> None:
+    env.token("2abc_DEF")
+    env.knows(a_record())
+    env.report({"sessions": {"open": 3, "active_at": None, "unknown": 2}})
+    assert env.get("/notebooks/{name}", "demo").json["sessions"] == {"open": 3, "active_at": None, "unknown": 2}
+    doctor = env.get("/notebooks/{name}/doctor", "demo").text
+    assert "2 open sessions of an unknown owner" in doctor

@@ -17,7 +17,7 @@ from support.laptop import Laptop, Sshd, create_client_venv, create_laptop, exte
 
 import processes
 from emulator.process import ACCOUNT, PROJECT, REGION
-from environment import STACK, LocalEnv
+from environment import CURLED, STACK, LocalEnv
 
 TEAM, OTHER = "Team-Box", "Other-Box"
 LOGIN = f"arn:aws:iam::{ACCOUNT}:role/data-science"
@@ -360,3 +360,25 @@ def test_after_the_tag_went_no_certificate_is_given_or_admitted(env: LocalEnv, m
     until(env, "it is back", lambda: "cert-authority" in section.read_text())
     until(env, "it is connected", lambda: env.status(TEAM) == "connected")
     assert log_in(env, TEAM, body["certificate"]).returncode == 0, "it is still valid"
+
+
+def test_a_session_ends_with_the_tag(env: LocalEnv, member: dict[str, str]) -> None:
+    """The worker ends the process of sshd, and says whose it was; the tunnel closes as well."""
+    _, body = ask(env, member)
+    certificate_file = Path(f"{env.person.identity}-cert.pub")
+    certificate_file.write_text(body["certificate"] + "\n")
+    env.save_ssh_config(TEAM)
+    log = env.emulator.notebook_home(TEAM) / "disk/var/log/notebook-ssh.log"
+    command = ["ssh", "-F", CURLED, "-o", "BatchMode=yes", TEAM, "echo in; sleep 600"]
+    place: dict[str, Any] = {
+        "cwd": env.person.home / ".ssh",
+        "env": {"PATH": os.environ["PATH"], "HOME": env.person.home},
+    }
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, **place) as session:
+        assert session.stdout
+        assert session.stdout.readline() == b"in\n"
+        certificate_file.unlink()
+        env.untag(TEAM, "ssh")
+        until(env, "the session is over", lambda: session.poll() is not None)
+    until(env, "the log says whose", lambda: "assumed-role/data-science/data-science" in log.read_text())
+    assert re.search("session [0-9]+ of arn:.* ended: SSH to this notebook was turned off", log.read_text())

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from support import namespaces
+from support import agent_sessions, namespaces
 from support.agent_env import (
     ACCESS,
     PROGRAMS,
@@ -649,15 +649,28 @@ def not_installed(notebook: RealNotebookHost, stack: Stack) -> Iterator[None]:
     manager.unlink()
 
 
-SCENARIOS = {"users": users_scenario, "systemd": systemd_scenario, "sshd": sshd_scenario}
+SCENARIOS = {
+    "users": users_scenario,
+    "systemd": systemd_scenario,
+    "sshd": sshd_scenario,
+    "sessions": agent_sessions.sessions_scenario,
+}
 
 
 def main(scenario: str) -> int:
     """Prepare the machine, run the scenario, and stop everything."""
     prepare()
     sshd = None
-    if scenario == "users":
-        sshd = start_sshd("the notebook's sshd", Path("/etc/ssh/sshd_config"), Path("/mnt/sshd.log"), RealSshd.port)
+    if scenario in ("users", "sessions"):
+        if scenario == "sessions":
+            agent_sessions.prepare_journal()
+        sshd = start_sshd(
+            "the notebook's sshd",
+            Path("/etc/ssh/sshd_config"),
+            Path("/mnt/sshd.log"),
+            RealSshd.port,
+            within=agent_sessions.WITHIN if scenario == "sessions" else (),
+        )
     program = f'#!/bin/sh\nexec {NOTEBOOK_PYTHON} /home/stand_in.py "$@"\n'
     shutil.copy(STAND_IN, "/home/stand_in.py")
     Path("/home/stand_in.py").chmod(0o644)

@@ -40,7 +40,7 @@ def environments(stack: Stack) -> dict[str, dict[str, str]]:
 LOCAL_ONLY = {"ALLOW_LOOPBACK_ADDRESSES"}
 """Read by the settings, and never set by a real stack: the local run puts it into the functions it starts."""
 
-OF_SOME = {"API_URL", "CERTIFICATE_AUTHORITIES", "CERTIFICATE_KEY", "CERTIFICATE_SECONDS"}
+OF_SOME = {"API_URL", "CERTIFICATE_AUTHORITIES", "CERTIFICATE_KEY", "CERTIFICATE_SECONDS", "END_SESSIONS"}
 """Set for the functions that use it: the API and the public keys cannot be known before some of the others are there."""
 
 BY_LAMBDA = {"AWS_REGION"}

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from notebook_ssh.model.session_ends import KINDS
 from notebook_ssh.model.stack import Bastion
 
 
@@ -31,6 +32,7 @@ class Settings:
     certificate_key: ARN of the KMS key that signs certificates; empty: no certificates.
     certificate_authorities: public keys, `type base64`, whose certificates notebooks admit; the first is of that key.
     certificate_seconds: for how long a certificate is good at most.
+    end_sessions: the kinds of open sessions that notebooks end when access does (model/session_ends.py).
     """
 
     stack: str
@@ -59,6 +61,7 @@ class Settings:
     certificate_key: str = ""
     certificate_authorities: tuple[str, ...] = ()
     certificate_seconds: int = 3600
+    end_sessions: tuple[str, ...] = KINDS["granted"]
 
     @property
     def observes_only(self) -> bool:
@@ -114,4 +117,5 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         certificate_key=environment.get("CERTIFICATE_KEY", ""),
         certificate_authorities=tuple(filter(None, environment.get("CERTIFICATE_AUTHORITIES", "").split(","))),
         certificate_seconds=int(environment.get("CERTIFICATE_SECONDS", "3600")),
+        end_sessions=KINDS[environment.get("END_SESSIONS", "granted")],
     )

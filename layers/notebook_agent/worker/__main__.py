@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
+from worker.model import LABEL_SESSIONS
+
 
 def main(verb: str, *arguments: str) -> int:
     """Run the worker, one of its helpers, one of root's duties, or a user's command; return the exit status."""
@@ -25,17 +27,26 @@ def main(verb: str, *arguments: str) -> int:
 
         check_credentials()
     elif verb in ("root-setup", "root-teardown"):
-        from worker.root import root_setup, root_teardown
-
-        # The worker's request is one byte, in hexadecimal digits, since it comes from a process of another user.
-        root_setup(
-            {"6c": "loopback", "6e": "network"}.get("".join(arguments), "")
-        ) if verb == "root-setup" else root_teardown()
+        run_as_root(verb, "".join(arguments))
     else:
         from worker.commands import run_command
 
         return run_command(verb, *arguments)
     return 0
+
+
+def run_as_root(verb: str, word: str) -> None:
+    """Do one of root's duties. word: the worker's request, one byte of another user's process in hexadecimal digits."""
+    from worker.root import root_setup, root_teardown
+
+    if verb == "root-teardown":
+        root_teardown()
+    elif word == LABEL_SESSIONS.hex():
+        from worker.session_labels import write_labels
+
+        write_labels()
+    else:
+        root_setup({"6c": "loopback", "6e": "network"}.get(word, ""))
 
 
 if __name__ == "__main__":

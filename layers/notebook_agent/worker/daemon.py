@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from agent import HOME, PERSIST_DIR, VOLUME_DIR, StackClient, load_json, log, read_text
 from worker.by_hand import setup_by_hand
 from worker.causes import explain, refine
 from worker.files import explain_os_error, remove_file, write_file
+from worker.granted import remember_granted
 from worker.instructions import render_instructions
 from worker.keys import keys_stamp, sync_authorized_keys
 from worker.list_tags import read_own_tags
@@ -23,6 +24,7 @@ from worker.model import Json, Problem
 from worker.ngrok_config import forget_token
 from worker.paths import INSTRUCTIONS_FILE, REPLY_FILE, STATUS_FILE, WAKE_FIFO
 from worker.reply import check_reply
+from worker.sessions import AGAIN_S, WARN_S, Sessions, end
 from worker.sshd import SSH_PORT, SshServer, host_keys, sessions
 from worker.tags import MODES, apply_tags
 from worker.texts import one_line
@@ -38,6 +40,7 @@ class Worker:
     def __init__(self) -> None:
         self.client = StackClient()
         self.client.reply = check_reply(load_json(REPLY_FILE))
+        self.sessions, self.orders = Sessions(), cast("Json | None", None)  # orders: of the last answer, until obeyed
         self.client.clock_offset = self.client.reply.get("clock_offset", 0)
         self.tunnel = Tunnel()
         self.problems: dict[str, Problem] = {}  # by source
@@ -70,30 +73,60 @@ class Worker:
         try:
             if "sync_after" not in self.client.reply:
                 self.sync()
-            while self.modes():
-                self.apply()
-                if time.monotonic() >= self.sync_at or self.report_due():
-                    self.sync()
-                else:
-                    self.wait()
-            self.teardown()
+            while True:
+                while self.modes():
+                    self.apply()
+                    if time.monotonic() >= self.sync_at or self.report_due():
+                        self.sync()
+                    else:
+                        self.wait()
+                if self.teardown():
+                    return
         finally:
             self.tunnel.stop()
 
-    def teardown(self) -> None:
+    def teardown(self) -> bool:
         """Undo what lets users in, and what the agent keeps for a start without the stack (docs/notebook.md).
+
+        Return False if SSH is on again before the sessions were over that the stack may end.
 
         Until all of it is undone, the reply on the volume stays, by which the next worker, seconds later, tries again;
         that of this boot could say "off" already. The program goes last: the stack sends none when SSH is off.
         """
+        if self.orders and self.orders["end"]:
+            # Before the tunnel closes, so that a terminal still shows why; and after the keys, so that none is opened again.
+            self.undo(lambda: sync_authorized_keys(None))
+            end(self.sessions.endable(self.sessions.kinds), self.orders["end"])
         self.tunnel.stop()
         remove_file(REPLY_FILE)
         done = [self.undo(lambda: sync_authorized_keys(None)), self.undo(forget_token)]
         if all(done):
+            self.write_status()
+            if self.outlast_sessions():
+                return False
             done += [self.undo(partial(remove_file, PERSIST_DIR + name)) for name in ("reply.json", "worker.py")]
         self.write_status()
         if not all(done):
             sys.exit("notebook-ssh: not everything is undone; it is tried again")
+        return True
+
+    def outlast_sessions(self) -> bool:
+        """Report while sessions are open that the stack may end, and end them when it says so; return whether SSH is on again.
+
+        Whatever turned SSH off, also this clock, only an answer of the stack's ends a session, and one that came now.
+        """
+        while not self.modes():
+            orders, self.orders = self.orders, None
+            endable = self.sessions.endable(self.sessions.kinds)
+            if orders and orders["end"]:
+                end(endable, orders["end"])
+                return False
+            if not endable:
+                return False
+            select.select([], [], [], max(0, min(60, self.sync_at - time.monotonic())))
+            if time.monotonic() >= self.sync_at:
+                self.sync()
+        return True
 
     def undo(self, step: Callable[[], object]) -> bool:
         """Run a step of `teardown`; return whether it succeeded."""
@@ -120,6 +153,7 @@ class Worker:
             self.tunnel.ensure(token, url, self.ssh_port, saved="sync_after" not in self.client.reply)
         else:
             self.tunnel.stop()
+        self.sessions.warn(self.client.reply.get("until"), time.time() + self.client.clock_offset)
         self.write_status()
 
     def ngrok_setting(self, field: str, pattern: str) -> str | None:
@@ -133,6 +167,7 @@ class Worker:
         try:
             self.problems.pop("files", None)
             reply = self.client.reply
+            remember_granted(reply)
             self.keys, error = sync_authorized_keys(reply.get("authorized_keys") or [], reply.get("certificates"))
             if error:
                 raise error
@@ -225,8 +260,11 @@ class Worker:
     def sync(self) -> None:
         """Send a report and save the reply; without one, at the first time in a boot, apply the notebook's own tags."""
         report, before, wakes = self.build_report(), self.client.reply, self.wakes
-        if self.client.sync({**report, "sessions": sessions()}):
+        self.orders = None
+        self.sessions.open()
+        if self.client.sync({**report, "sessions": {**sessions(), "unknown": self.sessions.unknown}}):
             self.client.reply = check_reply(self.client.reply)
+            self.orders = self.client.reply.pop("sessions")  # never obeyed from a reply that was kept
             self.reported = report
             self.files_at = 0
             new, old = self.client.reply.get("ngrok") or {}, before.get("ngrok") or {}
@@ -245,6 +283,16 @@ class Worker:
             self.client.error = refine(self.client, self.client.error)
         self.synced_wakes = wakes
         self.sync_at = time.monotonic() + self.client.delay
+        self.obey()
+
+    def obey(self) -> None:
+        """Take note of what the last answer says of sessions, and end those whose key or certificate was withdrawn."""
+        if self.client.error:
+            return
+        orders = self.orders or {"kinds": [], "withdrawn": {}}
+        self.sessions.kinds = orders["kinds"]
+        if self.sessions.end_withdrawn(orders["withdrawn"], self.client.reply["server_time"]):
+            self.sync_at = min(self.sync_at, time.monotonic() + AGAIN_S + 1)
 
     def report_due(self) -> bool:
         """Return whether to report a change at once: at most five times in a row, then every 20 seconds."""
@@ -316,5 +364,6 @@ class Worker:
             times.append(min(self.tunnel.due_at, now + FILES_RETRY_S) if full else self.tunnel.due_at)
         until = self.client.reply.get("until")
         if until is not None:
-            times.append(now + until - time.time() - self.client.clock_offset)
+            left = until - time.time() - self.client.clock_offset
+            times.append(now + left if self.sessions.warned == until else now + max(0, left - WARN_S))
         return max(0, min(times) - now)

@@ -6,6 +6,7 @@ from typing import Any
 
 Json = dict[str, Any]
 Problem = tuple[str, str]  # (code, message)
+LABEL_SESSIONS = b"s"  # asks root, through the supervisor, who logged in to each session
 Address = tuple[str, int]  # (host, port)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent import ROOT, STATE_DIR, VOLUME_DIR
+from agent import ROOT, RUN_DIR, STATE_DIR, VOLUME_DIR
 
 NGROK_DIR = VOLUME_DIR + ".ngrok/"
 NGROK_LOG = ROOT + "/var/log/ngrok.log"
@@ -11,3 +11,5 @@ OWN_KEYS_FILE = VOLUME_DIR + "ssh/authorized_keys"
 REPLY_FILE = STATE_DIR + "reply.json"
 STATUS_FILE = STATE_DIR + "status.json"
 WAKE_FIFO = STATE_DIR + "wake"
+SESSIONS_FILE = RUN_DIR + "sessions.json"  # root's
+GRANTED_FILE = STATE_DIR + "granted.json"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from worker.granted import KINDS
 from worker.keys import is_authority
 from worker.model import Json
 from worker.texts import one_line
@@ -35,6 +36,8 @@ def check_reply(reply: Json) -> Json:
         "certificates": check_certificates(reply.get("certificates")),
         "authorized_keys": [user for user in list_of(reply.get("authorized_keys")) if is_user(user)],
         "problem": check_problem(reply.get("problem")),
+        "sessions": check_sessions(reply.get("sessions")),
+        "server_time": end_of_access(reply.get("server_time")) or 0,
     }
 
 
@@ -72,6 +75,23 @@ def check_certificates(value: Any) -> Json | None:
     if not all(isinstance(line, str) and is_authority(line) for line in authorities):
         return None
     return {"authorities": authorities, "principal": principal}
+
+
+def check_sessions(value: Any) -> Json | None:
+    """Return what the stack says of open sessions: the reason to end them now, which kinds, and what was withdrawn."""
+    if not is_map(value):
+        return None
+    withdrawn = value["withdrawn"] if is_map(value.get("withdrawn")) else {}
+    return {
+        "end": value.get("end") if value.get("end") in ("off", "until") else None,
+        "kinds": [kind for kind in KINDS if kind in list_of(value.get("kinds"))],
+        "withdrawn": {field: texts_of(withdrawn.get(field)) for field in ("serials", "arns", "keys", "users")},
+    }
+
+
+def texts_of(value: object) -> list[str]:
+    """Return the texts in a JSON list."""
+    return [text for text in list_of(value) if isinstance(text, str) and text]
 
 
 def is_word(value: object) -> bool:

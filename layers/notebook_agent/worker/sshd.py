@@ -66,7 +66,7 @@ def sessions() -> Json:
     user, active = pwd.getpwuid(os.stat(HOME).st_uid).pw_name, []
     for path in glob.glob("/proc/[0-9]*/cmdline"):
         try:
-            match = re.fullmatch(rf"sshd\S*: {re.escape(user)}(?:@(\S+))?", read_text(path).strip("\0 "))
+            match = re.fullmatch(rf"sshd\S*: {re.escape(user)}(?:@([\w,/]+))?", read_text(path).strip("\0 "))
             if match:
                 names = (match[1] or "").split(",")
                 terminals = [os.stat("/dev/" + name) for name in names if name.startswith("pts/")]

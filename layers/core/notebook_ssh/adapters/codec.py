@@ -157,6 +157,7 @@ _STABLE = (
     Attribute("keys_own", "keys_own", _NUMBER, 0),
     Attribute("keys_central", "keys_central", _NUMBER, 0),
     Attribute("authorities", "authorities", _NUMBER, 0),
+    Attribute("unknown_sessions", "unknown", _NUMBER, 0),
     Attribute("rejected", "rejected", list_of(part_of(_REJECTED_KEY)), ()),
     Attribute("problem", "problem", part_of(_PROBLEM), None),
 )

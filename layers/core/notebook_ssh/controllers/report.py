@@ -23,6 +23,7 @@ from notebook_ssh.http_api.handling import (
 )
 from notebook_ssh.model.caller import role_of_caller
 from notebook_ssh.model.record import Record, Report
+from notebook_ssh.model.session_ends import Withdrawn, withdrawn_users
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.ssh_keys import admitted
 from notebook_ssh.model.status import Code, status_key, status_of
@@ -35,7 +36,7 @@ from notebook_ssh.reports.accept import (
     heartbeat_deadline,
 )
 from notebook_ssh.reports.parse import ParsedReport, read_report
-from notebook_ssh.reports.reply import certificates, reply, reply_paused, reply_unregistered
+from notebook_ssh.reports.reply import certificates, reply, reply_paused, reply_unregistered, sessions
 from notebook_ssh.reports.tokens import (
     InvalidSecretError,
     Token,
@@ -147,17 +148,23 @@ def _reply(
     users = record.spec.users if modes else ()
     texts = secrets.central_keys(settings.keys_path, settings.sync_seconds, now) if users else {}
     keys = admitted(users, texts, settings.keys_path, record.name)
-    return reply(
-        record,
-        now,
-        sync_seconds=settings.sync_seconds,
-        bastion=settings.bastion,
-        token=token,
-        held_version=parsed.token_version,
-        keys=keys.lines,
-        problem=problem or keys.problem,
-        worker=_worker(parsed.worker, settings, worker()) if parsed.worker and modes else None,
-    ) | certificates(record, now, settings.stack, settings.certificate_authorities)
+    granted = certificates(record, now, settings.stack, settings.certificate_authorities)
+    ends = sessions(record, now, settings.end_sessions, Withdrawn(users=withdrawn_users(users, texts)))
+    return (
+        granted
+        | ends
+        | reply(
+            record,
+            now,
+            sync_seconds=settings.sync_seconds,
+            bastion=settings.bastion,
+            token=token,
+            held_version=parsed.token_version,
+            keys=keys.lines,
+            problem=problem or keys.problem,
+            worker=_worker(parsed.worker, settings, worker()) if parsed.worker and modes else None,
+        )
+    )
 
 
 def _worker(sha256: str, settings: Settings, current: WorkerProgram) -> str | None:

@@ -202,7 +202,13 @@ def details(record: Record, now: int, stack: StackSettings) -> dict[str, Any]:
         }
         if report
         else None,
-        "sessions": {"open": report.sessions, "active_at": _iso(report.active_at)} if report else None,
+        "sessions": {
+            "open": report.sessions,
+            "active_at": _iso(report.active_at),
+            **({"unknown": report.unknown_sessions} if report.unknown_sessions else {}),
+        }
+        if report
+        else None,
         "last_used": _last_used(record),
         "reported_at": _iso(report.received_at) if report else None,
         "agent": report.agent if report else None,

@@ -203,7 +203,9 @@ def _keys(subject: _Subject) -> Check:
         )
     certificates = ", and certificates of AWS identities" if report.authorities else ""
     in_place = f"{report.keys_own} from the notebook's file, {report.keys_central} central{certificates}"
-    return Check("keys", CheckState.OK, in_place)
+    unknown = report.unknown_sessions
+    left = f"; {unknown} open sessions of an unknown owner, which are not ended with access" if unknown else ""
+    return Check("keys", CheckState.OK, in_place + left)
 
 
 def _failed(name: str, problem: Problem, since: int | None = None) -> Check:

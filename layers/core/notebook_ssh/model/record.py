@@ -161,6 +161,8 @@ class Report:
     # Open SSH sessions, and when one was last active, in this boot or an earlier one.
     sessions: int = 0
     active_at: int | None = None
+    # How many of them no trusted line of the notebook's log names: they are not ended with access.
+    unknown_sessions: int = 0
     problem: Problem | None = None
     # Since when this address has worked, by the stack's clock; while the agent reconnects, the last one. None: never
     # in this boot.

@@ -75,6 +75,7 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Parse
         authorities=_whole(keys, "authorities", 0, _MANY, "keys.", default=0),
         rejected=_rejected(keys.get("rejected")),
         sessions=_whole(sessions, "open", 0, _MANY, "sessions.", default=0),
+        unknown_sessions=_whole(sessions, "unknown", 0, _MANY, "sessions.", default=0),
         active_at=_active_at(sessions, now),
         problem=_problem(parsed.get("problem")),
     )

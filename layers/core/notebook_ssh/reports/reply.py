@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.certificate import principal_of
 from notebook_ssh.model.record import Phase, Record
+from notebook_ssh.model.session_ends import Withdrawn, end_reason
 from notebook_ssh.model.spec import Mode, tag_value
 from notebook_ssh.model.stack import Bastion
 from notebook_ssh.reports.tokens import Token
@@ -70,6 +72,17 @@ def certificates(record: Record, now: int, stack: str, authorities: Sequence[str
         return {}
     principal = principal_of(stack, record.name, record.created_at)
     return {"certificates": {"authorities": list(authorities), "principal": principal}}
+
+
+def sessions(record: Record, now: int, kinds: Sequence[str], withdrawn: Withdrawn) -> dict[str, Any]:
+    """Return the part of the reply that says which open sessions the notebook ends; empty if it ends none.
+
+    kinds: as in `model.session_ends.KINDS`.
+    """
+    if not kinds:
+        return {}
+    listed = {name: list(values) for name, values in asdict(withdrawn).items() if values}
+    return {"sessions": {"end": end_reason(record, now), "kinds": list(kinds), "withdrawn": listed}}
 
 
 def reply_unregistered(name: str, now: int, sync_seconds: int) -> dict[str, Any]:
