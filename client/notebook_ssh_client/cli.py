@@ -237,6 +237,37 @@ def _forward(arguments: argparse.Namespace, home: str) -> int:
     return forward.run(home, arguments.name, port=arguments.port, shared=arguments.shared)
 
 
+def _who(arguments: argparse.Namespace, home: str) -> int:
+    from notebook_ssh_client import access
+
+    answers = access.read_entries(home, arguments.name, arguments.since)
+    entries = [{"stack": stack.label, **entry} for stack, answer in answers for entry in answer["entries"]]
+    if arguments.json:
+        messages.write(json.dumps(entries, indent=2))
+    elif entries:
+        _print_table(access.rows(entries))
+    else:
+        _print_message("the access log has no entry for this")
+    for stack, answer in answers:
+        left_out = sum(int(answer.get(field) or 0) for field in ("not_kept", "not_shown"))
+        if left_out:
+            _print_message(f"stack {stack.label}: {left_out} more entries are not shown; name a notebook for the rest")
+    return 0
+
+
+def _revoke(arguments: argparse.Namespace, home: str) -> int:
+    from notebook_ssh_client import access
+
+    stack = access.revoke(home, arguments.what, arguments.stack, undo=arguments.undo)
+    _print_message(
+        f"{arguments.what} may log in again to the notebooks of {stack.label}, where its key or policy allows it"
+        if arguments.undo
+        else f"{arguments.what} is withdrawn: each notebook of {stack.label} refuses it from its next report on, and ends "
+        "its sessions at the second report after it"
+    )
+    return 0
+
+
 def _help(arguments: argparse.Namespace, _: str) -> int:
     from notebook_ssh_client import manual
 
@@ -297,6 +328,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, str], int]] = {
     "address": _address,
     "start": _start,
     "forward": _forward,
+    "who": _who,
+    "revoke": _revoke,
     "help": _help,
     "completion": _completion,
 }

@@ -63,7 +63,7 @@ complete -c notebook-ssh -f -a '(notebook-ssh complete (commandline -opc)[2..] (
 COMPLETIONS = {"bash": BASH_COMPLETION, "zsh": ZSH_COMPLETION, "fish": FISH_COMPLETION}
 
 # The commands whose first argument is a notebook.
-NOTEBOOK_COMMANDS = frozenset({"doctor", "address", "start", "forward", "ssh"})
+NOTEBOOK_COMMANDS = frozenset({"who", "doctor", "address", "start", "forward", "ssh"})
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -110,6 +110,14 @@ def create_parser() -> argparse.ArgumentParser:
     )
     forward.add_argument("--port", type=int, metavar="PORT", help="the local port (default: one of the notebook's own)")
     forward.add_argument("--shared", action="store_true", help="also where other users are logged in on this machine")
+    who = _add_command(commands, "who", "list who was on a notebook, or on all, if the stack keeps that")
+    who.add_argument("name", metavar="NAME", nargs="?", help="the notebook (default: all of them)")
+    who.add_argument("--since", metavar="TIME", help="an age as 12h or 7d, or a date as 2026-07-01")
+    who.add_argument("--json", action="store_true", help="print JSON")
+    revoke = _add_command(commands, "revoke", "withdraw a certificate, an AWS identity or a central key (for admins)")
+    revoke.add_argument("what", metavar="SERIAL|ARN", help="a serial, an ARN, or the fingerprint of a key")
+    revoke.add_argument("--stack", help="the stack (default: the one that is configured)")
+    revoke.add_argument("--undo", action="store_true", help="admit it again")
     commands.add_parser("ssh", help="run ssh, also for a name that ssh does not know yet")
     help_ = _add_command(commands, "help", "print the documentation, by topic")
     help_.add_argument("words", nargs="*", metavar="WORD", help="words of a topic (default: list the topics)")

@@ -15,12 +15,16 @@ from support.api_env import CONTEXT, ApiEnv, api_env
 from support.builders import NOW, a_record, an_api_event
 
 from issue_certificate import handler as issue_certificate
+from notebook_ssh.adapters import access_log, secrets
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.signing_key import public_key_info
+from notebook_ssh.adapters.table import Table
 from notebook_ssh.controllers import certificate
+from notebook_ssh.model.access import entries
 from notebook_ssh.model.certificate import authority_line
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import Mode, NotebookSpec
+from notebook_ssh.model.text import iso_time
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBI6q1bjcIVxL5Q0TrEQ0MSGUj6bJ8sAKp7hTkgyvIJD"
 ARN = "arn:aws:sts::123456789012:assumed-role/data-science/mario"
@@ -92,10 +96,10 @@ def test_the_roles_of_all_notebooks_are_read_once_a_minute(issuer: Issuer) -> No
     issuer.env.since()
     for _ in range(3):
         issuer.ask()
-    assert issuer.env.since() == {"GetItem": 3, "Query": 1}
+    assert issuer.env.since() == {"GetItem": 3, "Query": 1, "GetParametersByPath": 1}
     issuer.env.now += certificate.ROLES_MAX_AGE_S
     issuer.ask()
-    assert issuer.env.since() == {"GetItem": 1, "Query": 1}
+    assert issuer.env.since() == {"GetItem": 1, "Query": 1, "GetParametersByPath": 1}
 
 
 @pytest.mark.parametrize(
@@ -168,12 +172,23 @@ def test_none_while_the_stack_is_paused(issuer: Issuer, monkeypatch: pytest.Monk
     assert (status, body["error"], issuer.signed) == (503, "paused", [])
 
 
-def test_an_unreadable_record_stops_no_other_certificate(issuer: Issuer) -> None:
+@pytest.mark.parametrize(
+    ("attributes", "answers"),
+    [
+        ({"name": {"N": "1"}, "role": {"S": "other-role"}}, (201, 403)),
+        ({"role": {"S": "other-role"}}, (201, 403)),
+        ({"name": {"S": "broken"}, "role": {"L": []}}, (503, 503)),
+        ({"name": {"S": "broken"}, "role": {"N": "7"}}, (503, 503)),
+    ],
+)
+def test_an_unreadable_record_hides_no_role(issuer: Issuer, attributes: Any, answers: tuple[int, int]) -> None:
+    """Who asks is a usual caller, and the role of the notebook whose record has another form."""
     issuer.knows()
     client("dynamodb").put_item(
-        TableName="records", Item={"pk": {"S": "notebook"}, "sk": {"S": "broken"}, "name": {"N": "1"}}
+        TableName="records", Item={"pk": {"S": "notebook"}, "sk": {"S": "broken"}, **attributes}
     )
-    assert issuer.ask()[0] == 201
+    roles_own = issuer.ask(arn="arn:aws:sts::123456789012:assumed-role/other-role/SageMaker")
+    assert (issuer.ask()[0], roles_own[0]) == answers
 
 
 @pytest.mark.parametrize(
@@ -213,3 +228,70 @@ def test_the_log_says_who_got_it_and_nothing_of_the_key(issuer: Issuer, caplog: 
     assert (line.notebook, line.key_id) == ("Demo", f"{ARN} AROAEXAMPLE:mario")  # type: ignore[attr-defined]
     assert str(line.serial) == body["serial"]  # type: ignore[attr-defined]
     assert KEY.split()[1] not in caplog.text
+
+
+def test_who_gets_one_is_written_before_it_is_signed(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCESS_DAYS", "30")
+    issuer.knows()
+    _, body = issuer.ask(body={"public_key": KEY, "seconds": 600})
+    (entry,) = entries(access_log.read(Table("records")))["entries"]
+    assert (entry["kind"], entry["witness"], entry["notebook"]) == ("certificate", "stack", "Demo")
+    assert (entry["id"], entry["who"]) == (body["serial"], f"{ARN} AROAEXAMPLE:mario")
+    assert (entry["from"], entry["begin"], entry["end"]) == ("203.0.113.7", iso_time(NOW), iso_time(NOW + 600))
+
+    def refused(**given: Any) -> Any:
+        raise ClientError({"Error": {"Code": "DisabledException", "Message": ""}}, "Sign")
+
+    monkeypatch.setattr(client("kms"), "sign", refused)
+    assert issuer.ask()[0] == 503
+    assert len(entries(access_log.read(Table("records")))["entries"]) == 2
+
+
+def test_none_is_signed_that_cannot_be_written_down(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCESS_DAYS", "30")
+    issuer.knows()
+
+    def busy(**given: Any) -> Any:
+        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": ""}}, "UpdateItem")
+
+    monkeypatch.setattr(client("dynamodb"), "update_item", busy)
+    status, body = issuer.ask()
+    assert (status, body["error"], issuer.signed) == (503, "later", [])
+
+
+def revoke(text: str) -> None:
+    """As `notebook-ssh revoke` does."""
+    client("ssm").put_parameter(Name=f"/keys/revoked/{abs(hash(text))}", Value=text, Type="String", Overwrite=True)
+    secrets.forget()
+
+
+def test_a_withdrawn_caller_gets_none_and_others_one_of_the_next_generation(issuer: Issuer, tmp_path: Path) -> None:
+    issuer.knows()
+    before = issuer.ask()[1]["principal"]
+    revoke("4711")
+    status, body = issuer.ask()
+    assert status == 201, "a serial withdraws one certificate, and nobody"
+    assert body["principal"].startswith(before + "/")
+    (tmp_path / "id-cert.pub").write_text(body["certificate"] + "\n")
+    said = subprocess.run(
+        ["ssh-keygen", "-L", "-f", tmp_path / "id-cert.pub"], capture_output=True, text=True, check=True
+    ).stdout
+    assert body["principal"] in said
+    signed = len(issuer.signed)
+    for text in (ARN, "arn:aws:iam::123456789012:role/data-science"):
+        revoke(text)
+        status, body = issuer.ask()
+        assert (status, body["error"], len(issuer.signed)) == (403, "revoked", signed)
+        client("ssm").delete_parameter(Name=f"/keys/revoked/{abs(hash(text))}")
+        secrets.forget()
+
+
+def test_none_is_signed_while_it_is_unknown_what_was_withdrawn(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(**given: Any) -> Any:
+        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": ""}}, "GetParametersByPath")
+
+    issuer.knows()
+    monkeypatch.setattr(client("ssm"), "get_parameters_by_path", busy)
+    secrets.forget()
+    assert issuer.ask()[0] == 503
+    assert issuer.signed == []

@@ -546,3 +546,29 @@ def test_sessions_of_an_unknown_owner_are_shown(env: ApiEnv) -> None:
     assert env.get("/notebooks/{name}", "demo").json["sessions"] == {"open": 3, "active_at": None, "unknown": 2}
     doctor = env.get("/notebooks/{name}/doctor", "demo").text
     assert "2 open sessions of an unknown owner" in doctor
+
+
+def test_a_revocation_reaches_the_notebook_with_the_next_report(env: ApiEnv) -> None:
+    """It is read with the users' keys: no request more, at most once a minute."""
+    env.token("2abc_DEF")
+    env.patch.setenv("CERTIFICATE_AUTHORITIES", "ecdsa-sha2-nistp256 AAAA")
+    env.central_key("mario", f"{HOST_KEY} laptop\n")
+    env.knows(a_record(spec=MARIO, created_at=NOW - 5000))
+    before = env.report().json
+    assert before["certificates"]["principal"] == f"team-ssh/demo/{NOW - 5000}"
+    assert before["sessions"]["withdrawn"] == {}
+    for number, text in enumerate(["4711", "arn:aws:iam::123456789012:role/teams/data", "SHA256:" + 43 * "k", "?"]):
+        client("ssm").put_parameter(Name=f"/keys/revoked/{number}", Value=text, Type="String")
+    secrets.forget()
+    env.since()
+    after = env.report({"sequence": 6}).json
+    assert env.since()["GetParametersByPath"] == 1
+    assert after["certificates"]["principal"].startswith(before["certificates"]["principal"] + "/")
+    assert after["sessions"]["withdrawn"] == {
+        "serials": ["4711"],
+        "arns": ["arn:aws:sts::123456789012:assumed-role/data/"],
+        "keys": ["SHA256:" + 43 * "k"],
+    }
+    assert after["authorized_keys"] == before["authorized_keys"], "no revocation is taken for a user's key"
+    env.report({"sequence": 7})
+    assert "GetParametersByPath" not in env.since()

@@ -337,7 +337,12 @@ class Account:
         return {"SecretString": TOKEN, "VersionId": "1"}
 
     def get_parameters_by_path(self, *, Path: str, **_: Any) -> dict[str, Any]:
-        return {"Parameters": [{"Name": f"{Path}/{name}", "Value": value} for name, value in self.keys.items()]}
+        modified = datetime.fromtimestamp(0, UTC)
+        found = [
+            {"Name": f"{Path}/{name}", "Value": value, "LastModifiedDate": modified}
+            for name, value in self.keys.items()
+        ]
+        return {"Parameters": found}
 
     # ---- what only people do, and what happens by itself
 

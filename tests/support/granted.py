@@ -30,6 +30,7 @@ HANDLERS = {
     "record_address.handler": "RecordAddress",
     "start_notebook.handler": "StartNotebook",
     "lookup_api.handler": "LookupApi",
+    "access_api.handler": "AccessApi",
     "uninstall.handler": "Uninstall",
 }
 """The functions by the modules of their handlers."""
@@ -92,7 +93,7 @@ def _of_the_table(operation: str, given: Mapping[str, Any]) -> Iterator[Request]
     if operation == "BatchGetItem":
         keys = [key["pk"]["S"] for table in given["RequestItems"].values() for key in table["Keys"]]
     elif operation == "Query":
-        assert given["KeyConditionExpression"] == "pk = :pk"
+        assert given["KeyConditionExpression"].split(" AND ")[0] == "pk = :pk"
         keys = [given["ExpressionAttributeValues"][":pk"]["S"]]
     else:
         keys = [(given.get("Key") or given["Item"])["pk"]["S"]]
@@ -139,7 +140,7 @@ def operations(service: str) -> dict[str, str]:
 @cache
 def stack() -> Stack:
     """The stack with a bastion: with everything that a function may be allowed."""
-    return Stack(**WITH_BASTION)
+    return Stack(**WITH_BASTION, AccessDays="30")
 
 
 @cache

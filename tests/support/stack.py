@@ -31,6 +31,8 @@ WITH_CERTIFICATES = {
     "Certificates": "true",
     "LoginPrincipals": "arn:aws:iam::111122223333:role/data-science",
     "CertificateKeys": "1 2",
+    "AccessDays": "30",
+    "AuditPrincipals": "arn:aws:iam::123456789012:role/auditors",
 }
 
 WITH_EVERYTHING = WITH_BASTION | WITH_CERTIFICATES

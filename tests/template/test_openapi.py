@@ -16,6 +16,7 @@ from support.builders import NOW, a_record, a_report
 from support.stack import PROJECT, source
 
 from notebook_ssh.adapters.clients import client
+from notebook_ssh.controllers import access
 from notebook_ssh.controllers.agent_layer import worker_program
 from notebook_ssh.controllers.lookup import ROUTES
 from notebook_ssh.errors import Problem
@@ -52,7 +53,8 @@ def test_the_template_deploys_what_is_described() -> None:
 
 
 def test_the_lookup_answers_what_is_described() -> None:
-    assert set(ROUTES) == {operation for operation in OPERATIONS if operation[0] == "GET"}
+    assert set(ROUTES) | set(access.ROUTES) == {operation for operation in OPERATIONS if operation[0] == "GET"}
+    assert not set(ROUTES) & set(access.ROUTES)
 
 
 def test_every_operation_has_a_name_of_its_own() -> None:

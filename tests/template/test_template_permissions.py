@@ -100,10 +100,13 @@ REVIEWED = {
         "dynamodb:GetItem",
         "dynamodb:Query",
     },
+    "AccessApi": {"dynamodb:Query"},
     "IssueCertificate": {
         "dynamodb:GetItem",
         "dynamodb:Query",
+        "dynamodb:UpdateItem",
         "kms:Sign",
+        "ssm:GetParametersByPath",
     },
     "ReadAuthority": {
         "kms:GetPublicKey",

@@ -40,7 +40,14 @@ def environments(stack: Stack) -> dict[str, dict[str, str]]:
 LOCAL_ONLY = {"ALLOW_LOOPBACK_ADDRESSES"}
 """Read by the settings, and never set by a real stack: the local run puts it into the functions it starts."""
 
-OF_SOME = {"API_URL", "CERTIFICATE_AUTHORITIES", "CERTIFICATE_KEY", "CERTIFICATE_SECONDS", "END_SESSIONS"}
+OF_SOME = {
+    "API_URL",
+    "CERTIFICATE_AUTHORITIES",
+    "CERTIFICATE_KEY",
+    "CERTIFICATE_SECONDS",
+    "END_SESSIONS",
+    "ACCESS_DAYS",
+}
 """Set for the functions that use it: the API and the public keys cannot be known before some of the others are there."""
 
 BY_LAMBDA = {"AWS_REGION"}
@@ -360,7 +367,8 @@ def test_each_role_may_use_the_key_for_what_it_reads_and_writes_and_for_nothing_
     written = {(f"kms:{action}", "dynamodb") for action in ("Encrypt", "ReEncrypt*", "GenerateDataKey*")}
     read, table = table, table | written
     assert used == {
-        **dict.fromkeys(("LookupApi", "IssueCertificate"), read),
+        **dict.fromkeys(("LookupApi", "AccessApi"), read),
+        "IssueCertificate": table,
         "ReadAuthority": set(),
         "StartNotebook": table,
         "Uninstall": table | queues,

@@ -70,7 +70,7 @@ def a_certificate(line: str, **parts: object) -> str:
     usual = {
         "key": user_key(line),
         "key_id": KEY_ID,
-        "principal": principal_of("team-ssh", "My-Notebook", NOW - 5000),
+        "principals": (principal_of("team-ssh", "My-Notebook", NOW - 5000),),
         "serial": 2**63 - 1,
         "valid_after": NOW - 60,
         "valid_before": NOW + 900,
@@ -169,11 +169,11 @@ def test_a_message_too_long_for_kms_is_refused_before_it_is_asked() -> None:
     blob = b"".join(struct.pack(">I", len(field)) + field for field in (b"ssh-rsa", exponent, modulus))
     longest = user_key(f"ssh-rsa {b64encode(blob).decode()}")
     principal = principal_of("s" * 128, "n" * 63, NOW)
-    certificate = UserCertificate(longest, 400 * "x", principal, 1, NOW, NOW + 1)
+    certificate = UserCertificate(longest, 400 * "x", (principal,), 1, NOW, NOW + 1)
     message = message_to_sign(certificate, authority_line(info(CA)), bytes(32))
     assert len(message) <= LONGEST_MESSAGE, "the longest key that a caller can send"
     with pytest.raises(InvalidKeyError, match="too long"):
-        message_to_sign(replace(certificate, principal=200 * "p" + principal), authority_line(info(CA)), bytes(32))
+        message_to_sign(replace(certificate, principals=(200 * "p" + principal,)), authority_line(info(CA)), bytes(32))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_notebooks_share_no_principal() -> None:
 @given(st.integers(1, ORDER - 1), st.integers(1, ORDER - 1))
 def test_any_signature_of_kms_is_read(r: int, s: int) -> None:
     line = certificate_line(
-        UserCertificate(user_key(of_hardware("sk-ssh-ed25519@openssh.com")), KEY_ID, "p", 1, 0, 1),
+        UserCertificate(user_key(of_hardware("sk-ssh-ed25519@openssh.com")), KEY_ID, ("p",), 1, 0, 1),
         b"message",
         encode_dss_signature(r, s),
     )
@@ -239,7 +239,7 @@ def test_any_signature_of_kms_is_read(r: int, s: int) -> None:
 
 @given(st.binary(max_size=80) | st.builds(lambda r, s: encode_dss_signature(r, s)[:-1], st.just(5), st.just(7)))
 def test_anything_else_is_no_signature(der: bytes) -> None:
-    certificate = UserCertificate(user_key(of_hardware("sk-ssh-ed25519@openssh.com")), KEY_ID, "p", 1, 0, 1)
+    certificate = UserCertificate(user_key(of_hardware("sk-ssh-ed25519@openssh.com")), KEY_ID, ("p",), 1, 0, 1)
     with pytest.raises(ValueError, match="signature"):
         certificate_line(certificate, b"message", der)
 
@@ -248,7 +248,7 @@ def test_anything_else_is_no_signature(der: bytes) -> None:
     ("r", "s"), [(0, 1), (1, 0), (ORDER, 1), (1, ORDER), (2**256 - 1, 1)], ids=["r=0", "s=0", "r=n", "s=n", "r>n"]
 )
 def test_numbers_out_of_range_are_no_signature(r: int, s: int) -> None:
-    certificate = UserCertificate(user_key(of_hardware("sk-ssh-ed25519@openssh.com")), KEY_ID, "p", 1, 0, 1)
+    certificate = UserCertificate(user_key(of_hardware("sk-ssh-ed25519@openssh.com")), KEY_ID, ("p",), 1, 0, 1)
     with pytest.raises(ValueError, match="out of the range"):
         certificate_line(certificate, b"message", encode_dss_signature(r, s))
 

@@ -32,6 +32,7 @@ class Settings:
     certificate_key: ARN of the KMS key that signs certificates; empty: no certificates.
     certificate_authorities: public keys, `type base64`, whose certificates notebooks admit; the first is of that key.
     certificate_seconds: for how long a certificate is good at most.
+    access_days: for how many days the table keeps who was let in where; 0: it does not.
     end_sessions: the kinds of open sessions that notebooks end when access does (model/session_ends.py).
     """
 
@@ -61,6 +62,7 @@ class Settings:
     certificate_key: str = ""
     certificate_authorities: tuple[str, ...] = ()
     certificate_seconds: int = 3600
+    access_days: int = 0
     end_sessions: tuple[str, ...] = KINDS["granted"]
 
     @property
@@ -117,5 +119,6 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         certificate_key=environment.get("CERTIFICATE_KEY", ""),
         certificate_authorities=tuple(filter(None, environment.get("CERTIFICATE_AUTHORITIES", "").split(","))),
         certificate_seconds=int(environment.get("CERTIFICATE_SECONDS", "3600")),
+        access_days=int(environment.get("ACCESS_DAYS", "0")),
         end_sessions=KINDS[environment.get("END_SESSIONS", "granted")],
     )

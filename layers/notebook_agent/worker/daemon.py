@@ -13,10 +13,11 @@ from functools import partial
 from typing import Any, cast
 
 from agent import HOME, PERSIST_DIR, VOLUME_DIR, StackClient, load_json, log, read_text
+from worker.access_log import AccessLog
 from worker.by_hand import setup_by_hand
 from worker.causes import explain, refine
 from worker.files import explain_os_error, remove_file, write_file
-from worker.granted import remember_granted
+from worker.granted import load_granted, remember_granted
 from worker.instructions import render_instructions
 from worker.keys import keys_stamp, sync_authorized_keys
 from worker.list_tags import read_own_tags
@@ -24,13 +25,14 @@ from worker.model import Json, Problem
 from worker.ngrok_config import forget_token
 from worker.paths import INSTRUCTIONS_FILE, REPLY_FILE, STATUS_FILE, WAKE_FIFO
 from worker.reply import check_reply
-from worker.sessions import AGAIN_S, WARN_S, Sessions, end
+from worker.sessions import AGAIN_S, WARN_S, Sessions, end, has_journal
 from worker.sshd import SSH_PORT, SshServer, host_keys, sessions
 from worker.tags import MODES, apply_tags
 from worker.texts import one_line
 from worker.tunnel import Tunnel
 from worker.volume import link_editor_dirs, persist_for_next_boot
 
+ACCESS_AGAIN_S = 20  # between two reports while the access log lags behind
 FILES_RETRY_S = 10  # until files that could not be read or written are tried again
 
 
@@ -42,6 +44,7 @@ class Worker:
         self.client.reply = check_reply(load_json(REPLY_FILE))
         self.sessions, self.orders = Sessions(), cast("Json | None", None)  # orders: of the last answer, until obeyed
         self.client.clock_offset = self.client.reply.get("clock_offset", 0)
+        self.access_log = AccessLog()
         self.tunnel = Tunnel()
         self.problems: dict[str, Problem] = {}  # by source
         self.keys_stamp = keys_stamp()  # as `ensure_files` left the file
@@ -120,9 +123,11 @@ class Worker:
             endable = self.sessions.endable(self.sessions.kinds)
             if orders and orders["end"]:
                 end(endable, orders["end"])
-                return False
+                endable = []
             if not endable:
-                return False
+                if self.pending_access():
+                    self.sync()  # the last that this worker has to say of sessions
+                return bool(self.modes())
             select.select([], [], [], max(0, min(60, self.sync_at - time.monotonic())))
             if time.monotonic() >= self.sync_at:
                 self.sync()
@@ -262,7 +267,9 @@ class Worker:
         report, before, wakes = self.build_report(), self.client.reply, self.wakes
         self.orders = None
         self.sessions.open()
-        if self.client.sync({**report, "sessions": {**sessions(), "unknown": self.sessions.unknown}}):
+        logged = self.pending_access()
+        counted = {**sessions(), "unknown": self.sessions.unknown}
+        if self.client.sync({**report, **logged, "sessions": counted}):
             self.client.reply = check_reply(self.client.reply)
             self.orders = self.client.reply.pop("sessions")  # never obeyed from a reply that was kept
             self.reported = report
@@ -284,6 +291,16 @@ class Worker:
         self.synced_wakes = wakes
         self.sync_at = time.monotonic() + self.client.delay
         self.obey()
+        if not self.client.error and self.access_log.accepted(logged):
+            self.sync_at = min(self.sync_at, time.monotonic() + ACCESS_AGAIN_S)
+
+    def pending_access(self) -> Json:
+        """Return the report's fields for the access log; {} if the stack keeps none."""
+        if not self.client.reply.get("access_log") or not has_journal():
+            return {}
+        self.sessions.ask_root()
+        boot, offset = self.client.boot["boot"], self.client.clock_offset
+        return self.access_log.pending(boot, load_granted(), time.time(), offset)
 
     def obey(self) -> None:
         """Take note of what the last answer says of sessions, and end those whose key or certificate was withdrawn."""

@@ -12,4 +12,5 @@ REPLY_FILE = STATE_DIR + "reply.json"
 STATUS_FILE = STATE_DIR + "status.json"
 WAKE_FIFO = STATE_DIR + "wake"
 SESSIONS_FILE = RUN_DIR + "sessions.json"  # root's
+ACCESS_FILE = STATE_DIR + "access.json"
 GRANTED_FILE = STATE_DIR + "granted.json"

@@ -16,8 +16,8 @@ from worker.texts import one_line
 
 # As the stack checks what it hands out (http_api/views.py): a word for a shell and for ssh.
 WORD = re.compile(r"[A-Za-z0-9_:](?:[A-Za-z0-9._:-]*[A-Za-z0-9_:])?")
-# A stack's name, the notebook's and its age: nothing that ends the option or begins another.
-PRINCIPAL = re.compile(r"[A-Za-z0-9-]{1,128}/[A-Za-z0-9-]{1,63}/[0-9]{1,12}")
+# A stack's name, the notebook's, its age, and the last revocation: nothing that ends the option or begins another.
+PRINCIPAL = re.compile(r"[A-Za-z0-9-]{1,128}/[A-Za-z0-9-]{1,63}/[0-9]{1,12}(?:/[0-9]{1,12})?")
 CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+){0,9}")
 
 

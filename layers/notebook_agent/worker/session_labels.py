@@ -31,7 +31,7 @@ PROGRAMS = (
 )
 REPLACED = " (deleted)"  # what the link /proc/PID/exe ends with after an upgrade of the package
 MOST_LINES = 4000  # of sshd, the newest
-MOST_LOGINS = 200
+MOST_LOGINS = 600
 JOURNAL_TIMEOUT_S = 20
 PROGRAM_DIRS = "/usr/bin:/bin:/usr/local/bin"
 
@@ -59,7 +59,7 @@ def write_labels() -> None:
         # The local run has many notebooks on one machine: what no journal of this one's labels is another's.
         found = [each for each in found if each["login"]]
     known = {"read_at": read_at, "sessions": found, "logins": logins[-MOST_LOGINS:]}
-    write_text(SESSIONS_FILE, json.dumps(known))
+    write_text(SESSIONS_FILE, json.dumps({**known, "dropped": max(0, len(logins) - MOST_LOGINS)}))
 
 
 def open_sessions(uid: int) -> list[tuple[Process, Process]]:

@@ -93,8 +93,8 @@ class Sessions:
 
         One that stays unlabelled is asked for at growing intervals: its line may be late, or never come.
         """
-        if ROOT and not os.path.exists(ROOT + "/usr/bin/journalctl"):
-            return []  # a local run without a journal: there is nothing to label by
+        if not has_journal():
+            return []
         known = {(each["pid"], each["start"]) for each in read_labels() if each["login"]}
         missing = {key for key in candidates() if key not in known}
         if missing - self.asked_for:
@@ -144,6 +144,11 @@ class Sessions:
         at = time.strftime("%H:%M:%SZ", time.gmtime(until))
         for session in self.endable(self.kinds):
             tell(session, f"SSH to this notebook ends at {at}, and this session with it")
+
+
+def has_journal() -> bool:
+    """Return whether anything can be labelled; only in a local run is there no journal."""
+    return not ROOT or os.path.exists(ROOT + "/usr/bin/journalctl")
 
 
 def candidates() -> set[tuple[int, int]]:

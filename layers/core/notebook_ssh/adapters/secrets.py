@@ -11,9 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from notebook_ssh.adapters.clients import AWS_ERRORS, call, client, code_of
+from notebook_ssh.model.revocation import Revocation
 
 MAX_AGE_S = 60
 """Most seconds for which a value is cached."""
+REVOKED = "/revoked"
+"""Below the path of the users' keys, so that one list has both."""
+REVOCATIONS_MAX_AGE_S = 5
+"""Seconds for which the function that signs keeps what was withdrawn. What it signs until then is of the generation before."""
 MAX_AGE_SHARE = 5
 """A value is cached for one of so many parts of the time between two reports, if that is shorter."""
 
@@ -42,14 +47,28 @@ def ngrok_secret(secret: str, sync_seconds: int, now: int) -> Secret | None:
     return _cached(("secret", secret), sync_seconds, now, lambda: _read_secret(secret))
 
 
-def central_keys(path: str, sync_seconds: int, now: int) -> Mapping[str, str]:
-    """Return the value of each parameter directly under a path, by the last part of its name: public keys by user.
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What admins have stored in Parameter Store. keys: public keys by user, as text."""
+
+    keys: Mapping[str, str] = field(default_factory=dict)
+    revocations: tuple[Revocation, ...] = ()
+
+
+def parameters(path: str, sync_seconds: int, now: int) -> Parameters:
+    """Return the parameters under a path: directly below it the users' keys, and below REVOKED what was withdrawn.
 
     sync_seconds: the time between two reports of a notebook. now: epoch seconds.
 
     Raises RetryableError when they cannot all be read at present.
     """
-    return _cached(("keys", path), sync_seconds, now, lambda: _read_keys(path))
+    return _cached(("keys", path), sync_seconds, now, lambda: _read_parameters(path))
+
+
+def revocations(path: str, now: int) -> tuple[Revocation, ...]:
+    """Return what was withdrawn, at most REVOCATIONS_MAX_AGE_S old. Raises RetryableError as `parameters` does."""
+    sync_seconds = REVOCATIONS_MAX_AGE_S * MAX_AGE_SHARE
+    return _cached(("revoked", path), sync_seconds, now, lambda: _read_parameters(path, only_revoked=True).revocations)
 
 
 def forget() -> None:
@@ -77,13 +96,19 @@ def _read_secret(secret: str) -> Secret | None:
     return Secret(response["VersionId"], response.get("SecretString", ""))
 
 
-def _read_keys(path: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _read_parameters(path: str, *, only_revoked: bool = False) -> Parameters:
+    keys: dict[str, str] = {}
+    revoked: list[Revocation] = []
     start: dict[str, Any] = {}
+    below = path + REVOKED if only_revoked else path
     while True:
-        page = call(client("ssm").get_parameters_by_path, Path=path, Recursive=False, MaxResults=10, **start)
+        page = call(client("ssm").get_parameters_by_path, Path=below, Recursive=True, MaxResults=10, **start)
         for parameter in page["Parameters"]:
-            found[parameter["Name"].rpartition("/")[2]] = parameter["Value"]
+            name = parameter["Name"].removeprefix(path)
+            if name.startswith(REVOKED + "/"):
+                revoked.append(Revocation(parameter["Value"], int(parameter["LastModifiedDate"].timestamp())))
+            elif name.count("/") == 1:
+                keys[name[1:]] = parameter["Value"]
         if not page.get("NextToken"):
-            return found
+            return Parameters(keys, tuple(revoked))
         start = {"NextToken": page["NextToken"]}

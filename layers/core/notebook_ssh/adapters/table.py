@@ -6,6 +6,7 @@
 | `lifecycle_config` | the configuration's name        | a `LifecycleConfigRecord`                               |
 | `backup#<name>`    | the script's SHA-256, 16 digits | a script before the stack changed it (`backups`)        |
 | `worker`           | its SHA-256                     | the program of an agent's worker (`workers`)            |
+| `access`           | notebook, day and kind          | who was let in (`access_log`)                           |
 | `coordination`     | what is coordinated             | the next write slot, a lease, the last bastion sync, or |
 |                    |                                 | the present block (`deployments`)                       |
 
@@ -71,6 +72,20 @@ class Increment:
     """A value for `Table.update` that is added to the number stored."""
 
     by: int
+
+
+@dataclass(frozen=True, slots=True)
+class CountUp:
+    """A value for `Table.update` that is added to the number stored, or to 0 where there is none."""
+
+    by: int
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A value for `Table.update` that is stored unless the attribute has one."""
+
+    value: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +285,7 @@ class Table:
     ) -> dict[str, Any] | Conflict:
         """Change attributes of one item, and leave the others unchanged. The item is created when it does not exist.
 
-        set: plain values, or `Increment`, by attribute; `part.attribute` within a part that exists.
+        set: plain values, or `Increment`, `CountUp`, `Once`, by attribute; `part.attribute` within a part that exists.
         remove: attributes to remove.
         condition: a condition expression with `#name` for attributes and `:name` for `values`.
         returns: which attributes to return (API reference, UpdateItem, `ReturnValues`).
@@ -375,6 +390,7 @@ def _expressions(
     names = [name for path in changes for name in path.split(".")] + [*removed, *_ALIAS.findall(condition)]
     sent = {f":{name}": to_attribute(value) for name, value in values.items()}
     sent |= {_placeholder(path): to_attribute(_operand(value)) for path, value in changes.items()}
+    sent |= {_NOTHING: to_attribute(0)} if any(isinstance(value, CountUp) for value in changes.values()) else {}
     parameters = {
         "UpdateExpression": " ".join(update),
         "ConditionExpression": condition,
@@ -385,14 +401,30 @@ def _expressions(
     return {name: value for name, value in parameters.items() if value}
 
 
+_NOTHING = ":zero"
+
+
 def _placeholder(path: str) -> str:
     return ":new_" + path.replace(".", "_")
 
 
 def _operand(value: Any) -> Any:
-    return value.by if isinstance(value, Increment) else value
+    match value:
+        case Increment(by) | CountUp(by):
+            return by
+        case Once(stored):
+            return stored
+    return value
 
 
 def _assignment(path: str, value: Any) -> str:
     target = "#" + path.replace(".", ".#")
-    return f"{target} = {f'{target} + ' if isinstance(value, Increment) else ''}{_placeholder(path)}"
+    operand = _placeholder(path)
+    match value:
+        case Increment():
+            operand = f"{target} + {operand}"
+        case CountUp():
+            operand = f"if_not_exists({target}, {_NOTHING}) + {operand}"
+        case Once():
+            operand = f"if_not_exists({target}, {operand})"
+    return f"{target} = {operand}"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from notebook_ssh.adapters import signing_key
-from notebook_ssh.adapters.table import Table
+from notebook_ssh.adapters import access_log, secrets as secrets_store, signing_key
+from notebook_ssh.adapters.table import NOTEBOOK, Table
+from notebook_ssh.errors import RetryableError
 from notebook_ssh.http_api.handling import (
     HttpError,
     Response,
@@ -21,6 +22,7 @@ from notebook_ssh.http_api.handling import (
     notebook_name,
     refuse_while_paused,
 )
+from notebook_ssh.model.access import Certificate
 from notebook_ssh.model.certificate import (
     NONCE_BYTES,
     SERIAL_BITS,
@@ -29,11 +31,11 @@ from notebook_ssh.model.certificate import (
     certificate_line,
     end_of_certificate,
     message_to_sign,
-    principal_of,
     user_key,
 )
 from notebook_ssh.model.login import Caller, RefusalCode, Refuse, decide_login
 from notebook_ssh.model.record import Record
+from notebook_ssh.model.revocation import Revocation, is_revoked, principals_to_sign
 from notebook_ssh.model.ssh_keys import InvalidKeyError, PublicKey
 from notebook_ssh.settings import Settings
 
@@ -85,7 +87,14 @@ def respond(event: Mapping[str, Any], settings: Settings, now: int) -> Response:
         if verdict.code in OF_THE_CALLER:
             raise forbidden(settings, verdict.code, verdict.message)
         raise HttpError(409, verdict.code, verdict.message, name=record.name)
-    return _issued(request, record, verdict.key_id, settings, now)
+    revocations = secrets_store.revocations(settings.keys_path, now)
+    if is_revoked(caller.arn, revocations):
+        logger.info(
+            "no certificate", extra={"notebook": record.name, "caller": caller.arn, "code": RefusalCode.REVOKED}
+        )
+        raise forbidden(settings, RefusalCode.REVOKED, "An admin has withdrawn this identity's access: ask there.")
+    address = identity.get("sourceIp") or ""
+    return _issued(request, record, verdict.key_id, settings, now, address, revocations)
 
 
 def _request(body: bytes, settings: Settings) -> Request:
@@ -110,23 +119,41 @@ def _request(body: bytes, settings: Settings) -> Request:
 
 
 def _notebook_roles(table: Table, record: Record, now: int) -> frozenset[str]:
+    """Return the execution roles of all notebooks. Raises RetryableError unless every one of them is known.
+
+    Whatever else in a record this version cannot read, the role is what is needed of it; and one that is left out could
+    be the caller's.
+    """
     kept = _roles.get(table.name)
     if kept is None or not 0 <= now - kept[0] < ROLES_MAX_AGE_S:
-        # An unreadable record's role is none that this caller could have by chance: it is the only one left out.
-        roles = frozenset(each.role for each in table.records(only=("name", "role"), on_unreadable=_log_unreadable))
-        kept = _roles[table.name] = (now, roles)
+        roles = [item.get("role", "") for item in table.items(NOTEBOOK, only=("role",))]
+        if not all(isinstance(role, str) for role in roles):
+            raise RetryableError(
+                "the role of a notebook cannot be read: its record has another form than this version's"
+            )
+        kept = _roles[table.name] = (now, frozenset(roles))
     return (kept[1] | {record.role}) - {""}
 
 
-def _log_unreadable(error: Exception) -> None:
-    logger.warning("a record cannot be read", extra={"reason": str(error)})
+def _log_access(certificate: UserCertificate, record: Record, address: str, settings: Settings, now: int) -> None:
+    """Write into the access log, before anything is signed, who is about to get which certificate."""
+    entry = Certificate(str(certificate.serial), certificate.key_id, address, now, certificate.valid_before)
+    access_log.save_certificate(Table(settings.table), record.name, entry, now, settings.access_days)
 
 
-def _issued(request: Request, record: Record, key_id: str, settings: Settings, now: int) -> Response:
+def _issued(
+    request: Request,
+    record: Record,
+    key_id: str,
+    settings: Settings,
+    now: int,
+    address: str,
+    revocations: Sequence[Revocation],
+) -> Response:
     certificate = UserCertificate(
         key=request.key,
         key_id=key_id,
-        principal=principal_of(settings.stack, record.name, record.created_at),
+        principals=principals_to_sign(settings.stack, record.name, record.created_at, revocations, now),
         serial=secrets.randbits(SERIAL_BITS),
         valid_after=now - VALID_BEFORE_S,
         valid_before=end_of_certificate(now, request.seconds, settings.certificate_seconds, record.spec.until),
@@ -135,6 +162,8 @@ def _issued(request: Request, record: Record, key_id: str, settings: Settings, n
         message = message_to_sign(certificate, settings.certificate_authorities[0], secrets.token_bytes(NONCE_BYTES))
     except InvalidKeyError as reason:
         raise HttpError(400, "bad-key", f"public_key: {reason}.") from None
+    if settings.access_days:
+        _log_access(certificate, record, address, settings, now)
     line = certificate_line(certificate, message, signing_key.sign(settings.certificate_key, message))
     # Who got it: CloudTrail has the signature, and this line has what it was for.
     logger.info(
@@ -150,7 +179,7 @@ def _issued(request: Request, record: Record, key_id: str, settings: Settings, n
         "certificate": line,
         # As text: not every program reads whole numbers of 63 bits.
         "serial": str(certificate.serial),
-        "principal": certificate.principal,
+        "principal": certificate.principals[0],
         "valid_before": certificate.valid_before,
         "server_time": now,
     }

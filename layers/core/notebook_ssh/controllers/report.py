@@ -7,8 +7,9 @@ from typing import Any, assert_never
 
 from aws_lambda_powertools import Logger
 
-from notebook_ssh.adapters import secrets, sqs
+from notebook_ssh.adapters import access_log, secrets, sqs
 from notebook_ssh.adapters.clients import AWS_ERRORS
+from notebook_ssh.adapters.secrets import Parameters
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.adapters.workers import read_worker
 from notebook_ssh.controllers.agent_layer import WorkerProgram
@@ -23,7 +24,8 @@ from notebook_ssh.http_api.handling import (
 )
 from notebook_ssh.model.caller import role_of_caller
 from notebook_ssh.model.record import Record, Report
-from notebook_ssh.model.session_ends import Withdrawn, withdrawn_users
+from notebook_ssh.model.revocation import withdrawn
+from notebook_ssh.model.session_ends import withdrawn_users
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.ssh_keys import admitted
 from notebook_ssh.model.status import Code, status_key, status_of
@@ -65,6 +67,10 @@ def respond(event: Mapping[str, Any], settings: Settings, now: int, worker: Call
         return Response(json_text(reply_unregistered(name, now, settings.sync_seconds)))
     if settings.paused:
         return Response(json_text(reply_paused(record.name, now, settings.sync_seconds)))
+    if settings.access_days and (parsed.access or parsed.access_more):
+        access_log.save_sessions(
+            Table(settings.table), record.name, parsed.access, parsed.access_more, now, settings.access_days
+        )
     return Response(json_text(_reply(record, role, parsed, settings, now, worker)))
 
 
@@ -146,25 +152,28 @@ def _reply(
     modes = record.spec.effective_modes(now)
     token, problem = _token(record.name, role, settings, now) if Mode.NGROK in modes else (None, None)
     users = record.spec.users if modes else ()
-    texts = secrets.central_keys(settings.keys_path, settings.sync_seconds, now) if users else {}
-    keys = admitted(users, texts, settings.keys_path, record.name)
-    granted = certificates(record, now, settings.stack, settings.certificate_authorities)
-    ends = sessions(record, now, settings.end_sessions, Withdrawn(users=withdrawn_users(users, texts)))
-    return (
-        granted
-        | ends
-        | reply(
-            record,
-            now,
-            sync_seconds=settings.sync_seconds,
-            bastion=settings.bastion,
-            token=token,
-            held_version=parsed.token_version,
-            keys=keys.lines,
-            problem=problem or keys.problem,
-            worker=_worker(parsed.worker, settings, worker()) if parsed.worker and modes else None,
-        )
+    stored = _parameters(settings, now) if users or (modes and settings.certificate_authorities) else Parameters()
+    keys = admitted(users, stored.keys, settings.keys_path, record.name)
+    granted = certificates(record, now, settings.stack, settings.certificate_authorities, stored.revocations)
+    gone = withdrawn(stored.revocations, withdrawn_users(users, stored.keys))
+    ends = sessions(record, now, settings.end_sessions, gone)
+    logged = {"access_log": True} if settings.access_days else {}
+    usual = reply(
+        record,
+        now,
+        sync_seconds=settings.sync_seconds,
+        bastion=settings.bastion,
+        token=token,
+        held_version=parsed.token_version,
+        keys=keys.lines,
+        problem=problem or keys.problem,
+        worker=_worker(parsed.worker, settings, worker()) if parsed.worker and modes else None,
     )
+    return usual | granted | ends | logged
+
+
+def _parameters(settings: Settings, now: int) -> Parameters:
+    return secrets.parameters(settings.keys_path, settings.sync_seconds, now)
 
 
 def _worker(sha256: str, settings: Settings, current: WorkerProgram) -> str | None:

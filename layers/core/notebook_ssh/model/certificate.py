@@ -62,7 +62,7 @@ class UserCertificate:
 
     key: PublicKey
     key_id: str
-    principal: str
+    principals: tuple[str, ...]
     serial: int
     valid_after: int
     valid_before: int
@@ -126,7 +126,7 @@ def message_to_sign(certificate: UserCertificate, authority: str, nonce: bytes) 
             struct.pack(">Q", certificate.serial),
             struct.pack(">I", _USER),
             _string(certificate.key_id),
-            _string(_string(certificate.principal)),
+            _string(b"".join(map(_string, certificate.principals))),
             struct.pack(">QQ", certificate.valid_after, certificate.valid_before),
             _string(b""),  # no critical options
             _string(b"".join(_string(name) + _string(b"") for name in _EXTENSIONS)),

@@ -29,6 +29,7 @@ class RefusalCode(StrEnum):
     OFF = "off"
     EXPIRED = "expired"
     UNKNOWN_AGE = "unknown-age"
+    REVOKED = "revoked"
 
 
 @dataclass(frozen=True, slots=True)

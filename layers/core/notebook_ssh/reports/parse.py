@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 from typing import Any, NoReturn
 
 from notebook_ssh.errors import InvalidReportError, PayloadTooLargeError, Problem
+from notebook_ssh.model.access import LONGEST_WHO, MOST_OF_A_REPORT, Session
 from notebook_ssh.model.problems import AGENT_FAILED, CODES
 from notebook_ssh.model.record import Phase, RejectedKey, Report
 from notebook_ssh.model.spec import OFF, Mode
@@ -29,6 +30,8 @@ CLOCK_SKEW = 300
 _BOOT = re.compile(r"[A-Za-z0-9-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MODE = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_SESSION = re.compile(r"[A-Za-z0-9_]{1,64}")
+_PATH = re.compile(r"ngrok|network")
 _CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+){0,9}")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _INWARD = (".localhost", ".local", ".internal", ".localdomain", ".arpa")
@@ -42,6 +45,8 @@ class ParsedReport:
 
     report: Report
     token_version: str | None = None  # of the ngrok token that the agent holds
+    access: tuple[Session, ...] = ()  # sessions for the access log
+    access_more: int = 0  # how many of them the agent has not kept
     worker: str = ""  # SHA-256 of the worker's program that the agent needs; empty: it has it
 
 
@@ -83,8 +88,31 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Parse
     return ParsedReport(
         report,
         token_version=None if version is None else _clean(version, "token_version", 64),
+        access=_access(parsed.get("access"), now),
+        access_more=_whole(parsed, "access_more", 0, _MANY, default=0),
         worker=worker if isinstance(worker, str) and _SHA256.fullmatch(worker) else "",
     )
+
+
+def _access(value: Any, now: int) -> tuple[Session, ...]:
+    sessions = []
+    for number, each in enumerate(_list(value, "access", MOST_OF_A_REPORT)):
+        where = f"access[{number}]."
+        session = _object(each, f"access[{number}]")
+        begin = min(now, _whole(session, "begin", 0, _YEAR_2242, where))
+        end = min(now, _whole(session, "end", 0, _YEAR_2242, where)) if session.get("end") is not None else None
+        sessions.append(
+            Session(
+                id=_text(session, "id", _SESSION, "1 to 64 letters, digits and _", where),
+                who=_clean(session.get("who", ""), where + "who", LONGEST_WHO),
+                address=_clean(session.get("from", ""), where + "from", 64),
+                path=_text(session, "path", _PATH, "ngrok or network", where),
+                begin=begin,
+                end=end,
+                known=session.get("known") is True,
+            )
+        )
+    return tuple(sessions)
 
 
 def _booted_at(parsed: Mapping[str, Any], now: int) -> int:

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.model.certificate import principal_of
 from notebook_ssh.model.record import Phase, Record
+from notebook_ssh.model.revocation import Revocation, required_principal
 from notebook_ssh.model.session_ends import Withdrawn, end_reason
 from notebook_ssh.model.spec import Mode, tag_value
 from notebook_ssh.model.stack import Bastion
@@ -63,14 +63,16 @@ def reply(
     return reply
 
 
-def certificates(record: Record, now: int, stack: str, authorities: Sequence[str]) -> dict[str, Any]:
+def certificates(
+    record: Record, now: int, stack: str, authorities: Sequence[str], revocations: Sequence[Revocation] = ()
+) -> dict[str, Any]:
     """Return the part of the reply that says whose certificates the notebook admits; empty if it admits none.
 
     authorities: public keys, `type base64`. Without the notebook's age there is no principal that is its alone.
     """
     if not authorities or not record.created_at or not record.spec.effective_modes(now):
         return {}
-    principal = principal_of(stack, record.name, record.created_at)
+    principal = required_principal(stack, record.name, record.created_at, revocations)
     return {"certificates": {"authorities": list(authorities), "principal": principal}}
 
 
