@@ -17,7 +17,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-FROZEN = ("LookupPrincipals", "StartPrincipals", "ReportPrincipals", "LoginPrincipals", "ApiVpcEndpoints")
+FROZEN = (
+    "LookupPrincipals",
+    "StartPrincipals",
+    "ReportPrincipals",
+    "LoginPrincipals",
+    "AuditPrincipals",
+    "ApiVpcEndpoints",
+)
 """tests/template/test_stack_set.py finds them by transforming the template with other values."""
 
 

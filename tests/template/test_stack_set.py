@@ -25,6 +25,7 @@ OTHER = {
     "StartPrincipals": "arn:aws:iam::111122223333:role/b",
     "ReportPrincipals": "arn:aws:iam::111122223333:role/c",
     "LoginPrincipals": "arn:aws:iam::111122223333:role/e",
+    "AuditPrincipals": "arn:aws:iam::111122223333:role/f",
     "ApiUrl": "https://ssh.example.com",
     "ApiVpcEndpoints": "vpce-0a1b2c3d",
     "PermissionsBoundary": "arn:aws:iam::111122223333:policy/b",
@@ -84,6 +85,7 @@ def test_a_nailed_parameter_has_its_first_value_and_no_other(tmp_path: Path) -> 
         "StartPrincipals": ["*"],
         "ReportPrincipals": ["*"],
         "LoginPrincipals": [""],
+        "AuditPrincipals": [""],
         "ApiVpcEndpoints": [""],
     }
     assert all(made["Parameters"][name]["Default"] == value for name, (value,) in nailed.items())
