@@ -17,7 +17,7 @@ from support.aws_clients import clients_made_by
 
 from notebook_ssh.adapters import ec2, resource_tagging, sagemaker
 from notebook_ssh.adapters.lease import LeaseHeldError, Leases
-from notebook_ssh.adapters.table import Conflict, Increment, Table
+from notebook_ssh.adapters.table import Conflict, CountUp, Increment, Once, Table
 from notebook_ssh.errors import InvalidStateError, NotFoundError
 from notebook_ssh.model.network import Direction, Ec2Query, FoundRule, Rule
 from notebook_ssh.planning.bastion import AuthorizeRule, BastionPlan, RevokeRule
@@ -243,6 +243,18 @@ def test_an_update_creates_changes_and_removes(table: Table, name: str) -> None:
     new = table.update("a", name, set={"count": Increment(2)}, returns="ALL_NEW")
     assert new == {"pk": "a", "sk": name, "part": {"one": 2, "two": ["b", True]}, "count": 3}
     assert table.item("a", name, consistent=True) == new
+
+
+def test_a_value_is_kept_and_a_number_counts_from_nothing(table: Table, name: str) -> None:
+    for number in (1, 2):
+        table.update("a", name, set={"first": Once({"at": number}), "count": CountUp(number), "text": "x"})
+    assert table.item("a", name, consistent=True) == {
+        "pk": "a",
+        "sk": name,
+        "first": {"at": 1},
+        "count": 3,
+        "text": "x",
+    }
 
 
 def test_what_was_changed_is_returned_as_it_was(table: Table, name: str) -> None:

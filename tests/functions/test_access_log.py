@@ -218,6 +218,24 @@ def test_one_persons_entries_are_erased_as_the_page_says(env: ApiEnv) -> None:
     assert "mario" not in json.dumps(stored())
 
 
+@pytest.mark.parametrize(
+    ("resource", "path"),
+    [
+        ("/access", "/access/"),
+        ("/access", "/acc%65ss"),
+        ("/access", "/x/../access"),
+        ("/notebooks/{name}/access", "/notebooks/demo/access/"),
+        ("/notebooks/{name}/access", "/notebooks/d%65mo/access"),
+        ("/notebooks/{name}/access", "/notebooks/demo/ACCESS"),
+        ("/notebooks/{name}/access", ""),
+    ],
+)
+def test_no_other_spelling_is_answered(env: ApiEnv, resource: str, path: str) -> None:
+    """What the API's policy denies is compared with the path as it was sent."""
+    answer = access_api.handle(an_api_event("GET", resource, "demo", path=path), CONTEXT)
+    assert answer["statusCode"] == 404
+
+
 def test_who_reads_it_is_logged(env: ApiEnv, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         read()

@@ -21,6 +21,7 @@ from environment import CURLED, STACK, LocalEnv
 
 TEAM, OTHER = "Team-Box", "Other-Box"
 LOGIN = f"arn:aws:iam::{ACCOUNT}:role/data-science"
+AUDIT = f"arn:aws:iam::{ACCOUNT}:role/auditors"
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def env() -> Iterator[LocalEnv]:
     try:
         env.start()
         env.make_network()
-        env.update(Certificates="true", LoginPrincipals=LOGIN)
+        env.update(Certificates="true", LoginPrincipals=LOGIN, AccessDays="30", AuditPrincipals=AUDIT)
         env.store_token(env.cloud.token)
         env.move_in()
         for name in (TEAM, OTHER):
@@ -382,3 +383,73 @@ def test_a_session_ends_with_the_tag(env: LocalEnv, member: dict[str, str]) -> N
         until(env, "the session is over", lambda: session.poll() is not None)
     until(env, "the log says whose", lambda: "assumed-role/data-science/data-science" in log.read_text())
     assert re.search("session [0-9]+ of arn:.* ended: SSH to this notebook was turned off", log.read_text())
+
+
+def entries(env: LocalEnv, keys: dict[str, str], path: str = "/access") -> list[dict[str, Any]]:
+    answer = env.curl(path, keys)
+    assert answer.status == 200, answer.body
+    found: list[dict[str, Any]] = json.loads(answer.body)["entries"]
+    return found
+
+
+def test_who_was_there_is_for_those_alone_who_audit(env: LocalEnv, member: dict[str, str]) -> None:
+    """The stack's word about the certificates, and the notebook's about the sessions; without the right, neither."""
+    auditor = env.make_session("auditors", allow("GET/nothing"))
+    administrator = env.make_session("another-administrator", allow("*"))
+    notebook = env.session_of(f"arn:aws:iam::{ACCOUNT}:role/notebook", "SageMaker")
+    for keys in (administrator, notebook, member, env.person.keys):
+        for path in (
+            "/access",
+            f"/notebooks/{TEAM}/access",
+            f"/notebooks/{TEAM}/access/",
+            f"/notebooks/{TEAM}/acc%65ss",
+            "/access/",
+        ):
+            assert env.curl(path, keys).status in (403, 404), path
+    mine = [each for each in entries(env, auditor) if each["kind"] == "certificate"]
+    assert {each["witness"] for each in mine} == {"stack"}
+    assert any(each["who"].startswith(f"arn:aws:sts::{ACCOUNT}:assumed-role/data-science/") for each in mine)
+    until(env, "the session is told, with its end", lambda: any(is_session(each) for each in entries(env, auditor)))
+    of_one = entries(env, auditor, f"/notebooks/{TEAM.lower()}/access")
+    assert {each["notebook"] for each in of_one} == {TEAM}
+    assert {each["id"] for each in mine} >= {each["id"] for each in of_one if each["kind"] == "certificate"}
+
+
+def is_session(entry: dict[str, Any]) -> bool:
+    """Whether an entry is of a session by a certificate, that is over."""
+    return entry["kind"] == "session" and "assumed-role/data-science/" in entry["who"] and entry["end"] is not None
+
+
+def test_a_revocation_refuses_what_was_signed_before_and_nothing_after(env: LocalEnv, member: dict[str, str]) -> None:
+    """With ssh and sshd: the notebook hears of it, refuses the older certificate, and admits a new one."""
+    section = env.emulator.notebook_home(TEAM) / "disk/home/ec2-user/.ssh/authorized_keys"
+    env.tag(TEAM, ssh="ngrok")
+    until(env, "it admits certificates", lambda: "cert-authority" in section.read_text())
+    until(env, "it is connected", lambda: env.status(TEAM) == "connected")
+    _, older = ask(env, member, TEAM)
+    assert log_in(env, TEAM, older["certificate"]).returncode == 0
+    ssm = env.emulator.client("ssm")
+    path = f"/notebook-ssh/{STACK}/authorized-keys/revoked"
+    ssm.put_parameter(Name=f"{path}/one", Value=older["serial"], Type="String")
+    _, newer = ask_until(env, member, lambda body: body["principal"] != older["principal"])
+    assert log_in(env, TEAM, newer["certificate"]).returncode == 0, "before the notebook has heard of it"
+    until(env, "the notebook requires it", lambda: newer["principal"] in section.read_text())
+    assert log_in(env, TEAM, older["certificate"]).returncode == 255
+    assert log_in(env, TEAM, newer["certificate"]).returncode == 0
+    ssm.put_parameter(Name=f"{path}/two", Value=LOGIN, Type="String")
+    status, body = ask_until(env, member, lambda body: "certificate" not in body)
+    assert (status, body["error"]) == (403, "revoked")
+    ssm.delete_parameter(Name=f"{path}/two")
+    ask_until(env, member, lambda body: "certificate" in body)
+
+
+def ask_until(env: LocalEnv, keys: dict[str, str], condition: Any) -> tuple[int, dict[str, Any]]:
+    """Ask for a certificate until the answer is as expected: what is withdrawn is cached for seconds."""
+    answers: list[tuple[int, dict[str, Any]]] = []
+
+    def asked() -> bool:
+        answers.append(ask(env, keys, TEAM))
+        return bool(condition(answers[-1][1]))
+
+    until(env, "the answer is another one", asked)
+    return answers[-1]

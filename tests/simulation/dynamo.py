@@ -275,17 +275,32 @@ def _set(reader: _Reader) -> Change:
     if reader.peek().startswith(":"):
         value = reader.take()
         return lambda item, values: _with(item, path, values[value])
-    term = reader.path()
+    term, otherwise = _term(reader)
+    if not reader.tokens or reader.peek() != "+":
+        return lambda item, values: _with(item, path, _at(item, term) or values[otherwise])
     reader.take("+")
     more = reader.take()
 
     def add(item: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-        before = _at(item, term)
+        before = _at(item, term) or values.get(otherwise)
         if before is None:
             raise refusal("ValidationException", f"The provided expression refers to an {NO_SUCH_ATTRIBUTE}")
         return _with(item, path, {"N": str(int(before["N"]) + int(values[more]["N"]))})
 
     return add
+
+
+def _term(reader: _Reader) -> tuple[Path, str]:
+    """A path, and the name of the value that stands for it where it is not, of `if_not_exists(path, :value)`."""
+    if reader.peek() != "if_not_exists":
+        return reader.path(), ""
+    reader.take()
+    reader.take("(")
+    path = reader.path()
+    reader.take(",")
+    otherwise = reader.take()
+    reader.take(")")
+    return path, otherwise
 
 
 def _with(item: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:

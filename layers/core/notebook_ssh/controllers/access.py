@@ -9,6 +9,7 @@ from notebook_ssh.adapters import access_log
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.http_api.handling import HttpError, Response, json_text, notebook_name
 from notebook_ssh.model.access import entries
+from notebook_ssh.model.spelling import is_spelled
 from notebook_ssh.settings import Settings
 
 ROUTES = {("GET", "/access"): False, ("GET", "/notebooks/{name}/access"): True}
@@ -24,4 +25,9 @@ def respond(event: Mapping[str, Any], settings: Settings) -> Response:
     if of_one is None:
         raise HttpError(404, "no-such-route", "There is no such path: docs/api.md lists them.")
     notebook = notebook_name(event) if of_one else None
+    # IAM has compared the path as it was sent: another spelling may have got past the policy that denies this route.
+    if not is_spelled(event.get("path") or "", event["resource"], notebook or ""):
+        raise HttpError(
+            404, "no-such-route", "Ask for this path as docs/api.md writes it, without escapes or a slash at the end."
+        )
     return Response(json_text(entries(access_log.read(Table(settings.table), notebook))))
