@@ -315,7 +315,7 @@ def client_command(home: str) -> ClientCommand:
         python=sys.executable,
         home=None if is_default else os.path.abspath(home),
         # Windows: OpenSSH's way of running such a command was not ported for similar options, and whether this one
-        # works is UNCONFIRMED; the file alone is sufficient on every system.
+        # works is UNCONFIRMED(windows-known-hosts); the file alone is sufficient on every system.
         has_known_hosts_command=os.name != "nt"
         and min(ssh_programs.versions(home), default=(0, 0)) >= KNOWN_HOSTS_COMMAND_SINCE,
         hosts_path=f"{directory}/hosts",

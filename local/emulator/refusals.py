@@ -111,7 +111,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
             )
         terms.append(found["word"] or re.sub(r"\\(.)", r"\1", found["phrase"]))
         at = found.end()
-    # UNCONFIRMED whether the service finds a term within a longer word too; here it does not.
+    # UNCONFIRMED(filter-terms) whether the service finds a term within a longer word too; here it does not.
     wanted = [re.compile(rf"(?<!\w){re.escape(term)}(?!\w)") for term in terms]
     return lambda message: all(each.search(message) for each in wanted)
 

@@ -292,7 +292,7 @@ def _call_create_notebook(response: Any) -> ActionResult:
 
 
 def _platform(platform: str) -> str:
-    """UNCONFIRMED: the words of the refusal."""
+    """UNCONFIRMED(platform-refusal): the words of the refusal."""
     if platform not in PLATFORMS:
         raise ValidationError(f"The platform identifier {platform} is not supported")
     return platform

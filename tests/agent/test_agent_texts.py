@@ -752,7 +752,7 @@ class TestADownload:
         ],
     )
     def test_follows_a_redirect_among_ngroks_own_hosts_alone(self, start: str, target: str, followed: bool) -> None:
-        """UNCONFIRMED whether ngrok's address redirects: it answered itself, and its files move to ngrok.com."""
+        """UNCONFIRMED(ngrok-redirect) whether ngrok's address redirects: it answered itself, and its files move to ngrok.com."""
         request = urllib.request.Request(start)
         new = worker.NgrokRedirects().redirect_request(request, None, 302, "Found", {}, target)
         assert (new.full_url if new else None) == (target if followed else None)

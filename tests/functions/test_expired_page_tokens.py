@@ -14,7 +14,7 @@ from notebook_ssh.errors import RetryableError
 
 
 class Expiring:
-    """Answers a first page, and refuses the token of the second as each service does. UNCONFIRMED: SageMaker's words."""
+    """Answers a first page, and refuses the token of the second as each service does. UNCONFIRMED(expired-page): SageMaker's words."""
 
     def list_notebook_instances(self, **given: Any) -> dict[str, Any]:
         if "NextToken" in given:

@@ -131,7 +131,7 @@ def test_names_that_no_notebook_has_cost_one_list_a_minute_together(env: Noteboo
 
 
 def test_a_notebook_is_found_by_its_name_in_lower_case_where_the_service_compares_case(env: NotebookEnv) -> None:
-    """UNCONFIRMED whether the filter does: here it finds nothing in another case."""
+    """UNCONFIRMED(name-case) whether the filter does: here it finds nothing in another case."""
     user = user_client("sagemaker")
 
     def exact(given: dict[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def not_called(grant: AuthorizeRule) -> bool:
         return True
     if grant.sid == "AccessLog":  # which is off in the runs: tests/functions/test_access_log.py
         return True
-    # UNCONFIRMED whether GetParametersByPath is checked on the path or on what is below it: both are granted.
+    # UNCONFIRMED(parameters-by-path) whether GetParametersByPath is checked on the path or on what is below it: both
+    # are granted.
     return grant.action == "ssm:GetParametersByPath" and grant.resource.endswith("/*")
 
 

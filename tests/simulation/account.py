@@ -237,7 +237,7 @@ class Account:
     def update_notebook_instance_lifecycle_config(
         self, *, NotebookInstanceLifecycleConfigName: str, **hooks: Any
     ) -> dict[str, Any]:
-        """A hook that is not given is cleared: the strictest thing that the service might do (UNCONFIRMED)."""
+        """A hook that is not given is cleared: the strictest thing that the service might do (UNCONFIRMED(empty-hook))."""
         found = self._lifecycle_config(NotebookInstanceLifecycleConfigName)
         on_create, on_start = _script_plan(hooks, "OnCreate"), _script_plan(hooks, "OnStart")
         self.watcher.script(found, found.on_start, on_start)

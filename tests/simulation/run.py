@@ -779,7 +779,7 @@ KINDS = (
 
 
 def _expired(operation: str) -> ClientError:
-    """A refused token. The tagging API has a code for it; SageMaker's answer is UNCONFIRMED."""
+    """A refused token. The tagging API has a code for it; SageMaker's answer is UNCONFIRMED(expired-page)."""
     if operation == "get_resources":
         return refusal("PaginationTokenExpiredException", "The specified PaginationToken has expired")
     return refusal("ValidationException", "Invalid NextToken")

@@ -97,7 +97,7 @@ def a_first_record_is_saved_after_the_untag() -> None:
 def a_configuration_is_deleted_while_it_is_attached() -> None:
     """One invocation has found the stack's configuration unused, and another attaches it before it is deleted.
 
-    UNCONFIRMED whether SageMaker deletes a configuration that is in use: here it does.
+    UNCONFIRMED(delete-attached) whether SageMaker deletes a configuration that is in use: here it does.
     """
 
     def deletes(operation: str, given: dict[str, Any]) -> bool:

@@ -25,7 +25,7 @@ from worker.paths import NGROK_DIR
 YEAR_S = 365 * 86400
 # Always the latest of version 3; ngrok publishes no checksum (https://ngrok.com/download).
 DOWNLOAD_URL = "https://bin.equinox.io/c/bNyj1mQVY4c/ngrok-v3-stable-linux-{arch}.tgz"
-# Of ngrok's own hosts. UNCONFIRMED whether the address above redirects, now that ngrok moves its files to ngrok.com.
+# Of ngrok's own hosts. UNCONFIRMED(ngrok-redirect) whether the address above redirects, now that ngrok moves its files to ngrok.com.
 NGROK_HOST = re.compile(r"bin\.equinox\.io|([a-z0-9-]+\.)*ngrok\.com")
 MAX_ARCHIVE_BYTES = 1 << 27
 MAX_UNPACKED_BYTES = 1 << 28

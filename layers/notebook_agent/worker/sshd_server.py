@@ -1,6 +1,6 @@
 """Root's part of sshd: starts the system's, or one of our own where the system's cannot serve.
 
-Whether sshd runs on a notebook of today's platform is UNCONFIRMED, and so is why it would not: not installed, masked, a
+Whether sshd runs on a notebook of today's platform is UNCONFIRMED(sshd-runs), and so is why it would not: not installed, masked, a
 configuration that `sshd -t` refuses, no host keys, another program on port 22. So whatever the reason, our own server
 is a unit of its own with a configuration of its own, which changes nothing of the system's.
 """

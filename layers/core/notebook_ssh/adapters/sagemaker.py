@@ -56,7 +56,7 @@ class ScriptChangedError(ScriptConflictError):
 def find_notebook(name: str, now: int) -> Notebook:
     """Return the notebook with a name (case-insensitive, because an ARN has the name in lower case only).
 
-    UNCONFIRMED whether DescribeNotebookInstance and `NameContains` are case-sensitive: if both are, the whole list is
+    UNCONFIRMED(name-case) whether DescribeNotebookInstance and `NameContains` are case-sensitive: if both are, the whole list is
     read (`_name_in_its_case`). now: epoch seconds. Raises NotFoundError when there is none.
     """
     try:
@@ -222,7 +222,7 @@ def create_lifecycle_config(name: str, on_create: bytes, on_start: bytes, stack:
 def delete_lifecycle_config(expected: LifecycleConfig) -> None:
     """Delete a configuration. It is no error when it does not exist.
 
-    Raises ScriptConflictError when its scripts differ from `expected`, or when SageMaker refuses. UNCONFIRMED whether
+    Raises ScriptConflictError when its scripts differ from `expected`, or when SageMaker refuses. UNCONFIRMED(delete-attached) whether
     an attached configuration can be deleted, and with which error that is refused.
     """
     name = expected.name
@@ -262,7 +262,7 @@ def write_script(expected: LifecycleConfig, on_start: bytes | None) -> Lifecycle
 
 
 def _clear_script(expected: LifecycleConfig) -> LifecycleConfig:
-    # UNCONFIRMED whether an empty list clears the hook, leaves it, or is refused.
+    # UNCONFIRMED(empty-hook) whether an empty list clears the hook, leaves it, or is refused.
     try:
         _update(expected, [])
     except ClientError as error:
@@ -336,7 +336,7 @@ def _pages(operation: Callable[..., Any], field: str, filters: Mapping[str, Any]
         try:
             page = call(operation, **filters, **position)
         except ClientError as error:
-            # UNCONFIRMED how SageMaker refuses a token that has expired: what was valid for the first page is still.
+            # UNCONFIRMED(expired-page) how SageMaker refuses a token that has expired: what was valid for the first page is still.
             if "NextToken" in position and code_of(error) == "ValidationException":
                 raise RetryableError(f"the list of {field} expired while it was read") from error
             raise

@@ -39,7 +39,7 @@ from notebook_ssh.model.shebang import first_line_problem
 
 LIMIT = 12_288
 """Bytes of one script. SageMaker takes 16,384 characters of base64 (NotebookInstanceLifecycleHook,
-`Content`), which are 12,288 bytes; whether it counts base64 or bytes is UNCONFIRMED, and both end here."""
+`Content`), which are 12,288 bytes; whether it counts base64 or bytes is UNCONFIRMED(script-limit), and both end here."""
 
 SHEBANG = b"#!/bin/sh\n"
 """The first line given to a script without content. Never change it: `remove_block` compares with it."""
@@ -185,7 +185,7 @@ def inspect(script: bytes | None, stack: str) -> Inspection:
 def remove_block(script: bytes | None, stack: str) -> bytes | None:
     """Return `script` without the block of `stack`: for any `x` without one, `remove_block(insert_block(x)) == x`.
 
-    None if there was no script before the block (whether SageMaker accepts an empty `OnStart` is UNCONFIRMED; the
+    None if there was no script before the block (whether SageMaker accepts an empty `OnStart` is UNCONFIRMED(empty-hook); the
     adapter that writes it handles both). A damaged script is returned as it is: call `inspect` to report the problem.
     """
     return inspect(script, stack).owner

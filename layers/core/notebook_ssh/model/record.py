@@ -40,7 +40,7 @@ class NotebookState(StrEnum):
     FAILED = "Failed"
     DELETING = "Deleting"
     UPDATING = "Updating"
-    # Since August 2026. UNCONFIRMED what they mean for a notebook that was running.
+    # Since August 2026. UNCONFIRMED(maintenance-states) what they mean for a notebook that was running.
     PENDING_MAINTENANCE = "PendingMaintenance"
     IN_MAINTENANCE = "InMaintenance"
 

@@ -155,7 +155,7 @@ def _config_drift(
 ) -> str | None:
     if modified is None:
         return "gone"
-    # UNCONFIRMED whether the list has times as precise as the description.
+    # UNCONFIRMED(time-precision) whether the list has times as precise as the description.
     if modified // 1000 != config_record.modified // 1000:
         return "changed since it was reconciled"
     if config_record.problem and config_record.problem.code == NOT_ALLOWED:

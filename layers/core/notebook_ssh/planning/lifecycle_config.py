@@ -59,7 +59,7 @@ def plan_lifecycle_config(observed: LifecycleConfigObservation, policy: BlockPol
 def includes_change(changed: int, config_record: LifecycleConfigRecord | None) -> bool:
     """Return whether `config_record` was observed after a change at `changed` (epoch milliseconds).
 
-    That is so for the stack's own writes, which are observed right afterwards. UNCONFIRMED how precise the times in
+    That is so for the stack's own writes, which are observed right afterwards. UNCONFIRMED(time-precision) how precise the times in
     the service's answers and events are: a whole second may be truncated, and counts as not included.
     """
     return config_record is not None and changed % 1000 != 0 and changed <= config_record.modified

@@ -104,7 +104,7 @@ def _api_call(detail: Mapping[Any, Any], tag_key: str, caller: str) -> tuple[Rec
 
 
 def _lower_camel(given: object) -> dict[str, Any]:
-    """Return the parameters of a call by their names in lowerCamelCase. UNCONFIRMED how CloudTrail spells them here."""
+    """Return the parameters of a call by their names in lowerCamelCase. UNCONFIRMED(cloudtrail-shape) how CloudTrail spells them here."""
     if not isinstance(given, Mapping):
         return {}
     return {name[:1].lower() + name[1:]: value for name, value in given.items() if isinstance(name, str)}
@@ -126,7 +126,7 @@ _TAGGING: dict[str, Callable[[Mapping[Any, Any]], object]] = {
     "TagResources": _keys_of_map,
     "UntagResources": lambda given: given.get("tagKeys"),
 }
-"""How to read the tag keys of each tagging call. UNCONFIRMED for SageMaker: an unknown shape counts as relevant."""
+"""How to read the tag keys of each tagging call. UNCONFIRMED(cloudtrail-shape) for SageMaker: an unknown shape counts as relevant."""
 
 
 def _irrelevant(keys: object, tag_key: str) -> bool:
