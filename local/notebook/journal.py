@@ -81,8 +81,13 @@ def main(journal: str, *words: str) -> int:
     with open(journal, "a") as file, selectors.DefaultSelector() as selector:
         for each in sockets:
             selector.register(each, selectors.EVENT_READ)
-        while child.poll() is None:
-            for key, _ in selector.select(0.5):
+        ended = waiting = False
+        while waiting or not ended:
+            # Asked before the messages are: what it wrote last is there once it has ended.
+            ended = child.poll() is not None
+            waiting = False
+            for key, _ in selector.select(0 if ended else 0.5):
+                waiting = True
                 message, attached, _, _ = key.fileobj.recvmsg(65536, socket.CMSG_SPACE(CREDENTIALS.size))  # type: ignore[union-attr]
                 pid, uid, _ = CREDENTIALS.unpack(attached[0][2])
                 print(json.dumps(entry_of(message, pid, uid)), file=file, flush=True)
