@@ -43,7 +43,7 @@ def has_good_certificate(home: str, host: str, now: float) -> bool:
     """Return whether there is a certificate for `host` that need not be renewed yet. Raises CliError."""
     public_key = certificate_store.read_public_key(home)
     certificate = certificate_store.read_certificate(home, host, public_key) if public_key else None
-    return certificate is not None and certificate.is_good(now)
+    return certificate is not None and certificate.is_good(now) and not certificate_store.is_doubted(home, host)
 
 
 def _obtain_in_time(home: str, host: str) -> int:

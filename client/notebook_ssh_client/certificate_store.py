@@ -3,6 +3,7 @@
     id_ecdsa, id_ecdsa.pub      the key, made once
     certificates/HOST-cert.pub  the certificate for one notebook, by the name that ssh uses
     certificates/HOST.refused   why there is none, for a bounded time
+    certificates/HOST.doubtful  is there after a connection so short that the notebook may have refused the certificate
 
 The command reads them before each connection to a notebook, so this imports nothing that loads slowly.
 """
@@ -28,6 +29,10 @@ KEY_NAME = "id_ecdsa"
 DIRECTORY_NAME = "certificates"
 CERTIFICATE_SUFFIX = "-cert.pub"
 REFUSAL_SUFFIX = ".refused"
+DOUBT_SUFFIX = ".doubtful"
+
+# Seconds for which a certificate is not doubted: so often at most it is renewed for commands that take no time.
+UNDOUBTED_S = 300
 
 # The first line of every refusal.
 FORMAT = "notebook-ssh 1"
@@ -123,7 +128,33 @@ def read_certificate(home: str, host: str, public_key: str) -> UserCertificate |
 def write_certificate(home: str, host: str, certificate: UserCertificate) -> None:
     """Write the certificate for `host`, and forget why there was none."""
     files.write_text(certificate_path(home, host), f"{certificate.line} {certificate.key_id}\n")
+    believe(home, host)
     _delete(_refusal_path(home, host))
+
+
+def doubt(home: str, host: str) -> bool:
+    """Renew the certificate for `host` before the next connection, unless it is new or there is none; return whether.
+
+    Its own times say that it is good, but the notebook may require another one since: it was made again under its name,
+    or certificates were withdrawn.
+    """
+    try:
+        is_new = os.stat(certificate_path(home, host)).st_mtime > time.time() - UNDOUBTED_S
+    except FileNotFoundError:
+        return False
+    if not is_new:
+        files.write_text(_doubt_path(home, host), "")
+    return not is_new
+
+
+def is_doubted(home: str, host: str) -> bool:
+    """Return whether the certificate for `host` is to be renewed, although its own times say that it is good."""
+    return os.path.exists(_doubt_path(home, host))
+
+
+def believe(home: str, host: str) -> None:
+    """Do not doubt the certificate for `host`."""
+    _delete(_doubt_path(home, host))
 
 
 def read_refusal(home: str, host: str, now: float) -> Refusal | None:
@@ -160,6 +191,7 @@ def write_refusal(home: str, host: str, code: str, message: str, seconds: int) -
     sentence = "".join(character if character.isprintable() else " " for character in message)
     lines = [FORMAT, f"at {at:.3f}", f"until {at + seconds:.3f}", f"identity {identity_mark()}", f"code {code}"]
     files.write_text(_refusal_path(home, host), "\n".join([*lines, f"message {sentence}"]) + "\n")
+    believe(home, host)  # it is all there is
 
 
 def forget_refusals(home: str, host: str | None = None) -> None:
@@ -208,6 +240,10 @@ def _credentials_changed_at() -> float:
 
 def _refusal_path(home: str, host: str) -> str:
     return os.path.join(directory(home), normalize_host(host) + REFUSAL_SUFFIX)
+
+
+def _doubt_path(home: str, host: str) -> str:
+    return os.path.join(directory(home), normalize_host(host) + DOUBT_SUFFIX)
 
 
 def _delete(path: str) -> None:

@@ -23,6 +23,9 @@ from notebook_ssh_client.transport import (
     write_all,
 )
 
+# Seconds within which ssh ends when the notebook refuses the login.
+LOGIN_S = 10.0
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,9 +121,25 @@ def main(argv: list[str], home: str) -> int:
         return error.exit_code
     messenger.connected()
     _set_binary_mode(source, 1)
+    _doubt_certificate(home, host)
     relay(transport, received, source, sink=1)
     transport.close()
     return 0
+
+
+def _doubt_certificate(home: str, host: str) -> None:
+    """Doubt the certificate for `host`, if there is one, until the connection has lasted LOGIN_S.
+
+    Not at the end of a short one: ssh ends this program with SIGHUP, also when the login was refused.
+    """
+    if not os.path.isdir(os.path.join(home, "certificates")):
+        return
+    from notebook_ssh_client import certificate_store
+
+    if certificate_store.doubt(home, host):
+        timer = threading.Timer(LOGIN_S, certificate_store.believe, [home, host])
+        timer.daemon = True
+        timer.start()
 
 
 def _set_binary_mode(*descriptors: int) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,38 @@ def test_a_certificate_near_its_end_is_renewed(laptop: Laptop, api: FakeApi, not
     assert log_in(laptop).returncode == 0
     assert log_in(laptop).returncode == 0
     assert api.request_count(ROUTE) == 2
+
+
+def test_a_certificate_that_the_notebook_no_longer_admits_is_renewed_at_the_second_try(
+    laptop: Laptop, api: FakeApi, notebook: Sshd
+) -> None:
+    """As after a withdrawal, or when a notebook was made again under its name. Its own times still say that it is good."""
+    assert api.authority
+    assert log_in(laptop).returncode == 0
+    assert log_in(laptop).returncode == 0
+    assert api.request_count(ROUTE) == 1, "it is new: short commands renew nothing"
+    certificate = laptop.home / "certificates" / f"{HOST}-cert.pub"
+    os.utime(certificate, (time.time() - 301,) * 2)
+    api.authority.principal = "team/{}/2"
+    (notebook.folder / "authorized_keys").write_text(api.authority.line(NAME))
+    assert log_in(laptop).returncode == 255
+    for _ in range(3):
+        assert log_in(laptop).stdout == "in\n"
+    assert api.request_count(ROUTE) == 2
+
+
+def test_a_certificate_with_which_a_session_lasts_is_not_doubted(tmp_path: Path) -> None:
+    home = str(tmp_path)
+    path = Path(certificate_store.certificate_path(home, HOST))
+    assert not certificate_store.doubt(home, HOST), "there is none"
+    path.parent.mkdir()
+    path.write_text("")
+    assert not certificate_store.doubt(home, HOST), "it is new"
+    os.utime(path, (time.time() - 301,) * 2)
+    assert certificate_store.doubt(home, HOST)
+    assert certificate_store.is_doubted(home, HOST)
+    certificate_store.believe(home, HOST)
+    assert not certificate_store.is_doubted(home, HOST)
 
 
 def test_a_certificate_that_cannot_be_renewed_is_used_to_its_end(laptop: Laptop, api: FakeApi, notebook: Sshd) -> None:
