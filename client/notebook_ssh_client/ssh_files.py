@@ -186,7 +186,10 @@ def write_hosts_file(
 def _certificates(
     home: str, command: ClientCommand, names: Mapping[str, Sequence[str]], labels: Sequence[str], offers: Sequence[str]
 ) -> str | None:
-    """Return the text of the file for certificates; None where there are none, or ssh was not seen to obtain them."""
+    """Return the text of the file for certificates; None where there are none, or ssh was not seen to obtain them.
+
+    UNCONFIRMED(windows-match-exec): so on Windows it is tried as well.
+    """
     for_posix = os.name != "nt"
     check = ssh_config.certificate_check(command, for_posix=for_posix)
     trial = ssh_config.certificate_check(command, PROBE, for_posix=for_posix)

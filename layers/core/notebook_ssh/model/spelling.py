@@ -1,6 +1,7 @@
 """How a request must spell a notebook's name: IAM compares the path as it was sent, and the table is case-insensitive.
 
-A policy that names a notebook would otherwise be got past with other capitals, escapes or a slash at the end.
+A policy that names a notebook would otherwise be got past with other capitals, or, UNCONFIRMED(path-as-sent), with
+escapes or a slash at the end.
 """
 
 from __future__ import annotations
