@@ -190,6 +190,10 @@ NOT_PLAYED = {
     ("Sweep", "Digest"): "sent once a day",
     ("RecordAddress", "Workers"): "read by agents of an earlier release alone",
     ("IssueCertificate", "Table"): "certificates are off in this stack",
+    ("IssueCertificate", "Revocations"): "certificates are off in this stack",
+    ("IssueCertificate", "AccessLog"): "certificates are off in this stack",
+    ("RecordAddress", "AccessLog"): "the access log is off in this stack",
+    ("AccessApi", "Table"): "the access log is off in this stack",
 }
 """The others, but for logs, queues that invoke, and `Uninstall`: no stack ends here."""
 

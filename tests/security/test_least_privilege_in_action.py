@@ -32,6 +32,7 @@ FUNCTIONS = {
     "report": "RecordAddress",
     "start": "StartNotebook",
     "lookup": "LookupApi",
+    "issue": "IssueCertificate",
     "uninstall": "Uninstall",
 }
 """The functions by what the simulation calls their invocations."""
@@ -135,6 +136,22 @@ FORBIDDEN = [
         _a_query := {"KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": {":pk": {"S": "backup#team"}}},
     ),
     ("Sweep", "dynamodb", "Query", _a_query),
+    *(
+        (
+            function,
+            "dynamodb",
+            "Query",
+            {"KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": {":pk": {"S": "access"}}},
+        )
+        for function in (
+            *("LookupApi", "RecordAddress", "IssueCertificate", "ReconcileNotebook", "ReconcileBastion"),
+            *("StartNotebook", "Sweep", "Uninstall"),
+        )
+    ),
+    ("AccessApi", "dynamodb", "Query", {**_a_query, "ExpressionAttributeValues": {":pk": {"S": "notebook"}}}),
+    ("AccessApi", "dynamodb", "UpdateItem", {"Key": {"pk": {"S": "access"}}}),
+    ("LookupApi", "dynamodb", "GetItem", {"Key": {"pk": {"S": "access"}}}),
+    ("ReconcileNotebook", "dynamodb", "UpdateItem", {"Key": {"pk": {"S": "access"}}}),
     ("ReconcileNotebook", "dynamodb", "DeleteItem", {"Key": {"pk": {"S": "backup#team"}}}),
     ("Uninstall", "dynamodb", "DeleteItem", {"Key": {"pk": {"S": "backup#team"}}}),
     ("ReconcileNotebook", "sagemaker", "AddTags", {"ResourceArn": "a:notebook-instance/x", "Tags": [{"Key": "ssh"}]}),

@@ -125,6 +125,7 @@ class Account:
     table: Dynamo = field(default_factory=Dynamo)
     queued: list[tuple[str, str, int]] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
+    revoked: dict[str, int] = field(default_factory=dict)  # what was withdrawn, and when (epoch milliseconds)
     status_change: list[str] = field(default_factory=list)
     mails: list[str] = field(default_factory=list)
     made: int = 0
@@ -337,12 +338,17 @@ class Account:
         return {"SecretString": TOKEN, "VersionId": "1"}
 
     def get_parameters_by_path(self, *, Path: str, **_: Any) -> dict[str, Any]:
-        modified = datetime.fromtimestamp(0, UTC)
+        kept = [(name, value, 0) for name, value in self.keys.items()] if not Path.endswith("/revoked") else []
+        top = Path.removesuffix("/revoked")
+        kept += [(f"revoked/{number}", text, at) for number, (text, at) in enumerate(self.revoked.items())]
         found = [
-            {"Name": f"{Path}/{name}", "Value": value, "LastModifiedDate": modified}
-            for name, value in self.keys.items()
+            {"Name": f"{top}/{name}", "Value": value, "LastModifiedDate": datetime.fromtimestamp(at // 1000, UTC)}
+            for name, value, at in kept
         ]
         return {"Parameters": found}
+
+    def sign(self, **_: Any) -> dict[str, Any]:
+        return {"Signature": bytes.fromhex("3006020101020101")}
 
     # ---- what only people do, and what happens by itself
 

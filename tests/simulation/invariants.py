@@ -287,6 +287,7 @@ class Invariants(Watcher):
             self._hold(changed <= {"ssh-status", "ssh-address", "ssh-restart"}, f"we wrote the tags {sorted(changed)}")
             self._hold("ssh-restart" not in after or "ssh-restart" not in changed, "we asked ourselves for a restart")
         self.remember(notebook)
+        self.run.logins.tagged(notebook, after)
 
     def remember(self, notebook: Notebook) -> None:
         """What the notebook has had, and its tags have asked for, until this moment."""

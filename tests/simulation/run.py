@@ -42,6 +42,7 @@ from simulation.invariants import (
     blocks,
     decoded,
 )
+from simulation.logins import AUTHORITY, Logins
 from simulation.users import Users
 from simulation.workers import Baton, Worker
 from support.aws_clients import clients_made_by
@@ -51,7 +52,7 @@ from lookup_api import handler as lookup_function
 from notebook_ssh.adapters import clients, secrets
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.adapters.workers import save_worker
-from notebook_ssh.controllers import lookup, mails, requests
+from notebook_ssh.controllers import certificate, lookup, mails, requests
 from notebook_ssh.controllers.agent_layer import WorkerProgram
 from notebook_ssh.errors import NOT_ALLOWED, RetryableError, TerminalError
 from notebook_ssh.model.managed_block import Block, fingerprint
@@ -72,8 +73,26 @@ VISIBILITY, RECEIVES = 130_000, 5
 DELAY = {"bastion": 30_000}
 """As in template.yaml; each queue's own delay in milliseconds, where it has one."""
 
-SECONDS = {"notebooks": 120, "bastion": 120, "sweep": 300, "report": 30, "start": 30, "lookup": 30, "uninstall": 900}
-CONCURRENCY = {"notebooks": 3, "bastion": 1, "sweep": 2, "report": 2, "start": 1, "lookup": 2, "uninstall": 1}
+SECONDS = {
+    "notebooks": 120,
+    "bastion": 120,
+    "sweep": 300,
+    "report": 30,
+    "start": 30,
+    "lookup": 30,
+    "issue": 30,
+    "uninstall": 900,
+}
+CONCURRENCY = {
+    "notebooks": 3,
+    "bastion": 1,
+    "sweep": 2,
+    "report": 2,
+    "start": 1,
+    "lookup": 2,
+    "issue": 2,
+    "uninstall": 1,
+}
 """Time and concurrency of each function."""
 
 FLIP_EVERY = 10_000
@@ -82,7 +101,7 @@ FLIP_EVERY = 10_000
 LAMBDA_TRIES_AGAIN = 60_000
 """Milliseconds after which Lambda repeats an invocation that died, when nobody waits for its answer."""
 
-ANSWERS = ("report", "start", "lookup")
+ANSWERS = ("report", "start", "lookup", "issue")
 """The functions behind the API."""
 
 ENVIRONMENT = {
@@ -101,6 +120,12 @@ ENVIRONMENT = {
     "BASTION_VPC": BASTION_VPC,
     "BASTION_CLIENT_CIDRS": "198.51.100.0/24",
 }
+WITH_CERTIFICATES = {
+    "CERTIFICATE_KEY": f"arn:aws:kms:{REGION}:{NUMBER}:key/1",
+    "CERTIFICATE_AUTHORITIES": AUTHORITY,
+}
+"""What the environment has besides in runs with certificates."""
+
 MOVES = {
     "Pending": (60_000, 300_000),
     "Stopping": (20_000, 120_000),
@@ -148,12 +173,21 @@ class Weather:
 FAIR = Weather(0, None, 100)
 
 
+def has_certificates(seed: int) -> bool:
+    """Whether the stack of the run with this seed has certificates: most have, and every fifth of the first thousand.
+
+    The others of these are as they were before there were any: some are known for what they meet.
+    """
+    return seed > 0 and (seed % 5 == 0 or 1_000 <= seed < 700_000)
+
+
 class Run:
     """The whole of it."""
 
     def __init__(self, seed: int, steps: int, only: AbstractSet[int] | None = None) -> None:
         """only: the steps that may inject faults; None: all up to `steps`."""
         self.seed, self.steps, self.sync = seed, steps, SYNC
+        self.certificates = has_certificates(seed)
         self.faults = True
         self.chance = Chance(seed, lambda step: only is None or step in only)
         self.now = BEGIN
@@ -164,6 +198,7 @@ class Run:
         self.invariants = Invariants(self)
         self.account = Account(lambda: self.now, self.tell, self.invariants)
         self.users = Users(self)
+        self.logins = Logins(self)
         self.queues: dict[str, list[Message]] = {"notebooks": [], "bastion": []}
         self.dead: list[Message] = []
         self.jobs: list[tuple[str, Callable[[], Any]]] = []
@@ -235,6 +270,8 @@ class Run:
         self._drain()
         self._sweep_once("after the faults")
         self.invariants.settled(*BLOCKS)
+        if self.certificates:
+            self._all_report()
         self._upgrade()
         self.invariants.settled()
         self._nothing_moves()
@@ -495,7 +532,10 @@ class Run:
             raise self._fault("denied", refusal("AccessDeniedException", f"not authorized to perform: x:{operation}"))
         fate = self.chance.roll()
         if fate >= 0.095 or not self.chance.fault():
-            return self._obey(operation, given)
+            answer = self._obey(operation, given)
+            if operation == "get_item" and given["Key"]["pk"]["S"] == "notebook":
+                worker.seen = answer.get("Item", {})
+            return answer
         if fate < 0.025:
             raise self._fault("throttled", refusal("ThrottlingException", "Rate exceeded"))
         if fate < 0.03:
@@ -641,9 +681,9 @@ class Run:
             flips = FLIPS if self.chance.fault(0.5) else 0
             self.at(self.now + 1_000, partial(self._report, notebook, notebook.boots, flips))
 
-    def _report(self, notebook: Notebook, boot: int, flips: int = 0) -> None:
+    def _report(self, notebook: Notebook, boot: int, flips: int = 0, *, once: bool = False) -> None:
         alive = self.account.notebooks.get(notebook.name) is notebook and notebook.boots == boot
-        if not alive or notebook.status != "InService" or not self.faults:
+        if not alive or notebook.status != "InService" or not (self.faults or once):
             return
         self.reports[notebook.name] += 1
         vouched = next((worker for worker in WORKERS if worker.encode() in (decoded(notebook.booted) or b"")), "")
@@ -661,7 +701,10 @@ class Run:
 
         def job() -> Any:
             response = report_function.handle(event, a_lambda_context(), clock=self.time, worker=self.worker_program)
-            sent = json.loads(response["body"]).get("worker")
+            reply = json.loads(response["body"])
+            if response["statusCode"] == 200 and notebook.boots == boot:
+                self.logins.answered(notebook, reply)
+            sent = reply.get("worker")
             if sent is not None:
                 self.hold(
                     hashlib.sha256(sent.encode()).hexdigest() == vouched, "an agent got another worker than its own"
@@ -670,8 +713,22 @@ class Run:
             return response
 
         self.jobs.append(("report", job))
+        if once:
+            return
         pause = FLIP_EVERY if flips else SYNC * 1000
         self.at(self.now + pause, partial(self._report, notebook, boot, max(0, flips - 1)))
+
+    def _all_report(self) -> None:
+        """Every notebook with an agent reports once, in the calm."""
+        running = [each for each in self.account.notebooks.values() if each.status == "InService"]
+        heard = [each for each in running if self.reports.get(each.name)]
+        before = {each.name: self.logins.machine(each).answers for each in heard}
+        for each in heard:
+            self._report(each, each.boots, once=True)
+        self._drain()
+        for each in heard:
+            if self.logins.machine(each).answers > before[each.name]:
+                self.logins.settled(each)
 
     def wake(self, name: str) -> None:
         event = an_api_event("POST", "/notebooks/{name}/start", name)
@@ -856,12 +913,13 @@ def bound(run: Run) -> Iterator[None]:
     made: dict[str, _Client] = {}
     with ExitStack() as stack:
         enter = stack.enter_context
-        enter(patch.dict(os.environ, ENVIRONMENT))
+        enter(patch.dict(os.environ, ENVIRONMENT | (WITH_CERTIFICATES if run.certificates else {})))
         enter(clients_made_by(lambda service: made.setdefault(service, _Client(run, service))))
         enter(patch.object(mails, "STACK_LIMIT", 2))  # so that a run of some hours has a digest
         enter(redirect_stdout(_Nowhere()))  # metrics are printed
         enter(patch.object(Logger, "exception", run.unforeseen))
         secrets.forget()
+        certificate.forget()
         lookup.forget()
         requests.forget()
         logging.disable(logging.CRITICAL)

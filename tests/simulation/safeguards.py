@@ -33,6 +33,9 @@ CONFIG_CONTROLLER = "layers/core/notebook_ssh/controllers/lifecycle_config.py"
 APPLY = "layers/core/notebook_ssh/controllers/apply.py"
 UPGRADE = "layers/core/notebook_ssh/planning/upgrade.py"
 SWEEP = "layers/core/notebook_ssh/controllers/sweep.py"
+SESSION_ENDS = "layers/core/notebook_ssh/model/session_ends.py"
+CERTIFICATE = "layers/core/notebook_ssh/model/certificate.py"
+REVOCATION = "layers/core/notebook_ssh/model/revocation.py"
 TEARDOWN = "layers/core/notebook_ssh/controllers/teardown.py"
 
 RULE_PLANNED = (BASTION, "if complete and each.stack == stack and", "if complete and")
@@ -141,6 +144,19 @@ SAFEGUARDS = (
     Safeguard(
         "ownership of a configuration",
         ((OBSERVE, "sagemaker.read_tags(lifecycle_config.arn).get(OWNER_TAG) == stack", "True"),),
+    ),
+    Safeguard("an invalid tag ends no session", ((SESSION_ENDS, "if spec == NotebookSpec():", "if not spec.modes:"),)),
+    Safeguard(
+        "no certificate outlives access",
+        ((CERTIFICATE, "return end if until is None else min(end, until)", "return end"),),
+    ),
+    Safeguard(
+        "a certificate that is older than a revocation lets no one in",
+        ((REVOCATION, "max((each.at for each in revocations), default=0)", "0"),),
+    ),
+    Safeguard(
+        "a certificate is for one notebook, and not for another of its name",
+        ((CERTIFICATE, 'return f"{stack}/{notebook}/{created_at}"', 'return f"{stack}/box/1"'),),
     ),
     Safeguard(
         "restoring scripts when the stack is deleted",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from simulation.account import LifecycleConfig, Notebook
 from simulation.invariants import Truth, encoded
 from simulation.run import Run
@@ -36,6 +38,14 @@ class Scenario(Run):
         self.account.person = True
         self.account.delete_tags(ResourceArn=notebook.arn, TagKeys=["ssh"])
         self.account.person = False
+
+    def step_until(self, condition: Callable[[], bool]) -> None:
+        """Until something is so, at most a thousand steps."""
+        for _ in range(1_000):
+            if condition():
+                return
+            self._step()
+        raise AssertionError("it does not come to pass")
 
     def settle(self, *, sweeps: int = 0) -> None:
         """Until nothing is under way; then so many sweeps, one after the other."""

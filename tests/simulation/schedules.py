@@ -7,6 +7,7 @@ would put right what went wrong.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from simulation.account import Notebook
@@ -148,9 +149,121 @@ def an_edit_is_found_without_its_event() -> None:
             run._end()
 
 
+def with_a_session() -> tuple[Scenario, Notebook]:
+    """A notebook that runs, and someone on it who came with a certificate. Within `bound`, as its caller is."""
+    run = Scenario()
+    run.certificates = True
+    return run, Notebook("box", "role", run.now, "Stopped", "ours")
+
+
+def report(run: Scenario, notebook: Notebook) -> None:
+    """The notebook reports, and hears the answer."""
+    run._report(notebook, notebook.boots, once=True)
+    run.settle()
+
+
+def let_in(run: Scenario, notebook: Notebook) -> None:
+    """From an untagged notebook to one that admits certificates."""
+    notebook.created = run.now - 3_600_000
+    run.account.notebooks[notebook.name] = notebook
+    run.tag(notebook, ssh="ngrok")
+    run.settle()
+    run.account.person = True
+    run.account.start_notebook_instance(NotebookInstanceName=notebook.name)
+    run.account.person = False
+    run.settle()
+    run.reports[notebook.name] = 0
+    report(run, notebook)
+    assert run.logins.machine(notebook).admits, "it admits certificates"
+
+
+def open_a_session(run: Scenario, box: Notebook) -> None:
+    """From an untagged notebook to a session."""
+    run.account.groups["sg-1"] = "vpc-1"
+    run.lifecycle_config("ours", SCRIPT)
+    let_in(run, box)
+    run.logins.ask(box, "ana")
+    run.settle()
+    assert len(run.logins.machine(box).sessions) == 1, "someone logged in"
+
+
+def a_typo_in_the_tag_ends_no_session() -> None:
+    """The value is misspelt: SSH is off until it is corrected, and who is on the notebook stays."""
+    run, box = with_a_session()
+    with bound(run):
+        try:
+            open_a_session(run, box)
+            run.tag(box, ssh="ngork")
+            run.settle()
+            report(run, box)
+            assert run.logins.machine(box).admits is None, "no one is let in"
+            assert run.logins.machine(box).sessions, "a session was ended for a typo"
+            run.untag(box)
+            run.settle()
+            report(run, box)
+            assert not run.logins.machine(box).sessions, "the tag is gone, and a session is left"
+        finally:
+            run._end()
+
+
+def a_certificate_ends_with_access() -> None:
+    """It is asked for ten minutes before the end of access, and lets no one in after it."""
+    run, box = with_a_session()
+    with bound(run):
+        try:
+            open_a_session(run, box)
+            until = run.now // 1000 + 600
+            run.tag(box, **{"ssh-until": datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")})
+            # Not until everything is at rest, which is after that end.
+            run.step_until(lambda: bool((record := run.table.record("box")) and record.spec.until))
+            run.logins.ask(box, "mario")
+            run.step_until(lambda: len(run.logins.certificates) > 1)
+            assert run.logins.certificates[-1].valid_before == until, "a certificate outlives access"
+        finally:
+            run._end()
+
+
+def a_certificate_opens_no_other_notebook() -> None:
+    """Two notebooks admit certificates, and someone tries one at the other."""
+    run, box = with_a_session()
+    with bound(run):
+        try:
+            open_a_session(run, box)
+            other = Notebook("other", "role", run.now, "Stopped", "ours")
+            let_in(run, other)
+            assert not run.logins.log_in(other, run.logins.certificates[0]), "a certificate opens another notebook"
+        finally:
+            run._end()
+
+
+def what_was_withdrawn_lets_no_one_in() -> None:
+    """A certificate is withdrawn, and the notebook has reported since."""
+    run, box = with_a_session()
+    with bound(run):
+        try:
+            open_a_session(run, box)
+            (certificate,) = run.logins.certificates
+            run.now += 61_000
+            run.logins.revoke(certificate.serial)
+            report(run, box)
+            assert not run.logins.log_in(box, certificate), "a withdrawn certificate lets someone in"
+            run.now += 61_000
+            report(run, box)
+            assert not run.logins.machine(box).sessions, "and its session ends"
+            run.logins.ask(box, "ana")
+            run.settle()
+            assert run.logins.log_in(box, run.logins.certificates[-1]), "the next one is good"
+        finally:
+            run._end()
+
+
 SCHEDULES = (
     an_older_record_is_saved_late,
     a_first_record_is_saved_after_the_untag,
     a_configuration_is_deleted_while_it_is_attached,
     an_edit_is_found_without_its_event,
+    a_typo_in_the_tag_ends_no_session,
+    a_certificate_ends_with_access,
+    a_certificate_opens_no_other_notebook,
+    what_was_withdrawn_lets_no_one_in,
 )

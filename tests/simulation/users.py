@@ -21,6 +21,7 @@ from simulation.invariants import (
     encoded,
     without_blocks,
 )
+from simulation.logins import PEOPLE
 from support.builders import HOST_KEY
 
 from notebook_ssh.model.managed_block import Block, Refused, fingerprint, insert_block, inspect, remove_block
@@ -91,7 +92,7 @@ class Users:
     def act(self) -> str:
         """One user action; what it was."""
         pick = self.run.chance.pick
-        what = pick(_HABITS)
+        what = pick(_HABITS_WITH_CERTIFICATES if self.run.certificates else _HABITS)
         self.about = ""
         self.run.account.person = True
         try:
@@ -127,6 +128,25 @@ class Users:
 
     def tag_otherwise(self) -> None:
         self._tag(Team=self.run.chance.pick(("a", "b")), ssh_status=NOT_OURS)
+
+    # ---- certificates
+
+    def ask_for_a_certificate(self) -> None:
+        """Mostly for one that is known to admit some, as people do."""
+        admitting = [each for each in self.run.account.notebooks.values() if self.run.logins.machine(each).admits]
+        notebook = self.run.chance.pick(admitting) if admitting and self.run.chance.roll() < 0.8 else self._notebook()
+        self.run.logins.ask(notebook, self.run.chance.pick(PEOPLE))
+
+    def log_in(self) -> None:
+        """With the newest certificates, wherever they are for: most of the notebooks are others."""
+        for certificate in self.run.logins.certificates[-4:]:
+            for notebook in list(self.run.account.notebooks.values()):
+                self.run.logins.log_in(notebook, certificate)
+
+    def withdraw(self) -> None:
+        if self.run.logins.certificates:
+            certificate = self.run.chance.pick(self.run.logins.certificates[-4:])
+            self.run.logins.revoke(certificate.serial)
 
     # ---- notebooks
 
@@ -418,3 +438,12 @@ _HABITS: tuple[Callable[[Users], None], ...] = tuple(
     for _ in range(weight)
 )
 """Who does what how often."""
+
+_HABITS_WITH_CERTIFICATES: tuple[Callable[[Users], None], ...] = (
+    *_HABITS,
+    *(
+        habit
+        for habit, weight in ((Users.ask_for_a_certificate, 25), (Users.log_in, 25), (Users.withdraw, 2))
+        for _ in range(weight)
+    ),
+)

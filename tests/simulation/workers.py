@@ -35,6 +35,7 @@ class Worker:
         self.result: Any = None
         self.error: BaseException | None = None
         self.hand: Hand | None = None
+        self.seen: dict[str, Any] = {}  # the notebook's record, as it was last read
 
 
 class Hand:

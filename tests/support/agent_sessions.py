@@ -229,6 +229,10 @@ def what_the_tag_ends(scene: Scene) -> None:
     """The tag is absent or off: of the user's own keys nothing ends, nor what was detached."""
     scene.reply()
     sessions = scene.log_in()
+    # The signing key was changed since: only the new one's certificates are admitted, and whose the session is, is known.
+    rotated = {"authorities": [public(make_key("next-authority", "ecdsa"))], "principal": PRINCIPAL}
+    scene.reply(certificates=rotated)
+    scene.stay(sessions, "the signing key was changed")
     run_as_user = {"user": UID, "group": UID, "extra_groups": []}
     detached = subprocess.Popen(["sleep", "600"], start_new_session=True, **run_as_user)  # type: ignore[call-overload]
     scene.reply("off", mode="off")
