@@ -173,8 +173,6 @@ def nothing_is_cut(scene: Scene) -> None:
         scene.reply(users=["ana"])
         scene.stay(sessions, "listed once, then not, then again: half a page of parameters")
         for why, change in ANSWERS.items():
-            scene.reply()
-            scene.reports(1)
             change(scene)
             scene.stay(sessions, why)
             stack.status, stack.error_body = 200, b"{}"
