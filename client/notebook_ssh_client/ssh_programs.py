@@ -66,24 +66,21 @@ def require_accepted(home: str, texts: Mapping[str, str]) -> None:
 def obtains_certificates(home: str, text: str) -> bool:
     """Return whether every `ssh` runs the command in `text`, a file with a `Match exec`, and uses what stands below it.
 
-    Cached in `home` until the text or one of the programs changes, so that a refresh starts no process.
+    Cached in `home` for each program until it or the text changes, so that a refresh starts no process. One that could
+    not be run, as on a busy machine, is tried again.
     """
-    found = programs()
-    judged = [text, *found]
     cache_path = os.path.join(home, "ssh_certificates.json")
-    try:
-        cached = json.loads(files.read_text(cache_path) or "{}")
-        if cached["judged"] == judged:
-            return bool(cached["works"])
-    except (ValueError, TypeError, KeyError):
-        pass  # damaged, or not there yet
-    outcomes = [_evaluate(home, path, {"hosts": text}) for path in found.values()]
-    works = bool(outcomes) and all(
-        done is not None and done.returncode == 0 and re.search(r"^certificatefile ", done.stdout, re.MULTILINE)
-        for done in outcomes
-    )
-    files.write_text(cache_path, json.dumps({"judged": judged, "works": works}))
-    return works
+    cached = _load_outcomes(cache_path, text)
+    current = dict(cached)
+    found = programs()
+    for identity, path in found.items():
+        done = None if identity in current else _evaluate(home, path, {"hosts": text})
+        if done is not None:
+            is_used = re.search(r"^certificatefile ", done.stdout, re.MULTILINE)
+            current[identity] = done.returncode == 0 and is_used is not None
+    if current != cached:
+        files.write_text(cache_path, json.dumps({"text": text, "works": current}))
+    return bool(found) and all(current.get(identity, False) for identity in found)
 
 
 def parse_version(text: str) -> tuple[int, int] | None:
@@ -113,6 +110,16 @@ def _load_versions(path: str) -> dict[str, Sequence[int] | None]:
         cached = json.loads(files.read_text(path) or "{}")
         return {str(key): [int(part) for part in value][:2] if value else None for key, value in cached.items()}
     except (ValueError, AttributeError, TypeError):
+        return {}
+
+
+def _load_outcomes(path: str, text: str) -> dict[str, bool]:
+    """Return whether each program obtains certificates by `text`, as far as known. A damaged file counts as empty."""
+    try:
+        cached = json.loads(files.read_text(path) or "{}")
+        works = cached.get("works", {}) if cached.get("text") == text else {}
+        return {str(identity): outcome is True for identity, outcome in works.items()}
+    except (ValueError, AttributeError):
         return {}
 
 

@@ -460,6 +460,34 @@ exec {laptop.run("which", "ssh").stdout.strip()} "$@"
         assert "Include" not in (laptop.home / "hosts").read_text()
 
 
+def test_an_ssh_that_could_not_be_run_is_tried_again_and_no_other(
+    laptop: Laptop, notebook: Sshd, tmp_path: Path
+) -> None:
+    """A second `ssh` on PATH. What one was seen to do is kept, whatever PATH is."""
+    other = tmp_path / "other"
+    other.mkdir()
+    counted = tmp_path / "counted"
+    (other / "ssh").write_text(
+        f'#!/bin/sh\necho x >> {counted}\nexec {laptop.run("which", "ssh").stdout.strip()} "$@"\n'
+    )
+    usual = laptop.environment["PATH"]
+    laptop.environment["PATH"] = f"{other}:{usual}"
+    for mode, is_there in ((0o644, False), (0o755, True)):
+        (other / "ssh").chmod(mode)
+        laptop.run_client("list")
+        assert (laptop.home / "certificates.conf").exists() is is_there
+    runs = counted.read_text().count("x")
+    for path in (usual, f"{other}:{usual}"):
+        laptop.environment["PATH"] = path
+        laptop.run_client("list")
+    assert counted.read_text().count("x") - runs <= 1, "its version, which is kept for one PATH alone"
+    works = json.loads((laptop.home / "ssh_certificates.json").read_text())["works"]
+    assert set(works.values()) == {True}
+    (laptop.home / "ssh_certificates.json").write_text("damaged")
+    laptop.run_client("list")
+    assert json.loads((laptop.home / "ssh_certificates.json").read_text())["works"] == works
+
+
 def test_a_refresh_starts_no_process(laptop: Laptop, notebook: Sshd, tmp_path: Path) -> None:
     program = (
         "import subprocess, sys\n"
