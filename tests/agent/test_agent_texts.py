@@ -346,6 +346,7 @@ class TestTags:
         client.reply = worker.apply_tags({"mode": "ngrok"}, {"ssh": "ngrok", "ssh-until": until})
         assert client.mode() == "off"
         ended = worker.Worker.__new__(worker.Worker)
+        ended.sessions = worker.Sessions()
         ended.client, ended.tunnel, ended.problems = client, worker.Tunnel(), {}
         ended.sync_at = ended.files_at = time.monotonic() + 3600
         assert ended.seconds_to_wait() == 0
@@ -882,6 +883,7 @@ class TestAFullDisk:
     def test_of_files_is_tried_again_in_seconds(self, log_dir: None, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(worker, "sync_authorized_keys", self._fail)
         full = worker.Worker.__new__(worker.Worker)
+        full.sessions = worker.Sessions()
         full.client, full.problems = SimpleNamespace(mode=lambda: "bastion", reply={}), {}
         full.tunnel = worker.Tunnel()
         full.sshd_at = full.files_at = time.monotonic() + 300
@@ -969,6 +971,7 @@ def test_changes_are_reported_at_once_five_times_and_then_every_20_seconds(
     seconds, changes = itertools.count(1000.0), itertools.count()
     monkeypatch.setattr(worker, "time", fake_time(seconds.__next__))
     busy = worker.Worker.__new__(worker.Worker)
+    busy.sessions = worker.Sessions()
     busy.client = SimpleNamespace(failures=0, mode=lambda: "bastion", reply={})
     busy.tunnel, busy.problems, busy.reported, busy.build_report = worker.Tunnel(), {}, None, changes.__next__
     busy.report_budget, busy.report_budget_at = 5.0, next(seconds)
@@ -989,6 +992,7 @@ def test_an_end_time_that_passed_during_a_suspend_is_noticed_within_a_minute(
 
     monkeypatch.setattr(worker, "select", SimpleNamespace(select=select))
     suspended = worker.Worker.__new__(worker.Worker)
+    suspended.sessions = worker.Sessions()
     suspended.client = SimpleNamespace(reply={"until": time.time() + 8 * 3600}, clock_offset=0, mode=lambda: "bastion")
     suspended.tunnel, suspended.problems, suspended.wake_fifo = worker.Tunnel(), {}, None
     suspended.sync_at = suspended.files_at = time.monotonic() + 9 * 3600
@@ -1045,6 +1049,7 @@ class TestASetUpByHand:
         keys = tmp_path / ".ssh/authorized_keys"
         keys.write_text("# ours\n")
         written = worker.Worker.__new__(worker.Worker)
+        written.sessions = worker.Sessions()
         written.client, written.tunnel = SimpleNamespace(mode=lambda: "bastion", reply={}), worker.Tunnel()
         written.problems, written.files_at, ensured = {}, time.monotonic() + 300, list[bool]()
         written.keys_stamp = worker.keys_stamp()
@@ -1060,6 +1065,7 @@ class TestASetUpByHand:
 
     def test_is_reported_when_there_is_no_other_problem(self, log_dir: None, monkeypatch: pytest.MonkeyPatch) -> None:
         told = worker.Worker.__new__(worker.Worker)
+        told.sessions = worker.Sessions()
         told.client, told.tunnel, told.problems = SimpleNamespace(mode=lambda: "bastion", reply={}), worker.Tunnel(), {}
         monkeypatch.setattr(worker, "setup_by_hand", lambda own: "/usr/bin/copy-ssh-keys")
         told.look_for_setup_by_hand()
@@ -1149,6 +1155,7 @@ def test_the_agents_own_sshd_follows_the_systems_crypto_policy(
 def test_a_mode_that_the_worker_does_not_know_is_reported(log_dir: None) -> None:
     """The stack may be newer than the block and the worker."""
     outdated = worker.Worker.__new__(worker.Worker)
+    outdated.sessions = worker.Sessions()
     mode = "carrier-pigeon"
     outdated.client = SimpleNamespace(mode=lambda: mode, reply={})
     outdated.tunnel, outdated.problems, outdated.keys = worker.Tunnel(), {}, {}
@@ -1257,6 +1264,7 @@ def test_the_command_leads_ssh_to_the_bastion(log_dir: None, host: str, jump: st
     """ssh(1), -J: `user@host:port`; ssh itself says whom it takes for the host."""
     reply = {"bastion": {"host": host, "user": "jump", "private_ip": "10.0.3.7"}}
     ready = worker.Worker.__new__(worker.Worker)
+    ready.sessions = worker.Sessions()
     ready.client, ready.tunnel = SimpleNamespace(mode=lambda: "bastion", reply=reply), worker.Tunnel()
     command = ready.ssh_command()
     assert command == f"ssh -J {jump} ec2-user@10.0.3.7"
@@ -1339,6 +1347,7 @@ UNLIMITED = {
         "child.wait()": "it was killed just before",
         "open(path, 'xb')": "it creates the file",
         "open(NGROK_LOG, 'r+b')": "in a directory of root",
+        "os.open('/dev/' + name, flags)": "O_NONBLOCK",
         "os.open(NGROK_LOG, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 384)": "in a directory of root",
         "tarfile.open(fileobj=unpacked, mode='r|')": "a file that the worker has just written",
         "probe.recv(4)": "the connection has a timeout",

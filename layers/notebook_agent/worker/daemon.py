@@ -23,9 +23,9 @@ from worker.keys import keys_stamp, sync_authorized_keys
 from worker.list_tags import read_own_tags
 from worker.model import Json, Problem
 from worker.ngrok_config import forget_token
+from worker.open_sessions import AGAIN_S, WARN_S, Sessions, end, has_journal
 from worker.paths import INSTRUCTIONS_FILE, REPLY_FILE, STATUS_FILE, WAKE_FIFO
 from worker.reply import check_reply
-from worker.sessions import AGAIN_S, WARN_S, Sessions, end, has_journal
 from worker.sshd import SSH_PORT, SshServer, host_keys, sessions
 from worker.tags import MODES, apply_tags
 from worker.texts import one_line
@@ -158,7 +158,9 @@ class Worker:
             self.tunnel.ensure(token, url, self.ssh_port, saved="sync_after" not in self.client.reply)
         else:
             self.tunnel.stop()
-        self.sessions.warn(self.client.reply.get("until"), time.time() + self.client.clock_offset)
+        until = self.client.reply.get("until")
+        if until is not None:
+            self.sessions.warn(until, time.time() + self.client.clock_offset)
         self.write_status()
 
     def ngrok_setting(self, field: str, pattern: str) -> str | None:
@@ -172,8 +174,8 @@ class Worker:
         try:
             self.problems.pop("files", None)
             reply = self.client.reply
-            remember_granted(reply)
             self.keys, error = sync_authorized_keys(reply.get("authorized_keys") or [], reply.get("certificates"))
+            remember_granted(reply)
             if error:
                 raise error
             os.makedirs(VOLUME_DIR + "ssh", exist_ok=True)
@@ -266,7 +268,7 @@ class Worker:
         """Send a report and save the reply; without one, at the first time in a boot, apply the notebook's own tags."""
         report, before, wakes = self.build_report(), self.client.reply, self.wakes
         self.orders = None
-        self.sessions.open()
+        self.sessions.find()
         logged = self.pending_access()
         counted = {**sessions(), "unknown": self.sessions.unknown}
         if self.client.sync({**report, **logged, "sessions": counted}):

@@ -33,7 +33,7 @@ REPLACED = " (deleted)"  # what the link /proc/PID/exe ends with after an upgrad
 MOST_LINES = 4000  # of sshd, the newest
 MOST_LOGINS = 600
 JOURNAL_TIMEOUT_S = 20
-PROGRAM_DIRS = "/usr/bin:/bin:/usr/local/bin"
+JOURNALCTL_DIRS = "/usr/bin:/bin:/usr/local/bin"
 
 # OpenSSH, auth.c (auth_log) and auth2-pubkey.c (format_key). What follows `ID` was signed by the authority that is named
 # behind it; a key id may hold anything, so that the last serial and the last authority count.
@@ -128,7 +128,7 @@ def read_logins(users: set[str]) -> list[Json]:
 
 def journal() -> list[dict[str, Any]]:
     """Return what sshd wrote in this boot, newest last; nothing if there is no journal, so that no session is labelled."""
-    program = ROOT + "/usr/bin/journalctl" if ROOT else shutil.which("journalctl", path=PROGRAM_DIRS)
+    program = ROOT + "/usr/bin/journalctl" if ROOT else shutil.which("journalctl", path=JOURNALCTL_DIRS)
     if not program or not os.path.exists(program):
         return []
     matches = [f"_UID={os.getuid()}", *(f"_EXE={each}{end}" for each in PROGRAMS for end in ("", REPLACED))]

@@ -75,7 +75,7 @@ class Sessions:
         self.asked_for: set[tuple[int, int]] = set()
         self.unknown = 0
 
-    def open(self) -> list[Session]:
+    def find(self) -> list[Session]:
         """Return the open sessions that root has found; ask for their labels first if one is new."""
         labels = self.labels()
         granted = load_granted()
@@ -118,7 +118,7 @@ class Sessions:
     def endable(self, kinds: Iterable[str]) -> list[Session]:
         """Return the open sessions of these kinds."""
         kinds = set(kinds)
-        return [each for each in self.open() if each.kind in kinds]
+        return [each for each in self.find() if each.kind in kinds]
 
     def end_withdrawn(self, withdrawn: Json, server_time: float) -> bool:
         """End the sessions of what was listed as withdrawn before as well, AGAIN_S ago or earlier.
@@ -136,9 +136,9 @@ class Sessions:
         end(over, "withdrawn")
         return len(over) < len(concerned)
 
-    def warn(self, until: float | None, now: float) -> None:
+    def warn(self, until: float, now: float) -> None:
         """Write to the terminals that end at `until` when it is WARN_S away; once for each `until`."""
-        if until is None or until == self.warned or not until - WARN_S <= now < until:
+        if until == self.warned or not until - WARN_S <= now < until:
             return
         self.warned = until
         at = time.strftime("%H:%M:%SZ", time.gmtime(until))
@@ -172,7 +172,8 @@ def end(sessions: list[Session], reason: str) -> None:
     written = [tell(session, f"this session ends: {REASONS[reason]}") for session in sessions]
     if any(written):
         time.sleep(TELL_S)
-    ending = [each for each in ((session, open_process(session)) for session in sessions) if each[1] is not None]
+    opened = [(session, open_process(session)) for session in sessions]
+    ending = [(session, descriptor) for session, descriptor in opened if descriptor is not None]
     for number in signal.SIGTERM, signal.SIGKILL:
         for _, descriptor in ending:
             send(descriptor, number)
