@@ -19,7 +19,7 @@ from patience import LIMIT_S
 SUITE = ["test_agent_exchange.py", "test_agent_hostile.py", "test_agent_ngrok.py", "test_agent_signing.py"]
 
 OWN = {
-    "late proxy": ["TestProxies", "first_boot_without_a_network", "slow_stack", "credentials"],
+    "late proxy": ["TestProxies", "first_boot_without_a_network", "slow_stack", "credentials", "log_that_is_full"],
     "clock ahead": ["wrong_by_hours"],
     "clock behind": ["wrong_by_hours"],
 }

@@ -513,7 +513,7 @@ class NotebookHost:
     def logs(self) -> str:
         """Return everything that was logged, for the message of a failed test."""
         files = [self.scratch / "stderr", self.log, self.ngrok_log]
-        return "\n".join(f"--- {file.name}\n{file.read_text()}" for file in files if file.exists())
+        return "\n".join(f"--- {file.name}\n{file.read_text()}" for file in files if file.is_file())
 
     def __enter__(self) -> NotebookHost:
         return self
