@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import shlex
 import sys
@@ -46,7 +47,11 @@ NAMES_THE_NOTEBOOK = {
     ],
 }
 """Of a team that sets up the client, and enters this notebook as docs/certificates.md has it."""
+AUDITORS = "auditors"
+"""The role of those who read the access log."""
 NO_PROMPT = ("-o", "BatchMode=yes")
+SEES_SESSIONS = os.geteuid() == 0
+"""Whether the notebook's root is root here: the agent reads in the journal whose a session is."""
 
 
 class UnexpectedResultError(Exception):
@@ -172,13 +177,14 @@ class Demo:
         self._set_up_client("Ana", ana)
         self._log_in_by_client("She logs in", ana, "echo admitted by the tag")
 
-    def admit_by_identity(self) -> None:
-        """Certificates: the AWS identity is the key. One who is admitted, and one who is not."""
+    def admit_by_identity(self) -> Person:
+        """Certificates: the AWS identity is the key. One who is admitted, whom it returns, and one who is not."""
         env, progress = self.env, self.progress
         progress.chapter("The admin turns certificates on: no more keys to hand out")
         role = env.make_role("data-science", "ec2.amazonaws.com", NAMES_THE_NOTEBOOK)
         with progress.step("Certificates=true, LoginPrincipals=…:role/data-science"):
-            env.update(Certificates="true", LoginPrincipals=role)
+            auditors = f"arn:aws:iam::{ACCOUNT}:role/{AUDITORS}"
+            env.update(Certificates="true", LoginPrincipals=role, AccessDays="30", AuditPrincipals=auditors)
             self._until("certificates", lambda: str((self._told()["keys"] or {}).get("certificates")), "True")
         eva = env.make_visitor("laptop-of-eva", env.session_of(role, "eva"))
         self._set_up_client("Eva, with that role and no SSH key,", eva)
@@ -195,6 +201,39 @@ class Demo:
         progress.show(refused.stderr)
         expect("may not log in" in refused.stderr, f"ssh does not say that Tom may not log in: {refused.stderr}")
         expect(refused.returncode == 255, f"ssh ended with {refused.returncode} for Tom")
+        return eva
+
+    def end_a_session(self, eva: Person) -> None:
+        """The tag goes, and with it a session that is open. The access log has who was there."""
+        env, progress = self.env, self.progress
+        progress.chapter("Mario switches SSH off while Eva is on the notebook")
+        with progress.step("Eva's session is open"):
+            session = eva.terminal.start("ssh", *NO_PROMPT, NOTEBOOK, "echo working; sleep 600")
+            first = session.stdout.readline() if session.stdout else ""
+            expect(first == "working\n", f"Eva's session did not begin: {first}")
+        with progress.step("ssh=off: it ends"):
+            env.tag(NOTEBOOK, ssh="off")
+            progress.wait("her session", lambda: str(session.poll()), lambda status: status != "None")
+        progress.show(session.communicate()[1].strip())
+        with progress.step("He tags it again"):
+            env.tag(NOTEBOOK, ssh="ngrok")
+            self._until_status("connected")
+        auditor = env.make_visitor("laptop-of-the-auditor", env.make_session(AUDITORS, NAMES_THE_NOTEBOOK))
+        with progress.step("Who was there? For AuditPrincipals alone, by AccessDays=30"):
+            env.open_terminal(auditor).run("notebook-ssh", "setup")
+            if SEES_SESSIONS:
+                self._until("her session", lambda: str(self._ended_sessions(auditor) > 0), "True")
+            log = auditor.terminal.run("env", f"COLUMNS={progress.room}", "notebook-ssh", "who", NOTEBOOK)
+        progress.command(f"notebook-ssh who {NOTEBOOK}")
+        self._show(log.stdout)
+        expect("data-science/eva" in log.stdout, f"the access log does not name Eva: {log.stdout}{log.stderr}")
+        if not SEES_SESSIONS:
+            progress.say("The sessions are missing here: whose they are, only root reads in the journal.")
+
+    def _ended_sessions(self, auditor: Person) -> int:
+        answer = self.env.curl(f"/notebooks/{NOTEBOOK}/access", auditor.keys)
+        entries = json.loads(answer.body)["entries"] if answer.status == 200 else []
+        return sum(1 for entry in entries if entry["kind"] == "session" and entry["end"])
 
     def give_a_wrong_token(self) -> None:
         """ngrok refuses the token: the user reads why, and a valid token is enough to recover."""
@@ -329,7 +368,8 @@ def tell_everything(demo: Demo) -> None:
     demo.restart_changes_the_address(address)
     demo.connect_with_the_client()
     demo.admit_a_colleague()
-    demo.admit_by_identity()
+    eva = demo.admit_by_identity()
+    demo.end_a_session(eva)
     demo.give_a_wrong_token()
     demo.connect_through_the_bastion()
     demo.untag_it()

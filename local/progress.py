@@ -89,6 +89,11 @@ class Progress:
         """Columns that the text may take."""
         return min(max(self._columns(), NARROWEST), WIDEST)
 
+    @property
+    def room(self) -> int:
+        """Columns for a line of a program's, next to the margin."""
+        return self.width - len(MARGIN) - 2
+
     def _holds(self, text: str) -> bool:
         try:
             text.encode(self._encoding)
@@ -146,7 +151,7 @@ class Progress:
         cut: it ends at the margin instead. whole: it is something to copy, and stays one line.
         """
         bar = MARGIN + self._paint(self._marks.bar, DIM) + " "
-        room = self.width - len(MARGIN) - 2
+        room = self.room
         for line in self._sayable(text).expandtabs().rstrip("\n").splitlines():
             if whole or len(line) <= room:
                 self._write(bar + line)
@@ -159,7 +164,7 @@ class Progress:
     def command(self, text: str) -> None:
         """A command as a person types it, which was really run. A long one is broken so that a shell takes it as it is."""
         margin = MARGIN + self._paint("$", DIM) + " "
-        for line in _broken(self._sayable(text), self.width - len(MARGIN) - 2):
+        for line in _broken(self._sayable(text), self.room):
             self._write(margin + self._paint(line, CYAN))
             margin = MARGIN + "  "
 

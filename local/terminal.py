@@ -128,17 +128,32 @@ class Terminal:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command in it, as its person."""
-        path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
         return subprocess.run(
             words,
             cwd=self.home,
-            env={"HOME": str(self.home), **self.variables, "PATH": path},
+            env=self._environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start a command in it, as its person; what it prints is in two pipes."""
+        return subprocess.Popen(
+            words,
+            cwd=self.home,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
+        return {"HOME": str(self.home), **self.variables, "PATH": path}
 
     def file(self, more: Mapping[str, str]) -> str:
         """The text that makes a shell such a terminal, with `more` variables."""

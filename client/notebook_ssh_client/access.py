@@ -85,13 +85,16 @@ def parse_since(text: str, now: float) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def rows(entries: list[dict[str, Any]]) -> list[list[str]]:
-    """Return a table of entries; its first row is the heading."""
+def rows(entries: list[dict[str, Any]], *, of_one: bool) -> list[list[str]]:
+    """Return a table of entries; its first row is the heading. An end on the day of the begin is its time alone.
+
+    of_one: they are all of one notebook, which then has no column.
+    """
     heading = ["BEGIN", "END", "NOTEBOOK", "WHO", "FROM", "WHAT", "SAYS"]
     lines = [
         [
             _minute(entry["begin"]),
-            _minute(entry["end"]) if entry["end"] or entry["kind"] != "session" else "open",
+            _end(entry),
             str(entry["notebook"]),
             short_name(str(entry["who"])),
             str(entry["from"] or "-"),
@@ -100,13 +103,20 @@ def rows(entries: list[dict[str, Any]]) -> list[list[str]]:
         ]
         for entry in entries
     ]
-    return [heading, *lines]
+    return [[cell for number, cell in enumerate(line) if not of_one or number != 2] for line in [heading, *lines]]
 
 
 def short_name(who: str) -> str:
-    """Return who it was in a table's cell: `role/session` or the user's name of an ARN; of a key what stands before it."""
+    """Return who it was in a table's cell: `role/session` or the user's name of an ARN, and the beginning of a key."""
     arn = re.match(r"arn:aws[a-z-]*:(?:sts|iam)::[0-9]{12}:(?:assumed-role|user)/(\S+)", who)
-    return arn[1] if arn else who[:40]
+    return arn[1] if arn else re.sub(r"(SHA256:.{8}).+", r"\1", who[:60])
+
+
+def _end(entry: dict[str, Any]) -> str:
+    if not entry["end"]:
+        return "open" if entry["kind"] == "session" else "-"
+    begin, end = _minute(entry["begin"]), _minute(entry["end"])
+    return end.rpartition(" ")[2] if begin[:10] == end[:10] else end
 
 
 def _minute(text: object) -> str:

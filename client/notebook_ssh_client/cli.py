@@ -245,7 +245,7 @@ def _who(arguments: argparse.Namespace, home: str) -> int:
     if arguments.json:
         messages.write(json.dumps(entries, indent=2))
     elif entries:
-        _print_table(access.rows(entries))
+        _print_table(access.rows(entries, of_one=arguments.name is not None))
     else:
         _print_message("the access log has no entry for this")
     for stack, answer in answers:

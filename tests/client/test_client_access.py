@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,14 +43,31 @@ CERTIFICATE = entry(kind="certificate", witness="stack", id="4711", path=None, b
 def test_who_fits_80_columns_and_names_the_witness(laptop: Any, api: Any) -> None:
     laptop.setup(api)
     laptop.environment["COLUMNS"] = "80"
-    open_session = entry(id="2", who="ana SHA256:" + 43 * "k", end=None)
-    api.queued_responses = [answer(open_session, entry(), CERTIFICATE)]
+    ana = entry(id="2", who="ana SHA256:" + 43 * "k", end=None)
+    api.queued_responses = [answer(ana, entry(), CERTIFICATE)]
     shown = laptop.run_client("who", "demo").stdout
     assert api.requests[-1][:2] == ("GET", "/notebooks/demo/access")
+    assert [re.split(r"  +", line) for line in shown.splitlines()] == [
+        ["BEGIN", "END", "WHO", "FROM", "WHAT", "SAYS"],
+        ["2026-07-01 08:00Z", "open", "ana SHA256:kkkkkkkk", "10.0.0.7", "session", "notebook"],
+        ["2026-07-01 08:00Z", "09:30Z", "data-science/mario", "10.0.0.7", "session", "notebook"],
+        ["2026-07-01 07:59Z", "09:30Z", "data-science/mario", "10.0.0.7", "certificate", "stack"],
+    ]
     assert max(map(len, shown.splitlines())) <= 80
-    words = shown.split()
-    for expected in ("data-science/mario", "notebook", "stack", "open", "Demo", "ana"):
-        assert expected in words, expected
+
+
+def test_an_end_on_another_day_has_its_date() -> None:
+    _, row = access.rows([entry(end="2026-07-02T01:30:00Z")], of_one=True)
+    assert row[:2] == ["2026-07-01 08:00Z", "2026-07-02 01:30Z"]
+
+
+def test_who_of_all_notebooks_names_them(laptop: Any, api: Any) -> None:
+    laptop.setup(api)
+    laptop.environment["COLUMNS"] = "100"
+    api.queued_responses = [answer(entry(), CERTIFICATE)]
+    heading, *lines = laptop.run_client("who").stdout.splitlines()
+    assert "NOTEBOOK" in heading
+    assert all(" Demo " in line for line in lines)
 
 
 def test_who_prints_everything_as_json(laptop: Any, api: Any) -> None:

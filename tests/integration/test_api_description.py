@@ -41,6 +41,8 @@ OPERATIONS: list[Any] = [
     if operation.path != ELSEWHERE
 ]
 OPERATION_NAMES = [f"{operation.method.upper()} {operation.path}" for operation in OPERATIONS]
+NAME = "described"
+"""The notebook and the role that ask."""
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
@@ -70,7 +72,15 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def unlimited(env: LocalEnv) -> Iterator[None]:
+def audited(env: LocalEnv) -> Iterator[None]:
+    """The stack keeps an access log, which the role of `asked` may read."""
+    env.update(AccessDays="1", AuditPrincipals=f"arn:aws:iam::{ACCOUNT}:role/{NAME}")
+    yield
+    env.update()
+
+
+@pytest.fixture(scope="module")
+def unlimited(env: LocalEnv, audited: None) -> Iterator[None]:
     """The routes of lists answer at any rate: template.yaml lets them answer once in five seconds or so."""
     gateway = env.emulator.client("apigateway")
     api, stage = env.stack.api.rsplit("/", 2)[1:]
@@ -99,17 +109,17 @@ def asked(env: LocalEnv, unlimited: None) -> Asked:
             {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
         ],
     }
-    made = iam.create_role(RoleName="described", AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+    made = iam.create_role(RoleName=NAME, AssumeRolePolicyDocument=json.dumps(trust))["Role"]
     session = env.emulator.client("sts").assume_role(RoleArn=made["Arn"], RoleSessionName="SageMaker")["Credentials"]
-    env.create_notebook("described", role="described")
-    env.tag("described", ssh="ngrok", ssh_wake="yes")
-    processes.wait_until("it is known", lambda: env.curl("/notebooks/described").status == 200)
+    env.create_notebook(NAME, role=NAME)
+    env.tag(NAME, ssh="ngrok", ssh_wake="yes")
+    processes.wait_until("it is known", lambda: env.curl(f"/notebooks/{NAME}").status == 200)
     keys = {
         "AWS_ACCESS_KEY_ID": session["AccessKeyId"],
         "AWS_SECRET_ACCESS_KEY": session["SecretAccessKey"],
         "AWS_SESSION_TOKEN": session["SessionToken"],
     }
-    return Asked(env, "described", Signed(keys))
+    return Asked(env, NAME, Signed(keys))
 
 
 def bounded(number: int) -> Callable[[Callable[..., None]], Callable[..., None]]:

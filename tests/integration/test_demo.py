@@ -80,6 +80,7 @@ def test_the_whole_demo_in_a_folder_with_a_space(tmp_path: Path) -> None:
     assert "admitted by the tag" in told
     assert "logged in without a key" in told
     assert ":assumed-role/data-science/eva" in told
+    assert re.search(r"data-science/eva +127\.0\.0\.1 +certificate +stack", told)
     assert "may not log in" in told
     assert "ngrok refuses the token" in told
     assert "through the bastion" in told
