@@ -12,9 +12,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 DEV := .venv/dev/bin
 SAM := AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} SAM_CLI_TELEMETRY=0 .venv/sam/bin/sam
-# Two more than there are cores, since tests wait for other processes; more of them would only set up more. Who is done
+# One more than there are cores, since tests wait for other processes; more of them would only set up more. Who is done
 # takes over from who is not.
-WORKERS := -n $(shell echo $$((2 + $$(nproc)))) --dist worksteal
+WORKERS := -n $(shell echo $$((1 + $$(nproc)))) --dist worksteal
 # The same by whole files, the longest first (tests/conftest.py): what a file sets up, it sets up once.
 BY_FILES := $(WORKERS:worksteal=loadfile) --no-loadscope-reorder
 # Those that a lifecycle configuration may name: the block is tried in each.
