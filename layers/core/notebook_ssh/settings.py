@@ -6,8 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from notebook_ssh.model.session_ends import KINDS
 from notebook_ssh.model.stack import Bastion
+
+ENDED_KINDS: dict[str, tuple[str, ...]] = {
+    "granted": ("certificate", "central"),
+    "all": ("certificate", "central", "own"),
+    "none": (),
+}
+"""What the parameter EndSessions lets the stack end (model/session_ends.py): sessions by how they logged in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,7 @@ class Settings:
     certificate_authorities: public keys, `type base64`, whose certificates notebooks admit; the first is of that key.
     certificate_seconds: for how long a certificate is good at most.
     access_days: for how many days the table keeps who was let in where; 0: it does not.
-    end_sessions: the kinds of open sessions that notebooks end when access does (model/session_ends.py).
+    end_sessions: the kinds of open sessions that notebooks end when access does (`ENDED_KINDS`).
     """
 
     stack: str
@@ -63,7 +69,7 @@ class Settings:
     certificate_authorities: tuple[str, ...] = ()
     certificate_seconds: int = 3600
     access_days: int = 0
-    end_sessions: tuple[str, ...] = KINDS["granted"]
+    end_sessions: tuple[str, ...] = ENDED_KINDS["granted"]
 
     @property
     def observes_only(self) -> bool:
@@ -120,5 +126,5 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         certificate_authorities=tuple(filter(None, environment.get("CERTIFICATE_AUTHORITIES", "").split(","))),
         certificate_seconds=int(environment.get("CERTIFICATE_SECONDS", "3600")),
         access_days=int(environment.get("ACCESS_DAYS", "0")),
-        end_sessions=KINDS[environment.get("END_SESSIONS", "granted")],
+        end_sessions=ENDED_KINDS[environment.get("END_SESSIONS", "granted")],
     )

@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from botocore.exceptions import ClientError
 
@@ -59,37 +58,32 @@ STATUS = (
 """The fields of a record on which a status and an address depend."""
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(NamedTuple):
     """The condition of an update was false, and nothing was written."""
 
     item: dict[str, Any] | None
     """The item as it is, in plain values; None when there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Increment:
+class Increment(NamedTuple):
     """A value for `Table.update` that is added to the number stored."""
 
     by: int
 
 
-@dataclass(frozen=True, slots=True)
-class CountUp:
+class CountUp(NamedTuple):
     """A value for `Table.update` that is added to the number stored, or to 0 where there is none."""
 
     by: int
 
 
-@dataclass(frozen=True, slots=True)
-class Once:
+class Once(NamedTuple):
     """A value for `Table.update` that is stored unless the attribute has one."""
 
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class WriteResult:
+class WriteResult(NamedTuple):
     """The outcome of writing a report."""
 
     written: bool

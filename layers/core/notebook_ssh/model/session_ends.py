@@ -21,14 +21,6 @@ class EndReason(StrEnum):
     UNTIL = "until"
 
 
-KINDS: dict[str, tuple[str, ...]] = {
-    "granted": ("certificate", "central"),
-    "all": ("certificate", "central", "own"),
-    "none": (),
-}
-"""What the parameter EndSessions lets the stack end: sessions by how they logged in."""
-
-
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
     """What no longer opens a session. users: of central keys; keys: fingerprints as sshd logs them.

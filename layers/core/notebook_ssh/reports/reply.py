@@ -79,7 +79,7 @@ def certificates(
 def sessions(record: Record, now: int, kinds: Sequence[str], withdrawn: Withdrawn) -> dict[str, Any]:
     """Return the part of the reply that says which open sessions the notebook ends; empty if it ends none.
 
-    kinds: as in `model.session_ends.KINDS`.
+    kinds: as in `settings.ENDED_KINDS`.
     """
     if not kinds:
         return {}
