@@ -313,9 +313,7 @@ class TestTags:
     def test_are_parsed_as_the_stack_does(self, tags: dict[str, str]) -> None:
         assert worker.parse_tags(tags) == _parsed_by_the_stack(tags)
 
-    @given(
-        st.dictionaries(st.sampled_from(spec_tag_keys("ssh")), test_spec.TEXT), st.sampled_from(["ngrok", "bastion"])
-    )
+    @given(st.dictionaries(st.sampled_from(spec_tag_keys("ssh")), test_spec.TEXT), test_spec.WORDS)
     def test_of_any_text_are_parsed_as_the_stack_does(self, tags: dict[str, str], mode: str) -> None:
         tags = {"ssh": mode} | tags
         assert worker.parse_tags(tags) == _parsed_by_the_stack(tags)

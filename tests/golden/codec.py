@@ -152,9 +152,8 @@ def _encode_field(old_class: str, field: str, value: Any) -> Any:
 
 
 def encode_single(old_enum: str, members: Sequence[Any]) -> Any:
-    """A tuple of at most one member as the member that it was, `off` without any."""
-    assert len(members) <= 1
-    return {"!": old_enum, "value": members[0].value if members else "off"}
+    """A tuple of members as the member that it was, `off` without any; several, which no old answer had, as their words."""
+    return {"!": old_enum, "value": " ".join(member.value for member in members) or "off"}
 
 
 def _decode_field(old_class: str, field: str, told: Any) -> Any:

@@ -83,7 +83,7 @@ def meant(kind: str, number: int, case: dict[str, Any], found: dict[str, Any]) -
         key
         for key, each in changes.items()
         if number in each.get("cases", ())
-        or each.get("given", given + "more") in given
+        or any(text in given for text in each.get("given", ()))
         or ("was" in each and (expected[key], found[key]) == (each["was"], each["now"]))
         or (
             "extras" in each

@@ -23,6 +23,10 @@ def spec(**tags: str) -> NotebookSpec:
         ("ngrok", (Mode.NGROK,)),
         ("NGROK", (Mode.NGROK,)),
         ("  Bastion ", (Mode.BASTION,)),
+        ("eice", (Mode.EICE,)),
+        ("eice ngrok", (Mode.EICE, Mode.NGROK)),
+        ("ngrok eice", (Mode.NGROK, Mode.EICE)),
+        (" Bastion   EICE ngrok ", (Mode.BASTION, Mode.EICE, Mode.NGROK)),
         ("off", ()),
         ("OFF", ()),
         ("", ()),
@@ -65,8 +69,20 @@ def test_what_goes_with_a_mode(tags: dict[str, str], parts: dict[str, Any]) -> N
 @pytest.mark.parametrize(
     ("tags", "said"),
     [
-        ({"ssh": "ngork"}, "The tag ssh is “ngork”, but it can only be ngrok, bastion or off"),
+        (
+            {"ssh": "ngork"},
+            "The tag ssh is “ngork”, but it can only be ngrok, bastion, eice, several of these in the order "
+            "of preference, or off; correct the tag, or remove it to turn SSH off.",
+        ),
         ({"ssh": "yes"}, "“yes”"),
+        ({"ssh": "ngrok,eice"}, "it can only be ngrok"),
+        ({"ssh": "ngrok ngork"}, "it can only be ngrok"),
+        ({"ssh": "ngrok off"}, "The tag ssh is “ngrok off”, but off stands alone"),
+        ({"ssh": "OFF eice bastion"}, "off stands alone"),
+        ({"ssh": "off off"}, "off stands alone"),
+        ({"ssh": "ngrok NGROK"}, "it names the same way twice"),
+        ({"ssh": "eice ngrok eice"}, "it names the same way twice"),
+        ({"ssh": "eice ngrok eice bastion"}, "it can name 3 ways at most"),
         ({"ssh": "ngrok", "ssh_ngrok_url": "1.tcp.ngrok.io:12345"}, "tcp://1.tcp.ngrok.io:12345"),
         ({"ssh": "ngrok", "ssh_ngrok_url": "tcp://1.tcp.ngrok.io"}, "The tag ssh-ngrok-url"),
         ({"ssh": "ngrok", "ssh_ngrok_url": "tcp://1.tcp.ngrok.io:0"}, "The tag ssh-ngrok-url"),
@@ -154,7 +170,10 @@ def test_access_ends_at_the_very_second() -> None:
 TEXT = st.text(max_size=300) | st.from_regex(r"\d{1,5}-\d{1,3}-\d{1,3}[T ]\d{1,3}:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?")
 
 
-@given(st.dictionaries(st.sampled_from(spec_tag_keys("ssh")), TEXT), st.sampled_from(["ngrok", "bastion", ""]))
+WORDS = st.lists(st.sampled_from(["ngrok", "bastion", "eice", "off", "NGROK", "ngork"]), max_size=4).map(" ".join)
+
+
+@given(st.dictionaries(st.sampled_from(spec_tag_keys("ssh")), TEXT), WORDS)
 def test_any_text_has_a_meaning(tags: dict[str, str], mode: str) -> None:
     found = parse_spec(({"ssh": mode} if mode else {}) | tags, "ssh")
     assert found.problem is None or found.modes == ()

@@ -128,6 +128,13 @@ CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
     ("failed without a word", a_record(report=a_report(phase=Phase.FAILED)), Code.ERROR, NOW - 400, "agent-failed"),
     ("two syncs missed", a_record(report=a_report(received_at=NOW - 756)), Code.STALE, NOW - 756, "agent-silent"),
     ("two syncs not quite missed", a_record(report=a_report(received_at=NOW - 755)), Code.CONNECTED, NOW - 400, None),
+    (
+        "a stack without an endpoint",
+        a_record(spec=NotebookSpec(modes=(Mode.EICE,)), report=replace(THROUGH_BASTION, modes=(Mode.EICE,))),
+        Code.ERROR,
+        None,
+        "no-endpoint",
+    ),
     # The way through the bastion.
     (
         "through the bastion",

@@ -8,7 +8,8 @@ import re
 
 from worker.model import Json
 
-MODES = "ngrok", "bastion"
+MODES = "ngrok", "bastion", "eice"
+MOST_MODES = 3
 
 NGROK_URL_TAG = re.compile(
     r"tcp://(?=[^:]{1,253}:)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+:([1-9][0-9]{0,4})"
@@ -32,12 +33,14 @@ def parse_tags(tags: dict[str, str]) -> Json:
         keys.get(tag.lower(), tag) != tag and text.strip().lower() not in ("", "off") for tag, text in tags.items()
     )
     off: Json = {"modes": [], "mode": "off", "until": None, "ngrok": {"url": None}, "users": []}
-    mode, url, users = value[""].lower(), value["-ngrok-url"].lower(), value["-users"].split()
+    modes, url, users = value[""].lower().split(), value["-ngrok-url"].lower(), value["-users"].split()
     match = NGROK_URL_TAG.fullmatch(url)
     valid = (
-        mode in MODES
+        0 < len(modes) <= MOST_MODES
+        and len(set(modes)) == len(modes)
+        and set(modes) <= set(MODES)
         and not other_case
-        and (not url or mode == "bastion" or (match and int(match[1]) <= 65535))
+        and (not url or "ngrok" not in modes or (match and int(match[1]) <= 65535))
         and all(re.fullmatch(r"[A-Za-z0-9._@-]{1,64}", name) for name in users)
         and value["-restart"].lower() in ("", "now")
         and value["-wake"].lower() in ("", "yes")
@@ -49,8 +52,8 @@ def parse_tags(tags: dict[str, str]) -> Json:
     except ValueError:
         return off
     users = list(dict.fromkeys(users))
-    ngrok = {"url": url or None if mode == "ngrok" else None}
-    return {"modes": [mode], "mode": mode, "until": until, "ngrok": ngrok, "users": users}
+    ngrok = {"url": url or None if "ngrok" in modes else None}
+    return {"modes": modes, "mode": " ".join(modes), "until": until, "ngrok": ngrok, "users": users}
 
 
 def parse_time(text: str) -> int:

@@ -193,6 +193,8 @@ def _reported(record: Record, report: Report, now: int, sync_seconds: int) -> tu
 
 def _connected(record: Record, report: Report) -> tuple[Condition, Problem | None]:
     route = None
+    if record.spec.modes == (Mode.EICE,):
+        return Condition.ROUTE_FAILED, problems.no_endpoint()
     if Mode.BASTION in record.spec.modes:
         route = record.route
         if route and route.problem and not route.open:

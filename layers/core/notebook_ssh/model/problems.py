@@ -12,6 +12,7 @@ REMEDIES = {
     "block-damaged": "Once those lines are gone, the stack does the rest.",
     "not-in-vpc": "After either, the stack does the rest.",
     "no-bastion": "Once either is done, the stack does the rest.",
+    "no-endpoint": "Once either is done, the stack does the rest.",
     "ngrok-token-missing": "Once the secret holds the token, the agent picks it up at its next report.",
     "ngrok-token-invalid": "Once the secret holds a valid token, the agent picks it up at its next report.",
     "ngrok-card-required": "Once there is a card, the agent connects by itself; nothing is charged for it.",
@@ -21,6 +22,7 @@ REMEDIES = {
 PROBLEM_OWNER = {
     "platform-unsupported": "configuration",
     "no-bastion": "rule",
+    "no-endpoint": "rule",
     "bastion-gone": "rule",
     "not-in-vpc": "rule",
     "other-vpc": "rule",
@@ -70,6 +72,7 @@ CODES = frozenset(
         ),
         *("ngrok-download", "ngrok-config", "ngrok-failed", "ngrok-ended", "ngrok-unreachable"),
         *("no-bastion", "bastion-gone", "not-in-vpc", "other-vpc", "group-gone", "client-cidr-invalid"),
+        "no-endpoint",
         *("rule-limit", "rule-refused", "rule-stuck"),
         *("no-keys", "central-key-missing", "central-key-malformed", "central-key-not-here"),
     }
@@ -129,6 +132,15 @@ def platform_unsupported(name: str, platform: str) -> Problem:
         f"{name} is on {platform}, which AWS has ended and does not start again once it is stopped: save what is not in "
         f"~/SageMaker, stop it, and run aws sagemaker update-notebook-instance --notebook-instance-name {name} "
         "--platform-identifier notebook-al2023-v1, or create a new notebook.",
+    )
+
+
+def no_endpoint() -> Problem:
+    """The stack has no EC2 Instance Connect Endpoint."""
+    return Problem(
+        "no-endpoint",
+        "This stack was deployed without an EC2 Instance Connect Endpoint: set its endpoint parameters, or set the tag to"
+        " ngrok.",
     )
 
 

@@ -32,10 +32,16 @@ class Mode(StrEnum):
 
     NGROK = "ngrok"
     BASTION = "bastion"
+    # An EC2 Instance Connect Endpoint.
+    EICE = "eice"
+
+
+MOST_MODES = 3
+"""Modes of one tag."""
 
 
 def tag_value(modes: Sequence[Mode]) -> str:
-    """Return modes as the tag has them: `ngrok`, or `off` without any."""
+    """Return modes as the tag has them: `ngrok`, `eice ngrok`, or `off` without any."""
     return " ".join(modes) or OFF
 
 
@@ -140,15 +146,21 @@ def _other_case(tags: Mapping[str, str], keys: tuple[str, ...]) -> Problem | Non
 
 
 def _modes(text: str) -> tuple[Mode, ...]:
-    word = text.strip().lower()
-    if word in ("", OFF):
+    words = text.lower().split()
+    if words in ([], [OFF]):
         return ()
-    try:
-        return (Mode(word),)
-    except ValueError:
+    if OFF in words:
+        raise _InvalidTagError(f"{OFF} stands alone: remove it, or the other words; SSH is off until then")
+    if not {*words} <= {*Mode}:
         raise _InvalidTagError(
-            "it can only be ngrok, bastion or off; correct the tag, or remove it to turn SSH off"
-        ) from None
+            f"it can only be {', '.join(Mode)}, several of these in the order of preference, or {OFF}; "
+            "correct the tag, or remove it to turn SSH off"
+        )
+    if len(words) > MOST_MODES:
+        raise _InvalidTagError(f"it can name {MOST_MODES} ways at most: remove the others; SSH is off until then")
+    if len({*words}) < len(words):
+        raise _InvalidTagError("it names the same way twice: remove one of the two; SSH is off until then")
+    return tuple(map(Mode, words))
 
 
 def _ngrok_url(text: str) -> str | None:
