@@ -7,11 +7,13 @@ was noted for the handler. What is left runs until systemd kills it, 90 seconds 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from support.agent_env import PROGRAMS
+import pytest
+from support.agent_env import PROGRAMS, NotebookHost, Stack, make_reply, processes_of, wait_until
 
 from patience import LIMIT_S
 
@@ -72,3 +74,25 @@ finally:
 """,
     )
     assert (done.stdout, done.returncode, done.stderr) == ("-15\n", 15, "")
+
+
+def handles_sigterm(pid: int) -> bool:
+    """Return whether a process catches or ignores SIGTERM: proc(5), the masks of /proc/PID/status."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    fields = dict(line.split(":\t") for line in status.splitlines())
+    return any(int(fields[name], 16) >> (signal.SIGTERM - 1) & 1 for name in ("SigIgn", "SigCgt"))
+
+
+@pytest.mark.xfail(strict=True, reason="a handler of Python's runs only between two calls")
+@pytest.mark.parametrize("mode", ["off", "bastion", "ngrok"])
+def test_the_kernel_alone_ends_each_process(mode: str, notebook: NotebookHost, stack: Stack) -> None:
+    """Python runs a handler once the present call returns: of a SIGTERM just before a read, only at the end of that."""
+    stack.reply = make_reply(mode, sync_after=1)
+    notebook.start()
+    wait_until(lambda: stack.last_report().get("phase") in ("off", "connected"), "a report", notebook)
+    ours = {pid: line for pid, line in processes_of(notebook).items() if "/opt/notebook-ssh/" in line}
+    assert len(ours) >= 2
+    assert [line for pid, line in ours.items() if handles_sigterm(pid)] == []
