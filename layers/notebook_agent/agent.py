@@ -102,10 +102,9 @@ def load_json(path):
 
 def drop_privileges():
     # type: () -> None
-    """Become the owner of the home directory for good, and end at SIGTERM and when the parent ends.
+    """Become the owner of the home directory for good, and get SIGTERM when the parent ends.
 
-    /home belongs to root, so no other user can change that owner. Between fork and exec the parent's handler would take
-    a SIGTERM, and exec would forget it. prctl(2): PR_SET_PDEATHSIG.
+    /home belongs to root, so no other user can change that owner. prctl(2): PR_SET_PDEATHSIG.
     """
     import ctypes
 
@@ -115,7 +114,6 @@ def drop_privileges():
         os.setgid(owner.st_gid)
         os.setuid(owner.st_uid)
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
@@ -124,6 +122,10 @@ def spawn(program, *arguments):
     """Start a child without root's privileges, its standard input and output piped; a context manager.
 
     It has the environment that /etc/environment sets by now: the owner's script may set a proxy there at any time.
+
+    No process handles SIGTERM: the kernel ends it, and its children with it. Python would run a handler only once the
+    present call returns, so of a signal just before a read it would know at the end of that. Until the child is bound to
+    this process's end, SIGTERM waits.
     """
     os.environ.update(
         re.findall("""(?m)^(?:export )?(\\w+)=["']?(.*?)["']? *$""", read_text(ROOT + "/etc/environment"))
@@ -136,13 +138,6 @@ def spawn(program, *arguments):
         preexec_fn=drop_privileges,
         pass_fds=[3],
     )
-
-    def terminate(*_):
-        # type: (object) -> None
-        child.terminate()
-        sys.exit(15)
-
-    signal.signal(signal.SIGTERM, terminate)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     return child
 

@@ -393,9 +393,7 @@ class SimulatedDay:
             vars(module).update({name: value for name, value in replaced.items() if hasattr(module, name)})
         agent.__file__ = agent.INSTALL_DIR + "agent.py"
         agent.random = self.random
-        agent.signal = SimpleNamespace(
-            SIGTERM=15, SIG_SETMASK=2, signal=lambda *_: None, pthread_sigmask=lambda *_: None
-        )
+        agent.signal = SimpleNamespace(SIGTERM=15, SIG_SETMASK=2, pthread_sigmask=lambda *_: None)
         agent.sys = SimpleNamespace(executable=sys.executable, stdout=output, exit=sys.exit)
         agent.acquire_agent_lock = lambda: True
         worker.select = SimpleNamespace(select=self.select)
