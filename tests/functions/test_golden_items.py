@@ -24,7 +24,7 @@ from notebook_ssh.adapters.workers import read_worker, save_worker
 from notebook_ssh.adapters.write_slots import MIN_INTERVAL_MS, SlotUnavailableError, WriteSlots
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.record import (
-    BastionRoute,
+    Endpoint,
     Mails,
     Network,
     NotebookState,
@@ -34,6 +34,7 @@ from notebook_ssh.model.record import (
     Report,
     Restart,
     RestartStep,
+    Route,
 )
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.planning.observation import Deployment, LifecycleConfig, LifecycleConfigRecord
@@ -82,7 +83,15 @@ RECORDS = {
         spec_changed_at=MOMENT + 700,
         first_connected=True,
         wake_at=MOMENT + 800,
-        route=BastionRoute(True, "10.0.12.34", MOMENT + 900, Problem("rule-limit", "The group is full.")),
+        routes={
+            Mode.BASTION: Route(
+                True,
+                "10.0.12.34",
+                MOMENT + 900,
+                Problem("rule-limit", "The group is full."),
+                Endpoint("eice-0123456789abcdef0", "eice.example.com"),
+            )
+        },
         report=Report(
             boot="b6c1e1b6-0000-4000-8000-000000000001",
             booted_at=MOMENT + 1000,
@@ -113,7 +122,7 @@ RECORDS = {
         spec=NotebookSpec((Mode.NGROK,)),
         observed_hash="0123456789abcdef",
         observed_at=MOMENT + 200,
-        route=BastionRoute(),
+        routes={Mode.BASTION: Route()},
         report=Report("b", 1, 2, 3, (), Phase.OFF),
     ),
 }
@@ -187,24 +196,36 @@ def test_the_record_of_a_configuration_is_written_as_it_was(env: NotebookEnv, na
 
 def test_every_field_has_an_attribute_that_the_golden_item_uses() -> None:
     """A field that is added to the model gets its stored name, its default and a new golden item."""
-    shapes = {"": Record, "spec": NotebookSpec, "network": Network, "restart": Restart, "route": BastionRoute}
-    for part, kind in (shapes | {"report": Report}).items():
-        for field in fields(kind):
-            attribute: Any = {"M": ITEMS[FULL]}
-            for name in codec.stored_path(f"{part}.{field.name}".strip(".")).split("."):
-                attribute = attribute["M"][name]
+    shapes = {"": Record, "spec": NotebookSpec, "network": Network, "restart": Restart, "report": Report}
+    paths = [
+        f"{part}.{field.name}".strip(".")
+        for part, kind in (shapes | dict.fromkeys(codec.ROUTES, Route)).items()
+        for field in fields(kind)
+    ]
+    for path in (*codec.ROUTES, *(path for path in paths if path != "routes")):
+        attribute: Any = {"M": ITEMS[FULL]}
+        for name in codec.stored_path(path).split("."):
+            attribute = attribute["M"][name]
 
 
-@pytest.mark.parametrize("part", sorted({*codec.RECONCILER_FIELDS, "wake_at", "route", "report"} - {"name"}))
+@pytest.mark.parametrize("part", sorted({*codec.RECONCILER_FIELDS, "wake_at", "report"} - {"name"}))
 def test_a_missing_attribute_is_its_default(part: str) -> None:
     item = item_of(ITEMS[FULL])
     del item[codec.stored_path(part)]
     assert getattr(codec.decode_record(item), part) == getattr(Record(name=""), part)
 
 
+@pytest.mark.parametrize("path", codec.ROUTES)
+def test_a_missing_route_is_no_route(path: str) -> None:
+    item = item_of(ITEMS[FULL])
+    del item[codec.stored_path(path)]
+    assert path.partition(".")[2] not in codec.decode_record(item).routes
+
+
 def test_a_path_that_no_record_has_is_an_error() -> None:
     assert codec.stored_path("network.security_groups") == "network.groups"
-    for path in ("mood", "report.mood", "name.mood"):
+    assert codec.stored_path("routes.bastion.private_ip") == "route.private_ip"
+    for path in ("mood", "report.mood", "name.mood", "routes", "routes.ngrok"):
         with pytest.raises(KeyError):
             codec.stored_path(path)
 
@@ -218,7 +239,7 @@ def test_an_unknown_attribute_of_a_record_survives_every_writer(env: NotebookEnv
     assert record == RECORDS[FULL]
     assert record.report
     assert env.table.save_observed(record, record)
-    env.table.save_route(record.name, BastionRoute())
+    env.table.save_route(record.name, Mode.BASTION, Route())
     assert env.table.replace_report(record.name, record.role, record.report, record.report).written
     env.table.release_wake(record)
     assert env.table.claim_wake(Record("Churn-Model"), 5)

@@ -16,14 +16,14 @@ from notebook_ssh.adapters.clients import client
 from notebook_ssh.controllers.lookup import ROUTES
 from notebook_ssh.errors import Problem
 from notebook_ssh.http_api.handling import MAX_RESPONSE_BYTES, Response, handle_request
-from notebook_ssh.model.record import BastionRoute, NotebookState
+from notebook_ssh.model.record import NotebookState, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
 
 ONE = "/notebooks/{name}"
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 BASTION = {
     "spec": NotebookSpec(modes=(Mode.BASTION,)),
-    "route": BastionRoute(open=True, private_ip="10.0.1.5", since=NOW - 300),
+    "routes": {Mode.BASTION: Route(open=True, private_ip="10.0.1.5", since=NOW - 300)},
     "report": a_report(modes=(Mode.BASTION,), host=None, port=None),
 }
 

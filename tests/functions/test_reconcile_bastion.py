@@ -30,7 +30,7 @@ from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.codec import encode_record
 from notebook_ssh.errors import RetryableError
-from notebook_ssh.model.record import OWNER_TAG, BastionRoute, Network, NotebookState, Phase, Record, Report
+from notebook_ssh.model.record import OWNER_TAG, Network, NotebookState, Phase, Record, Report, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import Code, status_of
 
@@ -65,7 +65,7 @@ class TestOneNotebook:
         env.now += 60
         env.run()
         assert env.rules(group) == {}
-        assert env.route("ana-1") == BastionRoute(since=NOW + 60)
+        assert env.route("ana-1") == Route(since=NOW + 60)
 
     @pytest.mark.parametrize(
         "parts",
@@ -112,7 +112,7 @@ class TestOneNotebook:
         record = env.notebook("nb", group, state=NotebookState.PENDING)
         env.change(record, network=replace(record.network, interface=None))
         env.run()
-        assert env.route("nb") == BastionRoute(True, None, NOW)
+        assert env.route("nb") == Route(True, None, NOW)
 
 
 class TestBastionsGroup:
@@ -625,7 +625,7 @@ def test_hundreds_of_notebooks_in_two_hundred_groups_are_one_run(
         env.run()
     assert first["AuthorizeSecurityGroupIngress"] == 200
     assert first["UpdateItem"] == count + 1
-    assert all(record.route and record.route.open and record.route.private_ip for record in env.table.records())
+    assert all((route := env.route(record.name)).open and route.private_ip for record in env.table.records())
 
     with counted() as steady:
         env.run()

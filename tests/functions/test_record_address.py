@@ -20,7 +20,7 @@ from notebook_ssh.adapters import secrets
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.workers import save_worker
 from notebook_ssh.controllers.agent_layer import worker_program, worker_sha256
-from notebook_ssh.model.record import BastionRoute, Phase, Record
+from notebook_ssh.model.record import Phase, Record, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec
 
 LAYER = Path(__file__).resolve().parents[2] / "layers" / "notebook_agent"
@@ -436,7 +436,11 @@ def test_keys_that_cannot_be_read_are_not_taken_away(env: ApiEnv) -> None:
 
 
 def test_without_users_no_keys_are_read(env: ApiEnv) -> None:
-    env.knows(a_record(spec=NotebookSpec(modes=(Mode.BASTION,)), route=BastionRoute(open=True, private_ip="10.0.1.5")))
+    env.knows(
+        a_record(
+            spec=NotebookSpec(modes=(Mode.BASTION,)), routes={Mode.BASTION: Route(open=True, private_ip="10.0.1.5")}
+        )
+    )
     env.since()
     said = env.report({"modes": ["bastion"]})
     assert said.json["bastion"] == {"host": "bastion.example.com", "user": "jumper", "private_ip": "10.0.1.5"}

@@ -10,7 +10,8 @@ from support.builders import a_report
 from support.notebook_env import FALLBACK, OWNERS, NotebookEnv, notebook_env
 
 from notebook_ssh.adapters.clients import client
-from notebook_ssh.model.record import BastionRoute, Restart, RestartStep
+from notebook_ssh.model.record import Restart, RestartStep, Route
+from notebook_ssh.model.spec import Mode
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_no_report_and_no_route_of_the_former_one_is_shown(env: NotebookEnv, tag
     env.settle()
     report = a_report(received_at=env.now)
     assert env.table.replace_report("box", env.record("box").role, report, None).written
-    env.table.save_route("box", BastionRoute(open=True, private_ip="10.0.0.9", since=env.now))
+    env.table.save_route("box", Mode.BASTION, Route(open=True, private_ip="10.0.0.9", since=env.now))
     env.stop("box")
     env.finish()
     delete(env, "box")
@@ -66,7 +67,7 @@ def test_no_report_and_no_route_of_the_former_one_is_shown(env: NotebookEnv, tag
     env.notebook("box", "team", **tags)
     env.settle()
     record = env.table.record("box")
-    assert record is None or (record.report, record.route) == (None, None)
+    assert record is None or (record.report, record.routes) == (None, {})
     assert (record is not None) is bool(tags)
     assert env.bastion >= 1, "the rules of the former one are left"
 

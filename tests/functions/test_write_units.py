@@ -12,7 +12,7 @@ from support.builders import HOST_KEY, NOW, a_record, a_report, wire
 
 from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.clients import client
-from notebook_ssh.model.record import BastionRoute, Network, Record
+from notebook_ssh.model.record import Network, Record, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec, tag_value
 
 UNIT = 1024
@@ -67,7 +67,7 @@ def bytes_of(record: Record) -> int:
         {"spec": NotebookSpec((Mode.NGROK,), users=("mario", "ana"))},
         {
             "spec": NotebookSpec((Mode.BASTION,)),
-            "route": BastionRoute(open=True, private_ip="10.0.12.34", since=NOW - 400),
+            "routes": {Mode.BASTION: Route(open=True, private_ip="10.0.12.34", since=NOW - 400)},
         },
     ],
     ids=["ngrok", "bastion"],

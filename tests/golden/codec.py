@@ -30,6 +30,7 @@ class Names:
     replaced: old name of the class that is returned in place of an old one that is gone.
     texts: new words of sentences by the old ones.
     tuples: by `old class.old field` with one member of an enum, the enum's old name: today it is a tuple, without any for `off`.
+    mappings: by `old class.old field` with one value, the old name and the value of the enum's member under which a mapping has it.
     changed: by `kind.key of the answer`, what else may differ there on purpose, and why: the answer `was` and is `now`, the
     numbers of the `cases`, or the classes of which a plan may have more or fewer actions (`extras`).
     uncompared: fields that are new, or are gone, by `old class.field`, and why.
@@ -42,6 +43,7 @@ class Names:
     replaced: Mapping[str, str]
     texts: Mapping[str, str]
     tuples: Mapping[str, str]
+    mappings: Mapping[str, str]
     changed: Mapping[str, Mapping[str, Any]]
     uncompared: Mapping[str, str]
 
@@ -147,7 +149,12 @@ def encode(value: Any) -> Any:
 
 
 def _encode_field(old_class: str, field: str, value: Any) -> Any:
-    enum = names().tuples.get(f"{old_class}.{names().old_field_of(old_class, field)}")
+    old = f"{old_class}.{names().old_field_of(old_class, field)}"
+    if key := names().mappings.get(old):
+        (only,) = value
+        assert only == _member(key)
+        return encode(value[only])
+    enum = names().tuples.get(old)
     return encode_single(enum, value) if enum else encode(value)
 
 
@@ -156,7 +163,14 @@ def encode_single(old_enum: str, members: Sequence[Any]) -> Any:
     return {"!": old_enum, "value": " ".join(member.value for member in members) or "off"}
 
 
+def _member(key: str) -> Any:
+    enum, _, value = key.rpartition(".")
+    return names().class_of(enum)(value)
+
+
 def _decode_field(old_class: str, field: str, told: Any) -> Any:
+    if key := names().mappings.get(f"{old_class}.{field}"):
+        return {_member(key): decode(told)}
     if f"{old_class}.{field}" not in names().tuples:
         return decode(told)
     return () if told["value"] == "off" else (decode(told),)

@@ -26,7 +26,6 @@ from notebook_ssh.errors import Problem
 from notebook_ssh.model import network
 from notebook_ssh.model.managed_block import Block, Inserted, insert_block
 from notebook_ssh.model.record import (
-    BastionRoute,
     Network,
     NotebookState,
     Phase,
@@ -35,6 +34,7 @@ from notebook_ssh.model.record import (
     Report,
     Restart,
     RestartStep,
+    Route,
 )
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.stack import Bastion
@@ -172,13 +172,17 @@ class Draw:
             return Network()
         return Network("subnet-1", self.some(GROUPS, 3), self.maybe(0.85, lambda: f"eni-{self.one(*NAMES).lower()}"))
 
-    def route(self) -> BastionRoute:
-        return BastionRoute(
+    def route(self) -> Route:
+        return Route(
             self.often(0.7),
             self.maybe(0.8, lambda: "10.0.1.5"),
             self.one(0, self.time()),
             self.maybe(0.2, self.problem),
         )
+
+    def routes(self, chance: float) -> dict[Mode, Route]:
+        route = self.maybe(chance, self.route)
+        return {Mode.BASTION: route} if route else {}
 
     def report(self, modes: tuple[Mode, ...]) -> Report:
         told = modes if self.often(0.85) else self.one((), *((mode,) for mode in Mode))
@@ -236,7 +240,7 @@ class Draw:
             spec_changed_at=self.maybe(0.8, self.time),
             first_connected=self.often(0.4),
             wake_at=self.maybe(0.3, self.time),
-            route=self.maybe(0.75 if Mode.BASTION in spec.modes else 0.1, self.route),
+            routes=self.routes(0.75 if Mode.BASTION in spec.modes else 0.1),
             report=self.maybe(0.75, lambda: self.report(spec.modes)),
         )
 

@@ -16,7 +16,7 @@ from notebook_ssh.errors import InvalidReportError
 from notebook_ssh.http_api import diagnosis, views
 from notebook_ssh.model import assessment, caller, checks, managed_block, spec, ssh_keys, status, wake
 from notebook_ssh.model.record import Record
-from notebook_ssh.model.stack import Bastion
+from notebook_ssh.model.stack import Bastion, EndpointSettings
 from notebook_ssh.planning import (
     actions,
     bastion,
@@ -45,6 +45,7 @@ class Stack:
     bastion: Bastion | None
     keys_path: str
     certificates: bool = False
+    endpoint: EndpointSettings | None = None
 
 
 def stack_of(told: Mapping[str, Any]) -> Stack:

@@ -24,7 +24,7 @@ from notebook_ssh.adapters.notifications import publish_status_change
 from notebook_ssh.adapters.table import NOTEBOOK
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.managed_block import LIMIT
-from notebook_ssh.model.record import BastionRoute, Network, Record
+from notebook_ssh.model.record import Network, Record, Route
 from notebook_ssh.model.spec import Mode, parse_spec
 from notebook_ssh.model.status import status_of
 from notebook_ssh.planning.mails import plan_mail
@@ -170,7 +170,7 @@ def test_the_largest_record_is_a_tenth_of_what_an_item_may_be(env: ApiEnv) -> No
         problem=problem,
         planned=("p" * 300,) * 12,
         network=Network("subnet-" + "0" * 17, tuple(f"sg-{number:017}" for number in range(5)), "eni-" + "0" * 17),
-        route=BastionRoute(False, "10.0.0.1", NOW, problem),
+        routes={Mode.BASTION: Route(False, "10.0.0.1", NOW, problem)},
     )
     assert record.spec.modes == (Mode.NGROK,)
     env.knows(record)

@@ -41,7 +41,7 @@ from support.builders import a_record
 
 from notebook.ngrok_stand_in import read_configuration
 from notebook_ssh.errors import InvalidReportError
-from notebook_ssh.model.record import BastionRoute
+from notebook_ssh.model.record import Route
 from notebook_ssh.model.spec import Mode, parse_spec
 from notebook_ssh.model.stack import Bastion
 from notebook_ssh.reports.accept import Accepted, accept
@@ -260,7 +260,9 @@ class SimulatedDay:
         self.key = make_public_key("ana").strip()
         self.usual_tags = self.tags = {**self.random.choice(TAG_SETS), "ssh-users": "ana"}
         self.token = Token("v1", TOKEN)
-        self.record = a_record(name="Research-1", role="role", route=BastionRoute(open=True, private_ip="10.0.3.7"))
+        self.record = a_record(
+            name="Research-1", role="role", routes={Mode.BASTION: Route(open=True, private_ip="10.0.3.7")}
+        )
         self.outage: tuple[float, dict[str, Any]] | None = None
         self.accepted_at = 0.0
         # The notebook.

@@ -61,8 +61,8 @@ class ApiEnv:
     def knows(self, record: Record) -> Record:
         """Put `record` into the table, each part as its writer does."""
         self.table.save_observed(record, self.table.record(record.name))
-        if record.route:
-            self.table.save_route(record.name, record.route)
+        for mode, route in record.routes.items():
+            self.table.save_route(record.name, mode, route)
         if record.report:
             client("dynamodb").update_item(
                 TableName="records",

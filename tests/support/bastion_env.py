@@ -19,7 +19,7 @@ from support.faster_moto import make_moto_faster
 from emulator.security_groups import describe_rules
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.model.record import BastionRoute, Network, NotebookState, Record
+from notebook_ssh.model.record import Network, NotebookState, Record, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from reconcile_bastion import handler
 
@@ -66,11 +66,10 @@ class BastionEnv:
         messages = [{"attributes": {"SentTimestamp": str(sent)}, "body": "{}"} for sent in sent_ms]
         handler.handle({"Records": messages}, a_lambda_context(), clock=lambda: self.now + 0.5)
 
-    def route(self, name: str) -> BastionRoute:
+    def route(self, name: str) -> Route:
         record = self.table.record(name)
         assert record is not None
-        assert record.route is not None
-        return record.route
+        return record.routes[Mode.BASTION]
 
     def rules(self, group: str, *, egress: bool = False) -> dict[str, dict[str, Any]]:
         answer = client("ec2").describe_security_group_rules(Filters=[{"Name": "group-id", "Values": [group]}])

@@ -20,7 +20,7 @@ from notebook_ssh.controllers import access
 from notebook_ssh.controllers.agent_layer import worker_program
 from notebook_ssh.controllers.lookup import ROUTES
 from notebook_ssh.errors import Problem
-from notebook_ssh.model.record import BastionRoute, NotebookState, Phase, RejectedKey
+from notebook_ssh.model.record import NotebookState, Phase, RejectedKey, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec
 from notebook_ssh.model.status import Code
 from notebook_ssh.reports.parse import MAX_BODY_BYTES
@@ -130,7 +130,7 @@ RECORDS = {
     "asleep": a_record(spec=MAY, state=NotebookState.STOPPED, started_at=None),
     "behind the bastion": a_record(
         spec=NotebookSpec(modes=(Mode.BASTION,)),
-        route=BastionRoute(open=True, private_ip="10.0.1.5"),
+        routes={Mode.BASTION: Route(open=True, private_ip="10.0.1.5")},
         report=a_report(modes=(Mode.BASTION,), host=None, port=None),
     ),
     "off": a_record(spec=NotebookSpec()),

@@ -12,7 +12,7 @@ from support.examples import USUAL, examples
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.assessment import Condition, assess
 from notebook_ssh.model.checks import Check, CheckState, Diagnosis, run_checks
-from notebook_ssh.model.record import BastionRoute, NotebookState, Phase, Record, RejectedKey, Report
+from notebook_ssh.model.record import NotebookState, Phase, Record, RejectedKey, Report, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import CODES, Code
 
@@ -47,11 +47,15 @@ def reports(modes: tuple[Mode, ...]) -> st.SearchStrategy[Report]:
     )
 
 
-ROUTES = st.builds(
-    BastionRoute,
-    open=st.booleans(),
-    private_ip=st.sampled_from([None, "10.0.1.5", "10.0.1.5"]),
-    problem=problems("no-bastion", "group-gone", "rule-limit", "client-cidr-invalid"),
+ROUTES = st.fixed_dictionaries(
+    {
+        Mode.BASTION: st.builds(
+            Route,
+            open=st.booleans(),
+            private_ip=st.sampled_from([None, "10.0.1.5", "10.0.1.5"]),
+            problem=problems("no-bastion", "group-gone", "rule-limit", "client-cidr-invalid"),
+        )
+    }
 )
 
 
@@ -68,7 +72,7 @@ def records(draw: st.DrawFn) -> Record:
         block_since=draw(st.sampled_from([NOW - 5_000, NOW - 5_000, NOW - 5_000, NOW - 100, None])),
         problem=draw(problems("config-too-large", "block-damaged")),
         planned=draw(st.sampled_from([(), (), (), ("write the on-start script of team: …",)])),
-        route=draw(st.none() | ROUTES | ROUTES),
+        routes=draw(st.just({}) | ROUTES | ROUTES),
         report=draw(st.none() | reports(modes) | reports(modes)),
     )
 
@@ -108,20 +112,20 @@ def the_check_waits(record: Record, condition: Condition) -> bool:
     """An error whose check waits for an earlier one, which has not failed.
 
     A failed start is no matter of the restart check until the block is installed. And an agent that has not reported
-    within the limit is none of the agent check while the notebook is still Pending, or a dry run leaves it so.
+    within the limit is none of the agent check while the notebook is not in service, or a dry run leaves it so.
     """
     blocked = record.block_since is None or bool(record.planned)
     if condition is Condition.NOTEBOOK_FAILED:
         return blocked
-    return condition is Condition.NEVER_REPORTED and (blocked or record.state is NotebookState.PENDING)
+    return condition is Condition.NEVER_REPORTED and (blocked or record.state is not NotebookState.IN_SERVICE)
 
 
 def has_several_problems(record: Record) -> bool:
     """The status names the one of the current run; the checks, in their order, the one of the configuration first."""
-    route = record.route.problem if record.route else None
+    route = any(route.problem for route in record.routes.values())
     report = record.report
     agent = bool(report and (report.problem or report.phase is not Phase.CONNECTED))
-    return [bool(record.problem), bool(route), agent].count(True) > 1
+    return [bool(record.problem), route, agent].count(True) > 1
 
 
 @examples(3 * USUAL)
@@ -150,7 +154,10 @@ def test_an_error_has_the_problem_of_the_first_failed_check(record: Record) -> N
 
 REPORT = a_report()
 SSHD_DOWN = a_report(phase=Phase.FAILED, problem=NO_SSHD)
-BASTION: dict[str, Any] = {"spec": NotebookSpec(modes=(Mode.BASTION,)), "route": BastionRoute(True, "10.0.1.5")}
+BASTION: dict[str, Any] = {
+    "spec": NotebookSpec(modes=(Mode.BASTION,)),
+    "routes": {Mode.BASTION: Route(True, "10.0.1.5")},
+}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import example, given, strategies as st
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.network import Direction, FoundRule, NetworkState, Rule, canonical_peer
-from notebook_ssh.model.record import BastionRoute, Network, NotebookState, Record
+from notebook_ssh.model.record import Network, NotebookState, Record, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.stack import Bastion
 from notebook_ssh.planning.bastion import (
@@ -42,11 +42,18 @@ def notebook(
     *groups: str,
     state: NotebookState = RUNNING,
     spec: NotebookSpec = NotebookSpec((Mode.BASTION,)),  # noqa: B008 (frozen)
-    route: BastionRoute | None = None,
+    route: Route | None = None,
     started_at: int | None = None,
 ) -> Record:
     network = Network("subnet-1", groups or ("sg-a",), f"eni-{name}")
-    return Record(name, spec=spec, state=state, network=network, route=route, started_at=started_at)
+    return Record(
+        name,
+        spec=spec,
+        state=state,
+        network=network,
+        routes={Mode.BASTION: route} if route else {},
+        started_at=started_at,
+    )
 
 
 def entrance(group: str) -> Rule:
@@ -272,33 +279,33 @@ class TestPlan:
 
 
 class TestWays:
-    def routes(self, record: Record, outcome: Outcome, bastion: Bastion | None = BASTION) -> dict[str, BastionRoute]:
+    def routes(self, record: Record, outcome: Outcome, bastion: Bastion | None = BASTION) -> dict[str, Route]:
         wanted = desired([record], bastion=bastion)
         return changed_routes([record], wanted, outcome, around(), NOW)
 
     def test_open_with_its_address_once_the_rule_stands(self) -> None:
         in_effect = Outcome(in_effect=frozenset({entrance("sg-a")}))
-        assert self.routes(notebook(), in_effect) == {"nb": BastionRoute(True, "10.0.0.7", NOW)}
+        assert self.routes(notebook(), in_effect) == {"nb": Route(True, "10.0.0.7", NOW)}
 
     def test_not_open_before(self) -> None:
-        assert self.routes(notebook(), Outcome()) == {"nb": BastionRoute(False, "10.0.0.7", NOW)}
+        assert self.routes(notebook(), Outcome()) == {"nb": Route(False, "10.0.0.7", NOW)}
 
     def test_not_written_again_while_nothing_changes(self) -> None:
         in_effect = Outcome(in_effect=frozenset({entrance("sg-a")}))
-        assert self.routes(notebook(route=BastionRoute(True, "10.0.0.7", NOW - 99)), in_effect) == {}
+        assert self.routes(notebook(route=Route(True, "10.0.0.7", NOW - 99)), in_effect) == {}
 
     @pytest.mark.parametrize(
         "record",
         [
-            notebook(state=NotebookState.STOPPED, route=BastionRoute(True, "10.0.0.7", 5)),
-            notebook(state=NotebookState.DELETING, route=BastionRoute(True, "10.0.0.7", 5)),
-            notebook(spec=NotebookSpec((Mode.NGROK,)), route=BastionRoute(True, "10.0.0.7", 5)),
-            notebook(spec=NotebookSpec(), route=BastionRoute(True, "10.0.0.7", 5)),
-            notebook(spec=NotebookSpec((Mode.BASTION,), until=NOW), route=BastionRoute(True, "10.0.0.7", 5)),
+            notebook(state=NotebookState.STOPPED, route=Route(True, "10.0.0.7", 5)),
+            notebook(state=NotebookState.DELETING, route=Route(True, "10.0.0.7", 5)),
+            notebook(spec=NotebookSpec((Mode.NGROK,)), route=Route(True, "10.0.0.7", 5)),
+            notebook(spec=NotebookSpec(), route=Route(True, "10.0.0.7", 5)),
+            notebook(spec=NotebookSpec((Mode.BASTION,), until=NOW), route=Route(True, "10.0.0.7", 5)),
         ],
     )
     def test_closed_and_without_address_when_it_ends(self, record: Record) -> None:
-        assert self.routes(record, Outcome()) == {"nb": BastionRoute(since=NOW)}
+        assert self.routes(record, Outcome()) == {"nb": Route(since=NOW)}
 
     def test_a_refusal_is_the_notebooks_problem(self) -> None:
         full = Problem("rule-limit", "full")
@@ -308,7 +315,7 @@ class TestWays:
         full = Problem("rule-limit", "full")
         outcome = Outcome(frozenset({entrance("sg-a")}), {client_of("203.0.113.0/24"): full})
         bastion = replace(BASTION, client_cidrs=("203.0.113.0/24",))
-        assert self.routes(notebook(), outcome, bastion) == {"nb": BastionRoute(True, "10.0.0.7", NOW, full)}
+        assert self.routes(notebook(), outcome, bastion) == {"nb": Route(True, "10.0.0.7", NOW, full)}
 
     def test_another_notebooks_refusal_is_not_ours(self) -> None:
         outcome = Outcome(frozenset({entrance("sg-a")}), {entrance("sg-b"): Problem("rule-limit", "full")})

@@ -12,7 +12,7 @@ from notebook_ssh import __version__
 from notebook_ssh.errors import Problem
 from notebook_ssh.http_api.diagnosis import doctor_json, doctor_text
 from notebook_ssh.model.checks import CheckState, run_checks
-from notebook_ssh.model.record import BastionRoute, NotebookState, Phase, Record, RejectedKey
+from notebook_ssh.model.record import NotebookState, Phase, Record, RejectedKey, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
 
 OK, WAITING, FAILED = CheckState.OK, CheckState.WAITING, CheckState.FAILED
@@ -74,7 +74,7 @@ REAL_FAILURES: list[tuple[str, Record, str, CheckState, str]] = [
     ("agent cannot run sshd", a_record(report=failing("sshd-unreachable")), "agent", FAILED, "message"),
     (
         "notebook in no VPC",
-        a_record(**VIA_BASTION, route=BastionRoute(problem=Problem("not-in-vpc", "demo is in no VPC."))),
+        a_record(**VIA_BASTION, routes={Mode.BASTION: Route(problem=Problem("not-in-vpc", "demo is in no VPC."))}),
         "rule",
         FAILED,
         "the stack does the rest",
@@ -82,7 +82,7 @@ REAL_FAILURES: list[tuple[str, Record, str, CheckState, str]] = [
     ("no bastion", a_record(**VIA_BASTION, problem=Problem("no-bastion", "No bastion.")), "rule", FAILED, "the rest"),
     (
         "rule missing",
-        a_record(**VIA_BASTION, route=BastionRoute(open=False, private_ip="10.0.1.5")),
+        a_record(**VIA_BASTION, routes={Mode.BASTION: Route(open=False, private_ip="10.0.1.5")}),
         "rule",
         WAITING,
         "automatically",
@@ -156,13 +156,15 @@ def test_a_running_agent_is_judged_though_the_next_start_is_in_danger() -> None:
 
 
 def test_the_way_through_the_bastion() -> None:
-    route = BastionRoute(open=True, private_ip="10.0.1.5", since=NOW - 60)
-    checks = run_checks(a_record(**VIA_BASTION, route=route), NOW, SETTINGS).checks
+    route = Route(open=True, private_ip="10.0.1.5", since=NOW - 60)
+    checks = run_checks(a_record(**VIA_BASTION, routes={Mode.BASTION: route}), NOW, SETTINGS).checks
     assert [(check.name, check.state) for check in checks] == [
         (name, OK) for name in ("tag", "configuration", "restart", "agent", "rule", "keys")
     ]
     assert checks[4].reason == "the bastion may reach 10.0.1.5"
-    unknown = run_checks(a_record(**VIA_BASTION, route=replace(route, private_ip=None)), NOW, SETTINGS).checks[4]
+    unknown = run_checks(
+        a_record(**VIA_BASTION, routes={Mode.BASTION: replace(route, private_ip=None)}), NOW, SETTINGS
+    ).checks[4]
     assert unknown.state is WAITING
 
 

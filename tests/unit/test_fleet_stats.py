@@ -8,7 +8,7 @@ from support.builders import a_record, a_report
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.fleet_stats import fleet_stats
-from notebook_ssh.model.record import BastionRoute, NotebookState, Record
+from notebook_ssh.model.record import NotebookState, Record, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import Code
 
@@ -54,7 +54,7 @@ def test_one_notebook_cannot_accuse_a_token_by_which_another_is_connected() -> N
         name="c",
         spec=NotebookSpec((Mode.BASTION,)),
         report=a_report(modes=(Mode.BASTION,), host=None, port=None),
-        route=BastionRoute(True, "10.0.0.1"),
+        routes={Mode.BASTION: Route(True, "10.0.0.1")},
     )
     now = connected.report.received_at if connected.report else 0
     assert fleet_stats([accuser, connected], now, 300, "ssh").token_refused == 0

@@ -15,7 +15,7 @@ from notebook_ssh.http_api.diagnosis import doctor_text
 from notebook_ssh.http_api.views import connection_for, details, fleet_known_hosts, known_hosts, ssh_command, ssh_config
 from notebook_ssh.model.caller import role_of_caller
 from notebook_ssh.model.checks import run_checks
-from notebook_ssh.model.record import BastionRoute, Phase, Record, RejectedKey, Report, is_notebook_name
+from notebook_ssh.model.record import Phase, Record, RejectedKey, Report, Route, is_notebook_name
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.text import printable
 from notebook_ssh.reports.accept import Accepted, OutOfOrder, RoleMismatch, Unregistered, accept
@@ -493,13 +493,13 @@ def test_off_takes_all_with_it() -> None:
 
 def test_through_the_bastion() -> None:
     record = replace(
-        KNOWN, spec=NotebookSpec(modes=(Mode.BASTION,)), route=BastionRoute(open=True, private_ip="10.0.1.5")
+        KNOWN, spec=NotebookSpec(modes=(Mode.BASTION,)), routes={Mode.BASTION: Route(open=True, private_ip="10.0.1.5")}
     )
     said = told(record)
     assert said["bastion"] == {"host": "bastion.example.com", "user": "jumper", "private_ip": "10.0.1.5"}
     assert said["authorized_keys"] == [{"user": "mario", "keys": [HOST_KEY]}]
     assert "ngrok" not in said
-    assert told(replace(record, route=None))["bastion"]["private_ip"] is None
+    assert told(replace(record, routes={}))["bastion"]["private_ip"] is None
 
 
 @pytest.mark.parametrize(
@@ -517,7 +517,7 @@ def test_through_the_bastion() -> None:
         (
             a_record(
                 spec=NotebookSpec(modes=(Mode.BASTION,)),
-                route=BastionRoute(open=True),
+                routes={Mode.BASTION: Route(open=True)},
                 report=a_report(modes=(Mode.BASTION,)),
             ),
             300,
@@ -538,7 +538,9 @@ def test_the_next_report_comes_sooner_while_something_is_under_way(record: Recor
         (replace(KNOWN, spec=NotebookSpec(problem=Problem("invalid-tag", "x"))), None, "invalid-tag"),
         (
             replace(
-                KNOWN, spec=NotebookSpec(modes=(Mode.BASTION,)), route=BastionRoute(problem=Problem("other-vpc", "x"))
+                KNOWN,
+                spec=NotebookSpec(modes=(Mode.BASTION,)),
+                routes={Mode.BASTION: Route(problem=Problem("other-vpc", "x"))},
             ),
             None,
             "other-vpc",

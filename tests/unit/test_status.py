@@ -15,7 +15,7 @@ from notebook_ssh.http_api.views import connection_for, details, list_entry
 from notebook_ssh.model.assessment import STARTING_SECONDS, address_of, last_address, silent_after
 from notebook_ssh.model.checks import run_checks
 from notebook_ssh.model.problems import REMEDIES, remedy_of
-from notebook_ssh.model.record import BastionRoute, NotebookState, Phase, Record, Report
+from notebook_ssh.model.record import NotebookState, Phase, Record, Report, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.status import Code, status_of
 from notebook_ssh.model.text import iso_time
@@ -27,7 +27,7 @@ NO_CARD = Problem("ngrok-card-required", "ngrok wants a card.")
 RULE_LIMIT = Problem("rule-limit", "The group sg-1 is full.")
 CONNECTING = a_report(phase=Phase.CONNECTING, host=None, port=None, connected_since=None, phase_since=NOW - 20)
 THROUGH_BASTION = a_report(modes=(Mode.BASTION,), host=None, port=None)
-OPEN = BastionRoute(open=True, private_ip="10.0.1.5", since=NOW - 300)
+OPEN = Route(open=True, private_ip="10.0.1.5", since=NOW - 300)
 NGROK, VIA_BASTION = NotebookSpec(modes=(Mode.NGROK,)), NotebookSpec(modes=(Mode.BASTION,))
 STOPPED = {"state": NotebookState.STOPPED, "started_at": None}
 
@@ -138,7 +138,7 @@ CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
     # The way through the bastion.
     (
         "through the bastion",
-        a_record(spec=VIA_BASTION, route=OPEN, report=THROUGH_BASTION),
+        a_record(spec=VIA_BASTION, routes={Mode.BASTION: OPEN}, report=THROUGH_BASTION),
         Code.CONNECTED,
         NOW - 400,
         None,
@@ -152,21 +152,25 @@ CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
     ),
     (
         "rules not open",
-        a_record(spec=VIA_BASTION, route=replace(OPEN, open=False), report=THROUGH_BASTION),
+        a_record(spec=VIA_BASTION, routes={Mode.BASTION: replace(OPEN, open=False)}, report=THROUGH_BASTION),
         Code.STARTING,
         NOW - 400,
         None,
     ),
     (
         "no private address",
-        a_record(spec=VIA_BASTION, route=replace(OPEN, private_ip=None), report=THROUGH_BASTION),
+        a_record(spec=VIA_BASTION, routes={Mode.BASTION: replace(OPEN, private_ip=None)}, report=THROUGH_BASTION),
         Code.STARTING,
         NOW - 400,
         None,
     ),
     (
         "no rule possible",
-        a_record(spec=VIA_BASTION, route=replace(OPEN, open=False, problem=RULE_LIMIT), report=THROUGH_BASTION),
+        a_record(
+            spec=VIA_BASTION,
+            routes={Mode.BASTION: replace(OPEN, open=False, problem=RULE_LIMIT)},
+            report=THROUGH_BASTION,
+        ),
         Code.ERROR,
         NOW - 300,
         "rule-limit",
@@ -309,7 +313,10 @@ def test_an_address_is_given_only_while_it_is_believed_to_work() -> None:
     assert address_of(connected, NOW + 10_000, SYNC) is None
     assert last_address(connected) == ("0.tcp.ngrok.io", 17887)
     assert last_address(replace(connected, state=NotebookState.STOPPING)) is None
-    assert address_of(a_record(spec=VIA_BASTION, route=OPEN, report=THROUGH_BASTION), NOW, SYNC) == ("10.0.1.5", 22)
+    assert address_of(a_record(spec=VIA_BASTION, routes={Mode.BASTION: OPEN}, report=THROUGH_BASTION), NOW, SYNC) == (
+        "10.0.1.5",
+        22,
+    )
 
 
 def test_times_are_readable_whatever_the_number() -> None:
@@ -393,10 +400,10 @@ records = st.builds(
     problem=problems,
     spec_changed_at=maybe,
     wake_at=maybe,
-    route=st.one_of(
-        st.none(),
+    routes=st.dictionaries(
+        st.just(Mode.BASTION),
         st.builds(
-            BastionRoute,
+            Route,
             open=st.booleans(),
             private_ip=st.sampled_from([None, "10.0.1.5"]),
             since=times,

@@ -22,7 +22,7 @@ from notebook_ssh.http_api.views import (
     ssh_command,
     ssh_config,
 )
-from notebook_ssh.model.record import BastionRoute, Record
+from notebook_ssh.model.record import Record, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from patience import LIMIT_S
 
@@ -35,7 +35,7 @@ BEHIND = Connection("inner", "10.0.1.5", 22, (RSA_KEY,), JUMP)
 def through_bastion(**parts: object) -> Record:
     return a_record(
         spec=NotebookSpec(modes=(Mode.BASTION,)),
-        route=BastionRoute(open=True, private_ip="10.0.1.5", since=NOW - 300),
+        routes={Mode.BASTION: Route(open=True, private_ip="10.0.1.5", since=NOW - 300)},
         report=a_report(modes=(Mode.BASTION,), host=None, port=None),
         **parts,
     )

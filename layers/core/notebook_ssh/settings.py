@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from notebook_ssh.model.stack import Bastion
+from notebook_ssh.model.stack import Bastion, EndpointSettings
 
 ENDED_KINDS: dict[str, tuple[str, ...]] = {
     "granted": ("certificate", "central"),
@@ -55,6 +55,7 @@ class Settings:
     bastion_queue: str
     bastion: Bastion | None
     dry_run: bool
+    endpoint: EndpointSettings | None = None
     alarm_topic: str = ""
     ngrok_download: str = ""
     ngrok_sha256: str = ""

@@ -35,7 +35,7 @@ from notebook_ssh.adapters.shapes import (
 )
 from notebook_ssh.errors import Problem, RetryableError
 from notebook_ssh.model.record import (
-    BastionRoute,
+    Endpoint,
     Mails,
     Network,
     NotebookState,
@@ -45,6 +45,7 @@ from notebook_ssh.model.record import (
     Report,
     Restart,
     RestartStep,
+    Route,
 )
 from notebook_ssh.model.spec import OFF, Mode, NotebookSpec, tag_value
 
@@ -127,12 +128,21 @@ _MAILS = Shape(
     Attribute("held", "held", _NUMBER, 0),
     Attribute("digest_at", "digest_at", _NUMBER, 0),
 )
+_ENDPOINT = Shape(
+    Endpoint,
+    Attribute("id", "id", _TEXT, REQUIRED),
+    Attribute("dns_name", "dns_name", _TEXT, REQUIRED),
+)
 _ROUTE = Shape(
-    BastionRoute,
+    Route,
     Attribute("open", "open", _FLAG, False, always=True),
     Attribute("private_ip", "private_ip", _TEXT, None),
     Attribute("since", "since", _NUMBER, 0),
     Attribute("problem", "problem", part_of(_PROBLEM), None),
+    Attribute("endpoint", "endpoint", part_of(_ENDPOINT), None),
+)
+_ROUTES = tuple(
+    Attribute("routes", stored, part_of(_ROUTE), None, key=mode) for mode, stored in {Mode.BASTION: "route"}.items()
 )
 _REJECTED_KEY = Shape(
     RejectedKey,
@@ -198,7 +208,7 @@ _RECORD = Shape(
     Record,
     *_OBSERVED,
     Attribute("wake_at", "wake_at", _NUMBER, None),
-    Attribute("route", "route", part_of(_ROUTE), None),
+    *_ROUTES,
     Attribute("report", "report", part_of(_REPORT), None),
 )
 _CONFIG_RECORD = Shape(
@@ -217,6 +227,8 @@ RECONCILER_ATTRIBUTES = tuple(attribute.stored for attribute in _OBSERVED)
 """Their stored names."""
 STABLE_ATTRIBUTES = tuple(attribute.stored for attribute in _STABLE)
 """The stored attributes of a report that are equal in two reports when nothing has changed on the notebook."""
+ROUTES = tuple(f"{attribute.field}.{attribute.key}" for attribute in _ROUTES)
+"""The fields of a record that the rules reconciler writes, one for each mode that needs rules."""
 CONFIG_RECORD_ATTRIBUTES = tuple(attribute.stored for attribute in _CONFIG_RECORD.attributes)
 """The stored attributes of a lifecycle configuration's record, without its key."""
 
@@ -250,8 +262,8 @@ def encode_heartbeat(report: Report) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def encode_route(route: BastionRoute) -> dict[str, Any]:
-    """Return a bastion route as plain values, without those at their default."""
+def encode_route(route: Route) -> dict[str, Any]:
+    """Return a route as plain values, without those at their default."""
     return _ROUTE.encode(route)
 
 
@@ -293,7 +305,7 @@ def decode_each(
 
 
 def stored_path(path: str) -> str:
-    """Return the stored form of a path of a record's fields: `report.host_keys`, `network.security_groups`.
+    """Return the stored form of a path of a record's fields: `report.host_keys`, `routes.bastion.private_ip`.
 
     Raises KeyError when a record has no such field.
     """

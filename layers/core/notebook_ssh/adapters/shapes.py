@@ -41,6 +41,8 @@ class Attribute(NamedTuple):
     """The value when the attribute is missing; REQUIRED when there is none."""
     always: bool = False
     """Whether it is stored even when equal to its default: conditions of updates compare it."""
+    key: str | None = None
+    """The key whose value it is, when the field is a mapping; it has no default then."""
 
 
 class Shape:
@@ -49,12 +51,14 @@ class Shape:
     def __init__(self, make: Callable[..., Any], *attributes: Attribute) -> None:
         self.make = make
         self.attributes = attributes
+        self._plain = tuple(attribute for attribute in attributes if attribute.key is None)
+        self._keyed = tuple(attribute for attribute in attributes if attribute.key is not None)
 
     def decode(self, stored: Mapping[str, Any]) -> Any:
         """Return the dataclass. Raises UnknownValueError."""
         values: dict[str, Any] = {}
         # Unpacked, and without a call for the usual values: a sweep decodes every record of the fleet.
-        for field, name, kind, default, _ in self.attributes:
+        for field, name, kind, default, _, _ in self._plain:
             value = stored.get(name)
             if type(value) is kind.plain:
                 values[field] = value
@@ -62,12 +66,10 @@ class Shape:
             if value is None and default is not REQUIRED:
                 values[field] = default
                 continue
-            try:
-                values[field] = kind.read(value)
-            except UnknownValueError as inner:
-                raise UnknownValueError(f"{name}.{inner.args[0]}", inner.args[1]) from None
-            except (ValueError, TypeError, AttributeError):
-                raise UnknownValueError(name, value) from None
+            values[field] = _read(kind, name, value)
+        for field, name, kind, _, _, key in self._keyed:
+            if (value := stored.get(name)) is not None:
+                values.setdefault(field, {})[key] = _read(kind, name, value)
         return self.make(**values)
 
     def encode(self, value: Any) -> dict[str, Any]:
@@ -75,19 +77,33 @@ class Shape:
         plain: dict[str, Any] = {}
         for attribute in self.attributes:
             part = getattr(value, attribute.field)
+            if attribute.key is not None:
+                part = part.get(attribute.key)
             if part is not None and (attribute.always or part != attribute.default):
                 plain[attribute.stored] = attribute.type.write(part)
         return plain
 
     def path(self, fields: Sequence[str]) -> Iterator[str]:
         """Yield the stored name of each field of a path into nested parts. Raises KeyError when there is no such field."""
-        by_field = {attribute.field: attribute for attribute in self.attributes}
-        attribute = by_field[fields[0]]
+        by_path = {(a.field,) if a.key is None else (a.field, a.key): a for a in self.attributes}
+        found = next((path for path in by_path if path == tuple(fields[: len(path)])), None)
+        if found is None:
+            raise KeyError(fields[0])
+        attribute, inner = by_path[found], fields[len(found) :]
         yield attribute.stored
-        if fields[1:]:
+        if inner:
             if attribute.type.shape is None:
-                raise KeyError(fields[1])
-            yield from attribute.type.shape.path(fields[1:])
+                raise KeyError(inner[0])
+            yield from attribute.type.shape.path(inner)
+
+
+def _read(kind: Type, name: str, value: Any) -> Any:
+    try:
+        return kind.read(value)
+    except UnknownValueError as inner:
+        raise UnknownValueError(f"{name}.{inner.args[0]}", inner.args[1]) from None
+    except (ValueError, TypeError, AttributeError):
+        raise UnknownValueError(name, value) from None
 
 
 def exactly(kind: type) -> Type:

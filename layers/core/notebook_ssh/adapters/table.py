@@ -28,7 +28,8 @@ from notebook_ssh.adapters.attributes import item_of, key, to_attribute
 from notebook_ssh.adapters.clients import call, client, code_of
 from notebook_ssh.adapters.codec import UnreadableRecordError
 from notebook_ssh.errors import RetryableError
-from notebook_ssh.model.record import BastionRoute, Record, Report
+from notebook_ssh.model.record import Record, Report, Route
+from notebook_ssh.model.spec import Mode
 
 NOTEBOOK = "notebook"
 CONFIGURATION = "lifecycle_config"
@@ -49,7 +50,8 @@ _ALIAS = re.compile(r"#(\w+)")
 _REPORTED = ("boot", "booted_at", "sequence", "received_at", "modes", "phase", "host", "port", "problem", "active_at")
 STATUS = (
     *("name", "spec", "state", "state_since", "started_at", "lifecycle_config", "block_since"),
-    *("problem", "failure", "unsupported_platform", "spec_changed_at", "route"),
+    *("problem", "failure", "unsupported_platform", "spec_changed_at"),
+    *codec.ROUTES,
     *(
         f"report.{field}"
         for field in (*_REPORTED, "keys_own", "keys_central", "authorities", "connected_since", "phase_since")
@@ -240,9 +242,12 @@ class Table:
         """Undo `claim_wake` after a start that did not happen."""
         self.update(NOTEBOOK, record.name.lower(), remove=["wake_at"], condition="attribute_exists(#name)")
 
-    def save_route(self, name: str, route: BastionRoute) -> None:
-        """Write the bastion reconciler's part of a record. A notebook whose record was deleted gets none."""
-        self.update(NOTEBOOK, name.lower(), set={"route": codec.encode_route(route)}, condition="attribute_exists(#pk)")
+    def save_route(self, name: str, mode: Mode, route: Route) -> None:
+        """Write the rules reconciler's part of a record. A notebook whose record was deleted gets none."""
+        attribute = codec.stored_path(f"routes.{mode}")
+        self.update(
+            NOTEBOOK, name.lower(), set={attribute: codec.encode_route(route)}, condition="attribute_exists(#pk)"
+        )
 
     # ---- coordination
 

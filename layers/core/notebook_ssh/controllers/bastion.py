@@ -12,7 +12,8 @@ from notebook_ssh.adapters.clients import AWS_ERRORS
 from notebook_ssh.adapters.codec import UnreadableRecordError
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.errors import RetryableError
-from notebook_ssh.model.record import BastionRoute, Record
+from notebook_ssh.model.record import Record, Route
+from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.status import status_key, status_of
 from notebook_ssh.planning.bastion import (
     BastionPlan,
@@ -84,14 +85,14 @@ def _read_fleet(table: Table) -> tuple[list[Record], Unread, bool]:
 
 
 def _save(
-    routes: Mapping[str, BastionRoute], fleet: Iterable[Record], settings: Settings, table: Table, now: int
+    routes: Mapping[str, Route], fleet: Iterable[Record], settings: Settings, table: Table, now: int
 ) -> list[str]:
     """Record the routes; the names of the notebooks whose status changed by that."""
     changed: list[str] = []
     for record in fleet:
         if record.name in routes:
-            table.save_route(record.name, routes[record.name])
-            after = replace(record, route=routes[record.name])
+            table.save_route(record.name, Mode.BASTION, routes[record.name])
+            after = replace(record, routes={**record.routes, Mode.BASTION: routes[record.name]})
             if _status_key(record, settings, now) != _status_key(after, settings, now):
                 changed.append(record.name)
     return changed

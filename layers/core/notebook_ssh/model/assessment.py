@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model import problems
-from notebook_ssh.model.record import BastionRoute, NotebookState, Phase, Record, Report, is_running, predates_block
+from notebook_ssh.model.record import NotebookState, Phase, Record, Report, Route, is_running, predates_block
 from notebook_ssh.model.spec import Mode
 
 STARTING_SECONDS = 900
@@ -63,7 +63,7 @@ class Assessment:
     # Host and port of the current run, whether they still work or not.
     address: tuple[str, int] | None
     # The route through the bastion, in mode bastion only.
-    route: BastionRoute | None
+    route: Route | None
     # When the current run began, as near as is known; 0 if never observed.
     began: int
     # The block is in the attached configuration.
@@ -99,7 +99,7 @@ def assess(record: Record, now: int, sync_seconds: int) -> Assessment:
         modes=record.spec.effective_modes(now),
         report=report,
         address=_address(record, report),
-        route=record.route if Mode.BASTION in record.spec.modes else None,
+        route=record.routes.get(Mode.BASTION) if Mode.BASTION in record.spec.modes else None,
         began=_began(record),
         block_installed=record.block_since is not None,
         started_with_block=_started_with_block(record),
@@ -120,8 +120,8 @@ def last_address(record: Record) -> tuple[str, int] | None:
 def _address(record: Record, report: Report | None) -> tuple[str, int] | None:
     for mode in report.modes if report else ():
         match mode:
-            case Mode.BASTION if record.route and record.route.private_ip:
-                return record.route.private_ip, 22
+            case Mode.BASTION if (route := record.routes.get(mode)) and route.private_ip:
+                return route.private_ip, 22
             case Mode.NGROK if report and report.host and report.port:
                 return report.host, report.port
     return None
@@ -196,7 +196,7 @@ def _connected(record: Record, report: Report) -> tuple[Condition, Problem | Non
     if record.spec.modes == (Mode.EICE,):
         return Condition.ROUTE_FAILED, problems.no_endpoint()
     if Mode.BASTION in record.spec.modes:
-        route = record.route
+        route = record.routes.get(Mode.BASTION)
         if route and route.problem and not route.open:
             return Condition.ROUTE_FAILED, route.problem
         if route is None or not route.open or route.private_ip is None:

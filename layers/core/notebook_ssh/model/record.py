@@ -1,7 +1,7 @@
 """What the table holds about one notebook, as one immutable value.
 
 Three writers write disjoint parts, so that no write undoes another's: `reconcile_notebook` what it observed and what
-the tags request, `reconcile_bastion` the route, and the notebook its report (through `record_address`).
+the tags request, `reconcile_bastion` the routes, and the notebook its report (through `record_address`).
 
 All times are whole seconds since the epoch (UTC). Names are as SageMaker allows them: 1 to 63 letters,
 digits and hyphens, no hyphen at either end (CreateNotebookInstance, `NotebookInstanceName`).
@@ -10,6 +10,7 @@ digits and hyphens, no hyphen at either end (CreateNotebookInstance, `NotebookIn
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -73,15 +74,26 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
-class BastionRoute:
-    """The route through the bastion, as the bastion reconciler left it."""
+class Endpoint:
+    """An EC2 Instance Connect Endpoint, as EC2 describes it."""
 
-    # Rules of this stack, or equal ones, admit the bastion.
+    id: str
+    # The name to which a tunnel is opened.
+    dns_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The route through an entrance of the notebook's network, as the rules reconciler left it."""
+
+    # Rules of this stack, or equal ones, admit the entrance.
     open: bool = False
     # The notebook's address in its VPC, or None while unknown.
     private_ip: str | None = None
     since: int = 0
     problem: Problem | None = None
+    # The endpoint that is the entrance; None if it is none, or unknown.
+    endpoint: Endpoint | None = None
 
 
 class RestartStep(StrEnum):
@@ -225,7 +237,8 @@ class Record:
     first_connected: bool = False
     # When the API last started the notebook for a user who connected to it, or None.
     wake_at: int | None = None
-    route: BastionRoute | None = None
+    # By the mode that uses it, of each mode whose address is in the VPC; none of a mode that was never requested.
+    routes: Mapping[Mode, Route] = field(default_factory=dict)
     report: Report | None = None
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Bastion:
-    """An existing bastion, from the stack's parameters: the other end of every `BastionRoute`."""
+    """An existing bastion, from the stack's parameters: the entrance of mode bastion."""
 
     # Public name or address.
     host: str
@@ -21,6 +21,15 @@ class Bastion:
     client_cidrs: tuple[str, ...] = ()
     # Its public host keys, `type base64`. Empty: each user has to know them.
     host_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSettings:
+    """The EC2 Instance Connect Endpoint of the stack's parameters, existing or made by the stack."""
+
+    id: str
+    # Id of its VPC.
+    vpc: str
 
 
 class StackSettings(Protocol):
@@ -41,6 +50,10 @@ class StackSettings(Protocol):
     @property
     def bastion(self) -> Bastion | None:
         """The bastion, if the stack has one."""
+
+    @property
+    def endpoint(self) -> EndpointSettings | None:
+        """The EC2 Instance Connect Endpoint, if the stack has one."""
 
     @property
     def certificates(self) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.network import SSH_PORT, Direction, Ec2Query, FoundRule, NetworkState, Rule, canonical_peer
-from notebook_ssh.model.record import BastionRoute, NotebookState, Record, is_running
+from notebook_ssh.model.record import NotebookState, Record, Route, is_running
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.stack import Bastion
 from notebook_ssh.triggers.requests import SAVE_DELAY
@@ -104,7 +104,7 @@ def covered_by_last_sync(sent_ms: Sequence[int], observed_from: int | None, now:
 
 def uses_bastion(record: Record) -> bool:
     """Return whether the notebook uses the bastion, or once did."""
-    return Mode.BASTION in record.spec.modes or record.route is not None
+    return Mode.BASTION in record.spec.modes or Mode.BASTION in record.routes
 
 
 def wants_bastion(record: Record, now: int) -> bool:
@@ -222,28 +222,28 @@ def _left(found: FoundRule, stack: str) -> Problem:
 
 def changed_routes(
     fleet: Iterable[Record], desired: Desired, outcome: Outcome, network: NetworkState, now: int
-) -> dict[str, BastionRoute]:
+) -> dict[str, Route]:
     """Return the current route by notebook, for those where it differs from the record."""
     changed = {}
     for record in fleet:
-        before = record.route or BastionRoute()
+        before = record.routes.get(Mode.BASTION, Route())
         after = replace(_route(record, desired, outcome, network), since=before.since)
-        if after != before or (record.route is None and wants_bastion(record, now)):
+        if after != before or (Mode.BASTION not in record.routes and wants_bastion(record, now)):
             changed[record.name] = replace(after, since=now)
     return changed
 
 
-def _route(record: Record, desired: Desired, outcome: Outcome, network: NetworkState) -> BastionRoute:
+def _route(record: Record, desired: Desired, outcome: Outcome, network: NetworkState) -> Route:
     if record.name in desired.blockers:
-        return BastionRoute(problem=desired.blockers[record.name])
+        return Route(problem=desired.blockers[record.name])
     needs = desired.needs.get(record.name)
     if needs is None:
         groups = record.network.security_groups
         stuck = (problem for found, problem in outcome.not_revoked.items() if found.rule.group in groups)
-        return BastionRoute(problem=next(stuck, None))
+        return Route(problem=next(stuck, None))
     # A refused client affects some users of the bastion and not this notebook, so it comes last.
     refusals = [outcome.refused[rule] for rule in (*needs, *desired.clients) if rule in outcome.refused]
-    return BastionRoute(
+    return Route(
         open=all(rule in outcome.in_effect for rule in needs),
         private_ip=network.address_of.get(record.network.interface or ""),
         problem=next(iter(refusals), desired.config_problem),

@@ -53,12 +53,13 @@ def reply(
         if token and token.version != held_version:
             reply["ngrok"]["token"] = token.value
     if Mode.BASTION in modes and bastion:
+        route = record.routes.get(Mode.BASTION)
         reply["bastion"] = {
             "host": bastion.host,
             "user": bastion.user,
-            "private_ip": record.route.private_ip if record.route else None,
+            "private_ip": route.private_ip if route else None,
         }
-        problem = problem or (record.route.problem if record.route else None)
+        problem = problem or (route.problem if route else None)
     reply["problem"] = {"code": problem.code, "message": problem.message} if problem else None
     return reply
 
@@ -116,6 +117,6 @@ def _sync_after(record: Record, modes: tuple[Mode, ...], now: int, sync_seconds:
     report, until = record.report, record.spec.until
     settled = report is not None and report.modes == modes and report.phase is not Phase.CONNECTING
     if settled and Mode.BASTION in modes:
-        settled = record.route is not None
+        settled = Mode.BASTION in record.routes
     seconds = sync_seconds if settled else min(sync_seconds, FAST_SYNC_SECONDS)
     return max(1, min(seconds, until - now)) if until is not None and until > now else seconds
