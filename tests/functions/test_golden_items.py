@@ -90,7 +90,14 @@ RECORDS = {
                 MOMENT + 900,
                 Problem("rule-limit", "The group is full."),
                 Endpoint("eice-0123456789abcdef0", "eice.example.com"),
-            )
+            ),
+            Mode.EICE: Route(
+                True,
+                "10.0.12.35",
+                MOMENT + 950,
+                Problem("rule-limit", "The other group is full."),
+                Endpoint("eice-0123456789abcdef1", "other.example.com"),
+            ),
         },
         report=Report(
             boot="b6c1e1b6-0000-4000-8000-000000000001",

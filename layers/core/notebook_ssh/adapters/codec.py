@@ -141,8 +141,9 @@ _ROUTE = Shape(
     Attribute("problem", "problem", part_of(_PROBLEM), None),
     Attribute("endpoint", "endpoint", part_of(_ENDPOINT), None),
 )
-_ROUTES = tuple(
-    Attribute("routes", stored, part_of(_ROUTE), None, key=mode) for mode, stored in {Mode.BASTION: "route"}.items()
+_ROUTES = (
+    Attribute("routes", "route", part_of(_ROUTE), None, key=Mode.BASTION),
+    Attribute("routes", "eice", part_of(_ROUTE), None, key=Mode.EICE),
 )
 _REJECTED_KEY = Shape(
     RejectedKey,
