@@ -1,4 +1,4 @@
-"""Lambda: keeps the security-group rules of bastion mode as the whole fleet needs them.
+"""Lambda: keeps the security-group rules of bastion and endpoint as the whole fleet needs them.
 
 Fed by a FIFO queue with one message group, so that only one run is under way at any time.
 """
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools import Logger
 
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.controllers.bastion import reconcile_bastion
-from notebook_ssh.planning.bastion import covered_by_last_sync
+from notebook_ssh.controllers.rules import reconcile_rules
+from notebook_ssh.planning.routes import covered_by_last_sync
 from notebook_ssh.settings import read_settings
 from notebook_ssh.triggers.correlation import correlation_of_messages
 
@@ -36,6 +36,6 @@ def handle(event: Mapping[str, Any], context: LambdaContext, *, clock: Callable[
         logger.info("already covered", extra={"messages": len(sent_ms)})
         return
     now = int(clock())
-    stuck = reconcile_bastion(settings, table, now, ids)
+    stuck = reconcile_rules(settings, table, now, ids)
     table.save_bastion_sync(now, stuck)
     logger.info("reconciled", extra={"messages": len(messages)})

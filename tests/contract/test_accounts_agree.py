@@ -20,7 +20,7 @@ from notebook_ssh.adapters.lease import LeaseHeldError, Leases
 from notebook_ssh.adapters.table import Conflict, CountUp, Increment, Once, Table
 from notebook_ssh.errors import InvalidStateError, NotFoundError
 from notebook_ssh.model.network import Direction, Ec2Query, FoundRule, Rule
-from notebook_ssh.planning.bastion import AuthorizeRule, BastionPlan, RevokeRule
+from notebook_ssh.planning.rules import AuthorizeRule, RevokeRule, RulePlan
 
 STACK = "contract"
 SCRIPT, OTHER = b"#!/bin/bash\necho one\n", b"#!/bin/bash\necho two\n"
@@ -345,8 +345,8 @@ def rules(group: str) -> tuple[FoundRule, ...]:
     return tuple(each for each in found if (each.rule.group, each.rule.direction) == (group, Direction.INGRESS))
 
 
-def authorize(*wanted: Rule) -> BastionPlan:
-    return BastionPlan(authorizations=tuple(AuthorizeRule(rule, "a test") for rule in wanted))
+def authorize(*wanted: Rule) -> RulePlan:
+    return RulePlan(authorizations=tuple(AuthorizeRule(rule, "a test", "bastion") for rule in wanted))
 
 
 def test_a_rule_is_made_once_and_known_as_ours(aws: Aws, name: str) -> None:
@@ -366,7 +366,7 @@ def test_a_revoked_rule_is_gone_and_may_be_revoked_again(aws: Aws, name: str) ->
     ec2.apply(authorize(Rule(group, Direction.INGRESS, bastion)), STACK)
     (found,) = rules(group)
     for _ in range(2):
-        outcome = ec2.apply(BastionPlan(revocations=(RevokeRule(found, "a test"),)), STACK)
+        outcome = ec2.apply(RulePlan(revocations=(RevokeRule(found, "a test"),)), STACK)
         assert outcome.not_revoked == {}
         assert rules(group) == ()
 

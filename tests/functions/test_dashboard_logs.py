@@ -12,7 +12,7 @@ from support.loglines import logged_by
 from support.notebook_env import NotebookEnv, notebook_env
 
 from notebook_ssh.adapters import metrics
-from notebook_ssh.controllers import bastion, status_updates
+from notebook_ssh.controllers import rules, status_updates
 from notebook_ssh.model.fleet_stats import FleetStats
 from notebook_ssh.model.record import Phase
 from notebook_ssh.model.status import Code
@@ -91,10 +91,10 @@ def test_a_dry_run_of_the_bastion_logs_planned_changes_only(monkeypatch: pytest.
         group = env.group("notebooks")
         env.notebook("nb", group)
         monkeypatch.setenv("DRY_RUN", "true")
-        with logged_by(monkeypatch, bastion.logger) as dry:
+        with logged_by(monkeypatch, rules.logger) as dry:
             env.run()
         monkeypatch.setenv("DRY_RUN", "false")
-        with logged_by(monkeypatch, bastion.logger) as real:
+        with logged_by(monkeypatch, rules.logger) as real:
             env.run()
     (planned,) = (line["plan"] for line in dry if line["message"] == "dry run")
     assert [

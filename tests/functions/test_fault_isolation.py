@@ -19,7 +19,7 @@ from notebook_ssh.adapters.table import Table
 from notebook_ssh.adapters.write_slots import WriteSlots
 from notebook_ssh.controllers import requests
 from notebook_ssh.errors import NotFoundError, RetryableError
-from notebook_ssh.planning.bastion import covered_by_last_sync
+from notebook_ssh.planning.routes import covered_by_last_sync
 from notebook_ssh.reports.tokens import InvalidSecretError, parse_secret
 from notebook_ssh.triggers.correlation import correlation_of_messages
 

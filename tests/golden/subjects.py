@@ -16,15 +16,18 @@ from notebook_ssh.errors import InvalidReportError
 from notebook_ssh.http_api import diagnosis, views
 from notebook_ssh.model import assessment, caller, checks, managed_block, spec, ssh_keys, status, wake
 from notebook_ssh.model.record import Record
+from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.stack import Bastion, EndpointSettings
 from notebook_ssh.planning import (
     actions,
-    bastion,
     drift,
+    entrances,
     facts,
     lifecycle_config,
     notebook,
     observation,
+    routes,
+    rules,
     script,
     status_tags,
     teardown,
@@ -91,9 +94,9 @@ def of_record(given: Mapping[str, Any]) -> Any:
         "news": status_tags.status_change(record, now, sync, key) is not None,
         "settled": facts.is_inactive(record),
         "admitted": (
-            bastion.uses_bastion(record),
-            bastion.wants_bastion(record, now),
-            bastion.route_is_desired(record, now),
+            entrances.uses_entrance(record),
+            entrances.wants_route(record, Mode.BASTION, now),
+            entrances.route_is_desired(record, Mode.BASTION, now),
         ),
         "reply": one_mode(
             reply.reply(
@@ -153,23 +156,21 @@ def of_configuration(given: Mapping[str, Any]) -> Any:
 
 def of_bastion(given: Mapping[str, Any]) -> Any:
     """The rules of a fleet, what changes for them, and what the records then say."""
-    records, host, network = given["fleet"], given["bastion"], given["around"]
+    records, through, network = given["fleet"], entrances.bastion_entrance(given["bastion"]), given["around"]
     stack, now = given["stack"], given["now"]
-    desired = bastion.desired_rules(records, host, network, stack, now)
-    plan = bastion.plan_bastion(desired, network.rules, stack, complete=given["complete"])
+    desired = rules.desired_rules(records, through, network, stack, now)
+    plan = rules.plan_rules([desired], network.rules, stack, complete=given["complete"])
     made = [grant.rule for number, grant in enumerate(plan.authorizations) if number not in given["refused"]]
     refused = {
         grant.rule: given["refusal"] for number, grant in enumerate(plan.authorizations) if number in given["refused"]
     }
-    outcome = bastion.Outcome(frozenset((*plan.satisfied, *made)), refused)
+    outcome = rules.Outcome(frozenset((*plan.satisfied, *made)), refused)
     return {
-        "look": bastion.resources_to_read(records, host, now),
+        "look": routes.resources_to_read(records, [through], now),
         "desired": desired,
         "plan": plan,
-        "ways": bastion.changed_routes(records, desired, outcome, network, now),
-        "already_seen": bastion.covered_by_last_sync(
-            given["sent"], given["observed_from"], given["observed_from"] or 0
-        ),
+        "ways": routes.changed_routes(records, through, desired, outcome, network, now),
+        "already_seen": routes.covered_by_last_sync(given["sent"], given["observed_from"], given["observed_from"] or 0),
     }
 
 

@@ -21,7 +21,7 @@ FOLDERS = ("layers/core", "functions", "tests")
 
 SCRIPT = "layers/core/notebook_ssh/planning/script.py"
 LIFECYCLE_CONFIG = "layers/core/notebook_ssh/planning/lifecycle_config.py"
-BASTION = "layers/core/notebook_ssh/planning/bastion.py"
+RULES = "layers/core/notebook_ssh/planning/rules.py"
 REVOKE = "layers/core/notebook_ssh/adapters/ec2.py"
 SAGEMAKER = "layers/core/notebook_ssh/adapters/sagemaker.py"
 TABLE = "layers/core/notebook_ssh/adapters/table.py"
@@ -38,7 +38,7 @@ CERTIFICATE = "layers/core/notebook_ssh/model/certificate.py"
 REVOCATION = "layers/core/notebook_ssh/model/revocation.py"
 TEARDOWN = "layers/core/notebook_ssh/controllers/teardown.py"
 
-RULE_PLANNED = (BASTION, "if complete and each.stack == stack and", "if complete and")
+RULE_PLANNED = (RULES, "if complete and each.stack == stack and", "if complete and")
 RULE_REVOKED = (REVOKE, "if fresh.get(found.id) != found or found.stack != stack:", "if False:")
 ONLY_ABSENCE = (
     "except NotFoundError:\n        return NotebookObservation(",
@@ -183,7 +183,7 @@ SAFEGUARDS = (
         (
             (
                 TEARDOWN,
-                """_until_done(["the bastion's rules"], lambda what: _revoke_rules(deps, result), deps, result)""",
+                """_until_done(["the security-group rules"], lambda what: _revoke_rules(deps, result), deps, result)""",
                 "pass",
             ),
         ),

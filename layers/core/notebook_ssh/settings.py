@@ -73,6 +73,11 @@ class Settings:
     end_sessions: tuple[str, ...] = ENDED_KINDS["granted"]
 
     @property
+    def entrance_vpcs(self) -> frozenset[str]:
+        """The VPCs of the bastion and of the endpoint: in these alone may the stack change rules."""
+        return frozenset(each.vpc for each in (self.bastion, self.endpoint) if each)
+
+    @property
     def observes_only(self) -> bool:
         """Whether notebooks and configurations are observed and recorded, and nothing of theirs is changed."""
         return self.dry_run or self.paused

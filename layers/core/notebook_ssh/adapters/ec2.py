@@ -17,7 +17,7 @@ from notebook_ssh.adapters.clients import call, client, code_of, pages
 from notebook_ssh.errors import NotAllowedError, Problem, RetryableError
 from notebook_ssh.model.network import Direction, Ec2Query, FoundRule, NetworkState, Rule, canonical_peer
 from notebook_ssh.model.record import OWNER_TAG
-from notebook_ssh.planning.bastion import AuthorizeRule, BastionPlan, Outcome, RevokeRule
+from notebook_ssh.planning.rules import AuthorizeRule, Outcome, RevokeRule, RulePlan
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, IpPermissionTypeDef, SecurityGroupRuleTypeDef
@@ -31,6 +31,8 @@ DUPLICATE = "InvalidPermission.Duplicate"
 GROUP_GONE = "InvalidGroup.NotFound"
 GROUP_MALFORMED = "InvalidGroupId.Malformed"
 TOO_MANY_RULES = "RulesPerSecurityGroupLimitExceeded"
+NOUNS = ("bastion", "endpoint")
+"""What the stack's rules lead through (`Entrance.noun`), in their descriptions."""
 RULE_GONE = frozenset({"InvalidPermission.NotFound", "InvalidSecurityGroupRuleId.NotFound", GROUP_GONE})
 
 
@@ -46,7 +48,7 @@ def observe(stack: str, query: Ec2Query) -> NetworkState:
     return NetworkState(vpc_of | _vpcs(sorted(others)), _addresses(query.interfaces), tuple(found.values()))
 
 
-def apply(plan: BastionPlan, stack: str) -> Outcome:
+def apply(plan: RulePlan, stack: str) -> Outcome:
     """Authorize rules, revoke rules, then authorize the rules for which revoking made room.
 
     Raises RetryableError when EC2 throttles or does not answer; earlier changes persist, and the next run finds them.
@@ -136,20 +138,20 @@ def _found(response: SecurityGroupRuleTypeDef) -> FoundRule:
 def _stack_of(response: SecurityGroupRuleTypeDef) -> str | None:
     """Return the stack that made a rule. Its tag is not enough: `ec2:CreateTags` alone can put it on any rule."""
     tagged = next((tag["Value"] for tag in response.get("Tags", ()) if tag["Key"] == OWNER_TAG), None)
-    return tagged if tagged and response.get("Description") == _description(tagged) else None
+    return tagged if tagged and response.get("Description") in [_description(noun, tagged) for noun in NOUNS] else None
 
 
-def _description(stack: str) -> str:
-    return f"ssh through the bastion, by stack {stack}"
+def _description(noun: str, stack: str) -> str:
+    return f"ssh through the {noun}, by stack {stack}"
 
 
 def _authorize(authorizations: Iterable[AuthorizeRule], stack: str) -> dict[Rule, Problem]:
     """Authorize each rule, and return the problem of each that EC2 refused."""
-    problems = {each.rule: _authorize_rule(each.rule, stack) for each in authorizations}
+    problems = {each.rule: _authorize_rule(each.rule, _description(each.noun, stack), stack) for each in authorizations}
     return {rule: problem for rule, problem in problems.items() if problem is not None}
 
 
-def _authorize_rule(rule: Rule, stack: str) -> Problem | None:
+def _authorize_rule(rule: Rule, description: str, stack: str) -> Problem | None:
     ec2 = client("ec2")
     authorize = (
         ec2.authorize_security_group_ingress
@@ -160,7 +162,7 @@ def _authorize_rule(rule: Rule, stack: str) -> Problem | None:
         call(
             authorize,
             GroupId=rule.group,
-            IpPermissions=[_permission(rule, _description(stack))],
+            IpPermissions=[_permission(rule, description)],
             TagSpecifications=[{"ResourceType": "security-group-rule", "Tags": [{"Key": OWNER_TAG, "Value": stack}]}],
         )
     except NotAllowedError as denied:

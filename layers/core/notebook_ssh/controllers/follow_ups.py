@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from notebook_ssh.adapters import sqs
 from notebook_ssh.controllers.dependencies import Dependencies
-from notebook_ssh.model.record import Record
-from notebook_ssh.model.spec import Mode
+from notebook_ssh.model.record import ROUTED, Record
 from notebook_ssh.planning.notebook import NotebookPlan
 from notebook_ssh.triggers.requests import SAVE_DELAY, ReconcileLifecycleConfig, ReconcileNotebook, to_message
 
@@ -16,7 +15,7 @@ def send(requests: tuple[ReconcileNotebook | ReconcileLifecycleConfig, ...], dep
 
 
 def send_follow_ups(before: Record | None, plan: NotebookPlan, deps: Dependencies, now: int) -> int | None:
-    """Queue what the change of a notebook concerns: other resources, the end of its access, the bastion's rules.
+    """Queue what the change of a notebook concerns: other resources, the end of its access, the security-group rules.
 
     Called before the change is saved: afterwards no reconciliation would find that there is something to send. Returns
     when a bastion sync was requested (epoch seconds), for `repeat_late_request`; None if none was.
@@ -44,11 +43,10 @@ def _request_bastion_sync(record: Record | None, deps: Dependencies) -> None:
 
 
 def _route_changes(before: Record | None, after: Record | None, now: int) -> bool:
-    """Whether anything that the bastion's rules depend on differs from the record."""
+    """Whether anything that the rules depend on differs from the record."""
 
     def part(record: Record | None, at: int) -> object:
-        if record is None or Mode.BASTION not in record.spec.effective_modes(at):
-            return None
-        return record.state, record.network
+        modes = {mode for mode in ROUTED if record and mode in record.spec.effective_modes(at)}
+        return (modes, record.state, record.network) if record and modes else None
 
     return part(before, before.observed_at if before else now) != part(after, now)

@@ -59,7 +59,7 @@ def sweep(
     sqs.send(settings.notebook_queue, (to_message(request, now, correlation_id) for request in requests))
     if not settings.observes_only:
         _request_upgrades(fleet, settings, policy, deployment, now, correlation_id)
-    if settings.bastion:
+    if settings.entrance_vpcs:
         # Even if no notebook uses it: only a resync finds a rule of this stack that was left behind.
         sqs.request_bastion_resync(settings.bastion_queue, "sweep", correlation_id)
     if not settings.observes_only:

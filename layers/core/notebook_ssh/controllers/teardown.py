@@ -21,8 +21,8 @@ from notebook_ssh.errors import NotAllowedError, NotFoundError, Problem, Retryab
 from notebook_ssh.model.network import Ec2Query
 from notebook_ssh.model.record import Record
 from notebook_ssh.planning.actions import Action, WriteScript, locks_of
-from notebook_ssh.planning.bastion import Desired, is_revocable, plan_bastion
 from notebook_ssh.planning.observation import NotebookObservation
+from notebook_ssh.planning.rules import is_revocable, plan_rules
 from notebook_ssh.planning.status_tags import current_status_tags
 from notebook_ssh.planning.teardown import plan_attachment_teardown, plan_script_teardown
 
@@ -65,7 +65,7 @@ def run(request: str, deps: Dependencies) -> TeardownResult:
         return TeardownResult()
     if request != "Delete":
         while_role_is_new(deps.slots.cancel_teardown, deps.slots)
-        if deps.settings.bastion:  # Paused may have changed
+        if deps.settings.entrance_vpcs:  # Paused may have changed
             sqs.request_bastion_resync(deps.settings.bastion_queue, "the stack was updated", deps.correlation_id)
         return TeardownResult()
     while_role_is_new(deps.slots.begin_teardown, deps.slots)
@@ -86,7 +86,7 @@ def tear_down(deps: Dependencies) -> TeardownResult:
     _until_done(records, lambda record: _release_notebook(record, deps, result), deps, result)
     _until_done([deps.policy.default_config], lambda name: _restore_script(name, deps, result), deps, result)
     if result.done:
-        _until_done(["the bastion's rules"], lambda what: _revoke_rules(deps, result), deps, result)
+        _until_done(["the security-group rules"], lambda what: _revoke_rules(deps, result), deps, result)
     return result
 
 
@@ -197,14 +197,14 @@ def _release_notebook(record: Record, deps: Dependencies, result: TeardownResult
 
 def _revoke_rules(deps: Dependencies, result: TeardownResult) -> None:
     """Revoke every rule that carries this stack's tag. Rules of others stay, also equal ones."""
-    stack, bastion = deps.settings.stack, deps.settings.bastion
+    stack, vpcs = deps.settings.stack, deps.settings.entrance_vpcs
     network = ec2.observe(stack, Ec2Query())
-    plan = plan_bastion(
-        Desired(),
+    plan = plan_rules(
+        (),
         network.rules,
         stack,
         complete=True,
-        revocable=lambda rule: is_revocable(rule, network, bastion),
+        revocable=lambda rule: is_revocable(rule, network, vpcs),
     )
     outcome = ec2.apply(plan, stack)
     for found, problem in outcome.not_revoked.items():

@@ -59,6 +59,20 @@ class Ec2Query:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundEndpoint:
+    """An EC2 Instance Connect Endpoint that exists (API reference, Ec2InstanceConnectEndpoint)."""
+
+    id: str
+    state: str
+    vpc: str
+    # Ids of its security groups, and its DNS name; empty until it has them.
+    groups: tuple[str, ...] = ()
+    dns_name: str = ""
+    # It sends packets from the client's address, and not from its own.
+    preserves_client_ip: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkState:
     """What EC2 answered to an `Ec2Query`. Built only if every read succeeded: what is not in it does not exist."""
 

@@ -96,6 +96,10 @@ class Route:
     endpoint: Endpoint | None = None
 
 
+ROUTED = (Mode.BASTION, Mode.EICE)
+"""The modes in which a notebook is reached at its address in the VPC: each needs a route."""
+
+
 class RestartStep(StrEnum):
     """The step of a requested restart that was called last."""
 

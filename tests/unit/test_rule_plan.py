@@ -14,16 +14,9 @@ from notebook_ssh.model.network import Direction, FoundRule, NetworkState, Rule,
 from notebook_ssh.model.record import Network, NotebookState, Record, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.stack import Bastion
-from notebook_ssh.planning.bastion import (
-    CLOCK_SKEW,
-    BastionPlan,
-    Desired,
-    Outcome,
-    changed_routes,
-    covered_by_last_sync,
-    desired_rules,
-    plan_bastion,
-)
+from notebook_ssh.planning.entrances import bastion_entrance
+from notebook_ssh.planning.routes import CLOCK_SKEW, changed_routes, covered_by_last_sync
+from notebook_ssh.planning.rules import Desired, Outcome, RulePlan, desired_rules, plan_rules
 from notebook_ssh.triggers.requests import SAVE_DELAY
 
 NOW = 1_800_000_000
@@ -80,7 +73,7 @@ def around(*rules: FoundRule, vpc_of: dict[str, str] | None = None, egress: bool
 def desired(
     fleet: Iterable[Record], surroundings: NetworkState | None = None, bastion: Bastion | None = BASTION, now: int = NOW
 ) -> Desired:
-    return desired_rules(fleet, bastion, surroundings or around(), STACK, now)
+    return desired_rules(fleet, bastion_entrance(bastion), surroundings or around(), STACK, now)
 
 
 class TestWhoIsAdmitted:
@@ -237,7 +230,7 @@ class TestPlan:
     @pytest.mark.parametrize("stack", [None, "other-stack", STACK])
     def test_an_equal_rule_of_any_origin_satisfies(self, stack: str | None) -> None:
         rules = (FoundRule("sgr-1", entrance("sg-a"), stack),)
-        assert plan_bastion(desired([notebook()]), rules, STACK, complete=True) == BastionPlan(
+        assert plan_rules([desired([notebook()])], rules, STACK, complete=True) == RulePlan(
             satisfied=frozenset({entrance("sg-a")})
         )
 
@@ -247,7 +240,7 @@ class TestPlan:
             FoundRule("sgr-2", entrance("sg-b"), "other-stack"),
             FoundRule("sgr-3", entrance("sg-c"), STACK),
         )
-        assert [revoke.found.id for revoke in plan_bastion(desired([]), rules, STACK, complete=True).revocations] == [
+        assert [revoke.found.id for revoke in plan_rules([desired([])], rules, STACK, complete=True).revocations] == [
             "sgr-3"
         ]
 
@@ -261,19 +254,19 @@ class TestPlan:
     )
     def test_ours_edited_by_hand_is_put_right(self, edited: Rule) -> None:
         existing = around(FoundRule("sgr-1", edited, STACK))
-        changes = plan_bastion(desired([notebook()], existing), existing.rules, STACK, complete=True)
+        changes = plan_rules([desired([notebook()], existing)], existing.rules, STACK, complete=True)
         assert [grant.rule for grant in changes.authorizations] == [entrance("sg-a")]
         assert [revoke.found.rule for revoke in changes.revocations] == [edited]
 
     def test_with_a_part_of_the_fleet_only_grants(self) -> None:
         rules = (FoundRule("sgr-1", entrance("sg-b"), STACK),)
-        changes = plan_bastion(desired([notebook()]), rules, STACK, complete=False)
+        changes = plan_rules([desired([notebook()])], rules, STACK, complete=False)
         assert [grant.rule for grant in changes.authorizations] == [entrance("sg-a")]
         assert changes.revocations == ()
 
     def test_every_change_says_why(self) -> None:
         rules = (FoundRule("sgr-1", entrance("sg-b"), STACK),)
-        changes = plan_bastion(desired([notebook()]), rules, STACK, complete=True)
+        changes = plan_rules([desired([notebook()])], rules, STACK, complete=True)
         assert [grant.reason for grant in changes.authorizations] == ["notebook nb is InService"]
         assert [revoke.reason for revoke in changes.revocations] == ["no notebook needs it"]
 
@@ -281,7 +274,7 @@ class TestPlan:
 class TestWays:
     def routes(self, record: Record, outcome: Outcome, bastion: Bastion | None = BASTION) -> dict[str, Route]:
         wanted = desired([record], bastion=bastion)
-        return changed_routes([record], wanted, outcome, around(), NOW)
+        return changed_routes([record], bastion_entrance(bastion), wanted, outcome, around(), NOW)
 
     def test_open_with_its_address_once_the_rule_stands(self) -> None:
         in_effect = Outcome(in_effect=frozenset({entrance("sg-a")}))
@@ -386,10 +379,10 @@ bastions = (
 
 def step(
     fleet: Iterable[Record], rules: tuple[FoundRule, ...], bastion: Bastion | None, *, complete: bool = True
-) -> tuple[BastionPlan, tuple[FoundRule, ...]]:
+) -> tuple[RulePlan, tuple[FoundRule, ...]]:
     """One run against rules kept in memory: the plan, and the rules afterwards."""
     seen = around(*rules, egress=False)
-    changes = plan_bastion(desired(fleet, seen, bastion), rules, STACK, complete=complete)
+    changes = plan_rules([desired(fleet, seen, bastion)], rules, STACK, complete=complete)
     made = tuple(
         FoundRule(f"new-{len(rules)}-{n}", grant.rule, STACK) for n, grant in enumerate(changes.authorizations)
     )

@@ -1,4 +1,4 @@
-"""Keeps the security-group rules of bastion mode as the whole fleet needs them."""
+"""Keeps the security-group rules of bastion and endpoint as the whole fleet needs them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.record import Record, Route
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.status import status_key, status_of
-from notebook_ssh.planning.bastion import (
-    BastionPlan,
+from notebook_ssh.planning.entrances import entrances, uses_entrance
+from notebook_ssh.planning.routes import all_changed_routes, resources_to_read
+from notebook_ssh.planning.rules import (
     Desired,
     Outcome,
+    RulePlan,
     Unread,
-    changed_routes,
     desired_rules,
     is_certain,
     is_revocable,
-    plan_bastion,
-    resources_to_read,
-    uses_bastion,
+    plan_rules,
 )
 from notebook_ssh.settings import Settings
 from notebook_ssh.triggers.requests import ReconcileNotebook, to_message
@@ -34,24 +33,25 @@ from notebook_ssh.triggers.requests import ReconcileNotebook, to_message
 logger = Logger(child=True)
 
 
-def reconcile_bastion(settings: Settings, table: Table, now: int, correlation_id: str) -> list[str]:
-    """Observe the fleet and EC2, plan, apply, and record the route of every notebook; returns the rules that are stuck.
+def reconcile_rules(settings: Settings, table: Table, now: int, correlation_id: str) -> list[str]:
+    """Observe the fleet and EC2, plan, apply, and record the routes of every notebook; returns the rules that are stuck.
 
     A rule that cannot be revoked, or a record that cannot be read, holds up no other. Raises RetryableError when the
     fleet could not be read completely (no rule was revoked then) or EC2 throttles.
     """
     fleet, unread, complete = _read_fleet(table)
-    network = ec2.observe(settings.stack, resources_to_read(fleet, settings.bastion, now))
-    desired = desired_rules(fleet, settings.bastion, network, settings.stack, now)
+    through = entrances(settings.bastion, settings.endpoint, None)
+    network = ec2.observe(settings.stack, resources_to_read(fleet, through, now))
+    desired = {entrance: desired_rules(fleet, entrance, network, settings.stack, now) for entrance in through}
     if settings.paused:  # no rule is desired, whatever the fleet requests: no record has to be read to know that
-        desired = Desired()
-    changes = plan_bastion(
-        desired,
+        desired = dict.fromkeys(through, Desired())
+    changes = plan_rules(
+        desired.values(),
         network.rules,
         settings.stack,
         complete=complete or settings.paused,
-        revocable=lambda rule: is_revocable(rule, network, settings.bastion),
-        certain=lambda rule: settings.paused or is_certain(rule, settings.bastion, fleet, unread),
+        revocable=lambda rule: is_revocable(rule, network, settings.entrance_vpcs),
+        certain=lambda rule: settings.paused or is_certain(rule, fleet, unread),
     )
     if settings.dry_run and not settings.paused:
         logger.info("dry run", extra={"plan": _reasons(changes)})
@@ -59,21 +59,21 @@ def reconcile_bastion(settings: Settings, table: Table, now: int, correlation_id
     else:
         _log_changes(changes)
         outcome = ec2.apply(changes, settings.stack)
-    changed = _save(changed_routes(fleet, desired, outcome, network, now), fleet, settings, table, now)
+    changed = _save(all_changed_routes(fleet, desired, outcome, network, now), fleet, settings, table, now)
     _request_status_updates(changed, settings, now, correlation_id)
-    _log_problems(desired, outcome)
+    _log_problems(desired.values(), outcome)
     if not complete:
         raise RetryableError("the fleet could not be read completely: nothing was revoked")
     return [problem.message for problem in outcome.not_revoked.values()]
 
 
 def _read_fleet(table: Table) -> tuple[list[Record], Unread, bool]:
-    """Read the notebooks that use the bastion; returns also what is known of unreadable ones, and whether these are all."""
+    """Read the notebooks that use an entrance; returns also what is known of unreadable ones, and whether these are all."""
     fleet: list[Record] = []
     errors: list[UnreadableRecordError] = []
     complete = True
     try:
-        fleet.extend(filter(uses_bastion, table.records(consistent=True, on_unreadable=errors.append)))
+        fleet.extend(filter(uses_entrance, table.records(consistent=True, on_unreadable=errors.append)))
     except RetryableError as error:
         logger.warning("the fleet was not read completely", extra={"error": str(error)})
         complete = False
@@ -85,14 +85,15 @@ def _read_fleet(table: Table) -> tuple[list[Record], Unread, bool]:
 
 
 def _save(
-    routes: Mapping[str, Route], fleet: Iterable[Record], settings: Settings, table: Table, now: int
+    routes: Mapping[str, Mapping[Mode, Route]], fleet: Iterable[Record], settings: Settings, table: Table, now: int
 ) -> list[str]:
     """Record the routes; the names of the notebooks whose status changed by that."""
     changed: list[str] = []
     for record in fleet:
         if record.name in routes:
-            table.save_route(record.name, Mode.BASTION, routes[record.name])
-            after = replace(record, routes={**record.routes, Mode.BASTION: routes[record.name]})
+            for mode, route in routes[record.name].items():
+                table.save_route(record.name, mode, route)
+            after = replace(record, routes={**record.routes, **routes[record.name]})
             if _status_key(record, settings, now) != _status_key(after, settings, now):
                 changed.append(record.name)
     return changed
@@ -111,12 +112,12 @@ def _status_key(record: Record, settings: Settings, now: int) -> str:
     return status_key(status_of(record, now, settings.sync_seconds, settings.tag_key))
 
 
-def _reasons(changes: BastionPlan) -> list[str]:
+def _reasons(changes: RulePlan) -> list[str]:
     authorized = [f"authorize {authorization.rule}: {authorization.reason}" for authorization in changes.authorizations]
     return authorized + [f"revoke {revocation.found.rule}: {revocation.reason}" for revocation in changes.revocations]
 
 
-def _log_changes(changes: BastionPlan) -> None:
+def _log_changes(changes: RulePlan) -> None:
     for authorization in changes.authorizations:
         logger.info("authorize rule", extra={"rule": str(authorization.rule), "reason": authorization.reason})
     for revocation in changes.revocations:
@@ -126,7 +127,8 @@ def _log_changes(changes: BastionPlan) -> None:
         )
 
 
-def _log_problems(desired: Desired, outcome: Outcome) -> None:
-    for problem in (*outcome.refused.values(), *outcome.not_revoked.values(), desired.config_problem):
+def _log_problems(desired: Iterable[Desired], outcome: Outcome) -> None:
+    config_problems = (each.config_problem for each in desired)
+    for problem in (*outcome.refused.values(), *outcome.not_revoked.values(), *config_problems):
         if problem:
             logger.warning(problem.message, extra={"code": problem.code})
