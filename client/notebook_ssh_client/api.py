@@ -167,17 +167,9 @@ class ApiClient:
 
     @cached_property
     def _http(self) -> URLLib3Session:
-        verify: str | bool = os.environ.get("AWS_CA_BUNDLE") or True
-        if self._stack.profile is not None or credentials.config_names_authorities(os.environ):
-            verify = self._session.get_config_variable("ca_bundle") or True
-        if isinstance(verify, str) and not os.path.exists(verify):
-            raise CliError(
-                f"there is no file {verify}, which AWS_CA_BUNDLE or ca_bundle in ~/.aws/config names: correct it, or "
-                "remove it to trust the authorities that botocore brings",
-                EXIT_UNREACHABLE,
-            )
+        named = credentials.authorities(self._stack.profile, os.environ, lambda: self._session)
         return URLLib3Session(
-            verify=verify,  # type: ignore[arg-type]  # the stubs accept no path
+            verify=named or True,  # type: ignore[arg-type]  # the stubs accept no path
             proxies=get_environ_proxies(self._endpoint),
             timeout=self._timeout_s,  # type: ignore[arg-type]  # the stubs accept one number only
         )

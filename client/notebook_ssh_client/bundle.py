@@ -18,7 +18,7 @@ from notebook_ssh_client.doctor import diagnose
 from notebook_ssh_client.lookup import fetch
 
 # Only whether these members are set.
-_HIDDEN = frozenset({"address", "host", "port", "ssh", "jump", "host_keys", "jump_host_keys", "users"})
+_HIDDEN = frozenset({"address", "host", "port", "ssh", "jump", "endpoint", "host_keys", "jump_host_keys", "users"})
 
 _MASKS = (
     (re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)", re.DOTALL), "<key>"),

@@ -54,7 +54,7 @@ def _setup(arguments: argparse.Namespace, home: str) -> int:
     _print_message(
         f"{count}. Try: ssh {reached_by[0]}"
         if reached_by
-        else f"{count}. Set the tag of a notebook (its key is ssh, or what the admin chose) to ngrok or bastion"
+        else f"{count}. Set the tag of a notebook (its key is ssh, or what the admin chose) to ngrok, bastion or eice"
     )
     _prepare_certificates(home)
     return 0
@@ -156,7 +156,7 @@ def _list_once(arguments: argparse.Namespace, home: str) -> int:
         messages.report(f"stack {stack.label}: {error}" if len(results) > 1 else str(error))
     if not rows and not errors:
         _print_message(
-            "no notebook is tagged; set the tag of one (its key is ssh, or what the admin chose) to ngrok or bastion"
+            "no notebook is tagged; set the tag of one (its key is ssh, or what the admin chose) to ngrok, bastion or eice"
         )
     return errors[0][1].exit_code if errors else 0
 

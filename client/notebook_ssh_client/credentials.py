@@ -8,7 +8,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import (
@@ -22,7 +22,7 @@ from botocore.exceptions import (
 from botocore.utils import JSONFileCache
 
 from notebook_ssh_client import messages
-from notebook_ssh_client.errors import EXIT_ACCESS_DENIED, CliError
+from notebook_ssh_client.errors import EXIT_ACCESS_DENIED, EXIT_UNREACHABLE, CliError
 
 if TYPE_CHECKING:
     import botocore.session
@@ -65,6 +65,25 @@ def config_names_authorities(environ: Mapping[str, str]) -> bool:
         return False
     except OSError:
         return True
+
+
+def authorities(
+    profile: str | None, environ: Mapping[str, str], session: Callable[[], botocore.session.Session]
+) -> str | None:
+    """Return the file with the certificate authorities that the user names, as for the AWS CLI; None if there is none.
+
+    session: called if only botocore can tell. Raises CliError if the file does not exist.
+    """
+    named = environ.get("AWS_CA_BUNDLE") or None
+    if profile is not None or config_names_authorities(environ):
+        named = session().get_config_variable("ca_bundle") or None
+    if named is not None and not os.path.exists(named):
+        raise CliError(
+            f"there is no file {named}, which AWS_CA_BUNDLE or ca_bundle in ~/.aws/config names: correct it, or "
+            "remove it to trust the usual authorities",
+            EXIT_UNREACHABLE,
+        )
+    return named
 
 
 def create_session(profile: str | None, region: str | None = None, *, may_ask: bool = True) -> botocore.session.Session:

@@ -11,6 +11,8 @@ EXIT_ACCESS_DENIED = 3  # no valid AWS credentials, or not authorized
 EXIT_UNKNOWN_NOTEBOOK = 4  # no configured stack has a notebook of this name
 EXIT_NOT_CONNECTABLE = 5  # a known notebook that is stopped, off, waiting for a restart, …
 EXIT_UNREACHABLE = 6  # no response from the API or the notebook over the network
+EXIT_ENDPOINT_REFUSED = 7  # AWS refused a tunnel through an EC2 Instance Connect Endpoint
+EXIT_ENDPOINT_BUSY = 8  # the endpoint has no connection free
 
 
 class CliError(Exception):

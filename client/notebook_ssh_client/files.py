@@ -9,6 +9,7 @@ All files are in one directory that only the user can read, by default `~/.ssh/n
     id_ecdsa, id_ecdsa.pub, certificates/  the client's own key, and the certificates for it
     known_hosts    the notebooks' host keys
     addresses/     the cached address of each notebook, valid for minutes
+    paths/         of notebooks with several paths, the one that worked last
 """
 
 from __future__ import annotations

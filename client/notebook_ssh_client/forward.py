@@ -20,7 +20,7 @@ from notebook_ssh_client import known_hosts, lookup, messages, proxy
 from notebook_ssh_client.errors import EXIT_FAILURE, EXIT_USAGE, CliError
 from notebook_ssh_client.host_key_guard import HostKeyError, HostKeyGuard
 from notebook_ssh_client.ssh_address import HOST_SUFFIX, SshAddress
-from notebook_ssh_client.transport import CHUNK_SIZE
+from notebook_ssh_client.transport import CHUNK_SIZE, EndpointError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ class Listener:
                 return
             try:
                 _relay(connection, transport, received, HostKeyGuard(address.host_keys), self._refuse)
+            except EndpointError as error:
+                messages.report(str(error))
             except OSError:
                 return  # one of the two has gone
             finally:

@@ -11,7 +11,7 @@ from notebook_ssh_client import messages, name_list, settings
 from notebook_ssh_client.api import OTHER_SPELLING, ApiClient, ApiError, to_cli_error
 from notebook_ssh_client.errors import EXIT_NOT_CONNECTABLE, EXIT_UNKNOWN_NOTEBOOK, CliError
 from notebook_ssh_client.settings import Stack
-from notebook_ssh_client.ssh_address import SshAddress, invalid_field
+from notebook_ssh_client.ssh_address import Endpoint, SshAddress, invalid_field
 
 # Seconds to wait for a notebook that is starting. SageMaker usually takes three to eight minutes.
 START_TIMEOUT_S = 15 * 60
@@ -20,7 +20,10 @@ POLL_INTERVAL_S = 5.0
 PROGRESS_INTERVAL_S = 30.0  # between two progress lines with the same message
 
 # Statuses in which the last address is worth trying.
-CONNECTABLE = frozenset({"connected", "reconnecting", "stale"})
+CONNECTABLE = frozenset({"connected", "ready", "reconnecting", "stale"})
+
+# What leads to a notebook: the words of its tag.
+MODES = frozenset({"ngrok", "bastion", "eice"})
 
 # Statuses that become `connected` without any action.
 TRANSITIONAL = frozenset({"starting", "reconnecting"})
@@ -43,7 +46,7 @@ class NotebookInfo:
     @property
     def is_connectable(self) -> bool:
         """Whether there is an address that is worth trying."""
-        return self.status in CONNECTABLE and bool(self.response.get("host"))
+        return self.status in CONNECTABLE and bool(self.response.get("host") or paths_to_try(self.response))
 
     @property
     def summary(self) -> str:
@@ -155,15 +158,11 @@ def _progress(notebook: NotebookInfo, start_requested: bool) -> str:
 
 def parse_address(notebook: NotebookInfo) -> SshAddress:
     """Return the address in the API's response, with every value validated before ssh gets it. Raises CliError."""
-    response = notebook.response
-    address = SshAddress(
-        host=response.get("host"),  # type: ignore[arg-type]  # invalid_field checks the types too
-        port=response.get("port"),  # type: ignore[arg-type]
-        host_keys=tuple(response.get("host_keys") or ()),
-        bastion=parse_bastion(response.get("jump")),
-        fetched_at=int(time.time()),
-        bastion_keys=tuple(response.get("jump_host_keys") or ()),
-    )
+    keys, fetched_at = tuple(notebook.response.get("host_keys") or ()), int(time.time())
+    # A stack without paths describes its only one at the top.
+    found = paths_to_try(notebook.response) or [notebook.response]
+    address, *others = [_parse_path(path, notebook.stack, keys, fetched_at) for path in found]
+    address.others = tuple(others)
     invalid = invalid_field(address)
     if invalid:
         raise CliError(
@@ -176,6 +175,37 @@ def parse_address(notebook: NotebookInfo) -> SshAddress:
             EXIT_NOT_CONNECTABLE,
         )
     return address
+
+
+def paths_to_try(response: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the paths with an address, in the tag's order; those that have failed only if no other has one.
+
+    A mode that this client does not know is left out: its address may mean something else.
+    """
+    listed = response.get("paths")
+    paths = [path for path in listed if isinstance(path, dict)] if isinstance(listed, list) else []
+    usable = [path for path in paths if path.get("mode") in MODES and path.get("host") and _has_its_endpoint(path)]
+    return [path for path in usable if path.get("state") != "failed"] or usable
+
+
+def _has_its_endpoint(path: dict[str, Any]) -> bool:
+    return path["mode"] != "eice" or isinstance(path.get("endpoint"), dict)
+
+
+def _parse_path(path: dict[str, Any], stack: Stack, host_keys: tuple[str, ...], fetched_at: int) -> SshAddress:
+    """Return an address that is not validated yet."""
+    endpoint = path.get("endpoint")
+    named = [str(endpoint.get(field)) for field in ("id", "dns_name", "region")] if isinstance(endpoint, dict) else None
+    return SshAddress(
+        host=path.get("host"),  # type: ignore[arg-type]  # invalid_field checks the types too
+        port=path.get("port"),  # type: ignore[arg-type]
+        host_keys=host_keys,
+        bastion=parse_bastion(path.get("jump")),
+        fetched_at=fetched_at,
+        bastion_keys=tuple(path.get("jump_host_keys") or ()),
+        endpoint=Endpoint(named[0], named[1], named[2], stack.label) if named else None,
+        mode=str(path.get("mode") or ""),
+    )
 
 
 def parse_bastion(jump: object) -> tuple[str, str, int] | None:

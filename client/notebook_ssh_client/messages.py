@@ -142,6 +142,27 @@ class Messenger:
             self._timer.daemon = True
             self._timer.start()
 
+    def noted(self, message: str) -> None:
+        """Report how the connection is made, at once."""
+        report(message)
+        _show_on_terminal(message)
+
+    def ending(self, message: str) -> None:
+        """Report that the connection ends: on the terminal at any time, since what is on its screen ends with it."""
+        append_to_log(self._home, self._host, message)
+        line = f"\r\nnotebook-ssh: {one_line(message)}\r\n".encode("utf-8", "replace")
+        terminal = 2 if os.isatty(2) else _terminal_behind_ssh()
+        try:
+            if terminal is None:
+                report(message)
+            else:
+                os.write(terminal, line)
+        except OSError:
+            return  # the terminal has gone
+        finally:
+            if terminal not in (None, 2):
+                os.close(terminal)
+
     def failed(self, message: str) -> None:
         """Report why there is no connection."""
         self.connected()
@@ -204,6 +225,16 @@ def _show_on_terminal(message: str) -> None:
             return  # the terminal has gone
         finally:
             os.close(terminal)
+
+
+def _terminal_behind_ssh() -> int | None:
+    """Return the terminal if standard error leads nowhere and there is one, in whichever mode."""
+    if os.name == "nt" or not _is_null(2) or _is_muted_by_the_user():
+        return None
+    try:
+        return os.open(TERMINAL, os.O_WRONLY | os.O_NOCTTY)
+    except OSError:
+        return None
 
 
 def _is_null(descriptor: int) -> bool:

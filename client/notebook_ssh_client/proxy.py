@@ -11,15 +11,14 @@ import os
 import threading
 import time
 
-from notebook_ssh_client import address_cache, known_hosts, messages
-from notebook_ssh_client.errors import EXIT_UNREACHABLE, EXIT_USAGE, CliError
+from notebook_ssh_client import address_cache, known_hosts, messages, paths
+from notebook_ssh_client.errors import EXIT_USAGE, CliError
 from notebook_ssh_client.ssh_address import normalize_host
 from notebook_ssh_client.transport import (
     CACHED_CONNECT_TIMEOUT_S,
     CHUNK_SIZE,
     CONNECT_TIMEOUT_S,
-    open_transport,
-    unreachable_message,
+    EndpointError,
     write_all,
 )
 
@@ -58,42 +57,40 @@ def relay(transport: Transport, received: bytes, source: int, sink: int) -> None
 
 
 def connect(
-    home: str, host: str, port: int, max_age: float, waiting: Callable[[str], None]
+    home: str,
+    host: str,
+    port: int,
+    max_age: float,
+    waiting: Callable[[str], None],
+    noted: Callable[[str], None] = messages.report,
+    ending: Callable[[str], None] = messages.report,
 ) -> tuple[SshAddress, Transport, bytes]:
     """Connect to the notebook called `host`, and update ssh's known_hosts file for it.
 
-    max_age: seconds for which a cached address is tried. waiting: reports why it takes longer. Returns the
+    max_age: seconds for which a cached address is tried. waiting: reports why it takes longer. noted: reports which path
+    it is, unless it is the tag's first. ending: reports that AWS is about to end the connection. Returns the path's
     address, the connection and the bytes received up to the banner. Raises CliError.
     """
     address = address_cache.get(home, host, now=time.time(), max_age=max_age)
     if address:
         try:
-            transport, received = open_transport(
-                address, CACHED_CONNECT_TIMEOUT_S, known_hosts.update_bastion(home, address)
-            )
-        except OSError:
+            connected = paths.connect(home, host, address, CACHED_CONNECT_TIMEOUT_S, noted, ending)
+        except paths.NoPathError:
             address_cache.delete(home, host)
         else:
             known_hosts.update_file(home, host, port, address.host_keys)
-            return address, transport, received
-    return _resolve_and_connect(home, host, port, waiting)
-
-
-def _resolve_and_connect(
-    home: str, host: str, port: int, waiting: Callable[[str], None]
-) -> tuple[SshAddress, Transport, bytes]:
+            return connected
     from notebook_ssh_client import lookup, name_list
 
     address = lookup.resolve(home, host, wake=True, waiting=waiting)
     known_hosts.update_file(home, host, port, address.host_keys)
     try:
-        transport, received = open_transport(address, CONNECT_TIMEOUT_S, known_hosts.update_bastion(home, address))
-    except OSError as error:
-        message = f"{unreachable_message(address, error)}. To check every step: notebook-ssh doctor {host}"
-        raise CliError(message, EXIT_UNREACHABLE) from error
+        connected = paths.connect(home, host, address, CONNECT_TIMEOUT_S, noted, ending)
+    except paths.NoPathError as error:
+        raise error.to_cli_error(host) from error
     address_cache.put(home, host, address)
     name_list.refresh_names_in_background(home)
-    return address, transport, received
+    return connected
 
 
 def forget(home: str, host: str) -> None:
@@ -115,14 +112,19 @@ def main(argv: list[str], home: str) -> int:
     source = messages.take_standard_input()
     messenger = messages.Messenger(home, host)
     try:
-        _, transport, received = connect(home, normalize_host(host), port, max_age, messenger.waiting)
+        _, transport, received = connect(
+            home, normalize_host(host), port, max_age, messenger.waiting, messenger.noted, messenger.ending
+        )
     except CliError as error:
         messenger.failed(str(error))
         return error.exit_code
     messenger.connected()
     _set_binary_mode(source, 1)
     _doubt_certificate(home, host)
-    relay(transport, received, source, sink=1)
+    try:
+        relay(transport, received, source, sink=1)
+    except EndpointError as error:
+        messenger.ending(str(error))
     transport.close()
     return 0
 

@@ -78,13 +78,14 @@ def restored_on_error(home: str) -> Iterator[None]:
 def remove_stack(home: str, label: str) -> ClientSettings:
     """Remove the stack with this label from the settings and return the new settings. Raises CliError if unknown."""
     current = load_settings(home)
-    removed = _find_stack(label, current.stacks)
+    removed = find_stack(label, current.stacks)
     new = replace(current, stacks=[stack for stack in current.stacks if stack is not removed])
     _save(home, new)
     return new
 
 
-def _find_stack(label: str, stacks: list[Stack]) -> Stack:
+def find_stack(label: str, stacks: list[Stack]) -> Stack:
+    """Return the stack with this label. Raises CliError if none has it."""
     for stack in stacks:
         if stack.label.lower() == label.lower():
             return stack
@@ -107,7 +108,7 @@ def resolve_host(host: str, stacks: list[Stack]) -> tuple[str, list[Stack]]:
     name, label = split_host(host)
     if not label:
         return name, stacks
-    return name, [_find_stack(label, stacks)]
+    return name, [find_stack(label, stacks)]
 
 
 def require_private_url(url: str) -> None:

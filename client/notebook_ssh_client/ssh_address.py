@@ -20,11 +20,41 @@ _ALPHANUMERIC = _LETTERS + "0123456789"
 _BASE64 = _ALPHANUMERIC + "+/"
 
 
+class Endpoint:
+    """An EC2 Instance Connect Endpoint that leads to a notebook."""
+
+    __slots__ = ("dns_name", "id", "region", "stack")
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002  its name in AWS
+        dns_name: str,  # may have a port, for tests
+        region: str,
+        stack: str,  # the label of the stack in the settings, whose AWS profile signs
+    ) -> None:
+        self.id = id
+        self.dns_name = dns_name
+        self.region = region
+        self.stack = stack
+
+    def _values(self) -> tuple[object, ...]:
+        return (self.id, self.dns_name, self.region, self.stack)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Endpoint) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        return f"Endpoint{self._values()!r}"
+
+
 class SshAddress:
-    """The address of a notebook and the host keys to verify it by."""
+    """The address of a notebook, by one path or by several, and the host keys to verify it by."""
 
     # Not a dataclass: importing `dataclasses` takes longer than everything else in this module.
-    __slots__ = ("bastion", "bastion_keys", "fetched_at", "host", "host_keys", "port")
+    __slots__ = ("bastion", "bastion_keys", "endpoint", "fetched_at", "host", "host_keys", "mode", "others", "port")
 
     def __init__(
         self,
@@ -34,6 +64,9 @@ class SshAddress:
         bastion: tuple[str, str, int] | None,  # host, user and port of the bastion
         fetched_at: int,  # when the stack returned it, epoch seconds
         bastion_keys: tuple[str, ...] = (),  # the bastion's public host keys; empty if the stack does not know them
+        endpoint: Endpoint | None = None,  # what leads to `host`, an address in its VPC
+        mode: str = "",  # the word of the tag that this path is; "" if an older stack does not say so
+        others: tuple[SshAddress, ...] = (),  # the notebook's other paths, in the order of the tag
     ) -> None:
         self.host = host
         self.port = port
@@ -41,6 +74,14 @@ class SshAddress:
         self.bastion = bastion
         self.fetched_at = fetched_at
         self.bastion_keys = bastion_keys
+        self.endpoint = endpoint
+        self.mode = mode
+        self.others = others
+
+    @property
+    def paths(self) -> tuple[SshAddress, ...]:
+        """Every path to the notebook, in the order of the tag."""
+        return (self, *self.others)
 
     def _values(self) -> tuple[object, ...]:
         return tuple(getattr(self, field) for field in self.__slots__)
@@ -58,16 +99,23 @@ class SshAddress:
 def invalid_field(address: SshAddress) -> tuple[str, object] | None:
     """Return the first field of `address` that is not valid, and its value; None if all are."""
     host, user, port = address.bastion or ("bastion", "user", 22)
+    endpoint = address.endpoint or Endpoint("eice-0", "endpoint", "region", "stack")
     fields: list[tuple[str, object, bool]] = [
         ("host", address.host, _is_host(address.host)),
         ("port", address.port, _is_port(address.port)),
         ("bastion", host, _is_host(host)),
         ("bastion user", user, _is_user(user)),
         ("bastion port", port, _is_port(port)),
+        ("endpoint", endpoint.id, _is_word(endpoint.id)),
+        ("endpoint's DNS name", endpoint.dns_name, _is_host(endpoint.dns_name)),
+        ("region", endpoint.region, _is_word(endpoint.region)),
+        ("stack", endpoint.stack, is_label(endpoint.stack)),
+        ("mode", address.mode, address.mode == "" or _is_word(address.mode)),
         *(("host key", key, _is_host_key(key)) for key in address.host_keys),
         *(("bastion host key", key, _is_host_key(key)) for key in address.bastion_keys),
     ]
-    return next(((field, value) for field, value, is_valid in fields if not is_valid), None)
+    invalid = next(((field, value) for field, value, is_valid in fields if not is_valid), None)
+    return invalid or next((found for other in address.others if (found := invalid_field(other))), None)
 
 
 def is_notebook_name(text: str) -> bool:
@@ -118,6 +166,10 @@ def _is_host(value: object) -> bool:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_HOST_LENGTH:
         return False
     return value[0] in _ALPHANUMERIC + ":" and _consists_of(value, _ALPHANUMERIC + ".:_-")
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME_LENGTH and _consists_of(value, _ALPHANUMERIC + "-")
 
 
 def _is_user(value: object) -> bool:

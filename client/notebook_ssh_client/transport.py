@@ -1,4 +1,6 @@
-"""The connection to a notebook: by TCP or through the bastion, up to the banner of its SSH server.
+"""The connection to a notebook, by TCP or through the bastion, and the wait for the banner of its SSH server.
+
+That through an endpoint is in a module of its own, which is loaded for it alone.
 
 A server is an SSH server once it has sent its banner (`SSH-…`, RFC 4253 section 4.2: the server sends first).
 """
@@ -15,17 +17,37 @@ from notebook_ssh_client.ssh_address import bastion_alias
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Union
+    from typing import Protocol
 
     from notebook_ssh_client.ssh_address import SshAddress
 
-    Transport = Union["TcpTransport", "BastionTransport"]
+    class Transport(Protocol):
+        """A connection to a notebook: this module's classes, and EndpointTransport."""
+
+        def banner_received(self) -> None:
+            """Remove the time limit."""
+
+        def read(self) -> bytes:
+            """Return the next bytes, or none at the end of the stream."""
+
+        def write(self, data: bytes) -> None:
+            """Send all of `data`."""
+
+        def close_write(self) -> None:
+            """Close the writing direction; reading continues."""
+
+        def close(self) -> None:
+            """Close the connection."""
+
 
 # Seconds for the connection and the banner: at a cached address, at a fetched one, and through a bastion, where the
 # user may have to type a passphrase or touch a security key.
 CACHED_CONNECT_TIMEOUT_S = 2.0
 CONNECT_TIMEOUT_S = 20.0
 BASTION_CONNECT_TIMEOUT_S = 120.0
+
+# Seconds for a path that another one follows, and for an endpoint at a cached address.
+PATH_TIMEOUT_S = 4.0
 
 # The environment variable with the URL of an HTTP proxy. Not HTTPS_PROXY: most of those allow port 443 only.
 HTTP_PROXY_ENV_VAR = "NOTEBOOK_SSH_PROXY"
@@ -46,6 +68,15 @@ class ProxyError(ConnectionError):
 
 class BastionError(ConnectionError):
     """ssh did not connect through the bastion; the text is its last message."""
+
+
+class EndpointError(ConnectionError):
+    """The EC2 Instance Connect Endpoint gave no connection; the text says what AWS answered."""
+
+    def __init__(self, message: str, verdict: str = "", exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.verdict = verdict  # endpoint-refused, endpoint-busy, or "" for another reason
+        self.exit_code = exit_code
 
 
 class TcpTransport:
@@ -84,7 +115,7 @@ class TcpTransport:
 class BastionTransport:
     """A connection through `ssh -W` to the bastion, with the user's own configuration, keys and agent for it."""
 
-    def __init__(self, argv: list[str]) -> None:
+    def __init__(self, argv: list[str], timeout_s: float) -> None:
         import subprocess
 
         child_stdin, self._write_end = os.pipe()
@@ -96,7 +127,7 @@ class BastionTransport:
         self._last_message = b""
         self._messages = threading.Thread(target=self._pass_messages_on, args=(messages_end,), daemon=True)
         self._messages.start()
-        self._timer = threading.Timer(BASTION_CONNECT_TIMEOUT_S, self._process.kill)
+        self._timer = threading.Timer(timeout_s, self._process.kill)
         self._timer.daemon = True
         self._timer.start()
 
@@ -140,16 +171,26 @@ class BastionTransport:
 
 
 def _connect_tcp(host: str, port: int, timeout_s: float) -> socket.socket:
-    """Open a TCP connection, through the HTTP proxy in HTTP_PROXY_ENV_VAR if set (RFC 9110 section 9.3.6, CONNECT)."""
+    """Open a TCP connection, through the HTTP proxy in HTTP_PROXY_ENV_VAR if set."""
     proxy = os.environ.get(HTTP_PROXY_ENV_VAR)
     if not proxy:
         return socket.create_connection((host, port), timeout=timeout_s)
     proxy_host, _, proxy_port = proxy.partition("://")[2].rstrip("/").rpartition(":")
     if not proxy.startswith("http://") or not proxy_port.isdecimal():
         raise CliError(f"{HTTP_PROXY_ENV_VAR}={proxy} is not valid; set it to http://host:port", EXIT_USAGE)
-    connection = socket.create_connection((proxy_host, int(proxy_port)), timeout=timeout_s)
+    return connect_through_proxy((proxy_host, int(proxy_port)), host, port, timeout_s)
+
+
+def connect_through_proxy(
+    proxy: tuple[str, int], host: str, port: int, timeout_s: float, headers: str = ""
+) -> socket.socket:
+    """Let an HTTP proxy connect to `host` (RFC 9110 section 9.3.6, CONNECT). headers: more lines of the request.
+
+    Raises ProxyError if it does not.
+    """
+    connection = socket.create_connection(proxy, timeout=timeout_s)
     target = _host_and_port(host, port)
-    connection.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+    connection.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{headers}\r\n".encode())
     response = b""
     while not response.endswith(b"\r\n\r\n"):
         byte = connection.recv(1)  # one at a time: the bytes after the empty line are the notebook's
@@ -160,7 +201,8 @@ def _connect_tcp(host: str, port: int, timeout_s: float) -> socket.socket:
     if status != [b"200"]:
         connection.close()
         status_line = response.partition(b"\r\n")[0].decode("ascii", "replace")
-        raise ProxyError(f"the proxy {proxy} refused the connection: {status_line or 'no response'}")
+        shown = _host_and_port(*proxy)
+        raise ProxyError(f"the proxy {shown} refused the connection: {status_line or 'no response'}")
     return connection
 
 
@@ -192,7 +234,10 @@ def _host_and_port(host: str, port: int) -> str:
 
 
 def open_transport(
-    address: SshAddress, timeout_s: float, bastion_known_hosts: str | None = None
+    address: SshAddress,
+    timeout_s: float,
+    bastion_known_hosts: str | None = None,
+    bastion_timeout_s: float = BASTION_CONNECT_TIMEOUT_S,
 ) -> tuple[Transport, bytes]:
     """Connect to `address`; return the connection and the bytes received up to the banner.
 
@@ -201,9 +246,14 @@ def open_transport(
     transport: Transport
     if address.bastion:
         command = bastion_command(address.host, address.port, address.bastion, bastion_known_hosts)
-        transport = BastionTransport(command)
+        transport = BastionTransport(command, bastion_timeout_s)
     else:
         transport = TcpTransport(address, timeout_s)
+    return transport, receive_banner(transport, address)
+
+
+def receive_banner(transport: Transport, address: SshAddress) -> bytes:
+    """Return the bytes of a new connection up to the banner. Closes it, and raises OSError, if none arrives in time."""
     try:
         received = b""
         while not received.startswith(b"SSH-") and b"\nSSH-" not in received:
@@ -217,13 +267,15 @@ def open_transport(
         transport.close()
         raise
     transport.banner_received()
-    return transport, received
+    return received
 
 
 def unreachable_message(address: SshAddress, error: OSError) -> str:
     """Return why `address` could not be reached, and what to check."""
     target = f"{address.host} port {address.port}"
     reason = error.strerror or str(error)
+    if address.endpoint:
+        return _endpoint_message(address, error, reason)
     if address.bastion:
         host, user, port = address.bastion
         by_hand = f"ssh -l {user} -p {port} {host}" if port != 22 else f"ssh -l {user} {host}"
@@ -241,6 +293,25 @@ def unreachable_message(address: SshAddress, error: OSError) -> str:
     if isinstance(error, (TimeoutError, socket.timeout)):
         return f"{target} did not answer ({reason}); check whether your network allows connections to this port"
     return f"{target} cannot be reached ({reason}); check your network and VPN"
+
+
+def _endpoint_message(address: SshAddress, error: OSError, reason: str) -> str:
+    import ssl
+
+    if isinstance(error, EndpointError) or address.endpoint is None:
+        return str(error)
+    endpoint = f"endpoint {address.endpoint.id}"
+    if isinstance(error, NoBannerError):
+        return f"{address.host} port {address.port} behind {endpoint} is no SSH server; the notebook may be restarting"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate of {endpoint} at {address.endpoint.dns_name} is not trusted ({error.verify_message}); name "
+            "the file with your company's authorities: AWS_CA_BUNDLE"
+        )
+    return (
+        f"{address.host} did not answer through {endpoint}, or {address.endpoint.dns_name} cannot be reached ({reason}); "
+        "check your network and HTTPS_PROXY"
+    )
 
 
 def write_all(descriptor: int, data: bytes) -> None:

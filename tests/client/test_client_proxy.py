@@ -19,7 +19,7 @@ from support.laptop import notebook_json, wait_until
 
 from notebook_ssh_client import address_cache, known_hosts, lookup, name_list, proxy
 from notebook_ssh_client.errors import CliError
-from notebook_ssh_client.ssh_address import SshAddress
+from notebook_ssh_client.ssh_address import Endpoint, SshAddress
 from notebook_ssh_client.transport import HTTP_PROXY_ENV_VAR, MAX_PREAMBLE_SIZE, bastion_command, open_transport
 from patience import LIMIT_S
 
@@ -236,19 +236,32 @@ def test_bastion_command_needs_no_shell() -> None:
 
 TOKENS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,20}", fullmatch=True)
 USERS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,20}", fullmatch=True)
+WORDS = st.from_regex(r"[A-Za-z0-9-]{1,20}", fullmatch=True)
 KEYS = st.from_regex(r"ssh-[a-z0-9@.-]{1,9} [A-Za-z0-9+/]{1,20}={0,2}", fullmatch=True)
-ADDRESSES = st.builds(
-    SshAddress,
-    host=TOKENS,
-    port=st.integers(1, 65535),
-    host_keys=st.lists(KEYS, min_size=1).map(tuple),
-    bastion=st.none() | st.tuples(TOKENS, USERS, st.integers(1, 65535)),
-    fetched_at=st.integers(0, 2**40),
-    bastion_keys=st.lists(KEYS).map(tuple),
-)
+LABELS = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,20}", fullmatch=True)
 
 
-@given(ADDRESSES)
+@st.composite
+def addresses(draw: st.DrawFn) -> SshAddress:
+    """An address by up to three paths, which share the notebook's keys."""
+    host_keys, fetched_at = tuple(draw(st.lists(KEYS, min_size=1))), draw(st.integers(0, 2**40))
+    path = st.builds(
+        SshAddress,
+        host=TOKENS,
+        port=st.integers(1, 65535),
+        host_keys=st.just(host_keys),
+        bastion=st.none() | st.tuples(TOKENS, USERS, st.integers(1, 65535)),
+        fetched_at=st.just(fetched_at),
+        bastion_keys=st.lists(KEYS).map(tuple),
+        endpoint=st.none() | st.builds(Endpoint, WORDS, TOKENS, WORDS, LABELS),
+        mode=st.just("") | WORDS,
+    )
+    address, *others = draw(st.lists(path, min_size=1, max_size=3))
+    address.others = tuple(others)
+    return address
+
+
+@given(addresses())
 def test_address_round_trips(address: SshAddress) -> None:
     assert address_cache.loads(address_cache.dumps(address)) == address
 

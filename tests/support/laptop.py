@@ -300,13 +300,14 @@ if "CLOCK_AHEAD" in os.environ:
     time.time = lambda now=time.time: now() + int(os.environ["CLOCK_AHEAD"])
 from notebook_ssh_client import transport
 transport.CACHED_CONNECT_TIMEOUT_S = transport.CONNECT_TIMEOUT_S = {LIMIT_S}
+transport.PATH_TIMEOUT_S = float(os.environ.get("PATH_TIMEOUT_S", "{LIMIT_S}"))
 """
 
 
 def extend_timeouts(python: Path) -> Path:
     """Raise the connect timeouts of the client in this environment, for a busy machine; return its interpreter.
 
-    Its clock is ahead by the variable CLOCK_AHEAD, in seconds.
+    Its clock is ahead by the variable CLOCK_AHEAD, in seconds; PATH_TIMEOUT_S is the time limit of a path that others follow.
     """
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(python.parent.parent)}))
     if "CLIENT_PYTHON" not in os.environ:
