@@ -12,7 +12,7 @@ import ipaddress
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Union
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from botocore.auth import SigV4QueryAuth
@@ -55,7 +55,7 @@ class Refusal:
     message: str
 
 
-SecretOf = Callable[[str, str], str | Refusal]
+SecretOf = Callable[[str, str], Union[str, Refusal]]
 """Returns the secret key of an access key, given with its session token (empty: none), or why there is none."""
 
 WRONG_PORT = Refusal(

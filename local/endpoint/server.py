@@ -167,7 +167,7 @@ class EndpointServer:
         try:
             opening = asyncio.open_connection(*target, local_addr=local)
             return await asyncio.wait_for(opening, self._limits.connect_s)
-        except (TimeoutError, OSError):
+        except (OSError, asyncio.TimeoutError):
             return None
 
 
