@@ -137,6 +137,7 @@ def test_a_replayed_report_writes_nothing(env: ApiEnv) -> None:
     assert stored() == []
 
 
+@pytest.mark.slow
 def test_above_the_days_limit_only_the_number_is_kept(env: ApiEnv) -> None:
     for number in range(0, MOST_OF_A_DAY + 60, 20):
         some = [session(each) for each in range(number, number + 20)]

@@ -660,7 +660,7 @@ def test_a_status_that_flaps_is_written_once_a_minute(monkeypatch: pytest.Monkey
 # ---- deletion ----------------------------------------------------------------------------------
 
 
-OTHERS_WRITE = ("route", "report", "wake_at")
+OTHERS_WRITE = ("routes", "report", "wake_at")
 
 
 def test_every_part_of_a_record_is_kept_and_read_back(env: NotebookEnv) -> None:

@@ -20,6 +20,8 @@ from notebook_ssh.controllers.agent_layer import worker_program, worker_sha256
 from notebook_ssh.model.managed_block import Block, fingerprint
 from notebook_ssh.planning.upgrade import UPGRADE_INTERVAL_S
 
+pytestmark = pytest.mark.slow  # each makes many calls
+
 DAY, SWEEP = 86_400, 900
 WRITE = "update_notebook_instance_lifecycle_config"
 

@@ -122,6 +122,7 @@ def mails_of_a_day(notebooks: int, every: int) -> list[str]:
     return sent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("notebooks", "every"), [(1, 1), (10, 10), (10, 300), (200, 300)])
 def test_a_day_of_flipping_notebooks_is_250_mails_at_most(notebooks: int, every: int) -> None:
     assert 0 < len(mails_of_a_day(notebooks, every)) <= 250

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # each starts pytest
+
 CONFTEST = Path(__file__).resolve().parent.parent / "conftest.py"
 SKIPS = {
     "a test": "import pytest\n@pytest.mark.skip\ndef test_it() -> None: ...\n",

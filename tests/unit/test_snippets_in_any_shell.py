@@ -13,6 +13,8 @@ import pytest
 
 from patience import LIMIT_S
 
+pytestmark = pytest.mark.slow  # each starts three shells
+
 PROJECT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("client/*.md"), *PROJECT.glob("docs/*.md")])
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)

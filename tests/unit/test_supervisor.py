@@ -15,6 +15,8 @@ import pytest
 import processes
 from patience import LIMIT_S as LIMIT
 
+pytestmark = pytest.mark.slow  # each starts many processes
+
 RUN = """
 import os, subprocess, sys, tempfile, time
 from pathlib import Path
