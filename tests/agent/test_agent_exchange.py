@@ -20,6 +20,7 @@ from support.agent_env import (
     processes_of,
     scan_host_key,
     stand_in_command,
+    tunnels_of,
     wait_until,
 )
 
@@ -371,11 +372,6 @@ class TestProxies:
             notebook.start()
             notebook.wait_connected()
         assert proxy.requested == []
-
-
-def tunnels_of(notebook: NotebookHost) -> int:
-    """Return how many ngrok agents run for this notebook."""
-    return sum("start --all" in line for line in processes_of(notebook).values())
 
 
 def resident(pid: int) -> int:

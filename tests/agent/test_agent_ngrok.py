@@ -22,6 +22,7 @@ from support.agent_env import (
     make_public_key,
     make_reply,
     scan_host_key,
+    tunnels_of,
     wait_until,
 )
 
@@ -299,19 +300,20 @@ def picture(notebook: NotebookHost) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.parametrize("modes", ["ngrok", "eice ngrok bastion"])
 @pytest.mark.parametrize("end", ["off", "until"])
-def test_nothing_that_lets_users_in_is_left(notebook: NotebookHost, stack: Stack, end: str) -> None:
+def test_nothing_that_lets_users_in_is_left(notebook: NotebookHost, stack: Stack, end: str, modes: str) -> None:
     """Against a picture of the disk before: of the user's files none has changed, and of the agent's no secret is left."""
     mine, hers = make_public_key("mine"), make_public_key("ana").strip()
     notebook.own_keys.write_text(mine)
     notebook.config.parent.mkdir()
     notebook.config.write_text("version: 3\nagent:\n  log_level: info\n")
     before = picture(notebook)
-    stack.reply = make_reply("ngrok", sync_after=1, authorized_keys=[{"user": "ana", "keys": [hers]}])
+    stack.reply = make_reply(modes, sync_after=1, authorized_keys=[{"user": "ana", "keys": [hers]}])
     notebook.start()
     port = notebook.wait_connected()["port"]
     assert mine in notebook.authorized_keys.read_text()
-    over = make_reply("ngrok", sync_after=1, until=int(stack.now()) - 1)
+    over = make_reply(modes, sync_after=1, until=int(stack.now()) - 1)
     stack.reply = make_reply("off", sync_after=1) if end == "off" else over
     wait_until(lambda: stack.last_report()["mode"] == "off", "off is reported", notebook)
     wait_until(lambda: "standby" in str(commands_of(notebook)), "the worker has ended", notebook)
@@ -324,6 +326,7 @@ def test_nothing_that_lets_users_in_is_left(notebook: NotebookHost, stack: Stack
     )
     assert TOKEN.encode() not in everything
     assert hers.split()[1].encode() not in everything
+    assert tunnels_of(notebook) == 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 10)
 

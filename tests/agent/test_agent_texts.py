@@ -1174,7 +1174,7 @@ def test_while_ssh_is_paused_the_instructions_do_not_ask_for_a_tag() -> None:
     assert "Ask your admin" in text
     assert "=ngrok" not in text
     assert "=ngrok" in worker.render_instructions({"modes": [], "problems": []})
-    assert "=ngrok" in worker.render_instructions({"modes": []})
+    assert "=ngrok, ssh=bastion, ssh=eice" in worker.render_instructions({"modes": []})
 
 
 CONNECTED = {
@@ -1264,6 +1264,7 @@ def test_the_command_leads_ssh_to_the_bastion(log_dir: None, host: str, jump: st
     ready = worker.Worker.__new__(worker.Worker)
     ready.sessions = worker.Sessions()
     ready.client, ready.tunnel = SimpleNamespace(mode=lambda: "bastion", reply=reply), worker.Tunnel()
+    ready.problems = {}
     command = ready.ssh_command()
     assert command == f"ssh -J {jump} ec2-user@10.0.3.7"
     read = subprocess.run(

@@ -155,15 +155,21 @@ def create_file_system(root: Path) -> None:
 
 
 def make_reply(mode: str = "ngrok", **changes: Any) -> dict[str, Any]:
-    """Return the stack's reply (docs/protocol.md) to a notebook in `mode`, or off."""
-    modes = [] if mode == "off" else [mode]
+    """Return the stack's reply (docs/protocol.md) to a notebook in `mode`, in several (`eice ngrok`), or off."""
+    modes = [] if mode == "off" else mode.split()
     reply: dict[str, Any] = {"notebook": NAME, "modes": modes, "mode": mode, "sync_after": 60}
     reply |= {"until": None, "problem": None}
     reply["authorized_keys"] = []
-    if mode == "ngrok":
+    if "ngrok" in modes:
         reply["ngrok"] = {"url": None, "token_version": "v1", "token": TOKEN}
-    if mode == "bastion":
+    if "bastion" in modes:
         reply["bastion"] = {"host": "bastion.example.com", "user": "jump", "private_ip": "10.0.3.7"}
+    if "eice" in modes:
+        reply["eice"] = {
+            "id": "eice-0123456789abcdef0",
+            "dns_name": "eice-0123456789abcdef0.0123.ec2-instance-connect-endpoint.eu-west-1.amazonaws.com",
+            "private_ip": "10.0.3.7",
+        }
     return reply | changes
 
 
@@ -536,3 +542,8 @@ def processes_of(notebook: NotebookHost) -> dict[int, str]:
         if str(notebook.root) in line and not line.endswith("send-report "):
             found[int(entry.parent.name)] = line
     return found
+
+
+def tunnels_of(notebook: NotebookHost) -> int:
+    """Return how many ngrok agents run for this notebook."""
+    return sum("start --all" in line for line in processes_of(notebook).values())

@@ -15,7 +15,16 @@ from notebook_ssh.http_api.diagnosis import doctor_text
 from notebook_ssh.http_api.views import connection_for, details, fleet_known_hosts, known_hosts, ssh_command, ssh_config
 from notebook_ssh.model.caller import role_of_caller
 from notebook_ssh.model.checks import run_checks
-from notebook_ssh.model.record import Phase, Record, RejectedKey, Report, Route, is_notebook_name
+from notebook_ssh.model.record import (
+    Endpoint,
+    PathReport,
+    Phase,
+    Record,
+    RejectedKey,
+    Report,
+    Route,
+    is_notebook_name,
+)
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.text import printable
 from notebook_ssh.reports.accept import Accepted, OutOfOrder, RoleMismatch, Unregistered, accept
@@ -450,6 +459,91 @@ def test_the_moments_that_only_the_stack_knows() -> None:
     assert (reboot.connected_since, reboot.phase_since) == (None, NOW + 300)
 
 
+BOTH: dict[str, Any] = {
+    "modes": ["eice", "ngrok"],
+    "phase": "connecting",
+    "phases": {"eice": "connected", "ngrok": "connecting"},
+    "host": None,
+    "port": None,
+}
+"""A report in two modes, of which one works; an older stack would read `phase`."""
+DOWN = {"code": "ngrok-unreachable", "message": "ngrok cannot be reached"}
+
+
+def test_each_path_is_read_by_itself() -> None:
+    report = read(**BOTH | {"problems": {"ngrok": DOWN}})
+    assert report.modes == (Mode.EICE, Mode.NGROK)
+    assert report.phase is Phase.CONNECTED, "of the best path"
+    assert report.problem is None
+    assert report.paths == (
+        PathReport(Mode.EICE, Phase.CONNECTED),
+        PathReport(Mode.NGROK, Phase.CONNECTING, Problem(**DOWN)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "paths"),
+    [
+        ({"phases": {}}, []),
+        ({"phases": None, "problems": {"ngrok": DOWN}}, []),
+        ({"phases": {"eice": "failed"}}, [(Mode.EICE, "failed"), (Mode.NGROK, "connecting")]),
+        (
+            {"phases": BOTH["phases"] | {"tailnet": "dancing"}, "problems": {"tailnet": 7}},
+            [(Mode.EICE, "connected"), (Mode.NGROK, "connecting")],
+        ),
+        (
+            {"modes": ["eice", "tailnet"], "phases": {"eice": "connected", "tailnet": "failed"}},
+            [(Mode.EICE, "connected")],
+        ),
+    ],
+    ids=["none", "null", "one alone", "a mode that is not reported", "a mode that this version does not know"],
+)
+def test_what_is_said_of_paths_may_be_more_or_less(parts: dict[str, Any], paths: list[tuple[Mode, str]]) -> None:
+    assert [(path.mode, str(path.phase)) for path in read(**BOTH | parts).paths] == paths
+
+
+@pytest.mark.parametrize(
+    ("parts", "field"),
+    [
+        ({"phases": ["connected"]}, "phases"),
+        ({"phases": {f"m{n}": "failed" for n in range(9)}}, "phases"),
+        ({"phases": {"eice": "dancing"}}, "phases.eice"),
+        ({"phases": {"eice": 7}}, "phases.eice"),
+        ({"problems": {"eice": "broken"}}, "problems.eice"),
+        ({"problems": {"eice": {"code": "Bad Code", "message": ""}}}, "problems.eice.code"),
+        ({"problems": {f"m{n}": DOWN for n in range(9)}}, "problems"),
+        ({"phases": {"eice": "failed", "ngrok": "connected"}}, "host"),
+    ],
+)
+def test_a_path_that_is_not_as_described_is_named(parts: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidReportError) as refused:
+        read(**BOTH | parts)
+    assert refused.value.field == field
+
+
+def test_each_path_has_the_time_since_when_it_is_so() -> None:
+    first = heard(replace(read(**BOTH), sequence=5), None)
+    assert first.paths_since == (NOW, NOW)
+    later = replace(
+        read(**BOTH | {"phases": {"eice": "connected", "ngrok": "failed"}}), sequence=6, received_at=NOW + 9
+    )
+    second = heard(later, first)
+    assert second.paths_since == (NOW, NOW + 9)
+    assert (second.connected_since, second.phase_since) == (NOW, NOW), "the other path works all the time"
+    assert second.of_path(Mode.EICE) == (PathReport(Mode.EICE, Phase.CONNECTED), NOW)
+    assert second.of_path(Mode.NGROK) == (PathReport(Mode.NGROK, Phase.FAILED), NOW + 9)
+    reordered = replace(later, sequence=7, received_at=NOW + 20, modes=later.modes[::-1], paths=later.paths[::-1])
+    third = heard(reordered, second)
+    assert third.paths_since == (NOW + 9, NOW)
+    assert third.connected_since == NOW
+
+
+def test_a_report_without_paths_is_that_of_each() -> None:
+    older = a_report(modes=(Mode.NGROK, Mode.EICE), problem=Problem("agent-outdated", "Restart it."))
+    for mode in older.modes:
+        assert older.of_path(mode) == (PathReport(mode, older.phase, older.problem), older.phase_since)
+
+
 # Answering ------------------------------------------------------------------------------------------------------------
 
 
@@ -477,6 +571,35 @@ def test_the_modes_are_replied_as_a_list_and_in_one_word(modes: tuple[Mode, ...]
     """The block compares the word with `off`; a worker from before the list knows the word alone."""
     said = told(replace(KNOWN, spec=NotebookSpec(modes)))
     assert (said["modes"], said["mode"]) == ([str(modes[0])], str(modes[0]))
+
+
+def test_each_of_several_modes_has_its_part() -> None:
+    endpoint = Endpoint("eice-0123", "eice-0123.example.com")
+    routes = {
+        Mode.BASTION: Route(open=True, private_ip="10.0.1.5"),
+        Mode.EICE: Route(open=True, private_ip="10.0.1.5", endpoint=endpoint),
+    }
+    modes = (Mode.EICE, Mode.NGROK, Mode.BASTION)
+    said = told(replace(KNOWN, spec=NotebookSpec(modes), routes=routes))
+    assert (said["modes"], said["mode"]) == (["eice", "ngrok", "bastion"], "eice ngrok bastion")
+    assert said["eice"] == {
+        "id": "eice-0123",
+        "dns_name": "eice-0123.example.com",
+        "private_ip": "10.0.1.5",
+    }
+    assert said["bastion"]["private_ip"] == "10.0.1.5"
+    assert said["ngrok"]["token_version"] == "v2"
+
+
+def test_an_endpoint_that_is_not_known_yet_is_null() -> None:
+    record = replace(KNOWN, spec=NotebookSpec((Mode.EICE,)))
+    assert told(record)["eice"] == {
+        "id": None,
+        "dns_name": None,
+        "private_ip": None,
+    }
+    gone = Route(problem=Problem("endpoint-gone", "It is gone."))
+    assert told(replace(record, routes={Mode.EICE: gone}))["problem"]["code"] == "endpoint-gone"
 
 
 def test_off_takes_all_with_it() -> None:

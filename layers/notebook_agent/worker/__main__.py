@@ -46,7 +46,7 @@ def run_as_root(verb: str, word: str) -> None:
 
         write_labels()
     else:
-        root_setup({"6c": "loopback", "6e": "network"}.get(word, ""))
+        root_setup({"6c": "loopback", "6e": "network", "65": "either"}.get(word, ""))
 
 
 if __name__ == "__main__":

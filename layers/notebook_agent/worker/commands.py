@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from agent import HOME, drop_privileges, load_json, read_text
 from worker.files import explain_os_error
-from worker.instructions import no_address_text, rejected_line_text, render_instructions
+from worker.instructions import no_address_text, path_lines, rejected_line_text, render_instructions
 from worker.keys import sync_authorized_keys
 from worker.model import Json
 from worker.paths import NGROK_LOG, REPLY_FILE, STATUS_FILE, WAKE_FIFO
@@ -65,16 +65,24 @@ def show_status(status: Json, restart: bool) -> int:
         return 1
     if restart:
         before = status["tunnel_started_at"]
-        status = wait_for_status(30, lambda new: new["tunnel_started_at"] != before and new["phase"] != "connecting")
+        status = wait_for_status(
+            30, lambda new: new["tunnel_started_at"] != before and tunnel_phase(new) != "connecting"
+        )
     elif not status["command"]:
         count = status["synced_wakes"]
         status = wait_for_status(10, lambda new: new["synced_wakes"] != count)
-    show(status["command"] or no_address_text(status))
+    show("\n".join(path_lines(status)) or status["command"] or no_address_text(status["phase"]))
     for code, message in status["problems"]:
         show(f"Problem: {message} [{code}]")
-    if restart and status["phase"] != "connected":
+    phase = tunnel_phase(status) if restart else status["phase"]
+    if restart and phase != "connected":
         show("\n".join([f"The end of {NGROK_LOG}:", *read_text(NGROK_LOG).splitlines()[-5:]]))
-    return 0 if status["phase"] == "connected" else 1
+    return 0 if phase == "connected" else 1
+
+
+def tunnel_phase(status: Json) -> str:
+    """Return the phase of ngrok's path in a status as in STATUS_FILE."""
+    return str(next(path["phase"] for path in status["paths"] if path["mode"] == "ngrok"))
 
 
 def copy_ssh_keys() -> int:

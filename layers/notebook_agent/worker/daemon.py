@@ -9,6 +9,7 @@ import select
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Any, cast
 
@@ -22,12 +23,13 @@ from worker.instructions import render_instructions
 from worker.keys import keys_stamp, sync_authorized_keys
 from worker.list_tags import read_own_tags
 from worker.model import Json, Problem
+from worker.modes import Observed, Path, best_phase, detail, outdated, paths_of, reach_of, tunnel_problem, usable
 from worker.ngrok_config import forget_token
 from worker.open_sessions import AGAIN_S, WARN_S, Sessions, end, has_journal
 from worker.paths import INSTRUCTIONS_FILE, REPLY_FILE, STATUS_FILE, WAKE_FIFO
 from worker.reply import check_reply
 from worker.sshd import SSH_PORT, SshServer, host_keys, sessions
-from worker.tags import MODES, apply_tags
+from worker.tags import apply_tags
 from worker.texts import one_line
 from worker.tunnel import Tunnel
 from worker.volume import link_editor_dirs, persist_for_next_boot
@@ -144,10 +146,9 @@ class Worker:
 
     def apply(self) -> None:
         """Apply the requested state: files, tunnel, status."""
-        unknown = [mode for mode in self.modes() if mode not in MODES]
+        unknown = outdated(self.modes())
         if unknown:
-            message = f"restart the notebook: its agent does not know the mode {' '.join(unknown)}"
-            self.set_problem("modes", "agent-outdated", message)
+            self.set_problem("modes", *unknown)
         else:
             self.problems.pop("modes", None)
         if time.monotonic() >= self.files_at or keys_stamp() != self.keys_stamp:
@@ -201,7 +202,7 @@ class Worker:
 
     def ensure_sshd(self) -> None:
         """Ensure that an SSH server responds where the modes need it: root starts one, at intervals of 5 to 300 seconds."""
-        reach = "network" if self.modes() != ["ngrok"] else "loopback"
+        reach = reach_of(self.modes())
         server = SshServer()
         self.ssh_port = server.port
         if server.serves(reach):
@@ -225,24 +226,25 @@ class Worker:
 
     # reports
 
+    def paths(self) -> list[Path]:
+        """Return the path of each mode, the preferred one first."""
+        return paths_of(self.modes(), Observed(self.tunnel, self.problems.get("sshd"), self.client.reply))
+
     def phase(self) -> str:
-        """Return the phase of docs/protocol.md while SSH is on."""
-        if "ngrok" in self.modes():
-            return self.tunnel.phase if self.tunnel.phase != "off" else "connecting"
-        return "failed" if {"sshd", "modes"} & self.problems.keys() else "connected"
+        """Return the phase of docs/protocol.md while SSH is on: with several modes, of the best path."""
+        return best_phase(self.paths())
 
     def problem(self) -> Json | None:
-        """Return the most important problem to report.
+        """Return the most important problem to report; with several modes, of those that concern all of them.
 
         The stack stores reports, not its replies; so a problem with central keys in its reply is reported back to it,
         and why it has no ngrok token for this notebook.
         """
-        found = [self.tunnel.problem, *self.problems.values()]
+        several = len(self.modes()) > 1
+        found = [None if several else tunnel_problem(self.tunnel, self.client.reply)]
+        found += [problem for source, problem in self.problems.items() if not several or source != "sshd"]
         found.sort(key=lambda each: each is not None and each[0] == "setup-by-hand")  # the others first
         stack = self.client.reply.get("problem") or {"code": ""}
-        refused = stack["code"] in ("ngrok-token-invalid", "ngrok-token-not-granted")
-        if refused and (self.tunnel.problem or ("",))[0] == "ngrok-token-missing":
-            found[0] = stack["code"], stack["message"]
         if stack["code"].startswith("central-key-"):
             found.append((stack["code"], stack["message"]))
         return next(({"code": each[0], "message": each[1]} for each in found if each), None)
@@ -255,7 +257,7 @@ class Worker:
             "modes": modes,
             # For a stack before `modes`: after a rollback, it replies to this worker.
             "mode": " ".join(modes) or "off",
-            "phase": self.phase() if modes else "off",
+            **self.phases(),
             "host": host,
             "port": port,
             "host_keys": host_keys(),
@@ -263,6 +265,13 @@ class Worker:
             "problem": self.problem(),
             "token_version": token and self.client.reply["ngrok"].get("token_version"),
         }
+
+    def phases(self) -> Json:
+        """Return the report's phase and, with several modes, what is to be known of each."""
+        paths = self.paths()
+        # A stack before `phases` takes no report with ngrok that is connected without the tunnel's address.
+        phase = next((path.phase for path in paths if path.mode == "ngrok"), best_phase(paths))
+        return {"phase": phase, **detail(paths)}
 
     def sync(self) -> None:
         """Send a report and save the reply; without one, at the first time in a boot, apply the notebook's own tags."""
@@ -328,22 +337,18 @@ class Worker:
 
     def ssh_command(self) -> str | None:
         """Return the command that connects, or None if there is no address yet."""
-        if self.tunnel.address:
-            return "ssh -p {1} ec2-user@{0}".format(*self.tunnel.address)
-        bastion = self.client.reply.get("bastion") or {}
-        if "bastion" in self.modes() and bastion.get("private_ip"):
-            # Without brackets the last colon of an IPv6 address would begin a port.
-            host = f"[{bastion['host']}]" if bastion["host"].count(":") > 1 else bastion["host"]
-            return f"ssh -J {bastion['user']}@{host} ec2-user@{bastion['private_ip']}"
-        return None
+        path = usable(self.paths())
+        return path.command if path else None
 
     def write_status(self) -> None:
         """Update STATUS_FILE, which the commands read, and SSH_INSTRUCTIONS."""
+        paths = self.paths()
         problems = [*([self.tunnel.problem] if self.tunnel.problem else []), *self.problems.values()]
         stack, error = self.client.reply.get("problem"), self.client.error
         problems += [(stack["code"], stack["message"])] if stack else []
         problems += [explain(*error)] if error else []
         status = {**self.build_report(), "notebook": self.client.name, "command": self.ssh_command()}
+        status.update(phase=best_phase(paths), paths=[asdict(path) for path in paths])
         status.update(problems=problems, tunnel_started_at=self.tunnel.started_at, synced_wakes=self.synced_wakes)
         if status == self.written:
             return

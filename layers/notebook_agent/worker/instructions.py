@@ -7,14 +7,30 @@ import hashlib
 import os
 
 from worker.model import Json
+from worker.modes import MODES
 from worker.texts import printable
 
 
-def no_address_text(status: Json) -> str:
-    """Return the text in place of an address that is missing."""
-    if "bastion" in status["modes"] and status["phase"] == "connected":
+def no_address_text(phase: str) -> str:
+    """Return the text in place of an address that is missing in this phase of a notebook or of one of its paths."""
+    if phase == "connected":
         return "The notebook is ready; its private address is not known yet. Try again in a few seconds."
-    return f"There is no address yet: {status['phase']}."
+    return f"There is no address yet: {phase}."
+
+
+def path_lines(status: Json) -> list[str]:
+    """Return a line for each of several paths, the preferred one first; none for a single one."""
+    paths = status.get("paths", ())
+    if len(paths) < 2:
+        return []
+    return [f"{path['mode']}: {path_text(path)}" for path in paths]
+
+
+def path_text(path: Json) -> str:
+    """Return how to take a path, or why that is not possible."""
+    if path["phase"] == "connected":
+        return str(path["command"] or no_address_text(path["phase"]))
+    return f"{path['phase']}{': {1} [{0}]'.format(*path['problem']) if path['problem'] else ''}"
 
 
 def rejected_line_text(rejected: Json, file: str) -> str:
@@ -32,7 +48,8 @@ def render_instructions(status: Json) -> str:
         )
     if not status["modes"]:
         key = os.environ.get("NOTEBOOK_SSH_TAG_KEY") or "ssh"
-        return f"SSH to this notebook is off. To turn it on, tag the notebook instance {key}=ngrok or {key}=bastion.\n"
+        ways = ", ".join(f"{key}={mode}" for mode in MODES)
+        return f"SSH to this notebook is off. To turn it on, tag the notebook instance with one of {ways}.\n"
     lines = [f"SSH to {status['notebook']}: {status['phase']}", ""]
     lines += render_commands(status)
     for code, message in status["problems"]:
@@ -68,8 +85,10 @@ def render_keys(keys: Json) -> list[str]:
 
 def render_commands(status: Json) -> list[str]:
     """Return the lines of SSH_INSTRUCTIONS on what to type: the client first, whose host key is verified."""
+    paths = [f"    {line}" for line in path_lines(status)]
+    each = ["Its paths, the preferred one first:", "", *paths, ""] if paths else []
     if not status["command"]:
-        return [f"    {no_address_text(status)}", ""]
+        return [f"    {no_address_text(status['phase'])}", "", *each]
     return [
         "With the client notebook-ssh on your computer, which finds the notebook and verifies the host key:",
         "",
@@ -79,13 +98,14 @@ def render_commands(status: Json) -> list[str]:
         "",
         f"    {status['command']}",
         "",
+        *each,
     ]
 
 
 def render_usage(notebook: str, command: str) -> list[str]:
     """Return the lines of SSH_INSTRUCTIONS on other programs, given the command of plain ssh."""
     target = command.split()[-1]
-    copy = command.replace("ssh -p", "scp -P").replace("ssh -J", "scp -J").replace(target, f"FILE {target}:SageMaker/")
+    copy = command.replace("ssh -p", "scp -P").replace("ssh -", "scp -").replace(target, f"FILE {target}:SageMaker/")
     return [
         "",
         f"Copy a file here:   scp FILE {notebook}:SageMaker/",

@@ -32,7 +32,8 @@ def check_reply(reply: Json) -> Json:
         "ngrok": {key: text for key, text in ngrok.items() if isinstance(text, str)}
         if isinstance(ngrok, dict)
         else None,
-        "bastion": check_bastion(reply.get("bastion")),
+        "bastion": check_entrance(reply.get("bastion"), "host", "user"),
+        "eice": check_entrance(reply.get("eice"), "id", "dns_name"),
         "certificates": check_certificates(reply.get("certificates")),
         "authorized_keys": [user for user in list_of(reply.get("authorized_keys")) if is_user(user)],
         "problem": check_problem(reply.get("problem")),
@@ -57,12 +58,12 @@ def end_of_access(value: object) -> float | None:
     return value if value is None or is_number else 0  # type: ignore[return-value]
 
 
-def check_bastion(value: Any) -> Json | None:
-    """Return the bastion if its parts are words, with its `private_ip` or None."""
-    if not is_map(value) or not all(is_word(value.get(name)) for name in ("host", "user")):
+def check_entrance(value: Any, *parts: str) -> Json | None:
+    """Return the parts of a bastion or an endpoint if all of them are words, with its `private_ip` or None."""
+    if not is_map(value) or not all(is_word(value.get(name)) for name in parts):
         return None
     address = value.get("private_ip")
-    return {"host": value["host"], "user": value["user"], "private_ip": address if is_word(address) else None}
+    return {**{name: value[name] for name in parts}, "private_ip": address if is_word(address) else None}
 
 
 def check_certificates(value: Any) -> Json | None:

@@ -22,7 +22,7 @@ class SshServer:
     """The SSH server that serves this notebook, as root left it in STATE_FILE (sshd_server.py): the system's, or our own.
 
     port: where it listens. reach: "" for the system's; of our own, who can connect: `loopback` or `network`.
-    problem: why there is none, if root knows.
+    problem: why there is none, or none that the network reaches, if root knows.
     """
 
     def __init__(self) -> None:
@@ -34,8 +34,8 @@ class SshServer:
         self.problem: Problem | None = (code, message) if code else None
 
     def serves(self, reach: str) -> bool:
-        """Return whether an SSH server responds that can be reached as `reach` requires."""
-        return self.reach in ("", reach) and responds(self.port)
+        """Return whether an SSH server responds that can be reached as `reach` requires (sshd_server.py)."""
+        return self.reach in ("", "network" if reach == "either" else reach) and responds(self.port)
 
 
 def responds(port: int) -> bool:

@@ -52,11 +52,17 @@ PidFile {pid_file}
 
 
 def ensure_sshd(reach: str) -> None:
-    """Let an SSH server respond. reach: `loopback` or `network`: who must reach it, or "" for the system's alone."""
+    """Let an SSH server respond. reach: `loopback` or `network`: who must reach it, or "" for the system's alone.
+
+    With `either` the network must, or as long as another program has its port, at least the loopback.
+    """
     server = SshServer()
-    if responds(server.port) and (not reach or server.reach in ("", reach)):
+    if server.serves(reach) if reach else responds(server.port):
         if not server.reach:
             write_state({})
+        return
+    if reach == "either" and server.reach == "loopback" and responds(server.port) and not is_free(SSH_PORT):
+        write_state({**load_json(STATE_FILE), "problem": port_taken()})
         return
     stop_own()
     start_system()
@@ -115,20 +121,16 @@ def start_own(reach: str) -> Problem | None:
     program = shutil.which("sshd", path=PROGRAM_DIRS)
     if not program:
         return "sshd-missing", explain_missing()
-    port = SSH_PORT
+    port, listen = SSH_PORT, "loopback" if reach == "loopback" else "network"
     if not is_free(port):
         if reach == "network":
-            return (
-                "sshd-port-taken",
-                f"another program listens on port {port}, where SSH has to: root's `ss -ltnp sport = {port}` names it; "
-                "stop it, or set the tag to ngrok",
-            )
-        port = free_port()
+            return port_taken()
+        port, listen = free_port(), "loopback"
     os.makedirs(OWN_DIR, 0o755, exist_ok=True)
     keys = host_key_files()
     if not keys:
         return "sshd-down", f"ssh-keygen could generate no host key in {OWN_DIR}: see that the root volume has room"
-    refusal = configure(program, port, reach, keys)
+    refusal = configure(program, port, listen, keys)
     if refusal:
         return "sshd-down", f"sshd refuses {OWN_DIR}sshd_config, too ({refusal}): let `sshd -t` accept the system's"
     launch(program)
@@ -138,9 +140,19 @@ def start_own(reach: str) -> Problem | None:
             return "sshd-down", f"the agent's sshd does not respond on port {port}; see `journalctl -u {UNIT}`"
         time.sleep(0.1)
     public = [derive_public_key(path) for path in keys]
-    write_state({"port": port, "reach": reach, "host_keys": [line for line in public if line]})
-    print(f"notebook-ssh: the agent's own sshd listens on port {port} ({reach})", file=sys.stderr)
+    state = {"port": port, "reach": listen, "host_keys": [line for line in public if line]}
+    write_state({**state, "problem": port_taken()} if (reach, listen) == ("either", "loopback") else state)
+    print(f"notebook-ssh: the agent's own sshd listens on port {port} ({listen})", file=sys.stderr)
     return None
+
+
+def port_taken() -> Problem:
+    """Return the problem that another program has the port on which the network has to reach SSH."""
+    return (
+        "sshd-port-taken",
+        f"another program listens on port {SSH_PORT}, where SSH has to: root's `ss -ltnp sport = {SSH_PORT}` names it; "
+        "stop it, or set the tag to ngrok",
+    )
 
 
 def explain_missing() -> str:

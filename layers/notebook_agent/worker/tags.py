@@ -7,8 +7,8 @@ import os
 import re
 
 from worker.model import Json
+from worker.modes import MODES
 
-MODES = "ngrok", "bastion", "eice"
 MOST_MODES = 3
 
 NGROK_URL_TAG = re.compile(

@@ -39,6 +39,7 @@ from notebook_ssh.model.record import (
     Mails,
     Network,
     NotebookState,
+    PathReport,
     Phase,
     Record,
     RejectedKey,
@@ -150,6 +151,12 @@ _REJECTED_KEY = Shape(
     Attribute("line", "line", _NUMBER, REQUIRED),
     Attribute("reason", "reason", _TEXT, REQUIRED),
 )
+_PATH = Shape(
+    PathReport,
+    Attribute("mode", "mode", enum_of(Mode), REQUIRED),
+    Attribute("phase", "phase", enum_of(Phase), REQUIRED),
+    Attribute("problem", "problem", part_of(_PROBLEM), None),
+)
 _HEARTBEAT = (
     Attribute("sequence", "sequence", _NUMBER, REQUIRED),
     Attribute("received_at", "received_at", _NUMBER, REQUIRED),
@@ -171,10 +178,12 @@ _STABLE = (
     Attribute("unknown_sessions", "unknown", _NUMBER, 0),
     Attribute("rejected", "rejected", list_of(part_of(_REJECTED_KEY)), ()),
     Attribute("problem", "problem", part_of(_PROBLEM), None),
+    Attribute("paths", "paths", list_of(part_of(_PATH)), ()),
 )
 _SERVER = (
     Attribute("connected_since", "connected_since", _NUMBER, None),
     Attribute("phase_since", "phase_since", _NUMBER, 0),
+    Attribute("paths_since", "paths_since", list_of(_NUMBER), ()),
 )
 _REPORT = Shape(Report, *_HEARTBEAT, *_STABLE, *_SERVER)
 _OBSERVED = (

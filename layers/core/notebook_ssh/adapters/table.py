@@ -48,14 +48,12 @@ CONDITION_FAILED = "ConditionalCheckFailedException"
 _ALIAS = re.compile(r"#(\w+)")
 
 _REPORTED = ("boot", "booted_at", "sequence", "received_at", "modes", "phase", "host", "port", "problem", "active_at")
+_KEYS = ("keys_own", "keys_central", "authorities")
 STATUS = (
     *("name", "spec", "state", "state_since", "started_at", "lifecycle_config", "block_since"),
     *("problem", "failure", "unsupported_platform", "spec_changed_at"),
     *codec.ROUTES,
-    *(
-        f"report.{field}"
-        for field in (*_REPORTED, "keys_own", "keys_central", "authorities", "connected_since", "phase_since")
-    ),
+    *(f"report.{field}" for field in (*_REPORTED, *_KEYS, "connected_since", "phase_since", "paths", "paths_since")),
 )
 """The fields of a record on which a status and an address depend."""
 

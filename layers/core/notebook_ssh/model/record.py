@@ -149,6 +149,15 @@ class RejectedKey:
 
 
 @dataclass(frozen=True, slots=True)
+class PathReport:
+    """What the agent reported of one of several paths."""
+
+    mode: Mode
+    phase: Phase
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The agent's last accepted report (docs/protocol.md)."""
 
@@ -160,6 +169,7 @@ class Report:
     received_at: int
     # The modes that the agent is in, the preferred one first; empty: off.
     modes: tuple[Mode, ...]
+    # With several modes, of the best path.
     phase: Phase
     # The agent's version.
     agent: str = ""
@@ -179,12 +189,24 @@ class Report:
     active_at: int | None = None
     # How many of them no trusted line of the notebook's log names: they are not ended with access.
     unknown_sessions: int = 0
+    # With `paths`, one that concerns all of them.
     problem: Problem | None = None
+    # Each path, if there are several modes and the agent reports each; in the order of the modes.
+    paths: tuple[PathReport, ...] = ()
     # Since when this address has worked, by the stack's clock; while the agent reconnects, the last one. None: never
     # in this boot.
     connected_since: int | None = None
     # Since when phase and problem have been the same, by the stack's clock.
     phase_since: int = 0
+    # The same for each of `paths`.
+    paths_since: tuple[int, ...] = ()
+
+    def of_path(self, mode: Mode) -> tuple[PathReport, int]:
+        """Return what is reported of the path of `mode`, and since when; the report's own if it has no paths."""
+        for path, since in zip(self.paths, self.paths_since, strict=False):
+            if path.mode is mode:
+                return path, since
+        return PathReport(mode, self.phase, self.problem), self.phase_since
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import assert_never
 
 from notebook_ssh.errors import Problem
 
@@ -34,6 +35,17 @@ class Mode(StrEnum):
     BASTION = "bastion"
     # An EC2 Instance Connect Endpoint.
     EICE = "eice"
+
+    @property
+    def has_entrance(self) -> bool:
+        """Whether the notebook is reached at its address in the VPC, from a group that rules admit there."""
+        match self:
+            case Mode.NGROK:
+                return False
+            case Mode.BASTION | Mode.EICE:
+                return True
+            case unknown:
+                assert_never(unknown)
 
 
 MOST_MODES = 3

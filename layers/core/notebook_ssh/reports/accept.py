@@ -67,12 +67,24 @@ def _carried(report: Report, before: Report | None) -> Report:
     if before is not None and before.active_at is not None:
         # A new boot has had no session yet.
         report = replace(report, active_at=max(before.active_at, report.active_at or 0))
-    if before is None or before.boot != report.boot or before.modes != report.modes:
-        return replace(report, phase_since=now, connected_since=now if report.phase is Phase.CONNECTED else None)
+    if before is None or before.boot != report.boot or {*before.modes} != {*report.modes}:
+        connected = now if report.phase is Phase.CONNECTED else None
+        same_boot = before if before and before.boot == report.boot else None
+        return replace(report, phase_since=now, paths_since=_paths_since(report, same_boot), connected_since=connected)
     same_phase = (before.phase, before.problem) == (report.phase, report.problem)
     connected_since = before.connected_since
-    if report.phase is Phase.CONNECTED and (
-        (before.host, before.port) != (report.host, report.port) or not connected_since
-    ):
+    # With several paths another one may have worked all the time.
+    moved = not report.paths and (before.host, before.port) != (report.host, report.port)
+    if report.phase is Phase.CONNECTED and (moved or not connected_since):
         connected_since = now
-    return replace(report, phase_since=before.phase_since if same_phase else now, connected_since=connected_since)
+    return replace(
+        report,
+        phase_since=before.phase_since if same_phase else now,
+        paths_since=_paths_since(report, before),
+        connected_since=connected_since,
+    )
+
+
+def _paths_since(report: Report, before: Report | None) -> tuple[int, ...]:
+    known = dict(zip(before.paths, before.paths_since, strict=False)) if before else {}
+    return tuple(known.get(path, report.received_at) for path in report.paths)

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from notebook_ssh.errors import InvalidReportError, PayloadTooLargeError, Problem
 from notebook_ssh.model.access import LONGEST_WHO, MOST_OF_A_REPORT, Session
 from notebook_ssh.model.problems import AGENT_FAILED, CODES
-from notebook_ssh.model.record import Phase, RejectedKey, Report
+from notebook_ssh.model.record import PathReport, Phase, RejectedKey, Report
 from notebook_ssh.model.spec import OFF, Mode
 from notebook_ssh.model.ssh_keys import InvalidKeyError, host_key
 from notebook_ssh.model.text import printable
@@ -35,6 +35,8 @@ _PATH = re.compile(r"ngrok|network")
 _CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+){0,9}")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _INWARD = (".localhost", ".local", ".internal", ".localdomain", ".arpa")
+_BEST_FIRST = (Phase.CONNECTED, Phase.CONNECTING, Phase.FAILED, Phase.OFF)
+_MOST_PATHS = 8
 _MANY = 10_000
 _YEAR_2242 = 2**33
 
@@ -59,8 +61,11 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Parse
     if len(body) > MAX_BODY_BYTES:
         raise PayloadTooLargeError("body", f"has {len(body):,} bytes; at most {MAX_BODY_BYTES:,} are read")
     parsed = _object(_json(body), "body")
-    modes, phase = _modes(parsed), _phase(parsed)
-    host, port = _address(parsed, modes, phase, allow_loopback)
+    modes, phase = _modes(parsed), _phase(parsed.get("phase"), "phase")
+    paths = _paths(parsed, modes, phase)
+    host, port = _address(
+        parsed, modes, {path.mode: path.phase for path in paths}.get(Mode.NGROK, phase), allow_loopback
+    )
     keys = _object(parsed.get("keys") or {}, "keys")
     sessions = _object(parsed.get("sessions") or {}, "sessions")
     booted_at = _booted_at(parsed, now)
@@ -70,7 +75,7 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Parse
         sequence=_whole(parsed, "sequence", 1, 2**53),
         received_at=now,
         modes=modes,
-        phase=phase,
+        phase=min((path.phase for path in paths), key=_BEST_FIRST.index, default=phase),
         agent=_clean(parsed.get("agent", ""), "agent", 32),
         host=host,
         port=port,
@@ -82,7 +87,8 @@ def read_report(body: bytes, now: int, *, allow_loopback: bool = False) -> Parse
         sessions=_whole(sessions, "open", 0, _MANY, "sessions.", default=0),
         unknown_sessions=_whole(sessions, "unknown", 0, _MANY, "sessions.", default=0),
         active_at=_active_at(sessions, now),
-        problem=_problem(parsed.get("problem")),
+        problem=_problem(parsed.get("problem"), "problem"),
+        paths=paths,
     )
     version, worker = parsed.get("token_version"), parsed.get("worker")
     return ParsedReport(
@@ -191,11 +197,35 @@ def _modes(parsed: Mapping[str, Any]) -> tuple[Mode, ...]:
     return tuple(Mode(word) for word in words if word in list(Mode))
 
 
-def _phase(parsed: Mapping[str, Any]) -> Phase:
-    value = parsed.get("phase")
+def _phase(value: Any, field: str) -> Phase:
     if not isinstance(value, str) or value not in list(Phase):
-        raise InvalidReportError("phase", f"must be one of {', '.join(Phase)}")
+        raise InvalidReportError(field, f"must be one of {', '.join(Phase)}")
     return Phase(value)
+
+
+def _paths(parsed: Mapping[str, Any], modes: Sequence[Mode], phase: Phase) -> tuple[PathReport, ...]:
+    """Parse `phases` and `problems`, which an agent in several modes sends. What they hold of another mode is ignored.
+
+    An agent before `phases` reports no single path: then there are none, and its phase is that of each.
+    """
+    phases, problems = _by_mode(parsed, "phases"), _by_mode(parsed, "problems")
+    if not phases:
+        return ()
+    return tuple(
+        PathReport(
+            mode,
+            _phase(phases.get(mode, phase), f"phases.{mode}"),
+            _problem(problems.get(mode), f"problems.{mode}"),
+        )
+        for mode in modes
+    )
+
+
+def _by_mode(parsed: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    values = _object(parsed.get(field) or {}, field)
+    if len(values) > _MOST_PATHS:
+        raise InvalidReportError(field, f"must have at most {_MOST_PATHS} modes")
+    return values
 
 
 def _clean(value: Any, field: str, most: int) -> str:
@@ -267,11 +297,11 @@ def _rejected(value: Any) -> tuple[RejectedKey, ...]:
     return tuple(lines)
 
 
-def _problem(value: Any) -> Problem | None:
+def _problem(value: Any, field: str) -> Problem | None:
     if value is None:
         return None
-    problem = _object(value, "problem")
-    code = _text(problem, "code", _CODE, "lower-case words joined by hyphens", "problem.")
+    problem = _object(value, field)
+    code = _text(problem, "code", _CODE, "lower-case words joined by hyphens", f"{field}.")
     if len(code) > 40:
-        raise InvalidReportError("problem.code", "must have at most 40 characters")
-    return Problem(code if code in CODES else AGENT_FAILED, _clean(problem.get("message", ""), "problem.message", 500))
+        raise InvalidReportError(f"{field}.code", "must have at most 40 characters")
+    return Problem(code if code in CODES else AGENT_FAILED, _clean(problem.get("message", ""), f"{field}.message", 500))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, assert_never
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.model.record import Phase, Record
+from notebook_ssh.model.record import Phase, Record, Route
 from notebook_ssh.model.revocation import Revocation, required_principal
 from notebook_ssh.model.session_ends import Withdrawn, end_reason
 from notebook_ssh.model.spec import Mode, tag_value
@@ -48,20 +48,35 @@ def reply(
     if worker and modes:
         reply["worker"] = worker
     problem = spec.problem or problem or record.problem
-    if Mode.NGROK in modes:
-        reply["ngrok"] = {"url": spec.ngrok_url, "token_version": token.version if token else None}
-        if token and token.version != held_version:
-            reply["ngrok"]["token"] = token.value
-    if Mode.BASTION in modes and bastion:
-        route = record.routes.get(Mode.BASTION)
-        reply["bastion"] = {
-            "host": bastion.host,
-            "user": bastion.user,
-            "private_ip": route.private_ip if route else None,
-        }
-        problem = problem or (route.problem if route else None)
+    parts = {mode: _part(mode, record, bastion, token, held_version) for mode in modes}
+    for mode, part in parts.items():
+        if part is not None:
+            reply[str(mode)] = part
+            route = record.routes.get(mode)
+            problem = problem or (route.problem if route else None)
     reply["problem"] = {"code": problem.code, "message": problem.message} if problem else None
     return reply
+
+
+def _part(
+    mode: Mode, record: Record, bastion: Bastion | None, token: Token | None, held_version: str | None
+) -> dict[str, Any] | None:
+    """Return the part of the reply that has the name of `mode`, or None without one."""
+    route = record.routes.get(mode) or Route()
+    match mode:
+        case Mode.NGROK:
+            part: dict[str, Any] = {
+                "url": record.spec.ngrok_url,
+                "token_version": token.version if token else None,
+            }
+            return part | {"token": token.value} if token and token.version != held_version else part
+        case Mode.BASTION:
+            return {"host": bastion.host, "user": bastion.user, "private_ip": route.private_ip} if bastion else None
+        case Mode.EICE:
+            known = {"id": route.endpoint.id, "dns_name": route.endpoint.dns_name} if route.endpoint else {}
+            return {"id": None, "dns_name": None, **known, "private_ip": route.private_ip}
+        case unknown:
+            assert_never(unknown)
 
 
 def certificates(
@@ -116,7 +131,7 @@ def _sync_after(record: Record, modes: tuple[Mode, ...], now: int, sync_seconds:
     """Return the seconds to the next report: fewer until the connection works, and none beyond the end of access."""
     report, until = record.report, record.spec.until
     settled = report is not None and report.modes == modes and report.phase is not Phase.CONNECTING
-    if settled and Mode.BASTION in modes:
-        settled = Mode.BASTION in record.routes
+    if settled:
+        settled = all(mode in record.routes for mode in modes if mode.has_entrance)
     seconds = sync_seconds if settled else min(sync_seconds, FAST_SYNC_SECONDS)
     return max(1, min(seconds, until - now)) if until is not None and until > now else seconds
