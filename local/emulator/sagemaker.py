@@ -37,6 +37,7 @@ from moto.moto_api import state_manager
 from moto.moto_api._internal.managed_state_model import ManagedState
 from moto.sagemaker.exceptions import SagemakerClientError, ValidationError
 
+from emulator.connect_endpoints import add_connect_endpoints
 from emulator.security_groups import describe_rules
 
 NOTEBOOK_MODEL = "sagemaker::notebook_instance"
@@ -651,6 +652,7 @@ def fail(name: str, reason: str, account: str = "123456789012", region: str = "u
 def extend_moto() -> None:
     """Put all of the above into moto. Calling it again changes nothing."""
     describe_rules()
+    add_connect_endpoints()
     models.FakeSagemakerNotebookInstance = Notebook  # type: ignore[misc, assignment]
     state_manager.register_default_transition(NOTEBOOK_MODEL, {"progression": "manual", "times": 1})
     backend: Any = models.SageMakerModelBackend

@@ -124,3 +124,27 @@ def test_every_key_that_users_write_is_documented() -> None:
 
     rows = set(re.findall(r"^\| `(ssh[a-z-]*)` \|", PAGE, re.MULTILINE))
     assert rows == set(spec_tag_keys("ssh"))
+
+
+@pytest.mark.parametrize(
+    ("port", "address", "seconds", "endpoint", "allowed"),
+    [
+        ("22", "10.0.3.7", "3600", "eice-0a1b2c3d4e5f60718", True),
+        ("3389", "10.0.3.7", "3600", "eice-0a1b2c3d4e5f60718", False),
+        ("22", "10.0.4.7", "3600", "eice-0a1b2c3d4e5f60718", False),
+        ("22", "10.0.3.7", "7200", "eice-0a1b2c3d4e5f60718", False),
+        ("22", "10.0.3.7", "3600", "eice-0a1b2c3d4e5f60719", False),
+    ],
+)
+def test_tunnels_are_opened_to_the_port_the_network_and_for_the_time_that_the_page_allows(
+    port: str, address: str, seconds: str, endpoint: str, allowed: bool
+) -> None:
+    page = (PROJECT / "docs" / "eice.md").read_text("utf-8")
+    (policy,) = re.findall(r"```json\n(.+?)```", page, re.DOTALL)
+    context = {"remoteport": port, "privateipaddress": address, "maxtunnelduration": seconds}
+    assert allowed is allows(
+        json.loads(policy.replace("ACCOUNT", ACCOUNT)),
+        action="ec2-instance-connect:OpenTunnel",
+        resource=f"arn:aws:ec2:us-east-1:{ACCOUNT}:instance-connect-endpoint/{endpoint}",
+        context={f"ec2-instance-connect:{key}": value for key, value in context.items()},
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,6 +16,7 @@ from moto.ec2.responses.security_groups import SecurityGroups
 from support.builders import a_lambda_context
 from support.faster_moto import make_moto_faster
 
+from emulator.connect_endpoints import add_connect_endpoints
 from emulator.security_groups import describe_rules
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.table import Table
@@ -66,10 +67,10 @@ class BastionEnv:
         messages = [{"attributes": {"SentTimestamp": str(sent)}, "body": "{}"} for sent in sent_ms]
         handler.handle({"Records": messages}, a_lambda_context(), clock=lambda: self.now + 0.5)
 
-    def route(self, name: str) -> Route:
+    def route(self, name: str, mode: Mode = Mode.BASTION) -> Route:
         record = self.table.record(name)
         assert record is not None
-        return record.routes[Mode.BASTION]
+        return record.routes[mode]
 
     def rules(self, group: str, *, egress: bool = False) -> dict[str, dict[str, Any]]:
         answer = client("ec2").describe_security_group_rules(Filters=[{"Name": "group-id", "Values": [group]}])
@@ -88,6 +89,15 @@ class BastionEnv:
         tcp_22: dict[str, Any] = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, **permission}
         client("ec2").authorize_security_group_ingress(GroupId=group, IpPermissions=[cast("Any", tcp_22)])
 
+    def endpoint(self, *groups: str, **more: Any) -> str:
+        """Make an endpoint, and give the stack its id."""
+        made = client("ec2").create_instance_connect_endpoint(
+            SubnetId=self.subnet, SecurityGroupIds=list(groups) or [self.group("endpoint")], **more
+        )["InstanceConnectEndpoint"]
+        self.monkeypatch.setenv("ENDPOINT_ID", made["InstanceConnectEndpointId"])
+        self.monkeypatch.setenv("ENDPOINT_VPC", self.vpc)
+        return made["InstanceConnectEndpointId"]
+
     def close_egress(self) -> None:
         client("ec2").revoke_security_group_egress(
             GroupId=self.bastion, SecurityGroupRuleIds=list(self.rules(self.bastion, egress=True))
@@ -104,6 +114,7 @@ def bastion_env(monkeypatch: pytest.MonkeyPatch) -> Iterator[BastionEnv]:
     """An account of its own, for the time of a test."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     describe_rules()
+    add_connect_endpoints()
     with mock_aws():
         ec2 = client("ec2")
         vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
@@ -172,20 +183,27 @@ def failing(
 
 
 @contextmanager
-def forgetful_filters() -> Iterator[None]:
-    """For a moment, DescribeSecurityGroups finds nothing by its filters, as a read just after a change may."""
+def answering(
+    operation: str, response: dict[str, Any], *, when: Callable[[dict[str, Any]], bool] = lambda _: True
+) -> Iterator[None]:
+    """EC2 answers `operation` with `response` where `when` says so of the request."""
 
     def answer(params: dict[str, Any], **_: Any) -> Any:
-        if "Filter.1.Name" in params["body"]:
-            return SimpleNamespace(status_code=200), {"SecurityGroups": []}
-        return None
+        return (SimpleNamespace(status_code=200), response) if when(params) else None
 
     events = client("ec2").meta.events
-    events.register("before-call.ec2.DescribeSecurityGroups", answer)
+    events.register(f"before-call.ec2.{operation}", answer)
     try:
         yield
     finally:
-        events.unregister("before-call.ec2.DescribeSecurityGroups", answer)
+        events.unregister(f"before-call.ec2.{operation}", answer)
+
+
+def forgetful_filters() -> AbstractContextManager[None]:
+    """For a moment, DescribeSecurityGroups finds nothing by its filters, as a read just after a change may."""
+    return answering(
+        "DescribeSecurityGroups", {"SecurityGroups": []}, when=lambda params: "Filter.1.Name" in params["body"]
+    )
 
 
 def once(condition: Callable[[dict[str, Any]], bool]) -> Callable[[dict[str, Any]], bool]:

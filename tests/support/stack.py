@@ -27,6 +27,11 @@ WITH_BASTION = {
     "BastionClientCidrs": "198.51.100.0/24",
 }
 
+WITH_ENDPOINT = {
+    "EndpointSubnet": "subnet-0a1b2c3d4e5f60718",
+    "EndpointVpc": "vpc-0b1c2d3e4f5061728",
+}
+
 WITH_CERTIFICATES = {
     "Certificates": "true",
     "LoginPrincipals": "arn:aws:iam::111122223333:role/data-science",
@@ -35,7 +40,7 @@ WITH_CERTIFICATES = {
     "AuditPrincipals": "arn:aws:iam::123456789012:role/auditors",
 }
 
-WITH_EVERYTHING = WITH_BASTION | WITH_CERTIFICATES
+WITH_EVERYTHING = WITH_BASTION | WITH_ENDPOINT | WITH_CERTIFICATES
 """All that brings functions, roles and rights of its own."""
 
 ARNS = {

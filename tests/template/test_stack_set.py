@@ -10,10 +10,12 @@ from typing import Any
 
 import stack_set
 from support import stack
-from support.stack import PROJECT, WITH_BASTION, source
+from support.stack import PROJECT, WITH_BASTION, WITH_ENDPOINT, source
 
 OTHER = {
     **WITH_BASTION,
+    **WITH_ENDPOINT,
+    "EndpointId": "eice-0a1b2c3d4e5f60718",
     "TagKey": "remote",
     "NgrokSecretArn": "arn:aws:secretsmanager:eu-central-1:111122223333:secret:x",
     "NgrokDownload": "https://example.com/ngrok.tgz",

@@ -11,7 +11,7 @@ import botocore.session
 import calls
 import pytest
 from botocore import xform_name
-from support.stack import WITH_BASTION, WITH_CERTIFICATES, WITH_EVERYTHING, Stack
+from support.stack import WITH_BASTION, WITH_CERTIFICATES, WITH_ENDPOINT, WITH_EVERYTHING, Stack
 
 REVIEWED = {
     "ReconcileNotebook": {
@@ -45,6 +45,7 @@ REVIEWED = {
         "ec2:AuthorizeSecurityGroupEgress",
         "ec2:AuthorizeSecurityGroupIngress",
         "ec2:CreateTags",
+        "ec2:DescribeInstanceConnectEndpoints",
         "ec2:DescribeNetworkInterfaces",
         "ec2:DescribeSecurityGroupRules",
         "ec2:DescribeSecurityGroups",
@@ -123,6 +124,7 @@ IMPLIED = {
 }
 
 MAY_BE_EVERYWHERE = {
+    "ec2:DescribeInstanceConnectEndpoints",
     "ec2:DescribeNetworkInterfaces",
     "ec2:DescribeSecurityGroupRules",
     "ec2:DescribeSecurityGroups",
@@ -252,16 +254,24 @@ def test_only_the_fallback_configuration_is_created_and_deleted() -> None:
     assert resource.endswith(":notebook-instance-lifecycle-config/better-sagemaker")
 
 
-def test_rules_are_changed_in_the_bastions_vpc_alone_and_not_at_all_without_one() -> None:
+@pytest.mark.parametrize("function", ["ReconcileBastion", "Uninstall"])
+@pytest.mark.parametrize("given", [WITH_BASTION, WITH_ENDPOINT, WITH_BASTION | WITH_ENDPOINT])
+def test_rules_are_changed_in_the_entrances_vpcs_alone(function: str, given: dict[str, str]) -> None:
+    role = Stack(**given).of_type("AWS::IAM::Role")[f"{function}Role"]
     (statement,) = (
         statement
-        for statement in statements("ReconcileBastion")
+        for policy in role["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
         if "ec2:RevokeSecurityGroupIngress" in actions_of(statement)
     )
-    vpc = WITH_BASTION["BastionVpc"]
-    assert statement["Condition"]["ArnEquals"]["ec2:Vpc"] == f"arn:aws:ec2:eu-central-1:111122223333:vpc/{vpc}"
-    without = json.dumps(Stack().of_type("AWS::IAM::Role")["ReconcileBastionRole"])
-    assert "Revoke" not in without
+    vpcs = [given[name] for name in ("BastionVpc", "EndpointVpc") if name in given]
+    expected = [f"arn:aws:ec2:eu-central-1:111122223333:vpc/{vpc}" for vpc in vpcs]
+    assert statement["Condition"]["ArnEquals"]["ec2:Vpc"] == expected
+
+
+def test_no_rule_is_changed_without_an_entrance() -> None:
+    for function in ("ReconcileBastion", "Uninstall"):
+        assert "security-group/*" not in json.dumps(Stack().of_type("AWS::IAM::Role")[f"{function}Role"])
 
 
 def test_only_the_role_that_starts_notebooks_grants_sagemaker_what_a_start_in_a_vpc_takes() -> None:

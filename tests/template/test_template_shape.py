@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from support.stack import PROJECT, WITH_BASTION, WITH_CERTIFICATES, WITH_EVERYTHING, Stack, source
+from support.stack import PROJECT, WITH_BASTION, WITH_CERTIFICATES, WITH_ENDPOINT, WITH_EVERYTHING, Stack, source
 
 from notebook_ssh.settings import read_settings
 
@@ -55,7 +55,7 @@ BY_LAMBDA = {"AWS_REGION"}
 
 
 def test_the_template_sets_what_the_settings_read_and_nothing_else() -> None:
-    asked = Asked({"BASTION_SECURITY_GROUP": "sg-1"})
+    asked = Asked({"BASTION_SECURITY_GROUP": "sg-1", "ENDPOINT_ID": "eice-1"})
     read_settings(asked)
     variables = environments(Stack(**WITH_EVERYTHING))
     powertools = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_LOG_LEVEL"}
@@ -498,3 +498,31 @@ def test_who_writes_the_table_may_use_its_key_for_that() -> None:
             for action in each["Action"]
         }
         assert ({"kms:Encrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:Decrypt"} <= given) is writes, name
+
+
+@pytest.mark.parametrize(
+    ("given", "made", "identifier"),
+    [
+        ({}, False, ""),
+        (WITH_ENDPOINT, True, "<Endpoint>"),
+        (
+            {"EndpointId": "eice-0a1b2c3d4e5f60718", "EndpointVpc": "vpc-0a1b2c3d4e5f60718"},
+            False,
+            "eice-0a1b2c3d4e5f60718",
+        ),
+    ],
+)
+def test_an_endpoint_is_made_only_where_a_subnet_is_given(given: dict[str, str], made: bool, identifier: str) -> None:
+    stack = Stack(**given)
+    assert bool(stack.of_type("AWS::EC2::InstanceConnectEndpoint")) is made
+    assert bool(stack.of_type("AWS::EC2::SecurityGroup")) is made
+    assert {each["ENDPOINT_ID"] for each in environments(stack).values()} == {identifier}
+    assert stack.outputs.get("EndpointId", "") == identifier
+
+
+def test_the_endpoint_reaches_nothing_until_a_notebook_needs_it() -> None:
+    stack = Stack(**WITH_ENDPOINT)
+    (group,) = stack.of_type("AWS::EC2::SecurityGroup").values()
+    assert [rule["CidrIp"] for rule in group["SecurityGroupEgress"]] == ["127.0.0.1/32"]
+    (endpoint,) = stack.of_type("AWS::EC2::InstanceConnectEndpoint").values()
+    assert endpoint["PreserveClientIp"] is False

@@ -104,6 +104,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         if group
         else None
     )
+    endpoint = environment.get("ENDPOINT_ID", "")
     return Settings(
         stack=environment["STACK_NAME"],
         tag_key=environment.get("TAG_KEY", "ssh"),
@@ -117,6 +118,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         notebook_queue=environment.get("NOTEBOOK_QUEUE", ""),
         bastion_queue=environment.get("BASTION_QUEUE", ""),
         bastion=bastion,
+        endpoint=EndpointSettings(endpoint, environment["ENDPOINT_VPC"]) if endpoint else None,
         dry_run=environment.get("DRY_RUN", "false") == "true",
         alarm_topic=environment.get("ALARM_TOPIC", ""),
         ngrok_download=environment.get("NGROK_DOWNLOAD", ""),

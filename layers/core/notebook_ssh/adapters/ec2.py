@@ -1,4 +1,4 @@
-"""Security-group rules and network interfaces in EC2: reads them completely, and applies a plan.
+"""Security-group rules, network interfaces and the endpoint in EC2: reads them completely, and applies a plan.
 
 Reads are paged and filtered by ids, so their number grows with the pages of the fleet. Writes are one call for each
 rule, because EC2 refuses a whole call when one rule in it exists already (API reference,
@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from notebook_ssh.adapters.clients import call, client, code_of, pages
 from notebook_ssh.errors import NotAllowedError, Problem, RetryableError
-from notebook_ssh.model.network import Direction, Ec2Query, FoundRule, NetworkState, Rule, canonical_peer
+from notebook_ssh.model.network import Direction, Ec2Query, FoundEndpoint, FoundRule, NetworkState, Rule, canonical_peer
 from notebook_ssh.model.record import OWNER_TAG
 from notebook_ssh.planning.rules import AuthorizeRule, Outcome, RevokeRule, RulePlan
 
@@ -29,6 +29,7 @@ PAGE = 1000
 
 DUPLICATE = "InvalidPermission.Duplicate"
 GROUP_GONE = "InvalidGroup.NotFound"
+ENDPOINT_GONE = frozenset({"InvalidInstanceConnectEndpointId.NotFound", "InvalidInstanceConnectEndpointId.Malformed"})
 GROUP_MALFORMED = "InvalidGroupId.Malformed"
 TOO_MANY_RULES = "RulesPerSecurityGroupLimitExceeded"
 NOUNS = ("bastion", "endpoint")
@@ -46,6 +47,29 @@ def observe(stack: str, query: Ec2Query) -> NetworkState:
     found |= {each.id: each for each in _rules("group-id", sorted(vpc_of))}
     others = {each.rule.group for each in found.values()} - vpc_of.keys()
     return NetworkState(vpc_of | _vpcs(sorted(others)), _addresses(query.interfaces), tuple(found.values()))
+
+
+def observe_endpoint(endpoint: str) -> FoundEndpoint | None:
+    """Return the EC2 Instance Connect Endpoint with this id, or None only if EC2 answers that there is none.
+
+    Raises RetryableError when EC2 throttles or does not answer: an endpoint that was not read is not gone.
+    """
+    try:
+        response = call(client("ec2").describe_instance_connect_endpoints, InstanceConnectEndpointIds=[endpoint])
+    except ClientError as error:
+        if code_of(error) in ENDPOINT_GONE:
+            return None
+        raise
+    for each in response["InstanceConnectEndpoints"]:
+        return FoundEndpoint(
+            id=each["InstanceConnectEndpointId"],
+            state=each["State"],
+            vpc=each.get("VpcId", ""),
+            groups=tuple(sorted(each.get("SecurityGroupIds", ()))),
+            dns_name=each.get("DnsName", ""),
+            preserves_client_ip=each.get("PreserveClientIp", False),
+        )
+    raise RetryableError(f"EC2 does not describe the endpoint {endpoint}, and does not say that there is none")
 
 
 def apply(plan: RulePlan, stack: str) -> Outcome:

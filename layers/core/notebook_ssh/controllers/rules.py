@@ -40,7 +40,9 @@ def reconcile_rules(settings: Settings, table: Table, now: int, correlation_id: 
     fleet could not be read completely (no rule was revoked then) or EC2 throttles.
     """
     fleet, unread, complete = _read_fleet(table)
-    through = entrances(settings.bastion, settings.endpoint, None)
+    # Before any group: it names its groups.
+    endpoint = ec2.observe_endpoint(settings.endpoint.id) if settings.endpoint else None
+    through = entrances(settings.bastion, settings.endpoint, endpoint)
     network = ec2.observe(settings.stack, resources_to_read(fleet, through, now))
     desired = {entrance: desired_rules(fleet, entrance, network, settings.stack, now) for entrance in through}
     if settings.paused:  # no rule is desired, whatever the fleet requests: no record has to be read to know that

@@ -24,6 +24,8 @@ PROBLEM_OWNER = {
     "no-bastion": "rule",
     "no-endpoint": "rule",
     "bastion-gone": "rule",
+    "endpoint-gone": "rule",
+    "endpoint-client-ip": "rule",
     "not-in-vpc": "rule",
     "other-vpc": "rule",
     "group-gone": "rule",
@@ -72,7 +74,7 @@ CODES = frozenset(
         ),
         *("ngrok-download", "ngrok-config", "ngrok-failed", "ngrok-ended", "ngrok-unreachable"),
         *("no-bastion", "bastion-gone", "not-in-vpc", "other-vpc", "group-gone", "client-cidr-invalid"),
-        "no-endpoint",
+        *("no-endpoint", "endpoint-gone", "endpoint-client-ip"),
         *("rule-limit", "rule-refused", "rule-stuck"),
         *("no-keys", "central-key-missing", "central-key-malformed", "central-key-not-here"),
     }

@@ -2,6 +2,7 @@
 
 A bastion is known from the stack's parameters. Of an EC2 Instance Connect Endpoint these have the id and the VPC;
 EC2 says the rest, so it is observed first. docs/bastion.md and docs/eice.md have the design.
+UNCONFIRMED(eice-interface): whether an endpoint reaches a notebook's interface, only a client learns.
 """
 
 from __future__ import annotations
