@@ -42,6 +42,12 @@ class Aws(Protocol):
     def make_group(self, name: str) -> str:
         """A security group without any rule of ingress; its id."""
 
+    def make_endpoint(self, name: str) -> str:
+        """An EC2 Instance Connect Endpoint in a VPC of its own; its id."""
+
+    def delete_endpoint(self, endpoint: str) -> None:
+        """Delete it."""
+
     def settle(self) -> None:
         """Return when no notebook is on its way from one status to another, and the tagging API knows every tag."""
 
@@ -77,6 +83,14 @@ class InMemory:
         self.account.groups[identifier] = BASTION_VPC
         return identifier
 
+    def make_endpoint(self, name: str) -> str:
+        identifier = f"eice-{len(self.account.groups):017x}"
+        self.account.endpoints[identifier] = self.make_group(name), BASTION_VPC
+        return identifier
+
+    def delete_endpoint(self, endpoint: str) -> None:
+        del self.account.endpoints[endpoint]
+
     def settle(self) -> None:
         for notebook in list(self.account.notebooks.values()):
             self.account.arrive(notebook)
@@ -105,6 +119,17 @@ class _Clients:
         vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
         group = ec2.create_security_group(GroupName=name, Description=name, VpcId=vpc)
         return str(group["GroupId"])
+
+    def make_endpoint(self, name: str) -> str:
+        ec2 = self.client("ec2")
+        vpc = ec2.create_vpc(CidrBlock="10.77.0.0/16")["Vpc"]["VpcId"]
+        subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.77.0.0/24")["Subnet"]["SubnetId"]
+        group = ec2.create_security_group(GroupName=name, Description=name, VpcId=vpc)["GroupId"]
+        made = ec2.create_instance_connect_endpoint(SubnetId=subnet, SecurityGroupIds=[group], PreserveClientIp=False)
+        return str(made["InstanceConnectEndpoint"]["InstanceConnectEndpointId"])
+
+    def delete_endpoint(self, endpoint: str) -> None:
+        self.client("ec2").delete_instance_connect_endpoint(InstanceConnectEndpointId=endpoint)
 
     def settle(self) -> None:
         raise NotImplementedError

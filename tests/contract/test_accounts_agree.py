@@ -380,3 +380,23 @@ def test_a_group_that_does_not_exist_is_a_problem_of_its_rule_alone(aws: Aws, na
     known = ec2.observe(STACK, Ec2Query(("sg-0123456789abcdef0", group))).vpc_of
     assert group in known
     assert "sg-0123456789abcdef0" not in known
+
+
+# ---- EC2 Instance Connect Endpoints ------------------------------------------------------------
+
+
+def test_an_endpoint_is_described_until_it_is_deleted(aws: Aws, name: str) -> None:
+    endpoint = aws.make_endpoint(name)
+    found = ec2.observe_endpoint(endpoint)
+    assert found is not None
+    assert (found.id, found.state, found.preserves_client_ip) == (endpoint, "create-complete", False)
+    assert len(found.groups) == 1
+    assert found.groups[0].startswith("sg-")
+    assert ec2.observe("another", Ec2Query(found.groups)).vpc_of == {found.groups[0]: found.vpc}
+    assert found.dns_name.startswith(f"{endpoint}.")
+    aws.delete_endpoint(endpoint)
+    assert ec2.observe_endpoint(endpoint) is None
+
+
+def test_an_endpoint_that_never_was_is_none(aws: Aws) -> None:
+    assert ec2.observe_endpoint("eice-0fffffffffffffff0") is None

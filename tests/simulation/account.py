@@ -23,6 +23,7 @@ RULES_OF_A_GROUP = 60
 TOKEN = "token-of-the-simulation"
 """ngrok's token; it is looked for afterwards wherever it must not be."""
 BASTION_GROUP, BASTION_VPC = "sg-0000000000000000b", "vpc-1"
+ENDPOINT, ENDPOINT_GROUP, ENDPOINT_VPC = "eice-0000000000000000e", "sg-0000000000000000e", "vpc-1"
 
 MODIFIABLE_STATES = ("Stopped", "Failed")
 ARRIVES = {"Pending": "InService", "Stopping": "Stopped", "Updating": "Stopped"}
@@ -121,6 +122,7 @@ class Account:
     lifecycle_configs: dict[str, LifecycleConfig] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
     rules: dict[str, Rule] = field(default_factory=dict)
+    endpoints: dict[str, tuple[str, str]] = field(default_factory=dict)  # group and VPC by id
     indexed: dict[str, dict[str, str]] = field(default_factory=dict)
     table: Dynamo = field(default_factory=Dynamo)
     queued: list[tuple[str, str, int]] = field(default_factory=list)
@@ -300,6 +302,24 @@ class Account:
                 if (line := _interface(each)) in wanted
             ]
         }
+
+    def describe_instance_connect_endpoints(self, *, InstanceConnectEndpointIds: Iterable[str]) -> dict[str, Any]:
+        found = []
+        for each in InstanceConnectEndpointIds:
+            if each not in self.endpoints:
+                raise refusal("InvalidInstanceConnectEndpointId.NotFound", f"The ID '{each}' does not exist")
+            group, vpc = self.endpoints[each]
+            found.append(
+                {
+                    "InstanceConnectEndpointId": each,
+                    "State": "create-complete",
+                    "VpcId": vpc,
+                    "SecurityGroupIds": [group],
+                    "DnsName": f"{each}.example.com",
+                    "PreserveClientIp": False,
+                }
+            )
+        return {"InstanceConnectEndpoints": found}
 
     def authorize_security_group_ingress(self, **given: Any) -> dict[str, Any]:
         return self._authorize(given, egress=False)

@@ -14,7 +14,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from simulation.account import BASTION_GROUP, BASTION_VPC, MODIFIABLE_STATES, LifecycleConfig, Notebook, Rule, Watcher
+from simulation.account import (
+    BASTION_GROUP,
+    BASTION_VPC,
+    ENDPOINT,
+    ENDPOINT_GROUP,
+    ENDPOINT_VPC,
+    MODIFIABLE_STATES,
+    LifecycleConfig,
+    Notebook,
+    Rule,
+    Watcher,
+)
 from simulation.errors import InvariantError
 
 from notebook_ssh.model.managed_block import LIMIT, SHEBANG, Block, Inserted, Refused, fingerprint, insert_block
@@ -50,6 +61,9 @@ ANNOUNCED = 3_600_000
 """Milliseconds for which a notebook may be woken after it was asked, functions that die on the way included."""
 
 _OPENING = re.compile(rb"^# >>> notebook-ssh stack=(\S+) version=\S+ id=\S+ sum=(\S+) original=\S+ >>> .*\n", re.M)
+
+ENTRANCES = ((Mode.BASTION, BASTION_GROUP, BASTION_VPC), (Mode.EICE, ENDPOINT_GROUP, ENDPOINT_VPC))
+"""Mode, group and VPC of each entrance of the stack."""
 
 
 def decoded(script: str | None) -> bytes | None:
@@ -316,7 +330,7 @@ class Invariants(Watcher):
                 self._notebook_is_settled(notebook, (self.run.block, *allowed))
         for lifecycle_config in account.lifecycle_configs.values():
             self._configuration_is_settled(lifecycle_config)
-        self._bastion_is_settled()
+        self._rules_are_settled()
 
     def shown(self) -> None:
         """Every notebook's tags say its status."""
@@ -396,29 +410,41 @@ class Invariants(Watcher):
         self._hold(not here, f"nobody asks for SSH in {lifecycle_config.name}, and the block is there")
         self.checked["configurations without the block"] += 1
 
-    def _bastion_is_settled(self) -> None:
-        account, now = self.run.account, self.run.now // 1000
-        if BASTION_GROUP not in account.groups:
-            return
-        admitted = [
-            each
-            for each in account.notebooks.values()
-            if Mode.BASTION in parse_spec(each.tags, "ssh").effective_modes(now)
-            and each.status in ("Pending", "InService")
-        ]
-        reachable = [each for each in admitted if any(account.groups[group] == BASTION_VPC for group in each.groups)]
-        entrances = {
-            rule.group
-            for rule in account.rules.values()
-            if not rule.egress and rule.peer == BASTION_GROUP and rule.ports == (22, 22)
-        }
-        for notebook in reachable:
-            self._hold(bool(entrances & set(notebook.groups)), f"the bastion does not reach {notebook.name}")
-            self.checked["ways through the bastion"] += 1
-        needed = {group for each in reachable for group in each.groups} | {BASTION_GROUP}
+    def _rules_are_settled(self) -> None:
+        """Each way that tags ask for is open, and no rule of ours is of no use."""
+        account = self.run.account
+        uses: dict[str, set[str]] = {}
+        for mode, group, vpc in ENTRANCES:
+            if group not in account.groups:
+                return
+            gone = mode is Mode.EICE and ENDPOINT not in account.endpoints
+            reachable = [] if gone else self._reachable(mode, vpc)
+            open_groups = {
+                rule.group
+                for rule in account.rules.values()
+                if not rule.egress and rule.peer == group and rule.ports == (22, 22)
+            }
+            for notebook in reachable:
+                self._hold(bool(open_groups & set(notebook.groups)), f"{notebook.name} is not reached by {mode}")
+                self.checked[f"ways in mode {mode}"] += 1
+            uses[group] = {each for notebook in reachable for each in notebook.groups}
         for rule in account.rules.values():
             if rule.stack == STACK and rule.by_stack:
-                self._hold(bool(reachable) and rule.group in needed, f"{rule} is of no use to anybody")
+                inside, entrance = (rule.peer, rule.group) if rule.egress else (rule.group, rule.peer)
+                used = (
+                    bool(uses.get(rule.group)) if not entrance.startswith("sg-") else inside in uses.get(entrance, ())
+                )
+                self._hold(used, f"{rule} is of no use to anybody")
+
+    def _reachable(self, mode: Mode, vpc: str) -> list[Notebook]:
+        account, now = self.run.account, self.run.now // 1000
+        return [
+            each
+            for each in account.notebooks.values()
+            if mode in parse_spec(each.tags, "ssh").effective_modes(now)
+            and each.status in ("Pending", "InService")
+            and any(account.groups[group] == vpc for group in each.groups)
+        ]
 
     def _recently(self, asked: Mapping[str, int], notebook: Notebook) -> bool:
         self.remember(notebook)

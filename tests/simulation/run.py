@@ -28,7 +28,18 @@ from unittest.mock import patch
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
-from simulation.account import BASTION_GROUP, BASTION_VPC, NUMBER, REGION, Account, LifecycleConfig, Notebook, pages
+from simulation.account import (
+    BASTION_GROUP,
+    BASTION_VPC,
+    ENDPOINT,
+    ENDPOINT_VPC,
+    NUMBER,
+    REGION,
+    Account,
+    LifecycleConfig,
+    Notebook,
+    pages,
+)
 from simulation.chance import Chance
 from simulation.errors import InvariantError, Killed, no_answer, refusal
 from simulation.invariants import (
@@ -119,6 +130,8 @@ ENVIRONMENT = {
     "BASTION_SECURITY_GROUP": BASTION_GROUP,
     "BASTION_VPC": BASTION_VPC,
     "BASTION_CLIENT_CIDRS": "198.51.100.0/24",
+    "ENDPOINT_ID": ENDPOINT,
+    "ENDPOINT_VPC": ENDPOINT_VPC,
 }
 WITH_CERTIFICATES = {
     "CERTIFICATE_KEY": f"arn:aws:kms:{REGION}:{NUMBER}:key/1",
@@ -797,6 +810,7 @@ _DENIABLE = tuple(
         | {"describe_notebook_instance", "list_notebook_instances", "list_tags", "get_resources"}
         | {"describe_notebook_instance_lifecycle_config", "list_notebook_instance_lifecycle_configs"}
         | {"describe_security_groups", "describe_security_group_rules", "describe_network_interfaces"}
+        | {"describe_instance_connect_endpoints"}
         | {"send_message", "send_message_batch", "put_events", "publish", "get_secret_value", "get_parameters_by_path"}
         | _OF_THE_TABLE
     )
@@ -806,6 +820,7 @@ _DENIABLE = tuple(
 _MODES: tuple[dict[str, Any], ...] = (
     {"modes": ["ngrok"]},
     {"modes": ["bastion"], "host": None, "port": None},
+    {"modes": ["eice", "ngrok"]},
     {"modes": [], "phase": "off", "host": None, "port": None},
 )
 """What an agent may be doing, whatever it was told."""

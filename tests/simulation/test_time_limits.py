@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from simulation.account import BASTION_GROUP, BASTION_VPC, Notebook
+from simulation.account import BASTION_GROUP, BASTION_VPC, ENDPOINT, ENDPOINT_GROUP, Notebook, Rule
 from simulation.errors import Killed, no_answer, refusal
 from simulation.invariants import STACK
 from simulation.run import bound
@@ -26,13 +26,17 @@ FAULTS = ("throttled", "no answer", "killed before", "killed after")
 
 
 class Timed(Scenario):
-    """fault: what happens to call number `at` after `armed`. closed_at: since when no rule of the stack has been left."""
+    """fault: what happens to call number `at` after `armed`. closed_at: since when no rule of the stack has been left.
+
+    left: the group of an entrance whose rules may stay.
+    """
 
     def __init__(self, fault: str = "", at: int = -1) -> None:
         super().__init__()
         self.fault, self.at_call, self.number, self.armed = fault, at, 0, False
         self.lasting: Callable[[str], bool] = lambda operation: False
         self.closed_at: int | None = None
+        self.left: str | None = None
 
     def call(self, service: str, operation: str, **given: Any) -> Any:
         if self.baton.current is None or not self.armed:
@@ -50,10 +54,14 @@ class Timed(Scenario):
 
     def _step(self) -> None:
         super()._step()
-        if any(rule.stack == STACK for rule in self.account.rules.values()):
+        if any(rule.stack == STACK and self.counts_rule(rule) for rule in self.account.rules.values()):
             self.closed_at = None
         elif self.closed_at is None:
             self.closed_at = self.now
+
+    def counts_rule(self, rule: Rule) -> bool:
+        """Whether the rule is one that has to go."""
+        return self.left is None or self.left not in (rule.group, rule.peer)
 
     def wait(self, milliseconds: int) -> None:
         """Everything that happens within this time."""
@@ -64,7 +72,8 @@ class Timed(Scenario):
 
     def bastion_notebook(self) -> Notebook:
         """A running notebook that the bastion may reach once it is tagged."""
-        self.account.groups |= {BASTION_GROUP: BASTION_VPC, "sg-1": BASTION_VPC}
+        self.account.groups |= dict.fromkeys((BASTION_GROUP, ENDPOINT_GROUP, "sg-1"), BASTION_VPC)
+        self.account.endpoints[ENDPOINT] = ENDPOINT_GROUP, BASTION_VPC
         self.lifecycle_config("team", SCRIPT)
         notebook = self.notebook("demo", "team")
         notebook.status, notebook.groups = "InService", ("sg-1",)
@@ -109,7 +118,24 @@ def after_an_end(run: Timed, ahead: int = FAR_S) -> int:
     return run.closed_at - until * 1000
 
 
-ENDS = pytest.mark.parametrize("ends", [after_an_untag, after_an_end], ids=["untag", "until"])
+def after_a_way_is_dropped(run: Timed) -> int:
+    """Milliseconds from the tag that names one of two ways until no rule of the other is left."""
+    notebook = run.bastion_notebook()
+    run.left = ENDPOINT_GROUP
+    run.tag(notebook, ssh="bastion eice")
+    run.settle()
+    assert run.closed_at is None, "no rule was ever made"
+    run.armed, begin = True, run.now
+    run.tag(notebook, ssh="eice")
+    run.settle()
+    assert run.closed_at is not None, "rules are left, and nothing is under way"
+    assert any(ENDPOINT_GROUP in (rule.group, rule.peer) for rule in run.account.rules.values())
+    return run.closed_at - begin
+
+
+ENDS = pytest.mark.parametrize(
+    "ends", [after_an_untag, after_an_end, after_a_way_is_dropped], ids=["untag", "until", "a way dropped"]
+)
 
 
 @ENDS

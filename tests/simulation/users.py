@@ -8,7 +8,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
-from simulation.account import BASTION_GROUP, MODIFIABLE_STATES, LifecycleConfig, Notebook
+from simulation.account import (
+    BASTION_GROUP,
+    ENDPOINT,
+    ENDPOINT_GROUP,
+    ENDPOINT_VPC,
+    MODIFIABLE_STATES,
+    LifecycleConfig,
+    Notebook,
+)
 from simulation.invariants import (
     FALLBACK,
     NOT_OURS,
@@ -55,7 +63,8 @@ ROUTES = (
     "/notebooks/{name}/doctor",
 )
 NAMES = ("alpha", "Beta-1", "gamma-Delta", "notebook", "Notebook-2", "zeta", "a", "team-X", "omega", "last")
-MODES = ("ngrok", "bastion", "ngrok", "bastion", "NGROK ", "off", "tunnel", "", "$(reboot)")
+GOOD_MODES = ("ngrok", "bastion", "eice", "eice ngrok", "bastion eice", "ngrok bastion eice")
+MODES = (*GOOD_MODES, "ngrok", "bastion", "NGROK ", "off", "tunnel", "eice eice", "", "$(reboot)")
 
 
 @dataclass
@@ -79,8 +88,9 @@ class Users:
     def found(self) -> None:
         """The account as it is before the stack is deployed: a fleet that owes us nothing."""
         account = self.run.account
-        for group in ("sg-1", "sg-2", "sg-3", BASTION_GROUP):
+        for group in ("sg-1", "sg-2", "sg-3", BASTION_GROUP, ENDPOINT_GROUP):
             account.groups[group] = "vpc-1"
+        account.endpoints[ENDPOINT] = ENDPOINT_GROUP, ENDPOINT_VPC
         account.groups["sg-elsewhere"] = "vpc-2"
         account.write_rule(BASTION_GROUP, "0.0.0.0/0", egress=True)
         account.keys["ana"] = HOST_KEY
@@ -114,17 +124,20 @@ class Users:
         self.run.account.delete_tags(ResourceArn=notebook.arn, TagKeys=keys)
 
     def ask_for_a_restart(self) -> None:
-        self._tag(ssh=self.run.chance.pick(("ngrok", "bastion")), ssh_restart="now")
+        self._tag(ssh=self.run.chance.pick(GOOD_MODES), ssh_restart="now")
 
     def ask_until(self) -> None:
         ends = self.run.now // 1000 + self.run.chance.pick((-60, 40, 300, 1_200, 90_000))
-        self._tag(ssh="ngrok", ssh_until=datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        self._tag(
+            ssh=self.run.chance.pick(GOOD_MODES),
+            ssh_until=datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
 
     def allow_waking(self) -> None:
         self._tag(ssh="ngrok", ssh_wake=self.run.chance.pick(("yes", "no")))
 
     def name_users(self) -> None:
-        self._tag(ssh=self.run.chance.pick(("ngrok", "bastion")), ssh_users=self.run.chance.pick(("ana", "ana bob")))
+        self._tag(ssh=self.run.chance.pick(GOOD_MODES), ssh_users=self.run.chance.pick(("ana", "ana bob")))
 
     def tag_otherwise(self) -> None:
         self._tag(Team=self.run.chance.pick(("a", "b")), ssh_status=NOT_OURS)
@@ -288,7 +301,8 @@ class Users:
 
     def add_a_rule(self) -> None:
         pick = self.run.chance.pick
-        group, peer = pick(("sg-1", "sg-2", "sg-3", BASTION_GROUP)), pick((BASTION_GROUP, "10.1.0.0/16", "sg-2"))
+        group = pick(("sg-1", "sg-2", "sg-3", BASTION_GROUP, ENDPOINT_GROUP))
+        peer = pick((BASTION_GROUP, ENDPOINT_GROUP, "10.1.0.0/16", "sg-2"))
         self.run.account.write_rule(group, peer, stack=pick((None, None, OTHER_STACK, STACK.upper(), f"{STACK}-2")))
 
     def tag_a_rule(self) -> None:
@@ -306,6 +320,12 @@ class Users:
 
     def close_or_open_the_bastion(self) -> None:
         self.run.account.write_rule(BASTION_GROUP, "0.0.0.0/0", egress=True)
+
+    def make_or_delete_the_endpoint(self) -> None:
+        """EC2 tells nobody: the next sweep finds it."""
+        endpoints = self.run.account.endpoints
+        if endpoints.pop(ENDPOINT, None) is None:
+            endpoints[ENDPOINT] = ENDPOINT_GROUP, ENDPOINT_VPC
 
     def bring_another_version(self) -> None:
         self.run.next_block()
@@ -433,6 +453,7 @@ _HABITS: tuple[Callable[[Users], None], ...] = tuple(
         Users.tag_a_rule: 2,
         Users.take_a_rule_away: 4,
         Users.close_or_open_the_bastion: 1,
+        Users.make_or_delete_the_endpoint: 1,
         Users.bring_another_version: 1,
     }.items()
     for _ in range(weight)
