@@ -119,7 +119,7 @@ def _correct(bus: EventBus, home: Path) -> None:
     """Route SageMaker and EC2 to moto, and correct and extend what ministack does itself."""
     from ministack import app
 
-    from emulator import access, corrections, moto_services, refusals
+    from emulator import access, corrections, moto_services, refusals, template_resources
 
     app.SERVICE_HANDLERS["sagemaker"] = moto_services.moto_handler("sagemaker", after=bus.on_call)
     app.SERVICE_HANDLERS["ec2"] = access.with_tag_check(moto_services.moto_handler("ec2"))
@@ -135,6 +135,7 @@ def _correct(bus: EventBus, home: Path) -> None:
     corrections.let_invocations_finish()
     corrections.move_dead_letters()
     corrections.let_clocks_be_set()
+    template_resources.make_in_moto()
     access.teach_access()
     access.trust_the_loopback()
     refusals.refuse_what_is_not_emulated()
