@@ -22,6 +22,7 @@ from support.notebook_env import NotebookEnv, notebook_env
 from notebook_ssh.adapters.attributes import to_attribute
 from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.codec import encode_config_record, encode_record, encode_report
+from notebook_ssh.controllers import sweep as sweep_module
 from notebook_ssh.controllers.sweep import SWEPT
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.fleet_stats import fleet_stats
@@ -294,6 +295,33 @@ def test_without_a_single_event_everything_is_found(env: NotebookEnv) -> None:
     assert env.on_start("team") == b"#!/bin/bash\necho the block is gone\n"
     assert env.attached_config("alone") is None
     assert env.lifecycle_configs() == {"team"}
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "paused", "message"),
+    [
+        ("0", "false", ""),
+        ("3", "false", ""),
+        ("2", "false", "every endpoint of the ngrok plan is in use"),
+        ("1", "false", "an admin is needed"),
+        ("1", "true", ""),
+    ],
+)
+def test_more_tunnels_than_the_ngrok_plan_has_are_an_admins_matter(
+    env: NotebookEnv, endpoints: str, paused: str, message: str
+) -> None:
+    env.patch.setenv("NGROK_ENDPOINTS", endpoints)
+    env.lifecycle_config("team")
+    for name, modes in (("first", "ngrok"), ("second", "eice ngrok"), ("third", "bastion")):
+        env.notebook(name, "team", ssh=modes)
+    sweep(env)
+    env.patch.setenv("PAUSED", paused)
+    with logged_by(env.patch, sweep_module.logger) as said:
+        sweep(env)
+    warnings = [line for line in said if line["message"] in (message, "an admin is needed")]
+    assert [line["message"] for line in warnings] == [message] * bool(message)
+    if endpoints == "1" and warnings:
+        assert warnings[0]["reason"].startswith("2 running notebooks request ngrok, and the plan has 1 endpoints")
 
 
 def test_a_block_whose_notebooks_are_all_gone_is_taken_out(env: NotebookEnv) -> None:

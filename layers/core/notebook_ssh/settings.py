@@ -38,6 +38,7 @@ class Settings:
     certificate_key: ARN of the KMS key that signs certificates; empty: no certificates.
     certificate_authorities: public keys, `type base64`, whose certificates notebooks admit; the first is of that key.
     certificate_seconds: for how long a certificate is good at most.
+    ngrok_endpoints: how many endpoints the ngrok plan has; 0: unknown.
     access_days: for how many days the table keeps who was let in where; 0: it does not.
     end_sessions: the kinds of open sessions that notebooks end when access does (`ENDED_KINDS`).
     """
@@ -59,6 +60,7 @@ class Settings:
     alarm_topic: str = ""
     ngrok_download: str = ""
     ngrok_sha256: str = ""
+    ngrok_endpoints: int = 0
     install_sshd: bool = False
     status_tags: bool = True
     paused: bool = False
@@ -123,6 +125,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         alarm_topic=environment.get("ALARM_TOPIC", ""),
         ngrok_download=environment.get("NGROK_DOWNLOAD", ""),
         ngrok_sha256=environment.get("NGROK_SHA256", ""),
+        ngrok_endpoints=int(environment.get("NGROK_ENDPOINTS", "0")),
         install_sshd=environment.get("INSTALL_SSHD", "false") == "true",
         paused=environment.get("PAUSED", "false") == "true",
         allow_loopback=environment.get("ALLOW_LOOPBACK_ADDRESSES", "false") == "true",

@@ -38,7 +38,7 @@ def count_fleet(fleet_stats: FleetStats) -> None:
 
 
 def count_needs_admin(number: int) -> None:
-    """Count what needs an admin: unreadable records, stuck rules, a wrong write slot. Only when there is something."""
+    """Count what needs an admin: unreadable records, stuck rules, a wrong write slot, an ngrok plan that is too small. Only when there is something."""
     if number:
         _count("NeedsAdmin", number)
 

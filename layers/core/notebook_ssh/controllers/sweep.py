@@ -15,6 +15,7 @@ from notebook_ssh.adapters.workers import save_worker
 from notebook_ssh.controllers.agent_layer import WorkerProgram
 from notebook_ssh.controllers.mails import send_digest
 from notebook_ssh.model.fleet_stats import fleet_stats
+from notebook_ssh.model.ngrok_plan import excess, tunnels_wanted
 from notebook_ssh.model.spec import case_variants
 from notebook_ssh.model.text import iso_time
 from notebook_ssh.planning.drift import Fleet, find_drift
@@ -65,7 +66,7 @@ def sweep(
     if not settings.observes_only:
         send_digest(fleet.records, settings, table, now)
     metrics.count_fleet(fleet_stats(fleet.records, now, settings.sync_seconds, settings.tag_key))
-    _count_needs_admin(fleet, table.needs_admin(now))
+    _count_needs_admin(fleet, [*table.needs_admin(now), *_over_plan(fleet, settings, now)])
     return {"notebooks": len(fleet.notebooks), "records": len(fleet.records), "requests": len(requests)}
 
 
@@ -120,6 +121,15 @@ def read_fleet(tag_key: str, table: Table) -> Fleet:
         unreadable=frozenset(error.record for error in records),
         unreadable_configs=frozenset(error.record for error in config_records),
     )
+
+
+def _over_plan(fleet: Fleet, settings: Settings, now: int) -> list[str]:
+    """What an admin should know of the ngrok plan; a plan that is used up is logged, before another notebook is refused."""
+    wanted = [] if settings.paused else tunnels_wanted(fleet.records, now)
+    if len(wanted) == settings.ngrok_endpoints > 0:
+        logger.warning("every endpoint of the ngrok plan is in use", extra={"endpoints": settings.ngrok_endpoints})
+    reason = excess(wanted, settings.ngrok_endpoints)
+    return [reason] if reason else []
 
 
 def _count_needs_admin(fleet: Fleet, reasons: Sequence[str]) -> None:
