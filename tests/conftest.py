@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -65,6 +66,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     longest = {item.path for item in items if item.get_closest_marker("takes_minutes")}
     items.sort(key=lambda item: (item.path not in longest, not WAITING & set(item.path.parts)))
     config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what was imported: it took a sixth of the processor's time (gc.freeze)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _hold_to_daily_sibling(item: pytest.Item, marker: pytest.Mark) -> None:
