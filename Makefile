@@ -70,7 +70,7 @@ nightly: test-nightly ## what need not run with each change: hours
 
 test-nightly:
 	@packaging/tools.sh autossh lftp node npm plink psftp puttygen rclone sshfs
-	@packaging/environments.sh compute node
+	@packaging/environments.sh compute node awscli2
 	@$(MAKE) test TESTS=--nightly
 
 simulate: ## the control plane among faults; or notebooks without it

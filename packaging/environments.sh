@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the virtual environments named, each from requirements/NAME.txt, and only when something changed since:
 #     packaging/environments.sh dev emulator sam aws audit release recipes
-#     packaging/environments.sh compute node             # what the nightly tests need besides
+#     packaging/environments.sh compute node awscli2     # what the nightly tests need besides
 #     PYTHON39=python3.9 packaging/environments.sh client
 # `node` has packages of npm, from requirements/node/package-lock.json. Exact versions, each with its hash; nothing outside
 # this folder is touched but what apt installs (tools.sh).
@@ -100,7 +100,27 @@ make_node_environment() {
     making=
 }
 
-[ $# -gt 0 ] || fail "name the environments: dev, emulator, sam, aws, audit, release, recipes, compute, node, client"
+# Version 2 of AWS's command line: a program, which needs no Python.
+make_awscli2_environment() {
+    local folder=.venv/awscli2 requirements=requirements/awscli2.txt stamp said
+    stamp=$(cat $requirements packaging/unpack_awscli.py | sha256sum)
+    [ "$(cat "$folder/.stamp" 2>/dev/null)" = "$stamp" ] && return
+    need_venv "$python"
+    echo "environments: making $folder (AWS's command line, version 2) ..." >&2
+    rm -rf "$folder"
+    making=$folder
+    said=$({ mkdir "$folder" && "$python" -m venv "$folder/tmp"; } 2>&1) || fail "could not make $folder: $(reason "$said" $?)"
+    said=$(TMPDIR="$PWD/$folder/tmp" "$folder/tmp/bin/python" -m pip --disable-pip-version-check --quiet download --no-deps \
+        --require-hashes --requirement "$requirements" --dest "$folder/tmp" 2>&1) ||
+        fail "could not download $requirements: $(reason "$said" $?)"
+    said=$("$python" packaging/unpack_awscli.py "$folder"/tmp/*.whl "$folder" 2>&1) ||
+        fail "could not unpack $requirements: $(reason "$said" $?)"
+    rm -rf "$folder/tmp"
+    echo "$stamp" >"$folder/.stamp"
+    making=
+}
+
+[ $# -gt 0 ] || fail "name the environments: dev, emulator, sam, aws, audit, release, recipes, compute, node, awscli2, client"
 if ! said=$({ mkdir -p .venv && : >.venv/.lock; } 2>&1); then
     case $said in *"No space left"*) fail "$(reason "$said" 1)" ;; esac
     fail "cannot write into this folder, $PWD; clone the project into a folder of your own"
@@ -115,6 +135,7 @@ for name in "$@"; do
         make_environment "$name" "$oldest"
         ;;
     node) make_node_environment ;;
+    awscli2) make_awscli2_environment ;;
     *) make_environment "$name" "$python" ;;
     esac
 done

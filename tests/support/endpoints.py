@@ -24,7 +24,7 @@ CREDENTIALS = {"AKIAEXAMPLE": ("secret-example", "token-example")}
 class Endpoint:
     """The endpoint, and what it is to do: `targets` is where the private addresses are."""
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: Limits = Limits(), names: tuple[str, ...] = ("localhost",)) -> None:  # noqa: B008
         self.targets: dict[str, int] = {}
         self.denied: Callable[[Tunnel], Refusal | None] = lambda _: None
         self.clock_ahead_s = 0.0  # of this machine's
@@ -35,6 +35,7 @@ class Endpoint:
             lambda tunnel: self.denied(tunnel),
             self._find,
             limits=limits,
+            names=names,
             clock=lambda: time.time() + self.clock_ahead_s,
         ).start()
 
