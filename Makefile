@@ -110,7 +110,7 @@ build: ## what `sam deploy` uploads, in .aws-sam/build
 
 bench: ## every target of docs/performance.md, measured
 #> make bench GROUPS="start warm" JSON=figures.json
-	@packaging/environments.sh dev emulator
+	@packaging/environments.sh dev emulator awscli2
 	@packaging/tools.sh $(TOOLS) openssl
 	@packaging/tools.sh valgrind || echo "bench: without valgrind it goes on with perf or CPU times"
 	@$(DEV)/python bench/run.py $(if $(JSON),--json "$(JSON)") $(GROUPS)

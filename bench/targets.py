@@ -12,6 +12,7 @@ from pathlib import Path
 
 import archive
 import counts
+import endpoint_copies
 import size
 import ssh_by_name
 import time_to_address
@@ -313,6 +314,20 @@ def laptop(artifacts: Artifacts) -> Iterator[Figure]:
     yield Figure("laptop", "a good certificate before ssh connects, processor time", checked, "s", 0.04, details)
 
 
+def endpoint(artifacts: Artifacts) -> Iterator[Figure]:
+    """On a person's machine: ssh and scp through an endpoint, by the client against AWS's command line."""
+    if not endpoint_copies.is_possible():
+        return  # as an ordinary user: AWS's command line trusts the system's authorities alone
+    copies = endpoint_copies.copies()
+    size = f"{endpoint_copies.LARGE // 2**20} MiB"
+    for what, (ours, theirs) in (
+        ("ssh by an endpoint; against AWS's command line", copies.login),
+        (f"scp of {size} to a notebook by an endpoint; against AWS's command line", copies.upload),
+        (f"scp of {size} from a notebook by an endpoint; against AWS's command line", copies.download),
+    ):
+        yield Figure("endpoint", what, ours / theirs, "×", 1.0, f"{ours:.2f} s against {theirs:.2f} s")
+
+
 def month(artifacts: Artifacts) -> Iterator[Figure]:
     """What 1,000 notebooks cost a month by docs/cost/model.py, and its three dearest terms."""
     program = f"import json, model; print(json.dumps(model.month({MONTHLY}).lines))"
@@ -331,6 +346,7 @@ ALL: dict[str, Group] = {
     "events": events,
     "notebook": notebook,
     "laptop": laptop,
+    "endpoint": endpoint,
     "month": month,
 }
 """The groups, in the order of the table."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import ssl
 import threading
 import time
@@ -28,6 +29,10 @@ from endpoint.requests import BUSY, LONGEST_S, Refusal, SecretOf, Tunnel, read_r
 from patience import LIMIT_S
 
 CHUNK_SIZE = 64 * 1024
+
+LOGGER = logging.getLogger("endpoint")
+LOGGER.setLevel(logging.WARNING)  # not every connection
+
 MAY_NOT_CONNECT = "Unable to connect to target"
 """What the AWS CLI prints when nothing answers at the address: the tunnel was opened before, and is closed with it."""
 
@@ -123,6 +128,7 @@ class EndpointServer:
             compression=None,
             max_size=None,
             server_header=None,
+            logger=LOGGER,
         )
 
     async def _judge(self, connection: ServerConnection, request: Request) -> Response | None:
