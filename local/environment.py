@@ -437,7 +437,14 @@ class LocalEnv:
         """A terminal of the person, with the client installed. identities: SSH keys to offer before the person's own."""
         # By its name, since the API may be yet to be deployed.
         api = f"{self.emulator.endpoint}/_aws/execute-api/{STACK}/v1"
-        made = Terminal(person.home, self.emulator.endpoint, api, person.keys, self.emulator.private_ports)
+        made = Terminal(
+            person.home,
+            self.emulator.endpoint,
+            api,
+            person.keys,
+            self.emulator.private_ports,
+            self.emulator.authorities,
+        )
         own = [person.identity] if person.identity.exists() else []
         person.terminal = made.set_up([*identities, *own])
         return made

@@ -70,9 +70,12 @@ class Terminal:
 
     endpoint: where AWS is. api: what the client takes for the address of the stack's API, with its stage.
     keys: AWS credentials, as variables. ports: the folder in which `emulator.network.Gate` says where port 22 is.
+    authorities: the file with those that AWS's tools are to trust.
     """
 
-    def __init__(self, home: Path, endpoint: str, api: str, keys: Mapping[str, str], ports: Path) -> None:
+    def __init__(
+        self, home: Path, endpoint: str, api: str, keys: Mapping[str, str], ports: Path, authorities: Path | None = None
+    ) -> None:
         self.home, self.programs, self.ports = home, home / "bin", ports
         self.config = home / ".ssh/config"
         self.client_home = home / ".ssh/notebook-ssh"
@@ -83,6 +86,7 @@ class Terminal:
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
             **keys,
+            **({"AWS_CA_BUNDLE": str(authorities)} if authorities else {}),
             # Nothing of the person's own set-up, of AWS's real one least of all.
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,

@@ -290,8 +290,8 @@ class EndpointTransport:
         remedy = ""
         if code in DENIED_CODES:
             remedy = (
-                f"; ask the admin for the stack's policy for users, whose OpenTunnel must allow port {port} of {host}, "
-                f"for at most {LONGEST_S} seconds or those of {SECONDS_ENV_VAR}"
+                "; ask the admin for the stack's policy for users (its output UserPolicyArn), whose OpenTunnel must allow "
+                f"port {port} of {host}, for {LONGEST_S} seconds or those of {SECONDS_ENV_VAR}"
             )
         return self._error(
             f"refused the tunnel to {host} port {port} ({said}){remedy}", "endpoint-refused", EXIT_ENDPOINT_REFUSED

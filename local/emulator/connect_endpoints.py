@@ -30,6 +30,9 @@ _FILTERS = {
 class ConnectEndpoint(TaggedEC2Resource):
     """One endpoint, with the fields that the answers need."""
 
+    served_at: str | None = None
+    """The name, with the port, at which the stand-in for all of them listens, if there is one (`tunnels.py`)."""
+
     def __init__(self, backend: Any, subnet: Any, groups: list[str], tags: dict[str, str], **more: Any) -> None:
         self.ec2_backend = backend
         self.id = random_id("eice")
@@ -41,7 +44,7 @@ class ConnectEndpoint(TaggedEC2Resource):
         self.interface = backend.create_network_interface(subnet, None, group_ids=list(groups), description=self.id).id
         region = backend.region_name
         name = f"{self.id}.{random_id('')[1:9]}.ec2-instance-connect-endpoint.{region}.amazonaws.com"
-        self.dns_name = tags.get(DNS_NAME_TAG, name)
+        self.dns_name = tags.get(DNS_NAME_TAG) or self.served_at or name
         self.add_tags(tags)
 
     def described(self) -> dict[str, Any]:

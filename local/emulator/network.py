@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from moto.ec2.models import ec2_backends
 
+from emulator import tunnels
 from notebook.machine import Machine
 
 SSH = 22
@@ -24,8 +26,9 @@ logger = logging.getLogger("network")
 class Gate:
     """Listens on the address of the network interface `interface`, and leads to the sshd of `machine`.
 
-    Every connection is taken as one from a machine in the bastion's security group, since nobody else is in the VPC:
-    it passes when any rule of the notebook's groups admits a security group to port 22.
+    A connection from the address of an endpoint passes when a rule of the notebook's groups admits one of the endpoint's
+    groups to port 22. Every other is taken as one from the bastion, since nobody else is in the VPC: it passes by a rule
+    that admits any other group.
     Where this user may not listen on port 22 it is another; a file in `ports`, named after the address, tells ssh.
     """
 
@@ -50,10 +53,10 @@ class Gate:
     def _accept(self) -> None:
         while True:
             try:
-                client, _ = self._listener.accept()
+                client, (peer, _) = self._listener.accept()
             except OSError:
                 return
-            if not self._admits():
+            if not self._admits(peer):
                 # A packet filter would drop it and let it time out. Closing it says the same at once.
                 client.close()
                 continue
@@ -66,13 +69,18 @@ class Gate:
             for source, target in ((client, server), (server, client)):
                 threading.Thread(target=_carry, args=(source, target), daemon=True).start()
 
-    def _admits(self) -> bool:
+    def _admits(self, peer: str) -> bool:
         interface = self._ec2.get_network_interface(self._interface)
-        return any(_admits_a_group_to_ssh(rule) for group in interface.group_set for rule in group.ingress_rules)
+        groups, of_endpoints = tunnels.groups_at(peer), tunnels.groups_of_all()
+        return any(
+            _admits_a_group_to_ssh(rule, lambda source: source in groups if groups else source not in of_endpoints)
+            for group in interface.group_set
+            for rule in group.ingress_rules
+        )
 
 
-def _admits_a_group_to_ssh(rule: Any) -> bool:
-    if not rule.source_group:
+def _admits_a_group_to_ssh(rule: Any, is_of_peer: Callable[[str], bool]) -> bool:
+    if not rule.source_group or not is_of_peer(str(rule.source_group.get("GroupId"))):
         return False
     if rule.ip_protocol == "-1":
         return True

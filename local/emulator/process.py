@@ -48,6 +48,7 @@ class Emulator:
         self.tag_events, self.machines = tag_events, machines
         self.port = processes.free_port()
         self.api_port = api_port or self.port
+        self.endpoint_port = processes.free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
         self._session, self._making = botocore.session.Session(), threading.Lock()
@@ -65,6 +66,8 @@ class Emulator:
             self.tag_events,
             "--api-port",
             str(self.api_port),
+            "--endpoint-port",
+            str(self.endpoint_port),
         ]
         if not self.machines:
             command.append("--no-machines")
@@ -149,6 +152,11 @@ class Emulator:
     def private_ports(self) -> Path:
         """The folder that says where port 22 of a private address is (`network.Gate`), as ssh_config(5) says it."""
         return self.home / "private_ports"
+
+    @property
+    def authorities(self) -> Path:
+        """The file with the authority of the endpoints' certificates."""
+        return self.home / "endpoint-authority.pem"
 
     def notebook_home(self, name: str) -> Path:
         """Where the simulated notebook `name` has its disk and its logs."""

@@ -1,6 +1,6 @@
 """The embedded AWS as a program: ministack in this process, corrected and extended, on one port of 127.0.0.1.
 
-    python -m emulator.serve --port PORT --home DIRECTORY --api-port PORT [--tag-events aws.tag|cloudtrail|both|none] [--no-machines]
+    python -m emulator.serve --port PORT --home DIRECTORY --api-port PORT --endpoint-port PORT [--tag-events aws.tag|cloudtrail|both|none] [--no-machines]
 
 It ends, and everything it started with it, when its standard input closes or on SIGTERM. `process.py` starts it.
 IAM is enforced.
@@ -33,6 +33,7 @@ def _settings() -> argparse.Namespace:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--api-port", type=int, required=True, help="where notebooks reach the API")
+    parser.add_argument("--endpoint-port", type=int, required=True, help="where tunnels of EC2 endpoints begin")
     parser.add_argument("--tag-events", default="both", choices=["aws.tag", "cloudtrail", "both", "none"])
     parser.add_argument("--no-machines", action="store_true", help="notebooks have statuses, and nothing behind them")
     return parser.parse_args()
@@ -81,7 +82,7 @@ def main() -> None:
 
     from ministack import app
 
-    from emulator import event_bus, sagemaker, sessions
+    from emulator import event_bus, sagemaker, sessions, tunnels
     from emulator.faults import Faults
     from emulator.hardware import Hardware
 
@@ -102,6 +103,7 @@ def main() -> None:
         boots=not settings.no_machines,
     )
     hardware.start()
+    tunnels.serve_tunnels(settings.home, settings.endpoint_port)
     status = 0
     try:
         asyncio.run(_serve(Faults(app.app, settings.port, sessions.caller), settings.port))

@@ -278,7 +278,7 @@ def test_another_server_at_the_notebooks_address_is_refused(
     other = connect("client-other").describe()
     run_on_notebook(laptop, notebook.name, "true")
     cached = laptop.home / "addresses" / f"{notebook.name}.notebook"
-    moved = re.sub(r"^address .*$", f"address {other['host']} {other['port']}", cached.read_text(), flags=re.M)
+    moved = re.sub(r"^path \S+ \d+", f"path {other['host']} {other['port']}", cached.read_text(), flags=re.M)
     cached.write_text(moved)
     result = laptop.run("ssh", notebook.name, "echo", "never")
     assert (result.stdout, result.returncode) == ("", 255)
