@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ from support.builders import HOST_KEY, NOW, RSA_KEY, a_record, a_report, an_api_
 
 from notebook_ssh.adapters.attributes import key, to_attribute
 from notebook_ssh.adapters.clients import client
+from notebook_ssh.controllers import lookup
 from notebook_ssh.controllers.lookup import ROUTES
 from notebook_ssh.errors import Problem
 from notebook_ssh.http_api.handling import MAX_RESPONSE_BYTES, Response, handle_request
-from notebook_ssh.model.record import NotebookState, Route
+from notebook_ssh.model.record import Endpoint, NotebookState, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
 
 ONE = "/notebooks/{name}"
@@ -67,6 +69,25 @@ def test_so_is_one_behind_the_bastion(env: ApiEnv) -> None:
     )
 
 
+def test_so_is_one_behind_an_endpoint(env: ApiEnv) -> None:
+    route = Route(open=True, private_ip="10.0.3.7", endpoint=Endpoint("eice-0123", "eice-0123.example.com"))
+    spec, report = NotebookSpec(modes=(Mode.EICE,)), a_report(modes=(Mode.EICE,), host=None, port=None)
+    env.knows(a_record(spec=spec, report=report, routes={Mode.EICE: route}))
+    proxy = (
+        "aws ec2-instance-connect open-tunnel --instance-connect-endpoint-id eice-0123"
+        " --instance-connect-endpoint-dns-name eice-0123.example.com --private-ip-address 10.0.3.7 --remote-port 22"
+        " --region us-east-1"
+    )
+    assert env.get(f"{ONE}/ssh").text == f"ssh -o ProxyCommand='{proxy}' ec2-user@10.0.3.7\n"
+    assert env.get(f"{ONE}/address").text == "10.0.3.7 22\n"
+    assert f"  ProxyCommand {proxy}\n" in env.get(f"{ONE}/ssh-config").text
+    assert [entry["status"] for entry in env.get("/notebooks").json] == ["ready"]
+    env.knows(a_record(spec=spec, report=replace(report, sessions=1), routes={Mode.EICE: route}))
+    assert env.get(ONE).json["status"] == "connected"
+    lookup.forget()
+    assert [entry["status"] for entry in env.get("/notebooks").json] == ["connected"]
+
+
 def test_everything_known_as_json(env: ApiEnv) -> None:
     env.knows(a_record(spec=NotebookSpec(modes=(Mode.NGROK,), users=("mario",), until=NOW + 60), report=a_report()))
     assert env.get(ONE).json == {
@@ -84,6 +105,19 @@ def test_everything_known_as_json(env: ApiEnv) -> None:
         "user": "ec2-user",
         "jump": None,
         "jump_host_keys": [],
+        "endpoint": None,
+        "paths": [
+            {
+                "mode": "ngrok",
+                "state": "ready",
+                "problem": None,
+                "host": "0.tcp.ngrok.io",
+                "port": 17887,
+                "jump": None,
+                "jump_host_keys": [],
+                "endpoint": None,
+            }
+        ],
         "host_keys": [HOST_KEY],
         "until": "2027-01-15T08:01:00Z",
         "users": ["mario"],

@@ -49,6 +49,7 @@ class Stack:
     keys_path: str
     certificates: bool = False
     endpoint: EndpointSettings | None = None
+    region: str = "eu-west-1"
 
 
 def stack_of(told: Mapping[str, Any]) -> Stack:
@@ -84,7 +85,7 @@ def of_record(given: Mapping[str, Any]) -> Any:
         "status": state,
         "headline": status.status_key(state),
         "address": assessment.address_of(record, now, sync),
-        "last_address": assessment.last_address(record),
+        "last_address": assessment.assess(record, now, sync).address,
         "wake": wake.wake(record, now),
         "doctor": diagnosis.doctor_text(found),
         "hops": [(check.name, str(check.state), check.since) for check in found.checks],
@@ -121,10 +122,13 @@ def of_record(given: Mapping[str, Any]) -> Any:
     return told
 
 
+NEW = ("modes", "jump_host_keys", "last_used", "endpoint", "paths")
+
+
 def one_mode(reported: Mapping[str, Any]) -> Any:
     """JSON with its modes as the one word that the old answers had, without the bastion's host keys and the last use,
     which are new."""
-    old = {key: value for key, value in reported.items() if key not in ("modes", "jump_host_keys", "last_used")}
+    old = {key: value for key, value in reported.items() if key not in NEW}
     return old | {"mode": " ".join(reported["modes"]) or "off"}
 
 

@@ -20,7 +20,7 @@ from notebook_ssh.controllers import access
 from notebook_ssh.controllers.agent_layer import worker_program
 from notebook_ssh.controllers.lookup import ROUTES
 from notebook_ssh.errors import Problem
-from notebook_ssh.model.record import NotebookState, Phase, RejectedKey, Route
+from notebook_ssh.model.record import Endpoint, NotebookState, PathReport, Phase, RejectedKey, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec
 from notebook_ssh.model.status import Code
 from notebook_ssh.reports.parse import MAX_BODY_BYTES
@@ -121,6 +121,7 @@ FULL = a_report(
     problem=Problem("ngrok-x", "limit"),
     phase=Phase.FAILED,
 )
+BY_ENDPOINT = Route(open=True, private_ip="10.0.1.5", endpoint=Endpoint("eice-0123", "eice-0123.example.com"))
 RECORDS = {
     "connected": a_record(report=a_report()),
     "not heard of": a_record(),
@@ -131,6 +132,21 @@ RECORDS = {
         spec=NotebookSpec(modes=(Mode.BASTION,)),
         routes={Mode.BASTION: Route(open=True, private_ip="10.0.1.5")},
         report=a_report(modes=(Mode.BASTION,), host=None, port=None),
+    ),
+    "through an endpoint": a_record(
+        spec=NotebookSpec(modes=(Mode.EICE,)), routes={Mode.EICE: BY_ENDPOINT}, report=a_report(modes=(Mode.EICE,))
+    ),
+    "by three paths, of which one failed": a_record(
+        spec=NotebookSpec(modes=tuple(Mode)),
+        routes={Mode.EICE: BY_ENDPOINT},
+        report=a_report(
+            modes=tuple(Mode),
+            paths=tuple(
+                PathReport(mode, phase, Problem("ngrok-failed", "x") if phase is Phase.FAILED else None)
+                for mode, phase in zip(Mode, (Phase.FAILED, Phase.CONNECTING, Phase.CONNECTED), strict=True)
+            ),
+            paths_since=(NOW,) * 3,
+        ),
     ),
     "off": a_record(spec=NotebookSpec()),
     "tag misspelt": a_record(spec=NotebookSpec(problem=Problem("invalid-tag", "x"))),

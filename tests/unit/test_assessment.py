@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +12,11 @@ from support.builders import NOW, SETTINGS, a_record, a_report
 from support.examples import USUAL, examples
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.model.assessment import Condition, assess
+from notebook_ssh.model.assessment import Condition, PathState, assess
 from notebook_ssh.model.checks import Check, CheckState, Diagnosis, run_checks
-from notebook_ssh.model.record import NotebookState, Phase, Record, RejectedKey, Report, Route
+from notebook_ssh.model.record import ROUTED, NotebookState, PathReport, Phase, Record, RejectedKey, Report, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
-from notebook_ssh.model.status import CODES, Code
+from notebook_ssh.model.status import CODES, REACHABLE, Code
 
 TOO_LARGE = Problem("config-too-large", "The on-start script is too large.")
 NO_SSHD = Problem("sshd-unreachable", "sshd does not answer.")
@@ -26,7 +28,15 @@ def problems(*codes: str) -> st.SearchStrategy[Problem | None]:
     return st.sampled_from([None] * len(codes) + [Problem(code, f"It is {code}.") for code in codes])
 
 
-MODES: tuple[tuple[Mode, ...], ...] = ((), (Mode.NGROK,), (Mode.BASTION,))
+MODES: tuple[tuple[Mode, ...], ...] = (
+    *((), (Mode.NGROK,), (Mode.BASTION,), (Mode.EICE,)),
+    *(
+        (Mode.NGROK, Mode.EICE),
+        (Mode.EICE, Mode.NGROK),
+        (Mode.BASTION, Mode.EICE),
+        (Mode.EICE, Mode.NGROK, Mode.BASTION),
+    ),
+)
 """What a notebook can be in."""
 
 
@@ -44,17 +54,55 @@ def reports(modes: tuple[Mode, ...]) -> st.SearchStrategy[Report]:
         problem=problems(*tunnel, "sshd-unreachable", "agent-failed", "files", "keys-unreadable"),
         connected_since=st.sampled_from([None, NOW - 400]),
         phase_since=TIMES,
+    ).flatmap(with_paths)
+
+
+def with_paths(report: Report) -> st.SearchStrategy[Report]:
+    """A report of a single mode as it is; else what an agent says of each path, which has a problem if it failed."""
+    if len(report.modes) < 2:
+        return st.just(report)
+    return st.tuples(*map(path_reports, report.modes)).map(
+        lambda paths: replace(
+            report,
+            paths=paths,
+            paths_since=(report.phase_since,) * len(paths),
+            phase=best(paths),
+            problem=report.problem if report.problem and report.problem.code in GENERAL else None,
+        )
+    )
+
+
+GENERAL = ("files", "keys-unreadable")
+"""Problems that concern all paths."""
+
+
+def path_reports(mode: Mode) -> st.SearchStrategy[PathReport]:
+    """What an agent reports of one of several paths: the network's are never on their way."""
+    failed = "ngrok-card-required" if mode is Mode.NGROK else "sshd-port-taken"
+    phases = [Phase.CONNECTED, Phase.CONNECTED, Phase.FAILED] + [Phase.CONNECTING] * (mode is Mode.NGROK)
+    return st.sampled_from(phases).map(
+        lambda phase: PathReport(mode, phase, Problem(failed, f"It is {failed}.") if phase is Phase.FAILED else None)
+    )
+
+
+def best(paths: Sequence[PathReport]) -> Phase:
+    phases = [path.phase for path in paths]
+    return next(phase for phase in (Phase.CONNECTED, Phase.CONNECTING, Phase.FAILED) if phase in phases)
+
+
+def routes_of(mode: Mode, *codes: str) -> st.SearchStrategy[Route]:
+    return st.builds(
+        Route,
+        open=st.booleans(),
+        private_ip=st.sampled_from([None, "10.0.1.5", "10.0.1.5"]),
+        problem=problems(*codes, "group-gone", "rule-limit"),
     )
 
 
 ROUTES = st.fixed_dictionaries(
     {
-        Mode.BASTION: st.builds(
-            Route,
-            open=st.booleans(),
-            private_ip=st.sampled_from([None, "10.0.1.5", "10.0.1.5"]),
-            problem=problems("no-bastion", "group-gone", "rule-limit", "client-cidr-invalid"),
-        )
+        Mode.BASTION: routes_of(Mode.BASTION, "no-bastion", "client-cidr-invalid"),
+        Mode.EICE: routes_of(Mode.EICE, "no-endpoint", "endpoint-gone"),
     }
 )
 
@@ -86,7 +134,7 @@ def all_pass(diagnosis: Diagnosis) -> bool:
 
 
 def is_connected(diagnosis: Diagnosis) -> bool:
-    return diagnosis.status.code is Code.CONNECTED and diagnosis.status.problem is None
+    return diagnosis.status.code in REACHABLE and diagnosis.status.problem is None
 
 
 def checks_look_further(record: Record) -> bool:
@@ -94,18 +142,22 @@ def checks_look_further(record: Record) -> bool:
 
     The configuration check is about the next start too: the block is not installed (yet, or any more), or a dry run
     leaves it so, while the agent that is running stays connected. And a rejected line of the key file fails the key
-    check, while the other keys work.
+    check, while the other keys work. And another path may be on its way, or be new in the tag.
     """
+    if record.report and len(record.spec.modes) > 1:
+        paths = assess(record, NOW, SETTINGS.sync_seconds).paths
+        if any(path.state is not PathState.READY for path in paths):
+            return True
     return record.block_since is None or bool(record.planned) or bool(record.report and record.report.rejected)
 
 
 def no_check_reads_the_phase(record: Record) -> bool:
     """Checks that all pass on a notebook that is not connected.
 
-    In mode bastion the rule check takes the place of the tunnel check, and no other reads the agent's phase.
+    In a mode with an entrance its check takes the place of the tunnel check, and no other reads the agent's phase.
     """
     report = record.report
-    return Mode.BASTION in record.spec.modes and report is not None and report.phase is not Phase.CONNECTED
+    return bool({*ROUTED} & {*record.spec.modes}) and report is not None and report.phase is not Phase.CONNECTED
 
 
 def the_check_waits(record: Record, condition: Condition) -> bool:
@@ -122,10 +174,11 @@ def the_check_waits(record: Record, condition: Condition) -> bool:
 
 def has_several_problems(record: Record) -> bool:
     """The status names the one of the current run; the checks, in their order, the one of the configuration first."""
-    route = any(route.problem for route in record.routes.values())
+    routes = [route for mode, route in record.routes.items() if route.problem and mode in record.spec.modes]
     report = record.report
-    agent = bool(report and (report.problem or report.phase is not Phase.CONNECTED))
-    return [bool(record.problem), route, agent].count(True) > 1
+    paths = [path for path in report.paths if path.problem] if report else []
+    agent = bool(report and (report.problem or (report.phase is not Phase.CONNECTED and not paths)))
+    return bool(record.problem) + len(routes) + len(paths) + agent > 1
 
 
 @examples(3 * USUAL)

@@ -12,7 +12,8 @@ from notebook_ssh import __version__
 from notebook_ssh.errors import Problem
 from notebook_ssh.http_api.diagnosis import doctor_json, doctor_text
 from notebook_ssh.model.checks import CheckState, run_checks
-from notebook_ssh.model.record import NotebookState, Phase, Record, RejectedKey, Route
+from notebook_ssh.model.problems import no_endpoint
+from notebook_ssh.model.record import NotebookState, PathReport, Phase, Record, RejectedKey, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
 
 OK, WAITING, FAILED = CheckState.OK, CheckState.WAITING, CheckState.FAILED
@@ -166,6 +167,51 @@ def test_the_way_through_the_bastion() -> None:
         a_record(**VIA_BASTION, routes={Mode.BASTION: replace(route, private_ip=None)}), NOW, SETTINGS
     ).checks[4]
     assert unknown.state is WAITING
+
+
+TWO = NotebookSpec(modes=(Mode.NGROK, Mode.EICE))
+BY_ENDPOINT = Route(open=True, private_ip="10.0.3.7", since=NOW - 60)
+
+
+def of_two(ngrok: PathReport, eice: PathReport, **parts: Any) -> Any:
+    """The checks of a notebook with `ssh=ngrok eice`, by name."""
+    report = a_report(modes=TWO.modes, paths=(ngrok, eice), paths_since=(NOW - 70, NOW - 80), **parts)
+    checks = run_checks(a_record(spec=TWO, report=report, routes={Mode.EICE: BY_ENDPOINT}), NOW, SETTINGS).checks
+    return {check.name: check for check in checks}
+
+
+def test_each_path_has_a_check() -> None:
+    checks = of_two(PathReport(Mode.NGROK, Phase.CONNECTED), PathReport(Mode.EICE, Phase.CONNECTED))
+    assert {name: check.state for name, check in checks.items()} == dict.fromkeys(
+        ("tag", "configuration", "restart", "agent", "tunnel", "endpoint", "keys"), OK
+    )
+    assert list(checks)[4:6] == ["tunnel", "endpoint"]
+    assert checks["tag"].reason == "ssh=ngrok eice"
+    assert (checks["tunnel"].reason, checks["tunnel"].since) == ("0.tcp.ngrok.io:17887", NOW - 70)
+    assert checks["endpoint"].reason.startswith("the endpoint may reach 10.0.3.7; ")
+
+
+def test_the_path_that_failed_has_the_failed_check_and_no_other() -> None:
+    no_card = Problem("ngrok-card-required", "ngrok wants a card.")
+    checks = of_two(
+        PathReport(Mode.NGROK, Phase.FAILED, no_card), PathReport(Mode.EICE, Phase.CONNECTED), host=None, port=None
+    )
+    assert [name for name, check in checks.items() if check.state is FAILED] == ["tunnel"]
+    assert (checks["tunnel"].problem, checks["tunnel"].since) == (no_card, NOW - 70)
+    taken = Problem("sshd-port-taken", "Another program has port 22.")
+    checks = of_two(PathReport(Mode.NGROK, Phase.CONNECTED), PathReport(Mode.EICE, Phase.FAILED, taken))
+    assert [name for name, check in checks.items() if check.state is FAILED] == ["endpoint"]
+    assert (checks["endpoint"].problem, checks["endpoint"].since) == (taken, NOW - 80)
+
+
+def test_a_stack_without_an_endpoint_is_named_at_its_check() -> None:
+    record = a_record(
+        spec=NotebookSpec(modes=(Mode.EICE,)),
+        report=a_report(modes=(Mode.EICE,), host=None, port=None),
+        routes={Mode.EICE: Route(problem=no_endpoint())},
+    )
+    (failed,) = [check for check in run_checks(record, NOW, SETTINGS).checks if check.state is FAILED]
+    assert (failed.name, failed.problem) == ("endpoint", no_endpoint())
 
 
 def test_json_says_the_same_with_times() -> None:

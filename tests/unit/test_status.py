@@ -12,12 +12,21 @@ from support.builders import NOW, SETTINGS, a_record, a_report
 from notebook_ssh.errors import Problem
 from notebook_ssh.http_api.diagnosis import doctor_json, doctor_text
 from notebook_ssh.http_api.views import connection_for, details, list_entry
-from notebook_ssh.model.assessment import STARTING_SECONDS, address_of, last_address, silent_after
+from notebook_ssh.model.assessment import STARTING_SECONDS, address_of, assess, silent_after
 from notebook_ssh.model.checks import run_checks
-from notebook_ssh.model.problems import REMEDIES, remedy_of
-from notebook_ssh.model.record import NotebookState, Phase, Record, Report, Route
+from notebook_ssh.model.problems import REMEDIES, no_endpoint, remedy_of
+from notebook_ssh.model.record import (
+    ROUTED,
+    Endpoint,
+    NotebookState,
+    PathReport,
+    Phase,
+    Record,
+    Report,
+    Route,
+)
 from notebook_ssh.model.spec import Mode, NotebookSpec
-from notebook_ssh.model.status import Code, status_of
+from notebook_ssh.model.status import REACHABLE, Code, status_of
 from notebook_ssh.model.text import iso_time
 from notebook_ssh.model.wake import WAKE_AGAIN_SECONDS, Wake, wake
 
@@ -30,6 +39,29 @@ THROUGH_BASTION = a_report(modes=(Mode.BASTION,), host=None, port=None)
 OPEN = Route(open=True, private_ip="10.0.1.5", since=NOW - 300)
 NGROK, VIA_BASTION = NotebookSpec(modes=(Mode.NGROK,)), NotebookSpec(modes=(Mode.BASTION,))
 STOPPED = {"state": NotebookState.STOPPED, "started_at": None}
+
+BY_EICE, PORT_TAKEN = NotebookSpec(modes=(Mode.EICE,)), Problem("sshd-port-taken", "Another program has port 22.")
+OUTDATED = Problem("agent-outdated", "Restart the notebook.")
+ENDPOINT = Endpoint("eice-0123", "eice-0123.example.com")
+BY_ENDPOINT = Route(open=True, private_ip="10.0.1.5", since=NOW - 300, endpoint=ENDPOINT)
+THROUGH_ENDPOINT = a_report(modes=(Mode.EICE,), host=None, port=None)
+
+
+def two(ngrok: Phase, eice: Phase, tunnel: Problem | None = None, sshd: Problem | None = None, **parts: Any) -> Record:
+    """A record with the tag `ssh=ngrok eice`, whose agent reports these phases and problems."""
+    modes = (Mode.NGROK, Mode.EICE)
+    up = ngrok is Phase.CONNECTED
+    report = a_report(
+        modes=modes,
+        phase=Phase.CONNECTED if Phase.CONNECTED in (ngrok, eice) else ngrok,
+        host="0.tcp.ngrok.io" if up else None,
+        port=17887 if up else None,
+        paths=(PathReport(Mode.NGROK, ngrok, tunnel), PathReport(Mode.EICE, eice, sshd)),
+        paths_since=(NOW - 20, NOW - 20),
+        **parts,
+    )
+    return a_record(spec=NotebookSpec(modes=modes), routes={Mode.EICE: BY_ENDPOINT}, report=report)
+
 
 CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
     # What the tags say comes first.
@@ -128,12 +160,119 @@ CASES: list[tuple[str, Record, Code, int | None, str | None]] = [
     ("failed without a word", a_record(report=a_report(phase=Phase.FAILED)), Code.ERROR, NOW - 400, "agent-failed"),
     ("two syncs missed", a_record(report=a_report(received_at=NOW - 756)), Code.STALE, NOW - 756, "agent-silent"),
     ("two syncs not quite missed", a_record(report=a_report(received_at=NOW - 755)), Code.CONNECTED, NOW - 400, None),
+    # The path through the endpoint.
     (
         "a stack without an endpoint",
-        a_record(spec=NotebookSpec(modes=(Mode.EICE,)), report=replace(THROUGH_BASTION, modes=(Mode.EICE,))),
+        a_record(spec=BY_EICE, routes={Mode.EICE: Route(problem=no_endpoint())}, report=THROUGH_ENDPOINT),
         Code.ERROR,
         None,
         "no-endpoint",
+    ),
+    (
+        "the endpoint's rule is not made",
+        a_record(spec=BY_EICE, report=THROUGH_ENDPOINT),
+        Code.STARTING,
+        NOW - 400,
+        None,
+    ),
+    (
+        "nothing was heard of a session yet",
+        a_record(spec=BY_EICE, routes={Mode.EICE: BY_ENDPOINT}, report=THROUGH_ENDPOINT),
+        Code.READY,
+        NOW - 400,
+        None,
+    ),
+    (
+        "a session is open",
+        a_record(spec=BY_EICE, routes={Mode.EICE: BY_ENDPOINT}, report=replace(THROUGH_ENDPOINT, sessions=1)),
+        Code.CONNECTED,
+        NOW - 400,
+        None,
+    ),
+    (
+        "a session was open since the path is",
+        a_record(spec=BY_EICE, routes={Mode.EICE: BY_ENDPOINT}, report=replace(THROUGH_ENDPOINT, active_at=NOW - 300)),
+        Code.CONNECTED,
+        NOW - 400,
+        None,
+    ),
+    (
+        "a session was open before the path was",
+        a_record(spec=BY_EICE, routes={Mode.EICE: BY_ENDPOINT}, report=replace(THROUGH_ENDPOINT, active_at=NOW - 301)),
+        Code.READY,
+        NOW - 400,
+        None,
+    ),
+    (
+        "ready, but nobody has a key",
+        a_record(spec=BY_EICE, routes={Mode.EICE: BY_ENDPOINT}, report=replace(THROUGH_ENDPOINT, keys_own=0)),
+        Code.READY,
+        NOW - 400,
+        "no-keys",
+    ),
+    # Of several paths the best one counts.
+    ("both paths work", two(Phase.CONNECTED, Phase.CONNECTED), Code.CONNECTED, NOW - 400, None),
+    ("the tunnel is lost", two(Phase.CONNECTING, Phase.CONNECTED), Code.READY, NOW - 400, None),
+    (
+        "the tunnel failed, and it is said",
+        two(Phase.FAILED, Phase.CONNECTED, tunnel=NO_CARD),
+        Code.READY,
+        NOW - 400,
+        "ngrok-card-required",
+    ),
+    (
+        "the tunnel failed, and a session came by the other path",
+        two(Phase.FAILED, Phase.CONNECTED, tunnel=NO_CARD, sessions=1),
+        Code.CONNECTED,
+        NOW - 400,
+        "ngrok-card-required",
+    ),
+    (
+        "port 22 is another program's",
+        two(Phase.CONNECTED, Phase.FAILED, sshd=PORT_TAKEN),
+        Code.CONNECTED,
+        NOW - 400,
+        "sshd-port-taken",
+    ),
+    ("one connects again", two(Phase.CONNECTING, Phase.FAILED, sshd=PORT_TAKEN), Code.RECONNECTING, NOW - 20, None),
+    (
+        "all have failed: the preferred one is named",
+        two(Phase.FAILED, Phase.FAILED, tunnel=NO_CARD, sshd=PORT_TAKEN),
+        Code.ERROR,
+        NOW - 20,
+        "ngrok-card-required",
+    ),
+    (
+        "the tag has another order since",
+        replace(two(Phase.CONNECTED, Phase.CONNECTED), spec=NotebookSpec(modes=(Mode.EICE, Mode.NGROK))),
+        Code.CONNECTED,
+        NOW - 400,
+        None,
+    ),
+    (
+        "the tag has one of them since",
+        replace(two(Phase.CONNECTED, Phase.CONNECTED), spec=BY_EICE),
+        Code.READY,
+        NOW - 400,
+        None,
+    ),
+    (
+        "the tag has one more since",
+        a_record(spec=NotebookSpec(modes=(Mode.EICE, Mode.NGROK)), routes={Mode.EICE: BY_ENDPOINT}, report=a_report()),
+        Code.CONNECTED,
+        NOW - 400,
+        None,
+    ),
+    (
+        "an agent before paths, of the last version",
+        a_record(
+            spec=NotebookSpec(modes=(Mode.NGROK, Mode.EICE)),
+            routes={Mode.EICE: BY_ENDPOINT},
+            report=a_report(modes=(Mode.NGROK, Mode.EICE), problem=OUTDATED),
+        ),
+        Code.CONNECTED,
+        NOW - 400,
+        "agent-outdated",
     ),
     # The way through the bastion.
     (
@@ -311,8 +450,8 @@ def test_an_address_is_given_only_while_it_is_believed_to_work() -> None:
     connected = a_record(report=a_report())
     assert address_of(connected, NOW, SYNC) == ("0.tcp.ngrok.io", 17887)
     assert address_of(connected, NOW + 10_000, SYNC) is None
-    assert last_address(connected) == ("0.tcp.ngrok.io", 17887)
-    assert last_address(replace(connected, state=NotebookState.STOPPING)) is None
+    assert assess(connected, NOW, SYNC).address == ("0.tcp.ngrok.io", 17887)
+    assert assess(replace(connected, state=NotebookState.STOPPING), NOW, SYNC).address is None
     assert address_of(a_record(spec=VIA_BASTION, routes={Mode.BASTION: OPEN}, report=THROUGH_BASTION), NOW, SYNC) == (
         "10.0.1.5",
         22,
@@ -365,20 +504,31 @@ problems = st.one_of(
         st.text(max_size=30),
     ),
 )
+several = st.lists(st.sampled_from(Mode), unique=True, max_size=3).map(tuple)
 specs = st.builds(
     NotebookSpec,
-    modes=st.sampled_from([(), *((mode,) for mode in Mode)]),
+    modes=several,
     until=maybe,
     problem=problems,
     wake=st.booleans(),
 )
+
+
+def with_paths(report: Report) -> st.SearchStrategy[Report]:
+    """As it is, or with a phase and a problem of each mode."""
+    each = st.tuples(*(st.builds(PathReport, st.just(mode), st.sampled_from(Phase), problems) for mode in report.modes))
+    return each.flatmap(
+        lambda paths: st.sampled_from([report, replace(report, paths=paths, paths_since=(NOW - 9,) * len(paths))])
+    )
+
+
 reports = st.builds(
     Report,
     boot=st.just("b"),
     booted_at=times,
     sequence=st.integers(1, 9),
     received_at=times,
-    modes=st.sampled_from([(), *((mode,) for mode in Mode)]),
+    modes=several,
     phase=st.sampled_from(Phase),
     host=st.one_of(st.none(), st.text(max_size=20)),
     port=st.one_of(st.none(), st.integers(1, 65535)),
@@ -387,7 +537,7 @@ reports = st.builds(
     problem=problems,
     connected_since=maybe,
     phase_since=times,
-)
+).flatmap(with_paths)
 records = st.builds(
     Record,
     name=st.just("demo"),
@@ -401,13 +551,14 @@ records = st.builds(
     spec_changed_at=maybe,
     wake_at=maybe,
     routes=st.dictionaries(
-        st.just(Mode.BASTION),
+        st.sampled_from(ROUTED),
         st.builds(
             Route,
             open=st.booleans(),
             private_ip=st.sampled_from([None, "10.0.1.5"]),
             since=times,
             problem=problems,
+            endpoint=st.sampled_from([None, ENDPOINT]),
         ),
     ),
     report=st.one_of(st.none(), reports),
@@ -420,7 +571,7 @@ def test_every_record_has_a_status_and_a_next_step(record: Record, now: int) -> 
     assert status.next_step
     assert status.message or status.problem
     assert (status.code is Code.ERROR) <= (status.problem is not None)
-    assert (address_of(record, now, SYNC) is not None) <= (status.code is Code.CONNECTED)
+    assert (address_of(record, now, SYNC) is not None) <= (status.code in REACHABLE)
 
 
 @given(records, times)
@@ -428,12 +579,16 @@ def test_every_record_has_every_answer(record: Record, now: int) -> None:
     """And a connection is offered only when the status says so, all of it in plain words."""
     status = status_of(record, now, SYNC)
     connection = connection_for(record, now, SETTINGS)
-    assert (connection is not None) <= (status.code is Code.CONNECTED)
+    assert (connection is not None) <= (status.code in REACHABLE)
+    paths = details(record, now, SETTINGS)["paths"]
+    assert [path["mode"] for path in paths] in ([], [str(mode) for mode in record.spec.modes])
+    assert (status.code in REACHABLE) <= any(path["state"] == "ready" for path in paths)
+    assert all((path["state"] == "failed") <= (path["problem"] is not None) for path in paths)
     assert list_entry(record, now, SETTINGS)["status"] == status.code
     assert details(record, now, SETTINGS)["next_step"] == status.next_step
     diagnosis = run_checks(record, now, SETTINGS)
     assert [check.name for check in diagnosis.checks][:4] == ["tag", "configuration", "restart", "agent"]
-    assert len(doctor_json(diagnosis)["checks"]) == 6
+    assert len(doctor_json(diagnosis)["checks"]) == 5 + max(1, len(record.spec.modes))
     assert all(line.isprintable() for line in doctor_text(diagnosis).split("\n"))
 
 

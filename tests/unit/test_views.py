@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from support.builders import BASTION, HOST_KEY, NOW, RSA_KEY, SETTINGS, a_record, a_report, wire
 
+from notebook_ssh.errors import Problem
 from notebook_ssh.http_api.views import (
     Connection,
     ProxyJump,
+    Tunnel,
     address_line,
     connection_for,
     details,
@@ -22,7 +24,7 @@ from notebook_ssh.http_api.views import (
     ssh_command,
     ssh_config,
 )
-from notebook_ssh.model.record import Record, Route
+from notebook_ssh.model.record import Endpoint, PathReport, Phase, Record, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from patience import LIMIT_S
 
@@ -30,6 +32,34 @@ P521 = f"ecdsa-sha2-nistp521 {wire(b'ecdsa-sha2-nistp521', b'nistp521', bytes([4
 TUNNEL = Connection("Demo", "0.tcp.ngrok.io", 17887, (RSA_KEY, HOST_KEY))
 JUMP = ProxyJump("bastion.example.com", "jumper", "bastion.team-ssh")
 BEHIND = Connection("inner", "10.0.1.5", 22, (RSA_KEY,), JUMP)
+
+
+ENDPOINT = Tunnel("eice-0123", "eice-0123.example.com", SETTINGS.region)
+BY_ENDPOINT = Connection("Cell", "10.0.3.7", 22, (RSA_KEY,), tunnel=ENDPOINT)
+PROXY = (
+    "aws ec2-instance-connect open-tunnel --instance-connect-endpoint-id eice-0123"
+    " --instance-connect-endpoint-dns-name eice-0123.example.com --private-ip-address 10.0.3.7 --remote-port 22"
+    f" --region {SETTINGS.region}"
+)
+EICE_ROUTE = Route(
+    open=True, private_ip="10.0.3.7", since=NOW - 300, endpoint=Endpoint("eice-0123", "eice-0123.example.com")
+)
+
+
+def by(*modes: Mode, phases: dict[Mode, Phase] | None = None, **parts: object) -> Record:
+    """A notebook with these modes, whose paths work except for those with another phase."""
+    each = dict.fromkeys(modes, Phase.CONNECTED) | (phases or {})
+    up = each.get(Mode.NGROK) is Phase.CONNECTED
+    why = Problem("ngrok-unreachable", "ngrok cannot be reached.")
+    report = a_report(
+        modes=modes,
+        host="0.tcp.ngrok.io" if up else None,
+        port=17887 if up else None,
+        paths=tuple(PathReport(mode, phase, why if phase is Phase.FAILED else None) for mode, phase in each.items()),
+        paths_since=(NOW - 60,) * len(modes),
+    )
+    routes = {Mode.BASTION: Route(open=True, private_ip="10.0.1.5", since=NOW - 300), Mode.EICE: EICE_ROUTE}
+    return a_record(spec=NotebookSpec(modes=modes), report=report, **{"routes": routes} | parts)
 
 
 def through_bastion(**parts: object) -> Record:
@@ -46,6 +76,7 @@ def through_bastion(**parts: object) -> Record:
     [
         (TUNNEL, "ssh -p 17887 ec2-user@0.tcp.ngrok.io", "0.tcp.ngrok.io 17887"),
         (BEHIND, "ssh -J jumper@bastion.example.com ec2-user@10.0.1.5", "10.0.1.5 22"),
+        (BY_ENDPOINT, f"ssh -o ProxyCommand='{PROXY}' ec2-user@10.0.3.7", "10.0.3.7 22"),
         (
             replace(BEHIND, jump=replace(JUMP, port=2222)),
             "ssh -J jumper@bastion.example.com:2222 ec2-user@10.0.1.5",
@@ -74,6 +105,78 @@ def test_the_bastion_is_taken_from_the_settings() -> None:
     assert ipv6.jump == ProxyJump("2001:db8::1", "jumper", "bastion.team-ssh")
 
 
+def test_each_path_is_listed_in_the_tags_order() -> None:
+    told = details(by(Mode.EICE, Mode.NGROK, Mode.BASTION), NOW, SETTINGS)
+    assert [(path["mode"], path["state"]) for path in told["paths"]] == [
+        ("eice", "ready"),
+        ("ngrok", "ready"),
+        ("bastion", "ready"),
+    ]
+    assert told["paths"][0] == {
+        "mode": "eice",
+        "state": "ready",
+        "problem": None,
+        "host": "10.0.3.7",
+        "port": 22,
+        "jump": None,
+        "jump_host_keys": [],
+        "endpoint": {"id": "eice-0123", "dns_name": "eice-0123.example.com", "region": SETTINGS.region},
+    }
+    assert (told["paths"][1]["host"], told["paths"][1]["endpoint"]) == ("0.tcp.ngrok.io", None)
+    assert (told["paths"][2]["host"], told["paths"][2]["jump"]) == ("10.0.1.5", "jumper@bastion.example.com")
+
+
+@pytest.mark.parametrize(
+    ("record", "status", "host", "through"),
+    [
+        (by(Mode.EICE, Mode.NGROK), "connected", "10.0.3.7", "endpoint"),
+        (by(Mode.NGROK, Mode.EICE), "connected", "0.tcp.ngrok.io", None),
+        (by(Mode.NGROK, Mode.EICE, phases={Mode.NGROK: Phase.FAILED}), "ready", "10.0.3.7", "endpoint"),
+        (by(Mode.EICE, Mode.NGROK, phases={Mode.EICE: Phase.FAILED}), "connected", "0.tcp.ngrok.io", None),
+        (by(Mode.EICE, Mode.BASTION, routes={Mode.EICE: Route()}), "starting", None, None),
+        (by(Mode.BASTION, Mode.EICE, phases={Mode.BASTION: Phase.FAILED}), "ready", "10.0.3.7", "endpoint"),
+    ],
+)
+def test_the_notebooks_own_address_is_that_of_the_first_path_that_is_ready(
+    record: Record, status: str, host: str | None, through: str | None
+) -> None:
+    told = details(record, NOW, SETTINGS)
+    assert (told["status"], told["host"]) == (status, host)
+    assert (told["endpoint"] is not None) is (through == "endpoint")
+    assert told["jump"] is None
+    connection = connection_for(record, NOW, SETTINGS)
+    assert (connection.host if connection else None) == host
+
+
+def test_the_path_that_failed_is_named() -> None:
+    told = details(by(Mode.NGROK, Mode.EICE, phases={Mode.NGROK: Phase.FAILED}), NOW, SETTINGS)
+    assert told["message"] == "demo can be reached by eice, but not by ngrok: ngrok cannot be reached."
+    assert told["problem"]["code"] == "ngrok-unreachable"
+    assert told["paths"][0]["problem"]["code"] == "ngrok-unreachable"
+    assert told["paths"][1]["problem"] is None
+
+
+def test_a_notebook_that_was_not_heard_of_has_paths_that_wait() -> None:
+    gone = Route(problem=Problem("endpoint-gone", "It is gone."))
+    told = details(by(Mode.NGROK, Mode.EICE, routes={Mode.EICE: gone}), NOW + 9_000, SETTINGS)
+    assert told["status"] == "stale"
+    assert [(path["mode"], path["state"]) for path in told["paths"]] == [("ngrok", "waiting"), ("eice", "failed")]
+    assert told["paths"][0]["host"] == "0.tcp.ngrok.io"
+
+
+def test_no_path_is_left_once_access_is_over() -> None:
+    record = replace(by(Mode.NGROK, Mode.EICE), spec=NotebookSpec(modes=(Mode.NGROK, Mode.EICE), until=NOW))
+    assert details(record, NOW, SETTINGS)["paths"] == []
+    assert connection_for(record, NOW, SETTINGS) is None
+
+
+@pytest.mark.parametrize("word", ["eice-0123'; reboot '", "-x", "a b"])
+def test_nothing_but_words_is_handed_out_of_an_endpoint(word: str) -> None:
+    for endpoint in (Endpoint(word, "eice-0123.example.com"), Endpoint("eice-0123", word)):
+        record = by(Mode.EICE, routes={Mode.EICE: replace(EICE_ROUTE, endpoint=endpoint)})
+        assert connection_for(record, NOW, SETTINGS) is None
+
+
 def test_without_a_bastion_there_is_no_way_and_no_address() -> None:
     settings = replace(SETTINGS, bastion=None)
     assert connection_for(through_bastion(), NOW, settings) is None
@@ -84,7 +187,7 @@ def test_without_a_bastion_there_is_no_way_and_no_address() -> None:
 def test_ssh_itself_reads_the_blocks_as_meant(tmp_path: Path) -> None:
     """`ssh -G` prints what a name means, by ssh's own reading of the file."""
     file = tmp_path / "config"
-    file.write_text(ssh_config([TUNNEL, BEHIND], "team-ssh") + "\n")
+    file.write_text(ssh_config([TUNNEL, BEHIND, BY_ENDPOINT], "team-ssh") + "\n")
 
     def meaning(name: str) -> dict[str, str]:
         told = subprocess.run(
@@ -100,6 +203,8 @@ def test_ssh_itself_reads_the_blocks_as_meant(tmp_path: Path) -> None:
         assert "proxyjump" not in tunnel
     inner = meaning("inner")
     assert (inner["hostname"], inner["port"], inner["proxyjump"]) == ("10.0.1.5", "22", "bastion.team-ssh")
+    cell = meaning("cell")
+    assert (cell["hostname"], cell["port"], cell["proxycommand"]) == ("10.0.3.7", "22", PROXY)
     bastion = meaning("bastion.team-ssh")
     assert (bastion["hostname"], bastion["user"]) == ("bastion.example.com", "jumper")
 

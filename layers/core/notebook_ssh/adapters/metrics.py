@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from notebook_ssh.model.status import Code
+from notebook_ssh.model.status import REACHABLE, Code
 
 if TYPE_CHECKING:
     from notebook_ssh.model.fleet_stats import FleetStats
@@ -27,7 +27,7 @@ warnings.filterwarnings("ignore", "No application metrics to publish")
 def count_fleet(fleet_stats: FleetStats) -> None:
     """Count the fleet, and log the numbers that the dashboard reads from the log."""
     _count("Requested", fleet_stats.requested)
-    _count("Connected", fleet_stats.count(Code.CONNECTED))
+    _count("Connected", fleet_stats.count(*REACHABLE))
     _count("Stale", fleet_stats.count(Code.STALE))
     _count("Failing", fleet_stats.count(Code.ERROR, Code.INVALID_TAG))
     _count("TokenRefused", fleet_stats.token_refused)

@@ -47,7 +47,10 @@ CONDITION_FAILED = "ConditionalCheckFailedException"
 
 _ALIAS = re.compile(r"#(\w+)")
 
-_REPORTED = ("boot", "booted_at", "sequence", "received_at", "modes", "phase", "host", "port", "problem", "active_at")
+_REPORTED = (
+    *("boot", "booted_at", "sequence", "received_at", "modes", "phase"),
+    *("host", "port", "problem", "sessions", "active_at"),
+)
 _KEYS = ("keys_own", "keys_central", "authorities")
 STATUS = (
     *("name", "spec", "state", "state_since", "started_at", "lifecycle_config", "block_since"),

@@ -20,7 +20,7 @@ from notebook_ssh.http_api.handling import (
 )
 from notebook_ssh.http_api.views import Connection
 from notebook_ssh.model.record import Record
-from notebook_ssh.model.status import status_of
+from notebook_ssh.model.status import status_of, ways
 from notebook_ssh.settings import Settings
 
 Event = Mapping[str, Any]
@@ -119,7 +119,7 @@ def _record(event: Event, settings: Settings) -> Record:
         raise HttpError(
             404,
             "unknown-notebook",
-            f"No notebook {name} is known here: tag it {settings.tag_key}=ngrok or {settings.tag_key}=bastion, and wait a minute.",
+            f"No notebook {name} is known here: tag it {ways(settings.tag_key)}, and wait a minute.",
         )
     require_spelling(event, record.name)
     return record

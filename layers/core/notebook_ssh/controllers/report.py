@@ -28,7 +28,7 @@ from notebook_ssh.model.revocation import withdrawn
 from notebook_ssh.model.session_ends import withdrawn_users
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.ssh_keys import admitted
-from notebook_ssh.model.status import Code, status_key, status_of
+from notebook_ssh.model.status import REACHABLE, Code, status_key, status_of
 from notebook_ssh.reports.accept import (
     Accepted,
     OutOfOrder,
@@ -131,7 +131,7 @@ def _request_status_update(old: Record, new: Record, settings: Settings, now: in
     if status_key(before) == status_key(status):
         return
     logger.info("reported", extra={"notebook": new.name, "before": before.code, "status": status.code})
-    if before.code is Code.STARTING and status.code is Code.CONNECTED and before.since is not None:
+    if before.code is Code.STARTING and status.code in REACHABLE and before.since is not None:
         waited = max(0, now - before.since)
         logger.info("connected", extra={"notebook": new.name, "seconds_to_connect": waited})
     request = to_message(ReconcileNotebook(new.name, "status"), now, logger.get_correlation_id() or "")

@@ -16,7 +16,7 @@ from notebook_ssh.controllers.mails import mail_about
 from notebook_ssh.errors import RetryableError
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import status_keys
-from notebook_ssh.model.status import Code, status_key
+from notebook_ssh.model.status import REACHABLE, Code, status_key
 from notebook_ssh.planning.status_tags import (
     STATUS_TAG_INTERVAL,
     current_status_tags,
@@ -95,7 +95,7 @@ def publish_change(record: Record, deps: Dependencies, now: int) -> Record:
         logger.exception("a status change was not published", extra={"notebook": record.name})
         return record
     logger.info("status", extra={"notebook": record.name, "before": before, "status": str(change.code)})
-    if change.code is Code.CONNECTED and record.spec_changed_at and not record.first_connected:
+    if change.code in REACHABLE and record.spec_changed_at and not record.first_connected:
         waited = max(0, (change.since or now) - record.spec_changed_at)
         logger.info("first connected", extra={"notebook": record.name, "seconds_since_tag": waited})
         record = replace(record, first_connected=True)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from notebook_ssh.model.assessment import last_address
+from notebook_ssh.errors import Problem
+from notebook_ssh.model.assessment import Assessment, Path, PathState, assess, usable
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.stack import StackSettings
-from notebook_ssh.model.status import Code, Status, status_of
+from notebook_ssh.model.status import Status, status_from
 from notebook_ssh.model.text import iso_time
 
 USER = "ec2-user"
@@ -47,6 +48,26 @@ class ProxyJump:
 
 
 @dataclass(frozen=True, slots=True)
+class Tunnel:
+    """An EC2 Instance Connect Endpoint as the AWS CLI opens a tunnel through it."""
+
+    id: str
+    dns_name: str
+    region: str
+
+    def command(self, host: str, port: int) -> str:
+        """Return the command that connects its standard input and output to `host`.
+
+        With the DNS name the AWS CLI does not ask EC2 for it, which users may not be allowed to.
+        """
+        return (
+            f"aws ec2-instance-connect open-tunnel --instance-connect-endpoint-id {self.id}"
+            f" --instance-connect-endpoint-dns-name {self.dns_name} --private-ip-address {host} --remote-port {port}"
+            f" --region {self.region}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
     """How to connect to a notebook: every part is a plain word, safe in any of the formats."""
 
@@ -55,6 +76,7 @@ class Connection:
     port: int
     host_keys: tuple[str, ...] = ()
     jump: ProxyJump | None = None
+    tunnel: Tunnel | None = None
 
     @property
     def alias(self) -> str:
@@ -63,29 +85,36 @@ class Connection:
 
 
 def connection_for(record: Record, now: int, stack: StackSettings) -> Connection | None:
-    """How to connect to `record`'s notebook, or None unless that is believed to work at `now`."""
-    if _status(record, now, stack).code is not Code.CONNECTED:
+    """How to connect to `record`'s notebook, or None unless that is believed to work at `now`: by the first path that works."""
+    found = assess(record, now, stack.sync_seconds)
+    working = [path for path in _paths(found, stack) if path.state is PathState.READY]
+    return _connection(record, working[0], stack) if found.reachable and working else None
+
+
+def _connection(record: Record, path: Path, stack: StackSettings) -> Connection | None:
+    if path.address is None or record.report is None:
         return None
-    address = last_address(record)
-    if address is None or record.report is None:
+    host, port = path.address
+    jump, tunnel = _jump(path, stack), _tunnel(path, stack)
+    if path.mode is Mode.EICE and tunnel is None:
         return None
-    host, port = address
-    jump = None
-    if Mode.BASTION in record.spec.modes:
-        jump = _jump(stack)
-        if jump is None:
-            return None
     words = [record.name, host, *((jump.host, jump.user, jump.alias) if jump else ())]
+    words += (tunnel.id, tunnel.dns_name, tunnel.region) if tunnel else ()
     if not all(_WORD.fullmatch(word) for word in words):
         return None
-    return Connection(record.name, host, port, _valid_keys(record.report.host_keys), jump)
+    return Connection(record.name, host, port, _valid_keys(record.report.host_keys), jump, tunnel)
 
 
 def ssh_command(connection: Connection) -> str:
-    """`ssh -p 17887 ec2-user@0.tcp.ngrok.io`, or `ssh -J ec2-user@bastion.example.com ec2-user@10.0.1.5`."""
+    """`ssh -p 17887 ec2-user@0.tcp.ngrok.io`, or `ssh -J ec2-user@bastion.example.com ec2-user@10.0.1.5`.
+
+    Through an endpoint: `ssh -o ProxyCommand='aws ec2-instance-connect open-tunnel …' ec2-user@10.0.1.5`.
+    """
     words = ["ssh"]
     if connection.jump:
         words += ["-J", str(connection.jump)]
+    if connection.tunnel:
+        words += ["-o", f"ProxyCommand='{connection.tunnel.command(connection.host, connection.port)}'"]
     if connection.port != 22:
         words += ["-p", str(connection.port)]
     return " ".join([*words, f"{USER}@{connection.host}"])
@@ -118,6 +147,8 @@ def ssh_config(connections: Iterable[Connection], stack: str) -> str:
         if connection.jump:
             jumps[connection.jump.alias] = connection.jump
             lines.append(f"ProxyJump {connection.jump.alias}")
+        if connection.tunnel:
+            lines.append(f"ProxyCommand {connection.tunnel.command(connection.host, connection.port)}")
         blocks.append("\n  ".join(lines))
     for jump in jumps.values():
         lines = [f"Host {jump.alias}", f"HostName {jump.host}", f"Port {jump.port}", f"User {jump.user}"]
@@ -154,12 +185,13 @@ def fleet_known_hosts(connections: Iterable[Connection]) -> Iterator[str]:
 
 def list_entry(record: Record, now: int, stack: StackSettings) -> dict[str, Any]:
     """A notebook in the list. `certificates` is there only if the stack has them."""
-    status = _status(record, now, stack)
+    found = assess(record, now, stack.sync_seconds)
+    status, address = status_from(found, stack.tag_key), _address(found, stack)
     return {
         "name": record.name,
         "modes": [str(mode) for mode in record.spec.modes],
         "status": str(status.code),
-        "address": _address_text(record, stack),
+        "address": f"{address[0]}:{address[1]}" if address else None,
         "since": _iso(status.since),
         "last_used": _last_used(record),
         **({"certificates": True} if stack.certificates else {}),
@@ -171,25 +203,25 @@ def details(record: Record, now: int, stack: StackSettings) -> dict[str, Any]:
 
     `address` is the last one of the present run, whatever the status; `ssh` is there only when it is believed to work.
     """
-    status, connection, report, spec = (
-        _status(record, now, stack),
-        connection_for(record, now, stack),
-        record.report,
-        record.spec,
-    )
-    address = _reachable(record, stack)
-    jump = _jump(stack) if Mode.BASTION in spec.modes else None
+    found, report, spec = assess(record, now, stack.sync_seconds), record.report, record.spec
+    connection, address = connection_for(record, now, stack), _address(found, stack)
+    usable_path = usable(_paths(found, stack))
+    # Without one it is the preferred mode's: a bastion is known before the notebook's address is.
+    path = usable_path or (Path(spec.modes[0], found.condition, None) if spec.modes else None)
+    jump = _jump(path, stack) if path else None
     return {
         "name": record.name,
         "modes": [str(mode) for mode in spec.modes],
-        **status_json(status),
+        **status_json(status_from(found, stack.tag_key)),
         "ssh": ssh_command(connection) if connection else None,
-        "address": _address_text(record, stack),
+        "address": f"{address[0]}:{address[1]}" if address else None,
         "host": address[0] if address else None,
         "port": address[1] if address else None,
         "user": USER,
         "jump": str(jump) if jump else None,
         "jump_host_keys": list(jump.host_keys) if jump else [],
+        "endpoint": _tunnel_json(_tunnel(path, stack) if path else None),
+        "paths": [_path_json(each, stack) for each in found.paths],
         "host_keys": list(report.host_keys) if report and address else [],
         "until": _iso(spec.until),
         "users": list(spec.users),
@@ -227,22 +259,54 @@ def status_json(status: Status) -> dict[str, Any]:
         "since": _iso(status.since),
         "message": status.message,
         "next_step": status.next_step,
-        "problem": {"code": problem.code, "message": problem.message} if problem else None,
+        "problem": _problem_json(problem),
     }
 
 
-def _status(record: Record, now: int, stack: StackSettings) -> Status:
-    return status_of(record, now, stack.sync_seconds, stack.tag_key)
+def _path_json(path: Path, stack: StackSettings) -> dict[str, Any]:
+    jump, address = _jump(path, stack), path.address if _leads_there(path, stack) else None
+    return {
+        "mode": str(path.mode),
+        "state": str(path.state),
+        "problem": _problem_json(path.problem),
+        "host": address[0] if address else None,
+        "port": address[1] if address else None,
+        "jump": str(jump) if jump else None,
+        "jump_host_keys": list(jump.host_keys) if jump else [],
+        "endpoint": _tunnel_json(_tunnel(path, stack)),
+    }
 
 
-def _jump(stack: StackSettings) -> ProxyJump | None:
-    if stack.bastion is None:
+def _problem_json(problem: Problem | None) -> dict[str, str] | None:
+    return {"code": problem.code, "message": problem.message} if problem else None
+
+
+def _tunnel_json(tunnel: Tunnel | None) -> dict[str, str] | None:
+    return asdict(tunnel) if tunnel else None
+
+
+def _paths(found: Assessment, stack: StackSettings) -> list[Path]:
+    """Return the paths but those whose entrance the stack has no more."""
+    return [path for path in found.paths if _leads_there(path, stack)]
+
+
+def _leads_there(path: Path, stack: StackSettings) -> bool:
+    return path.mode is not Mode.BASTION or stack.bastion is not None
+
+
+def _jump(path: Path, stack: StackSettings) -> ProxyJump | None:
+    if stack.bastion is None or path.mode is not Mode.BASTION:
         return None
     host, port = stack.bastion.host, ""
     if host.count(":") == 1:  # more of them make an IPv6 address, which has no port here
         host, _, port = host.partition(":")
     number = int(port) if port.isdecimal() else 22
     return ProxyJump(host, stack.bastion.user, f"bastion.{stack.stack}", number, _valid_keys(stack.bastion.host_keys))
+
+
+def _tunnel(path: Path, stack: StackSettings) -> Tunnel | None:
+    endpoint = path.route.endpoint if path.route and path.mode is Mode.EICE else None
+    return Tunnel(endpoint.id, endpoint.dns_name, stack.region) if endpoint else None
 
 
 def _jump_lines(jump: ProxyJump | None) -> list[str]:
@@ -253,14 +317,13 @@ def _valid_keys(keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(key for key in keys if _HOST_KEY.fullmatch(key))
 
 
-def _reachable(record: Record, stack: StackSettings) -> tuple[str, int] | None:
+def _address(found: Assessment, stack: StackSettings) -> tuple[str, int] | None:
     """The last address; none where only a bastion leads to it and the stack has none any more."""
-    return None if Mode.BASTION in record.spec.modes and stack.bastion is None else last_address(record)
-
-
-def _address_text(record: Record, stack: StackSettings) -> str | None:
-    address = _reachable(record, stack)
-    return f"{address[0]}:{address[1]}" if address else None
+    path = usable(_paths(found, stack))
+    if path:
+        return path.address
+    known = [mode for mode in found.record.spec.modes if mode is not Mode.BASTION or stack.bastion]
+    return found.address if known or not found.record.spec.modes else None
 
 
 def _last_used(record: Record) -> str | None:

@@ -1,13 +1,29 @@
-"""Assess what a notebook's record means at a given time. The status and the checks are two readings of it."""
+"""Assess what a notebook's record means at a given time. The status and the checks are two readings of it.
+
+A path is one mode of the notebook's tag with its state. Once the agent has reported in this run, each is judged by itself,
+and the best of them decides the status.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
+from typing import assert_never
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model import problems
-from notebook_ssh.model.record import NotebookState, Phase, Record, Report, Route, is_running, predates_block
+from notebook_ssh.model.record import (
+    ROUTED,
+    NotebookState,
+    PathReport,
+    Phase,
+    Record,
+    Report,
+    Route,
+    is_running,
+    predates_block,
+)
 from notebook_ssh.model.spec import Mode
 
 STARTING_SECONDS = 900
@@ -27,6 +43,7 @@ class Condition(Enum):
     ROUTE_FAILED = auto()
     ROUTE_PENDING = auto()
     CONNECTED = auto()
+    READY = auto()
     AGENT_FAILED = auto()
     AGENT_STUCK = auto()
     RECONNECTING = auto()
@@ -42,6 +59,55 @@ class Condition(Enum):
     NEEDS_RESTART = auto()
     STARTING = auto()
     NEVER_REPORTED = auto()
+
+
+WORKING = frozenset({Condition.CONNECTED, Condition.READY})
+"""The conditions in which an address is believed to work."""
+
+_BEST_FIRST = (
+    *(Condition.CONNECTED, Condition.READY),
+    *(Condition.RECONNECTING, Condition.CONNECTING, Condition.ROUTE_PENDING, Condition.CHANGING_MODE),
+    *(Condition.ROUTE_FAILED, Condition.AGENT_FAILED, Condition.AGENT_STUCK),
+)
+"""The conditions of paths that a report decides."""
+
+_FAILED = frozenset(
+    {
+        *(Condition.ROUTE_FAILED, Condition.AGENT_FAILED, Condition.AGENT_STUCK),
+        *(Condition.NOT_RECONCILED, Condition.NOTEBOOK_FAILED, Condition.NEVER_REPORTED),
+    }
+)
+
+
+class PathState(StrEnum):
+    """The state of a path, in the API's words."""
+
+    READY = "ready"
+    WAITING = "waiting"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One mode of a notebook, with its state."""
+
+    mode: Mode
+    condition: Condition
+    # Why it fails, or what the user should know of it.
+    problem: Problem | None
+    # Host and port of the current run, whether they still work or not.
+    address: tuple[str, int] | None = None
+    # The route, in a mode that needs one.
+    route: Route | None = None
+    # Since when the agent has reported the same of it.
+    since: int = 0
+
+    @property
+    def state(self) -> PathState:
+        """Whether it works, will, or does not."""
+        if self.condition in WORKING:
+            return PathState.READY
+        return PathState.FAILED if self.condition in _FAILED else PathState.WAITING
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +128,10 @@ class Assessment:
     report: Report | None
     # Host and port of the current run, whether they still work or not.
     address: tuple[str, int] | None
-    # The route through the bastion, in mode bastion only.
-    route: Route | None
+    # Each mode of the tag, in its order; none while SSH is off.
+    paths: tuple[Path, ...]
+    # The path that decides the condition; None where something else does.
+    path: Path | None
     # When the current run began, as near as is known; 0 if never observed.
     began: int
     # The block is in the attached configuration.
@@ -74,7 +142,12 @@ class Assessment:
     @property
     def reachable(self) -> bool:
         """Whether the address is believed to work."""
-        return self.condition is Condition.CONNECTED
+        return self.condition in WORKING
+
+    @property
+    def usable(self) -> Path | None:
+        """The first path that works, else the first with an address; None without any."""
+        return usable(self.paths)
 
 
 _STATE_CONDITIONS = {
@@ -89,21 +162,34 @@ _STATE_CONDITIONS = {
 def assess(record: Record, now: int, sync_seconds: int) -> Assessment:
     """Assess `record` at `now` (epoch seconds). sync_seconds: the time between two reports."""
     report = report_of_this_run(record)
-    condition, problem = _condition(record, report, now, sync_seconds)
+    whole = _whole(record, report, now, sync_seconds)
+    modes = record.spec.effective_modes(now)
+    paths = tuple(_path(record, report, mode, now, whole) for mode in modes if not record.spec.problem)
+    deciding, (condition, problem) = None, whole or (Condition.OFF, None)
+    if whole is None and report:
+        deciding = min(paths, key=lambda path: _BEST_FIRST.index(path.condition))
+        condition, problem = deciding.condition, _problem(record, report, deciding, paths)
     return Assessment(
         record=record,
         now=now,
         sync_seconds=sync_seconds,
         condition=condition,
         problem=problem,
-        modes=record.spec.effective_modes(now),
+        modes=modes,
         report=report,
-        address=_address(record, report),
-        route=record.routes.get(Mode.BASTION) if Mode.BASTION in record.spec.modes else None,
+        address=_address(record, report, paths),
+        paths=paths,
+        path=deciding,
         began=_began(record),
         block_installed=record.block_since is not None,
         started_with_block=_started_with_block(record),
     )
+
+
+def usable(paths: Sequence[Path]) -> Path | None:
+    """Return the first of `paths` that works, else the first with an address; None without any."""
+    having = [path for path in paths if path.address]
+    return next((path for path in having if path.state is PathState.READY), having[0] if having else None)
 
 
 def address_of(record: Record, now: int, sync_seconds: int) -> tuple[str, int] | None:
@@ -112,19 +198,23 @@ def address_of(record: Record, now: int, sync_seconds: int) -> tuple[str, int] |
     return found.address if found.reachable else None
 
 
-def last_address(record: Record) -> tuple[str, int] | None:
-    """Return host and port of the current run, whether they still work or not; None if it has had none."""
-    return _address(record, report_of_this_run(record))
+def _address(record: Record, report: Report | None, paths: Sequence[Path]) -> tuple[str, int] | None:
+    """Return the address of the usable path, else one of the modes that the agent is still in."""
+    path = usable(paths)
+    if path or report is None:
+        return path.address if path else None
+    return next(filter(None, (_address_in(mode, record, report) for mode in report.modes)), None)
 
 
-def _address(record: Record, report: Report | None) -> tuple[str, int] | None:
-    for mode in report.modes if report else ():
-        match mode:
-            case Mode.BASTION if (route := record.routes.get(mode)) and route.private_ip:
-                return route.private_ip, 22
-            case Mode.NGROK if report and report.host and report.port:
-                return report.host, report.port
-    return None
+def _address_in(mode: Mode, record: Record, report: Report) -> tuple[str, int] | None:
+    match mode:
+        case Mode.NGROK:
+            return (report.host, report.port) if report.host and report.port else None
+        case Mode.BASTION | Mode.EICE:
+            route = record.routes.get(mode)
+            return (route.private_ip, 22) if route and route.private_ip else None
+        case unknown:
+            assert_never(unknown)
 
 
 def report_of_this_run(record: Record) -> Report | None:
@@ -155,7 +245,10 @@ def starting_since(record: Record) -> int:
     return max(_began(record), record.block_since or 0, record.spec_changed_at or 0)
 
 
-def _condition(record: Record, report: Report | None, now: int, sync_seconds: int) -> tuple[Condition, Problem | None]:
+def _whole(
+    record: Record, report: Report | None, now: int, sync_seconds: int
+) -> tuple[Condition, Problem | None] | None:
+    """Return what decides about every path at once; None if each is judged by itself."""
     spec = record.spec
     if spec.problem:
         return Condition.INVALID_TAG, spec.problem
@@ -164,7 +257,8 @@ def _condition(record: Record, report: Report | None, now: int, sync_seconds: in
     if spec.until is not None and now >= spec.until:
         return Condition.EXPIRED, None
     if report:
-        return _reported(record, report, now, sync_seconds)
+        silent = now - report.received_at > silent_after(sync_seconds)
+        return (Condition.SILENT, problems.silent_since(report.received_at)) if silent else None
     if problem := _obstacle(record):
         return Condition.NOT_RECONCILED, problem
     return _not_reported(record, now)
@@ -177,43 +271,74 @@ def _obstacle(record: Record) -> Problem | None:
     return record.problem
 
 
-def _reported(record: Record, report: Report, now: int, sync_seconds: int) -> tuple[Condition, Problem | None]:
-    if now - report.received_at > silent_after(sync_seconds):
-        return Condition.SILENT, problems.silent_since(report.received_at)
-    if report.modes != record.spec.modes:
+def _path(
+    record: Record, report: Report | None, mode: Mode, now: int, whole: tuple[Condition, Problem | None] | None
+) -> Path:
+    route = record.routes.get(mode) if mode in ROUTED else None
+    address, since = None, 0
+    if report and mode in report.modes:
+        address, (_, since) = _address_in(mode, record, report), report.of_path(mode)
+    elif report:
+        since = report.phase_since
+    if whole is None and report:
+        condition, problem = _reported(record, report, mode, now)
+    elif route and route.problem and not route.open:
+        condition, problem = Condition.ROUTE_FAILED, route.problem
+    else:
+        condition, problem = whole or (Condition.OFF, None)
+    return Path(mode, condition, problem, address, route, since)
+
+
+def _reported(record: Record, report: Report, mode: Mode, now: int) -> tuple[Condition, Problem | None]:
+    if mode not in report.modes:
         return Condition.CHANGING_MODE, record.problem
-    match report.phase:
+    reported, since = report.of_path(mode)
+    match reported.phase:
         case Phase.CONNECTED:
-            return _connected(record, report)
+            return _connected(record, report, reported)
         case Phase.FAILED:
-            return Condition.AGENT_FAILED, report.problem or problems.agent_failed(record.name)
+            return Condition.AGENT_FAILED, reported.problem or report.problem or problems.agent_failed(record.name)
         case Phase.CONNECTING | Phase.OFF:
-            return _connecting(record, report, now)
+            return _connecting(record, report, reported, since, now)
 
 
-def _connected(record: Record, report: Report) -> tuple[Condition, Problem | None]:
-    route = None
-    if record.spec.modes == (Mode.EICE,):
-        return Condition.ROUTE_FAILED, problems.no_endpoint()
-    if Mode.BASTION in record.spec.modes:
-        route = record.routes.get(Mode.BASTION)
-        if route and route.problem and not route.open:
-            return Condition.ROUTE_FAILED, route.problem
-        if route is None or not route.open or route.private_ip is None:
-            return Condition.ROUTE_PENDING, record.problem
+def _connected(record: Record, report: Report, reported: PathReport) -> tuple[Condition, Problem | None]:
+    if reported.mode not in ROUTED:
+        return Condition.CONNECTED, reported.problem
+    route = record.routes.get(reported.mode)
+    if route and route.problem and not route.open:
+        return Condition.ROUTE_FAILED, route.problem
+    if route is None or not route.open or route.private_ip is None:
+        return Condition.ROUTE_PENDING, record.problem
     # An open route with a problem excludes some users and not all: a refused client network.
-    problem = record.problem or report.problem or (route.problem if route else None)
+    problem = reported.problem or route.problem
+    unheard = reported.mode is Mode.EICE and not _was_used(report, route)
+    return Condition.READY if unheard else Condition.CONNECTED, problem
+
+
+def _was_used(report: Report, route: Route) -> bool:
+    """Return whether a session was reported since the path has been open: of an endpoint's tunnels no one else hears."""
+    begun = max(report.booted_at, route.since)
+    return report.sessions > 0 or (report.active_at is not None and report.active_at >= begun)
+
+
+def _connecting(
+    record: Record, report: Report, reported: PathReport, since: int, now: int
+) -> tuple[Condition, Problem | None]:
+    problem = reported.problem or report.problem
+    if not problem and since and now - since > STARTING_SECONDS:
+        return Condition.AGENT_STUCK, problems.agent_stuck(record.name, since)
+    return Condition.CONNECTING if report.connected_since is None else Condition.RECONNECTING, problem or record.problem
+
+
+def _problem(record: Record, report: Report, deciding: Path, paths: Sequence[Path]) -> Problem | None:
+    """Return the problem of the status that the path `deciding` gives."""
+    if deciding.condition not in WORKING:
+        return deciding.problem
+    problem = record.problem or report.problem or deciding.problem
     if problem is None and not (report.keys_own or report.keys_central or report.authorities):
         problem = problems.no_keys(record.name)
-    return Condition.CONNECTED, problem
-
-
-def _connecting(record: Record, report: Report, now: int) -> tuple[Condition, Problem | None]:
-    since = report.phase_since
-    if not report.problem and since and now - since > STARTING_SECONDS:
-        return Condition.AGENT_STUCK, problems.agent_stuck(record.name, since)
-    problem = report.problem or record.problem
-    return Condition.CONNECTING if report.connected_since is None else Condition.RECONNECTING, problem
+    return problem or next((path.problem for path in paths if path.state is PathState.FAILED), None)
 
 
 def _not_reported(record: Record, now: int) -> tuple[Condition, Problem | None]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 from notebook_ssh import __version__
 from notebook_ssh.errors import Problem
@@ -19,6 +20,8 @@ from notebook_ssh.model.spec import Mode, tag_value
 from notebook_ssh.model.stack import StackSettings
 from notebook_ssh.model.status import Status, status_from
 from notebook_ssh.model.text import iso_time
+
+_THROUGH_ENDPOINT = "the endpoint may reach {}; whether AWS opens a tunnel there is known to the client alone"
 
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 
@@ -68,13 +71,12 @@ def run_checks(record: Record, now: int, stack: StackSettings) -> Diagnosis:
     """Return every check of the notebook of `record` at `now`. A check that depends on a failed one waits for it."""
     found = assess(record, now, stack.sync_seconds)
     subject = _Subject(found, status_from(found, stack.tag_key), stack.tag_key)
-    path = ("rule", _rule) if Mode.BASTION in record.spec.modes else ("tunnel", _tunnel)
     steps: list[tuple[str, Callable[[_Subject], Check]]] = [
         ("tag", _tag),
         ("configuration", _configuration),
         ("restart", _restart),
         ("agent", _agent),
-        path,
+        *map(_path_step, record.spec.modes or (Mode.NGROK,)),
         ("keys", _keys),
     ]
     checks: list[Check] = []
@@ -82,6 +84,19 @@ def run_checks(record: Record, now: int, stack: StackSettings) -> Diagnosis:
         blocker = _blocker(checks, found)
         checks.append(Check(name, CheckState.WAITING, f"waits for: {blocker}") if blocker else check(subject))
     return Diagnosis(record.name, subject.status, tuple(checks))
+
+
+def _path_step(mode: Mode) -> tuple[str, Callable[[_Subject], Check]]:
+    """Return the name of the check of a path, and the check."""
+    match mode:
+        case Mode.NGROK:
+            return "tunnel", _tunnel
+        case Mode.BASTION:
+            return "rule", lambda subject: _rule(subject, mode, "rule", "the bastion may reach {}")
+        case Mode.EICE:
+            return "endpoint", lambda subject: _rule(subject, mode, "endpoint", _THROUGH_ENDPOINT)
+        case unknown:
+            assert_never(unknown)
 
 
 def _blocker(checks: list[Check], found: Assessment) -> str:
@@ -135,7 +150,9 @@ def _agent(subject: _Subject) -> Check:
     if report is None or found.condition is Condition.SILENT:
         starting = found.condition is Condition.STARTING
         return _of_status("agent", CheckState.WAITING if starting else CheckState.FAILED, subject.status)
-    problem = report.problem or found.problem  # a problem of the agent that it cannot report itself
+    of_paths = [path.problem for path in report.paths]  # their own checks name them
+    # A problem of the agent that it cannot report itself.
+    problem = report.problem or (found.problem if found.problem not in of_paths else None)
     if problem and problem_owner(problem, "tunnel") == "agent":
         return _failed("agent", problem, report.phase_since)
     if found.condition is Condition.CHANGING_MODE:
@@ -153,37 +170,41 @@ def _version(running: str) -> str:
 
 
 def _tunnel(subject: _Subject) -> Check:
-    report = subject.found.report
+    report, name = subject.found.report, "tunnel"
     if report is None or Mode.NGROK not in report.modes:
-        return Check("tunnel", CheckState.WAITING, "waits for: agent")
-    if report.problem and problem_owner(report.problem, "tunnel") == "tunnel":
-        return _failed("tunnel", report.problem, report.phase_since)
-    if report.phase is Phase.CONNECTED:
-        address = subject.found.address
-        where = f"{address[0]}:{address[1]}" if address else "no address"
-        return Check("tunnel", CheckState.OK, where, since=report.connected_since)
-    return Check(
-        "tunnel", CheckState.WAITING, "the agent is connecting", "Wait some seconds.", report.phase_since or None
-    )
+        return Check(name, CheckState.WAITING, "waits for: agent")
+    reported, since = report.of_path(Mode.NGROK)
+    if reported.problem and (report.paths or problem_owner(reported.problem, name) == name):
+        return _failed(name, reported.problem, since)
+    if reported.phase is Phase.CONNECTED:
+        where = f"{report.host}:{report.port}" if report.host and report.port else "no address"
+        return Check(name, CheckState.OK, where, since=since if report.paths else report.connected_since)
+    return Check(name, CheckState.WAITING, "the agent is connecting", "Wait some seconds.", since or None)
 
 
-def _rule(subject: _Subject) -> Check:
-    record, route = subject.found.record, subject.found.route
+def _rule(subject: _Subject, mode: Mode, name: str, open_text: str) -> Check:
+    """Check the path of a mode with an entrance. open_text: the reason why it is fine, with the address to put in."""
+    record, report = subject.found.record, subject.found.report
+    if report and report.paths and mode in report.modes:
+        reported, since = report.of_path(mode)
+        if reported.problem:
+            return _failed(name, reported.problem, since)
+    route = record.routes.get(mode)
     problem = (route.problem if route else None) or record.problem
     if problem and ((route and route.problem) or problem_owner(problem, "configuration") == "rule"):
-        return _failed("rule", problem, route.since if route else 0)
+        return _failed(name, problem, route.since if route else 0)
     if route is None or not route.open:
         return Check(
-            "rule",
+            name,
             CheckState.WAITING,
-            "the security group does not let the bastion in yet",
+            f"the security group does not let the {mode.entrance} in yet",
             "Wait a minute: the rule is created automatically.",
         )
     if route.private_ip is None:
         return Check(
-            "rule", CheckState.WAITING, "the private address is not known yet", "Wait a minute.", route.since or None
+            name, CheckState.WAITING, "the private address is not known yet", "Wait a minute.", route.since or None
         )
-    return Check("rule", CheckState.OK, f"the bastion may reach {route.private_ip}", since=route.since or None)
+    return Check(name, CheckState.OK, open_text.format(route.private_ip), since=route.since or None)
 
 
 def _keys(subject: _Subject) -> Check:

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from notebook_ssh.model.assessment import Condition, assess
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import Mode
-from notebook_ssh.model.status import Code, status_of
+from notebook_ssh.model.status import Code, status_from
 
 TOKEN_REFUSED = frozenset({"ngrok-token-invalid", "ngrok-token-missing"})
 """Problems that affect every notebook of the stack (docs/statuses.md)."""
@@ -50,9 +51,10 @@ def fleet_stats(records: Iterable[Record], now: int, sync_seconds: int, tag_key:
     problems: Counter[str] = Counter()
     tunnels = 0
     for record in records:
-        status = status_of(record, now, sync_seconds, tag_key)
+        found = assess(record, now, sync_seconds)
+        status = status_from(found, tag_key)
         statuses[status.code] += 1
         if status.problem:
             problems[status.problem.code] += 1
-        tunnels += status.code is Code.CONNECTED and Mode.NGROK in record.spec.modes
+        tunnels += any(path.mode is Mode.NGROK and path.condition is Condition.CONNECTED for path in found.paths)
     return FleetStats(dict(statuses), dict(problems), tunnels)

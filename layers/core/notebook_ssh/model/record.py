@@ -96,7 +96,7 @@ class Route:
     endpoint: Endpoint | None = None
 
 
-ROUTED = (Mode.BASTION, Mode.EICE)
+ROUTED = tuple(mode for mode in Mode if mode.entrance)
 """The modes in which a notebook is reached at its address in the VPC: each needs a route."""
 
 

@@ -37,13 +37,15 @@ class Mode(StrEnum):
     EICE = "eice"
 
     @property
-    def has_entrance(self) -> bool:
-        """Whether the notebook is reached at its address in the VPC, from a group that rules admit there."""
+    def entrance(self) -> str | None:
+        """What leads to the notebook's address in its VPC, from a group that rules admit there; None without any."""
         match self:
             case Mode.NGROK:
-                return False
-            case Mode.BASTION | Mode.EICE:
-                return True
+                return None
+            case Mode.BASTION:
+                return "bastion"
+            case Mode.EICE:
+                return "endpoint"
             case unknown:
                 assert_never(unknown)
 

@@ -56,6 +56,10 @@ class StackSettings(Protocol):
         """The EC2 Instance Connect Endpoint, if the stack has one."""
 
     @property
+    def region(self) -> str:
+        """The stack's region, which is that of its endpoint."""
+
+    @property
     def certificates(self) -> bool:
         """Whether the stack has certificates."""
 

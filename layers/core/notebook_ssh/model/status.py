@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.model.assessment import Assessment, Condition, assess, starting_since
+from notebook_ssh.model.assessment import Assessment, Condition, PathState, assess, starting_since
 from notebook_ssh.model.problems import remedy_of
 from notebook_ssh.model.record import NotebookState, Record
-from notebook_ssh.model.spec import tag_value
+from notebook_ssh.model.spec import Mode, tag_value
 from notebook_ssh.model.text import iso_time
 
 
@@ -24,12 +24,17 @@ class Code(StrEnum):
     PENDING_STOP = "pending-stop"
     STARTING = "starting"
     CONNECTED = "connected"
+    READY = "ready"
     RECONNECTING = "reconnecting"
     STOPPED = "stopped"
     STALE = "stale"
     EXPIRED = "expired"
     INVALID_TAG = "invalid-tag"
     ERROR = "error"
+
+
+REACHABLE = frozenset({Code.CONNECTED, Code.READY})
+"""The codes with which the address is believed to work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ CODES = {
     Condition.ROUTE_FAILED: Code.ERROR,
     Condition.ROUTE_PENDING: Code.STARTING,
     Condition.CONNECTED: Code.CONNECTED,
+    Condition.READY: Code.READY,
     Condition.AGENT_FAILED: Code.ERROR,
     Condition.AGENT_STUCK: Code.ERROR,
     Condition.RECONNECTING: Code.RECONNECTING,
@@ -98,16 +104,19 @@ def _since(found: Assessment) -> int | None:
             return record.spec.until
         case Condition.SILENT:
             return report.received_at if report else None
-        case Condition.CONNECTED:
+        case Condition.CONNECTED | Condition.READY:
             return report.connected_since if report else None
         case Condition.ROUTE_FAILED:
-            return (found.route.since or None) if found.route else None
+            route = found.path.route if found.path else None
+            return (route.since or None) if route else None
         case Condition.NOT_RECONCILED:
             return None
         case Condition.NEEDS_RESTART:
             return record.block_since
         case Condition.STARTING | Condition.NEVER_REPORTED:
             return starting_since(record)
+    if found.path:
+        return found.path.since or None
     return (report.phase_since if report else record.state_since) or None
 
 
@@ -118,7 +127,7 @@ def _texts(found: Assessment, tag_key: str) -> tuple[str, str]:
         case Condition.INVALID_TAG:
             return _message(found), f"Correct the tag of {name}."
         case Condition.OFF:
-            return f"SSH is off for {name}.", f"To turn it on, tag it {tag_key}=ngrok or {tag_key}=bastion."
+            return f"SSH is off for {name}.", f"To turn it on, tag it {ways(tag_key)}."
         case Condition.EXPIRED:
             return (
                 f"SSH to {name} ended at {iso_time(record.spec.until or 0)}, as its tag {tag_key}-until sets.",
@@ -148,7 +157,7 @@ def _texts_of_agent(found: Assessment) -> tuple[str, str]:
             )
         case Condition.ROUTE_PENDING:
             return (
-                f"{name} is ready; its security group is not open to the bastion yet.",
+                f"{name} is ready; its security group is not open to the {_entrance(found)} yet.",
                 "Wait a minute: the rule is created automatically.",
             )
         case Condition.RECONNECTING:
@@ -159,12 +168,31 @@ def _texts_of_agent(found: Assessment) -> tuple[str, str]:
         case Condition.CONNECTING:
             return f"The agent on {name} is connecting.", "Wait: this takes some seconds."
     if found.problem:
-        return (
-            f"{name} can be reached, but: {sentence(found.problem.message)}",
-            "Connect, and do what the message says.",
-        )
+        return _but(found, found.problem), "Connect, and do what the message says."
     line = f"Connect: `ssh {name}` with the client, or the line that /notebooks/{name}/ssh answers."
+    if found.condition is Condition.READY:
+        return f"{name} can be reached, as far as the stack knows: no session has been reported yet.", line
     return f"{name} can be reached.", line
+
+
+def _but(found: Assessment, problem: Problem) -> str:
+    """Return the message of a notebook that can be reached and has a problem: of all of it, or of one of its paths."""
+    name, message = found.record.name, sentence(problem.message)
+    failed = [path.mode for path in found.paths if path.state is PathState.FAILED and path.problem == problem]
+    if not failed:
+        return f"{name} can be reached, but: {message}"
+    working = [path.mode for path in found.paths if path.state is PathState.READY]
+    return f"{name} can be reached by {' and '.join(working)}, but not by {' and '.join(failed)}: {message}"
+
+
+def ways(tag_key: str) -> str:
+    """Return the tags that turn SSH on, to end a sentence with."""
+    *others, last = (f"{tag_key}={mode}" for mode in Mode)
+    return f"{', '.join(others)} or {last}"
+
+
+def _entrance(found: Assessment) -> str:
+    return (found.path.mode.entrance if found.path else None) or "entrance"
 
 
 def _texts_of_notebook(found: Assessment, tag_key: str) -> tuple[str, str]:

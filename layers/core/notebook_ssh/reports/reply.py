@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, assert_never
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.model.record import Phase, Record, Route
+from notebook_ssh.model.record import ROUTED, Phase, Record, Route
 from notebook_ssh.model.revocation import Revocation, required_principal
 from notebook_ssh.model.session_ends import Withdrawn, end_reason
 from notebook_ssh.model.spec import Mode, tag_value
@@ -132,6 +132,6 @@ def _sync_after(record: Record, modes: tuple[Mode, ...], now: int, sync_seconds:
     report, until = record.report, record.spec.until
     settled = report is not None and report.modes == modes and report.phase is not Phase.CONNECTING
     if settled:
-        settled = all(mode in record.routes for mode in modes if mode.has_entrance)
+        settled = all(mode in record.routes for mode in modes if mode in ROUTED)
     seconds = sync_seconds if settled else min(sync_seconds, FAST_SYNC_SECONDS)
     return max(1, min(seconds, until - now)) if until is not None and until > now else seconds
