@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -106,6 +107,7 @@ class Site:
     at_the_end: ExitStack
     machines: list[Machine] = field(default_factory=list)
     said: str = ""
+    cables: int = 0
 
     def machine(self, name: str, *addresses: str, groups: tuple[str, ...] | None = None) -> Machine:
         network = subprocess.Popen(
@@ -121,7 +123,8 @@ class Site:
 
     def wire(self, one: Machine, its: Sequence[str], other: Machine, others: Sequence[str]) -> None:
         """A cable between two machines: each reaches the other's addresses, by default from its own first one."""
-        link = f"cable{len(self.machines)}"
+        self.cables += 1
+        link = f"cable{self.cables}"
         cable = ["ip", "link", "add", link, "type", "veth", "peer", "name", link, "netns", str(other.network.pid)]
         run(*one.command(*cable))
         for machine, near, far in [(one, its, others), (other, others, its)]:
@@ -187,6 +190,23 @@ class Site:
         came_from, _, came_to, port = said.split()
         assert port == "22"
         return f"{came_from} to {came_to}"
+
+    def through_endpoint(self, endpoint: Machine, notebook: Notebook) -> bool:
+        """Whether the endpoint's own connection to the notebook's sshd is let through, and not dropped."""
+        before = self._dropped()
+        connect = "import socket, sys; print(socket.create_connection((sys.argv[1], 22)).recv(4).decode())"
+        trying = subprocess.Popen(
+            endpoint.command(sys.executable, "-c", connect, notebook.address), stdout=subprocess.PIPE, text=True
+        )
+        with trying:
+            processes.wait_until(
+                "it is let through or dropped", lambda: trying.poll() is not None or self._dropped() > before, LIMIT_S
+            )
+            is_let_through = trying.poll() is not None
+            trying.kill()
+            said, _ = trying.communicate()
+        assert not is_let_through or said == "SSH-\n"
+        return is_let_through
 
     def is_shut(self, host: str, *, come_from: str = OFFICE) -> bool:
         """Whether ssh waits for an answer that will never come, since its connection was dropped on the way."""
@@ -373,3 +393,42 @@ def test_clients_of_a_prefix_list_are_admitted(town: Town) -> None:
     site.reconcile()
     assert site.ssh("ana-notebook", come_from=ELSEWHERE) == f"{BASTION_INSIDE} to {ana.address}"
     assert site.is_shut("ana-notebook")
+
+
+ENDPOINT_INSIDE = "10.0.255.253"
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["open egress", "closed egress"])
+def test_an_endpoint_reaches_a_notebook_exactly_while_its_rules_are_there(town: Town, closed: bool) -> None:
+    site, ana, ben, env = town.site, town.ana, town.ben, town.site.env
+    gate = env.group("gate")
+    if closed:
+        client("ec2").revoke_security_group_egress(
+            GroupId=gate, SecurityGroupRuleIds=list(env.rules(gate, egress=True))
+        )
+    env.endpoint(gate)
+    endpoint = site.machine("endpoint", ENDPOINT_INSIDE, groups=(gate,))
+    for notebook in (ana, ben):
+        site.wire(endpoint, [ENDPOINT_INSIDE], notebook.machine, [notebook.address])
+    site.guard()
+    assert not site.through_endpoint(endpoint, ana), "nothing is open yet"
+
+    tag(env, ana, spec=NotebookSpec((Mode.EICE,)))
+    site.reconcile()
+    assert site.through_endpoint(endpoint, ana)
+    assert not site.through_endpoint(endpoint, ben), "the endpoint is open, this notebook is not"
+    assert site.is_shut("ana-notebook"), "the bastion is not asked for"
+
+    tag(env, ana, spec=NotebookSpec((Mode.BASTION, Mode.EICE)))
+    site.reconcile()
+    assert site.through_endpoint(endpoint, ana)
+    assert site.ssh("ana-notebook") == f"{BASTION_INSIDE} to {ana.address}"
+
+    tag(env, ana, spec=NotebookSpec((Mode.BASTION,)))
+    site.reconcile()
+    assert not site.through_endpoint(endpoint, ana), "its word is gone"
+    assert site.ssh("ana-notebook") == f"{BASTION_INSIDE} to {ana.address}"
+
+    tag(env, ana, spec=NotebookSpec((Mode.EICE,)), state=STOPPED)
+    site.reconcile()
+    assert not site.through_endpoint(endpoint, ana), "it is stopped"
