@@ -378,6 +378,15 @@ def test_the_bastion_gets_a_message_also_without_users_and_never_without_a_basti
     assert env.bastion == 1
 
 
+def test_an_endpoint_alone_is_reason_enough(env: NotebookEnv) -> None:
+    env.patch.setenv("BASTION_SECURITY_GROUP", "")
+    env.patch.setenv("ENDPOINT_ID", "eice-1")
+    env.patch.setenv("ENDPOINT_VPC", "vpc-1")
+    env.bastion = 0
+    env.sweep()
+    assert env.bastion == 1
+
+
 def test_a_status_event_is_sent_once_per_change_and_not_once_per_sweep(env: NotebookEnv) -> None:
     told: list[tuple[str, str, str, str]] = []
 

@@ -306,7 +306,8 @@ def test_a_bug_is_answered_too(
     assert "KeyError" in answer["Reason"]
 
 
-def test_rules_of_ours_go_and_others_stay(env: NotebookEnv, cloudformation: CloudFormation) -> None:
+@pytest.mark.parametrize("noun", ["bastion", "endpoint"])
+def test_rules_of_ours_go_and_others_stay(env: NotebookEnv, cloudformation: CloudFormation, noun: str) -> None:
     ec2 = client("ec2")
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     group = ec2.create_security_group(GroupName="notebooks", Description="n", VpcId=vpc)["GroupId"]
@@ -319,7 +320,7 @@ def test_rules_of_ours_go_and_others_stay(env: NotebookEnv, cloudformation: Clou
                     "FromPort": port,
                     "ToPort": port,
                     "IpRanges": [
-                        {"CidrIp": "10.1.0.0/16", "Description": f"ssh through the bastion, by stack {stack}"}
+                        {"CidrIp": "10.1.0.0/16", "Description": f"ssh through the {noun}, by stack {stack}"}
                     ],
                 }
             ],
