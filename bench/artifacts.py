@@ -38,7 +38,7 @@ LIKE_LAMBDA = {
     "NGROK_SECRET": "ngrok-token",
     "KEYS_PATH": "/team-ssh/authorized-keys",
     "NOTEBOOK_QUEUE": "https://sqs.us-east-1.amazonaws.com/123456789012/notebooks",
-    "BASTION_QUEUE": "https://sqs.us-east-1.amazonaws.com/123456789012/bastion.fifo",
+    "RULE_QUEUE": "https://sqs.us-east-1.amazonaws.com/123456789012/bastion.fifo",
     "STATUS_TAGS": "false",
     "POWERTOOLS_SERVICE_NAME": "team-ssh",
     "POWERTOOLS_LOG_LEVEL": "WARNING",

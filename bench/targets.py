@@ -58,7 +58,7 @@ STEADY = {
     "lookup_api": ("dynamodb",),
     "record_address": ("dynamodb",),
     "reconcile_notebook": ("dynamodb", "sagemaker"),
-    "reconcile_bastion": ("dynamodb", "sagemaker", "ec2"),
+    "reconcile_rules": ("dynamodb", "sagemaker", "ec2"),
     "sweep": ("dynamodb", "sagemaker", "resourcegroupstaggingapi"),
 }
 """The clients that each function makes when nothing is to be changed."""

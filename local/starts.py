@@ -33,7 +33,7 @@ BOOT_SECONDS = 5
 PATIENCE = 1800
 """Seconds that any step may take, on a machine that has other work."""
 
-DEAD_LETTERS = ("NotebookDeadLetterQueue", "BastionDeadLetterQueue", "EventDeadLetterQueue")
+DEAD_LETTERS = ("NotebookDeadLetterQueue", "RuleDeadLetterQueue", "EventDeadLetterQueue")
 
 WRITES = (
     "UpdateNotebookInstanceLifecycleConfig",

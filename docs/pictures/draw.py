@@ -48,15 +48,15 @@ ZONES = [
 ]
 
 BOXES = [
-    Box(35, 100, 180, "A user tags", ("ssh = ngrok", "ssh = bastion"), "person"),
+    Box(35, 100, 180, "A user tags", ("ssh = ngrok", "ssh = bastion, eice"), "person"),
     Box(35, 410, 180, "… and connects", ("ssh my-notebook", "VS Code, scp, git …"), "person"),
     Box(280, 100, 200, "EventBridge", ("changes of tags, states,", "scripts; and a sweep"), "plain"),
     Box(545, 100, 200, "reconcile_notebook", ("installs the block in the", "lifecycle configuration"), "ours"),
-    Box(545, 205, 200, "reconcile_bastion", ("opens port 22 to the", "bastion, and closes it"), "ours"),
+    Box(545, 205, 200, "reconcile_rules", ("opens port 22 to bastion or", "endpoint, and closes it"), "ours"),
     Box(545, 310, 200, "record_address", ("accepts the report,", "replies what to do"), "ours"),
     Box(280, 310, 200, "DynamoDB", ("one record for", "each notebook"), "plain"),
     Box(280, 410, 200, "lookup_api", ("address, host keys,", "ssh-config, doctor"), "ours"),
-    Box(395, 520, 235, "ngrok, or your bastion", ("carries the connection,", "encrypted end to end"), "plain"),
+    Box(395, 520, 235, "ngrok, bastion or endpoint", ("carries the connection,", "encrypted end to end"), "plain"),
     Box(815, 100, 190, "on-start script", ("the managed block,", "then the owner's script"), "plain"),
     Box(1055, 100, 150, "The agent", ("asks the stack,", "keeps it so"), "ours"),
     Box(1055, 520, 150, "sshd", ("their own keys,", "central keys"), "plain"),

@@ -31,7 +31,7 @@ DAY = 86_400
 
 SOURCES = ("functions", "layers", "packaging", "requirements/functions.txt")
 
-PATIENCE = {("BastionQueue", "DelaySeconds"): 1}
+PATIENCE = {("RuleQueue", "DelaySeconds"): 1}
 """Properties that make the real stack cheaper by waiting, and what a short run has instead."""
 
 

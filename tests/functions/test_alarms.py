@@ -124,7 +124,7 @@ def reconcile_notebook(alarms: AlarmEnv) -> Scenario:
     yield look(1) + SWEEP
 
 
-def reconcile_bastion(alarms: AlarmEnv) -> Scenario:
+def reconcile_rules(alarms: AlarmEnv) -> Scenario:
     """The rules cannot be read. The right comes back."""
     env = alarms.open(bastion_env(alarms.patch))
     record = env.notebook("nb", env.group("notebooks"))
@@ -132,7 +132,7 @@ def reconcile_bastion(alarms: AlarmEnv) -> Scenario:
     def look(tries: int) -> int:
         for _ in range(tries):
             env.now += RETRY_DELAY_S
-            alarms.run("ReconcileBastion", env.now, env.run)
+            alarms.run("ReconcileRules", env.now, env.run)
         return int(env.now) + MINUTE
 
     yield look(1)
@@ -309,11 +309,11 @@ def undelivered_events(alarms: AlarmEnv) -> Scenario:
 
 SCENARIOS: dict[str, Callable[[AlarmEnv], Scenario]] = {
     "NotebookDeadLetterQueueAlarm": dead_letters("NotebookQueue", "NotebookDeadLetterQueue"),
-    "BastionDeadLetterQueueAlarm": dead_letters("BastionQueue", "BastionDeadLetterQueue"),
+    "RuleDeadLetterQueueAlarm": dead_letters("RuleQueue", "RuleDeadLetterQueue"),
     "EventDeadLetterQueueAlarm": undelivered_events,
     "ReconcileNotebookAlarm": reconcile_notebook,
     "FailedRequestsAlarm": failed_signals,
-    "ReconcileBastionAlarm": reconcile_bastion,
+    "ReconcileRulesAlarm": reconcile_rules,
     "AnswersAlarm": answers,
     "SweepAlarm": no_sweep,
     "QueueAlarm": queue,

@@ -19,8 +19,8 @@ from notebook_ssh.adapters.clients import client
 from notebook_ssh.http_api.handling import log_keys
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.triggers.correlation import FIELD
-from reconcile_bastion import handler as bastion
 from reconcile_notebook import handler as notebook
+from reconcile_rules import handler as bastion
 from record_address import handler as record_address
 from start_notebook import handler as start_notebook
 from sweep import handler as sweep
@@ -66,7 +66,7 @@ class Bastion:
     def __init__(self, env: NotebookEnv) -> None:
         self.env = env
         self.messages: list[str] = []
-        env.patch.setattr(env, "request_bastion_resync", self.tell)
+        env.patch.setattr(env, "request_rule_sync", self.tell)
 
     def tell(self, queue: str, reason: str, correlation_id: str) -> None:
         self.messages.append(json.dumps({"request": "bastion", FIELD: correlation_id}))

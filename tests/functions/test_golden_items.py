@@ -24,6 +24,7 @@ from notebook_ssh.adapters.workers import read_worker, save_worker
 from notebook_ssh.adapters.write_slots import MIN_INTERVAL_MS, SlotUnavailableError, WriteSlots
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.record import (
+    ROUTED,
     Endpoint,
     Mails,
     Network,
@@ -38,6 +39,7 @@ from notebook_ssh.model.record import (
     Route,
 )
 from notebook_ssh.model.spec import Mode, NotebookSpec
+from notebook_ssh.planning.entrances import entrances
 from notebook_ssh.planning.observation import Deployment, LifecycleConfig, LifecycleConfigRecord
 
 ITEMS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent.parent / "golden" / "items.json").read_text())
@@ -225,6 +227,11 @@ def test_a_missing_attribute_is_its_default(part: str) -> None:
     assert getattr(codec.decode_record(item), part) == getattr(Record(name=""), part)
 
 
+def test_each_mode_that_needs_rules_has_an_attribute_for_its_route_and_an_entrance() -> None:
+    assert tuple(f"routes.{mode}" for mode in ROUTED) == codec.ROUTES
+    assert tuple(entrance.mode for entrance in entrances(None, None, None)) == ROUTED
+
+
 @pytest.mark.parametrize("path", codec.ROUTES)
 def test_a_missing_route_is_no_route(path: str) -> None:
     item = item_of(ITEMS[FULL])
@@ -263,7 +270,7 @@ def test_an_unknown_attribute_of_a_configurations_record_survives_a_save(env: No
 
 
 def test_unknown_attributes_of_the_others_survive_as_well(env: NotebookEnv) -> None:
-    others = ("write slots", "lease", "bastion sync", "backup", "deployment", "worker")
+    others = ("write slots", "lease", "rule sync", "backup", "deployment", "worker")
     for name in others:
         store(name, **FROM_A_NEWER_VERSION)
     slots = WriteSlots(env.table, lambda: 60_000, lambda: MOMENT * 1000, lambda seconds: None, is_teardown=True)
@@ -273,7 +280,7 @@ def test_unknown_attributes_of_the_others_survive_as_well(env: NotebookEnv) -> N
     assert deployments.save(env.table, replace(before, block="1.2.0:0"), before)
     save_worker(env.table, WORKER, "1.2.0")
     slots.cancel_teardown()
-    env.table.save_bastion_sync(MOMENT + 1)
+    env.table.save_rule_sync(MOMENT + 1)
     backups.set_backup_expiry(env.table, "data-science", None)
     with Leases(env.table, lambda: 60_000, lambda: MOMENT * 1000 + 60_000).lease("configuration/data-science"):
         for name in others:
@@ -346,8 +353,8 @@ def test_an_unreadable_record_stops_neither_its_batch_nor_the_others(env: Notebo
 # ---- coordination and backups ------------------------------------------------------------------
 
 
-def test_write_slots_leases_and_the_bastion_sync_are_read_as_they_were_meant(env: NotebookEnv) -> None:
-    for name in ("write slots", "lease", "bastion sync"):
+def test_write_slots_leases_and_the_rule_sync_are_read_as_they_were_meant(env: NotebookEnv) -> None:
+    for name in ("write slots", "lease", "rule sync"):
         store(name)
     now = MOMENT * 1000
     assert RecordCache(env.table, 0).is_tearing_down()
@@ -359,7 +366,7 @@ def test_write_slots_leases_and_the_bastion_sync_are_read_as_they_were_meant(env
     leases = Leases(env.table, lambda: 60_000, lambda: now)
     with pytest.raises(LeaseHeldError), leases.lease("configuration/data-science"):
         raise AssertionError("held twice")
-    assert env.table.last_bastion_sync() == MOMENT
+    assert env.table.last_rule_sync() == MOMENT
 
 
 def test_the_deployment_and_a_worker_are_read_as_they_were_meant(env: NotebookEnv) -> None:

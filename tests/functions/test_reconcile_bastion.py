@@ -379,7 +379,7 @@ class TestPartialKnowledge:
             pytest.raises(RetryableError),
         ):
             env.run()
-        assert env.table.last_bastion_sync() is None
+        assert env.table.last_rule_sync() is None
         env.run()
         assert all(len(env.rules(group)) == 1 for group in groups)
 
@@ -591,7 +591,7 @@ class TestSignals:
         self, env: BastionEnv, per_second: int, most_runs: int
     ) -> None:
         """The queue shows messages ten at a time, after its delay, to one run at a time."""
-        delay, took = source()["Resources"]["BastionQueue"]["Properties"]["DelaySeconds"], 5
+        delay, took = source()["Resources"]["RuleQueue"]["Properties"]["DelaySeconds"], 5
         waiting = [NOW * 1000 + number * 1000 // per_second for number in range(1000)]
         with counted() as calls:
             while waiting:

@@ -153,7 +153,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         "TABLE_NAME": "records",
         "AWS_REGION": "us-east-1",
         "NOTEBOOK_QUEUE": "notebooks",
-        "BASTION_QUEUE": "bastion.fifo",
+        "RULE_QUEUE": "bastion.fifo",
         "STATUS_TAGS": "false",
     }.items():
         monkeypatch.setenv(name, value)

@@ -319,9 +319,7 @@ def test_rules_of_ours_go_and_others_stay(env: NotebookEnv, cloudformation: Clou
                     "IpProtocol": "tcp",
                     "FromPort": port,
                     "ToPort": port,
-                    "IpRanges": [
-                        {"CidrIp": "10.1.0.0/16", "Description": f"ssh through the {noun}, by stack {stack}"}
-                    ],
+                    "IpRanges": [{"CidrIp": "10.1.0.0/16", "Description": f"ssh through the {noun}, by stack {stack}"}],
                 }
             ],
             TagSpecifications=[

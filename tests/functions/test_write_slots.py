@@ -168,8 +168,8 @@ def test_a_message_that_was_not_taken_is_a_failure(account: str) -> None:
 
 def test_the_bastion_hears_every_change(account: str) -> None:
     fifo = client("sqs").create_queue(QueueName="bastion.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
-    sqs.request_bastion_resync(fifo, "box", "event-1")
-    sqs.request_bastion_resync(fifo, "box", "event-1")
+    sqs.request_rule_sync(fifo, "box", "event-1")
+    sqs.request_rule_sync(fifo, "box", "event-1")
     found = client("sqs").get_queue_attributes(QueueUrl=fifo, AttributeNames=["ApproximateNumberOfMessages"])
     assert found["Attributes"]["ApproximateNumberOfMessages"] == "2"
 

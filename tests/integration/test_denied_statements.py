@@ -23,7 +23,7 @@ from environment import OWNERS_SCRIPT, STACK, Answer, LocalEnv
 from notebook_ssh.model.managed_block import remove_block
 
 FALLBACK = "better-sagemaker"
-DEAD_LETTERS = ("NotebookDeadLetterQueue", "BastionDeadLetterQueue")
+DEAD_LETTERS = ("NotebookDeadLetterQueue", "RuleDeadLetterQueue")
 
 
 @dataclass
@@ -149,7 +149,7 @@ class Sweeping(Scenario):
         """Nothing was requested."""
 
 
-LETTER, BASTIONS_LETTER, LOGGED, FAILED = "NotebookDeadLetterQueue", "BastionDeadLetterQueue", "log", "HTTP 500"
+LETTER, BASTIONS_LETTER, LOGGED, FAILED = "NotebookDeadLetterQueue", "RuleDeadLetterQueue", "log", "HTTP 500"
 ERROR = "error"  # the notebook's status
 
 STATEMENTS: dict[tuple[str, str], tuple[type[Scenario], str]] = {
@@ -163,11 +163,11 @@ STATEMENTS: dict[tuple[str, str], tuple[type[Scenario], str]] = {
     ("ReconcileNotebook", "Lists"): (Scenario, LETTER),
     ("ReconcileNotebook", "SendMessages"): (ThroughTheBastion, LETTER),
     ("ReconcileNotebook", "StatusEvents"): (Scenario, LOGGED),
-    ("ReconcileBastion", "Table"): (ThroughTheBastion, BASTIONS_LETTER),
-    ("ReconcileBastion", "DescribeNetwork"): (ThroughTheBastion, BASTIONS_LETTER),
-    ("ReconcileBastion", "Groups"): (ThroughTheBastion, LOGGED),
-    ("ReconcileBastion", "NewRules"): (ThroughTheBastion, LOGGED),
-    ("ReconcileBastion", "NewRulesAreTagged"): (ThroughTheBastion, LOGGED),
+    ("ReconcileRules", "Table"): (ThroughTheBastion, BASTIONS_LETTER),
+    ("ReconcileRules", "DescribeNetwork"): (ThroughTheBastion, BASTIONS_LETTER),
+    ("ReconcileRules", "Groups"): (ThroughTheBastion, LOGGED),
+    ("ReconcileRules", "NewRules"): (ThroughTheBastion, LOGGED),
+    ("ReconcileRules", "NewRulesAreTagged"): (ThroughTheBastion, LOGGED),
     ("Sweep", "Table"): (Sweeping, LOGGED),
     ("Sweep", "Lists"): (Sweeping, LOGGED),
     ("Sweep", "Queue"): (Sweeping, LOGGED),
@@ -184,7 +184,7 @@ STATEMENTS: dict[tuple[str, str], tuple[type[Scenario], str]] = {
 NOT_PLAYED = {
     ("ReconcileNotebook", "DefaultConfigIsTagged"): "the emulator does not ask for it",
     ("ReconcileNotebook", "Mails"): "no mail is due in these scenarios",
-    ("ReconcileBastion", "StatusChanged"): "the sweep sends the event of a status that it did not",
+    ("ReconcileRules", "StatusChanged"): "the sweep sends the event of a status that it did not",
     ("Sweep", "Coordination"): "a sweep without it goes on, and the next one repeats what it did",
     ("Sweep", "Workers"): "written once for each release",
     ("Sweep", "Digest"): "sent once a day",

@@ -370,12 +370,12 @@ def operates(terminal: Terminal) -> None:
 
     message = json.dumps({"request": {"notebook": "my-notebook"}, "reason": "tried before"})
     sqs, outputs = terminal.client("sqs"), terminal.outputs()
-    for name in ("NotebookDeadLetterQueue", "BastionDeadLetterQueue", "EventDeadLetterQueue"):
+    for name in ("NotebookDeadLetterQueue", "RuleDeadLetterQueue", "EventDeadLetterQueue"):
         fifo = {"MessageGroupId": "all", "MessageDeduplicationId": "1"} if "Bastion" in name else {}
         sqs.send_message(QueueUrl=outputs[name], MessageBody=message, **fifo)
     terminal.clear_the_observed_hash()
     terminal.type("operations.md", "start-message-move-task")
-    assert terminal.letters("NotebookDeadLetterQueue") == terminal.letters("BastionDeadLetterQueue") == 0
+    assert terminal.letters("NotebookDeadLetterQueue") == terminal.letters("RuleDeadLetterQueue") == 0
     until("the dead letter was answered", terminal.was_reconciled)
     terminal.type("operations.md", "purge-queue")
     until("they are thrown away", lambda: terminal.letters("EventDeadLetterQueue") == 0)

@@ -27,7 +27,7 @@ from support.granted import (
 
 FUNCTIONS = {
     "notebooks": "ReconcileNotebook",
-    "bastion": "ReconcileBastion",
+    "bastion": "ReconcileRules",
     "sweep": "Sweep",
     "report": "RecordAddress",
     "start": "StartNotebook",
@@ -144,7 +144,7 @@ FORBIDDEN = [
             {"KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": {":pk": {"S": "access"}}},
         )
         for function in (
-            *("LookupApi", "RecordAddress", "IssueCertificate", "ReconcileNotebook", "ReconcileBastion"),
+            *("LookupApi", "RecordAddress", "IssueCertificate", "ReconcileNotebook", "ReconcileRules"),
             *("StartNotebook", "Sweep", "Uninstall"),
         )
     ),
@@ -180,5 +180,5 @@ def test_no_rule_is_changed_in_another_vpc() -> None:
         (here, *_), (there, *_) = (
             list(requests("ec2", operation, {"GroupId": "sg-1"}, vpc)) for vpc in (VPC, OTHER_VPC)
         )
-        assert covering("ReconcileBastion", here)
-        assert not covering("ReconcileBastion", there)
+        assert covering("ReconcileRules", here)
+        assert not covering("ReconcileRules", there)

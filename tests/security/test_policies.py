@@ -33,7 +33,7 @@ OPTIONS: dict[str, dict[str, str]] = {
 
 EXCEPTIONS = {
     # The statement grants the new rule alone, because the group is granted under a condition that rules do not have.
-    ("ReconcileBastionRole", "NewRules", "RESOURCE_MISMATCH"),
+    ("ReconcileRulesRole", "NewRules", "RESOURCE_MISMATCH"),
     # A grant on the key of a notebook's volume, which SageMaker makes when it starts one; for AWS's own services alone.
     ("StartNotebookPolicy", "GrantOnKey", "PERMISSIONS_MANAGEMENT_ACTIONS"),
     # The roles of a parameter, which is empty by default; to SageMaker alone.

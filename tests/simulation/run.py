@@ -69,8 +69,8 @@ from notebook_ssh.errors import NOT_ALLOWED, RetryableError, TerminalError
 from notebook_ssh.model.managed_block import Block, fingerprint
 from notebook_ssh.planning.observation import BlockPolicy
 from notebook_ssh.settings import Settings
-from reconcile_bastion import handler as bastion_function
 from reconcile_notebook import handler as notebook_function
+from reconcile_rules import handler as bastion_function
 from record_address import handler as report_function
 from start_notebook import handler as start_function
 from sweep import handler as sweep_function
@@ -120,7 +120,7 @@ ENVIRONMENT = {
     "STACK_NAME": STACK,
     "TABLE_NAME": "records",
     "NOTEBOOK_QUEUE": "notebooks",
-    "BASTION_QUEUE": "bastion",
+    "RULE_QUEUE": "bastion",
     "DEFAULT_LIFECYCLE_CONFIG": FALLBACK,
     "NGROK_SECRET": "token",
     "KEYS_PATH": "/keys",

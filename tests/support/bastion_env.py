@@ -22,7 +22,7 @@ from notebook_ssh.adapters.clients import client
 from notebook_ssh.adapters.table import Table
 from notebook_ssh.model.record import Network, NotebookState, Record, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
-from reconcile_bastion import handler
+from reconcile_rules import handler
 
 make_moto_faster()
 

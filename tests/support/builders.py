@@ -35,7 +35,7 @@ SETTINGS = Settings(
     ngrok_secret="ngrok-token",
     keys_path="/keys",
     notebook_queue="",
-    bastion_queue="",
+    rule_queue="",
     bastion=BASTION,
     dry_run=False,
 )

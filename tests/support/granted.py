@@ -25,7 +25,7 @@ OTHER_VPC = f"arn:aws:ec2:{REGION}:{ACCOUNT}:vpc/vpc-0fffffffffffffff0"
 
 HANDLERS = {
     "reconcile_notebook.handler": "ReconcileNotebook",
-    "reconcile_bastion.handler": "ReconcileBastion",
+    "reconcile_rules.handler": "ReconcileRules",
     "sweep.handler": "Sweep",
     "record_address.handler": "RecordAddress",
     "start_notebook.handler": "StartNotebook",
@@ -67,7 +67,7 @@ def requests(service: str, operation: str, given: Mapping[str, Any], vpc: str = 
         case "dynamodb", _:
             yield from _of_the_table(operation, given)
         case "sqs", _:
-            queue = "BastionQueue" if "bastion" in given["QueueUrl"] else "NotebookQueue"
+            queue = "RuleQueue" if "bastion" in given["QueueUrl"] else "NotebookQueue"
             yield Request(f"sqs:{operation.removesuffix('Batch')}", stack().arn(queue))
         case "sagemaker", _:
             yield from _of_sagemaker(operation, given)

@@ -60,7 +60,7 @@ def a_block(version: str = "1.0.0", stack: str = STACK) -> Block:
 class NotebookEnv:
     """now: epoch seconds. messages: what waits in the notebook queue, as (time from which on, body).
 
-    calls: SageMaker requests so far, by operation. bastion: how often the bastion reconciler was told.
+    calls: SageMaker requests so far, by operation. bastion: how often the rules reconciler was told.
     remaining: milliseconds that each invocation has.
     """
 
@@ -271,7 +271,7 @@ class NotebookEnv:
         if not self.deaf:
             self.messages.append((self.now, self.now, json.dumps(_event(happening), default=str)))
 
-    def request_bastion_resync(self, queue: str, reason: str, correlation_id: str) -> None:
+    def request_rule_sync(self, queue: str, reason: str, correlation_id: str) -> None:
         self.bastion += 1
 
     def bind(self) -> None:
@@ -292,7 +292,7 @@ class NotebookEnv:
 
     def _resync_requested(self, given: dict[str, Any]) -> dict[str, Any]:
         message = json.loads(given["MessageBody"])
-        self.request_bastion_resync(given["QueueUrl"], message["reason"], message[FIELD])
+        self.request_rule_sync(given["QueueUrl"], message["reason"], message[FIELD])
         return {}
 
     def _tagged(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -351,7 +351,7 @@ def notebook_env(patch: pytest.MonkeyPatch, **environment: str) -> Iterator[Note
         "STACK_NAME": STACK,
         "TABLE_NAME": "records",
         "NOTEBOOK_QUEUE": "notebooks",
-        "BASTION_QUEUE": "bastion.fifo",
+        "RULE_QUEUE": "bastion.fifo",
         "STATUS_TAGS": "false",
         "POWERTOOLS_SERVICE_NAME": STACK,
     }

@@ -107,7 +107,7 @@ def test_every_target_has_somewhere_for_what_it_cannot_deliver(rule: str) -> Non
 def test_the_bastion_hears_of_a_change_from_the_notebooks_reconciler_alone_once_it_is_recorded() -> None:
     """Earlier it would only see the fleet as it was."""
     stack = Stack(**WITH_BASTION)
-    bastion = stack.arn("BastionQueue")
+    bastion = stack.arn("RuleQueue")
     rules = stack.of_type("AWS::Events::Rule").values()
     assert not [target for rule in rules for target in rule["Targets"] if target["Arn"] == bastion]
     (policy,) = stack.of_type("AWS::SQS::QueuePolicy").values()

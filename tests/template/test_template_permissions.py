@@ -38,7 +38,7 @@ REVIEWED = {
         "sns:Publish",
         "sqs:SendMessage",
     },
-    "ReconcileBastion": {
+    "ReconcileRules": {
         "dynamodb:GetItem",
         "dynamodb:Query",
         "dynamodb:UpdateItem",
@@ -254,7 +254,7 @@ def test_only_the_fallback_configuration_is_created_and_deleted() -> None:
     assert resource.endswith(":notebook-instance-lifecycle-config/better-sagemaker")
 
 
-@pytest.mark.parametrize("function", ["ReconcileBastion", "Uninstall"])
+@pytest.mark.parametrize("function", ["ReconcileRules", "Uninstall"])
 @pytest.mark.parametrize("given", [WITH_BASTION, WITH_ENDPOINT, WITH_BASTION | WITH_ENDPOINT])
 def test_rules_are_changed_in_the_entrances_vpcs_alone(function: str, given: dict[str, str]) -> None:
     role = Stack(**given).of_type("AWS::IAM::Role")[f"{function}Role"]
@@ -270,7 +270,7 @@ def test_rules_are_changed_in_the_entrances_vpcs_alone(function: str, given: dic
 
 
 def test_no_rule_is_changed_without_an_entrance() -> None:
-    for function in ("ReconcileBastion", "Uninstall"):
+    for function in ("ReconcileRules", "Uninstall"):
         assert "security-group/*" not in json.dumps(Stack().of_type("AWS::IAM::Role")[f"{function}Role"])
 
 

@@ -373,7 +373,7 @@ def test_each_role_may_use_the_key_for_what_it_reads_and_writes_and_for_nothing_
         "StartNotebook": table,
         "Uninstall": table | queues,
         **dict.fromkeys(("ReconcileNotebook", "Sweep"), table | queues | topic),
-        "ReconcileBastion": table | queues,
+        "ReconcileRules": table | queues,
         "RecordAddress": table | queues | {("kms:Decrypt", "secretsmanager")},
         "": set(),  # the schedule's role
     }
@@ -387,16 +387,16 @@ def test_every_queue_is_encrypted_and_gives_up_into_another() -> None:
     for name, queue in queues.items():
         assert queue["SqsManagedSseEnabled"] is True, name
         assert ("RedrivePolicy" in queue) != name.endswith("DeadLetterQueue"), name
-    for name in ("NotebookQueue", "BastionQueue"):
-        consumer = Stack().of_type("AWS::Lambda::Function")["Reconcile" + name.removesuffix("Queue")]
-        assert queues[name]["VisibilityTimeout"] > consumer["Timeout"], name
+    for name, consumer in (("NotebookQueue", "ReconcileNotebook"), ("RuleQueue", "ReconcileRules")):
+        timeout = Stack().of_type("AWS::Lambda::Function")[consumer]["Timeout"]
+        assert queues[name]["VisibilityTimeout"] > timeout, name
 
 
 def test_the_farewell_is_said_after_the_signals_have_ended_and_before_anything_else_goes() -> None:
     """CloudFormation deletes in the reverse order of dependency."""
     resources = source()["Resources"]
     dependents = {name for name, resource in resources.items() if resource.get("DependsOn") == "Cleanup"}
-    assert dependents == {"ReconcileNotebookSignals", "ReconcileBastionSignals", "SweepSchedule"}
+    assert dependents == {"ReconcileNotebookSignals", "ReconcileRulesSignals", "SweepSchedule"}
     assert resources["Cleanup"]["Properties"]["ServiceToken"] == {"Fn::GetAtt": ["Uninstall", "Arn"]}
 
 

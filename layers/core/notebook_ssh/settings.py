@@ -53,7 +53,7 @@ class Settings:
     ngrok_secret: str
     keys_path: str
     notebook_queue: str
-    bastion_queue: str
+    rule_queue: str
     bastion: Bastion | None
     dry_run: bool
     endpoint: EndpointSettings | None = None
@@ -118,7 +118,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         ngrok_secret=environment.get("NGROK_SECRET", ""),
         keys_path=environment.get("KEYS_PATH", "").rstrip("/"),
         notebook_queue=environment.get("NOTEBOOK_QUEUE", ""),
-        bastion_queue=environment.get("BASTION_QUEUE", ""),
+        rule_queue=environment.get("RULE_QUEUE", ""),
         bastion=bastion,
         endpoint=EndpointSettings(endpoint, environment["ENDPOINT_VPC"]) if endpoint else None,
         dry_run=environment.get("DRY_RUN", "false") == "true",

@@ -14,7 +14,7 @@ usual notebook has at most 1,024 bytes, which DynamoDB writes for one write unit
 write operations").
 
 The attributes of the other items are in the modules that own them: `backups`, `deployments`, `workers`, `write_slots`,
-`lease`, `mail_ledger`, and `Table.save_bastion_sync`.
+`lease`, `mail_ledger`, and `Table.save_rule_sync`.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ BATCH = 10
 LONGEST_DELAY = 900
 """Most seconds by which SQS delays a message (API reference, SendMessageBatch, `DelaySeconds`)."""
 
-BASTION = "bastion"
-"""The one message group of the bastion queue: its consumer handles one message after the other."""
+RULES = "rules"
+"""The one message group of the queue for rules: its consumer handles one message after the other."""
 
 
 def send(queue: str, messages: Iterable[tuple[Mapping[str, object], int]]) -> int:
@@ -49,13 +49,13 @@ def send(queue: str, messages: Iterable[tuple[Mapping[str, object], int]]) -> in
     return count
 
 
-def request_bastion_resync(queue: str, reason: str, correlation_id: str) -> None:
-    """Request that the bastion reconciler compares all rules again. correlation_id: appears in its logs."""
+def request_rule_sync(queue: str, reason: str, correlation_id: str) -> None:
+    """Request that the rules reconciler compares all rules again. correlation_id: appears in its logs."""
     call(
         client("sqs").send_message,
         QueueUrl=queue,
-        MessageBody=json.dumps({"request": "bastion", "reason": reason, FIELD: correlation_id}),
-        MessageGroupId=BASTION,
+        MessageBody=json.dumps({"request": RULES, "reason": reason, FIELD: correlation_id}),
+        MessageGroupId=RULES,
         # A message about a second change must not be dropped as a duplicate of the first.
         MessageDeduplicationId=uuid.uuid4().hex,
     )

@@ -7,7 +7,7 @@
 | `backup#<name>`    | the script's SHA-256, 16 digits | a script before the stack changed it (`backups`)        |
 | `worker`           | its SHA-256                     | the program of an agent's worker (`workers`)            |
 | `access`           | notebook, day and kind          | who was let in (`access_log`)                           |
-| `coordination`     | what is coordinated             | the next write slot, a lease, the last bastion sync, or |
+| `coordination`     | what is coordinated             | the next write slot, a lease, the last rule sync, or |
 |                    |                                 | the present block (`deployments`)                       |
 
 `expires` is the table's TTL attribute (epoch seconds). The attributes of records are in `codec`. Parts of a record are
@@ -34,7 +34,7 @@ from notebook_ssh.model.spec import Mode
 NOTEBOOK = "notebook"
 CONFIGURATION = "lifecycle_config"
 COORDINATION = "coordination"
-BASTION_SYNC = "bastion"
+RULE_SYNC = "bastion"  # its stored name is older than the endpoint
 
 BATCH = 100
 """Most keys of one request (API reference, BatchGetItem)."""
@@ -261,14 +261,14 @@ class Table:
                 found.append("The next write slot is farther ahead than any function could have reserved it.")
         return found
 
-    def last_bastion_sync(self) -> int | None:
-        """Return when the last complete bastion sync began (epoch seconds), or None when there was none."""
-        item = self.item(COORDINATION, BASTION_SYNC, consistent=True)
+    def last_rule_sync(self) -> int | None:
+        """Return when the last complete rule sync began (epoch seconds), or None when there was none."""
+        item = self.item(COORDINATION, RULE_SYNC, consistent=True)
         return item["observed_from"] if item else None
 
-    def save_bastion_sync(self, observed_from: int, stuck: Sequence[str] = ()) -> None:
-        """Record when a complete bastion sync began (epoch seconds), and the rules that it could not revoke."""
-        self.update(COORDINATION, BASTION_SYNC, set={"observed_from": observed_from, "stuck": list(stuck)})
+    def save_rule_sync(self, observed_from: int, stuck: Sequence[str] = ()) -> None:
+        """Record when a complete rule sync began (epoch seconds), and the rules that it could not revoke."""
+        self.update(COORDINATION, RULE_SYNC, set={"observed_from": observed_from, "stuck": list(stuck)})
 
     # ---- items
 

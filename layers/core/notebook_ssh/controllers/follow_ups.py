@@ -18,28 +18,28 @@ def send_follow_ups(before: Record | None, plan: NotebookPlan, deps: Dependencie
     """Queue what the change of a notebook concerns: other resources, the end of its access, the security-group rules.
 
     Called before the change is saved: afterwards no reconciliation would find that there is something to send. Returns
-    when a bastion sync was requested (epoch seconds), for `repeat_late_request`; None if none was.
+    when a rule sync was requested (epoch seconds), for `repeat_late_request`; None if none was.
     """
     after = plan.record
     until = after.spec.until if after else None
     starts_chain = after and until and now < until and (before is None or before.spec.until != until)
     ends = (ReconcileNotebook(after.name, "its time ends", at=until),) if after and until and starts_chain else ()
     send((*plan.follow_ups, *ends), deps, now)
-    if not _route_changes(before, after, now) or not deps.settings.bastion_queue:
+    if not _route_changes(before, after, now) or not deps.settings.rule_queue:
         return None
     requested_at = deps.clock()
-    _request_bastion_sync(after or before, deps)
+    _request_rule_sync(after or before, deps)
     return requested_at
 
 
 def repeat_late_request(requested_at: int | None, record: Record | None, deps: Dependencies) -> None:
-    """Request the bastion sync again if the save took so long that a sync in between may have missed it."""
+    """Request the rule sync again if the save took so long that a sync in between may have missed it."""
     if requested_at is not None and deps.clock() >= requested_at + SAVE_DELAY:
-        _request_bastion_sync(record, deps)
+        _request_rule_sync(record, deps)
 
 
-def _request_bastion_sync(record: Record | None, deps: Dependencies) -> None:
-    sqs.request_bastion_resync(deps.settings.bastion_queue, record.name if record else "", deps.correlation_id)
+def _request_rule_sync(record: Record | None, deps: Dependencies) -> None:
+    sqs.request_rule_sync(deps.settings.rule_queue, record.name if record else "", deps.correlation_id)
 
 
 def _route_changes(before: Record | None, after: Record | None, now: int) -> bool:

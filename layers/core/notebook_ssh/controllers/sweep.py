@@ -62,7 +62,7 @@ def sweep(
         _request_upgrades(fleet, settings, policy, deployment, now, correlation_id)
     if settings.entrance_vpcs:
         # Even if no notebook uses it: only a resync finds a rule of this stack that was left behind.
-        sqs.request_bastion_resync(settings.bastion_queue, "sweep", correlation_id)
+        sqs.request_rule_sync(settings.rule_queue, "sweep", correlation_id)
     if not settings.observes_only:
         send_digest(fleet.records, settings, table, now)
     metrics.count_fleet(fleet_stats(fleet.records, now, settings.sync_seconds, settings.tag_key))

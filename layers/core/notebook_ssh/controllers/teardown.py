@@ -66,7 +66,7 @@ def run(request: str, deps: Dependencies) -> TeardownResult:
     if request != "Delete":
         while_role_is_new(deps.slots.cancel_teardown, deps.slots)
         if deps.settings.entrance_vpcs:  # Paused may have changed
-            sqs.request_bastion_resync(deps.settings.bastion_queue, "the stack was updated", deps.correlation_id)
+            sqs.request_rule_sync(deps.settings.rule_queue, "the stack was updated", deps.correlation_id)
         return TeardownResult()
     while_role_is_new(deps.slots.begin_teardown, deps.slots)
     return tear_down(deps)

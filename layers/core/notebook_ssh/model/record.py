@@ -1,7 +1,7 @@
 """What the table holds about one notebook, as one immutable value.
 
 Three writers write disjoint parts, so that no write undoes another's: `reconcile_notebook` what it observed and what
-the tags request, `reconcile_bastion` the routes, and the notebook its report (through `record_address`).
+the tags request, `reconcile_rules` the routes, and the notebook its report (through `record_address`).
 
 All times are whole seconds since the epoch (UTC). Names are as SageMaker allows them: 1 to 63 letters,
 digits and hyphens, no hyphen at either end (CreateNotebookInstance, `NotebookInstanceName`).

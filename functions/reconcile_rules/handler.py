@@ -32,10 +32,10 @@ def handle(event: Mapping[str, Any], context: LambdaContext, *, clock: Callable[
     settings = read_settings()
     table = Table(settings.table)
     sent_ms = [int(message["attributes"]["SentTimestamp"]) for message in messages]
-    if covered_by_last_sync(sent_ms, table.last_bastion_sync(), int(clock())):
+    if covered_by_last_sync(sent_ms, table.last_rule_sync(), int(clock())):
         logger.info("already covered", extra={"messages": len(sent_ms)})
         return
     now = int(clock())
     stuck = reconcile_rules(settings, table, now, ids)
-    table.save_bastion_sync(now, stuck)
+    table.save_rule_sync(now, stuck)
     logger.info("reconciled", extra={"messages": len(messages)})
