@@ -206,6 +206,10 @@ def test_the_record_of_a_configuration_is_written_as_it_was(env: NotebookEnv, na
     assert stored(name) == ITEMS[name]
 
 
+def test_every_mode_with_an_entrance_has_an_attribute_for_its_route() -> None:
+    assert {path.partition(".")[2] for path in codec.ROUTES} == set(ROUTED)
+
+
 def test_every_field_has_an_attribute_that_the_golden_item_uses() -> None:
     """A field that is added to the model gets its stored name, its default and a new golden item."""
     shapes = {"": Record, "spec": NotebookSpec, "network": Network, "restart": Restart, "report": Report}

@@ -24,7 +24,7 @@ from notebook_ssh.model.record import Endpoint, NotebookState, PathReport, Phase
 from notebook_ssh.model.spec import Mode, NotebookSpec, parse_spec
 from notebook_ssh.model.status import Code
 from notebook_ssh.reports.parse import MAX_BODY_BYTES
-from notebook_ssh_client.lookup import CONNECTABLE, TRANSITIONAL
+from notebook_ssh_client.lookup import CONNECTABLE, MODES, TRANSITIONAL
 
 METHODS = {"get", "post", "put", "delete", "patch"}
 DESCRIPTION: dict[str, Any] = yaml.safe_load((PROJECT / "docs" / "openapi.yaml").read_text("utf-8"))
@@ -74,7 +74,8 @@ def test_the_words_are_the_same() -> None:
     assert set(Code) >= CONNECTABLE | TRANSITIONAL
 
 
-def test_every_mode_is_known_to_the_agent_and_documented() -> None:
+def test_every_mode_is_known_to_agent_and_client_and_documented() -> None:
+    assert set(Mode) == MODES
     worker = worker_program(PROJECT / "layers" / "notebook_agent")
     assert set(re.findall(r'^    "(\w+)": Mode\(', worker, re.MULTILINE)) == set(Mode)
     mistyped = parse_spec({"ssh": "ngrock"}, "ssh").problem

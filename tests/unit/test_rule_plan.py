@@ -11,10 +11,10 @@ from hypothesis import example, given, strategies as st
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.network import Direction, FoundRule, NetworkState, Rule, canonical_peer
-from notebook_ssh.model.record import Network, NotebookState, Record, Route
+from notebook_ssh.model.record import ROUTED, Network, NotebookState, Record, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.model.stack import Bastion
-from notebook_ssh.planning.entrances import bastion_entrance
+from notebook_ssh.planning.entrances import bastion_entrance, entrances
 from notebook_ssh.planning.routes import CLOCK_SKEW, changed_routes, covered_by_last_sync
 from notebook_ssh.planning.rules import Desired, Outcome, RulePlan, desired_rules, plan_rules
 from notebook_ssh.triggers.requests import SAVE_DELAY
@@ -318,6 +318,10 @@ class TestWays:
         route = self.routes(notebook(state=NotebookState.STOPPED), Outcome(), bastion=None)["nb"]
         assert route.problem is not None
         assert route.problem.code == "no-bastion"
+
+
+def test_every_mode_that_needs_one_has_an_entrance() -> None:
+    assert {entrance.mode for entrance in entrances(None, None, None)} == set(ROUTED)
 
 
 @pytest.mark.parametrize(

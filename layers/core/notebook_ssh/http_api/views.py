@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.assessment import Assessment, Path, PathState, assess, usable
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import Mode
-from notebook_ssh.model.stack import StackSettings
+from notebook_ssh.model.stack import Bastion, StackSettings
 from notebook_ssh.model.status import Status, status_from
 from notebook_ssh.model.text import iso_time
 
@@ -95,9 +95,7 @@ def _connection(record: Record, path: Path, stack: StackSettings) -> Connection 
     if path.address is None or record.report is None:
         return None
     host, port = path.address
-    jump, tunnel = _jump(path, stack), _tunnel(path, stack)
-    if path.mode is Mode.EICE and tunnel is None:
-        return None
+    jump, tunnel = _through(path, stack) or (None, None)
     words = [record.name, host, *((jump.host, jump.user, jump.alias) if jump else ())]
     words += (tunnel.id, tunnel.dns_name, tunnel.region) if tunnel else ()
     if not all(_WORD.fullmatch(word) for word in words):
@@ -205,10 +203,9 @@ def details(record: Record, now: int, stack: StackSettings) -> dict[str, Any]:
     """
     found, report, spec = assess(record, now, stack.sync_seconds), record.report, record.spec
     connection, address = connection_for(record, now, stack), _address(found, stack)
-    usable_path = usable(_paths(found, stack))
-    # Without one it is the preferred mode's: a bastion is known before the notebook's address is.
-    path = usable_path or (Path(spec.modes[0], found.condition, None) if spec.modes else None)
-    jump = _jump(path, stack) if path else None
+    # Without an address they are the preferred mode's: a bastion is known before the notebook's address is.
+    path = usable(_paths(found, stack)) or (Path(spec.modes[0], found.condition, None) if spec.modes else None)
+    jump, tunnel = (_through(path, stack) if path else None) or (None, None)
     return {
         "name": record.name,
         "modes": [str(mode) for mode in spec.modes],
@@ -220,7 +217,7 @@ def details(record: Record, now: int, stack: StackSettings) -> dict[str, Any]:
         "user": USER,
         "jump": str(jump) if jump else None,
         "jump_host_keys": list(jump.host_keys) if jump else [],
-        "endpoint": _tunnel_json(_tunnel(path, stack) if path else None),
+        "endpoint": asdict(tunnel) if tunnel else None,
         "paths": [_path_json(each, stack) for each in found.paths],
         "host_keys": list(report.host_keys) if report and address else [],
         "until": _iso(spec.until),
@@ -264,7 +261,9 @@ def status_json(status: Status) -> dict[str, Any]:
 
 
 def _path_json(path: Path, stack: StackSettings) -> dict[str, Any]:
-    jump, address = _jump(path, stack), path.address if _leads_there(path, stack) else None
+    through = _through(path, stack)
+    jump, tunnel = through or (None, None)
+    address = path.address if through else None
     return {
         "mode": str(path.mode),
         "state": str(path.state),
@@ -273,7 +272,7 @@ def _path_json(path: Path, stack: StackSettings) -> dict[str, Any]:
         "port": address[1] if address else None,
         "jump": str(jump) if jump else None,
         "jump_host_keys": list(jump.host_keys) if jump else [],
-        "endpoint": _tunnel_json(_tunnel(path, stack)),
+        "endpoint": asdict(tunnel) if tunnel else None,
     }
 
 
@@ -281,32 +280,31 @@ def _problem_json(problem: Problem | None) -> dict[str, str] | None:
     return {"code": problem.code, "message": problem.message} if problem else None
 
 
-def _tunnel_json(tunnel: Tunnel | None) -> dict[str, str] | None:
-    return asdict(tunnel) if tunnel else None
-
-
 def _paths(found: Assessment, stack: StackSettings) -> list[Path]:
-    """Return the paths but those whose entrance the stack has no more."""
-    return [path for path in found.paths if _leads_there(path, stack)]
+    """Return the paths but those whose entrance is not known, or that the stack has no more."""
+    return [path for path in found.paths if _through(path, stack)]
 
 
-def _leads_there(path: Path, stack: StackSettings) -> bool:
-    return path.mode is not Mode.BASTION or stack.bastion is not None
+def _through(path: Path, stack: StackSettings) -> tuple[ProxyJump | None, Tunnel | None] | None:
+    """Return the bastion or the endpoint that leads to the path's address, if it needs one; None if that is not known."""
+    match path.mode:
+        case Mode.NGROK:
+            return None, None
+        case Mode.BASTION:
+            return (_jump(stack.bastion, stack.stack), None) if stack.bastion else None
+        case Mode.EICE:
+            endpoint = path.route.endpoint if path.route else None
+            return (None, Tunnel(endpoint.id, endpoint.dns_name, stack.region)) if endpoint else None
+        case unknown:
+            assert_never(unknown)
 
 
-def _jump(path: Path, stack: StackSettings) -> ProxyJump | None:
-    if stack.bastion is None or path.mode is not Mode.BASTION:
-        return None
-    host, port = stack.bastion.host, ""
+def _jump(bastion: Bastion, stack: str) -> ProxyJump:
+    host, port = bastion.host, ""
     if host.count(":") == 1:  # more of them make an IPv6 address, which has no port here
         host, _, port = host.partition(":")
     number = int(port) if port.isdecimal() else 22
-    return ProxyJump(host, stack.bastion.user, f"bastion.{stack.stack}", number, _valid_keys(stack.bastion.host_keys))
-
-
-def _tunnel(path: Path, stack: StackSettings) -> Tunnel | None:
-    endpoint = path.route.endpoint if path.route and path.mode is Mode.EICE else None
-    return Tunnel(endpoint.id, endpoint.dns_name, stack.region) if endpoint else None
+    return ProxyJump(host, bastion.user, f"bastion.{stack}", number, _valid_keys(bastion.host_keys))
 
 
 def _jump_lines(jump: ProxyJump | None) -> list[str]:
@@ -322,8 +320,9 @@ def _address(found: Assessment, stack: StackSettings) -> tuple[str, int] | None:
     path = usable(_paths(found, stack))
     if path:
         return path.address
-    known = [mode for mode in found.record.spec.modes if mode is not Mode.BASTION or stack.bastion]
-    return found.address if known or not found.record.spec.modes else None
+    modes = found.record.spec.modes
+    known = [mode for mode in modes if _through(Path(mode, found.condition, None), stack)]
+    return found.address if known or not modes else None
 
 
 def _last_used(record: Record) -> str | None:

@@ -312,8 +312,8 @@ def _connected(record: Record, report: Report, reported: PathReport) -> tuple[Co
         return Condition.ROUTE_PENDING, record.problem
     # An open route with a problem excludes some users and not all: a refused client network.
     problem = reported.problem or route.problem
-    unheard = reported.mode is Mode.EICE and not _was_used(report, route)
-    return Condition.READY if unheard else Condition.CONNECTED, problem
+    proven = reported.mode.is_proven_by_report or _was_used(report, route)
+    return Condition.CONNECTED if proven else Condition.READY, problem
 
 
 def _was_used(report: Report, route: Route) -> bool:

@@ -49,6 +49,17 @@ class Mode(StrEnum):
             case unknown:
                 assert_never(unknown)
 
+    @property
+    def is_proven_by_report(self) -> bool:
+        """Whether an agent that reports `connected`, and an open route, mean that users get through."""
+        match self:
+            case Mode.NGROK | Mode.BASTION:
+                return True
+            case Mode.EICE:  # only the client hears whether AWS opens the tunnel
+                return False
+            case unknown:
+                assert_never(unknown)
+
 
 MOST_MODES = 3
 """Modes of one tag."""
