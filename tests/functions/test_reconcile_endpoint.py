@@ -155,6 +155,30 @@ class TestPartialKnowledge:
         env.run()
         assert not env.route("nb", Mode.EICE).open
 
+    def test_an_endpoint_that_was_not_read_holds_up_nothing_else(self, env: BastionEnv) -> None:
+        ended, mine, theirs, left = (env.group(name) for name in ("ended", "mine", "theirs", "left"))
+        gate = env.group("gate")
+        env.endpoint(gate)
+        stopped = env.notebook("stopped", ended, modes=EICE)
+        env.notebook("running", mine, modes=EICE)
+        no_more = env.notebook("no-more", left, modes=BOTH)
+        env.run()
+        env.change(stopped, state=STOPPED)
+        env.change(no_more, spec=NotebookSpec((Mode.EICE,)))
+        env.notebook("behind-the-bastion", theirs)
+        kept = env.rules(mine), env.rules(left)
+        with (
+            failing("DescribeInstanceConnectEndpoints", "UnauthorizedOperation", status=403),
+            pytest.raises(NotAllowedError),
+        ):
+            env.run()
+        assert env.route("behind-the-bastion").open
+        assert env.rules(ended) == {}, "no endpoint has to be read to know that a stopped notebook needs no rule"
+        assert (env.rules(mine), env.rules(left)) == kept
+        assert env.route("running", Mode.EICE).open
+        env.run()
+        assert env.only_rule(left)["ReferencedGroupInfo"]["GroupId"] == gate
+
     def test_an_answer_without_the_endpoint_is_no_answer(self, env: BastionEnv) -> None:
         env.endpoint()
         env.notebook("nb", env.group("notebooks"), modes=EICE)

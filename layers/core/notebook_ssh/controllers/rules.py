@@ -11,11 +11,11 @@ from notebook_ssh.adapters import ec2, sqs
 from notebook_ssh.adapters.clients import AWS_ERRORS
 from notebook_ssh.adapters.codec import UnreadableRecordError
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.errors import RetryableError
+from notebook_ssh.errors import NotAllowedError, RetryableError
 from notebook_ssh.model.record import Record, Route
 from notebook_ssh.model.spec import Mode
 from notebook_ssh.model.status import status_key, status_of
-from notebook_ssh.planning.entrances import entrances, uses_entrance
+from notebook_ssh.planning.entrances import Entrance, bastion_entrance, entrances, uses_entrance
 from notebook_ssh.planning.routes import all_changed_routes, resources_to_read
 from notebook_ssh.planning.rules import (
     Desired,
@@ -36,13 +36,14 @@ logger = Logger(child=True)
 def reconcile_rules(settings: Settings, table: Table, now: int, correlation_id: str) -> list[str]:
     """Observe the fleet and EC2, plan, apply, and record the routes of every notebook; returns the rules that are stuck.
 
-    A rule that cannot be revoked, or a record that cannot be read, holds up no other. Raises RetryableError when the
-    fleet could not be read completely (no rule was revoked then) or EC2 throttles.
+    A rule that cannot be revoked, a record or an endpoint that cannot be read, holds up no other. Raises RetryableError
+    when the fleet could not be read completely (no rule was revoked then) or EC2 throttles, and the error of the
+    endpoint's read, if it failed, at the end.
     """
     fleet, unread, complete = _read_fleet(table)
-    # Before any group: it names its groups.
-    endpoint = ec2.observe_endpoint(settings.endpoint.id) if settings.endpoint else None
-    through = entrances(settings.bastion, settings.endpoint, endpoint)
+    through, failure = _read_entrances(settings)  # before any group: an endpoint names its groups
+    if failure:
+        unread = unread.and_those_of(Mode.EICE, fleet, now)
     network = ec2.observe(settings.stack, resources_to_read(fleet, through, now))
     desired = {entrance: desired_rules(fleet, entrance, network, settings.stack, now) for entrance in through}
     if settings.paused:  # no rule is desired, whatever the fleet requests: no record has to be read to know that
@@ -64,9 +65,21 @@ def reconcile_rules(settings: Settings, table: Table, now: int, correlation_id: 
     changed = _save(all_changed_routes(fleet, desired, outcome, network, now), fleet, settings, table, now)
     _request_status_updates(changed, settings, now, correlation_id)
     _log_problems(desired.values(), outcome)
+    if failure:
+        raise failure
     if not complete:
         raise RetryableError("the fleet could not be read completely: nothing was revoked")
     return [problem.message for problem in outcome.not_revoked.values()]
+
+
+def _read_entrances(settings: Settings) -> tuple[tuple[Entrance, ...], RetryableError | NotAllowedError | None]:
+    """Return the entrances; without the endpoint, and with the error, if its description could not be read."""
+    try:
+        endpoint = ec2.observe_endpoint(settings.endpoint.id) if settings.endpoint else None
+    except (RetryableError, NotAllowedError) as error:
+        logger.warning("the endpoint was not read, its routes stay as they are", extra={"error": str(error)})
+        return (bastion_entrance(settings.bastion),), error
+    return entrances(settings.bastion, settings.endpoint, endpoint), None
 
 
 def _read_fleet(table: Table) -> tuple[list[Record], Unread, bool]:

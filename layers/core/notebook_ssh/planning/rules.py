@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.network import SSH_PORT, Direction, FoundRule, NetworkState, Rule
 from notebook_ssh.model.record import Record
+from notebook_ssh.model.spec import Mode
 from notebook_ssh.planning.entrances import Entrance, blocker, client_rules, route_is_desired, wants_route
 
 _EVERYWHERE = "0.0.0.0/0"
@@ -67,13 +68,19 @@ class RulePlan:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """The notebooks whose records exist and cannot be read: what they need is not known."""
+    """The notebooks of which it is not known what they need: their records, or their entrance, could not be read."""
 
     count: int = 0
     # Their security groups, as far as these can be read.
     groups: frozenset[str] = frozenset()
     # The groups of each of them could be read.
     groups_complete: bool = True
+
+    def and_those_of(self, mode: Mode, fleet: Iterable[Record], now: int) -> Unread:
+        """Return these and the notebooks that need a route in `mode` at `now`, of whose entrance nothing is known."""
+        unknown = [record for record in fleet if route_is_desired(record, mode, now)]
+        groups = self.groups.union(*(record.network.security_groups for record in unknown))
+        return Unread(self.count + len(unknown), groups, self.groups_complete)
 
 
 @dataclass(frozen=True, slots=True)
