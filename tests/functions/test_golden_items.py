@@ -39,7 +39,6 @@ from notebook_ssh.model.record import (
     Route,
 )
 from notebook_ssh.model.spec import Mode, NotebookSpec
-from notebook_ssh.planning.entrances import entrances
 from notebook_ssh.planning.observation import Deployment, LifecycleConfig, LifecycleConfigRecord
 
 ITEMS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent.parent / "golden" / "items.json").read_text())
@@ -229,11 +228,6 @@ def test_a_missing_attribute_is_its_default(part: str) -> None:
     item = item_of(ITEMS[FULL])
     del item[codec.stored_path(part)]
     assert getattr(codec.decode_record(item), part) == getattr(Record(name=""), part)
-
-
-def test_each_mode_that_needs_rules_has_an_attribute_for_its_route_and_an_entrance() -> None:
-    assert tuple(f"routes.{mode}" for mode in ROUTED) == codec.ROUTES
-    assert tuple(entrance.mode for entrance in entrances(None, None, None)) == ROUTED
 
 
 @pytest.mark.parametrize("path", codec.ROUTES)

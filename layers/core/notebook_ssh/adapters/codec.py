@@ -35,6 +35,7 @@ from notebook_ssh.adapters.shapes import (
 )
 from notebook_ssh.errors import Problem, RetryableError
 from notebook_ssh.model.record import (
+    ROUTED,
     Endpoint,
     Mails,
     Network,
@@ -142,9 +143,10 @@ _ROUTE = Shape(
     Attribute("problem", "problem", part_of(_PROBLEM), None),
     Attribute("endpoint", "endpoint", part_of(_ENDPOINT), None),
 )
-_ROUTES = (
-    Attribute("routes", "route", part_of(_ROUTE), None, key=Mode.BASTION),
-    Attribute("routes", "eice", part_of(_ROUTE), None, key=Mode.EICE),
+_ROUTES = tuple(
+    # The bastion's is as old as the table; every other has the word of its tag, which no rename in the model changes.
+    Attribute("routes", "route" if mode is Mode.BASTION else mode.value, part_of(_ROUTE), None, key=mode)
+    for mode in ROUTED
 )
 _REJECTED_KEY = Shape(
     RejectedKey,

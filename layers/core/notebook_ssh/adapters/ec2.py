@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from notebook_ssh.adapters.clients import call, client, code_of, pages
 from notebook_ssh.errors import NotAllowedError, Problem, RetryableError
 from notebook_ssh.model.network import Direction, Ec2Query, FoundEndpoint, FoundRule, NetworkState, Rule, canonical_peer
-from notebook_ssh.model.record import OWNER_TAG
+from notebook_ssh.model.record import OWNER_TAG, ROUTED
 from notebook_ssh.planning.rules import AuthorizeRule, Outcome, RevokeRule, RulePlan
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ GROUP_GONE = "InvalidGroup.NotFound"
 ENDPOINT_GONE = frozenset({"InvalidInstanceConnectEndpointId.NotFound", "InvalidInstanceConnectEndpointId.Malformed"})
 GROUP_MALFORMED = "InvalidGroupId.Malformed"
 TOO_MANY_RULES = "RulesPerSecurityGroupLimitExceeded"
-NOUNS = ("bastion", "endpoint")
-"""What the stack's rules lead through (`Entrance.noun`), in their descriptions."""
+NOUNS = tuple(mode.entrance for mode in ROUTED)
+"""What the stack's rules lead through, in their descriptions."""
 RULE_GONE = frozenset({"InvalidPermission.NotFound", "InvalidSecurityGroupRuleId.NotFound", GROUP_GONE})
 
 
@@ -165,7 +165,7 @@ def _stack_of(response: SecurityGroupRuleTypeDef) -> str | None:
     return tagged if tagged and response.get("Description") in [_description(noun, tagged) for noun in NOUNS] else None
 
 
-def _description(noun: str, stack: str) -> str:
+def _description(noun: str | None, stack: str) -> str:
     return f"ssh through the {noun}, by stack {stack}"
 
 

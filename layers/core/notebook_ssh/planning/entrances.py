@@ -26,8 +26,6 @@ class Entrance:
     """What admits users to the notebooks of one VPC, in one mode."""
 
     mode: Mode
-    # As sentences and the descriptions of rules call it.
-    noun: str
     # Ids of its VPC and of its security groups, which are not empty unless there is a problem.
     vpc: str = ""
     groups: tuple[str, ...] = ()
@@ -39,6 +37,11 @@ class Entrance:
     problem: Problem | None = None
     # What admins should correct although users come in, or None.
     warning: Problem | None = None
+
+    @property
+    def noun(self) -> str:
+        """What sentences and the descriptions of rules call it."""
+        return self.mode.entrance or ""
 
     @property
     def group(self) -> str:
@@ -63,17 +66,17 @@ def bastion_entrance(bastion: Bastion | None) -> Entrance:
             "no-bastion",
             "This stack was deployed without a bastion: set its bastion parameters, or set the tag to ngrok.",
         )
-        return Entrance(Mode.BASTION, "bastion", problem=problem)
-    return Entrance(Mode.BASTION, "bastion", bastion.vpc, (bastion.security_group,), bastion.client_cidrs)
+        return Entrance(Mode.BASTION, problem=problem)
+    return Entrance(Mode.BASTION, bastion.vpc, (bastion.security_group,), bastion.client_cidrs)
 
 
 def endpoint_entrance(settings: EndpointSettings | None, found: FoundEndpoint | None) -> Entrance:
     """Return the entrance of mode eice. found: as in `entrances`."""
     if settings is None:
-        return Entrance(Mode.EICE, "endpoint", problem=problems.no_endpoint())
+        return Entrance(Mode.EICE, problem=problems.no_endpoint())
     problem = _endpoint_problem(settings, found)
     if found is None or problem:
-        return Entrance(Mode.EICE, "endpoint", settings.vpc, problem=problem)
+        return Entrance(Mode.EICE, settings.vpc, problem=problem)
     warning = Problem(
         "endpoint-client-ip",
         f"The endpoint {found.id} preserves the addresses of clients, which a notebook answers by another way: make one"
@@ -81,7 +84,6 @@ def endpoint_entrance(settings: EndpointSettings | None, found: FoundEndpoint | 
     )
     return Entrance(
         Mode.EICE,
-        "endpoint",
         settings.vpc,
         found.groups,
         endpoint=Endpoint(found.id, found.dns_name),
