@@ -74,13 +74,16 @@ def spoilt(good: str) -> st.SearchStrategy[str]:
     return st.one_of(st.just(good), within, at_an_end, lie)
 
 
+PROBLEMS = st.fixed_dictionaries({"code": spoilt("ngrok-x"), "message": spoilt("no")})
 REPORTS = st.fixed_dictionaries(
     {
         "host": st.one_of(spoilt("0.tcp.ngrok.io"), spoilt("203.0.113.7")),
         "port": st.one_of(st.just(17887), st.integers(), st.sampled_from(["22", 22.0, True, None, "22\nHost *"])),
         "host_keys": st.lists(st.one_of(spoilt(HOST_KEY), spoilt(RSA_KEY)), max_size=3),
         "agent": spoilt("1.0"),
-        "problem": st.one_of(st.none(), st.fixed_dictionaries({"code": spoilt("ngrok-x"), "message": spoilt("no")})),
+        "problem": st.one_of(st.none(), PROBLEMS),
+        "phases": st.one_of(st.just({}), st.dictionaries(spoilt("ngrok"), spoilt("connected"), max_size=3)),
+        "problems": st.dictionaries(spoilt("ngrok"), PROBLEMS, max_size=3),
     }
 )
 

@@ -7,6 +7,7 @@ is a unit of its own with a configuration of its own, which changes nothing of t
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -102,7 +103,8 @@ def start_system() -> None:
     if ours:
         write_text(STARTED_FILE, "started by the agent\n")
     if systemctl("start") and ours:
-        os.unlink(STARTED_FILE)
+        with contextlib.suppress(FileNotFoundError):  # an agent before this one may be at the same
+            os.unlink(STARTED_FILE)
 
 
 def systemctl(verb: str, unit: str = "sshd") -> int:
