@@ -820,7 +820,14 @@ _DENIABLE = tuple(
 _MODES: tuple[dict[str, Any], ...] = (
     {"modes": ["ngrok"]},
     {"modes": ["bastion"], "host": None, "port": None},
-    {"modes": ["eice", "ngrok"]},
+    {
+        "modes": ["eice", "ngrok"],
+        "phase": "failed",
+        "host": None,
+        "port": None,
+        "phases": {"eice": "connected", "ngrok": "failed"},
+        "problems": {"ngrok": {"code": "ngrok-unreachable", "message": "ngrok cannot be reached"}},
+    },
     {"modes": [], "phase": "off", "host": None, "port": None},
 )
 """What an agent may be doing, whatever it was told."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from support.stack import PROJECT
 
-SENTENCE = re.compile(r"\bssh(-[a-z-]+)?=(ngrok|bastion|off|now|yes)\b")
+SENTENCE = re.compile(r"\bssh(-[a-z-]+)?=(ngrok|bastion|eice|off|now|yes)\b")
 FOLDERS = ("layers", "functions", "client/notebook_ssh_client")
 
 

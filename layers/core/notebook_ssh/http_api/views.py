@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, assert_never
+from dataclasses import dataclass
+from typing import Any, NamedTuple, assert_never
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.assessment import Assessment, Path, PathState, assess, usable
@@ -47,8 +47,7 @@ class ProxyJump:
         return f"{self.user}@{host}" + (f":{self.port}" if self.port != 22 else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Tunnel:
+class Tunnel(NamedTuple):
     """An EC2 Instance Connect Endpoint as the AWS CLI opens a tunnel through it."""
 
     id: str
@@ -217,7 +216,7 @@ def details(record: Record, now: int, stack: StackSettings) -> dict[str, Any]:
         "user": USER,
         "jump": str(jump) if jump else None,
         "jump_host_keys": list(jump.host_keys) if jump else [],
-        "endpoint": asdict(tunnel) if tunnel else None,
+        "endpoint": tunnel._asdict() if tunnel else None,
         "paths": [_path_json(each, stack) for each in found.paths],
         "host_keys": list(report.host_keys) if report and address else [],
         "until": _iso(spec.until),
@@ -272,7 +271,7 @@ def _path_json(path: Path, stack: StackSettings) -> dict[str, Any]:
         "port": address[1] if address else None,
         "jump": str(jump) if jump else None,
         "jump_host_keys": list(jump.host_keys) if jump else [],
-        "endpoint": asdict(tunnel) if tunnel else None,
+        "endpoint": tunnel._asdict() if tunnel else None,
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model import problems
@@ -87,8 +87,7 @@ class PathState(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(NamedTuple):
     """One mode of a notebook, with its state."""
 
     mode: Mode

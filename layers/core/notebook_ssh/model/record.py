@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.spec import Mode, NotebookSpec
@@ -148,8 +149,7 @@ class RejectedKey:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class PathReport:
+class PathReport(NamedTuple):
     """What the agent reported of one of several paths."""
 
     mode: Mode
