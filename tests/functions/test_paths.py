@@ -127,6 +127,19 @@ def test_when_ngrok_dies_the_other_path_is_left_and_the_status_names_the_failed_
     assert scene.api.get(f"{ONE}/ssh").text == "ssh -p 17887 ec2-user@0.tcp.ngrok.io\n"
 
 
+def test_the_first_session_by_an_endpoint_is_published_though_nothing_else_changed(scene: Scene) -> None:
+    scene.tag(ssh="eice")
+    scene.report(modes=["eice"], phase="connected")
+    assert scene.status["status"] == "ready"
+    scene.rules.change(scene.record, notified_status="ready")
+    scene.api.messages()
+    scene.report(modes=["eice"], phase="connected")
+    assert scene.api.messages() == [], "nothing is new"
+    scene.report(modes=["eice"], phase="connected", sessions={"open": 1, "active_at": scene.rules.now})
+    assert scene.status["status"] == "connected"
+    assert [message["reason"] for message in scene.api.messages()] == ["status"]
+
+
 def test_a_tag_that_loses_a_word_keeps_the_other_path_all_the_time(scene: Scene) -> None:
     scene.tag(ssh="ngrok eice")
     scene.report(**both(ngrok="connected", eice="connected"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, assert_never
 
 from aws_lambda_powertools import Logger
@@ -91,6 +92,11 @@ def _store(name: str, role: str, report: Report, settings: Settings, now: int) -
     """Store the report; returns the record with it, or None without a record. One request in the steady state."""
     table = Table(settings.table)
     known = table.save_heartbeat(name, role, report, heard_since=heartbeat_deadline(now, settings.sync_seconds))
+    heard = known.record if known.written else None
+    if heard and heard.report and heard.notified_status.partition(":")[0] == Code.READY:
+        # A heartbeat may have the first session, by which the endpoint is known to lead there.
+        unheard = replace(heard.report, sessions=0, active_at=None)
+        _request_status_update(replace(heard, report=unheard), heard, settings, now)
     for _ in range(MAX_ATTEMPTS):
         if known.written:
             return known.record
