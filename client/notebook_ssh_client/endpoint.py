@@ -66,7 +66,11 @@ DENIED_CODES = frozenset({"AccessDeniedException", "AccessDenied", "Unauthorized
 
 
 def open_endpoint(
-    address: SshAddress, profile: str | None, timeout_s: float, ending: Callable[[str], None]
+    address: SshAddress,
+    profile: str | None,
+    timeout_s: float,
+    ending: Callable[[str], None],
+    ping_interval_s: float = PING_INTERVAL_S,
 ) -> EndpointTransport:
     """Open a tunnel to `address`, as the user of the AWS `profile`; None: the default credentials.
 
@@ -75,11 +79,11 @@ def open_endpoint(
     endpoint, seconds = address.endpoint, tunnel_seconds(os.environ.get(SECONDS_ENV_VAR))
     if endpoint is None:
         raise ValueError("the address has no endpoint")
-    deadline = time.monotonic() + timeout_s
     key = _credentials(profile, endpoint.region)
     url = presigned_url(endpoint, address.host, address.port, key, seconds)
+    deadline = time.monotonic() + timeout_s  # of the endpoint, not of who gives out credentials
     connection = _connect(endpoint.dns_name, max(0.1, deadline - time.monotonic()), _authorities(profile, endpoint))
-    transport = EndpointTransport(connection, endpoint, (address.host, address.port), deadline)
+    transport = EndpointTransport(connection, endpoint, (address.host, address.port), deadline, ping_interval_s)
     try:
         transport.open(url)
     except BaseException:
@@ -124,10 +128,18 @@ class EndpointTransport:
     The socket never blocks, since OpenSSL's connection is for one thread at a time: what waits holds no lock.
     """
 
-    def __init__(self, connection: ssl.SSLSocket, endpoint: Endpoint, target: tuple[str, int], deadline: float) -> None:
+    def __init__(
+        self,
+        connection: ssl.SSLSocket,
+        endpoint: Endpoint,
+        target: tuple[str, int],
+        deadline: float,
+        ping_interval_s: float,
+    ) -> None:
         connection.setblocking(False)
         self._socket, self._endpoint, self._target = connection, endpoint, target
         self._deadline: float | None = deadline
+        self._ping_interval_s = ping_interval_s
         self._lock = threading.Lock()  # held for the protocol, the TLS connection and what is to be sent
         self._unsent = bytearray()
         self._received: list[bytes] = []
@@ -215,7 +227,7 @@ class EndpointTransport:
         with self._lock:
             try:
                 data = self._socket.recv(CHUNK_SIZE)
-            except ssl.SSLWantReadError:
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 data = None
             except (ssl.SSLEOFError, ConnectionError):
                 data = b""
@@ -230,11 +242,12 @@ class EndpointTransport:
         if data is None:
             self._wait_to_read()
         else:
-            self._send(wait=False)  # the answer to a ping or a Close
+            with suppress(OSError):  # it has closed: what it sent before is still to be read
+                self._send(wait=False)  # the answer to a Ping or a Close
         return events
 
     def _wait_to_read(self) -> None:
-        left = PING_INTERVAL_S if self._deadline is None else self._deadline - time.monotonic()
+        left = self._ping_interval_s if self._deadline is None else self._deadline - time.monotonic()
         if left <= 0:
             raise socket.timeout("timed out")  # no TimeoutError on Python 3.9
         if _wait(self._socket, left) or self._deadline is not None:

@@ -6,8 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.endpoints import Endpoint
 from support.laptop import (
     FakeApi,
     FakeCloudFormation,
@@ -81,6 +83,30 @@ def sshd(tmp_path: Path, laptop: Laptop) -> Iterator[Callable[..., Sshd]]:
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture
+def start_endpoint(tmp_path: Path) -> Iterator[Callable[..., Endpoint]]:
+    """A function that starts an EC2 Instance Connect Endpoint; all are stopped at the end of the test."""
+    started: list[Endpoint] = []
+
+    def start(**options: Any) -> Endpoint:
+        folder = tmp_path / f"endpoint{len(started)}"
+        folder.mkdir()
+        started.append(Endpoint(folder, **options))
+        return started[-1]
+
+    yield start
+    for endpoint in started:
+        endpoint.stop()
+
+
+@pytest.fixture
+def endpoint(start_endpoint: Callable[..., Endpoint], laptop: Laptop) -> Endpoint:
+    """An endpoint that the laptop trusts."""
+    endpoint = start_endpoint()
+    endpoint.trusted_by(laptop)
+    return endpoint
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.endpoints import Endpoint
 from support.laptop import FakeApi, Laptop, Sshd, free_port, notebook_json, wait_until
 from support.recipes import recipe
 
@@ -61,9 +62,14 @@ def answer_through(socks: int, port: int) -> bytes:
             return file.read()
 
 
+@pytest.mark.parametrize("by_endpoint", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
-def test_server_of_an_editor(laptop: Laptop, notebook: Sshd, shared: bool) -> None:
+def test_server_of_an_editor(
+    laptop: Laptop, api: FakeApi, notebook: Sshd, endpoint: Endpoint, shared: bool, by_endpoint: bool
+) -> None:
     """shared: with the ControlMaster of docs/connect.md; the second window then comes through the first's connection."""
+    if by_endpoint:
+        api.notebooks["my-notebook"] = endpoint.notebook_json(notebook, "my-notebook")
     with tempfile.TemporaryDirectory() as folder:  # the path of a socket may have about 100 characters
         if shared:
             (block,) = recipe("Your own settings for notebooks", "")
@@ -77,6 +83,7 @@ def test_server_of_an_editor(laptop: Laptop, notebook: Sshd, shared: bool) -> No
             with remote_ssh(laptop, second) as another:
                 ports.append(check_server(another, second))
     wait_until(lambda: not any(map(listens, ports)))
+    assert len(endpoint.server.opened) == (2 - shared) * by_endpoint
 
 
 def listens(port: int) -> bool:

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import tempfile
+import threading
+from collections.abc import Callable
 
 import pytest
 from support.endpoints import ID, PRIVATE_IP, Endpoint, WebProxy, deny
-from support.laptop import FakeApi, Laptop, Sshd, free_port, start_forward, wait_until
+from support.laptop import REGION, FakeApi, Laptop, Sshd, start_forward, wait_until
+from support.terminals import run_on_terminal
 
 from endpoint.server import Limits
-
-
-@pytest.fixture
-def start_endpoint(tmp_path: Path) -> Iterator[Callable[..., Endpoint]]:
-    started: list[Endpoint] = []
-
-    def start(limits: Limits = Limits()) -> Endpoint:  # noqa: B008
-        folder = tmp_path / f"endpoint{len(started)}"
-        folder.mkdir()
-        started.append(Endpoint(folder, limits))
-        return started[-1]
-
-    yield start
-    for endpoint in started:
-        endpoint.server.close()
-
-
-@pytest.fixture
-def endpoint(start_endpoint: Callable[..., Endpoint], laptop: Laptop) -> Endpoint:
-    endpoint = start_endpoint()
-    endpoint.trusted_by(laptop)
-    return endpoint
+from notebook_ssh_client.endpoint import open_endpoint
+from notebook_ssh_client.ssh_address import Endpoint as EndpointAddress, SshAddress
+from notebook_ssh_client.transport import receive_banner
+from patience import LIMIT_S
 
 
 @pytest.fixture
@@ -86,15 +72,6 @@ def test_forward(laptop: Laptop, notebook: Sshd) -> None:
     assert (result.stdout, result.returncode) == ("here\n", 0), result.stderr
 
 
-def test_the_commands_an_editor_begins_with(laptop: Laptop, notebook: Sshd) -> None:
-    """VS Code and its relatives log in with -T and -D, and feed a script to a shell (docs/connect.md)."""
-    script = "uname -s; mkdir -p .vscode-server && echo ready; exit\n"
-    result = laptop.run(
-        "ssh", "-T", "-D", str(free_port()), "-o", "ConnectTimeout=15", "demo", "sh", input=script, stdin=None
-    )
-    assert (result.stdout.splitlines()[-1], result.returncode) == ("ready", 0), result.stderr
-
-
 def test_the_end_of_ssh_ends_the_tunnel(laptop: Laptop, endpoint: Endpoint, notebook: Sshd) -> None:
     process = subprocess.Popen(
         ["ssh", "-v", "demo", "sleep", "1000"], env=laptop.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -139,7 +116,7 @@ def test_a_user_without_the_right_reads_which_policy_to_ask_for(
 def test_an_endpoint_without_a_connection_left(
     laptop: Laptop, api: FakeApi, start_endpoint: Callable[..., Endpoint], sshd: Callable[..., Sshd]
 ) -> None:
-    endpoint, server = start_endpoint(Limits(connections=0)), sshd(login="ec2-user")
+    endpoint, server = start_endpoint(limits=Limits(connections=0)), sshd(login="ec2-user")
     endpoint.trusted_by(laptop)
     api.notebooks["demo"] = endpoint.notebook_json(server, "demo")
     laptop.setup(api)
@@ -207,6 +184,43 @@ def test_the_end_is_announced_once(laptop: Laptop, endpoint: Endpoint, notebook:
     assert result.returncode == 255
     assert result.stderr.count("AWS ends this connection in 2 seconds") == 1
     assert endpoint.server.opened[0].seconds == 4
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "ControlMaster=auto", "-o", "ControlPersist=60")], ids=["", "persist"])
+def test_the_end_is_announced_on_the_terminal(
+    laptop: Laptop, endpoint: Endpoint, notebook: Sshd, options: tuple[str, ...]
+) -> None:
+    """Also where ssh has the terminal in raw mode, and where it has sent the client's messages to the null device."""
+    laptop.environment["NOTEBOOK_SSH_TUNNEL_SECONDS"] = "4"
+    with tempfile.TemporaryDirectory() as folder:  # the path of a socket may have about 100 characters
+        own = [*options, "-o", f"ControlPath={folder}/%C"] if options else []
+        code, shown = run_on_terminal(["ssh", "-tt", *own, "demo", "sleep", "100"], laptop.environment)
+    assert code == 255
+    (line,) = (line for line in shown.splitlines() if "AWS ends" in line)
+    assert line.startswith("notebook-ssh: AWS ends this connection in 2 seconds")
+
+
+def test_a_silence_is_broken_before_a_proxy_ends_it(
+    endpoint: Endpoint, notebook: Sshd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "A",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_SESSION_TOKEN": "token",
+        "AWS_CA_BUNDLE": str(endpoint.authority),
+        "AWS_CONFIG_FILE": os.devnull,
+    }.items():
+        monkeypatch.setenv(name, value)
+    address = SshAddress(PRIVATE_IP, 22, (), None, 0, endpoint=EndpointAddress(ID, endpoint.dns_name, REGION, "team"))
+    with caplog.at_level(logging.DEBUG, logger="endpoint"):
+        transport = open_endpoint(address, None, LIMIT_S, print, ping_interval_s=0.05)
+        assert receive_banner(transport, address).startswith(b"SSH-")
+        thread = threading.Thread(target=transport.read)
+        thread.start()
+        assert wait_until(lambda: sum("< PING" in record.getMessage() for record in caplog.records) >= 2)
+        transport.write(b"SSH-2.0-Test\r\n")  # the server answers with its first packet, which ends the reading
+        thread.join(LIMIT_S)
+        transport.close()
 
 
 def test_a_tunnel_that_is_cut_ends_ssh(laptop: Laptop, endpoint: Endpoint, notebook: Sshd) -> None:

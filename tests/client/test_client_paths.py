@@ -14,7 +14,6 @@ import pytest
 from support.endpoints import PRIVATE_IP, Endpoint, deny, path
 from support.laptop import FakeApi, Laptop, Sshd, free_port, notebook_json, wait_until
 
-from endpoint.server import Limits
 from notebook_ssh_client import address_cache, lookup, paths
 from notebook_ssh_client.errors import CliError
 from notebook_ssh_client.settings import Stack
@@ -207,14 +206,6 @@ def test_exit_code_without_a_path(errors: list[Any], code: int) -> None:
 
 
 # ---- with real ssh -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def endpoint(tmp_path: Path, laptop: Laptop) -> Iterator[Endpoint]:
-    endpoint = Endpoint(tmp_path, Limits())
-    endpoint.trusted_by(laptop)
-    yield endpoint
-    endpoint.server.close()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.endpoints import PRIVATE_IP, Endpoint, deny, path
 from support.laptop import CLIENT, Forward, create_laptop, notebook_json, start_forward
 from support.terminals import run_on_terminal
 
@@ -67,6 +68,26 @@ def writable_folder(laptop: Any, api: Any, sshd: Any) -> None:
     laptop.home.chmod(0o777)
 
 
+def behind_an_endpoint(laptop: Any, api: Any, sshd: Any) -> Endpoint:
+    server, endpoint = sshd(login="ec2-user"), Endpoint(laptop.folder.parent)
+    endpoint.trusted_by(laptop)
+    api.notebooks["my-notebook"] = endpoint.notebook_json(server, "my-notebook")
+    return endpoint
+
+
+def refused_by_an_endpoint(laptop: Any, api: Any, sshd: Any) -> Endpoint:
+    endpoint = behind_an_endpoint(laptop, api, sshd)
+    endpoint.denied = deny
+    return endpoint
+
+
+def by_the_second_path(laptop: Any, api: Any, sshd: Any) -> Endpoint:
+    endpoint = refused_by_an_endpoint(laptop, api, sshd)
+    another = path("ngrok", "127.0.0.1", endpoint.targets[PRIVATE_IP])
+    api.notebooks["my-notebook"]["paths"].append(another)
+    return endpoint
+
+
 def forwarded(laptop: Any, api: Any, sshd: Any) -> Forward:
     forward = start_forward(laptop, "my-notebook")
     laptop.environment |= {"PORT": str(forward.port), "FINGERPRINT": forward.fingerprint}
@@ -82,6 +103,9 @@ SITUATIONS: dict[str, tuple[Callable[..., None] | None, Callable[..., Any] | Non
     "Credentials that AWS rejects": (running, rejected),
     "A clock that is wrong": (running, wrong_clock),
     "A folder that other users can write": (running, writable_folder),
+    "A notebook behind an endpoint": (running, behind_an_endpoint),
+    "An endpoint that refuses": (running, refused_by_an_endpoint),
+    "The same, and a second path": (running, by_the_second_path),
     "Before setup": (None, None),
 }
 # Those with programs that `make test-nightly` installs.
@@ -188,5 +212,5 @@ def create_environment_for(user: str, folder: Path) -> Path:
 
 def give_to(user: str, folder: Path) -> None:
     entry = pwd.getpwnam(user)
-    for path in [folder, *folder.rglob("*")]:
-        os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+    for each in [folder, *folder.rglob("*")]:
+        os.chown(each, entry.pw_uid, entry.pw_gid, follow_symlinks=False)

@@ -17,7 +17,7 @@ from endpoint.server import EndpointServer, Limits
 
 ID = "eice-0123456789abcdef0"
 PRIVATE_IP = "10.0.3.7"
-CREDENTIALS = {"AKIAEXAMPLE": ("secret-example", "token-example")}
+CREDENTIALS = {"AKIAEXAMPLE": ("secret-example", "token-example"), "A": ("secret", "token")}
 """What a laptop of the tests has in its environment: secret and session token, by access key."""
 
 
@@ -62,6 +62,9 @@ class Endpoint:
         one = self.path(sshd)
         own = {"modes": ["eice"], "status": "ready", "paths": [one], "endpoint": self.json}
         return sshd.notebook_json(name, host=PRIVATE_IP, **{"port": 22, **own, **overrides})
+
+    def stop(self) -> None:
+        self.server.close()
 
     def trusted_by(self, laptop: Laptop) -> None:
         """Let the laptop's AWS tools trust the endpoint's authority, as a company's."""
