@@ -231,14 +231,13 @@ def test_a_refusal_is_forgotten_when_the_identity_may_be_another(
     api.queued_responses.append((403, DENIED))
     assert here()[0] == 1
     assert here() == (1, "")
-    match change:
-        case "keys in the environment":
-            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOTHER")
-        case "doctor":
-            laptop.run_client("doctor", NAME)
-        case _:
-            (laptop.folder / ".aws/sso/cache").mkdir(parents=True)
-            (laptop.folder / ".aws/sso/cache/token.json").write_text("{}")
+    if change == "keys in the environment":
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOTHER")
+    elif change == "doctor":
+        laptop.run_client("doctor", NAME)
+    else:
+        (laptop.folder / ".aws/sso/cache").mkdir(parents=True)
+        (laptop.folder / ".aws/sso/cache/token.json").write_text("{}")
     assert here() == (0, "")
     assert api.request_count(ROUTE) == 2
 
