@@ -214,7 +214,29 @@ def test_users_have_a_policy_that_outputs_and_refusals_name() -> None:
         body = json.loads(template.replace("$context.error.messageString", '"no"').replace("$context.error.", ""))
         assert body["policy"].startswith("notebook-ssh-NotebookSshUser"), kind
     assert "WhoMayCall" not in stack.outputs
+    assert "Tunnel" not in {statement["Sid"] for statement in statements}
     assert "every principal" in Stack().outputs["WhoMayCall"]
+
+
+@pytest.mark.parametrize(
+    ("given", "identifier"),
+    [
+        (WITH_ENDPOINT, "<Endpoint>"),
+        (
+            {"EndpointId": "eice-0a1b2c3d4e5f60718", "EndpointVpc": "vpc-0a1b2c3d4e5f60718"},
+            "eice-0a1b2c3d4e5f60718",
+        ),
+    ],
+)
+def test_users_of_a_stack_with_an_endpoint_may_open_tunnels_to_ssh_through_it(
+    given: dict[str, str], identifier: str
+) -> None:
+    policy = Stack(**given).of_type("AWS::IAM::ManagedPolicy")["NotebookSshUser"]["PolicyDocument"]
+    (statement,) = (each for each in policy["Statement"] if each["Sid"] == "Tunnel")
+    assert statement["Action"] == ["ec2-instance-connect:OpenTunnel"]
+    endpoint = f"arn:aws:ec2:eu-central-1:111122223333:instance-connect-endpoint/{identifier}"
+    assert statement["Resource"] == endpoint
+    assert statement["Condition"] == {"NumericEquals": {"ec2-instance-connect:remotePort": "22"}}
 
 
 def test_a_private_api_is_reached_through_its_endpoints_alone() -> None:
