@@ -297,11 +297,11 @@ class EndpointTransport:
                 "endpoint-busy",
                 EXIT_ENDPOINT_BUSY,
             )
+        remedy, is_denied = "", code in DENIED_CODES
         skew_s = credentials.clock_skew(dict(response.headers.raw_items()), time.time())
-        if response.status_code in (401, 403) and abs(skew_s) > EXPIRES_S:
+        if response.status_code in (401, 403) and not is_denied and abs(skew_s) > EXPIRES_S:
             raise credentials.clock_error(skew_s)
-        remedy = ""
-        if code in DENIED_CODES:
+        if is_denied:
             remedy = (
                 "; ask the admin for the policy in docs/eice.md (Who may connect): it must allow OpenTunnel on this "
                 f"endpoint, for port {port} of {host}, and for {LONGEST_S} seconds or those of {SECONDS_ENV_VAR}"

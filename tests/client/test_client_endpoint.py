@@ -126,6 +126,32 @@ def test_an_endpoint_without_a_connection_left(
     assert '"verdict": "endpoint-busy"' in laptop.run_client("doctor", "demo", "--json").stdout
 
 
+def test_the_next_connection_after_one_has_ended(
+    laptop: Laptop, api: FakeApi, start_endpoint: Callable[..., Endpoint], sshd: Callable[..., Sshd]
+) -> None:
+    endpoint, server = start_endpoint(limits=Limits(connections=1)), sshd(login="ec2-user")
+    endpoint.trusted_by(laptop)
+    api.notebooks["demo"] = endpoint.notebook_json(server, "demo")
+    laptop.setup(api)
+    process = subprocess.Popen(["ssh", "demo", "sleep", "1000"], env=laptop.environment, stdin=subprocess.DEVNULL)
+    with process:
+        assert wait_until(lambda: "Accepted publickey" in (server.folder / "log").read_text())
+        assert refused(laptop)[0] == 8
+        process.kill()
+    assert wait_until(lambda: endpoint.server.open_count == 0)
+    assert laptop.run("ssh", "demo", "true").returncode == 0
+
+
+def test_an_hour_of_the_endpoints_own(
+    laptop: Laptop, api: FakeApi, start_endpoint: Callable[..., Endpoint], sshd: Callable[..., Sshd]
+) -> None:
+    endpoint = start_endpoint(limits=Limits(seconds=2))
+    endpoint.trusted_by(laptop)
+    api.notebooks["demo"] = endpoint.notebook_json(sshd(login="ec2-user"), "demo")
+    laptop.setup(api)
+    assert laptop.run("ssh", "demo", "sleep", "1000").returncode == 255
+
+
 def test_another_port_is_refused_in_aws_words(laptop: Laptop, api: FakeApi, endpoint: Endpoint, notebook: Sshd) -> None:
     api.notebooks["demo"]["paths"][0]["port"] = 2222
     code, message = refused(laptop)
@@ -152,6 +178,9 @@ def test_a_clock_that_is_wrong_is_named(laptop: Laptop, endpoint: Endpoint, note
     code, message = refused(laptop)
     assert code == 3
     assert "the clock of this machine is 16 min behind AWS's" in message
+    endpoint.clock_ahead_s = -200  # which signatures allow: it is not the reason
+    endpoint.denied = deny
+    assert refused(laptop)[0] == 7
 
 
 def test_a_certificate_of_another_authority_is_refused(laptop: Laptop, endpoint: Endpoint, notebook: Sshd) -> None:
