@@ -303,8 +303,8 @@ class EndpointTransport:
             raise credentials.clock_error(skew_s)
         if is_denied:
             remedy = (
-                "; ask the admin for the policy in docs/eice.md (Who may connect): it must allow OpenTunnel on this "
-                f"endpoint, for port {port} of {host}, and for {LONGEST_S} seconds or those of {SECONDS_ENV_VAR}"
+                "; ask the admin for the stack's policy for users, its output UserPolicyArn. Another one must allow "
+                f"OpenTunnel for port {port} of {host}, and for {LONGEST_S} seconds or those of {SECONDS_ENV_VAR}"
             )
         return self._error(
             f"refused the tunnel to {host} port {port} ({said}){remedy}", "endpoint-refused", EXIT_ENDPOINT_REFUSED

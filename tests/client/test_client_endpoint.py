@@ -107,7 +107,7 @@ def test_a_user_without_the_right_reads_which_policy_to_ask_for(
     code, message = refused(laptop)
     assert code == 7
     assert "is not authorized to perform: ec2-instance-connect:OpenTunnel on resource: arn:aws:ec2:" in message
-    assert "ask the admin for the policy in docs/eice.md (Who may connect)" in message
+    assert "ask the admin for the stack's policy for users, its output UserPolicyArn" in message
     assert laptop.run("ssh", "demo", "true").returncode == 255
     said = laptop.run_client("doctor", "demo")
     assert said.stdout.count("OpenTunnel on resource") == 2, "the check, and the last failure of ssh"

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import processes
-from emulator.process import ACCOUNT, REGION
 from environment import LocalEnv
 
 wait = partial(processes.wait_until)
@@ -41,18 +40,12 @@ def env() -> Iterator[LocalEnv]:
 
 
 def allow(env: LocalEnv, *, is_allowed: bool) -> None:
-    """Give the user the policy of docs/eice.md, or take it away."""
-    iam, given = env.emulator.client("iam"), {"UserName": "mario", "PolicyName": "tunnels"}
-    if not is_allowed:
-        iam.delete_user_policy(**given)
-        return
-    statement = {
-        "Effect": "Allow",
-        "Action": "ec2-instance-connect:OpenTunnel",
-        "Resource": f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance-connect-endpoint/{env.stack.outputs['EndpointId']}",
-        "Condition": {"NumericEquals": {"ec2-instance-connect:remotePort": "22"}},
-    }
-    iam.put_user_policy(**given, PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    """Give the user the stack's policy for users, or take it away."""
+    iam, given = env.emulator.client("iam"), {"UserName": "mario", "PolicyArn": env.stack.outputs["UserPolicyArn"]}
+    if is_allowed:
+        iam.attach_user_policy(**given)
+    else:
+        iam.detach_user_policy(**given)
 
 
 def ssh(env: LocalEnv) -> tuple[int, str, str]:
@@ -69,6 +62,7 @@ def test_by_the_endpoint_alone_and_then_by_another_path(env: LocalEnv) -> None:
     code, _, message = ssh(env)
     assert code == 255
     assert "is not authorized to perform: ec2-instance-connect:OpenTunnel on resource" in message
+    assert "UserPolicyArn" in message
 
     allow(env, is_allowed=True)
     assert ssh(env) == (0, "here\n", "")
