@@ -45,6 +45,7 @@ class Machine:
     """What a notebook's agent and sshd know since its start.
 
     admits: the principal that a certificate must have. admitted_at: when an answer last let it admit some.
+    modes: the ways that it was told to keep ready.
     """
 
     boots: int
@@ -54,6 +55,7 @@ class Machine:
     sessions: list[Certificate] = field(default_factory=list)
     listed: dict[tuple[str, str], int] = field(default_factory=dict)
     answers: int = 0
+    modes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -141,6 +143,7 @@ class Logins:
         machine = self.machine(notebook)
         machine.answers += 1
         machine.until = reply["until"]
+        machine.modes = tuple(reply["modes"])
         machine.admits = (reply.get("certificates") or {}).get("principal") if reply["modes"] else None
         orders = reply.get("sessions")
         if orders and orders["end"]:
@@ -186,6 +189,10 @@ class Logins:
         machine, now = self.machine(notebook), self.run.now // 1000
         spec, record = parse_spec(notebook.tags, "ssh"), self.run.table.record(notebook.name)
         asks = bool(spec.effective_modes(now))
+        # An agent keeps the ways that it was told, and ends every other (tests/agent/test_agent_paths.py).
+        kept = machine.modes == spec.modes if asks else {*machine.modes} <= {*spec.modes}
+        self.run.hold(kept, f"{notebook.name} keeps {machine.modes}, and asks for {spec}")
+        self.run.invariants.checked[f"ways kept: {len(machine.modes)}"] += 1
         self.run.hold(asks or machine.admits is None, f"{notebook.name} admits certificates, and asks for {spec}")
         for certificate in self.certificates:
             if not asks:
@@ -194,7 +201,8 @@ class Logins:
                 self.run.hold(not self.log_in(notebook, certificate), f"{notebook.name} lets in what was withdrawn")
         if record is not None and spec == NotebookSpec():
             self.run.hold(not machine.sessions, f"a session of {notebook.name} outlived its tag")
-        self.run.invariants.checked["notebooks that have heard the end" if not asks else "notebooks that admit"] += 1
+        if self.run.certificates:
+            self.run.invariants.checked["notebooks that have heard the end" if not asks else "notebooks that admit"] += 1
 
 
 def read_certificate(line: str) -> tuple[tuple[str, ...], int]:

@@ -283,8 +283,7 @@ class Run:
         self._drain()
         self._sweep_once("after the faults")
         self.invariants.settled(*BLOCKS)
-        if self.certificates:
-            self._all_report()
+        self._all_report()
         self._upgrade()
         self.invariants.settled()
         self._nothing_moves()
