@@ -202,7 +202,9 @@ class Logins:
         if record is not None and spec == NotebookSpec():
             self.run.hold(not machine.sessions, f"a session of {notebook.name} outlived its tag")
         if self.run.certificates:
-            self.run.invariants.checked["notebooks that have heard the end" if not asks else "notebooks that admit"] += 1
+            self.run.invariants.checked[
+                "notebooks that have heard the end" if not asks else "notebooks that admit"
+            ] += 1
 
 
 def read_certificate(line: str) -> tuple[tuple[str, ...], int]:
