@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, strategies as st
 from support.agent_env import (
     NotebookHost,
+    Sshd,
     Stack,
     WorkerModules,
     load_agent,
@@ -183,6 +184,16 @@ class TestPaths:
     )
     def test_say_from_where_sshd_must_be_reachable(self, modes: str, reach: str) -> None:
         assert worker.reach_of(modes.split()) == reach
+
+    def test_are_served_on_port_22_as_soon_as_it_is_not_another_programs(self, sshd: Sshd) -> None:
+        """An sshd of the agent's own that has the port for the loopback is in nobody's way."""
+        own = worker.SshServer.__new__(worker.SshServer)
+        own.reach, own.port = "loopback", sshd.port
+        assert own.is_displaced()
+        own.port = worker.SSH_PORT
+        assert not own.is_displaced()
+        own.reach, own.port = "network", sshd.port
+        assert not own.is_displaced()
 
     def test_are_all_shown_in_the_instructions(self) -> None:
         paths = a_worker("eice ngrok bastion", "failed", tunnel=NO_CARD, eice=ENDPOINT).paths()

@@ -574,6 +574,12 @@ def switch_to_network(notebook: RealNotebookHost, stack: Stack) -> None:
     wait_until(lambda: (stack.last_report()["mode"], stack.last_report()["phase"]) == ("bastion", "connected"), "ready")
     stack.reply = make_reply("ngrok", sync_after=1)
     wait_until(lambda: listeners("sshd") == {"127.0.0.1"}, "it listens on the loopback", notebook)
+    stack.reply = make_reply("ngrok eice", sync_after=1)
+    wait_until(lambda: "0.0.0.0" in listeners("sshd"), "it listens for both", notebook)
+    both = {"ngrok": "connected", "eice": "connected"}
+    wait_until(lambda: stack.last_report().get("phases") == both, "both paths", notebook)
+    stack.reply = make_reply("ngrok", sync_after=1)
+    wait_until(lambda: listeners("sshd") == {"127.0.0.1"}, "it listens on the loopback again", notebook)
 
 
 def listeners(program: str) -> set[str]:

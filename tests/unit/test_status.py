@@ -446,6 +446,14 @@ def test_silence_is_reported_after_two_missed_syncs() -> None:
     assert silent_after(2) < 12  # a local run with a short sync does not wait for long
 
 
+def test_a_problem_of_all_paths_is_no_failure_of_one() -> None:
+    down = Problem("sshd-down", "sshd does not respond.")
+    one = status_of(two(Phase.CONNECTED, Phase.FAILED, sshd=PORT_TAKEN), NOW, SYNC)
+    assert one.message == "demo can be reached by ngrok, but not by eice: Another program has port 22."
+    both = status_of(two(Phase.CONNECTED, Phase.FAILED, tunnel=down, sshd=down), NOW, SYNC)
+    assert both.message == "demo can be reached, but: sshd does not respond."
+
+
 def test_an_address_is_given_only_while_it_is_believed_to_work() -> None:
     connected = a_record(report=a_report())
     assert address_of(connected, NOW, SYNC) == ("0.tcp.ngrok.io", 17887)

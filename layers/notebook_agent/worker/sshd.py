@@ -37,6 +37,10 @@ class SshServer:
         """Return whether an SSH server responds that can be reached as `reach` requires (sshd_server.py)."""
         return self.reach in ("", "network" if reach == "either" else reach) and responds(self.port)
 
+    def is_displaced(self) -> bool:
+        """Return whether our own server serves the loopback on another port, since another program has SSH_PORT."""
+        return self.reach == "loopback" and self.port != SSH_PORT and responds(self.port)
+
 
 def responds(port: int) -> bool:
     """Return whether an SSH server listens on a port of this machine."""

@@ -62,7 +62,7 @@ def ensure_sshd(reach: str) -> None:
         if not server.reach:
             write_state({})
         return
-    if reach == "either" and server.reach == "loopback" and responds(server.port) and not is_free(SSH_PORT):
+    if reach == "either" and server.is_displaced() and not is_free(SSH_PORT):
         write_state({**load_json(STATE_FILE), "problem": port_taken()})
         return
     stop_own()

@@ -179,7 +179,7 @@ def _but(found: Assessment, problem: Problem) -> str:
     """Return the message of a notebook that can be reached and has a problem: of all of it, or of one of its paths."""
     name, message = found.record.name, sentence(problem.message)
     failed = [path.mode for path in found.paths if path.state is PathState.FAILED and path.problem == problem]
-    if not failed:
+    if not failed or (found.path and found.path.problem == problem):
         return f"{name} can be reached, but: {message}"
     working = [path.mode for path in found.paths if path.state is PathState.READY]
     return f"{name} can be reached by {' and '.join(working)}, but not by {' and '.join(failed)}: {message}"
