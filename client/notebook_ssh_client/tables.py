@@ -16,7 +16,7 @@ GAP = 2  # spaces between two columns
 
 # Select Graphic Rendition (ECMA-48): the colour of each word that a table shows.
 _COLOURS = {
-    **dict.fromkeys(("connected", "ok"), "32"),
+    **dict.fromkeys(("connected", "ready", "ok"), "32"),
     **dict.fromkeys(("starting", "reconnecting", "stale", "waiting", "pending-restart", "pending-stop"), "33"),
     **dict.fromkeys(("error", "invalid-tag", "failed", "expired"), "31"),
     **dict.fromkeys(("off", "stopped"), "2"),
