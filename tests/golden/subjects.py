@@ -123,11 +123,11 @@ def of_record(given: Mapping[str, Any]) -> Any:
 
 
 NEW = ("modes", "jump_host_keys", "last_used", "endpoint", "paths")
+"""Members that the old answers did not have."""
 
 
 def one_mode(reported: Mapping[str, Any]) -> Any:
-    """JSON with its modes as the one word that the old answers had, without the bastion's host keys and the last use,
-    which are new."""
+    """JSON with its modes as the one word that the old answers had, without what is new."""
     old = {key: value for key, value in reported.items() if key not in NEW}
     return old | {"mode": " ".join(reported["modes"]) or "off"}
 
