@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import example, given, strategies as st
 
 from notebook_ssh.errors import Problem
-from notebook_ssh.model.network import Direction, FoundRule, NetworkState, Rule, canonical_peer
+from notebook_ssh.model.network import Direction, FoundEndpoint, FoundRule, NetworkState, Rule, canonical_peer
 from notebook_ssh.model.record import ROUTED, Network, NotebookState, Record, Route
 from notebook_ssh.model.spec import Mode, NotebookSpec
-from notebook_ssh.model.stack import Bastion
-from notebook_ssh.planning.entrances import bastion_entrance, entrances
+from notebook_ssh.model.stack import Bastion, EndpointSettings
+from notebook_ssh.planning.entrances import Entrance, bastion_entrance, endpoint_entrance, entrances
 from notebook_ssh.planning.routes import CLOCK_SKEW, changed_routes, covered_by_last_sync
 from notebook_ssh.planning.rules import Desired, Outcome, RulePlan, desired_rules, plan_rules
 from notebook_ssh.triggers.requests import SAVE_DELAY
@@ -474,3 +475,98 @@ def test_whatever_happened_before_the_end_is_right_for_the_last_fleet(
     ours = {found.rule for found in after if found.stack == STACK}
     assert ours <= wanted.rules.keys() <= {found.rule for found in after}
     assert foreign(after) == foreign(rules)
+
+
+# Both entrances at once.
+
+ENDPOINT_GATE = "sg-endpoint"
+ENDPOINT = endpoint_entrance(
+    EndpointSettings("eice-1", VPC),
+    FoundEndpoint("eice-1", "create-complete", VPC, (ENDPOINT_GATE,), "eice-1.example.com"),
+)
+ENTRANCES = (bastion_entrance(BASTION), ENDPOINT)
+
+
+@pytest.mark.parametrize(
+    ("parts", "named"),
+    [
+        ({}, ""),
+        ({"state": "update-complete"}, ""),
+        ({"state": "resting"}, ""),
+        ({"state": "create-in-progress"}, "create-in-progress"),
+        ({"state": "delete-failed"}, "delete-failed"),
+        ({"vpc": "vpc-2"}, "vpc-2"),
+        ({"groups": ()}, "no security group"),
+        ({"dns_name": ""}, "no DNS name"),
+    ],
+)
+def test_an_endpoint_serves_unless_ec2_says_that_it_does_not(parts: dict[str, Any], named: str) -> None:
+    found = FoundEndpoint("eice-1", "create-complete", VPC, (ENDPOINT_GATE,), "eice-1.example.com")
+    entrance = endpoint_entrance(EndpointSettings("eice-1", VPC), replace(found, **parts))
+    assert (entrance.problem is None) is (named == "")
+    if entrance.problem:
+        assert entrance.problem.code == "endpoint-gone"
+        assert named in entrance.problem.message
+
+
+several = st.builds(
+    NotebookSpec,
+    modes=st.lists(st.sampled_from(Mode), unique=True).map(tuple),
+    until=st.sampled_from([None, NOW - 1, NOW + 1]),
+)
+busy_fleets = st.lists(
+    st.builds(
+        lambda name, held, state, spec: notebook(name, *held, state=state, spec=spec),
+        st.sampled_from([f"nb-{number}" for number in range(6)]),
+        st.lists(st.sampled_from([GATE, ENDPOINT_GATE, "sg-a", "sg-b"]), min_size=1, max_size=3, unique=True),
+        st.sampled_from(NotebookState),
+        several,
+    ),
+    unique_by=lambda record: record.name,
+    max_size=6,
+)
+
+
+def both(
+    fleet: Iterable[Record], rules: tuple[FoundRule, ...]
+) -> tuple[RulePlan, tuple[FoundRule, ...], tuple[Desired, ...]]:
+    """One run for both entrances: the plan, the rules afterwards, and what was desired."""
+    known = dict.fromkeys((GATE, ENDPOINT_GATE, "sg-a", "sg-b", "sg-c"), VPC)
+    network = around(*rules, egress=False, vpc_of=known)
+    wanted = tuple(desired_rules(fleet, entrance, network, STACK, NOW) for entrance in ENTRANCES)
+    plan = plan_rules(wanted, rules, STACK, complete=True)
+    made = tuple(FoundRule(f"new-{len(rules)}-{n}", each.rule, STACK) for n, each in enumerate(plan.authorizations))
+    taken = {each.found for each in plan.revocations}
+    return plan, tuple(rule for rule in rules if rule not in taken) + made, wanted
+
+
+@given(busy_fleets, existing_rules)
+def test_every_way_that_is_asked_for_is_open_and_no_rule_of_ours_is_of_no_use(
+    fleet: list[Record], rules: tuple[FoundRule, ...]
+) -> None:
+    _, after, wanted = both(fleet, rules)
+    in_effect = {found.rule for found in after}
+    needed = {rule for each in wanted for rule in each.rules}
+    assert needed <= in_effect
+    assert {found.rule for found in after if found.stack == STACK} <= needed
+    assert foreign(after) == foreign(rules)
+    assert len(in_effect) == len(after), "EC2 would have refused a duplicate"
+    again, _, _ = both(fleet, after)
+    assert (again.authorizations, again.revocations) == ((), ())
+
+
+@given(busy_fleets, st.sampled_from(ENTRANCES))
+def test_a_word_that_leaves_every_tag_takes_its_rules_along_and_no_others(
+    fleet: list[Record], dropped: Entrance
+) -> None:
+    _, before, _ = both(fleet, ())
+    less = [
+        replace(
+            each, spec=replace(each.spec, modes=tuple(mode for mode in each.spec.modes if mode is not dropped.mode))
+        )
+        for each in fleet
+    ]
+    _, after, wanted = both(less, before)
+    (other,) = (entrance for entrance in ENTRANCES if entrance is not dropped)
+    assert {found.rule for found in after} == {rule for each in wanted for rule in each.rules}
+    assert all(other.group in (found.rule.group, found.rule.peer) for found in after)
