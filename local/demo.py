@@ -69,6 +69,7 @@ class Demo:
 
     def __init__(self, env: LocalEnv, progress: Progress) -> None:
         self.env, self.progress = env, progress
+        self.parameters: dict[str, str] = {}  # that the admin has added since the first deployment
 
     # ---- an account with the stack -------------------------------------------------------------
 
@@ -184,7 +185,7 @@ class Demo:
         role = env.make_role("data-science", "ec2.amazonaws.com", NAMES_THE_NOTEBOOK)
         with progress.step("Certificates=true, LoginPrincipals=…:role/data-science"):
             auditors = f"arn:aws:iam::{ACCOUNT}:role/{AUDITORS}"
-            env.update(Certificates="true", LoginPrincipals=role, AccessDays="30", AuditPrincipals=auditors)
+            self._add(Certificates="true", LoginPrincipals=role, AccessDays="30", AuditPrincipals=auditors)
             self._until("certificates", lambda: str((self._told()["keys"] or {}).get("certificates")), "True")
         eva = env.make_visitor("laptop-of-eva", env.session_of(role, "eva"))
         self._set_up_client("Eva, with that role and no SSH key,", eva)
@@ -258,14 +259,12 @@ class Demo:
         """Another word in the tag: no restart, and a rule in a security group."""
         env, progress = self.env, self.progress
         progress.chapter("Mario changes the tag to ssh=bastion, without a restart")
-        expect(not env.bastion_rules(), "a rule admits the bastion before the tag asks for it")
+        expect(not env.ingress_rules(), "a rule admits the bastion before the tag asks for it")
         with progress.step("A security group rule admits the bastion, and the tunnel closes"):
             env.tag(NOTEBOOK, ssh="bastion")
-            self._until("the rules", lambda: str(len(env.bastion_rules())), "1")
+            self._until("the rules", lambda: str(len(env.ingress_rules())), "1")
             self._until("the command", lambda: self.ssh_command()[:7], "ssh -J ")
-        rule = env.bastion_rules()[0]
-        source = rule["ReferencedGroupInfo"]["GroupId"]
-        progress.show(f"{rule['SecurityGroupRuleId']}  tcp/{rule['FromPort']} from {source}, the bastion's")
+        self._show_rules("the bastion's")
         self._look_up("/ssh")
         progress.say(
             "The admin gave the bastion's host key to the stack (BastionHostKeys), so what Mario saved from /known-hosts "
@@ -273,10 +272,65 @@ class Demo:
         )
         self._log_in("echo through the bastion, from ${SSH_CONNECTION%% *}; ssh-status")
         self._log_in_by_client("With the client too", env.person, "echo both verified by the client")
+
+    # ---- through an endpoint -------------------------------------------------------------------
+
+    def lose_a_path(self) -> None:
+        """Two ways at once: the second is there when the first goes away."""
+        env, progress = self.env, self.progress
+        progress.chapter('Two ways, in order: ssh="ngrok eice"')
+        with progress.step("The admin lets the stack make an endpoint of AWS, in a subnet"):
+            self._add(EndpointSubnet=env.network.subnet, EndpointVpc=env.network.vpc)
+            env.attach_policy("mario", env.stack.outputs["UserPolicyArn"])
+        with progress.step("Mario tags it: the tunnel opens, and the rule is the endpoint's"):
+            env.tag(NOTEBOOK, ssh="ngrok eice")
+            self._until("the ways", self._paths, "ngrok ready, eice ready")
+            self._until("the rules", lambda: str(len(env.ingress_rules())), "1")
+        self._show_rules("the endpoint's")
+        with progress.step("He logs in by the first, and ngrok's cloud goes away"):
+            session = env.person.terminal.start("ssh", *NO_PROMPT, NOTEBOOK, "echo by ngrok; sleep 600")
+            first = session.stdout.readline() if session.stdout else ""
+            expect(first == "by ngrok\n", f"his session did not begin: {first}")
+            env.cloud.go_away()
+            progress.wait("his session", lambda: str(session.poll()), lambda status: status != "None")
+        session.communicate()
+        with progress.step("He types the same again"):
+            again = env.person.terminal.run("ssh", *NO_PROMPT, NOTEBOOK, "echo here again")
+        progress.command(f"ssh {NOTEBOOK} 'echo here again'")
+        self._show(again.stderr + again.stdout)
+        expect(again.stdout == "here again\n", f"ssh ended with {again.returncode}: {again.stderr}")
+        expect("reached by eice" in again.stderr, f"ssh does not say which way it took: {again.stderr}")
+
+    def connect_through_an_endpoint(self) -> None:
+        """AWS's own way in alone: no third party, no bastion, and port 443."""
+        env, progress = self.env, self.progress
+        progress.chapter("Neither a third party nor a bastion: ssh=eice")
+        with progress.step("Mario changes the tag"):
+            env.tag(NOTEBOOK, ssh="eice")
+            self._until("the ways", self._paths, "eice ready")
+        self._look_up("/ssh")
+        progress.say(
+            "So it goes with the AWS CLI alone. The client opens the tunnel itself: on port 443, signed with Mario's AWS "
+            "keys, which IAM allows or not, and CloudTrail records."
+        )
+        self._log_in_by_client("He logs in", env.person, "echo through the endpoint, from ${SSH_CONNECTION%% *}")
         with progress.step("The notebook stops, and the rule is revoked"):
             env.sagemaker.stop_notebook_instance(NotebookInstanceName=NOTEBOOK)
             self._until_state("Stopped")
-            self._until("the rules", lambda: str(len(env.bastion_rules())), "0")
+            self._until("the rules", lambda: str(len(env.ingress_rules())), "0")
+
+    def _paths(self) -> str:
+        return ", ".join(f"{path['mode']} {path['state']}" for path in self._told()["paths"])
+
+    def _show_rules(self, owner: str) -> None:
+        for rule in self.env.ingress_rules():
+            source = rule["ReferencedGroupInfo"]["GroupId"]
+            self.progress.show(f"{rule['SecurityGroupRuleId']}  tcp/{rule['FromPort']} from {source}, {owner}")
+
+    def _add(self, **parameters: str) -> None:
+        """Deploy the stack with more parameters than before, as the admin."""
+        self.parameters |= parameters
+        self.env.update(**self.parameters)
 
     # ---- the way back --------------------------------------------------------------------------
 
@@ -372,6 +426,8 @@ def tell_everything(demo: Demo) -> None:
     demo.end_a_session(eva)
     demo.give_a_wrong_token()
     demo.connect_through_the_bastion()
+    demo.lose_a_path()
+    demo.connect_through_an_endpoint()
     demo.untag_it()
 
 

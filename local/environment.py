@@ -319,7 +319,11 @@ class LocalEnv:
         """Whether SageMaker reports `state` for the notebook."""
         return self.state(name) == state
 
-    def bastion_rules(self) -> list[dict[str, Any]]:
+    def attach_policy(self, name: str, policy: str) -> None:
+        """Let the user `name` do what the managed policy with the ARN `policy` allows, as the admin."""
+        self.emulator.client("iam").attach_user_policy(UserName=name, PolicyArn=policy)
+
+    def ingress_rules(self) -> list[dict[str, Any]]:
         """The ingress rules of the notebook's security group."""
         filters = [{"Name": "group-id", "Values": [self.network.notebook_group]}]
         rules = self.emulator.client("ec2").describe_security_group_rules(Filters=filters)["SecurityGroupRules"]

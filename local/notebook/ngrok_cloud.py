@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import secrets
 import shlex
 import tarfile
@@ -54,6 +55,12 @@ class NgrokCloud:
             refusal.unlink(missing_ok=True)
         else:
             refusal.write_text(str(number))
+
+    def go_away(self) -> None:
+        """Lose every session, and what is connected through it."""
+        new = self.home / "faults.new"
+        new.write_text(json.dumps({"lost": True}))
+        new.replace(self.home / "faults.json")
 
     def close(self) -> None:
         """Serve no more."""

@@ -100,6 +100,7 @@ class Endpoint:
     upstream: str
     url: str = ""
     listener: socket.socket | None = None
+    connections: list[socket.socket] = field(default_factory=list)
 
 
 @dataclass
@@ -215,20 +216,23 @@ class Cloud:
         listener.listen(64)
         endpoint.listener = listener
         endpoint.url = f"tcp://{host or '127.0.0.1'}:{listener.getsockname()[1]}"
-        threading.Thread(target=_accept, args=(listener, endpoint.upstream), daemon=True).start()
+        threading.Thread(target=_accept, args=(listener, endpoint), daemon=True).start()
 
     def close(self, endpoint: Endpoint) -> None:
-        """Let nothing through any more."""
+        """Let nothing through any more, and cut what is connected."""
         if endpoint.listener:
             # shutdown wakes the thread that waits in accept; close alone does not.
             with contextlib.suppress(OSError):
                 endpoint.listener.shutdown(socket.SHUT_RDWR)
             endpoint.listener.close()
-        endpoint.listener, endpoint.url = None, ""
+        for connection in endpoint.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        endpoint.listener, endpoint.url, endpoint.connections = None, "", []
 
 
-def _accept(listener: socket.socket, upstream: str) -> None:
-    host, _, port = upstream.removeprefix("tcp://").rpartition(":")
+def _accept(listener: socket.socket, endpoint: Endpoint) -> None:
+    host, _, port = endpoint.upstream.removeprefix("tcp://").rpartition(":")
     while True:
         try:
             outside, _ = listener.accept()
@@ -240,6 +244,7 @@ def _accept(listener: socket.socket, upstream: str) -> None:
             outside.close()
             continue
         inside.settimeout(None)
+        endpoint.connections.append(outside)
         for one, other in ((outside, inside), (inside, outside)):
             threading.Thread(target=_pump, args=(one, other), daemon=True).start()
 

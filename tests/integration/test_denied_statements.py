@@ -89,11 +89,11 @@ class ThroughTheBastion(Scenario):
         self.request("bastion")
 
     def is_done(self) -> bool:
-        return super().is_done() and bool(self.env.bastion_rules())
+        return super().is_done() and bool(self.env.ingress_rules())
 
     def leave(self) -> None:
         super().leave()
-        wait("the rule is gone", lambda: not self.env.bastion_rules())
+        wait("the rule is gone", lambda: not self.env.ingress_rules())
 
 
 class Leaving(Scenario):
