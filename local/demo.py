@@ -330,7 +330,7 @@ class Demo:
     def _add(self, **parameters: str) -> None:
         """Deploy the stack with more parameters than before, as the admin."""
         self.parameters |= parameters
-        self.env.update(**self.parameters)
+        self.env.update(None, **self.parameters)
 
     # ---- the way back --------------------------------------------------------------------------
 
