@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,11 +19,15 @@ from support.agent_env import (
     Stack,
     WorkerModules,
     load_agent,
+    make_public_key,
     make_reply,
     tunnels_of,
     wait_until,
 )
 
+from notebook_ssh.model.assessment import PathState, assess
+from notebook_ssh.model.record import NotebookState, Record, Route
+from notebook_ssh.model.spec import Mode, NotebookSpec
 from notebook_ssh.reports.parse import read_report
 from patience import LIMIT_S
 
@@ -255,3 +259,28 @@ class TestARealAgent:
         assert "ngrok: failed: " in shown.stdout
         restarted = notebook.run_command("start-ssh-ngrok")
         assert restarted.returncode == 1, restarted.stdout
+
+    def test_whose_ngrok_is_lost_keeps_the_other_path(self, notebook: NotebookHost, stack: Stack) -> None:
+        """And the stack takes it so: the report as it was sent, judged as the API judges it."""
+        modes = (Mode.NGROK, Mode.EICE)
+        stack.reply = make_reply("ngrok eice", sync_after=1)
+        notebook.own_keys.write_text(make_public_key("mine"))
+        notebook.start()
+        wait_until(lambda: stack.last_report().get("port"), "the tunnel", notebook)
+        notebook.set_ngrok_faults(lost=True)
+        wait_until(lambda: stack.last_report()["problems"].get("ngrok"), "the tunnel is lost", notebook)
+        assert stack.last_report()["phases"] == {"ngrok": "connecting", "eice": "connected"}
+        assert stack.last_report()["problem"] is None
+        now = int(time.time()) + 1
+        report = read_report(json.dumps(stack.last_report()).encode(), now, allow_loopback=True).report
+        route = Route(open=True, private_ip="10.0.3.7", since=now)
+        judged = Record("demo", spec=NotebookSpec(modes), state=NotebookState.IN_SERVICE, routes={Mode.EICE: route})
+        found = assess(replace(judged, report=report), now, 300)
+        assert [(path.mode, path.state) for path in found.paths] == [
+            (Mode.NGROK, PathState.WAITING),
+            (Mode.EICE, PathState.READY),
+        ]
+        assert found.reachable
+        notebook.set_ngrok_faults()
+        both = {"ngrok": "connected", "eice": "connected"}
+        wait_until(lambda: stack.last_report()["phases"] == both, "connected again", notebook)

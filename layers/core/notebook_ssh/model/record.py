@@ -203,9 +203,9 @@ class Report:
 
     def of_path(self, mode: Mode) -> tuple[PathReport, int]:
         """Return what is reported of the path of `mode`, and since when; the report's own if it has no paths."""
-        for path, since in zip(self.paths, self.paths_since, strict=False):
+        for number, path in enumerate(self.paths):
             if path.mode is mode:
-                return path, since
+                return path, self.paths_since[number] if number < len(self.paths_since) else self.phase_since
         return PathReport(mode, self.phase, self.problem), self.phase_since
 
 
