@@ -62,6 +62,12 @@ def test_scp_and_rsync(laptop: Laptop, notebook: Sshd) -> None:
     assert [copy.read_bytes() == data for copy in copies] == [True] * 4
 
 
+def test_much_in_both_directions_at_once(laptop: Laptop, notebook: Sshd) -> None:
+    data = os.urandom(24 * 1024 * 1024)
+    result = subprocess.run(["ssh", "demo", "cat"], env=laptop.environment, input=data, capture_output=True, check=True)
+    assert result.stdout == data
+
+
 def test_forward(laptop: Laptop, notebook: Sshd) -> None:
     forward = start_forward(laptop, "demo")
     known_hosts = f'UserKnownHostsFile="{laptop.home}/known_hosts"'
