@@ -51,7 +51,7 @@ def test_nothing_changed_and_nothing_is_reconciled() -> None:
 
 
 def test_an_untagged_notebook_without_a_record_is_ignored() -> None:
-    assert looks(Fleet((replace(LINE, lifecycle_config=None),), (TEAM,))) == []
+    assert looks(Fleet((LINE._replace(lifecycle_config=None),), (TEAM,))) == []
     assert looks(Fleet((LINE,), (TEAM,), {ARN: {"ssh": "off"}})) == []
 
 
@@ -72,7 +72,7 @@ def test_a_tagged_notebook_without_a_record_is_reconciled(value: str) -> None:
     ids=lambda change: next(iter(change)),
 )
 def test_whatever_is_new_in_the_list_is_reconciled(change: dict[str, Any]) -> None:
-    fleet = a_fleet(notebooks=(replace(LINE, **change),))
+    fleet = a_fleet(notebooks=(LINE._replace(**change),))
     assert ("Demo", "changed since it was reconciled") in [(name.title(), why) for name, why in looks(fleet)]
 
 
@@ -104,7 +104,7 @@ def test_a_deleted_notebook_is_reconciled() -> None:
 
 def test_a_record_that_waits_for_its_end_is_left_alone_until_the_notebook_goes() -> None:
     off = a_fleet(
-        records=(a_known(spec=NotebookSpec()),), tags={}, config_records=(), notebooks=(replace(LINE, state_since=NOW),)
+        records=(a_known(spec=NotebookSpec()),), tags={}, config_records=(), notebooks=(LINE._replace(state_since=NOW),)
     )
     assert looks(off) == []
     assert looks(replace(off, notebooks=())) == [("Demo", "gone")]
@@ -136,7 +136,7 @@ def test_an_end_before_the_next_sweep_is_announced_for_its_very_second() -> None
 @pytest.mark.parametrize(
     ("parts", "why"),
     [
-        ({"lifecycle_configs": (replace(TEAM, modified=NOW),)}, "changed since it was reconciled"),
+        ({"lifecycle_configs": (TEAM._replace(modified=NOW),)}, "changed since it was reconciled"),
         ({"lifecycle_configs": ()}, "gone"),
         ({"config_records": (replace(KEPT, tried="0.9:0"),)}, "the stack has another block now"),
         ({"tags": {}}, "no notebook that uses it requests SSH"),
@@ -160,7 +160,7 @@ def test_a_user_of_a_configuration_that_another_users_reconcile_changed_is_recon
 
 
 def test_an_upgrade_reads_each_configuration_once_and_no_notebook() -> None:
-    lines = tuple(replace(LINE, name=f"n{i}", arn=f"{ARN}{i}", lifecycle_config=f"c{i % 5}") for i in range(50))
+    lines = tuple(LINE._replace(name=f"n{i}", arn=f"{ARN}{i}", lifecycle_config=f"c{i % 5}") for i in range(50))
     fleet = Fleet(
         lines,
         tuple(LifecycleConfigSummary(f"c{i}", "", 1) for i in range(5)),

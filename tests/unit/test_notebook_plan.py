@@ -134,7 +134,7 @@ def test_a_new_version_rewrites_the_block_and_counts_as_in_place_all_along() -> 
     model.settle()
     since = model.records["box"].block_since
     body = b": the next block\n"
-    model.policy = replace(TERMS, block=Block("team-ssh", "1.1.0", fingerprint(body), body))
+    model.policy = TERMS._replace(block=Block("team-ssh", "1.1.0", fingerprint(body), body))
     actions = model.reconcile("box")
     assert actions[-1].reason == "the block is of version 1.0.0, the stack of 1.1.0"
     assert body in (model.lifecycle_configs["team"].on_start or b"")

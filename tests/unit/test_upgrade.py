@@ -145,7 +145,7 @@ def test_the_settings_of_the_first_version_are_read() -> None:
 def test_an_upgrade_is_due_when_its_block_has_been_there_for_so_long(
     after: int, block: str, since: int, due: dict[int, bool]
 ) -> None:
-    policy, deployment = replace(PRESENT, upgrade_after=after), Deployment(block, since)
+    policy, deployment = PRESENT._replace(upgrade_after=after), Deployment(block, since)
     assert {now: is_due(policy, deployment, now) for now in due} == due
 
 
@@ -158,14 +158,14 @@ def test_one_upgrade_after_the_other(ahead: int, free: bool) -> None:
 
 
 def test_a_sweep_records_the_block_and_which_workers_there_are() -> None:
-    first = noted(Deployment(), replace(PRESENT, block=OLDER), 100)
+    first = noted(Deployment(), PRESENT._replace(block=OLDER), 100)
     assert first == Deployment(OLDER.version + ":" + OLDER.id, 100, ("a" * 16,))
     second = noted(replace(first, next_upgrade=7), PRESENT, 200)
     assert second == Deployment(PRESENT.block_ref, 200, ("a" * 16, "b" * 16), 7)
-    assert noted(second, replace(PRESENT, block=OLDER), 300).workers == ("b" * 16, "a" * 16)
+    assert noted(second, PRESENT._replace(block=OLDER), 300).workers == ("b" * 16, "a" * 16)
     many = replace(first, workers=tuple(f"{number:016x}" for number in range(MAX_WORKERS)))
     assert noted(many, PRESENT, 1).workers == (*many.workers[1:], "b" * 16)
-    assert noted(first, replace(PRESENT, block=a_block(WORKER="")), 1).workers == first.workers
+    assert noted(first, PRESENT._replace(block=a_block(WORKER="")), 1).workers == first.workers
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ class Fleet(Model):
         super().do(action)
 
     def deploy(self, block: Block) -> None:
-        self.policy = replace(self.policy, block=block)
+        self.policy = self.policy._replace(block=block)
 
     def reconcile_lifecycle_config(self, name: str) -> tuple[Action, ...]:
         try:
@@ -395,7 +395,7 @@ def test_an_older_version_that_is_deployed_again_waits_in_the_same_way() -> None
     fleet = a_fleet(after=0)
     fleet.deploy(a_block())
     fleet.sweep()
-    fleet.policy = replace(fleet.policy, upgrade_after=DAY)
+    fleet.policy = fleet.policy._replace(upgrade_after=DAY)
     fleet.deploy(OLDER)
     fleet.sweep()
     assert fleet.block_in("c0") == "1.1.0"

@@ -78,12 +78,12 @@ def through_bastion(**parts: object) -> Record:
         (BEHIND, "ssh -J jumper@bastion.example.com ec2-user@10.0.1.5", "10.0.1.5 22"),
         (BY_ENDPOINT, f"ssh -o ProxyCommand='{PROXY}' ec2-user@10.0.3.7", "10.0.3.7 22"),
         (
-            replace(BEHIND, jump=replace(JUMP, port=2222)),
+            BEHIND._replace(jump=JUMP._replace(port=2222)),
             "ssh -J jumper@bastion.example.com:2222 ec2-user@10.0.1.5",
             "10.0.1.5 22",
         ),
         (
-            replace(BEHIND, jump=replace(JUMP, host="2001:db8::1")),
+            BEHIND._replace(jump=JUMP._replace(host="2001:db8::1")),
             "ssh -J jumper@[2001:db8::1] ec2-user@10.0.1.5",
             "10.0.1.5 22",
         ),
@@ -261,7 +261,7 @@ def test_a_host_key_that_is_none_is_left_out(key: str) -> None:
 
 def test_no_notebook_is_taken_for_the_bastion() -> None:
     """A notebook's name has no dot, so whatever one is called, the way through the bastion leads to the bastion."""
-    config = ssh_config([replace(TUNNEL, name="team-ssh-bastion"), BEHIND], "team-ssh")
+    config = ssh_config([TUNNEL._replace(name="team-ssh-bastion"), BEHIND], "team-ssh")
     hosts = [name for line in config.splitlines() if line.startswith("Host ") for name in line.split()[1:]]
     assert len(hosts) == len(set(hosts))
     assert f"ProxyJump {hosts[-1]}" in config
@@ -269,15 +269,15 @@ def test_no_notebook_is_taken_for_the_bastion() -> None:
 
 
 def test_the_bastion_has_one_block_however_many_are_behind_it() -> None:
-    blocks = ssh_config([BEHIND, replace(BEHIND, name="other")], "team-ssh")
+    blocks = ssh_config([BEHIND, BEHIND._replace(name="other")], "team-ssh")
     assert blocks.count("Host bastion.team-ssh") == 1
 
 
 def test_the_fleet_has_one_key_for_each_and_the_strongest() -> None:
     fleet = [
-        replace(TUNNEL, host_keys=(RSA_KEY, P521, HOST_KEY)),
-        replace(BEHIND, host_keys=(RSA_KEY, P521)),
-        replace(BEHIND, host_keys=()),
+        TUNNEL._replace(host_keys=(RSA_KEY, P521, HOST_KEY)),
+        BEHIND._replace(host_keys=(RSA_KEY, P521)),
+        BEHIND._replace(host_keys=()),
     ]
     assert list(fleet_known_hosts(fleet)) == [f"demo {HOST_KEY}", f"inner {P521}"]
 
@@ -306,6 +306,6 @@ def test_a_list_of_ten_thousand_fits_into_one_answer() -> None:
         report=a_report(host="h" * 60 + ".tcp.ap-southeast.ngrok.io"),
     )
     entry = json.dumps(list_entry(replace(record, spec=NotebookSpec(modes=(Mode.NGROK,))), NOW, SETTINGS))
-    block = ssh_config([replace(TUNNEL, name="N" * 63)], "team-ssh")
-    line = next(fleet_known_hosts([replace(TUNNEL, name="N" * 63)]))
+    block = ssh_config([TUNNEL._replace(name="N" * 63)], "team-ssh")
+    line = next(fleet_known_hosts([TUNNEL._replace(name="N" * 63)]))
     assert max(len(entry), len(block), len(line)) * 10_000 < 6_000_000

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple, assert_never
 
 from notebook_ssh.errors import Problem
@@ -28,8 +27,7 @@ _HOST_KEY = re.compile(r"[a-z0-9-]+ [A-Za-z0-9+/]+={0,2}")
 _STRENGTH = ("ssh-ed25519", "ecdsa-sha2-nistp521", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp256", "ssh-rsa")
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyJump:
+class ProxyJump(NamedTuple):
     """The bastion as ssh goes through it.
 
     alias: its name in `ssh_config` and `known_hosts`. port: 22 unless the parameter names one. host_keys: empty if the
@@ -66,8 +64,7 @@ class Tunnel(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(NamedTuple):
     """How to connect to a notebook: every part is a plain word, safe in any of the formats."""
 
     name: str

@@ -74,8 +74,7 @@ class Network:
     interface: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """An EC2 Instance Connect Endpoint, as EC2 describes it."""
 
     id: str

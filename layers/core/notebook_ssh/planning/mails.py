@@ -7,7 +7,8 @@ notebook and for the stack, and what is left out is counted. No word of a mail i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from notebook_ssh.model.record import Mails, Record
 from notebook_ssh.model.status import Code, Status, status_key
@@ -29,8 +30,7 @@ MAILED = frozenset({Code.ERROR, Code.INVALID_TAG})
 """Statuses of which the admin is mailed."""
 
 
-@dataclass(frozen=True, slots=True)
-class MailPlan:
+class MailPlan(NamedTuple):
     """What is due about one notebook."""
 
     # The text to mail if the stack's limit allows it, or None.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.managed_block import Block, Present
@@ -44,8 +45,7 @@ class Notebook:
         return self.platform if _ENDED_PLATFORMS.fullmatch(self.platform) else ""
 
 
-@dataclass(frozen=True, slots=True)
-class NotebookSummary:
+class NotebookSummary(NamedTuple):
     """A notebook instance as ListNotebookInstances returns it."""
 
     name: str
@@ -68,8 +68,7 @@ class LifecycleConfig:
     on_start: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LifecycleConfigSummary:
+class LifecycleConfigSummary(NamedTuple):
     """A lifecycle configuration as ListNotebookInstanceLifecycleConfigs returns it."""
 
     name: str
@@ -78,8 +77,7 @@ class LifecycleConfigSummary:
     modified: int
 
 
-@dataclass(frozen=True, slots=True)
-class Users:
+class Users(NamedTuple):
     """The notebooks that a lifecycle configuration is attached to."""
 
     names: tuple[str, ...] = ()
@@ -158,8 +156,7 @@ class LifecycleConfigObservation:
     deployment: Deployment = field(default_factory=Deployment)
 
 
-@dataclass(frozen=True, slots=True)
-class BlockPolicy:
+class BlockPolicy(NamedTuple):
     """The stack's settings that plans depend on."""
 
     tag_key: str
