@@ -100,6 +100,12 @@ def load_json(path):
         return {}
 
 
+def block_signals(*numbers):
+    # type: (int) -> None
+    """Let these signals wait, and no others."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, numbers)
+
+
 def drop_privileges():
     # type: () -> None
     """Become the owner of the home directory for good, and get SIGTERM when the parent ends.
@@ -114,7 +120,7 @@ def drop_privileges():
         os.setgid(owner.st_gid)
         os.setuid(owner.st_uid)
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    block_signals()
 
 
 def spawn(program, *arguments):
@@ -130,7 +136,7 @@ def spawn(program, *arguments):
     os.environ.update(
         re.findall("""(?m)^(?:export )?(\\w+)=["']?(.*?)["']? *$""", read_text(ROOT + "/etc/environment"))
     )
-    signal.pthread_sigmask(signal.SIG_SETMASK, [signal.SIGTERM])
+    block_signals(signal.SIGTERM)
     child = subprocess.Popen(
         [sys.executable, "-I", program, *arguments],
         stdin=subprocess.PIPE,
@@ -138,7 +144,7 @@ def spawn(program, *arguments):
         preexec_fn=drop_privileges,
         pass_fds=[3],
     )
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    block_signals()
     return child
 
 
@@ -388,8 +394,14 @@ def supervisor():
 
     def run_as_root(verb, word=b""):
         # type: (str, bytes) -> None
-        """Run one of the worker's root commands; word: a byte of the worker's."""
-        subprocess.run([sys.executable, "-I", program, verb, word.hex()], stdin=subprocess.DEVNULL, timeout=120)
+        """Run one of the worker's root commands; word: a byte of the worker's. SIGTERM waits for its end.
+
+        Else it would go on next to that of the agent which comes after this one.
+        """
+        command = [sys.executable, "-I", program, verb, word.hex()]
+        block_signals(signal.SIGTERM)
+        subprocess.run(command, stdin=subprocess.DEVNULL, timeout=120, preexec_fn=block_signals)
+        block_signals()
 
     delay = 1
     acquire_agent_lock()
