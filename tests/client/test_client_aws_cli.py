@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,12 +40,15 @@ def notebook(endpoint: Endpoint, sshd: Callable[..., Sshd]) -> Sshd:
     return server
 
 
-def log_in(laptop: Laptop, aws: AwsCli, notebook: Sshd, port: int = 22) -> tuple[int, str, str]:
+def options(laptop: Laptop, aws: AwsCli, notebook: Sshd, port: int = 22) -> list[str]:
     known_hosts = laptop.folder / "known_hosts"
     known_hosts.write_text(f"demo {notebook.host_key}\n")
-    options = [f'UserKnownHostsFile="{known_hosts}"', f"ProxyCommand={aws.proxy_command(port)}"]
-    words = [word for option in options for word in ("-o", option)]
-    result = laptop.run(*aws.within("ssh", *words, "ec2-user@demo", "echo", "here"))
+    given = [f'UserKnownHostsFile="{known_hosts}"', f"ProxyCommand={aws.proxy_command(port)}"]
+    return [word for option in given for word in ("-o", option)]
+
+
+def log_in(laptop: Laptop, aws: AwsCli, notebook: Sshd, port: int = 22) -> tuple[int, str, str]:
+    result = laptop.run(*aws.within("ssh", *options(laptop, aws, notebook, port), "ec2-user@demo", "echo", "here"))
     return result.returncode, result.stdout, result.stderr
 
 
@@ -53,6 +58,22 @@ def test_it_logs_in(laptop: Laptop, aws: AwsCli, endpoint: Endpoint, notebook: S
     (opened,) = endpoint.server.opened
     assert (opened.endpoint, opened.private_ip, opened.port, opened.seconds) == (ID, PRIVATE_IP, 22, None)
     assert aws.proxy.requests[0].startswith(f"CONNECT {DNS_NAME}:443 ")
+
+
+def test_scp_and_rsync_copy_through_it(
+    tmp_path: Path, laptop: Laptop, aws: AwsCli, endpoint: Endpoint, notebook: Sshd
+) -> None:
+    source, ssh = tmp_path / "source", tmp_path / "ssh-by-aws"
+    source.write_bytes(os.urandom(3_000_000))
+    ssh.write_text(f'#!/bin/sh\nexec ssh {shlex.join(options(laptop, aws, notebook))} "$@"\n')
+    ssh.chmod(0o700)
+    for command in (["scp", "-S", str(ssh)], ["rsync", "-e", str(ssh)]):
+        there, back = tmp_path / f"{command[0]}-there", tmp_path / f"{command[0]}-back"
+        for one, other in ((str(source), f"ec2-user@demo:{there}"), (f"ec2-user@demo:{there}", str(back))):
+            copied = laptop.run(*aws.within(*command, one, other))
+            assert copied.returncode == 0, copied.stderr
+        assert back.read_bytes() == source.read_bytes(), command
+    assert len(endpoint.server.opened) == 4
 
 
 def test_its_own_clients_words_for_refusals(laptop: Laptop, aws: AwsCli, endpoint: Endpoint, notebook: Sshd) -> None:
