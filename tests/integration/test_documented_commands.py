@@ -371,7 +371,7 @@ def operates(terminal: Terminal) -> None:
     message = json.dumps({"request": {"notebook": "my-notebook"}, "reason": "tried before"})
     sqs, outputs = terminal.client("sqs"), terminal.outputs()
     for name in ("NotebookDeadLetterQueue", "RuleDeadLetterQueue", "EventDeadLetterQueue"):
-        fifo = {"MessageGroupId": "all", "MessageDeduplicationId": "1"} if "Bastion" in name else {}
+        fifo = {"MessageGroupId": "all", "MessageDeduplicationId": "1"} if "Rule" in name else {}
         sqs.send_message(QueueUrl=outputs[name], MessageBody=message, **fifo)
     terminal.clear_the_observed_hash()
     terminal.type("operations.md", "start-message-move-task")
