@@ -206,7 +206,7 @@ class Run:
         self.now = BEGIN
         self.step = 0
         self.block = BLOCKS[0]
-        self.swept: tuple[Block | None, int] = (None, 0)  # the block of the last sweep, and since when it is the same
+        self.swept: tuple[Block | None, int] = (None, 0)  # of the last sweep that ended, and since when it is the same
         self.table = Table("records")
         self.invariants = Invariants(self)
         self.account = Account(lambda: self.now, self.tell, self.invariants)
@@ -676,11 +676,13 @@ class Run:
 
     def _sweep_now(self) -> None:
         def job() -> Any:
-            if self.swept[0] is not self.block:
-                self.swept = self.block, self.now
-            return sweep_function.handle(
+            block, began = self.block, self.now
+            answer = sweep_function.handle(
                 {}, a_lambda_context(), clock=self.time, policy=self.policy, worker=self.worker_program
             )
+            if self.swept[0] is not block:
+                self.swept = block, began
+            return answer
 
         self.jobs.append(("sweep", job))
 

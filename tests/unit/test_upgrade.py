@@ -150,6 +150,22 @@ def test_an_upgrade_is_due_when_its_block_has_been_there_for_so_long(
 
 
 @pytest.mark.parametrize(
+    ("record", "due_at"),
+    [
+        ({"block_since": 900}, 1_000 + DAY),
+        ({"block_since": 5_000}, 5_000 + DAY),
+        ({"block_since": 900, "replaced_at": 5_000}, 5_000 + DAY),
+        ({"block_since": 900 * DAY}, 1_000 + DAY),  # by a wrong clock
+    ],
+)
+def test_a_block_of_a_version_that_no_sweep_recorded_stays_as_long(record: dict[str, int], due_at: int) -> None:
+    """That version was deployed, and the stack went back to this one before its first sweep."""
+    kept = LifecycleConfigRecord("team", **record)  # type: ignore[arg-type]
+    deployment = Deployment(PRESENT.block_ref, 1_000)
+    assert [is_due(PRESENT, deployment, now, kept) for now in (due_at - 1, due_at)] == [False, True]
+
+
+@pytest.mark.parametrize(
     ("ahead", "free"), [(-1, True), (0, True), (5, True), (6, False), (20, False), (21, True), (9_999, True)]
 )
 def test_one_upgrade_after_the_other(ahead: int, free: bool) -> None:

@@ -42,7 +42,8 @@ def plan_lifecycle_config(observed: LifecycleConfigObservation, policy: BlockPol
     if observed.ours is False and unused and no_block:
         return LifecycleConfigPlan()
     target, deployment = block_target(users), observed.deployment
-    if target is BlockState.PRESENT and not (is_due(policy, deployment, now) and is_free(deployment, now)):
+    due = is_due(policy, deployment, now, observed.config_record)
+    if target is BlockState.PRESENT and not (due and is_free(deployment, now)):
         target = BlockState.WORKING
     script = plan_script(observed.lifecycle_config, target, observed.config_record, policy, now, deployment)
     changed = observed.config_record is None or (

@@ -49,11 +49,17 @@ def works(found: Inspection, policy: BlockPolicy, deployment: Deployment) -> boo
     return block_ref(found) != policy.block_ref and bool(worker) and has_worker and _reaches(settings, wanted)
 
 
-def is_due(policy: BlockPolicy, deployment: Deployment, now: int) -> bool:
-    """Return whether blocks that work are replaced at `now` (epoch seconds), if no other one was just replaced."""
+def is_due(policy: BlockPolicy, deployment: Deployment, now: int, record: LifecycleConfigRecord | None = None) -> bool:
+    """Return whether blocks that work are replaced at `now` (epoch seconds), if no other one was just replaced.
+
+    record: of the script with the block. One that is younger than the deployment is of a version that no sweep recorded
+    before the stack went back: it stays for as long as any other.
+    """
     if not policy.upgrade_after:
         return True
-    return deployment.block == policy.block_ref and now >= deployment.since + policy.upgrade_after
+    placed = max(record.block_since or 0, record.replaced_at or 0) if record else 0
+    since = max(deployment.since, placed if placed <= now else 0)  # a time ahead comes from a wrong clock
+    return deployment.block == policy.block_ref and now >= since + policy.upgrade_after
 
 
 def is_free(deployment: Deployment, now: int) -> bool:
