@@ -114,7 +114,10 @@ class Waking(Leaving):
         super().prepare()
         self.env.tag(self.name, ssh_wake="yes")
         self.env.sagemaker.stop_notebook_instance(NotebookInstanceName=self.name)
-        wait("it is stopped", lambda: self.env.status(self.name) == "stopped")
+        wait(
+            "it has stopped", lambda: self.env.is_in(self.name, "Stopped")
+        )  # `stopped` is said of one that is stopping
+        wait("the stack knows", lambda: self.env.status(self.name) == "stopped")
 
     def play(self) -> None:
         self.ask()
