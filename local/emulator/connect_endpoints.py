@@ -16,9 +16,6 @@ from moto.ec2.models.core import TaggedEC2Resource
 from moto.ec2.responses import EC2Response
 from moto.ec2.utils import add_tag_specification, random_id
 
-DNS_NAME_TAG = "local:dns-name"
-"""The tag that gives an endpoint of the local run the name, and the port, at which its stand-in listens."""
-
 _FILTERS = {
     "instance-connect-endpoint-id": "id",
     "state": "state",
@@ -44,7 +41,7 @@ class ConnectEndpoint(TaggedEC2Resource):
         self.interface = backend.create_network_interface(subnet, None, group_ids=list(groups), description=self.id).id
         region = backend.region_name
         name = f"{self.id}.{random_id('')[1:9]}.ec2-instance-connect-endpoint.{region}.amazonaws.com"
-        self.dns_name = tags.get(DNS_NAME_TAG) or self.served_at or name
+        self.dns_name = self.served_at or name
         self.add_tags(tags)
 
     def described(self) -> dict[str, Any]:

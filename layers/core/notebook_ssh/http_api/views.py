@@ -82,9 +82,12 @@ class Connection(NamedTuple):
 
 def connection_for(record: Record, now: int, stack: StackSettings) -> Connection | None:
     """How to connect to `record`'s notebook, or None unless that is believed to work at `now`: by the first path that works."""
-    found = assess(record, now, stack.sync_seconds)
+    return _working_connection(assess(record, now, stack.sync_seconds), stack)
+
+
+def _working_connection(found: Assessment, stack: StackSettings) -> Connection | None:
     working = [path for path in _paths(found, stack) if path.state is PathState.READY]
-    return _connection(record, working[0], stack) if found.reachable and working else None
+    return _connection(found.record, working[0], stack) if found.reachable and working else None
 
 
 def _connection(record: Record, path: Path, stack: StackSettings) -> Connection | None:
@@ -198,7 +201,7 @@ def details(record: Record, now: int, stack: StackSettings) -> dict[str, Any]:
     `address` is the last one of the present run, whatever the status; `ssh` is there only when it is believed to work.
     """
     found, report, spec = assess(record, now, stack.sync_seconds), record.report, record.spec
-    connection, address = connection_for(record, now, stack), _address(found, stack)
+    connection, address = _working_connection(found, stack), _address(found, stack)
     # Without an address they are the preferred mode's: a bastion is known before the notebook's address is.
     path = usable(_paths(found, stack)) or (Path(spec.modes[0], found.condition, None) if spec.modes else None)
     jump, tunnel = (_through(path, stack) if path else None) or (None, None)

@@ -143,11 +143,6 @@ class Assessment:
         """Whether the address is believed to work."""
         return self.condition in WORKING
 
-    @property
-    def usable(self) -> Path | None:
-        """The first path that works, else the first with an address; None without any."""
-        return usable(self.paths)
-
 
 _STATE_CONDITIONS = {
     NotebookState.STOPPED: Condition.STOPPED,
