@@ -83,8 +83,10 @@ class Account:
         )
 
     def deployed_ago(self, seconds: int) -> None:
-        """As if the present block had been deployed so many seconds ago."""
-        self.put("coordination", "deployment", "since", {"N": str(int(time.time()) - seconds)})
+        """As if the present block had been deployed so many seconds ago, over the block in SHARED."""
+        since = {"N": str(int(time.time()) - seconds)}
+        self.put("lifecycle_config", SHARED, "block_since", since)
+        self.put("coordination", "deployment", "since", since)
 
     def block(self, configuration: str) -> Present:
         found = inspect(self.env.on_start(configuration), "notebook-ssh")

@@ -202,12 +202,20 @@ def test_which_configuration_waits(record: dict[str, object], waits: bool) -> No
 @pytest.mark.parametrize(("minutes", "many"), [(2, 10), (15, 75), (60, 75)])
 def test_a_sweep_requests_what_fits_before_the_next_one(minutes: int, many: int) -> None:
     records = [LifecycleConfigRecord(f"c{number}", block="1.0.0:0", tried=PRESENT.block_ref) for number in range(100)]
-    found = list(due_upgrades(records, PRESENT, minutes * 60))
+    found = list(due_upgrades(records, PRESENT, Deployment(PRESENT.block_ref), DAY, minutes * 60))
     assert [request.name for request, _ in found] == [f"c{number}" for number in range(many)]
     delays = [delay for _, delay in found]
     assert {later - earlier for earlier, later in pairwise(delays)} == {REQUEST_INTERVAL_S}
     assert max(delays) < min(minutes * 60, 900)
     assert REQUEST_INTERVAL_S > UPGRADE_INTERVAL_S
+
+
+def test_a_sweep_requests_only_what_is_due() -> None:
+    young = LifecycleConfigRecord("young", 5_000, block="1.0.0:0", tried=PRESENT.block_ref, block_since=5_000)
+    old = replace(young, name="old", block_since=900)
+    deployment = Deployment(PRESENT.block_ref, 1_000)
+    found = list(due_upgrades([young, old], PRESENT, deployment, 1_000 + DAY, 900))
+    assert [request.name for request, _ in found] == ["old"]
 
 
 # ---- a fleet -----------------------------------------------------------------------------------
@@ -255,9 +263,8 @@ class Fleet(Model):
         for name, record in list(self.config_record.items()):
             if record.tried != self.policy.block_ref:
                 self.reconcile_lifecycle_config(name)
-        if not is_due(self.policy, self.deployment, self.now):
-            return 0
-        began, requested = self.now, list(due_upgrades(self.config_record.values(), self.policy, 900))
+        records = self.config_record.values()
+        began, requested = self.now, list(due_upgrades(records, self.policy, self.deployment, self.now, 900))
         for request, delay in requested:
             self.now = max(self.now, began + delay)
             self.reconcile_lifecycle_config(request.name)

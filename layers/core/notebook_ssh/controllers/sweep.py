@@ -20,7 +20,7 @@ from notebook_ssh.model.spec import case_variants
 from notebook_ssh.model.text import iso_time
 from notebook_ssh.planning.drift import Fleet, find_drift
 from notebook_ssh.planning.observation import BlockPolicy, Deployment
-from notebook_ssh.planning.upgrade import due_upgrades, is_due, is_waiting, noted
+from notebook_ssh.planning.upgrade import due_upgrades, is_waiting, noted
 from notebook_ssh.settings import Settings
 from notebook_ssh.triggers.requests import to_message
 
@@ -77,11 +77,10 @@ def _request_upgrades(
     waiting = sum(is_waiting(record, policy) for record in fleet.config_records)
     if not waiting:
         return
-    due = is_due(policy, deployment, now)
-    logger.info("scripts wait for their upgrade", extra={"scripts": waiting, "due": due})
+    due = list(due_upgrades(fleet.config_records, policy, deployment, now, settings.sweep_minutes * 60))
+    logger.info("scripts wait for their upgrade", extra={"scripts": waiting, "due": len(due)})
     if due:
-        upgrades = due_upgrades(fleet.config_records, policy, settings.sweep_minutes * 60)
-        messages = ((to_message(request, now, correlation_id)[0], delay) for request, delay in upgrades)
+        messages = ((to_message(request, now, correlation_id)[0], delay) for request, delay in due)
         sqs.send(settings.notebook_queue, messages)
 
 

@@ -77,13 +77,13 @@ def is_requested(observed: NotebookObservation) -> bool:
 
 
 def due_upgrades(
-    records: Iterable[LifecycleConfigRecord], policy: BlockPolicy, interval: int
+    records: Iterable[LifecycleConfigRecord], policy: BlockPolicy, deployment: Deployment, now: int, interval: int
 ) -> Iterator[tuple[ReconcileLifecycleConfig, int]]:
-    """Yield a request for each script that waits for its upgrade, with the seconds to delay it.
+    """Yield a request for each script whose upgrade is due at `now` (epoch seconds), with the seconds to delay it.
 
     interval: seconds until the next sweep. What does not fit before it is left to that one.
     """
-    waiting = (record.name for record in records if is_waiting(record, policy))
+    waiting = (each.name for each in records if is_waiting(each, policy) and is_due(policy, deployment, now, each))
     for delay, name in zip(range(0, min(interval, LONGEST_DELAY), REQUEST_INTERVAL_S), waiting, strict=False):
         yield ReconcileLifecycleConfig(name, "its block is due to be upgraded"), delay
 
