@@ -1,0 +1,12 @@
+"""An experiment for each fact of the register. A test compares the two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from notebook_ssh_verify.experiments import sagemaker_api
+from notebook_ssh_verify.experiments.base import Experiment, Need
+
+ALL: tuple[Experiment[Any], ...] = (*sagemaker_api.EXPERIMENTS,)
+
+__all__ = ["ALL", "Experiment", "Need"]

@@ -1,0 +1,1 @@
+"""The report of a run, as text for a bug report and as JSON for programs."""
