@@ -1,7 +1,8 @@
 """The events that SageMaker's changes cause on the account's event bus, in the shapes that AWS sends.
 
-Which of the two kinds of tag event the real service emits for notebooks could not be confirmed, so a run chooses:
-`aws.tag`, `cloudtrail`, `both` or `none` (nothing but the sweep notices).
+Which of the two kinds of tag event the real service emits for notebooks could not be confirmed, so a run chooses with
+which it begins: `aws.tag`, `cloudtrail`, `both` or `none` (nothing but the sweep notices). The answers to `tag-events` and
+`cloudtrail-shape` (`answers.py`) change that while it runs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from emulator import answers
 from emulator.sagemaker import ConfigurationChanged, Happening, StatusChanged, TagsChanged
 
 Emit = Callable[[str, str, dict[str, Any]], None]
@@ -28,7 +30,7 @@ class TagEvents(StrEnum):
     NONE = "none"
 
 
-def entry_of(happening: Happening, tag_events: TagEvents) -> dict[str, Any] | None:
+def entry_of(happening: Happening) -> dict[str, Any] | None:
     """The PutEvents entry that tells of `happening`, or None when it causes none."""
     match happening:
         case StatusChanged():
@@ -42,7 +44,7 @@ def entry_of(happening: Happening, tag_events: TagEvents) -> dict[str, Any] | No
             }
             return _entry("aws.sagemaker", "SageMaker Notebook Lifecycle Config State Change", happening.arn, detail)
         case TagsChanged():
-            return _tag_entry(happening) if tag_events in (TagEvents.TAG, TagEvents.BOTH) else None
+            return _tag_entry(happening) if answers.of("tag-events") == "emitted" else None
 
 
 def _status_entry(happening: StatusChanged) -> dict[str, Any]:
@@ -92,14 +94,19 @@ def cloudtrail_entry(operation: str, parameters: Mapping[str, Any], caller: Mapp
         "eventName": operation,
         "awsRegion": "us-east-1",
         "userIdentity": dict(caller),
-        "requestParameters": _camel(parameters),
+        "requestParameters": _spelled(parameters),
         "readOnly": False,
     }
     return _entry("aws.sagemaker", "AWS API Call via CloudTrail", None, detail)
 
 
+def _spelled(parameters: Mapping[str, Any]) -> Any:
+    """A request's parameters as CloudTrail writes them."""
+    return dict(parameters) if answers.of("cloudtrail-shape") == "as-sent" else _camel(parameters)
+
+
 def _camel(value: Any) -> Any:
-    """CloudTrail writes parameters in lowerCamelCase."""
+    """The names in lowerCamelCase."""
     match value:
         case dict():
             return {key[:1].lower() + key[1:]: _camel(item) for key, item in value.items()}

@@ -9,18 +9,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import processes
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
+from emulator.asgi import Application, Message, Receive, Send, read_body, respond, unread
 
 PATH = "/_faults"
 
@@ -78,15 +73,15 @@ class Faults:
         if not self._faults or scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
-        body = await _body(receive)
-        receive = _again(body, receive)
+        body = await read_body(receive)
+        receive = unread(body, receive)
         fault = self._fault(scope, body.decode(errors="replace"))
         match fault:
             case None | Fault(effect=Effect.COUNT):
                 await self._inner(scope, receive, send)
             case Fault(effect=Effect.REFUSE):
                 told = {"__type": fault.code, "message": "Rate exceeded"}
-                await _answer(send, 400, told)
+                await respond(send, 400, told)
             case Fault(effect=effect):
                 if effect is Effect.KILL_AFTER:
                     await self._inner(scope, receive, _unheard)
@@ -103,9 +98,9 @@ class Faults:
 
     async def _ask(self, method: str, receive: Receive, send: Send) -> None:
         if method == "PUT":
-            given = json.loads(await _body(receive))
+            given = json.loads(await read_body(receive))
             self._faults = [Fault(**{**each, "effect": Effect(each["effect"])}) for each in given]
-        await _answer(send, 200, [asdict(fault) for fault in self._faults])
+        await respond(send, 200, [asdict(fault) for fault in self._faults])
 
 
 def kill_caller(port: int, ours: int) -> None:
@@ -136,32 +131,6 @@ def _leads_to(link: Path, target: str) -> bool:
         return os.readlink(link) == target
     except OSError:  # closed in between
         return False
-
-
-async def _body(receive: Receive) -> bytes:
-    whole, more = b"", True
-    while more:
-        message = await receive()
-        whole += message.get("body", b"")
-        more = message.get("more_body", False)
-    return whole
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """`receive` as it was before `body` was read from it."""
-    given = [body]
-
-    async def read() -> Message:
-        return {"type": "http.request", "body": given.pop(), "more_body": False} if given else await receive()
-
-    return read
-
-
-async def _answer(send: Send, status: int, told: object) -> None:
-    body = json.dumps(told).encode()
-    headers = [(b"content-type", b"application/x-amz-json-1.1"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 async def _unheard(_message: Message) -> None:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from moto.sagemaker.exceptions import ValidationError
+
 from emulator import sagemaker
 from emulator.network import Gate
 from notebook.machine import BootFailedError, Credentials, Machine
@@ -27,6 +29,7 @@ class Hardware:
 
     home: an existing directory that holds one directory for each notebook.
     endpoint: the emulator's address. api: where notebooks reach APIs. credentials: makes a session of a role, given its ARN.
+    deliver: takes a notebook's name and what its on-start script printed.
     boots: whether there is a machine behind a status; without, transitions only take their time.
     """
 
@@ -38,12 +41,13 @@ class Hardware:
         endpoint: str,
         api: str,
         credentials: Callable[[str], Credentials],
+        deliver: Callable[[str, bytes], None],
         *,
         boots: bool = True,
     ) -> None:
         self.account, self.region, self.home, self.endpoint = account, region, home, endpoint
         self.api = api
-        self.credentials, self.boots = credentials, boots
+        self.credentials, self.deliver, self.boots = credentials, deliver, boots
         self.machines: dict[str, Machine] = {}
         self.gates: dict[str, Gate] = {}
         self.busy: set[str] = set()
@@ -83,7 +87,10 @@ class Hardware:
         name = notebook.notebook_instance_name
         machine = self.machines.setdefault(name, Machine(name, notebook.arn, self.home / name.lower()))
         script = self._on_start(notebook)
-        machine.boot(script, self.endpoint, self.api, self.region, notebook.role_arn, self.credentials)
+        try:
+            machine.boot(script, self.endpoint, self.api, self.region, notebook.role_arn, self.credentials)
+        finally:
+            self.deliver(name, machine.script_output())
         if notebook.interface:
             self.gates[name] = Gate(
                 self.account, self.region, notebook.interface, machine, self.home.parent / "private_ports"
@@ -92,7 +99,11 @@ class Hardware:
     def _on_start(self, notebook: sagemaker.Notebook) -> bytes | None:
         if not notebook.lifecycle_config_name:
             return None
-        hooks = sagemaker.configuration(self.account, self.region, notebook.lifecycle_config_name).on_start
+        name = notebook.lifecycle_config_name
+        try:
+            hooks = sagemaker.configuration(self.account, self.region, name).on_start
+        except ValidationError:  # deleted while it was attached
+            raise BootFailedError(f"Notebook Instance Lifecycle Config {name} does not exist") from None
         return base64.b64decode(hooks[0]["Content"]) if hooks else None
 
     def _shut_down(self, notebook: sagemaker.Notebook) -> None:

@@ -140,11 +140,47 @@ class Emulator:
         """How often each of the faults asked for was met."""
         return [fault["met"] for fault in self._ask_for(None)]
 
+    def answer(self, fact: str, value: str) -> None:
+        """Give the answer `value` to a fact of docs/facts.md from now on (`emulator.answers`).
+
+        Raises ValueError for an unknown one.
+        """
+        self._change_answers({fact: value})
+
+    @contextmanager
+    def answering(self, changes: dict[str, str]) -> Iterator[None]:
+        """Give these answers while inside, and then those from before."""
+        before = self.answers()
+        self._change_answers(changes)
+        try:
+            yield
+        finally:
+            self._change_answers({fact: before[fact] for fact in changes})
+
+    def answers(self) -> dict[str, str]:
+        """The answers to all facts, as they are given now."""
+        return dict(self._request("GET", "/_answers")[1])
+
+    @property
+    def answers_file(self) -> Path:
+        """The file in which programs that are not the emulator find the answers."""
+        return self.home / "answers.json"
+
+    def _change_answers(self, changes: dict[str, str]) -> None:
+        status, content = self._request("PUT", "/_answers", changes)
+        if status != 200:
+            raise ValueError(content["message"])
+
     def _ask_for(self, faults: tuple[dict[str, Any], ...] | None) -> Any:
+        return self._request("GET" if faults is None else "PUT", "/_faults", faults or ())[1]
+
+    def _request(self, method: str, path: str, content: object = None) -> tuple[int, Any]:
+        """Status and content of the emulator's own answer."""
         asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT_S)
         try:
-            asked.request("GET" if faults is None else "PUT", "/_faults", json.dumps(faults or ()))
-            return json.load(asked.getresponse())
+            asked.request(method, path, json.dumps(content))
+            answer = asked.getresponse()
+            return answer.status, json.load(answer)
         finally:
             asked.close()
 

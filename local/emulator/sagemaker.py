@@ -10,6 +10,7 @@
 
 Where nobody could confirm what the service does, the stricter behaviour is played, so that code that
 passes here also passes there: an omitted hook is cleared by an update, a configuration in use cannot be deleted.
+What docs/facts.md lists can be played either way (`answers.py`).
 
 Works under `moto.mock_aws` and in the emulator alike. Under `mock_aws` a status changes only when the test
 says so (`finish_transitions`, `fail`), or as `moto.moto_api.state_manager` is told for `NOTEBOOK_MODEL`.
@@ -21,6 +22,7 @@ import base64
 import binascii
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +39,7 @@ from moto.moto_api import state_manager
 from moto.moto_api._internal.managed_state_model import ManagedState
 from moto.sagemaker.exceptions import SagemakerClientError, ValidationError
 
+from emulator import answers
 from emulator.connect_endpoints import add_connect_endpoints
 from emulator.security_groups import describe_rules
 
@@ -44,10 +47,13 @@ NOTEBOOK_MODEL = "sagemaker::notebook_instance"
 """The name under which `state_manager` knows how a notebook's status moves on."""
 
 CONTENT_LIMIT = 16_384
-"""Characters of base64 in one hook (NotebookInstanceLifecycleHook, `Content`)."""
+"""The size of one hook (NotebookInstanceLifecycleHook, `Content`): of its base64, or by another answer of its bytes."""
 
 PAGE = 100
 """Most results of one page of either list (MaxResults)."""
+
+TOKEN_S = 2
+"""Seconds for which a NextToken of either list is valid."""
 
 GONE = "Deleted"
 """A notebook that Deleting has left; no call answers with it."""
@@ -63,6 +69,24 @@ WRITES = (
     "delete_notebook_instance_lifecycle_config",
 )
 """The operations limited to one a second for an account and region."""
+
+
+class ThrottledError(SagemakerClientError):
+    """The service's "later"."""
+
+    code = "ThrottlingException"
+
+
+class InvalidTokenError(SagemakerClientError):
+    """Another refusal of a NextToken than a ValidationException."""
+
+    code = "InvalidNextTokenException"
+
+
+class OtherValidationError(SagemakerClientError):
+    """Another refusal of a value than a ValidationException."""
+
+    code = "ValidationError"
 
 
 # ---- what others may listen to -----------------------------------------------------------------
@@ -225,13 +249,20 @@ class Notebook(ManagedState, _MotoNotebook):
 
 
 def _notebook(backend: Any, name: str) -> Notebook:
-    notebook: Notebook | None = backend.notebook_instances.get(name)
+    notebook: Notebook | None = backend.notebook_instances.get(_in_its_case(name, backend.notebook_instances))
     if notebook is not None and notebook.status == GONE:
         _forget(backend, notebook)
         notebook = None
     if notebook is None:
         raise ValidationError("RecordNotFound")
     return notebook
+
+
+def _in_its_case(name: str, known: Iterable[str]) -> str:
+    """The name in `known` that `name` means."""
+    if answers.of("name-case") == "exact":
+        return name
+    return next((each for each in known if each.lower() == name.lower()), name)
 
 
 def _forget(backend: Any, notebook: Notebook) -> None:
@@ -242,7 +273,8 @@ def _forget(backend: Any, notebook: Notebook) -> None:
 
 def _configuration(backend: Any, name: str, verb: str) -> Any:
     try:
-        return backend.notebook_instance_lifecycle_configurations[name]
+        known = backend.notebook_instance_lifecycle_configurations
+        return known[_in_its_case(name, known)]
     except KeyError:
         arn = models.FakeSageMakerNotebookInstanceLifecycleConfig.arn_formatter(
             name, backend.account_id, backend.region_name
@@ -295,7 +327,8 @@ def _call_create_notebook(response: Any) -> ActionResult:
 def _platform(platform: str) -> str:
     """UNCONFIRMED(platform-refusal): the words of the refusal."""
     if platform not in PLATFORMS:
-        raise ValidationError(f"The platform identifier {platform} is not supported")
+        refusal = ValidationError if answers.of("platform-refusal") == "validation-exception" else OtherValidationError
+        raise refusal(f"The platform identifier {platform} is not supported")
     return platform
 
 
@@ -338,15 +371,16 @@ def _hook(name: str, given: Any) -> list[dict[str, str]]:
         raise ValidationError(f"Value at '{name}' failed to satisfy constraint: Member must have length at most 1")
     for script in scripts:
         content = script.get("Content", "")
-        if not 1 <= len(content) <= CONTENT_LIMIT:
+        try:
+            script_bytes = base64.b64decode(content, validate=True)
+        except binascii.Error:
+            raise ValidationError(f"Value at '{name}.1.member.content' is not base64") from None
+        size = len(content if answers.of("script-limit") == "base64" else script_bytes)
+        if not 1 <= size <= CONTENT_LIMIT:
             raise ValidationError(
                 f"Value at '{name}.1.member.content' failed to satisfy constraint: "
                 f"Member must have length between 1 and {CONTENT_LIMIT}"
             )
-        try:
-            base64.b64decode(content, validate=True)
-        except binascii.Error:
-            raise ValidationError(f"Value at '{name}.1.member.content' is not base64") from None
     return list(scripts)
 
 
@@ -376,18 +410,32 @@ def _tell_of(configuration: Any, backend: Any) -> None:
 
 
 def _update_configuration(backend: Any, name: str, on_create: Any, on_start: Any) -> None:
-    on_create, on_start = _hook("onCreate", on_create), _hook("onStart", on_start)
     configuration = _configuration(backend, name, "update")
-    configuration.on_create, configuration.on_start = on_create, on_start
+    configuration.on_create, configuration.on_start = (
+        _updated_hook("onCreate", on_create, configuration.on_create),
+        _updated_hook("onStart", on_start, configuration.on_start),
+    )
     configuration.last_modified_time = utcnow()
     _tell_of(configuration, backend)
 
 
+def _updated_hook(name: str, given: Any, before: list[dict[str, str]]) -> list[dict[str, str]]:
+    """What an update makes of the hook `name`; an empty list is not the same as none."""
+    if given == []:
+        match answers.of("empty-hook"):
+            case "refused":
+                raise ValidationError(f"Value '[]' at '{name}' failed to satisfy constraint: at least 1 member")
+            case "ignored":
+                return before
+    return _hook(name, given)
+
+
 def _delete_configuration(backend: Any, notebook_instance_lifecycle_config_name: str) -> None:
-    name = notebook_instance_lifecycle_config_name
-    _configuration(backend, name, "delete")
+    name = _configuration(
+        backend, notebook_instance_lifecycle_config_name, "delete"
+    ).notebook_instance_lifecycle_config_name
     users = [each.notebook_instance_name for each in _notebooks(backend) if each.lifecycle_config_name == name]
-    if users:
+    if users and answers.of("delete-attached") == "refused":
         raise ValidationError(
             f"Unable to delete Notebook Instance Lifecycle Config '{name}'. "
             f"(Details: Notebook Instance Lifecycle Config is in use by {', '.join(users)}.)"
@@ -464,7 +512,7 @@ def _chosen(resources: Iterable[Any], name: Callable[[Any], str], asked: Mapping
     for resource in resources:
         configuration = getattr(resource, "lifecycle_config_name", None) or ""
         if (
-            (asked.get("NameContains") or "") in name(resource)
+            _contains(name(resource), asked.get("NameContains") or "")
             and (asked.get("NotebookInstanceLifecycleConfigNameContains") or "") in configuration
             and asked.get("StatusEquals") in (None, getattr(resource, "status", None))
             and _plain(asked.get("LastModifiedTimeAfter") or no_start) < resource.last_modified_time
@@ -473,6 +521,15 @@ def _chosen(resources: Iterable[Any], name: Callable[[Any], str], asked: Mapping
             and resource.creation_time < _plain(asked.get("CreationTimeBefore") or no_end)
         ):
             yield resource
+
+
+def _contains(name: str, part: str) -> bool:
+    return part.lower() in name.lower() if answers.of("name-case") == "ignored" else part in name
+
+
+def _in_list(moment: datetime) -> datetime:
+    """A time as the lists have it."""
+    return moment.replace(microsecond=0) if answers.of("time-precision") == "seconds-in-lists" else moment
 
 
 def _sorted(resources: Iterable[Any], name: Callable[[Any], str], asked: Mapping[str, Any]) -> list[Any]:
@@ -490,12 +547,24 @@ def _page(resources: list[Any], asked: Mapping[str, Any]) -> tuple[list[Any], st
     size = asked.get("MaxResults") or 10  # the documented default of both lists
     if not 1 <= size <= PAGE:
         raise ValidationError(f"Value '{size}' at 'maxResults' failed to satisfy constraint: at most {PAGE}")
-    try:
-        start = int(base64.b64decode(asked["NextToken"], validate=True)) if asked.get("NextToken") else 0
-    except ValueError:
-        raise ValidationError(f"Invalid NextToken: {asked['NextToken']}") from None
+    start = _position(asked["NextToken"]) if asked.get("NextToken") else 0
     end = start + size
-    return resources[start:end], base64.b64encode(str(end).encode()).decode() if end < len(resources) else None
+    token = base64.b64encode(f"{end} {time.monotonic()}".encode()).decode()
+    return resources[start:end], token if end < len(resources) else None
+
+
+def _position(token: str) -> int:
+    """Where the page begins that a token names, while the token is valid."""
+    try:
+        start, made_at = base64.b64decode(token, validate=True).split()
+        position, age = int(start), time.monotonic() - float(made_at)
+    except ValueError:
+        raise ValidationError(f"Invalid NextToken: {token}") from None
+    expires = answers.of("expired-page")
+    if expires != "never" and age > TOKEN_S:
+        refusal = ValidationError if expires == "validation-exception" else InvalidTokenError
+        raise refusal("The NextToken has expired")
+    return position
 
 
 # ---- the operations as they are called ---------------------------------------------------------
@@ -508,7 +577,15 @@ def _list_notebook_instances(response: Any) -> ActionResult:
     asked = response._get_params()
     found = _sorted(_chosen(_notebooks(response.sagemaker_backend), name, asked), name, asked)
     page, token = _page(found, asked)
-    summaries = [{**each.to_dict(), "NotebookInstanceLifecycleConfigName": each.lifecycle_config_name} for each in page]
+    summaries = [
+        {
+            **each.to_dict(),
+            "NotebookInstanceLifecycleConfigName": each.lifecycle_config_name,
+            "CreationTime": _in_list(each.creation_time),
+            "LastModifiedTime": _in_list(each.last_modified_time),
+        }
+        for each in page
+    ]
     return ActionResult({"NotebookInstances": summaries, "NextToken": token})
 
 
@@ -523,8 +600,8 @@ def _list_configurations(response: Any) -> ActionResult:
         {
             "NotebookInstanceLifecycleConfigName": name(each),
             "NotebookInstanceLifecycleConfigArn": each.arn,
-            "CreationTime": each.creation_time,
-            "LastModifiedTime": each.last_modified_time,
+            "CreationTime": _in_list(each.creation_time),
+            "LastModifiedTime": _in_list(each.last_modified_time),
         }
         for each in page
     ]
@@ -554,7 +631,7 @@ def _call_describe_configuration(response: Any) -> ActionResult:
     configuration = _configuration(response.sagemaker_backend, name, "describe")
     return ActionResult(
         {
-            "NotebookInstanceLifecycleConfigName": name,
+            "NotebookInstanceLifecycleConfigName": configuration.notebook_instance_lifecycle_config_name,
             "NotebookInstanceLifecycleConfigArn": configuration.arn,
             "OnCreate": configuration.on_create,
             "OnStart": configuration.on_start,
@@ -593,12 +670,6 @@ class _Pace:
         self.next_free = now + self.seconds
 
 
-class ThrottledError(SagemakerClientError):
-    """The service's "later"."""
-
-    code = "ThrottlingException"
-
-
 _pace = _Pace()
 
 
@@ -611,6 +682,38 @@ def _paced(operation: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def call(response: Any) -> Any:
         if _pace.seconds:
             _pace.take()
+        return operation(response)
+
+    return call
+
+
+class Throttle:
+    """At most `limit` calls in each `seconds`; more raise what `refuse` makes."""
+
+    def __init__(self, limit: int, refuse: Callable[[], Exception], seconds: float = 1) -> None:
+        self._limit, self._refuse, self._seconds = limit, refuse, seconds
+        self._calls: deque[float] = deque()
+
+    def take(self) -> None:
+        now = time.monotonic()
+        while self._calls and self._calls[0] <= now - self._seconds:
+            self._calls.popleft()
+        if len(self._calls) >= self._limit:
+            raise self._refuse()
+        self._calls.append(now)
+
+
+READS = ("describe_notebook_instance", "list_tags")
+READS_A_SECOND = 2
+"""How many calls of each of READS go through while they are throttled."""
+
+
+def _throttled(operation: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    throttle = Throttle(READS_A_SECOND, lambda: ThrottledError("Rate exceeded"))
+
+    def call(response: Any) -> Any:
+        if answers.of("describe-rate") == "throttled":
+            throttle.take()
         return operation(response)
 
     return call
@@ -671,6 +774,9 @@ def extend_moto() -> None:
     response.create_notebook_instance_lifecycle_config = _call_create_configuration
     response.describe_notebook_instance_lifecycle_config = _call_describe_configuration
     response.update_notebook_instance_lifecycle_config = _call_update_configuration
-    moto_errors.COMMON_ERROR_CODES.append(ThrottledError.code)  # true of every service, and moto would warn
+    # The first is true of every service; of codes that no model names, moto would warn.
+    moto_errors.COMMON_ERROR_CODES.extend((ThrottledError.code, InvalidTokenError.code, OtherValidationError.code))
+    for operation in READS:
+        setattr(response, operation, _throttled(getattr(response, operation)))
     for operation in WRITES:
         setattr(response, operation, _paced(getattr(response, operation)))

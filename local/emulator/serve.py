@@ -82,11 +82,12 @@ def main() -> None:
 
     from ministack import app
 
-    from emulator import event_bus, sagemaker, sessions, tunnels
+    from emulator import answers, event_bus, sagemaker, script_log, sessions, tunnels
     from emulator.faults import Faults
     from emulator.hardware import Hardware
 
     logging.getLogger("ministack").setLevel(logging.WARNING)
+    answers.share(settings.home)
     bus = event_bus.EventBus(settings.tag_events)
     sagemaker.extend_moto()
     sagemaker.subscribe(bus.on_happening)
@@ -100,13 +101,15 @@ def main() -> None:
         f"http://127.0.0.1:{settings.port}",
         f"http://127.0.0.1:{settings.api_port}",
         sessions.of_role,
+        script_log.deliver,
         boots=not settings.no_machines,
     )
     hardware.start()
     tunnels.serve_tunnels(settings.home, settings.endpoint_port)
     status = 0
     try:
-        asyncio.run(_serve(Faults(app.app, settings.port, sessions.caller), settings.port))
+        faults = Faults(app.app, settings.port, sessions.caller)
+        asyncio.run(_serve(answers.with_answers(faults), settings.port))
     except BaseException:
         traceback.print_exc()
         status = 1

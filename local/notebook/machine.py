@@ -70,6 +70,7 @@ class Machine:
         self.disk = home / "disk"
         self.port = processes.free_port()
         """sshd's port on 127.0.0.1: the same at every start, as 22 is on an instance."""
+        self._log, self._log_start = home / "LifecycleConfigOnStart.log", 0
         self._init: subprocess.Popen[bytes] | None = None
 
     def boot(
@@ -87,13 +88,14 @@ class Machine:
         """
         self.shut_down()
         self._renew_disk()
+        self._log_start = self._log.stat().st_size if self._log.exists() else 0
         told = Boot(
             name=self.name,
             arn=self.arn,
             role=role.rpartition("/")[2],
             disk=str(self.disk),
             port=self.port,
-            log=str(self.home / "LifecycleConfigOnStart.log"),
+            log=str(self._log),
             python=str(self.python),
             script=base64.b64encode(script).decode() if script is not None else None,
             endpoint=endpoint,
@@ -104,6 +106,14 @@ class Machine:
         if failure := self._run_init(told):
             self.shut_down()
             raise BootFailedError(failure)
+
+    def script_output(self) -> bytes:
+        """What the on-start script of the last start printed."""
+        if not self._log.exists():
+            return b""
+        with open(self._log, "rb") as log:
+            log.seek(self._log_start)
+            return log.read()
 
     def _run_init(self, told: Boot) -> str | None:
         """Start the notebook's first process and return why it did not come up, if so."""

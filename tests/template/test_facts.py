@@ -8,9 +8,14 @@ from collections import defaultdict
 
 from support.stack import PROJECT
 
+from emulator.answers import ANSWERS
+
 PAGE = "docs/facts.md"
 OF_MARKS = (PAGE, "CONTRIBUTING.md", "tests/template/test_facts.py")
 """Files that speak of marks and have none."""
+
+OF_THE_USERS_MACHINE = {"windows-known-hosts", "windows-match-exec"}
+"""Facts about no part of what is emulated."""
 
 MARK = re.compile(r"UNCONFIRMED(?:\(([a-z-]+)\))?")
 ENTRY = re.compile(r"^\| `([a-z-]+)` \|(.*)\|([^|]*)\|$", re.MULTILINE)
@@ -59,3 +64,8 @@ def test_an_entry_has_a_source_and_says_what_happens_either_way() -> None:
         parts = [part.strip() for part in text.split("|")]
         assert len(parts) == 3, identifier
         assert all(parts), identifier
+
+
+def test_the_emulator_has_both_answers_to_every_fact() -> None:
+    assert ANSWERS.keys() == entries().keys() - OF_THE_USERS_MACHINE
+    assert all(len(set(answers)) == len(answers) > 1 for answers in ANSWERS.values())
