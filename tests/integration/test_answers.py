@@ -6,8 +6,10 @@ A probe makes the calls by which one would find out, and returns the answer's na
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -22,13 +24,117 @@ from processes import wait_until
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/notebook"
 
 
+ROOT = {"AWS": {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}}
+
+
+def allow(action: str | list[str], resource: Any, **more: Any) -> dict[str, Any]:
+    return {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": action, "Resource": resource, **more}],
+    }
+
+
+def arn(resource: str) -> dict[str, Any]:
+    return {"Fn::GetAtt": [resource, "Arn"]}
+
+
+def of_group(group: str) -> dict[str, Any]:
+    return {"Fn::GetAtt": [group, "GroupId"]}
+
+
+LAB: dict[str, tuple[str, dict[str, Any]]] = {
+    "Events": ("AWS::SQS::Queue", {"MessageRetentionPeriod": 3600}),
+    "Fifo": ("AWS::SQS::Queue", {"FifoQueue": True, "ContentBasedDeduplication": True}),
+    "Policy": (
+        "AWS::SQS::QueuePolicy",
+        {
+            "Queues": [{"Ref": "Events"}],
+            "PolicyDocument": allow("sqs:SendMessage", arn("Events"), Principal={"Service": "events.amazonaws.com"}),
+        },
+    ),
+    "Rule": (
+        "AWS::Events::Rule",
+        {
+            # KMS's Sign counts as an event that reads, which EventBridge leaves out otherwise.
+            "State": "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS",
+            "EventPattern": {"source": ["aws.tag", "aws.sagemaker", "aws.kms"]},
+            "Targets": [{"Id": "queue", "Arn": arn("Events")}],
+        },
+    ),
+    "Key": (
+        "AWS::KMS::Key",
+        {
+            "KeySpec": "ECC_NIST_P256",
+            "KeyUsage": "SIGN_VERIFY",
+            "KeyPolicy": allow("kms:*", "*", Principal=ROOT),
+        },
+    ),
+    "Role": (
+        "AWS::IAM::Role",
+        {
+            "AssumeRolePolicyDocument": {
+                "Version": "2012-10-17",
+                "Statement": [{"Effect": "Allow", "Principal": ROOT, "Action": "sts:AssumeRole"}],
+            },
+            "Policies": [{"PolicyName": "lab", "PolicyDocument": allow("sqs:SendMessage", arn("Events"))}],
+        },
+    ),
+    "EndpointGroup": ("AWS::EC2::SecurityGroup", {"GroupDescription": "endpoint", "VpcId": {"Ref": "Vpc"}}),
+    "Group": (
+        "AWS::EC2::SecurityGroup",
+        {"GroupDescription": "notebook", "VpcId": {"Ref": "Vpc"}, "Tags": [{"Key": "of", "Value": "lab"}]},
+    ),
+    "Ingress": (
+        "AWS::EC2::SecurityGroupIngress",
+        {
+            "GroupId": of_group("Group"),
+            "IpProtocol": "tcp",
+            "FromPort": 22,
+            "ToPort": 22,
+            "SourceSecurityGroupId": of_group("EndpointGroup"),
+        },
+    ),
+    "Log": ("AWS::Logs::LogGroup", {"LogGroupName": "/lab/log", "RetentionInDays": 1}),
+    "Endpoint": (
+        "AWS::EC2::InstanceConnectEndpoint",
+        {"SubnetId": {"Ref": "Subnet"}, "SecurityGroupIds": [of_group("EndpointGroup")]},
+    ),
+    "Parameter": ("AWS::SSM::Parameter", {"Name": "/lab/below/name", "Type": "String", "Value": "value"}),
+}
+"""A stack of what the experiments use: types and properties by logical ids."""
+
+OUTPUTS = {
+    "Role": arn("Role"),
+    "EventsArn": arn("Events"),
+    "Group": of_group("Group"),
+    **{name: {"Ref": name} for name in ("Events", "Fifo", "Key", "Endpoint")},
+}
+
+
 @dataclass(frozen=True)
 class Account:
-    """The emulated account, and what the probes share in it."""
+    """The emulated account, and what the probes share in it: the lab's stack, and a network."""
 
     emulator: Emulator
+    subnet: str
+    stack: dict[str, Any]
+    """The lab's stack, as DescribeStacks returns it."""
     old_page: str
     """A NextToken of the list of configurations that has expired, if tokens do."""
+
+    @property
+    def lab(self) -> dict[str, str]:
+        """The outputs of the lab's stack."""
+        return {each["OutputKey"]: each["OutputValue"] for each in self.stack["Outputs"]}
+
+    def keys_of(self, role: str) -> dict[str, str]:
+        """A session of a role, as environment variables."""
+        keys = self.client("sts").assume_role(RoleArn=role, RoleSessionName="lab")["Credentials"]
+        return {
+            "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": keys["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": keys["SessionToken"],
+        }
 
     def client(self, service: str) -> Any:
         return self.emulator.client(service)
@@ -81,13 +187,44 @@ def account() -> Iterator[Account]:
     emulator = Emulator()
     try:
         emulator.start()
-        made = Account(emulator, "")
+        ec2 = emulator.client("ec2")
+        network = ec2.create_vpc(CidrBlock="127.77.0.0/16")["Vpc"]["VpcId"]
+        subnet = ec2.create_subnet(VpcId=network, CidrBlock="127.77.1.0/24")["Subnet"]["SubnetId"]
+        stack = make_lab(emulator, network, subnet)
+        made = Account(emulator, subnet, stack, "")
         for _ in range(2):
             made.make_configuration()
         page = made.sagemaker.list_notebook_instance_lifecycle_configs(MaxResults=1)["NextToken"]
-        yield Account(emulator, page)
+        yield Account(emulator, subnet, stack, page)
     finally:
         emulator.close()
+
+
+def make_lab(emulator: Emulator, network: str, subnet: str) -> dict[str, Any]:
+    """Create the stack of LAB, and return it as DescribeStacks does."""
+    formation = emulator.client("cloudformation")
+    formation.create_stack(
+        StackName="lab",
+        TemplateBody=json.dumps(
+            {
+                "Parameters": {"Vpc": {"Type": "String"}, "Subnet": {"Type": "String"}},
+                "Resources": {name: {"Type": kind, "Properties": given} for name, (kind, given) in LAB.items()},
+                "Outputs": {name: {"Value": value} for name, value in OUTPUTS.items()},
+            }
+        ),
+        Parameters=[
+            {"ParameterKey": "Vpc", "ParameterValue": network},
+            {"ParameterKey": "Subnet", "ParameterValue": subnet},
+        ],
+        Capabilities=["CAPABILITY_IAM"],
+        Tags=[{"Key": "run", "Value": "one"}],
+    )
+
+    def described() -> dict[str, Any]:
+        return dict(formation.describe_stacks(StackName="lab")["Stacks"][0])
+
+    wait_until("the lab's stack is there", lambda: described()["StackStatus"] != "CREATE_IN_PROGRESS")
+    return described()
 
 
 # ---- SageMaker's API -------------------------------------------------------------------------------
@@ -229,3 +366,66 @@ def test_what_a_failed_start_printed_is_there_too_and_the_next_one_goes_on(accou
         events = account.client("logs").get_log_events(**place, startFromHead=True)["events"]
         assert [event["message"] for event in events] == ["before"] * start
         account.sagemaker.start_notebook_instance(NotebookInstanceName=name)
+
+
+# ---- what experiments create -----------------------------------------------------------------------
+
+
+def test_a_stack_can_have_what_experiments_use_and_says_whose_it_is(account: Account) -> None:
+    assert account.stack["StackStatus"] == "CREATE_COMPLETE"
+    assert account.stack["Tags"] == [{"Key": "run", "Value": "one"}]
+    assert abs((datetime.now(UTC) - account.stack["CreationTime"]).total_seconds()) < 3600
+    assert account.stack["StackId"].startswith(f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/lab/")
+
+
+def test_groups_of_a_stack_are_those_that_ec2_knows_with_their_rules(account: Account) -> None:
+    (group,) = account.client("ec2").describe_security_groups(GroupIds=[account.lab["Group"]])["SecurityGroups"]
+    (rule,) = group["IpPermissions"]
+    assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) == ("tcp", 22, 22)
+    assert len(rule["UserIdGroupPairs"]) == 1
+    assert {"Key": "of", "Value": "lab"} in group["Tags"]
+
+
+def test_a_session_of_a_stacks_role_may_do_what_its_policy_allows(account: Account) -> None:
+    queues, queue = account.emulator.client("sqs", account.keys_of(account.lab["Role"])), account.lab["Events"]
+    assert refusal(queues.send_message, QueueUrl=queue, MessageBody="{}") == ""
+    assert refusal(queues.purge_queue, QueueUrl=queue) == "AccessDenied"
+
+
+def test_a_stack_is_deleted_with_what_it_made(account: Account) -> None:
+    formation, logs = account.client("cloudformation"), account.client("logs")
+    group = {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": "/lab/short"}}
+    made = formation.create_stack(StackName="short", TemplateBody=json.dumps({"Resources": {"Log": group}}))["StackId"]
+
+    def status() -> str:
+        return str(formation.describe_stacks(StackName=made)["Stacks"][0]["StackStatus"])
+
+    wait_until("the stack is there", lambda: status() == "CREATE_COMPLETE")
+    assert len(logs.describe_log_groups(logGroupNamePrefix="/lab/short")["logGroups"]) == 1
+    formation.delete_stack(StackName=made)
+    wait_until("the stack is deleted", lambda: status() == "DELETE_COMPLETE")
+    assert refusal(formation.describe_stacks, StackName="short") == "ValidationError"
+    assert logs.describe_log_groups(logGroupNamePrefix="/lab/short")["logGroups"] == []
+
+
+def test_a_bucket_has_tags_and_a_date_and_is_deleted_when_it_is_empty(account: Account) -> None:
+    storage, name = account.client("s3"), "lab-bucket"
+    storage.create_bucket(Bucket=name)
+    storage.put_bucket_tagging(Bucket=name, Tagging={"TagSet": [{"Key": "run", "Value": "one"}]})
+    assert storage.get_bucket_tagging(Bucket=name)["TagSet"] == [{"Key": "run", "Value": "one"}]
+    (listed,) = [each for each in storage.list_buckets()["Buckets"] if each["Name"] == name]
+    assert abs((datetime.now(UTC) - listed["CreationDate"]).total_seconds()) < 3600
+    storage.put_object(Bucket=name, Key="object", Body=b"content")
+    assert refusal(storage.delete_bucket, Bucket=name) == "BucketNotEmpty"
+    storage.delete_object(Bucket=name, Key="object")
+    storage.delete_bucket(Bucket=name)
+    assert refusal(storage.get_bucket_tagging, Bucket=name) == "NoSuchBucket"
+
+
+def test_a_configuration_lists_the_tags_that_it_was_created_with(account: Account) -> None:
+    tags = [{"Key": "run", "Value": "one"}]
+    made = account.sagemaker.create_notebook_instance_lifecycle_config(
+        NotebookInstanceLifecycleConfigName=unique("tagged"), OnStart=hook(b"#!/bin/sh\n"), Tags=tags
+    )
+    listed = account.sagemaker.list_tags(ResourceArn=made["NotebookInstanceLifecycleConfigArn"])
+    assert listed["Tags"] == tags
