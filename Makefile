@@ -23,7 +23,7 @@ SHELLS := bash busybox dash ksh93 mksh zsh
 TOOLS := sshd ssh curl libnss_wrapper.so
 LOCAL := PYTHONPATH=local:layers/core .venv/emulator/bin/python
 
-.PHONY: help demo local aws test quick nightly test-nightly simulate mutation load iam-check lint audit bench build size deploy environments hooks oldest version release fresh clean
+.PHONY: help demo local aws test quick nightly test-nightly simulate mutation load iam-check lint audit bench build size deploy environments hooks oldest version verify release fresh clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 } /^#> / { printf "%20s%s\n", "", substr($$0, 4) }' Makefile
@@ -138,6 +138,13 @@ oldest: ## agent and client on Python 3.9, the oldest supported
 version: ## the version, or a new one everywhere and over the changes
 #> make version NEW=1.2.3
 	@$(PYTHON) packaging/version.py $(NEW)
+
+verify: ## which unconfirmed facts hold on your AWS account?
+#> make verify ARGS="--without-cost"; docs/verify.md
+	@packaging/environments.sh verify
+	@echo "$$PWD/client" > "$$(echo .venv/verify/lib/python3*/site-packages)/checkout.pth"
+	@$(PYTHON) packaging/release.py --deployable .build/deployable
+	@NBSSH_RELEASE=.build/deployable PYTHONPATH=verify .venv/verify/bin/python -m notebook_ssh_verify $(ARGS)
 
 release: ## dist/notebook-ssh-VERSION.zip: deploys without a checkout
 	@packaging/environments.sh release

@@ -1,9 +1,10 @@
 """Builds a release: dist/notebook-ssh-VERSION.zip, which deploys without a checkout, and its checksum beside it.
 
     .venv/release/bin/python packaging/release.py [DIRECTORY]
+    python3 packaging/release.py --deployable DIRECTORY    # template and code alone, of the files as they are
 
 It holds the template, the code as Lambda gets it (artifact.py), the client's wheel, a list of what is shipped
-(CycloneDX), and deploy.sh. The same commit gives the same bytes, on whatever day and in whatever folder; a Python that
+(CycloneDX), deploy.sh, and what verifies facts on an account (docs/verify.md). The same commit gives the same bytes, on whatever day and in whatever folder; a Python that
 compiles the code differently gives others, so TARGET_PYTHON counts (artifact.py).
 """
 
@@ -24,6 +25,7 @@ from archive import zipped
 from artifact import EARLIEST, PROJECT, BuildError
 
 CODE = ("functions", "core", "notebook_agent")
+PROGRAMS = ("deploy.sh", "verify.sh")
 TEXTS = PROJECT / "packaging" / "release"
 """What is written for those who have no checkout."""
 
@@ -35,19 +37,14 @@ def build(directory: Path) -> Path:
     name = f"notebook-ssh-{number}"
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made, name)
-        (folder / "code").mkdir(parents=True)
-        for part in CODE:
-            built = Path(made, part)
-            artifact.build(part, built)
-            (folder / "code" / f"{part}.zip").write_bytes(zipped(built))
-        text = (PROJECT / "template.yaml").read_text("utf-8")
-        (folder / "template.yaml").write_text(packaged(text), encoding="utf-8")
+        write_deployable(folder)
         _build_wheel(folder)
+        (folder / "verify.pyz").write_bytes(verification(Path(made, "verify")))
         _list_components(folder / "sbom.cdx.json", number)
-        for path in (PROJECT / "LICENSE", TEXTS / "INSTALL.md", TEXTS / "deploy.sh"):
+        for path in (PROJECT / "LICENSE", *(TEXTS / text for text in ("INSTALL.md", *PROGRAMS))):
             shutil.copyfile(path, folder / path.name)
         for path in folder.rglob("*"):
-            path.chmod(0o755 if path.is_dir() or path.name == "deploy.sh" else 0o644)
+            path.chmod(0o755 if path.is_dir() or path.name in PROGRAMS else 0o644)
         (folder / "SHA256SUMS").write_text(_checksums(folder), encoding="utf-8")
         content = zipped(folder, prefix=f"{name}/")
     directory.mkdir(parents=True, exist_ok=True)
@@ -55,6 +52,27 @@ def build(directory: Path) -> Path:
     target.write_bytes(content)
     target.with_suffix(".zip.sha256").write_text(f"{_sha256(content)}  {target.name}\n", encoding="utf-8")
     return target
+
+
+def write_deployable(folder: Path) -> None:
+    """Write the template and the archives of the code that it names into a folder, in place of what is there."""
+    (folder / "code").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as made:
+        for part in CODE:
+            built = Path(made, part)
+            artifact.build(part, built)
+            (folder / "code" / f"{part}.zip").write_bytes(zipped(built))
+    text = (PROJECT / "template.yaml").read_text("utf-8")
+    (folder / "template.yaml").write_text(packaged(text), encoding="utf-8")
+
+
+def verification(folder: Path) -> bytes:
+    """The program that verifies facts, as a zip that Python runs. folder: a new one, to put it together in."""
+    package = folder / "notebook_ssh_verify"
+    shutil.copytree(PROJECT / "verify/notebook_ssh_verify", package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(PROJECT / "docs/facts.md", package / "facts.md")
+    shutil.copyfile(package / "__main__.py", folder / "__main__.py")
+    return zipped(folder)
 
 
 def packaged(template: str) -> str:
@@ -118,6 +136,9 @@ def _sha256(content: bytes) -> str:
 def main(words: list[str]) -> int:
     """The command line described at the top of this file."""
     try:
+        if words[:1] == ["--deployable"]:
+            write_deployable(Path(words[1]))
+            return 0
         target = build(Path(words[0]) if words else PROJECT / "dist")
     except (BuildError, version.VersionError) as error:
         print(f"release: {error}", file=sys.stderr)

@@ -110,12 +110,14 @@ def test_each_file_is_listed_with_its_checksum(archive: Path) -> None:
     sums = {name: total for total, name in (line.split("  ") for line in lines)}
     assert sums == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     assert set(files) == {
-        *("INSTALL.md", "LICENSE", "deploy.sh", "sbom.cdx.json", "template.yaml"),
+        *("INSTALL.md", "LICENSE", "deploy.sh", "sbom.cdx.json", "template.yaml", "verify.pyz", "verify.sh"),
         *("code/core.zip", "code/functions.zip", "code/notebook_agent.zip"),
         f"notebook_ssh-{version.read()}-py3-none-any.whl",
     }
-    assert [name for name, mode in modes.items() if mode != 0o644] == [f"{NAME}/deploy.sh"]
-    assert modes[f"{NAME}/deploy.sh"] == 0o755
+    assert {name: mode for name, mode in modes.items() if mode != 0o644} == {
+        f"{NAME}/deploy.sh": 0o755,
+        f"{NAME}/verify.sh": 0o755,
+    }
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     assert archive.with_suffix(".zip.sha256").read_text() == f"{digest}  {archive.name}\n"
 

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from notebook_ssh_verify.findings import Evidence
-from notebook_ssh_verify.redaction import redact, shorten
+from notebook_ssh_verify.redaction import LONGEST, redact, shorten
 
 MOST_EVIDENCE = 12
 """Calls that are kept for one experiment: the first and the last half of them."""
@@ -84,6 +85,14 @@ class Account:
             self._clients[key] = self.session.create_client(service, region_name=self.region, config=config)
         return self._clients[key]
 
+    def keys(self) -> ReadOnlyCredentials:
+        """Return the keys that sign, for programs that do so themselves. Raises NoCredentialsError."""
+        credentials = self.session.get_credentials()
+        if credentials is None:
+            raise NoCredentialsError
+        frozen: ReadOnlyCredentials = credentials.get_frozen_credentials()
+        return frozen
+
     def as_role(self, arn: str, name: str) -> Account:
         """Return the account as a session of a role sees it, once it can be assumed. Raises AwsError after two minutes.
 
@@ -123,4 +132,8 @@ def _refusal(error: ClientError) -> Refusal:
 
 
 def _brief(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
+    """What is told of parameters or an answer: without what is larger than a report takes (templates, archives)."""
+    small = {
+        name: each if len(each) <= LONGEST else "…" for name, each in value.items() if isinstance(each, str | bytes)
+    }
+    return json.dumps({**value, **small}, default=str, ensure_ascii=False)

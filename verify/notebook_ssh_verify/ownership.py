@@ -25,7 +25,6 @@ class Kind(Enum):
     NOTEBOOK = "notebook instance"
     LIFECYCLE_CONFIG = "lifecycle configuration"
     TABLE = "DynamoDB table"
-    BUCKET = "S3 bucket"
     LAB = "CloudFormation stack of the lab"
 
 
@@ -79,7 +78,9 @@ Observation = Observed | Absent | Unreadable
 
 
 class Delete(NamedTuple):
-    """It is the run's."""
+    """It is the run's. observed: as it is now."""
+
+    observed: Observed
 
 
 class Gone(NamedTuple):
@@ -106,7 +107,7 @@ def deletion(run: Run, created: Created, observation: Observation) -> Delete | G
                 return Keep(f"it has no tag {RUN_TAG}={run.id}")
             if began is None or began < run.began - CLOCK_SKEW_S:
                 return Keep("it was created before the run began")
-            return Delete()
+            return Delete(observation)
 
 
 def in_order(created: list[Created]) -> list[Created]:

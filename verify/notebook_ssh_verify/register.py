@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,20 +34,15 @@ class RegisterError(Exception):
     """The register cannot be read; the message says why."""
 
 
-def read(folder: Path | None = None) -> dict[str, Fact]:
-    """Return the facts by their ids, in the order of the page. folder: where the page is, else beside this package's files.
-
-    Raises RegisterError.
-    """
-    here = Path(__file__).resolve().parent
-    places = [folder] if folder else [here, here.parent.parent / "docs"]
-    for place in places:
-        try:
-            text = (place / PAGE).read_text("utf-8")
-        except FileNotFoundError:
-            continue
-        return {fact.id: fact for fact in parse(text)}
-    raise RegisterError(f"{PAGE} is missing; run this from a checkout, or from an unpacked release")
+def read() -> dict[str, Fact]:
+    """Return the facts by their ids, in the order of the page. Raises RegisterError."""
+    released = resources.files("notebook_ssh_verify") / PAGE
+    in_checkout = Path(__file__).resolve().parent.parent.parent / "docs" / PAGE
+    try:
+        text = (released if released.is_file() else in_checkout).read_text("utf-8")
+    except OSError as error:
+        raise RegisterError(f"{PAGE} is missing; run this from a checkout, or from an unpacked release") from error
+    return {fact.id: fact for fact in parse(text)}
 
 
 def parse(page: str) -> Iterator[Fact]:
