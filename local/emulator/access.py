@@ -11,6 +11,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -21,7 +22,7 @@ from ministack.core.router import extract_access_key_id
 from ministack.services import apigateway_v1, iam, tagging
 from moto.ec2.models import ec2_backends
 
-from emulator import sagemaker
+from emulator import answers, sagemaker
 
 RULES_OF_GROUPS = {
     "AuthorizeSecurityGroupIngress",
@@ -41,6 +42,7 @@ def teach_access() -> None:
     _name_resources()
     _add_condition_keys()
     check_apis_in_their_own_account()
+    compare_paths_as_sent()
     know_apis_by_name()
     name_principals_by_their_role()
     for collectors in (tagging._COLLECTORS, tagging._RESOURCE_TAG_COLLECTORS):
@@ -210,7 +212,7 @@ def _way_of_signing(body: bytes) -> dict[str, str]:
 
 
 def _parameter_path(headers: dict[str, str], body: bytes, region: str, account: str) -> str | None:
-    """What GetParametersByPath is checked on: the path, written as a parameter's ARN.
+    """What GetParametersByPath is checked on: the path, written as a parameter's ARN, or whatever is below it.
 
     (Systems Manager User Guide, "Restricting access to Parameter Store parameters using IAM policies".)
     """
@@ -220,7 +222,8 @@ def _parameter_path(headers: dict[str, str], body: bytes, region: str, account: 
         path = str(json.loads(body)["Path"])
     except (ValueError, KeyError):
         return None
-    return f"arn:aws:ssm:{region}:{account}:parameter/{path.strip('/')}"
+    below = "/*" if answers.of("parameters-by-path") == "below" else ""
+    return f"arn:aws:ssm:{region}:{account}:parameter/{path.strip('/')}{below}"
 
 
 # ---- APIs --------------------------------------------------------------------------------------
@@ -236,10 +239,27 @@ def check_apis_in_their_own_account() -> None:
     async def handle_in_owners_account(host: str, path: str, *rest: Any, **more: Any) -> Any:
         asked = app._parse_execute_api_url(host, path)
         owners = [account for (account, _, api), _ in apigateway_v1._rest_apis.all_items() if asked and api == asked[0]]
+        sent = app._parse_execute_api_url(host, more.get("raw_path") or path)
+        _sent_path.set(sent[2] if sent else "")
         with request_scope(owners[0] if owners else get_account_id(), get_region()):
             return await handle(host, path, *rest, **more)
 
     app._handle_execute_api_request = handle_in_owners_account
+
+
+_sent_path: ContextVar[str] = ContextVar("_sent_path", default="")
+"""The path below the stage of the request that is being handled, escapes included."""
+
+
+def compare_paths_as_sent() -> None:
+    """Check a call of an API on its path as it was sent, where ministack decodes it; or not, as `path-as-sent` says."""
+    enforce = app._enforce_execute_api
+
+    def enforce_as_sent(api_id: str, stage: str, method: str, execute_path: str, *rest: Any, **more: Any) -> Any:
+        sent = _sent_path.get() if answers.of("path-as-sent") == "as-sent" else ""
+        return enforce(api_id, stage, method, sent or execute_path, *rest, **more)
+
+    app._enforce_execute_api = enforce_as_sent
 
 
 def know_apis_by_name() -> None:

@@ -1,4 +1,4 @@
-"""Puts SageMaker's events on the account's bus, as AWS does by itself."""
+"""Puts the events of SageMaker and of KMS on the account's bus, as AWS does by itself."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from ministack import app
 from ministack.core.responses import request_scope
-from ministack.services import eventbridge
+from ministack.services import eventbridge, kms
 
 from emulator import answers, events, sessions
+from emulator.moto_services import Answer, Handler, Query
 from emulator.place import ACCOUNT, REGION
 from emulator.sagemaker import Happening
 
@@ -39,6 +40,21 @@ class EventBus:
             identity = sessions.user_identity(app.extract_access_key_id(headers))
             self._put(events.cloudtrail_entry(operation, json.loads(body), identity))
 
+    def with_trail_of_keys(self, handle: Handler) -> Handler:
+        """The handler `handle` of KMS, with CloudTrail's event of each call in KEY_CALLS, refused or not."""
+
+        async def handled(method: str, path: str, headers: dict[str, str], body: bytes, query: Query) -> Any:
+            answer = await handle(method, path, headers, body, query)
+            operation = headers.get("x-amz-target", "").partition(".")[2]
+            if self._has_trail and operation in events.KEY_CALLS:
+                asked, identity = json.loads(body), sessions.user_identity(app.extract_access_key_id(headers))
+                key = kms._resolve_key(asked.get("KeyId"))
+                arn = key["Arn"] if key else None
+                self._put(events.key_entry(operation, arn, identity, _error_code(answer)))
+            return answer
+
+        return handled
+
     def _put(self, entry: dict[str, Any]) -> None:
         """From the loop that serves requests, whichever thread this is."""
 
@@ -47,3 +63,37 @@ class EventBus:
                 eventbridge._put_events({"Entries": [entry]}, allow_aws_source=True)
 
         app._MAIN_LOOP.call_soon_threadsafe(put)
+
+
+def _error_code(answer: Answer) -> str | None:
+    status, _, body = answer
+    return str(json.loads(body).get("__type", "")).rpartition("#")[2] if status >= 400 else None
+
+
+ALL_CALLS = "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS"
+"""The state of a rule that takes calls that read, too (EventBridge API Reference, PutRule)."""
+
+
+def deliver_calls_that_read() -> None:
+    """Let CloudTrail's events of calls that read reach the rules that ask for them, and no others.
+
+    ministack takes such a rule for a disabled one.
+    """
+    dispatch = eventbridge._dispatch_event
+
+    def dispatch_by_state(event: dict[str, Any], view: Any = None) -> None:
+        view = view or eventbridge._pattern_event_view(event)
+        if not _is_of_a_read(event):
+            dispatch(event, view)
+        for key, rule in list(eventbridge._rules.items()):
+            meant = rule.get("State") == ALL_CALLS and rule.get("EventBusName", "default") == event.get("EventBusName")
+            if meant and eventbridge._matches_pattern_view(rule.get("EventPattern"), view, f"rule {key}"):
+                for target in eventbridge._targets.get(key, []):
+                    eventbridge._invoke_target(target, event, rule, view)
+
+    eventbridge._dispatch_event = dispatch_by_state
+
+
+def _is_of_a_read(event: dict[str, Any]) -> bool:
+    is_call = event.get("DetailType") == events.CALL
+    return is_call and json.loads(event.get("Detail") or "{}").get("readOnly") is True

@@ -1,4 +1,4 @@
-"""The events that SageMaker's changes cause on the account's event bus, in the shapes that AWS sends.
+"""The events that SageMaker's changes, and calls to KMS, cause on the account's event bus, in the shapes that AWS sends.
 
 Which of the two kinds of tag event the real service emits for notebooks could not be confirmed, so a run chooses with
 which it begins: `aws.tag`, `cloudtrail`, `both` or `none` (nothing but the sweep notices). The answers to `tag-events` and
@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from emulator import answers
+from emulator.place import REGION
 from emulator.sagemaker import ConfigurationChanged, Happening, StatusChanged, TagsChanged
 
 Emit = Callable[[str, str, dict[str, Any]], None]
@@ -80,24 +81,54 @@ def _tag_entry(happening: TagsChanged) -> dict[str, Any]:
     return _entry("aws.tag", "Tag Change on Resource", happening.arn, detail)
 
 
+CALL = "AWS API Call via CloudTrail"
+"""The detail type of an event by which CloudTrail tells of a call."""
+
+KEY_CALLS: Mapping[str, bool] = {
+    "PutKeyPolicy": False,
+    "CreateGrant": False,
+    "DisableKey": False,
+    "ScheduleKeyDeletion": False,
+    "Sign": True,
+}
+"""The calls of KMS that SigningKeyRule watches, and whether each counts as one that reads."""
+
+
 def cloudtrail_entry(operation: str, parameters: Mapping[str, Any], caller: Mapping[str, Any]) -> dict[str, Any]:
     """The event by which CloudTrail tells of a call to SageMaker.
 
     operation: as in `X-Amz-Target`. parameters: the request's body. caller: CloudTrail's `userIdentity`.
     """
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    detail = {"requestParameters": _spelled(parameters), "readOnly": False}
+    return _call_entry("sagemaker", operation, caller, detail)
+
+
+def key_entry(operation: str, key: str | None, caller: Mapping[str, Any], error: str | None) -> dict[str, Any]:
+    """The event by which CloudTrail tells of a call in KEY_CALLS.
+
+    (AWS KMS Developer Guide, "Logging AWS KMS API calls with CloudTrail".) key: its ARN, if there is one. error: the code
+    of the refusal.
+    """
+    detail: dict[str, Any] = {"requestParameters": {"keyId": key}, "readOnly": KEY_CALLS[operation]}
+    if key and answers.of("key-in-trail") == "named":
+        detail["resources"] = [{"accountId": key.split(":")[4], "type": "AWS::KMS::Key", "ARN": key}]
+    if error:
+        detail["errorCode"] = error
+    return _call_entry("kms", operation, caller, detail)
+
+
+def _call_entry(service: str, operation: str, caller: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     detail = {
         "eventVersion": "1.09",
         "eventID": str(uuid.uuid4()),
-        "eventTime": now,
-        "eventSource": "sagemaker.amazonaws.com",
+        "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "eventSource": f"{service}.amazonaws.com",
         "eventName": operation,
-        "awsRegion": "us-east-1",
+        "awsRegion": REGION,
         "userIdentity": dict(caller),
-        "requestParameters": _spelled(parameters),
-        "readOnly": False,
+        **more,
     }
-    return _entry("aws.sagemaker", "AWS API Call via CloudTrail", None, detail)
+    return _entry(f"aws.{service}", CALL, None, detail)
 
 
 def _spelled(parameters: Mapping[str, Any]) -> Any:

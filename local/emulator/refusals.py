@@ -19,6 +19,7 @@ from ministack.core.responses import error_response_json
 from ministack.services import cloudwatch_logs
 from moto.ec2.exceptions import FilterNotImplementedError
 
+from emulator import answers
 from emulator.moto_services import Handler, Query
 
 Refusal = tuple[str, str]
@@ -111,8 +112,9 @@ def matcher(pattern: str) -> Callable[[str], bool]:
             )
         terms.append(found["word"] or re.sub(r"\\(.)", r"\1", found["phrase"]))
         at = found.end()
-    # UNCONFIRMED(filter-terms) whether the service finds a term within a longer word too; here it does not.
-    wanted = [re.compile(rf"(?<!\w){re.escape(term)}(?!\w)") for term in terms]
+    # UNCONFIRMED(filter-terms) whether the service finds a term within a longer word too.
+    before, after = (r"(?<!\w)", r"(?!\w)") if answers.of("filter-terms") == "words" else ("", "")
+    wanted = [re.compile(f"{before}{re.escape(term)}{after}") for term in terms]
     return lambda message: all(each.search(message) for each in wanted)
 
 

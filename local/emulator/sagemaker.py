@@ -22,7 +22,6 @@ import base64
 import binascii
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +40,7 @@ from moto.sagemaker.exceptions import SagemakerClientError, ValidationError
 
 from emulator import answers
 from emulator.connect_endpoints import add_connect_endpoints
+from emulator.rates import Throttle
 from emulator.security_groups import describe_rules
 
 NOTEBOOK_MODEL = "sagemaker::notebook_instance"
@@ -685,22 +685,6 @@ def _paced(operation: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return operation(response)
 
     return call
-
-
-class Throttle:
-    """At most `limit` calls in each `seconds`; more raise what `refuse` makes."""
-
-    def __init__(self, limit: int, refuse: Callable[[], Exception], seconds: float = 1) -> None:
-        self._limit, self._refuse, self._seconds = limit, refuse, seconds
-        self._calls: deque[float] = deque()
-
-    def take(self) -> None:
-        now = time.monotonic()
-        while self._calls and self._calls[0] <= now - self._seconds:
-            self._calls.popleft()
-        if len(self._calls) >= self._limit:
-            raise self._refuse()
-        self._calls.append(now)
 
 
 READS = ("describe_notebook_instance", "list_tags")

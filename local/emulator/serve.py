@@ -124,9 +124,20 @@ def _correct(bus: EventBus, home: Path) -> None:
     """Route SageMaker and EC2 to moto, and correct and extend what ministack does itself."""
     from ministack import app
 
-    from emulator import access, corrections, moto_services, refusals, template_resources
+    from emulator import (
+        access,
+        corrections,
+        event_bus,
+        moto_services,
+        queues,
+        refusals,
+        start_permissions,
+        template_resources,
+    )
 
-    app.SERVICE_HANDLERS["sagemaker"] = moto_services.moto_handler("sagemaker", after=bus.on_call)
+    called = moto_services.moto_handler("sagemaker", after=bus.on_call)
+    app.SERVICE_HANDLERS["sagemaker"] = start_permissions.with_start_check(called)
+    app.SERVICE_HANDLERS["kms"] = bus.with_trail_of_keys(app.SERVICE_HANDLERS["kms"])
     app.SERVICE_HANDLERS["ec2"] = access.with_tag_check(moto_services.moto_handler("ec2"))
     corrections.route_sagemaker()
     corrections.keep_resource_policies()
@@ -140,6 +151,8 @@ def _correct(bus: EventBus, home: Path) -> None:
     corrections.let_invocations_finish()
     corrections.move_dead_letters()
     corrections.let_clocks_be_set()
+    event_bus.deliver_calls_that_read()
+    queues.limit_fifo_queues()
     template_resources.make_in_moto()
     access.teach_access()
     access.trust_the_loopback()

@@ -6,14 +6,19 @@ A probe makes the calls by which one would find out, and returns the answer's na
 from __future__ import annotations
 
 import base64
+import http.client
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from emulator.answers import ANSWERS
@@ -24,14 +29,19 @@ from processes import wait_until
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/notebook"
 
 
-ROOT = {"AWS": {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}}
+ROOT = {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}
+
+
+def statement(action: str | list[str], resource: Any = "*", **more: Any) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": action, "Resource": resource, **more}
 
 
 def allow(action: str | list[str], resource: Any, **more: Any) -> dict[str, Any]:
-    return {
-        "Version": "2012-10-17",
-        "Statement": [{"Effect": "Allow", "Action": action, "Resource": resource, **more}],
-    }
+    return {"Version": "2012-10-17", "Statement": [statement(action, resource, **more)]}
+
+
+def document(*statements: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})
 
 
 def arn(resource: str) -> dict[str, Any]:
@@ -136,6 +146,29 @@ class Account:
             "AWS_SESSION_TOKEN": keys["SessionToken"],
         }
 
+    def session(self, *statements: dict[str, Any]) -> dict[str, str]:
+        """A session of a new role that may do this, as environment variables."""
+        name, trust = unique("role"), {"Effect": "Allow", "Principal": {"AWS": ACCOUNT}, "Action": "sts:AssumeRole"}
+        role = self.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=document(trust))["Role"]
+        if statements:
+            policy = document(*statements)
+            self.client("iam").put_role_policy(RoleName=name, PolicyName="given", PolicyDocument=policy)
+        return self.keys_of(role["Arn"])
+
+    def events_until(self, is_last: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """The events that the lab's rule delivers, to the first that `is_last`, and what came with it."""
+        found: list[dict[str, Any]] = []
+        queues, queue = self.client("sqs"), {"QueueUrl": self.lab["Events"]}
+
+        def arrived() -> bool:
+            for message in queues.receive_message(**queue, MaxNumberOfMessages=10).get("Messages", []):
+                queues.delete_message(**queue, ReceiptHandle=message["ReceiptHandle"])
+                found.append(json.loads(message["Body"]))
+            return any(is_last(event) for event in found)
+
+        wait_until("the event arrives", arrived)
+        return found
+
     def client(self, service: str) -> Any:
         return self.emulator.client(service)
 
@@ -180,6 +213,11 @@ def refusal(call: Callable[..., Any], **parameters: Any) -> str:
     except ClientError as error:
         return str(error.response["Error"]["Code"])
     return ""
+
+
+def named(seen: object, answers: Mapping[Any, str]) -> str:
+    """The answer that was seen. Raises KeyError for what is none."""
+    return answers[seen]
 
 
 @pytest.fixture(scope="module")
@@ -303,14 +341,148 @@ def platform_refusal(account: Account) -> str:
     return "validation-exception" if code == "ValidationException" else "other-code"
 
 
+# ---- events ----------------------------------------------------------------------------------------
+
+
+def tag(account: Account) -> list[dict[str, Any]]:
+    """Tag a notebook, and return the events of that, of which CloudTrail's is always there, and last."""
+    name = account.make_notebook()
+    arn = account.sagemaker.describe_notebook_instance(NotebookInstanceName=name)["NotebookInstanceArn"]
+    account.sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": "ssh", "Value": "ngrok"}])
+    events = account.events_until(
+        lambda event: event["detail"].get("eventName") == "AddTags" and arn in json.dumps(event)
+    )
+    return [event for event in events if arn in json.dumps(event)]
+
+
+def tag_events(account: Account) -> str:
+    return "emitted" if "aws.tag" in {event["source"] for event in tag(account)} else "absent"
+
+
+def cloudtrail_shape(account: Account) -> str:
+    names = set(tag(account)[-1]["detail"]["requestParameters"])
+    return {("resourceArn", "tags"): "lower-camel-case", ("ResourceArn", "Tags"): "as-sent"}[*sorted(names)]
+
+
+def key_in_trail(account: Account) -> str:
+    """By the call that reads, and by one that does not."""
+    keys, key = account.client("kms"), account.lab["Key"]
+    keys.put_key_policy(KeyId=key, Policy=json.dumps(LAB["Key"][1]["KeyPolicy"]))
+    keys.sign(KeyId=key, Message=b"message", SigningAlgorithm="ECDSA_SHA_256")
+    events = account.events_until(lambda event: event["detail"].get("eventName") == "Sign")
+    calls = {event["detail"]["eventName"]: event["detail"] for event in events if event["source"] == "aws.kms"}
+    assert {name: call["readOnly"] for name, call in calls.items()} == {"PutKeyPolicy": False, "Sign": True}
+    named = [[each["ARN"] for each in call.get("resources", [])] for call in calls.values()]
+    return {True: "named", False: "absent"}[all(arns and arns[0].endswith(f":key/{key}") for arns in named)]
+
+
+# ---- IAM, and other services -----------------------------------------------------------------------
+
+START = [
+    "ec2:CreateNetworkInterface",
+    "ec2:AttachNetworkInterface",
+    "ec2:ModifyNetworkInterfaceAttribute",
+    "ec2:Describe*",
+]
+
+
+def start_permissions(account: Account) -> str:
+    """A notebook that runs is refused for its status alone, once the caller may start it."""
+    name = account.make_notebook(SubnetId=account.subnet, SecurityGroupIds=[account.lab["Group"]])
+    account.wait_for(name)
+    start, pass_role = statement("sagemaker:StartNotebookInstance"), statement("iam:PassRole", ROLE)
+    codes = tuple(
+        refusal(account.emulator.client("sagemaker", keys).start_notebook_instance, NotebookInstanceName=name)
+        for keys in (
+            account.session(start),
+            account.session(start, pass_role),
+            account.session(start, pass_role, statement(START)),
+        )
+    )
+    denied, status = "AccessDeniedException", "ValidationException"
+    return named(codes, {(status, status, status): "start-only", (denied, denied, status): "all"})
+
+
+def parameters_by_path(account: Account) -> str:
+    path = f"arn:aws:ssm:us-east-1:{ACCOUNT}:parameter/lab/below"
+    codes = tuple(
+        refusal(account.emulator.client("ssm", keys).get_parameters_by_path, Path="/lab/below")
+        for keys in (account.session(statement("ssm:GetParametersByPath", each)) for each in (path, f"{path}/*"))
+    )
+    return named(codes, {("", "AccessDeniedException"): "path", ("AccessDeniedException", ""): "below"})
+
+
+def fifo_rate(account: Account) -> str:
+    send, queue = account.client("sqs").send_message, account.lab["Fifo"]
+    codes = {refusal(send, QueueUrl=queue, MessageBody=str(n), MessageGroupId="group") for n in range(100)}
+    return {frozenset({""}): "unthrottled", frozenset({"", "RequestThrottled"}): "throttled"}[frozenset(codes)]
+
+
+def filter_terms(account: Account) -> str:
+    logs, place = account.client("logs"), {"logGroupName": "/lab/log", "logStreamName": unique("stream")}
+    logs.create_log_stream(**place)
+    logs.put_log_events(**place, logEvents=[{"timestamp": int(time.time() * 1000), "message": "WARNINGS of one"}])
+    found = logs.filter_log_events(logGroupName="/lab/log", filterPattern="WARNING")["events"]
+    return "substrings" if found else "words"
+
+
+def path_as_sent(account: Account) -> str:
+    """Ask for a path that a policy allows, with one character of it escaped."""
+    api = make_api(account)
+    keys = account.session(statement("execute-api:Invoke", f"arn:aws:execute-api:*:*:{api}/v1/GET/notebooks/my-name"))
+    statuses = tuple(get(account, f"/_aws/execute-api/{api}/v1/notebooks/{name}", keys) for name in NAMES)
+    return named(statuses, {(200, 403, 403): "as-sent", (200, 200, 403): "decoded"})
+
+
+NAMES = ("my-name", "my%2Dname", "other")
+"""As the policy has it, with an escape, and one that is not allowed."""
+
+
+def make_api(account: Account) -> str:
+    """An API whose every path answers 200 to those whom IAM lets ask."""
+    service = account.client("apigateway")
+    api = str(service.create_rest_api(name=unique("api"))["id"])
+    (root,) = service.get_resources(restApiId=api)["items"]
+    made = service.create_resource(restApiId=api, parentId=root["id"], pathPart="{path+}")
+    method = {"restApiId": api, "resourceId": made["id"], "httpMethod": "GET"}
+    service.put_method(**method, authorizationType="AWS_IAM")
+    service.put_integration(**method, type="MOCK", requestTemplates={"application/json": '{"statusCode": 200}'})
+    service.put_method_response(**method, statusCode="200")
+    service.put_integration_response(**method, statusCode="200")
+    service.create_deployment(restApiId=api, stageName="v1")
+    return api
+
+
+def get(account: Account, path: str, keys: dict[str, str]) -> int:
+    """The status of a signed request for `path`, which is sent as it is."""
+    request = AWSRequest("GET", f"{account.emulator.endpoint}{path}")
+    credentials = Credentials(keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"], keys["AWS_SESSION_TOKEN"])
+    signer: Any = SigV4Auth(credentials, "execute-api", "us-east-1")
+    signer.add_auth(request)
+    connection = http.client.HTTPConnection("127.0.0.1", account.emulator.port, timeout=60)
+    try:
+        connection.request("GET", path, headers=dict(request.headers))
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
 PROBES: dict[str, Callable[[Account], str]] = {
+    "cloudtrail-shape": cloudtrail_shape,
     "delete-attached": delete_attached,
     "describe-rate": describe_rate,
     "empty-hook": empty_hook,
     "expired-page": expired_page,
+    "fifo-rate": fifo_rate,
+    "filter-terms": filter_terms,
+    "key-in-trail": key_in_trail,
     "name-case": name_case,
+    "parameters-by-path": parameters_by_path,
+    "path-as-sent": path_as_sent,
     "platform-refusal": platform_refusal,
     "script-limit": script_limit,
+    "start-permissions": start_permissions,
+    "tag-events": tag_events,
     "time-precision": time_precision,
 }
 """How one finds out which answer to a fact is given."""
