@@ -13,7 +13,9 @@ LONGEST = 300
 _SECRETS = (
     (re.compile(r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}\b"), "<access key>"),
     (
-        re.compile(r"(?i)\b(authtoken|token|secret|password|signature|x-amz-[a-z-]+)(\"?\s*[:=]\s*\"?)[^\s\",&}]+"),
+        re.compile(
+            r"(?i)(?<![a-z])(\w*token|\w*secret\w*|\w*password|\w*signature|x-amz-[a-z-]+)(\\?\"?\s*[:=]\s*\\?\"?)[^\s\\\",&}<]+"
+        ),
         r"\1\2<removed>",
     ),
     (re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)", re.S), "<key>"),

@@ -58,7 +58,7 @@ def reason(verdict: Verdict) -> str:
 
 def as_text(report: Report) -> str:
     """Return the report as text of at most 100 columns, for a bug report: account, keys and addresses are replaced."""
-    return redact("\n".join(_lines(report))) + "\n"
+    return "\n".join(_lines(report)) + "\n"
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -81,9 +81,9 @@ def _lines(report: Report) -> Iterator[str]:
         yield "Not deleted"
         for left in report.left:
             yield from _wrapped("  ", f"{left.created.kind.value} {left.created.name}: {left.why}")
-            yield f"      {left.command}"
+            yield f"      {redact(left.command)}"
         for line in report.remains:
-            yield f"      {line}"
+            yield f"      {redact(line)}"
 
 
 def _mark(step: Step) -> str:
@@ -107,7 +107,8 @@ def _of(finding: Finding) -> Iterator[str]:
 
 
 def _wrapped(label: str, text: str) -> Iterator[str]:
-    lines = textwrap.wrap(text, WIDTH - len(label), break_long_words=True, break_on_hyphens=False) or [""]
+    # Before it is wrapped, since a secret on two lines is found by nobody but its finder.
+    lines = textwrap.wrap(redact(text), WIDTH - len(label), break_long_words=True, break_on_hyphens=False) or [""]
     yield label + lines[0]
     yield from (" " * len(label) + line for line in lines[1:])
 
@@ -147,4 +148,16 @@ def as_json(report: Report) -> str:
         ],
         "remains": list(report.remains),
     }
-    return redact(json.dumps(told, indent=2, ensure_ascii=False)) + "\n"
+    return json.dumps(_redacted(told), indent=2, ensure_ascii=False) + "\n"
+
+
+def _redacted(value: Any) -> Any:
+    match value:
+        case str():
+            return redact(value)
+        case dict():
+            return {name: _redacted(each) for name, each in value.items()}
+        case list():
+            return [_redacted(each) for each in value]
+        case _:
+            return value
