@@ -10,7 +10,7 @@ from ministack.core.responses import request_scope
 from ministack.services import eventbridge, kms
 
 from emulator import answers, events, sessions
-from emulator.moto_services import Answer, Handler, Query
+from emulator.asgi import Answer, Application, Message, Receive, Send, access_key, header, read_body, unread
 from emulator.place import ACCOUNT, REGION
 from emulator.sagemaker import Happening
 
@@ -40,20 +40,22 @@ class EventBus:
             identity = sessions.user_identity(app.extract_access_key_id(headers))
             self._put(events.cloudtrail_entry(operation, json.loads(body), identity))
 
-    def with_trail_of_keys(self, handle: Handler) -> Handler:
-        """The handler `handle` of KMS, with CloudTrail's event of each call in KEY_CALLS, refused or not."""
+    def with_trail_of_keys(self, inner: Application) -> Application:
+        """The ASGI application `inner`, with CloudTrail's event of each call in events.KEY_CALLS, also one that IAM refuses."""
 
-        async def handled(method: str, path: str, headers: dict[str, str], body: bytes, query: Query) -> Any:
-            answer = await handle(method, path, headers, body, query)
-            operation = headers.get("x-amz-target", "").partition(".")[2]
-            if self._has_trail and operation in events.KEY_CALLS:
-                asked, identity = json.loads(body), sessions.user_identity(app.extract_access_key_id(headers))
+        async def application(scope: Message, receive: Receive, send: Send) -> None:
+            operation = _key_call(scope)
+            if not self._has_trail or operation is None:
+                await inner(scope, receive, send)
+                return
+            body, answer = await read_body(receive), Answer()
+            await inner(scope, unread(body, receive), answer.heard_by(send))
+            with request_scope(ACCOUNT, REGION):
+                asked, identity = json.loads(body), sessions.user_identity(access_key(scope))
                 key = kms._resolve_key(asked.get("KeyId"))
-                arn = key["Arn"] if key else None
-                self._put(events.key_entry(operation, arn, identity, _error_code(answer)))
-            return answer
+            self._put(events.key_entry(operation, key["Arn"] if key else None, identity, answer.error))
 
-        return handled
+        return application
 
     def _put(self, entry: dict[str, Any]) -> None:
         """From the loop that serves requests, whichever thread this is."""
@@ -65,9 +67,10 @@ class EventBus:
         app._MAIN_LOOP.call_soon_threadsafe(put)
 
 
-def _error_code(answer: Answer) -> str | None:
-    status, _, body = answer
-    return str(json.loads(body).get("__type", "")).rpartition("#")[2] if status >= 400 else None
+def _key_call(scope: Message) -> str | None:
+    """The operation of a request to KMS that CloudTrail's events tell of here."""
+    service, _, operation = header(scope, "x-amz-target").partition(".")
+    return operation if service == "TrentService" and operation in events.KEY_CALLS else None
 
 
 ALL_CALLS = "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS"

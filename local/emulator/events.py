@@ -113,7 +113,8 @@ def key_entry(operation: str, key: str | None, caller: Mapping[str, Any], error:
     if key and answers.of("key-in-trail") == "named":
         detail["resources"] = [{"accountId": key.split(":")[4], "type": "AWS::KMS::Key", "ARN": key}]
     if error:
-        detail["errorCode"] = error
+        # As the guide's example of a refusal has it, without the exception's ending.
+        detail["errorCode"] = error.replace("AccessDeniedException", "AccessDenied")
     return _call_entry("kms", operation, caller, detail)
 
 

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import processes
-from emulator.asgi import Application, Message, Receive, Send, read_body, respond, unread
+from emulator.asgi import Application, Message, Receive, Send, access_key, header, read_body, respond, unread
 
 PATH = "/_faults"
 
@@ -88,12 +88,10 @@ class Faults:
                 kill_caller(scope["client"][1], self._port)
 
     def _fault(self, scope: Message, body: str) -> Fault | None:
-        headers = {name.lower(): value.decode() for name, value in scope["headers"]}
-        target = headers.get(b"x-amz-target", "")
+        target = header(scope, "x-amz-target")
         service = target.rpartition(".")[0].partition("_")[0].rpartition(".")[2]
         call = f"{service}.{target.rpartition('.')[2]}"
-        key = headers.get(b"authorization", "").partition("Credential=")[2].partition("/")[0]
-        caller = self._caller(key)
+        caller = self._caller(access_key(scope))
         return next((fault for fault in self._faults if fault.meets(call, caller, body)), None)
 
     async def _ask(self, method: str, receive: Receive, send: Send) -> None:

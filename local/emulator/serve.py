@@ -108,7 +108,7 @@ def main() -> None:
     tunnels.serve_tunnels(settings.home, settings.endpoint_port)
     status = 0
     try:
-        faults = Faults(app.app, settings.port, sessions.caller)
+        faults = Faults(bus.with_trail_of_keys(app.app), settings.port, sessions.caller)
         asyncio.run(_serve(answers.with_answers(faults), settings.port))
     except BaseException:
         traceback.print_exc()
@@ -137,7 +137,6 @@ def _correct(bus: EventBus, home: Path) -> None:
 
     called = moto_services.moto_handler("sagemaker", after=bus.on_call)
     app.SERVICE_HANDLERS["sagemaker"] = start_permissions.with_start_check(called)
-    app.SERVICE_HANDLERS["kms"] = bus.with_trail_of_keys(app.SERVICE_HANDLERS["kms"])
     app.SERVICE_HANDLERS["ec2"] = access.with_tag_check(moto_services.moto_handler("ec2"))
     corrections.route_sagemaker()
     corrections.keep_resource_policies()

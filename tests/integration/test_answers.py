@@ -365,15 +365,22 @@ def cloudtrail_shape(account: Account) -> str:
 
 
 def key_in_trail(account: Account) -> str:
-    """By the call that reads, and by one that does not."""
+    """By calls that write and that read, and by one that IAM refuses."""
     keys, key = account.client("kms"), account.lab["Key"]
+    nobody = account.emulator.client("kms", account.session())
+    message = {"KeyId": key, "Message": b"message", "SigningAlgorithm": "ECDSA_SHA_256"}
     keys.put_key_policy(KeyId=key, Policy=json.dumps(LAB["Key"][1]["KeyPolicy"]))
-    keys.sign(KeyId=key, Message=b"message", SigningAlgorithm="ECDSA_SHA_256")
-    events = account.events_until(lambda event: event["detail"].get("eventName") == "Sign")
-    calls = {event["detail"]["eventName"]: event["detail"] for event in events if event["source"] == "aws.kms"}
-    assert {name: call["readOnly"] for name, call in calls.items()} == {"PutKeyPolicy": False, "Sign": True}
-    named = [[each["ARN"] for each in call.get("resources", [])] for call in calls.values()]
-    return {True: "named", False: "absent"}[all(arns and arns[0].endswith(f":key/{key}") for arns in named)]
+    keys.sign(**message)
+    assert refusal(nobody.sign, **message) == "AccessDeniedException"
+    events = account.events_until(lambda event: event["detail"].get("errorCode") == "AccessDenied")
+    calls = [event["detail"] for event in events if event["source"] == "aws.kms"]
+    assert [(call["eventName"], call["readOnly"]) for call in calls] == [
+        ("PutKeyPolicy", False),
+        ("Sign", True),
+        ("Sign", True),
+    ]
+    arns = {each["ARN"] for call in calls for each in call.get("resources", [])}
+    return named(tuple(arns), {(f"arn:aws:kms:us-east-1:{ACCOUNT}:key/{key}",): "named", (): "absent"})
 
 
 # ---- IAM, and other services -----------------------------------------------------------------------
