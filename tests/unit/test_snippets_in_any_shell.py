@@ -60,7 +60,7 @@ def noted(shell: str, text: str, folder: Path) -> list[str]:
         found = subprocess.run(["which", name], capture_output=True, text=True, check=True).stdout.strip()
         (programs / name).symlink_to(found)
     where = subprocess.run(["which", shell], capture_output=True, text=True, check=True).stdout.strip()
-    names = ("AWS_REGION AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN API API_URL BUCKET UNIT LAPTOP "
+    names = ("AWS_ENDPOINT_URL AWS_REGION AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN API API_URL BUCKET UNIT LAPTOP "
              "NGROK_DOWNLOAD NGROK_TOKEN NOTEBOOK_ARN STACK TABLE")  # fmt: skip
     usual = {name: f"the-{name.lower().replace('_', '-')}" for name in names.split()}
     (folder / "the-laptop").mkdir()

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from importlib.resources import files
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,7 +37,7 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_LEFT = 0, 1, 2, 3
 EPILOG = """\
 exit status: 0, the run got to its end (facts may be refuted: the report says which); 1, a step of the scenario
 failed, or the run stopped early; 2, it did not begin; 3, something could not be deleted, and is listed.
-The rights that it needs, and what it does: docs/verify.md.
+What it does, step by step: docs/verify.md.
 """
 
 
@@ -57,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--only", metavar="FACT", action="append", default=[], help="this fact alone; repeat for others")
     made.add_argument("--clean", action="store_true", help="only delete what earlier runs left")
     made.add_argument("--list", action="store_true", help="list the facts, and how each is decided")
+    made.add_argument("--rights", action="store_true", help="print an IAM policy with the rights that it needs")
     made.add_argument("--yes", action="store_true", help="do not ask")
     made.add_argument(
         "--minutes", type=float, default=90, metavar="N", help="limit of time; then it deletes everything (90)"
@@ -115,6 +117,11 @@ def _main(options: argparse.Namespace) -> int:
     only_reads = bool(options.stack) or options.without_cost
     plan = (reading_run if only_reads else whole_run)(ALL, options.only)
     account, place = _sign_in(options)
+    if options.rights:
+        print(
+            (files("notebook_ssh_verify") / "rights.json").read_text("utf-8").replace("ACCOUNT", place.account), end=""
+        )
+        return EXIT_OK
     folder = journal.folder(os.environ)
     left = run.clean_up_earlier(account, list(journal.unfinished(folder)), place, _say)
     if left or options.clean:
@@ -207,7 +214,7 @@ def _show(plan: Plan, settings: Settings, place: Place, options: argparse.Namesp
     print(
         f"It costs about ${cost:.2f}, and takes about an hour; after {settings.minutes:.0f} minutes it deletes everything."
     )
-    print("It needs the rights to deploy the stack, and those in docs/verify.md. It decides:")
+    print("It needs the rights that --rights prints. It decides:")
     for experiment in plan.experiments:
         print(f"  {experiment.fact:<22} {experiment.how}")
     if cost > options.dollars:
