@@ -1,5 +1,5 @@
 #!/bin/sh
-# Verifies on your AWS account which of the facts hold that nobody could confirm. `./verify.sh --help` says how.
+# Verifies on your AWS account which of the facts hold that could not be confirmed. `./verify.sh --help` says how.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)

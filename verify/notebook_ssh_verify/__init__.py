@@ -1,4 +1,4 @@
-"""Finds out on a real AWS account which of the facts hold that nobody could confirm (docs/facts.md).
+"""Finds out on a real AWS account which of the facts hold that could not be confirmed (docs/facts.md).
 
 `python -m notebook_ssh_verify --help` says how.
 """

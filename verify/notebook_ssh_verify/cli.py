@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     made = argparse.ArgumentParser(
         prog="verify",
-        description="Finds out on your AWS account which of the facts hold that nobody could confirm (docs/facts.md).",
+        description="Finds out on your AWS account which of the facts hold that could not be confirmed (docs/facts.md).",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
