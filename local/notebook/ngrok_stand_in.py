@@ -347,7 +347,7 @@ def main(arguments: list[str]) -> int:
         case ["version"] | ["--version"]:
             print(f"ngrok version {VERSION}")
             return 0
-        case ["start", "--all", "--config", path, "--log=stdout", "--log-format=json"]:
+        case ["start", "--all" | "--none", "--config", path, "--log=stdout", "--log-format=json"]:
             pass
         case ["config", "check", "--config", path]:
             pass
@@ -362,6 +362,8 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "config":
         print(f"Valid configuration file at {path}")
         return 0
+    if arguments[1] == "--none":
+        configuration.endpoints.clear()
     agent = Agent(configuration, Cloud(Path(os.environ.get("NGROK_STAND_IN") or CLOUD)))
     return agent.run()
 
