@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from notebook_ssh_verify.experiments import ngrok, notebook, sagemaker_api
+from notebook_ssh_verify.experiments import endpoint, ngrok, notebook, sagemaker_api
 from notebook_ssh_verify.experiments.base import Experiment, Need
 
-ALL: tuple[Experiment[Any], ...] = (*sagemaker_api.EXPERIMENTS, *notebook.EXPERIMENTS, *ngrok.EXPERIMENTS)
+ALL: tuple[Experiment[Any], ...] = (
+    *sagemaker_api.EXPERIMENTS,
+    *notebook.EXPERIMENTS,
+    *ngrok.EXPERIMENTS,
+    *endpoint.EXPERIMENTS,
+)
 
 __all__ = ["ALL", "Experiment", "Need"]
