@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from notebook_ssh_verify.experiments import endpoint, ngrok, notebook, sagemaker_api
+from notebook_ssh_verify.experiments import endpoint, laptop, ngrok, notebook, sagemaker_api
 from notebook_ssh_verify.experiments.base import Experiment, Need
 
 ALL: tuple[Experiment[Any], ...] = (
@@ -12,6 +12,7 @@ ALL: tuple[Experiment[Any], ...] = (
     *notebook.EXPERIMENTS,
     *ngrok.EXPERIMENTS,
     *endpoint.EXPERIMENTS,
+    *laptop.EXPERIMENTS,
 )
 
 __all__ = ["ALL", "Experiment", "Need"]

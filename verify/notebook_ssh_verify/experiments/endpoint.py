@@ -255,7 +255,7 @@ def decide_pings(seen: Pings) -> Decision:
 
 
 class Reach(NamedTuple):
-    """What became of a tunnel to port 22. has_rule: by the rules of both groups; has_sshd: by what the script saw."""
+    """What became of a tunnel to port 22. has_rule: by the rules of the notebook's groups; has_sshd: by what the script saw."""
 
     outcome: Outcome
     has_rule: bool
