@@ -24,7 +24,7 @@ from support.outlived import kill_all_when_killed
 
 TESTS = Path(__file__).resolve().parent
 
-WAITING = {"integration", "agent", "client"}
+WAITING = {"integration", "agent", "client", "verify"}
 """The folders whose tests wait for other processes: next to them there is time for those that compute."""
 
 # What takes longer than most tests, and is the same for each: to read a service's model, and to make up 1,300 images.

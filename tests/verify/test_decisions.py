@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from notebook_ssh_verify.account import Refusal
-from notebook_ssh_verify.experiments import ALL, sagemaker_api as api
+from notebook_ssh_verify.experiments import ALL, events, maintenance, permissions, rates, sagemaker_api as api
 from notebook_ssh_verify.findings import Decision, Holds, Refuted, Undecided
+from notebook_ssh_verify.signed import Response
 
 INVALID = Refusal("ValidationException", "1 validation error detected", 400)
 THROTTLED = Refusal("ThrottlingException", "Rate exceeded", 400)
@@ -55,7 +57,96 @@ SAGEMAKER: list[tuple[str, Any, type[Decision]]] = [
     ("platform-refusal", api.PlatformRefusal(INVALID), Undecided),
 ]
 
-TABLE = [*SAGEMAKER]
+
+def at(minute: int, address: str | None = "10.0.1.5:22", status: str = "ready") -> maintenance.Reported:
+    return maintenance.Reported(f"2026-11-30T12:{minute:02}:00Z", address, status)
+
+
+IN = "InMaintenance"
+SINCE = datetime(2026, 11, 30, 11, 59, tzinfo=UTC)
+LONG_AFTER = datetime(2026, 12, 1, tzinfo=UTC)
+
+MAINTENANCE: list[tuple[str, Any, type[Decision]]] = [
+    ("maintenance-states", None, Undecided),
+    ("maintenance-states", maintenance.Maintained(IN), Undecided),
+    ("maintenance-states", maintenance.Maintained("InService", (at(1), at(2)), 180, SINCE), Undecided),
+    ("maintenance-states", maintenance.Maintained(IN, (at(1), at(2)), 180, SINCE), Holds),
+    ("maintenance-states", maintenance.Maintained("PendingMaintenance", (at(1), at(2)), 180, SINCE), Holds),
+    ("maintenance-states", maintenance.Maintained(IN, (at(1), at(1)), 180, SINCE), Undecided),
+    ("maintenance-states", maintenance.Maintained(IN, (at(1), at(2, "10.0.1.6:22")), 180, SINCE), Undecided),
+    ("maintenance-states", maintenance.Maintained(IN, (at(1), at(1, status="stale")), 180, SINCE), Refuted),
+    ("maintenance-states", maintenance.Maintained(IN, (at(1), at(1, status="stale")), 180, LONG_AFTER), Undecided),
+]
+
+ENOUGH = rates.Figures(25, 0, 0, 5.0)
+
+RATES: list[tuple[str, Any, type[Decision]]] = [
+    ("describe-rate", None, Undecided),
+    ("describe-rate", rates.ReadRates(ENOUGH, ENOUGH), Holds),
+    ("describe-rate", rates.ReadRates(rates.Figures(24, 1, 0, 5.0), ENOUGH), Refuted),
+    ("describe-rate", rates.ReadRates(ENOUGH, rates.Figures(5, 20, 0, 5.0)), Refuted),
+    ("describe-rate", rates.ReadRates(ENOUGH, rates.Figures(0, 0, 25, 5.0)), Undecided),
+    ("describe-rate", rates.ReadRates(rates.Figures(25, 0, 0, 9.0), ENOUGH), Undecided),
+    ("fifo-rate", rates.Figures(700, 0, 0, 2.0), Holds),
+    ("fifo-rate", rates.Figures(590, 300, 0, 2.0), Holds),
+    ("fifo-rate", rates.Figures(100, 300, 0, 2.0), Refuted),
+    ("fifo-rate", rates.Figures(400, 0, 0, 2.0), Undecided),
+    ("fifo-rate", rates.Figures(0, 0, 500, 2.0), Undecided),
+]
+
+EVENTS: list[tuple[str, Any, type[Decision]]] = [
+    ("tag-events", events.TagEvent(True, 2), Holds),
+    ("tag-events", events.TagEvent(False, 180, reached=True), Refuted),
+    ("tag-events", events.TagEvent(False, 180, reached=False), Undecided),
+    ("cloudtrail-shape", events.CallShape(("resourceArn", "tags", "tags.key", "tags.value"), 90), Holds),
+    ("cloudtrail-shape", events.CallShape(("ResourceArn", "Tags", "Tags.Key", "Tags.Value"), 90), Refuted),
+    ("cloudtrail-shape", events.CallShape(("resourceArn", "tags", "tags.Key", "tags.Value"), 90), Undecided),
+    ("cloudtrail-shape", events.CallShape((), 90), Undecided),
+    ("cloudtrail-shape", events.CallShape(None, 180), Undecided),
+    ("cloudtrail-shape", events.CallShape(None, 180, reached=False), Undecided),
+    ("key-in-trail", events.KeyCall(has_key=False), Undecided),
+    ("key-in-trail", events.KeyCall(True, True, "AccessDenied", 90), Holds),
+    ("key-in-trail", events.KeyCall(True, False, "AccessDenied", 90), Refuted),
+    ("key-in-trail", events.KeyCall(True, None, "", 180), Undecided),
+    ("key-in-trail", events.KeyCall(True, None, "", 180, reached=False), Undecided),
+]
+
+PASS_ROLE = Refusal("AccessDeniedException", "User: … is not authorized to perform: iam:PassRole on …", 400)
+NO_START = Refusal("AccessDeniedException", "… is not authorized to perform: sagemaker:StartNotebookInstance …", 400)
+WRONG_STATUS = Refusal("ValidationException", "Status (Stopping) not in ([Stopped, Failed])", 400)
+DENIED_PATH = Response(
+    403, '{"Message": "User: … is not authorized to perform: execute-api:Invoke with an explicit deny"}'
+)
+BAD_SIGNATURE = Response(403, '{"message": "The request signature we calculated does not match the signature …"}')
+OTHER_SPELLING = Response(409, '{"error": "other-spelling"}')
+
+PERMISSIONS: list[tuple[str, Any, type[Decision]]] = [
+    ("start-permissions", permissions.StartByRole(PASS_ROLE, in_vpc=False), Holds),
+    ("start-permissions", permissions.StartByRole(NO_START, in_vpc=True), Undecided),
+    ("start-permissions", permissions.StartByRole(WRONG_STATUS, in_vpc=True), Undecided),
+    ("start-permissions", permissions.StartByRole(None, True, "InService"), Refuted),
+    ("start-permissions", permissions.StartByRole(None, False, "InService"), Undecided),
+    ("start-permissions", permissions.StartByRole(None, True, "Failed", "not authorized to perform ec2:…"), Holds),
+    ("start-permissions", permissions.StartByRole(None, True, "Failed", "no capacity"), Undecided),
+    ("start-permissions", permissions.StartByRole(None, True, "Failed"), Undecided),
+    ("parameters-by-path", permissions.ParametersByPath(None, DENIED), Holds),
+    ("parameters-by-path", permissions.ParametersByPath(DENIED, None), Refuted),
+    ("parameters-by-path", permissions.ParametersByPath(None, None), Undecided),
+    ("parameters-by-path", permissions.ParametersByPath(DENIED, DENIED), Undecided),
+    ("parameters-by-path", permissions.ParametersByPath(None, THROTTLED), Undecided),
+    ("path-as-sent", permissions.EscapedPath(DENIED_PATH, OTHER_SPELLING), Holds),
+    ("path-as-sent", permissions.EscapedPath(DENIED_PATH, Response(404, '{"error": "unknown-notebook"}')), Holds),
+    ("path-as-sent", permissions.EscapedPath(DENIED_PATH, DENIED_PATH), Refuted),
+    ("path-as-sent", permissions.EscapedPath(DENIED_PATH, BAD_SIGNATURE), Undecided),
+    ("path-as-sent", permissions.EscapedPath(Response(200, "{}"), OTHER_SPELLING), Undecided),
+    ("path-as-sent", permissions.EscapedPath(DENIED_PATH, Response(500, "")), Undecided),
+    ("path-as-sent", permissions.EscapedPath(DENIED_PATH, Response(400, '{"message": "Bad Request"}')), Undecided),
+    ("filter-terms", permissions.FilterTerms(1, 0), Holds),
+    ("filter-terms", permissions.FilterTerms(1, 1), Refuted),
+    ("filter-terms", permissions.FilterTerms(0, 0), Undecided),
+]
+
+TABLE = [*SAGEMAKER, *MAINTENANCE, *RATES, *EVENTS, *PERMISSIONS]
 
 
 @pytest.mark.parametrize(("fact", "seen", "expected"), TABLE)
