@@ -21,7 +21,7 @@ program() {
 limit() {
     local left=$((70 - SECONDS))
     ((left > 0)) || return 124
-    timeout -k 1 "$((left < $1 ? left : $1))" "${@:2}" </dev/null
+    timeout -k 1 "$((left < $1 ? left : $1))" "${@:2}"
 }
 
 banner() {
@@ -103,7 +103,7 @@ probe_role() {
     token=$(limit 9 curl -sf --noproxy '*' -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$base/api/token")
     metadata() {
         printf 'header="X-aws-ec2-metadata-token: %s"\n' "$token" |
-            timeout 9 curl -sf --noproxy '*' -K - "$base/meta-data/iam/security-credentials/$1"
+            limit 9 curl -sf --noproxy '*' -K - "$base/meta-data/iam/security-credentials/$1"
     }
     roles=$(metadata '')
     say imds-role listed "${roles%%$'\n'*}"
@@ -117,7 +117,7 @@ probe_role() {
         [[ $keys =~ \"SecretAccessKey\"\ *:\ *\"([^\"]+) ]] && printf '%s"\n' "${BASH_REMATCH[1]}"
         [[ $keys =~ \"Token\"\ *:\ *\"([^\"]+) ]] && printf 'header="x-amz-security-token: %s"\n' "${BASH_REMATCH[1]}"
     )
-    answer=$(printf %s "$sent" | timeout 9 curl -sS -K - --aws-sigv4 "aws:amz:${BASH_REMATCH[2]}:sts" \
+    answer=$(printf %s "$sent" | limit 9 curl -sS -K - --aws-sigv4 "aws:amz:${BASH_REMATCH[2]}:sts" \
         -d 'Action=GetCallerIdentity&Version=2011-06-15' "${AWS_ENDPOINT_URL:-$url}/" 2>&1)
     if [[ $answer =~ :assumed-role/([^/\<]+)/ ]]; then
         say imds-role owner "${BASH_REMATCH[1]}"
@@ -132,6 +132,6 @@ probe_role() {
     probe_systemd
     probe_selinux
     probe_role
-} 2>/dev/null
+} </dev/null 2>/dev/null
 say end 'done' yes
 exit 0
