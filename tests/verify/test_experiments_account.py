@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 
 import pytest
+from notebook_ssh_verify.account import Account
+from notebook_ssh_verify.experiments import ALL
 from notebook_ssh_verify.findings import Decision, Holds, Refuted, Undecided
 from notebook_ssh_verify.lab import Lab
+from notebook_ssh_verify.notebooks import undone
+from notebook_ssh_verify.run import outcome
 from support.verification import begin, create_notebooks, create_stack, decide, emulated_account
 
 from emulator.process import Emulator
@@ -35,6 +41,12 @@ def lab(env: LocalEnv, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab
         network = {"SubnetId": env.network.subnet, "SecurityGroupIds": [env.network.notebook_group]}
         lab.notebooks = create_notebooks(lab, **network)
         yield lab
+
+
+@pytest.fixture(scope="module")
+def powerless(env: LocalEnv, lab: Lab) -> Iterator[Account]:
+    with emulated_account(env.emulator, env.make_user("powerless")) as account:
+        yield account
 
 
 @pytest.mark.parametrize(
@@ -71,3 +83,35 @@ def test_an_experiment_finds_the_answer_that_is_given(
         described = lab.describe_notebook(name)
         tags = lab.account.client("sagemaker").list_tags(ResourceArn=described["NotebookInstanceArn"])["Tags"]
         assert (described["NotebookInstanceStatus"], tags) == ("InService", [])
+
+
+WITHOUT_ROLES = [
+    "name-case",
+    "script-limit",
+    "empty-hook",
+    "time-precision",
+    "delete-attached",
+    "expired-page",
+    "platform-refusal",
+    "maintenance-states",
+    "describe-rate",
+    "fifo-rate",
+    "tag-events",
+    "cloudtrail-shape",
+    "filter-terms",
+]
+"""The facts whose experiments assume no role, which takes minutes to be refused."""
+
+
+@pytest.mark.parametrize("fact", WITHOUT_ROLES)
+def test_a_principal_who_may_do_nothing_decides_nothing(env: LocalEnv, lab: Lab, powerless: Account, fact: str) -> None:
+    experiment = next(each for each in ALL if each.fact == fact)
+    assert isinstance(outcome(experiment, replace(lab, account=powerless)), Undecided)
+
+
+def test_a_run_that_is_interrupted_waits_for_nothing_to_be_undone() -> None:
+    undone_after: list[type[BaseException]] = []
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error), undone(partial(undone_after.append, error)):
+            raise error
+    assert undone_after == [ValueError]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,19 +14,32 @@ STATUS_LIMIT_S = 1200.0
 
 
 @contextmanager
-def stopped(lab: Lab, notebook: str) -> Iterator[None]:
-    """Have a notebook of the run Stopped while inside, and then InService if it was. Raises AwsError."""
-    was_running = _status(lab, notebook) == "InService"
-    if was_running:
-        lab.account.call("sagemaker", "stop_notebook_instance", NotebookInstanceName=notebook)
-        wait_for_status(lab, notebook, "Stopped")
+def undone(undo: Callable[[], object]) -> Iterator[None]:
+    """Undo at the end, after an error too; but not once the run is interrupted, since it deletes everything then."""
     try:
         yield
-    finally:
-        if was_running and _status(lab, notebook) in ("Stopped", "Failed"):
+    except Exception:
+        undo()
+        raise
+    undo()
+
+
+@contextmanager
+def stopped(lab: Lab, notebook: str) -> Iterator[None]:
+    """Have a notebook of the run Stopped while inside, and then InService if it was. Raises AwsError."""
+    if _status(lab, notebook) != "InService":
+        yield
+        return
+    lab.account.call("sagemaker", "stop_notebook_instance", NotebookInstanceName=notebook)
+    wait_for_status(lab, notebook, "Stopped")
+
+    def start() -> None:
+        if _status(lab, notebook) in ("Stopped", "Failed"):
             lab.account.call("sagemaker", "start_notebook_instance", NotebookInstanceName=notebook)
-        if was_running:
-            wait_for_status(lab, notebook, "InService")
+        wait_for_status(lab, notebook, "InService")
+
+    with undone(start):
+        yield
 
 
 @contextmanager
@@ -36,11 +49,10 @@ def attached_config(lab: Lab, notebook: str, config: str) -> Iterator[None]:
     Raises AwsError.
     """
     before = lab.describe_notebook(notebook).get("NotebookInstanceLifecycleConfigName")
+    change = {"LifecycleConfigName": before} if before else {"DisassociateLifecycleConfig": True}
     _update(lab, notebook, LifecycleConfigName=config)
-    try:
+    with undone(lambda: _update(lab, notebook, **change)):
         yield
-    finally:
-        _update(lab, notebook, **({"LifecycleConfigName": before} if before else {"DisassociateLifecycleConfig": True}))
 
 
 def wait_for_status(lab: Lab, notebook: str, *wanted: str) -> str:

@@ -7,14 +7,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
-from notebook_ssh_verify.account import Refusal
+from notebook_ssh_verify.account import AwsError, Refusal
 from notebook_ssh_verify.event_queue import await_event
 from notebook_ssh_verify.experiments.base import Experiment, Need
 from notebook_ssh_verify.findings import Decision, Holds, Refuted, Undecided
 from notebook_ssh_verify.lab import Lab
-from notebook_ssh_verify.notebooks import attached_config, stopped
+from notebook_ssh_verify.notebooks import attached_config, stopped, undone
 from notebook_ssh_verify.ownership import Kind
 
 INVALID = "ValidationException"
@@ -24,6 +25,9 @@ SCRIPT_BYTES = 12_288
 """The largest script, as the fact has it."""
 
 SCRIPT = b"#!/bin/bash\n"
+
+READING_S = 60.0
+"""Seconds that a run waits at most for a NextToken to expire if it does nothing but read."""
 
 PLATFORM = "notebook-nbssh-verify-v1"
 """A platform that SageMaker does not have."""
@@ -40,11 +44,13 @@ class NameCase(NamedTuple):
 
 
 def observe_name_case(lab: Lab) -> NameCase:
-    """Ask for a notebook under its name in other capitals: one of the run's, or any that the account has."""
+    """Ask for a notebook under its name in other capitals: one of the run's, or any that the account has. Raises AwsError."""
     name = next(iter(lab.notebooks), None) or _any_name(lab)
     if name is None or name.swapcase() == name:
         return NameCase(None, None)
     described = lab.account.attempt("sagemaker", "describe_notebook_instance", NotebookInstanceName=name.swapcase())
+    if isinstance(described, Refusal) and described.code != INVALID:  # that is how SageMaker says that there is none
+        raise AwsError("sagemaker:DescribeNotebookInstance", described)
     listed = lab.account.call("sagemaker", "list_notebook_instances", NameContains=name.swapcase())
     names = [each["NotebookInstanceName"] for each in listed["NotebookInstances"]]
     return NameCase(not isinstance(described, Refusal), name in names)
@@ -275,14 +281,14 @@ class ExpiredPage(NamedTuple):
 
 
 def observe_expired_page(lab: Lab) -> ExpiredPage | None:
-    """Keep a NextToken of a list for some minutes, and then ask for the next page. None: the account has no second page."""
+    """Keep a NextToken of a list for a while, and then ask for the next page. None: the account has no second page."""
     for method in ("list_notebook_instance_lifecycle_configs", "list_notebook_instances"):
         token = lab.account.call("sagemaker", method, MaxResults=1).get("NextToken")
         if token is None:
             continue
         began = time.monotonic()
         made_up = lab.account.attempt("sagemaker", method, MaxResults=1, NextToken="bmJzc2gtdmVyaWZ5")
-        time.sleep(lab.event_limit_s)
+        time.sleep(lab.event_limit_s if lab.outputs else min(READING_S, lab.event_limit_s))
         answer = lab.account.attempt("sagemaker", method, MaxResults=1, NextToken=token)
         return ExpiredPage(
             time.monotonic() - began,
@@ -365,13 +371,17 @@ def _configuration(lab: Lab, what: str, on_start: bytes, **more: Any) -> Iterato
         Tags=lab.tags,
         **more,
     )
-    try:
-        yield name, made if isinstance(made, Refusal) else None
-    finally:
-        if not isinstance(made, Refusal):
-            lab.account.attempt(
-                "sagemaker", "delete_notebook_instance_lifecycle_config", NotebookInstanceLifecycleConfigName=name
-            )
+    if isinstance(made, Refusal):
+        yield name, made
+        return
+    delete = partial(
+        lab.account.attempt,
+        "sagemaker",
+        "delete_notebook_instance_lifecycle_config",
+        NotebookInstanceLifecycleConfigName=name,
+    )
+    with undone(delete):
+        yield name, None
 
 
 def _hook(script: bytes) -> list[dict[str, str]]:
@@ -422,7 +432,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
     ),
     Experiment(
         "expired-page",
-        "keep a NextToken of a list for some minutes, and ask for the next page",
+        "keep a NextToken of a list for a while, and ask for the next page",
         _READS,
         observe_expired_page,
         decide_expired_page,
