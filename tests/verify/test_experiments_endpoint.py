@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from notebook_ssh_verify import probe
+from notebook_ssh_verify.experiments import endpoint
 from notebook_ssh_verify.experiments.endpoint import (
     Closed,
     NoAnswer,
@@ -69,7 +70,7 @@ def test_what_was_seen_of_each_refusal_is_told() -> None:
     [
         (Pings(True), Holds("a Ping was answered by a Pong")),
         (Pings(False), Refuted("a Ping was not answered in 15 seconds")),
-        (Pings(None, str(GONE)), Undecided(f"no tunnel to the notebook was there to try with: {GONE}")),
+        (Pings(None, GONE), Undecided(f"no tunnel to the notebook was there to try with: {GONE}")),
     ],
 )
 def test_a_pong_decides(seen: Pings, expected: Decision) -> None:
@@ -202,6 +203,23 @@ def test_an_experiment_finds_the_answer_that_is_given(
 @pytest.mark.parametrize("fact", ["endpoint-refusals", "endpoint-pings", "eice-interface"])
 def test_without_an_endpoint_nothing_is_decided(lab: Lab, fact: str) -> None:
     assert isinstance(decide(replace(lab, stack={}), fact), Undecided)
+
+
+def test_where_no_rule_admits_the_endpoint_the_stack_is_asked_by_a_tag_that_goes_again(lab: Lab) -> None:
+    target = endpoint.find_target(lab)
+    assert target is not None
+    with endpoint.admitted(lab, target._replace(endpoint_groups=("sg-other",)), 0) as is_in_effect:
+        assert tags(lab) == {lab.run.tag_key: "eice"}
+    assert not is_in_effect
+    assert tags(lab) == {}
+    with endpoint.admitted(lab, target) as is_in_effect:
+        assert tags(lab) == {}
+    assert is_in_effect
+
+
+def tags(lab: Lab) -> dict[str, str]:
+    arn = lab.describe_notebook(lab.notebooks[0])["NotebookInstanceArn"]
+    return {each["Key"]: each["Value"] for each in lab.account.call("sagemaker", "list_tags", ResourceArn=arn)["Tags"]}
 
 
 def test_an_endpoint_that_is_not_trusted_decides_nothing(lab: Lab) -> None:

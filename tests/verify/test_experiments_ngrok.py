@@ -135,12 +135,19 @@ def decide(lab: Lab, fact: str) -> Decision:
     return next(each for each in EXPERIMENTS if each.fact == fact).run(lab)
 
 
-def test_an_address_that_answers_itself(cloud: NgrokCloud) -> None:
-    assert isinstance(decide(lab(cloud), "ngrok-redirect"), Holds)
-
-
-def test_an_agent_that_merges(cloud: NgrokCloud) -> None:
-    assert isinstance(decide(lab(cloud), "ngrok-merge"), Holds)
+@pytest.mark.parametrize(
+    ("fact", "answer", "expected"),
+    [
+        ("ngrok-redirect", "direct", Holds),
+        ("ngrok-merge", "merges", Holds),
+    ],
+)
+def test_an_experiment_finds_the_answer_that_is_given(
+    cloud: NgrokCloud, fact: str, answer: str, expected: type[Decision]
+) -> None:
+    (cloud.home / "answers.json").write_text(json.dumps({fact: answer}))
+    decision = decide(lab(cloud), fact)
+    assert isinstance(decision, expected), decision
 
 
 def test_the_evidence_has_no_token(cloud: NgrokCloud) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from notebook_ssh_verify.account import Account
 from notebook_ssh_verify.experiments.base import Experiment, Need
 from notebook_ssh_verify.findings import Decision, Holds, Refuted, Undecided
 from notebook_ssh_verify.lab import Lab
+from notebook_ssh_verify.notebooks import undone
 
 SSH, OTHER_PORT, REMOTE_DESKTOP = 22, 2222, 3389
 """Ports: the one of this mode, one that no endpoint opens, and the other one that it opens, on which no notebook listens."""
@@ -27,9 +29,10 @@ PONG_LIMIT_S = 15.0
 ANSWER_LIMIT_S = 60.0
 """Seconds for a byte, or for the endpoint to give up an address that does not answer."""
 
-RULES_LIMIT_S = 150.0
-"""Seconds until the stack's rules admit the endpoint."""
+RULES_LIMIT_S = 300.0
+"""Seconds until the stack's rules admit the endpoint: without events that is the next sweep, of two minutes here."""
 
+NO_TARGET = "the stack has no endpoint, or the notebook no address in the VPC"
 WRONG_PORT_CODE = "InvalidParameter"
 NO_ANSWER = "Unable to connect to target"
 
@@ -139,7 +142,7 @@ def read_refusal(status: int, body: bytes) -> Refused:
 def try_tunnel(lab: Lab, account: Account, target: Target | None, port: int) -> Outcome:
     """Open a tunnel, wait for the first byte, and close it."""
     if target is None:
-        return NoAnswer("the stack has no endpoint, or the notebook no address in the VPC")
+        return NoAnswer(NO_TARGET)
     opened = open_tunnel(lab, account, target, port)
     outcome: Outcome = _first(opened) if isinstance(opened, ClientConnection) else opened
     account.note(f"ec2-instance-connect:OpenTunnel to port {port}", str(outcome))
@@ -216,26 +219,37 @@ class Pings(NamedTuple):
     """Whether a Pong came for a Ping, through a tunnel to the notebook; None: outcome is what became of the tunnel."""
 
     has_pong: bool | None
-    outcome: str = ""
+    outcome: Outcome | None = None
 
 
 def observe_pings(lab: Lab) -> Pings:
     """Send a Ping through an open tunnel."""
     target = find_target(lab)
     if target is None:
-        return Pings(None, "the stack has no endpoint, or the notebook no address in the VPC")
-    lab.wait(partial(has_rule, lab, target), RULES_LIMIT_S)
+        return Pings(None, NoAnswer(NO_TARGET))
+    tries: list[Pings] = []
+
+    def is_final() -> bool:
+        tries.append(_ping(lab, target))
+        return not isinstance(tries[-1].outcome, Closed)
+
+    with admitted(lab, target):
+        lab.wait(is_final, ANSWER_LIMIT_S)
+    return tries[-1]
+
+
+def _ping(lab: Lab, target: Target) -> Pings:
     opened = open_tunnel(lab, lab.account, target, SSH)
     if not isinstance(opened, ClientConnection):
-        return Pings(None, str(opened))
+        return Pings(None, opened)
     with opened:
         try:
             opened.recv(ANSWER_LIMIT_S)  # so that the tunnel is known to lead somewhere
             has_pong = opened.ping().wait(PONG_LIMIT_S) and opened.close_code is None
         except TimeoutError:
-            return Pings(None, str(Opened("")))
+            return Pings(None, Opened(""))
         except ConnectionClosed as error:
-            return Pings(None, str(Closed(_reason(error))))
+            return Pings(None, Closed(_reason(error)))
     lab.account.note(f"Ping through a tunnel to port {SSH}", "Pong" if has_pong else f"nothing in {PONG_LIMIT_S:.0f} s")
     return Pings(has_pong)
 
@@ -264,17 +278,33 @@ class Reach(NamedTuple):
 
 def observe_reach(lab: Lab) -> Reach:
     """Open a tunnel once the rules admit it, again for a while if it is closed."""
-    target = find_target(lab)
-    admitted = target is not None and bool(lab.wait(partial(has_rule, lab, target), RULES_LIMIT_S))
+    target, has_sshd = find_target(lab), lab.probes.of("sshd-runs").get("banner", "").startswith("SSH-")
+    if target is None:
+        return Reach(NoAnswer(NO_TARGET), False, has_sshd)
     outcomes: list[Outcome] = []
 
     def is_final() -> bool:
         outcomes.append(try_tunnel(lab, lab.account, target, SSH))
         return not isinstance(outcomes[-1], Closed)
 
-    lab.wait(is_final, ANSWER_LIMIT_S)
-    has_sshd = lab.probes.of("sshd-runs").get("banner", "").startswith("SSH-")
-    return Reach(outcomes[-1], admitted, has_sshd)
+    with admitted(lab, target) as is_in_effect:
+        lab.wait(is_final, ANSWER_LIMIT_S)
+    return Reach(outcomes[-1], is_in_effect, has_sshd)
+
+
+@contextmanager
+def admitted(lab: Lab, target: Target, limit_s: float = RULES_LIMIT_S) -> Iterator[bool]:
+    """Have the endpoint's group admitted by the stack while inside: by the scenario's tag, or by one of this. Raises AwsError.
+
+    Yields whether it is.
+    """
+    if has_rule(lab, target):
+        yield True
+        return
+    arn = lab.describe_notebook(lab.notebooks[0])["NotebookInstanceArn"]
+    lab.account.call("sagemaker", "add_tags", ResourceArn=arn, Tags=[{"Key": lab.run.tag_key, "Value": "eice"}])
+    with undone(partial(lab.account.call, "sagemaker", "delete_tags", ResourceArn=arn, TagKeys=[lab.run.tag_key])):
+        yield bool(lab.wait(partial(has_rule, lab, target), limit_s))
 
 
 def has_rule(lab: Lab, target: Target) -> bool:

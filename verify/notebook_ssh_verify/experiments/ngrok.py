@@ -170,14 +170,15 @@ def _watch(words: Sequence[str], wanted: str, token: str) -> Web:
 
 
 def _read_log(log: IO[bytes], token: str) -> tuple[str, str]:
-    """Return the address that a log names, and else the last that it says."""
-    last = "it said nothing"
+    """Return the address that a log names, and else the last error in it, or its last line."""
+    last, error = "it said nothing", ""
     for line in log:
         text = line.decode(errors="replace").strip().replace(token or "\0", "<token>")
         if address := web_address(text):
             return address, ""
-        last = text if text.startswith("ERROR") or "eror" in text else last
-    return "", last
+        last = text or last
+        error = text if text.startswith("ERROR") or '"eror"' in text else error
+    return "", error or last
 
 
 def web_address(line: str) -> str:
