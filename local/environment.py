@@ -131,6 +131,7 @@ class LocalEnv:
         self.emulator.start()
         cloud = self.emulator.home / "ngrok"
         cloud.mkdir()
+        (cloud / "answers.json").symlink_to(self.emulator.answers_file)
         self.cloud = NgrokCloud(cloud, str(PYTHON))
         return self
 

@@ -34,15 +34,7 @@ def start_sshd(
     `port` is None where that is out of reach. env: what its environment has besides PATH. `processes.dismiss` ends it.
     Raises processes.DidNotStartError.
     """
-    path = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
-    program = shutil.which("sshd", path=path) or "sshd"  # sshd wants to be called by its whole path
-    if os.geteuid() == 0:
-        try:
-            PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
-        except OSError as error:
-            raise processes.DidNotStartError(
-                f"{name} needs {PRIVILEGE_SEPARATION}, which cannot be made: {error}"
-            ) from None
+    prepare(name)
     before = log.stat().st_size if log.exists() else 0
 
     def answers() -> bool:
@@ -51,8 +43,34 @@ def start_sshd(
             file.seek(before)
             return LISTENS in file.read() and (port is None or _banner(port).startswith(b"SSH-"))
 
-    command = [*within, program, "-D", "-e", "-f", str(config)]
-    return processes.start(name, command, answers, log=log, env={"PATH": path, **(env or {})}, limit=limit)
+    command = [*within, *sshd_command(config)]
+    return processes.start(name, command, answers, log=log, env={"PATH": _path(), **(env or {})}, limit=limit)
+
+
+def sshd_command(config: Path) -> list[str]:
+    """The command that runs sshd in the foreground."""
+    return [program(), "-D", "-e", "-f", str(config)]
+
+
+def program() -> str:
+    """The path of this machine's sshd, which wants to be called by it."""
+    return shutil.which("sshd", path=_path()) or "sshd"
+
+
+def prepare(name: str) -> None:
+    """Make what sshd needs of the machine, as root. name: whose sshd it is. Raises processes.DidNotStartError."""
+    if os.geteuid() != 0:
+        return
+    try:
+        PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
+    except OSError as error:
+        raise processes.DidNotStartError(
+            f"{name} needs {PRIVILEGE_SEPARATION}, which cannot be made: {error}"
+        ) from None
+
+
+def _path() -> str:
+    return f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
 
 
 def _banner(port: int) -> bytes:

@@ -35,7 +35,7 @@ ANSWERS: Mapping[str, tuple[str, ...]] = {
     "fifo-rate": ("unthrottled", "throttled"),
     "sshd-runs": ("active", "masked", "absent"),
     "systemd-on-start": ("starts", "fails"),
-    "imds-role": ("execution-role", "other-role"),
+    "imds-role": ("execution-role", "other-name", "other-credentials"),
     "selinux-port": ("allowed", "refused"),
     "ngrok-merge": ("merges", "replaces"),
     "ngrok-redirect": ("direct", "redirects"),

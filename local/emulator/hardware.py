@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from moto.sagemaker.exceptions import ValidationError
 
-from emulator import sagemaker
+from emulator import answers, sagemaker
 from emulator.network import Gate
 from notebook.machine import BootFailedError, Credentials, Machine
 
@@ -51,6 +52,7 @@ class Hardware:
         self.machines: dict[str, Machine] = {}
         self.gates: dict[str, Gate] = {}
         self.busy: set[str] = set()
+        self.maintained: set[str] = set()
 
     def start(self) -> None:
         """Begin to watch the notebooks, in a thread of its own."""
@@ -61,10 +63,42 @@ class Hardware:
         while True:
             for notebook in sagemaker.notebooks(self.account, self.region):
                 name = notebook.notebook_instance_name
-                if notebook.status in work and name not in self.busy:
-                    self.busy.add(name)
-                    threading.Thread(target=self._do, args=(work[notebook.status], notebook), daemon=True).start()
+                if name in self.busy:
+                    continue
+                if notebook.status in work:
+                    self._begin(self._do, work[notebook.status], notebook)
+                elif notebook.status == "InService" and self._is_due_for_maintenance(name):
+                    self._begin(self._maintain, notebook)
             time.sleep(0.05)
+
+    def _begin(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Work in a thread, during which the last of the arguments, a notebook, is busy."""
+        self.busy.add(arguments[-1].notebook_instance_name)
+        threading.Thread(target=work, args=arguments, daemon=True).start()
+
+    def _is_due_for_maintenance(self, name: str) -> bool:
+        """Once for each notebook, until the answer was that there is no maintenance."""
+        if answers.of("maintenance-states") == "none":
+            self.maintained.clear()
+            return False
+        is_due = name not in self.maintained
+        self.maintained.add(name)
+        return is_due
+
+    def _maintain(self, notebook: sagemaker.Notebook) -> None:
+        try:
+            ends = answers.of("maintenance-states") == "ends"
+            for status in ("PendingMaintenance", "InMaintenance"):
+                notebook.enter(status)
+                time.sleep(TRANSITION_SECONDS)
+            if ends:
+                self._shut_down(notebook)
+                self._boot(notebook)
+            notebook.enter("InService")
+        except BootFailedError as failure:
+            notebook.fail(str(failure))
+        finally:
+            self.busy.discard(notebook.notebook_instance_name)
 
     def _do(self, work: Callable[[sagemaker.Notebook], None], notebook: sagemaker.Notebook) -> None:
         started = time.monotonic()
@@ -88,7 +122,9 @@ class Hardware:
         machine = self.machines.setdefault(name, Machine(name, notebook.arn, self.home / name.lower()))
         script = self._on_start(notebook)
         try:
-            machine.boot(script, self.endpoint, self.api, self.region, notebook.role_arn, self.credentials)
+            machine.boot(
+                script, self.endpoint, self.api, self.region, notebook.role_arn, self.credentials, answers.given()
+            )
         finally:
             self.deliver(name, machine.script_output())
         if notebook.interface:

@@ -216,7 +216,11 @@ class Notebook(ManagedState, _MotoNotebook):
                 f"Unable to transition to ({to}) for Notebook Instance ({self.arn})."
             )
         self.failure = None
-        self.status = to
+        self.enter(to)
+
+    def enter(self, status: str) -> None:
+        """Have this status from now on."""
+        self.status = status
         self.tell()
 
     def start(self) -> None:
@@ -231,8 +235,7 @@ class Notebook(ManagedState, _MotoNotebook):
     def fail(self, reason: str) -> None:
         """The instance could not start: Failed, with the reason."""
         self.failure = reason
-        self.status = "Failed"
-        self.tell()
+        self.enter("Failed")
 
     def to_dict(self) -> dict[str, Any]:
         known = _MotoNotebook.to_dict(self)

@@ -19,10 +19,11 @@ from typing import Any
 
 import logins
 import processes
-from notebook import journal
+import sshd
+from notebook import journal, systemd
 from notebook.journal import install_journalctl
 from notebook.metadata_service import MetadataService
-from sshd import start_sshd
+from notebook.systemd import Units
 
 FIVE_MINUTES = 300
 """What SageMaker gives a lifecycle script."""
@@ -39,17 +40,18 @@ def main() -> None:
     processes.when_abandoned(over.set)
     disk = Path(told["disk"])
     _write_metadata(disk, told)
-    service = MetadataService(told["role"], told["credentials"])
+    service = MetadataService(told["role"], told["credentials"], other=told["other_role"])
     service.start()
     environment = _environment(told, service.address)
-    sshd, failure = _start_sshd(disk, told["port"], environment)
+    systemd.install(disk)
+    server, failure = _set_up_sshd(disk, told, environment)
     if not failure and told["script"] is not None:
         failure = _run_script(told, disk, environment)
     print(json.dumps({"failure": failure}), flush=True)
     while not over.wait(0.5):
         processes.reap()
-    if sshd:
-        processes.dismiss(sshd, patience=2)
+    if server:
+        processes.dismiss(server, patience=2)
     processes.end_all()
 
 
@@ -65,7 +67,7 @@ def _write_metadata(disk: Path, told: dict[str, Any]) -> None:
 def _environment(told: dict[str, Any], metadata: str) -> dict[str, str]:
     """What differs from a real instance, and nothing of the environment of the user who runs this."""
     environment = {
-        "PATH": PATH,
+        "PATH": f"{told['disk']}/usr/sbin:{told['disk']}/usr/bin:{PATH}",
         "NOTEBOOK_SSH_ROOT": told["disk"],
         "NOTEBOOK_SSH_PORT": str(told["port"]),
         "NOTEBOOK_SSH_PYTHON": told["python"],
@@ -86,7 +88,17 @@ def _run_script(told: dict[str, Any], disk: Path, environment: dict[str, str]) -
     script = disk / "tmp/OnStart"
     script.write_bytes(base64.b64decode(told["script"]))
     script.chmod(0o700)
-    with open(told["log"], "ab") as log:
+    refuse_jobs = Units(disk).refuse_jobs
+    if told["answers"].get("systemd-on-start") == "fails":
+        refuse_jobs.touch()
+    try:
+        return _run(script, told["log"], environment)
+    finally:
+        refuse_jobs.unlink(missing_ok=True)
+
+
+def _run(script: Path, output: str, environment: dict[str, str]) -> str | None:
+    with open(output, "ab") as log:
         try:
             done = subprocess.run(
                 [str(script)],
@@ -137,16 +149,77 @@ for FILE in {disk}/etc/profile.d/*.sh; do [ ! -r "$FILE" ] || . "$FILE"; done
 """
 
 
-def _start_sshd(
-    disk: Path, port: int, environment: dict[str, str]
+SSHD = """\
+#!/bin/sh
+# The instance's sshd: this machine's.
+exec {program} "$@"
+"""
+
+CONFINED_SSHD = """\
+#!/bin/sh
+# The instance's sshd, which SELinux lets listen on one port alone.
+for WORD; do
+    [ "$WORD" != -t ] || exec {program} "$@"
+    case $BEFORE in
+    -f) WANTED=$(sed -n 's/^Port //p' "$WORD") ;;
+    -p) WANTED=$WORD ;;
+    esac
+    BEFORE=$WORD
+done
+if [ "$WANTED" != {port} ]; then
+    echo "error: Bind to port $WANTED on 127.0.0.1 failed: Permission denied." >&2
+    echo "fatal: Cannot bind any address." >&2
+    exit 255
+fi
+exec {program} "$@"
+"""
+
+
+def _set_up_sshd(
+    disk: Path, told: dict[str, Any], environment: dict[str, str]
 ) -> tuple[subprocess.Popen[bytes] | None, str | None]:
-    """A real sshd with host keys of this start alone, as on an instance; or why there is none."""
+    """What an instance has of sshd, as the answers say; the server, or why it did not start."""
+    answers, port = told["answers"], told["port"]
+    confined = answers.get("selinux-port") == "refused"
+    _install(disk / "usr/sbin/getenforce", f"#!/bin/sh\necho {'Enforcing' if confined else 'Permissive'}\n")
+    runs = answers.get("sshd-runs", "active")
+    if runs == "absent":
+        return None, None
+    text = CONFINED_SSHD if confined else SSHD
+    _install(disk / "usr/sbin/sshd", text.format(program=shlex.quote(sshd.program()), port=port))
+    user = logins.as_user("ec2-user", disk / "home/ec2-user", disk / "etc/ssh/ec2-user")
+    config, log = _configure_sshd(disk, port, environment | user), disk / "var/log/sshd.log"
+    kept = disk / "var/log/journal.jsonl"
+    install_journalctl(disk / "usr/bin/journalctl", kept)
+    within, units = (sys.executable, journal.__file__, str(kept)), Units(disk)
+    unit = systemd.unit_file([*within, *sshd.sshd_command(config)], user)
+    (disk / "usr/lib/systemd/system/sshd.service").write_text(unit)
+    try:
+        sshd.prepare("the notebook's sshd")
+        if runs == "masked":
+            units.mask("sshd")
+            return None, None
+        started = sshd.start_sshd("the notebook's sshd", config, log, port, within=within, env=user)
+    except processes.DidNotStartError as problem:
+        return None, str(problem)
+    units.enable("sshd")
+    units.adopt("sshd", started.pid)
+    return started, None
+
+
+def _install(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def _configure_sshd(disk: Path, port: int, environment: dict[str, str]) -> Path:
+    """Host keys of this start alone, as on an instance, and the configuration of a real sshd."""
     for kind in ("ed25519", "ecdsa"):
         key = disk / f"etc/ssh/ssh_host_{kind}_key"
         subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", str(key)], check=True)
     (disk / "home/ec2-user/.bash_profile").write_text(BASH_PROFILE.format(disk=shlex.quote(str(disk))))
-    user = logins.as_user("ec2-user", disk / "home/ec2-user", disk / "etc/ssh/ec2-user")
-    session = environment | user | {"PATH": f"{disk}/usr/local/bin:{PATH}"}
+    session = environment | {"PATH": f"{disk}/usr/local/bin:{environment['PATH']}"}
     config = disk / "etc/ssh/sshd_config"
     config.write_text(
         SSHD_CONFIG.format(
@@ -156,13 +229,7 @@ def _start_sshd(
             settings=" ".join(f'"{name}={value}"' for name, value in session.items()),
         )
     )
-    log, kept = disk / "var/log/sshd.log", disk / "var/log/journal.jsonl"
-    install_journalctl(disk / "usr/bin/journalctl", kept)
-    within = (sys.executable, journal.__file__, str(kept))
-    try:
-        return start_sshd("the notebook's sshd", config, log, port, within=within, env=user), None
-    except processes.DidNotStartError as problem:
-        return None, str(problem)
+    return config
 
 
 def _sftp_server() -> str:

@@ -14,9 +14,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, cast
 
 import processes
@@ -45,7 +46,8 @@ class Credentials:
 class Boot:
     """What `init.py` is told on its standard input, as one line of JSON.
 
-    disk: the directory that plays `/`. port: sshd's. python: what the agent runs on. script: base64 of the on-start script, or None. api: the API's address here.
+    answers: to facts that are not confirmed (`emulator.answers`). other_role: what the metadata service lists in place of
+    the role, and the credentials that it has under that name. disk: the directory that plays `/`. port: sshd's. python: what the agent runs on. script: base64 of the on-start script, or None. api: the API's address here.
     """
 
     name: str
@@ -60,6 +62,12 @@ class Boot:
     api: str | None
     region: str
     credentials: Credentials
+    other_role: tuple[str, Credentials] | None = None
+    answers: Mapping[str, str] = field(default_factory=dict)
+
+
+OTHER_ROLE = "BaseNotebookInstanceEc2InstanceRole"
+"""A role of SageMaker's own."""
 
 
 class Machine:
@@ -81,14 +89,16 @@ class Machine:
         region: str,
         role: str,
         credentials: Callable[[str], Credentials],
+        answers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Start with a fresh disk but for the volume, and run `script` to its end.
 
-        apis: the address before an API's. Raises BootFailedError when the script fails or takes longer than SageMaker allows.
+        apis: the address before an API's. answers: as in `Boot`, those that are not the first ones. Raises BootFailedError when the script fails or takes longer than SageMaker allows.
         """
         self.shut_down()
         self._renew_disk()
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
+        own = credentials(role)
         told = Boot(
             name=self.name,
             arn=self.arn,
@@ -101,7 +111,9 @@ class Machine:
             endpoint=endpoint,
             api=_api_of(script or b"", apis),
             region=region,
-            credentials=credentials(role),
+            credentials=own,
+            other_role=_other_role(answers, role, own, credentials),
+            answers=dict(answers),
         )
         if failure := self._run_init(told):
             self.shut_down()
@@ -166,6 +178,17 @@ class Machine:
         """Shut down and forget everything, the volume too."""
         self.shut_down()
         shutil.rmtree(self.home, ignore_errors=True)
+
+
+def _other_role(
+    answers: Mapping[str, str], role: str, own: Credentials, credentials: Callable[[str], Credentials]
+) -> tuple[str, Credentials] | None:
+    match answers.get("imds-role"):
+        case "other-name":
+            return OTHER_ROLE, own
+        case "other-credentials":
+            return OTHER_ROLE, credentials(f"{role.partition('/')[0]}/{OTHER_ROLE}")
+    return None
 
 
 def _api_of(script: bytes, apis: str) -> str | None:

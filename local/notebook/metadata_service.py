@@ -17,11 +17,25 @@ ROLES = "/latest/meta-data/iam/security-credentials/"
 
 
 class MetadataService:
-    """Serves the `credentials` (`machine.Credentials` as a dict) of the role named `role`, on a free port of 127.0.0.1 or `at`."""
+    """Serves the `credentials` (`machine.Credentials` as a dict) of the role named `role`, on a free port of 127.0.0.1 or `at`.
 
-    def __init__(self, role: str, credentials: dict[str, Any], at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+    other: a role that it lists in place of `role`, and the credentials that it has under that name.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        credentials: dict[str, Any],
+        at: tuple[str, int] = ("127.0.0.1", 0),
+        other: tuple[str, dict[str, Any]] | None = None,
+    ) -> None:
         token = secrets.token_hex(16)
-        answers = {ROLES: role, ROLES + role: json.dumps(_document(credentials))}
+        listed, its_credentials = other or (role, credentials)
+        answers = {
+            ROLES: listed,
+            ROLES + role: json.dumps(_document(credentials)),
+            ROLES + listed: json.dumps(_document(its_credentials)),
+        }
 
         class Handler(BaseHTTPRequestHandler):
             def do_PUT(self) -> None:

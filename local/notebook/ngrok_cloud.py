@@ -20,10 +20,15 @@ from typing import Any
 STAND_IN = Path(__file__).with_name("ngrok_stand_in.py")
 
 
+MOVED = "/moved/"
+"""Where the archive is when its address redirects."""
+
+
 class NgrokCloud:
     """Serves the agent's archive on 127.0.0.1.
 
-    home: an existing directory for the cloud's state. python: an interpreter that has PyYAML.
+    home: an existing directory for the cloud's state; `answers.json` in it, if there, has the answers to facts that are not
+    confirmed (`emulator.answers`). python: an interpreter that has PyYAML.
     download: the archive's address; the stand-in runs on any processor. token: the one that is accepted.
     """
 
@@ -35,11 +40,22 @@ class NgrokCloud:
         self.sha256 = hashlib.sha256(archive).hexdigest()
 
         class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self._head()
+
             def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(archive)))
+                if self._head():
+                    self.wfile.write(archive)
+
+            def _head(self) -> bool:
+                """Send the headers; whether the archive follows."""
+                moves = _answers(home).get("ngrok-redirect") == "redirects" and not self.path.startswith(MOVED)
+                self.send_response(302 if moves else 200)
+                if moves:
+                    self.send_header("Location", f"http://{self.headers['Host']}{MOVED}{self.path.rpartition('/')[2]}")
+                self.send_header("Content-Length", "0" if moves else str(len(archive)))
                 self.end_headers()
-                self.wfile.write(archive)
+                return not moves
 
             def log_message(self, *_: Any) -> None:
                 """Nothing: the requests are of no interest."""
@@ -66,6 +82,13 @@ class NgrokCloud:
         """Serve no more."""
         self._server.shutdown()
         self._server.server_close()
+
+
+def _answers(home: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((home / "answers.json").read_text()))
+    except FileNotFoundError:
+        return {}
 
 
 def _program(cloud: Path, python: str) -> bytes:

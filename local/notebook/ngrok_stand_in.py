@@ -5,7 +5,8 @@ It really forwards TCP. Public addresses are ports of 127.0.0.1; a reserved addr
 
 The cloud's state is a folder: the one named in $NGROK_STAND_IN, or the one that `ngrok_cloud.py` writes into this text.
 `token` in it is the only token accepted (without that file: any that looks like one); `refusal` is the number of the
-error that every session gets; `faults.json` says what goes wrong, and is obeyed whenever it changes:
+error that every session gets; `answers.json` has the answers to facts that are not confirmed (`emulator.answers`);
+`faults.json` says what goes wrong, and is obeyed whenever it changes:
 
     {"lost": true}          the session is lost, with reconnecting in vain, until this is taken out
     {"unreachable": true}   the cloud cannot be reached at the start
@@ -34,6 +35,9 @@ import yaml
 VERSION = "3.39.8"
 
 CLOUD = "@cloud@"
+
+DEFAULT_PORT = 4040
+"""Where the local API is, unless a configuration says otherwise."""
 
 AGENT_KEYS = frozenset(
     {
@@ -112,10 +116,11 @@ class Configuration:
     endpoints: list[Endpoint] = field(default_factory=list)
 
 
-def read_configuration(*texts: str) -> Configuration:
+def read_configuration(*texts: str, merges: bool = True) -> Configuration:
     """The configuration in `texts`, version 2 or 3. Raises BadConfigurationError for what ngrok would not load.
 
     Several are merged by key, and the later value counts; lists are overwritten (…/agent/config, "Config file merging").
+    merges: whether maps are merged, too, or overwritten as lists are.
     """
     loaded: dict[str, Any] = {}
     for text in texts:
@@ -128,7 +133,7 @@ def read_configuration(*texts: str) -> Configuration:
         if loaded and str(one.get("version")) != str(loaded.get("version")):
             raise BadConfigurationError("Error reading configuration file: the files have different versions")
         for key, value in one.items():
-            both = isinstance(value, dict) and isinstance(loaded.get(key), dict)
+            both = merges and isinstance(value, dict) and isinstance(loaded.get(key), dict)
             loaded[key] = {**loaded[key], **value} if both else value
     match str(loaded.get("version")):
         case "3":
@@ -144,7 +149,9 @@ def read_configuration(*texts: str) -> Configuration:
     named = {each.name for each in endpoints}
     tunnels = loaded.get("tunnels") or {}
     endpoints += [_tunnel(name, each) for name, each in tunnels.items() if name not in named]
-    return Configuration(str(agent.get("authtoken") or ""), str(agent.get("web_addr") or "127.0.0.1:4040"), endpoints)
+    return Configuration(
+        str(agent.get("authtoken") or ""), str(agent.get("web_addr") or f"127.0.0.1:{DEFAULT_PORT}"), endpoints
+    )
 
 
 def _only(value: Any, known: frozenset[str], where: str) -> None:
@@ -181,6 +188,11 @@ class Cloud:
             return (self._folder / name).read_text().strip()
         except OSError:
             return ""
+
+    def merges(self) -> bool:
+        """Whether maps of two configuration files are merged (the answer to `ngrok-merge`)."""
+        answers = self._read("answers.json")
+        return not answers or json.loads(answers).get("ngrok-merge") != "replaces"
 
     def orders(self) -> dict[str, Any]:
         """What is asked for now; a file that is half written asks for nothing."""
@@ -320,7 +332,7 @@ class Agent:
                 """Nothing: standard output is ngrok's log."""
 
         host, _, port = self._configuration.web_address.rpartition(":")
-        server = ThreadingHTTPServer((host or "127.0.0.1", int(port)), Api)
+        server = _listen(host or "127.0.0.1", int(port), Api)
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         return f"{host}:{server.server_address[1]}"
@@ -334,6 +346,14 @@ class Agent:
         if path == "/api/tunnels" and kind != "none":
             return {"tunnels": [{"name": e.name, "public_url": e.url, "proto": "tcp"} for e in online], "uri": path}
         return None
+
+
+def _listen(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    """Listen on a port, or on a later one when the default is taken."""
+    for candidate in range(port, port + (10 if port == DEFAULT_PORT else 1)):
+        with contextlib.suppress(OSError):
+            return ThreadingHTTPServer((host, candidate), handler)
+    return ThreadingHTTPServer((host, port), handler)
 
 
 def log(message: str, lvl: str = "info", **more: str) -> None:
@@ -354,8 +374,10 @@ def main(arguments: list[str]) -> int:
         case _:
             print(f"ERROR:  unknown command: {' '.join(arguments)}", file=sys.stderr)
             return 1
+    cloud = Cloud(Path(os.environ.get("NGROK_STAND_IN") or CLOUD))
     try:
-        configuration = read_configuration(*(Path(each).read_text() for each in path.split(",")))
+        texts = [Path(each).read_text() for each in path.split(",")]
+        configuration = read_configuration(*texts, merges=cloud.merges())
     except (OSError, BadConfigurationError) as why:
         print(f"ERROR:  {why}", file=sys.stderr)
         return 1
@@ -364,8 +386,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if arguments[1] == "--none":
         configuration.endpoints.clear()
-    agent = Agent(configuration, Cloud(Path(os.environ.get("NGROK_STAND_IN") or CLOUD)))
-    return agent.run()
+    return Agent(configuration, cloud).run()
 
 
 if __name__ == "__main__":

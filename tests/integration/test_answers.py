@@ -6,12 +6,20 @@ A probe makes the calls by which one would find out, and returns the answer's na
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
+import io
 import json
+import subprocess
+import tarfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -23,8 +31,9 @@ from botocore.exceptions import ClientError
 
 from emulator.answers import ANSWERS
 from emulator.place import ACCOUNT
-from emulator.process import Emulator
-from processes import wait_until
+from emulator.process import PYTHON, Emulator
+from notebook.ngrok_cloud import NgrokCloud
+from processes import free_port, wait_until
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/notebook"
 
@@ -474,6 +483,175 @@ def get(account: Account, path: str, keys: dict[str, str]) -> int:
         connection.close()
 
 
+# ---- a notebook, and ngrok -------------------------------------------------------------------------
+
+
+def printed(account: Account, script: str) -> list[str]:
+    """The lines that an on-start script prints, by CloudWatch Logs."""
+    name = account.make_notebook(account.make_configuration(f"#!/bin/bash\n{script}\n".encode()))
+    account.wait_for(name)
+    return log_of(account, name)
+
+
+def log_of(account: Account, notebook: str) -> list[str]:
+    place = {"logGroupName": "/aws/sagemaker/NotebookInstances", "logStreamName": f"{notebook}/LifecycleConfigOnStart"}
+    events = account.client("logs").get_log_events(**place, startFromHead=True)["events"]
+    return [event["message"] for event in events]
+
+
+def maintenance_states(account: Account) -> str:
+    """What the events say of a notebook until it is stopped, and how often it has booted."""
+    name = account.make_notebook(account.make_configuration(b"#!/bin/bash\necho booted\n"))
+
+    def statuses_until(last: str) -> list[str]:
+        def is_last(event: dict[str, Any]) -> bool:
+            return _status_in(event, name) == last
+
+        return [status for event in account.events_until(is_last) if (status := _status_in(event, name))]
+
+    usual, maintained = ["Pending", "InService"], ["PendingMaintenance", "InMaintenance", "InService"]
+    first = "InService" if account.emulator.answers()["maintenance-states"] == "none" else "InMaintenance"
+    statuses = statuses_until(first)
+    account.wait_for(name)
+    account.sagemaker.stop_notebook_instance(NotebookInstanceName=name)
+    statuses += statuses_until("Stopped")
+    boots = len(log_of(account, name))
+    if statuses == [*usual, "Stopping", "Stopped"]:
+        return named(boots, {1: "none"})
+    assert statuses == [*usual, *maintained, "Stopping", "Stopped"]
+    return named(boots, {1: "stays", 2: "ends"})
+
+
+def _status_in(event: dict[str, Any], notebook: str) -> str:
+    """The status of a notebook in an event of it."""
+    detail = event["detail"]
+    return str(detail["NotebookInstanceStatus"]) if detail.get("NotebookInstanceName") == notebook else ""
+
+
+def sshd_runs(account: Account) -> str:
+    lines = printed(
+        account,
+        """systemctl is-active sshd
+        systemctl is-enabled sshd 2>/dev/null || true
+        [ ! -x $NOTEBOOK_SSH_ROOT/usr/sbin/sshd ] || echo installed
+        exec 3<>/dev/tcp/127.0.0.1/$NOTEBOOK_SSH_PORT && head -c 3 <&3
+        exit 0""",
+    )
+    found = tuple(line for line in lines if "refused" not in line)
+    return named(
+        found,
+        {
+            ("active", "enabled", "installed", "SSH"): "active",
+            ("inactive", "masked", "installed"): "masked",
+            ("inactive",): "absent",
+        },
+    )
+
+
+def systemd_on_start(account: Account) -> str:
+    """Start a unit, and stop it."""
+    lines = printed(
+        account,
+        """printf '[Service]\\nExecStart=/bin/sleep 60\\n' >$NOTEBOOK_SSH_ROOT/etc/systemd/system/lab.service
+        systemctl daemon-reload
+        systemctl start lab 2>&1
+        systemctl is-active lab
+        systemctl stop lab
+        systemctl is-active lab
+        exit 0""",
+    )
+    refused = "Failed to start lab.service: Connection timed out"
+    return named(tuple(lines), {("active", "inactive"): "starts", (refused, "inactive", "inactive"): "fails"})
+
+
+def imds_role(account: Account) -> str:
+    """Which role is listed, and whose its credentials are."""
+    listed, *document = printed(
+        account,
+        """URL=$AWS_EC2_METADATA_SERVICE_ENDPOINT/latest
+        HEADER="X-aws-ec2-metadata-token: $(curl -sS --request PUT $URL/api/token)"
+        ROLE=$(curl -sS -H "$HEADER" $URL/meta-data/iam/security-credentials/)
+        echo $ROLE
+        curl -sS -H "$HEADER" $URL/meta-data/iam/security-credentials/$ROLE""",
+    )
+    given = json.loads("".join(document))
+    keys = {
+        "AWS_ACCESS_KEY_ID": given["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": given["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": given["Token"],
+    }
+    owner = account.emulator.client("sts", keys).get_caller_identity()["Arn"].split("/")[1]
+    other = "BaseNotebookInstanceEc2InstanceRole"
+    return named(
+        (listed, owner),
+        {
+            ("notebook", "notebook"): "execution-role",
+            (other, "notebook"): "other-name",
+            (other, other): "other-credentials",
+        },
+    )
+
+
+def selinux_port(account: Account) -> str:
+    """Let an sshd listen on another port than the instance's."""
+    port = free_port()
+    mode, *rest = printed(
+        account,
+        f"""getenforce
+        cd $NOTEBOOK_SSH_ROOT/tmp
+        printf 'Port {port}\\nListenAddress 127.0.0.1\\nHostKey ../etc/ssh/ssh_host_ed25519_key\\n' >config
+        sed -i "s|\\.\\.|$NOTEBOOK_SSH_ROOT|" config
+        sshd -t -f config || echo invalid
+        sshd -D -e -f $PWD/config 2>log &
+        until grep -qE 'listening|fatal' log; do sleep 0.1; done
+        cat log
+        kill $! 2>/dev/null || true""",
+    )
+    last = rest[-1].strip()
+    return named(
+        (mode, last),
+        {
+            ("Permissive", f"Server listening on 127.0.0.1 port {port}."): "allowed",
+            ("Enforcing", "fatal: Cannot bind any address."): "refused",
+        },
+    )
+
+
+@contextmanager
+def ngrok(account: Account) -> Iterator[NgrokCloud]:
+    """ngrok's cloud as the local run has it."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "answers.json").symlink_to(account.emulator.answers_file)
+        cloud = NgrokCloud(Path(folder), str(PYTHON))
+        try:
+            yield cloud
+        finally:
+            cloud.close()
+
+
+def ngrok_redirect(account: Account) -> str:
+    with ngrok(account) as cloud, urllib.request.urlopen(cloud.download) as response:
+        assert hashlib.sha256(response.read()).hexdigest() == cloud.sha256
+        return named(response.url == cloud.download, {True: "direct", False: "redirects"})
+
+
+def ngrok_merge(account: Account) -> str:
+    """Where the agent's local API is, which the first of two files says."""
+    wanted = f"127.0.0.1:{free_port()}"
+    with ngrok(account) as cloud, urllib.request.urlopen(cloud.download) as response:
+        with tarfile.open(fileobj=io.BytesIO(response.read())) as archive:
+            archive.extract("ngrok", cloud.home, filter="data")
+        texts = {"one": f"web_addr: {wanted}", "two": f"authtoken: {cloud.token}"}
+        for name, text in texts.items():
+            (cloud.home / name).write_text(f"version: 3\nagent:\n  {text}\n")
+        files = f"{cloud.home}/one,{cloud.home}/two"
+        command = [str(cloud.home / "ngrok"), "start", "--none", "--config", files, "--log=stdout", "--log-format=json"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as agent:
+            first = json.loads(agent.stdout.readline()) if agent.stdout else {}
+            agent.kill()
+    return named(first["addr"] == wanted, {True: "merges", False: "replaces"})
+
+
 PROBES: dict[str, Callable[[Account], str]] = {
     "cloudtrail-shape": cloudtrail_shape,
     "delete-attached": delete_attached,
@@ -482,13 +660,20 @@ PROBES: dict[str, Callable[[Account], str]] = {
     "expired-page": expired_page,
     "fifo-rate": fifo_rate,
     "filter-terms": filter_terms,
+    "imds-role": imds_role,
     "key-in-trail": key_in_trail,
+    "maintenance-states": maintenance_states,
     "name-case": name_case,
+    "ngrok-merge": ngrok_merge,
+    "ngrok-redirect": ngrok_redirect,
     "parameters-by-path": parameters_by_path,
     "path-as-sent": path_as_sent,
     "platform-refusal": platform_refusal,
     "script-limit": script_limit,
+    "selinux-port": selinux_port,
+    "sshd-runs": sshd_runs,
     "start-permissions": start_permissions,
+    "systemd-on-start": systemd_on_start,
     "tag-events": tag_events,
     "time-precision": time_precision,
 }
@@ -532,18 +717,14 @@ def test_what_the_register_does_not_have_is_refused_and_changes_nothing(
 def test_what_an_on_start_script_prints_is_in_cloudwatch_logs(account: Account) -> None:
     name = account.make_notebook(account.make_configuration(b"#!/bin/bash\necho first\necho >&2\necho second >&2\n"))
     account.wait_for(name)
-    place = {"logGroupName": "/aws/sagemaker/NotebookInstances", "logStreamName": f"{name}/LifecycleConfigOnStart"}
-    events = account.client("logs").get_log_events(**place, startFromHead=True)["events"]
-    assert [event["message"] for event in events] == ["first", "second"]
+    assert log_of(account, name) == ["first", "second"]
 
 
 def test_what_a_failed_start_printed_is_there_too_and_the_next_one_goes_on(account: Account) -> None:
     name = account.make_notebook(account.make_configuration(b"#!/bin/bash\necho before\nexit 1\n"))
-    place = {"logGroupName": "/aws/sagemaker/NotebookInstances", "logStreamName": f"{name}/LifecycleConfigOnStart"}
     for start in (1, 2):
         account.wait_for(name, "Failed")
-        events = account.client("logs").get_log_events(**place, startFromHead=True)["events"]
-        assert [event["message"] for event in events] == ["before"] * start
+        assert log_of(account, name) == ["before"] * start
         account.sagemaker.start_notebook_instance(NotebookInstanceName=name)
 
 
