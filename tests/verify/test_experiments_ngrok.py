@@ -139,7 +139,9 @@ def decide(lab: Lab, fact: str) -> Decision:
     ("fact", "answer", "expected"),
     [
         ("ngrok-redirect", "direct", Holds),
+        ("ngrok-redirect", "redirects", Refuted),
         ("ngrok-merge", "merges", Holds),
+        ("ngrok-merge", "replaces", Refuted),
     ],
 )
 def test_an_experiment_finds_the_answer_that_is_given(
