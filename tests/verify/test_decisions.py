@@ -58,24 +58,31 @@ SAGEMAKER: list[tuple[str, Any, type[Decision]]] = [
 ]
 
 
-def at(minute: int, address: str | None = "10.0.1.5:22", status: str = "ready") -> maintenance.Reported:
-    return maintenance.Reported(f"2026-11-30T12:{minute:02}:00Z", address, status)
+def at(minute: int, *host_keys: str, status: str = "connected") -> maintenance.Reported:
+    return maintenance.Reported(f"2026-11-30T12:{minute:02}:00Z", host_keys, status)
 
 
-IN = "InMaintenance"
 SINCE = datetime(2026, 11, 30, 11, 59, tzinfo=UTC)
 LONG_AFTER = datetime(2026, 12, 1, tzinfo=UTC)
 
+
+def maintained(
+    before: maintenance.Reported | None, after: maintenance.Reported | None, since: datetime = SINCE
+) -> maintenance.Maintained:
+    return maintenance.Maintained("PendingMaintenance", "InService", before, after, 180, since)
+
+
 MAINTENANCE: list[tuple[str, Any, type[Decision]]] = [
     ("maintenance-states", None, Undecided),
-    ("maintenance-states", maintenance.Maintained(IN), Undecided),
-    ("maintenance-states", maintenance.Maintained("InService", (at(1), at(2)), 180, SINCE), Undecided),
-    ("maintenance-states", maintenance.Maintained(IN, (at(1), at(2)), 180, SINCE), Holds),
-    ("maintenance-states", maintenance.Maintained("PendingMaintenance", (at(1), at(2)), 180, SINCE), Holds),
-    ("maintenance-states", maintenance.Maintained(IN, (at(1), at(1)), 180, SINCE), Undecided),
-    ("maintenance-states", maintenance.Maintained(IN, (at(1), at(2, "10.0.1.6:22")), 180, SINCE), Undecided),
-    ("maintenance-states", maintenance.Maintained(IN, (at(1), at(1, status="stale")), 180, SINCE), Refuted),
-    ("maintenance-states", maintenance.Maintained(IN, (at(1), at(1, status="stale")), 180, LONG_AFTER), Undecided),
+    ("maintenance-states", maintained(None, None), Undecided),
+    ("maintenance-states", maintained(at(1, "key"), None), Undecided),
+    ("maintenance-states", maintained(at(1, "key"), at(2, "key")), Holds),
+    ("maintenance-states", maintained(at(1, "key", "other"), at(2, "other", "key")), Holds),
+    ("maintenance-states", maintained(at(1, "key"), at(2, "new")), Refuted),
+    ("maintenance-states", maintained(at(1, "key"), at(2)), Undecided),
+    ("maintenance-states", maintained(at(1, "key"), at(1, "key")), Undecided),
+    ("maintenance-states", maintained(at(1, "key"), at(1, "key", status="stale")), Refuted),
+    ("maintenance-states", maintained(at(1, "key"), at(1, "key", status="stale"), LONG_AFTER), Undecided),
 ]
 
 ENOUGH = rates.Figures(25, 0, 0, 5.0)

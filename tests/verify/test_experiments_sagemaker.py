@@ -63,7 +63,9 @@ def test_an_experiment_finds_the_answer_that_is_given(
     with emulator.answering({fact: answer}):
         decision = decide(lab, fact)
     assert isinstance(decision, expected), decision
-    assert lab.account.take_evidence()
+    evidence = lab.account.take_evidence()
+    assert evidence
+    assert "of-others" not in str(evidence), "a report is published"
     assert left_behind(lab) == ([], [("InService", None), ("InService", None)])
 
 

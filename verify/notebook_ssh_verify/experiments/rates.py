@@ -56,7 +56,7 @@ class ReadRates(NamedTuple):
 
 def observe_describe_rate(lab: Lab) -> ReadRates | None:
     """Describe a notebook and list its tags, 25 times each in five seconds. None: the account has no notebook."""
-    found = lab.account.call("sagemaker", "list_notebook_instances", MaxResults=1)["NotebookInstances"]
+    found = lab.account.client("sagemaker").list_notebook_instances(MaxResults=1)["NotebookInstances"]
     if not found:
         return None
     name, arn = found[0]["NotebookInstanceName"], found[0]["NotebookInstanceArn"]

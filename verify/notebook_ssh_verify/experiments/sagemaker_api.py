@@ -10,6 +10,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
+from botocore.exceptions import ClientError
+
 from notebook_ssh_verify.account import AwsError, Refusal
 from notebook_ssh_verify.event_queue import await_event
 from notebook_ssh_verify.experiments.base import Experiment, Need
@@ -193,7 +195,7 @@ def decide_time_precision(seen: tuple[Times, ...]) -> Decision:
             return Refuted(f"a list has the time {_clock(times.in_list)} and the description {_clock(times.described)}")
         if times.in_event not in (None, times.described):
             return Refuted(
-                f"an event has the time {_clock(times.in_event or 0)} and the description {_clock(times.described)}"
+                f"an event has the time {_clock(times.in_event)} and the description {_clock(times.described)}"
             )
     how_many = "the time of 1 configuration" if len(seen) == 1 else f"the times of {len(seen)} configurations"
     if all(times.described % 1000 == 0 for times in seen):
@@ -205,19 +207,24 @@ def decide_time_precision(seen: tuple[Times, ...]) -> Decision:
 
 
 def _listed_times(lab: Lab, name: str | None, in_event: int | None = None) -> Iterator[Times]:
-    """Of the configuration `name`, or of some that the run has not created."""
+    """Of the configuration `name`, or of some that the run has not created: of those only the times are evidence."""
+    sagemaker = lab.account.client("sagemaker")
     chosen = {"NameContains": name} if name else {"MaxResults": 5}
-    page = lab.account.call("sagemaker", "list_notebook_instance_lifecycle_configs", **chosen)
+    page = sagemaker.list_notebook_instance_lifecycle_configs(**chosen)
     for each in page["NotebookInstanceLifecycleConfigs"]:
         found = each["NotebookInstanceLifecycleConfigName"]
         if name is None and found.startswith(lab.run.prefix):
             continue
-        described = lab.account.attempt(
-            "sagemaker", "describe_notebook_instance_lifecycle_config", NotebookInstanceLifecycleConfigName=found
-        )
-        if not isinstance(described, Refusal):  # else it has just been deleted
-            times = _milliseconds(each["LastModifiedTime"]), _milliseconds(described["LastModifiedTime"])
-            yield Times(times[0] or 0, times[1] or 0, in_event)
+        try:
+            described = sagemaker.describe_notebook_instance_lifecycle_config(NotebookInstanceLifecycleConfigName=found)
+        except ClientError as error:
+            if error.response["Error"]["Code"] == INVALID:  # it has just been deleted
+                continue
+            raise
+        times = _milliseconds(each["LastModifiedTime"]), _milliseconds(described["LastModifiedTime"])
+        lab.account.note("sagemaker:ListNotebookInstanceLifecycleConfigs", f"LastModifiedTime {_clock(times[0])}")
+        lab.account.note("sagemaker:DescribeNotebookInstanceLifecycleConfig", f"LastModifiedTime {_clock(times[1])}")
+        yield Times(times[0] or 0, times[1] or 0, in_event)
 
 
 def _milliseconds(moment: object) -> int | None:
@@ -232,8 +239,8 @@ def _milliseconds(moment: object) -> int | None:
     return None
 
 
-def _clock(milliseconds: int) -> str:
-    return f"{milliseconds / 1000:.3f}"
+def _clock(milliseconds: int | None) -> str:
+    return f"{(milliseconds or 0) / 1000:.3f}"
 
 
 # ---- delete-attached -------------------------------------------------------------------------------
@@ -283,18 +290,28 @@ class ExpiredPage(NamedTuple):
 def observe_expired_page(lab: Lab) -> ExpiredPage | None:
     """Keep a NextToken of a list for a while, and then ask for the next page. None: the account has no second page."""
     for method in ("list_notebook_instance_lifecycle_configs", "list_notebook_instances"):
-        token = lab.account.call("sagemaker", method, MaxResults=1).get("NextToken")
+        token = getattr(lab.account.client("sagemaker"), method)(MaxResults=1).get("NextToken")
         if token is None:
             continue
         began = time.monotonic()
-        made_up = lab.account.attempt("sagemaker", method, MaxResults=1, NextToken="bmJzc2gtdmVyaWZ5")
+        made_up = _ask_for_page(lab, method, "bmJzc2gtdmVyaWZ5", "that is made up")
         time.sleep(lab.event_limit_s if lab.outputs else min(READING_S, lab.event_limit_s))
-        answer = lab.account.attempt("sagemaker", method, MaxResults=1, NextToken=token)
-        return ExpiredPage(
-            time.monotonic() - began,
-            answer if isinstance(answer, Refusal) else None,
-            made_up.code if isinstance(made_up, Refusal) else "no error",
-        )
+        seconds = time.monotonic() - began
+        refused = _ask_for_page(lab, method, token, f"that is {seconds:.0f} s old")
+        return ExpiredPage(seconds, refused, made_up.code if made_up else "no error")
+    return None
+
+
+def _ask_for_page(lab: Lab, method: str, token: str, what: str) -> Refusal | None:
+    """How SageMaker refuses a NextToken. What it lists is no evidence: the names are others'."""
+    call = f"sagemaker:{method} with a NextToken {what}"
+    try:
+        getattr(lab.account.client("sagemaker"), method)(MaxResults=1, NextToken=token)
+    except ClientError as error:
+        refusal = Refusal(error.response["Error"]["Code"], error.response["Error"]["Message"], 400)
+        lab.account.note(call, f"{refusal.code}: {refusal.message}")
+        return refusal
+    lab.account.note(call, "a page")
     return None
 
 

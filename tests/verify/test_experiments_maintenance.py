@@ -1,0 +1,52 @@
+"""The experiment on maintenance, with a notebook whose agent reports to the product's stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from notebook_ssh_verify.findings import Decision, Holds, Refuted, Undecided
+from notebook_ssh_verify.lab import Lab
+from notebook_ssh_verify.ownership import Run
+from support.verification import decide, emulated_account
+
+from environment import OWNERS_SCRIPT, STACK, LocalEnv
+from processes import wait_until
+
+NAME = "maintained"
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[LocalEnv]:
+    env = LocalEnv()
+    try:
+        env.start()
+        env.deploy()
+        env.move_in()
+        env.create_lifecycle_config("own", OWNERS_SCRIPT)
+        env.create_notebook(NAME, "own")
+        wait_until("it runs", partial(env.is_in, NAME, "InService"))
+        env.tag(NAME, ssh="ngrok", ssh_restart="now")
+        yield env
+    finally:
+        env.close()
+
+
+@pytest.fixture
+def lab(env: LocalEnv) -> Iterator[Lab]:
+    """A run that only reads."""
+    wait_until("its agent reports", lambda: env.status(NAME) == "connected" and env.is_in(NAME, "InService"))
+    with emulated_account(env.emulator) as account:
+        environ = {"AWS_ENDPOINT_URL": env.emulator.endpoint}
+        run = Run("reading0", 0)
+        yield Lab(account, run, stack_name=STACK, stack=env.stack.outputs, event_limit_s=60, environ=environ)
+
+
+@pytest.mark.parametrize(("answer", "expected"), [("none", Undecided), ("stays", Holds), ("ends", Refuted)])
+def test_the_experiment_finds_the_answer_that_is_given(
+    env: LocalEnv, lab: Lab, answer: str, expected: type[Decision]
+) -> None:
+    with env.emulator.answering({"maintenance-states": answer}):
+        decision = decide(lab, "maintenance-states")
+    assert isinstance(decision, expected), (decision, lab.account.take_evidence())
