@@ -13,11 +13,20 @@ from ministack.core import iam_evaluator
 from ministack.core.responses import request_scope
 from moto.ec2.models import ec2_backends
 
-from emulator import connect_endpoints
+from emulator import answers, connect_endpoints, sagemaker
 from emulator.connect_endpoints import ConnectEndpoint
 from emulator.place import ACCOUNT, REGION
-from endpoint.requests import LONGEST_S, SERVICE, UNKNOWN_ENDPOINT, Refusal, Tunnel, not_authorized
-from endpoint.server import EndpointServer, Limits, Target
+from endpoint.requests import (
+    LONGEST_S,
+    NOT_AUTHORIZED,
+    SERVICE,
+    UNKNOWN_ENDPOINT,
+    WRONG_PORT,
+    Refusal,
+    Tunnel,
+    not_authorized,
+)
+from endpoint.server import MAY_NOT_CONNECT, EndpointServer, Limits, Target, Unknowns
 
 ACTION = f"{SERVICE}:OpenTunnel"
 AUTHORITY = "endpoint-authority.pem"
@@ -58,8 +67,26 @@ def serve_tunnels(home: Path, port: int) -> EndpointServer:
         _refusal,
         lambda tunnel: _target(tunnel, ports),
         limits=Limits(),
+        unknowns=Unknowns(_reword, _no_answer, lambda: answers.of("endpoint-pings") == "pong"),
         port=port,
     ).start()
+
+
+OTHER_CODES = {WRONG_PORT.code: "InvalidRequestException", NOT_AUTHORIZED: "NotAuthorizedException"}
+"""Codes in place of those that are public, by another answer to `endpoint-refusals`."""
+
+OTHER_STATUSES = {400: 422, 403: 401}
+
+
+def _reword(refusal: Refusal) -> Refusal:
+    if answers.of("endpoint-refusals") == "as-known":
+        return refusal
+    status = OTHER_STATUSES.get(refusal.status, refusal.status)
+    return Refusal(status, OTHER_CODES.get(refusal.code, refusal.code), refusal.message)
+
+
+def _no_answer() -> str:
+    return MAY_NOT_CONNECT if answers.of("endpoint-refusals") == "as-known" else "The target did not answer"
 
 
 def _secret_of(access_key: str, token: str) -> str | Refusal:
@@ -90,7 +117,19 @@ def _refusal(tunnel: Tunnel) -> Refusal | None:
             reason = " with an explicit deny in an identity-based policy"
         return not_authorized(denied.principal_arn, resource, reason)
     is_usable = any(endpoint.id == tunnel.endpoint and endpoint.state in USABLE for endpoint in _endpoints())
-    return None if is_usable and tunnel.region == REGION else UNKNOWN_ENDPOINT
+    if not is_usable or tunnel.region != REGION:
+        return UNKNOWN_ENDPOINT
+    return UNREACHED if answers.of("eice-interface") == "refused" and _is_a_notebooks(tunnel.private_ip) else None
+
+
+UNREACHED = Refusal(400, "InvalidParameter", "The specified PrivateIpAddress is not valid.")
+"""How an address is refused that no endpoint leads to, by another answer to `eice-interface`."""
+
+
+def _is_a_notebooks(private_ip: str) -> bool:
+    known = {notebook.interface for notebook in sagemaker.notebooks(ACCOUNT, REGION)}
+    interfaces = ec2_backends[ACCOUNT][REGION].enis
+    return any(interfaces[each].private_ip_address == private_ip for each in known if each in interfaces)
 
 
 def _target(tunnel: Tunnel, ports: Path) -> tuple[Target, str] | None:

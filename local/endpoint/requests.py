@@ -67,10 +67,13 @@ BUSY = Refusal(429, "ThrottlingException", "The endpoint has as many connections
 UNKNOWN_ENDPOINT = Refusal(400, "InvalidParameter", "The specified InstanceConnectEndpointId is not valid.")
 
 
+NOT_AUTHORIZED = "AccessDeniedException"
+
+
 def not_authorized(caller: str, resource: str, reason: str = "") -> Refusal:
     """The refusal of a caller, an ARN, whose policies do not allow OpenTunnel on the endpoint `resource`."""
     message = f"User: {caller} is not authorized to perform: {SERVICE}:OpenTunnel on resource: {resource}{reason}"
-    return Refusal(403, "AccessDeniedException", message)
+    return Refusal(403, NOT_AUTHORIZED, message)
 
 
 def read_request(target: str, host: str, now: float, secret_of: SecretOf) -> Tunnel | Refusal:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,8 +23,10 @@ import trustme
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 from endpoint.requests import BUSY, LONGEST_S, Refusal, SecretOf, Tunnel, read_request
 from patience import LIMIT_S
@@ -49,6 +52,19 @@ class Limits:
     """How long it tries to reach an address. UNCONFIRMED(endpoint-refusals)."""
 
 
+@dataclass(frozen=True)
+class Unknowns:
+    """What is not known of a real endpoint, each as the stand-in has it (docs/facts.md).
+
+    reword: a refusal as it is sent. no_answer: what a tunnel is closed with when nothing answers at its address.
+    answers_pings: whether a Pong comes for a Ping.
+    """
+
+    reword: Callable[[Refusal], Refusal] = lambda refusal: refusal
+    no_answer: Callable[[], str] = lambda: MAY_NOT_CONNECT
+    answers_pings: Callable[[], bool] = lambda: True
+
+
 class EndpointServer:
     """Endpoints of one region, on a free port of 127.0.0.1; `start` returns when it listens.
 
@@ -65,12 +81,14 @@ class EndpointServer:
         find_target: Callable[[Tunnel], tuple[Target, str | None] | None],
         *,
         limits: Limits = Limits(),
+        unknowns: Unknowns = Unknowns(),
         names: Sequence[str] = ("localhost", "127.0.0.1"),
         clock: Callable[[], float] = time.time,
         port: int = 0,
     ) -> None:
         self._secret_of, self._may_open, self._find_target = secret_of, may_open, find_target
         self._limits, self._clock, self._wanted_port = limits, clock, port
+        self._unknowns = unknowns
         self._tls = _tls(authority, names)
         self._loop = asyncio.new_event_loop()
         self._open: set[ServerConnection] = set()
@@ -125,6 +143,8 @@ class EndpointServer:
             self._wanted_port,
             ssl=self._tls,
             process_request=self._judge,
+            # Any callable does that returns such a connection.
+            create_connection=cast(Any, partial(_Connection, self._unknowns.answers_pings)),
             compression=None,
             max_size=None,
             server_header=None,
@@ -136,6 +156,7 @@ class EndpointServer:
         found = read_request(request.path, request.headers.get("Host", ""), self._clock(), self._secret_of)
         refusal = found if isinstance(found, Refusal) else self._refusal(found)
         if refusal is not None:
+            refusal = self._unknowns.reword(refusal)
             self.refused.append(refusal)
             return _response(refusal, self._clock())
         tunnel = cast(Tunnel, found)
@@ -154,7 +175,7 @@ class EndpointServer:
             target = self._find_target(tunnel)
             joined = await self._connect(*target) if target else None
             if joined is None:
-                await connection.close(1011, MAY_NOT_CONNECT)
+                await connection.close(1011, self._unknowns.no_answer())
                 return
             reader, writer = joined
             ways = [asyncio.ensure_future(_up(connection, writer)), asyncio.ensure_future(_down(reader, connection))]
@@ -175,6 +196,20 @@ class EndpointServer:
             return await asyncio.wait_for(opening, self._limits.connect_s)
         except (OSError, asyncio.TimeoutError):
             return None
+
+
+class _Connection(ServerConnection):
+    """A websocket that leaves out Pongs unless `answers_pings`."""
+
+    def __init__(self, answers_pings: Callable[[], bool], protocol: ServerProtocol, *rest: Any, **more: Any) -> None:
+        super().__init__(protocol, *rest, **more)
+        send = protocol.send_frame
+
+        def send_frame(frame: Frame) -> None:
+            if frame.opcode is not Opcode.PONG or answers_pings():
+                send(frame)
+
+        protocol.send_frame = send_frame  # type: ignore[method-assign]
 
 
 async def _up(connection: ServerConnection, writer: asyncio.StreamWriter) -> None:

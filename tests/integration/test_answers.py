@@ -10,12 +10,13 @@ import hashlib
 import http.client
 import io
 import json
+import ssl
 import subprocess
 import tarfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,11 +29,16 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from emulator.answers import ANSWERS
 from emulator.place import ACCOUNT
-from emulator.process import PYTHON, Emulator
+from emulator.process import PYTHON, ROOT_KEYS, Emulator
 from notebook.ngrok_cloud import NgrokCloud
+from notebook_ssh_client.credentials import AccessKey
+from notebook_ssh_client.endpoint import presigned_url
+from notebook_ssh_client.ssh_address import Endpoint
 from processes import free_port, wait_until
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/notebook"
@@ -652,11 +658,86 @@ def ngrok_merge(account: Account) -> str:
     return named(first["addr"] == wanted, {True: "merges", False: "replaces"})
 
 
+# ---- an endpoint -----------------------------------------------------------------------------------
+
+NOTHING = "127.77.1.250"
+"""An address in the VPC at which there is nothing."""
+
+
+@contextmanager
+def tunnel(account: Account, address: str, port: int = 22, keys: Mapping[str, str] = ROOT_KEYS) -> Iterator[Any]:
+    """A tunnel through the lab's endpoint. Raises InvalidStatus when it is refused."""
+    (endpoint,) = account.client("ec2").describe_instance_connect_endpoints(
+        InstanceConnectEndpointIds=[account.lab["Endpoint"]]
+    )["InstanceConnectEndpoints"]
+    key = AccessKey(keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"], keys.get("AWS_SESSION_TOKEN"))
+    place = Endpoint(account.lab["Endpoint"], endpoint["DnsName"], "us-east-1", "lab")
+    trusted = ssl.create_default_context(cafile=str(account.emulator.authorities))
+    with connect(presigned_url(place, address, port, key), ssl=trusted, proxy=None, ping_interval=None) as opened:
+        yield opened
+
+
+def outcome(account: Account, *asked: Any) -> str:
+    """What comes first through a tunnel, what it is closed with, or how it is refused."""
+    try:
+        with tunnel(account, *asked) as opened:
+            return str(opened.recv(), "ascii")[:3]
+    except ConnectionClosed as ended:
+        return str(ended.rcvd and ended.rcvd.reason)
+    except InvalidStatus as refused:
+        return f"{refused.response.status_code} {json.loads(refused.response.body or b'{}')['ErrorCode']}"
+
+
+def reachable(account: Account) -> str:
+    """The address of a notebook whose group admits the endpoint's."""
+    name = account.make_notebook(SubnetId=account.subnet, SecurityGroupIds=[account.lab["Group"]])
+    account.wait_for(name)
+    interface = account.sagemaker.describe_notebook_instance(NotebookInstanceName=name)["NetworkInterfaceId"]
+    found = account.client("ec2").describe_network_interfaces(NetworkInterfaceIds=[interface])
+    return str(found["NetworkInterfaces"][0]["PrivateIpAddress"])
+
+
+def endpoint_refusals(account: Account) -> str:
+    """Of another port, of a caller without the right, and of an address at which there is nothing."""
+    seen = (
+        outcome(account, NOTHING, 2222),
+        outcome(account, NOTHING, 22, account.session()),
+        outcome(account, NOTHING, 3389),
+    )
+    return named(
+        seen,
+        {
+            ("400 InvalidParameter", "403 AccessDeniedException", "Unable to connect to target"): "as-known",
+            ("422 InvalidRequestException", "401 NotAuthorizedException", "The target did not answer"): "other",
+        },
+    )
+
+
+def endpoint_pings(account: Account) -> str:
+    """That no Pong comes, is known when what was sent later has come: here, sshd's answer to a client that is none."""
+    with tunnel(account, reachable(account)) as opened:
+        opened.recv()
+        pong = opened.ping()
+        opened.send(b"no client\r\n")
+        with suppress(ConnectionClosed):
+            while True:
+                opened.recv()
+        return "pong" if pong.is_set() else "silent"
+
+
+def eice_interface(account: Account) -> str:
+    seen = outcome(account, reachable(account))
+    return named(seen, {"SSH": "reaches", "400 InvalidParameter": "refused"})
+
+
 PROBES: dict[str, Callable[[Account], str]] = {
     "cloudtrail-shape": cloudtrail_shape,
     "delete-attached": delete_attached,
     "describe-rate": describe_rate,
+    "eice-interface": eice_interface,
     "empty-hook": empty_hook,
+    "endpoint-pings": endpoint_pings,
+    "endpoint-refusals": endpoint_refusals,
     "expired-page": expired_page,
     "fifo-rate": fifo_rate,
     "filter-terms": filter_terms,
@@ -678,6 +759,10 @@ PROBES: dict[str, Callable[[Account], str]] = {
     "time-precision": time_precision,
 }
 """How one finds out which answer to a fact is given."""
+
+
+def test_every_fact_has_a_probe() -> None:
+    assert PROBES.keys() == ANSWERS.keys()
 
 
 @pytest.mark.parametrize(("fact", "answer"), [(fact, answer) for fact in PROBES for answer in ANSWERS[fact]])

@@ -22,6 +22,10 @@ ENTRY = re.compile(r"^\| `([a-z-]+)` \|(.*)\|([^|]*)\|$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)]+)\)")
 
 
+ANSWERED = re.compile(r"^\| `([a-z-]+)` \| ((?:`[a-z0-9-]+`(?:, )?)+) \|.+\|$", re.MULTILINE)
+"""An entry of the table of docs/local-run.md: a fact, and the answers to it."""
+
+
 def marks() -> dict[str, set[str]]:
     """The files of the project by the ids that they mark; "" for a mark without an id."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
@@ -69,3 +73,9 @@ def test_an_entry_has_a_source_and_says_what_happens_either_way() -> None:
 def test_the_emulator_has_both_answers_to_every_fact() -> None:
     assert ANSWERS.keys() == entries().keys() - OF_THE_USERS_MACHINE
     assert all(len(set(answers)) == len(answers) > 1 for answers in ANSWERS.values())
+
+
+def test_the_page_on_the_local_run_has_every_answer_the_first_one_first() -> None:
+    page = (PROJECT / "docs/local-run.md").read_text("utf-8")
+    documented = {entry[1]: tuple(re.findall("[a-z0-9-]+", entry[2])) for entry in ANSWERED.finditer(page)}
+    assert documented == dict(ANSWERS)
