@@ -69,7 +69,7 @@ def test_what_was_seen_of_each_refusal_is_told() -> None:
     ("seen", "expected"),
     [
         (Pings(True), Holds("a Ping was answered by a Pong")),
-        (Pings(False), Refuted("a Ping was not answered in 15 seconds")),
+        (Pings(False), Refuted("a Ping was not answered in 5 seconds")),
         (Pings(None, GONE), Undecided(f"no tunnel to the notebook was there to try with: {GONE}")),
     ],
 )
@@ -188,8 +188,11 @@ def status(lab: Lab) -> str:
     ("fact", "answer", "expected"),
     [
         ("endpoint-refusals", "as-known", Holds),
+        ("endpoint-refusals", "other", Refuted),
         ("endpoint-pings", "pong", Holds),
+        ("endpoint-pings", "silent", Refuted),
         ("eice-interface", "reaches", Holds),
+        ("eice-interface", "refused", Refuted),
     ],
 )
 def test_an_experiment_finds_the_answer_that_is_given(

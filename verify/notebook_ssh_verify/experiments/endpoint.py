@@ -25,7 +25,7 @@ SSH, OTHER_PORT, REMOTE_DESKTOP = 22, 2222, 3389
 """Ports: the one of this mode, one that no endpoint opens, and the other one that it opens, on which no notebook listens."""
 
 OPEN_LIMIT_S = 20.0
-PONG_LIMIT_S = 15.0
+PONG_LIMIT_S = 5.0
 ANSWER_LIMIT_S = 60.0
 """Seconds for a byte, or for the endpoint to give up an address that does not answer."""
 
