@@ -2,6 +2,7 @@
 
 `Tape(folder)` fills a folder with stand-ins. First in PATH, each runs the next program of its name there and keeps its
 arguments, output and exit status; when `$TAPE_PLAYS` is set it only gives back what was kept for the same arguments.
+A question whose answer lasts is asked once until `forget`: AWS's command line takes most of a second of a processor.
 """
 
 from __future__ import annotations
@@ -19,19 +20,28 @@ NEVER_RUN = 99
 
 
 class Tape:
-    """The stand-ins for the programs `names`, in `folder`, which is made."""
+    """The stand-ins for the programs `names`, in `folder`, which is made.
 
-    def __init__(self, folder: Path, names: str) -> None:
-        self.programs, self.file = folder / "bin", folder / "tape"
+    lasting: how the commands begin whose answers outlast `erase`.
+    """
+
+    def __init__(self, folder: Path, names: str, lasting: str = "") -> None:
+        self.programs, self.file, self.lasting = folder / "bin", folder / "tape", lasting
         self.programs.mkdir(parents=True)
         for name in names.split():
             (self.programs / name).write_text(f"#!/bin/sh\nexec '{sys.executable}' -I '{__file__}' {name} \"$@\"\n")
             (self.programs / name).chmod(0o755)
-        self.erase()
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin again, without any answer."""
+        self.file.write_text("[]")
 
     def erase(self) -> None:
-        """Begin again."""
-        self.file.write_text("[]")
+        """Begin again, with the answers that last."""
+        kept = json.loads(self.file.read_text())
+        known = {_command(each): each | {"known": True} for each in kept if self._lasts(each)}
+        self.file.write_text(json.dumps(list(known.values())))
 
     def environment(self, *, plays: bool) -> dict[str, str]:
         """What the stand-ins read."""
@@ -40,9 +50,16 @@ class Tape:
     def rewind(self) -> list[str]:
         """What was not played, and now may be again."""
         kept = json.loads(self.file.read_text())
-        left = [" ".join([each["name"], *each["words"]]) for each in kept if not each["played"]]
+        left = [_command(each) for each in kept if not each["played"] and not each["known"]]
         self.file.write_text(json.dumps([each | {"played": False} for each in kept]))
         return left
+
+    def _lasts(self, entry: dict[str, Any]) -> bool:
+        return bool(self.lasting) and _command(entry).startswith(self.lasting) and entry["status"] == 0
+
+
+def _command(entry: dict[str, Any]) -> str:
+    return " ".join([entry["name"], *entry["words"]])
 
 
 def _change(change: Any) -> Any:
@@ -64,13 +81,22 @@ def _leave_path() -> None:
 
 
 def _run(name: str, words: list[str]) -> int:
-    _leave_path()
-    done = subprocess.run([name, *words], stdout=subprocess.PIPE, check=False)
-    output = base64.b64encode(done.stdout).decode()
-    entry = {"name": name, "words": words, "output": output, "status": done.returncode, "played": False}
-    _change(lambda kept: kept.append(entry))
-    sys.stdout.buffer.write(done.stdout)
-    return done.returncode
+    def known(kept: list[dict[str, Any]]) -> dict[str, Any] | None:
+        for each in kept:
+            if each["known"] and (each["name"], each["words"]) == (name, words):
+                kept.append(again := each | {"known": False})
+                return again
+        return None
+
+    entry = _change(known)
+    if entry is None:
+        _leave_path()
+        done = subprocess.run([name, *words], stdout=subprocess.PIPE, check=False)
+        output = base64.b64encode(done.stdout).decode()
+        entry = {"name": name, "words": words, "output": output, "status": done.returncode}
+        _change(lambda kept: kept.append(entry | {"played": False, "known": False}))
+    sys.stdout.buffer.write(base64.b64decode(entry["output"]))
+    return int(entry["status"])
 
 
 def _play(name: str, words: list[str]) -> int:
@@ -79,7 +105,7 @@ def _play(name: str, words: list[str]) -> int:
 
     def next_of(kept: list[dict[str, Any]]) -> dict[str, Any] | None:
         for each in kept:
-            if not each["played"] and (each["name"], each["words"]) == (name, words):
+            if not each["played"] and not each["known"] and (each["name"], each["words"]) == (name, words):
                 each["played"] = True
                 return each
         return None
