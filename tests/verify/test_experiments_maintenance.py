@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
+from notebook_ssh_verify.experiments.maintenance import decide_maintenance
 from notebook_ssh_verify.findings import Decision, Holds, Refuted, Undecided
 from notebook_ssh_verify.lab import Lab
 from notebook_ssh_verify.ownership import Run
@@ -36,7 +37,6 @@ def env() -> Iterator[LocalEnv]:
 @pytest.fixture
 def lab(env: LocalEnv) -> Iterator[Lab]:
     """A run that only reads."""
-    wait_until("its agent reports", lambda: env.status(NAME) == "connected" and env.is_in(NAME, "InService"))
     with emulated_account(env.emulator) as account:
         environ = {"AWS_ENDPOINT_URL": env.emulator.endpoint}
         run = Run("reading0", 0)
@@ -47,6 +47,11 @@ def lab(env: LocalEnv) -> Iterator[Lab]:
 def test_the_experiment_finds_the_answer_that_is_given(
     env: LocalEnv, lab: Lab, answer: str, expected: type[Decision]
 ) -> None:
-    with env.emulator.answering({"maintenance-states": answer}):
-        decision = decide(lab, "maintenance-states")
-    assert isinstance(decision, expected), (decision, lab.account.take_evidence())
+    for _ in range(3):  # it takes two seconds, which a busy machine may miss
+        wait_until("its agent reports", lambda: env.status(NAME) == "connected" and env.is_in(NAME, "InService"))
+        with env.emulator.answering({"maintenance-states": answer}):
+            decision = decide(lab, "maintenance-states")
+        if isinstance(decision, expected):
+            break
+        assert decision == decide_maintenance(None), lab.account.take_evidence()
+    assert isinstance(decision, expected), decision

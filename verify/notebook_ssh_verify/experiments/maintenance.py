@@ -112,7 +112,8 @@ def _follow(lab: Lab, name: str) -> Reported | None:
         if now is None or state in STATES:
             return None
         when_over.append(now.at)
-        return now if now.is_silent or now.at != when_over[0] else None
+        # A report right after a start has no address yet, and without that the API has no host keys.
+        return now if now.is_silent or (now.host_keys and now.at != when_over[0]) else None
 
     return lab.wait(settled, lab.event_limit_s) or _reported(lab, name)
 
