@@ -114,3 +114,10 @@ def test_the_evidence_is_what_the_script_printed(lab: Lab) -> None:
     (evidence,) = lab.account.take_evidence()
     assert evidence.call == "on-start script, sshd-runs"
     assert "banner=SSH-2.0-" in evidence.answer
+
+
+def test_what_sshd_says_of_a_port_that_it_cannot_have_is_told(lab: Lab) -> None:
+    decision = decide(with_notebook(lab, "other"), "selinux-port")
+    assert isinstance(decision, Refuted)
+    assert "(SELinux is enforcing): error: Bind to port" in decision.seen
+    assert "Permission denied" in decision.seen
