@@ -22,6 +22,9 @@ from notebook.machine import BootFailedError, Credentials, Machine
 TRANSITION_SECONDS = 1.0
 """The least time that any transition takes, so that people see it."""
 
+MAINTENANCE_SECONDS = 2.0
+"""The time that each of the two states of a maintenance takes, so that who looks once a second sees it."""
+
 logger = logging.getLogger("hardware")
 
 
@@ -90,7 +93,7 @@ class Hardware:
             ends = answers.of("maintenance-states") == "ends"
             for status in ("PendingMaintenance", "InMaintenance"):
                 notebook.enter(status)
-                time.sleep(TRANSITION_SECONDS)
+                time.sleep(MAINTENANCE_SECONDS)
             if ends:
                 self._shut_down(notebook)
                 self._boot(notebook)
