@@ -119,6 +119,7 @@ EVENTS: list[tuple[str, Any, type[Decision]]] = [
 ]
 
 PASS_ROLE = Refusal("AccessDeniedException", "User: … is not authorized to perform: iam:PassRole on …", 400)
+NO_INTERFACE = Refusal("ValidationException", "… is not authorized to perform: ec2:CreateNetworkInterface", 400)
 NO_START = Refusal("AccessDeniedException", "… is not authorized to perform: sagemaker:StartNotebookInstance …", 400)
 WRONG_STATUS = Refusal("ValidationException", "Status (Stopping) not in ([Stopped, Failed])", 400)
 DENIED_PATH = Response(
@@ -129,6 +130,7 @@ OTHER_SPELLING = Response(409, '{"error": "other-spelling"}')
 
 PERMISSIONS: list[tuple[str, Any, type[Decision]]] = [
     ("start-permissions", permissions.StartByRole(PASS_ROLE, in_vpc=False), Holds),
+    ("start-permissions", permissions.StartByRole(NO_INTERFACE, in_vpc=True), Holds),
     ("start-permissions", permissions.StartByRole(NO_START, in_vpc=True), Undecided),
     ("start-permissions", permissions.StartByRole(WRONG_STATUS, in_vpc=True), Undecided),
     ("start-permissions", permissions.StartByRole(None, True, "InService"), Refuted),

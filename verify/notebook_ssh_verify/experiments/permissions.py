@@ -49,7 +49,7 @@ def observe_start(lab: Lab) -> StartByRole:
 def decide_start(seen: StartByRole) -> Decision:
     """It must be refused for want of another permission."""
     match seen:
-        case StartByRole(Refusal(code, message)) if code.startswith("AccessDenied") and START not in message:
+        case StartByRole(Refusal(_, message)) if "not authorized to perform" in message and START not in message:
             return Holds(f"a role that may only start the notebook is refused: {message}")
         case StartByRole(Refusal(code, message)):
             return Undecided(f"SageMaker answered {code}, which names no other permission: {message}")

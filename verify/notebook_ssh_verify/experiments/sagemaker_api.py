@@ -31,8 +31,8 @@ SCRIPT = b"#!/bin/bash\n"
 READING_S = 60.0
 """Seconds that a run waits at most for a NextToken to expire if it does nothing but read."""
 
-PLATFORM = "notebook-nbssh-verify-v1"
-"""A platform that SageMaker does not have."""
+PLATFORM = "notebook-nbssh-v1"
+"""A platform that SageMaker does not have; a name has at most 20 characters."""
 
 
 # ---- name-case -------------------------------------------------------------------------------------
