@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 from notebook_ssh_verify import probe
+from support.needs import program
 
+import sshd
 from notebook_ssh.model.block_program import BUDGET
 from notebook_ssh.model.managed_block import LIMIT
+from processes import wait_until
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJkq0Kyq5n verify"
 PREFIX = "nbssh-verify-ab12cd34"
@@ -42,6 +45,14 @@ def run(script: bytes, root: Path, path: str = "/usr/bin:/bin") -> subprocess.Co
 def root(tmp_path: Path) -> Path:
     (tmp_path / "empty").mkdir()
     return tmp_path
+
+
+def command_of(pid: int) -> bytes:
+    """The words of a process; none once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def install(root: Path, name: str, text: str) -> None:
@@ -83,6 +94,36 @@ def test_a_unit_is_started_and_removed(root: Path) -> None:
         "daemon-reload",
     ]
     assert not list((root / "etc/systemd/system").iterdir())
+
+
+SYSTEMD_RUN = """\
+for WORD; do
+    case $WORD in
+    --unit=*) UNIT=${WORD#--unit=} ;;
+    -pStandardError=file:*) LOG=${WORD#-pStandardError=file:} ;;
+    -*) ;;
+    *) break ;;
+    esac
+    shift
+done
+"$@" </dev/null >/dev/null 2>"$LOG" &
+echo $! >"@root@/$UNIT"
+"""
+
+
+@pytest.mark.posix
+def test_where_systemd_runs_the_sshd_on_another_port_is_a_unit_and_ends(root: Path) -> None:
+    (root / "etc/ssh").mkdir(parents=True)
+    (root / "etc/systemd/system").mkdir(parents=True)
+    install(root, "sshd", 'exec {} "$@"'.format(program("sshd")))
+    install(root, "systemd-run", SYSTEMD_RUN.replace("@root@", str(root)))
+    install(root, "systemctl", f'[ "$1" != stop ] || kill "$(cat "{root}/$2")"')
+    sshd.prepare("the test's sshd")
+    values = probe.parse(run(probe.script(PREFIX, KEY), root).stdout.splitlines()).of("selinux-port")
+    assert values == {"mode": "none", "valid": "0", "listens": "yes"}
+    pid = int((root / f"{PREFIX}-sshd").read_text())
+    wait_until("the unit has ended", lambda: not command_of(pid))
+    assert not list((root / "etc/ssh").iterdir())
 
 
 @pytest.mark.posix
