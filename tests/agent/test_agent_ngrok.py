@@ -300,8 +300,18 @@ def picture(notebook: NotebookHost) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("modes", ["ngrok", "eice ngrok bastion"])
-@pytest.mark.parametrize("end", ["off", "until"])
+AT_NIGHT = pytest.mark.nightly(sibling="test_nothing_that_lets_users_in_is_left")
+
+
+@pytest.mark.parametrize(
+    ("end", "modes"),
+    [
+        ("off", "eice ngrok bastion"),
+        ("until", "ngrok"),
+        pytest.param("off", "ngrok", marks=AT_NIGHT),
+        pytest.param("until", "eice ngrok bastion", marks=AT_NIGHT),
+    ],
+)
 def test_nothing_that_lets_users_in_is_left(notebook: NotebookHost, stack: Stack, end: str, modes: str) -> None:
     """Against a picture of the disk before: of the user's files none has changed, and of the agent's no secret is left."""
     mine, hers = make_public_key("mine"), make_public_key("ana").strip()

@@ -185,16 +185,8 @@ def test_a_reader_that_goes_ends_the_story_quietly(tmp_path: Path) -> None:
     nothing_is_left(folder)
 
 
-@pytest.mark.parametrize(
-    "language",
-    [
-        {"LC_ALL": "C"},
-        pytest.param(
-            {"LC_ALL": "C", "PYTHONIOENCODING": "iso-8859-1"},
-            marks=pytest.mark.nightly(sibling="test_the_demo_is_printed_where_the_locale_holds_little"),
-        ),
-    ],
-)
+@pytest.mark.nightly(sibling="tests/unit/test_progress.py::test_what_an_encoding_does_not_hold_is_written_otherwise")
+@pytest.mark.parametrize("language", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONIOENCODING": "iso-8859-1"}])
 def test_the_demo_is_printed_where_the_locale_holds_little(tmp_path: Path, language: dict[str, str]) -> None:
     """Without what Python does by itself to speak UTF-8 in such a locale (PEP 538, PEP 540)."""
     folder = short_folder(tmp_path, "loc")

@@ -51,7 +51,7 @@ def test_a_fleet_that_reports_and_people_who_ask_are_all_answered_in_bounded_mem
 @pytest.mark.parametrize(
     ("notebooks", "seconds"),
     [
-        (12, 2),
+        (8, 2),
         pytest.param(
             40,
             4,

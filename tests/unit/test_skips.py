@@ -20,8 +20,10 @@ SKIPS = {
 }
 
 
-@pytest.mark.parametrize("what", SKIPS)
-@pytest.mark.parametrize(("ci", "word"), [("true", "CI does not allow"), ("false", "1 skipped")])
+@pytest.mark.parametrize(
+    ("what", "ci", "word"),
+    [*((what, "true", "CI does not allow") for what in SKIPS), ("a test", "false", "1 skipped")],
+)
 def test_what_becomes_of_a_skip(tmp_path: Path, what: str, ci: str, word: str) -> None:
     shutil.copy(CONFTEST, tmp_path)
     (tmp_path / "test_skipped.py").write_text(SKIPS[what])

@@ -98,19 +98,27 @@ def again_and_again(run: Run) -> None:
         run.process.send_signal(number)
 
 
+SIGNALS = {
+    "SIGINT": once(signal.SIGINT),
+    "SIGTERM": once(signal.SIGTERM),
+    "SIGHUP": once(signal.SIGHUP),
+    "Ctrl-C": to_all(signal.SIGINT),
+    "closed terminal": to_all(signal.SIGHUP),
+    "again and again": again_and_again,
+}
+WORK = ["time.sleep(1000)", "subprocess.run(SLEEP)", "while True: pass"]
+AT_NIGHT = pytest.mark.nightly(sibling="test_a_signal_ends_everything_and_it_says_so")
+
+
 @pytest.mark.parametrize(
-    "send",
+    ("work", "send"),
     [
-        once(signal.SIGINT),
-        once(signal.SIGTERM),
-        once(signal.SIGHUP),
-        to_all(signal.SIGINT),
-        to_all(signal.SIGHUP),
-        again_and_again,
+        # By day each signal during one kind of work, and each kind of work twice.
+        pytest.param(work, send, id=f"{work}, {name}", marks=[] if number % len(WORK) == WORK.index(work) else AT_NIGHT)
+        for number, (name, send) in enumerate(SIGNALS.items())
+        for work in WORK
     ],
-    ids=["SIGINT", "SIGTERM", "SIGHUP", "Ctrl-C", "closed terminal", "again and again"],
 )
-@pytest.mark.parametrize("work", ["time.sleep(1000)", "subprocess.run(SLEEP)", "while True: pass"])
 def test_a_signal_ends_everything_and_it_says_so(tmp_path: Path, work: str, send: Callable[[Run], None]) -> None:
     run = Run(tmp_path, work)
     send(run)
