@@ -20,6 +20,7 @@ import pytest
 from simulation.busy import WRITE, EachItsOwn
 from simulation.run import BEGIN
 from support.agent_env import NotebookHost, Sshd, Stack, make_reply
+from support.aws_clients import listen
 from support.notebook_env import NotebookEnv, notebook_env
 
 from notebook_ssh.adapters.clients import client
@@ -47,7 +48,7 @@ def _counted() -> Iterator[tuple[NotebookEnv, Counter[str]]]:
                 counts[model.name] += 1
 
         for service in ("dynamodb", "sagemaker", "events", "sqs"):
-            client(service).meta.events.register("provide-client-params", note)
+            listen(client(service), "provide-client-params", note)
         deliver = env.deliver
 
         def watched(*, receives: int = 1) -> Any:

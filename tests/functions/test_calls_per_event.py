@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from support.aws_clients import before_each_call, clients_made_by
+from support.aws_clients import before_each_call, clients_made_by, listen
 from support.builders import a_record
 from support.notebook_env import OWNERS, NotebookEnv, a_block, notebook_env
 
@@ -67,7 +67,7 @@ def an_account(
             account.order += [model.name] * account.within
 
         for service in services:
-            cast("Any", client)(service).meta.events.register("before-call", note)
+            listen(cast("Any", client)(service), "before-call", note)
         yield account
 
 

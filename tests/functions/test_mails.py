@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from moto.events.models import EventPattern
 from moto.sns.models import sns_backends
+from support.aws_clients import listen
 from support.builders import a_body, a_lambda_context, an_api_event
 from support.notebook_env import ACCOUNT, REGION, NotebookEnv, notebook_env
 from support.stack import Stack
@@ -75,13 +76,13 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
             if any("AlarmTopic" in str(target["Arn"]) for target in rule["Targets"])
         ]
 
-        def listen(params: Any, **_: Any) -> None:
+        def tell(params: Any, **_: Any) -> None:
             for entry in params["Entries"]:
                 detail = json.loads(entry["Detail"]) | {"stack": "notebook-ssh"}
                 event = {"source": entry["Source"], "detail-type": entry["DetailType"], "detail": detail}
                 account.by_the_bus += [json.dumps(detail) for rule in rules if rule.matches_event(event)]  # type: ignore[arg-type]
 
-        client("events").meta.events.register("provide-client-params.eventbridge.PutEvents", listen)
+        listen(client("events"), "provide-client-params.eventbridge.PutEvents", tell)
         yield account
 
 

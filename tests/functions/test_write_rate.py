@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from support.aws_clients import listen
 from support.notebook_env import NotebookEnv, notebook_env
 
 from emulator import sagemaker
@@ -34,7 +35,8 @@ def test_as_many_configurations_as_seconds_and_next_to_nothing_refused(env: Note
     sagemaker.throttle_writes(1, clock=env.clock)
     env.before_call = lambda operation, given: env.sleep(chance.uniform(0.02, 0.06))
     answers: list[int] = []
-    client("sagemaker").meta.events.register(
+    listen(
+        client("sagemaker"),
         "after-call.sagemaker.UpdateNotebookInstanceLifecycleConfig",
         lambda http_response, **_: answers.append(http_response.status_code),
     )

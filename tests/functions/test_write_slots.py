@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, strategies as st
-from support.aws_clients import clients_made_by, forget_clients
+from support.aws_clients import clients_made_by, forget_listeners
 from support.examples import examples
 from support.notebook_env import NotebookEnv, notebook_env
 
@@ -142,7 +142,7 @@ def test_a_holder_that_was_late_does_not_let_go_of_anothers(env: NotebookEnv) ->
 
 @pytest.fixture
 def account(env: NotebookEnv) -> str:
-    forget_clients()
+    forget_listeners()
     return client("sqs").create_queue(QueueName="notebooks")["QueueUrl"]
 
 

@@ -13,6 +13,26 @@ from botocore import xform_name
 
 from notebook_ssh.adapters import clients
 
+_listeners: list[Callable[[], None]] = []
+"""What ends each of them."""
+
+
+def listen(service: Any, event: str, do: Callable[..., Any]) -> Callable[[], None]:
+    """Call `do` at an event of a client until what is returned is called, or `forget_listeners`."""
+    service.meta.events.register(event, do)
+
+    def end() -> None:
+        service.meta.events.unregister(event, do)
+
+    _listeners.append(end)
+    return end
+
+
+def forget_listeners() -> None:
+    """Nobody listens any more. The clients stay: to make those of one account takes 50 ms."""
+    while _listeners:
+        _listeners.pop()()
+
 
 def forget_clients() -> None:
     """Let the adapters make new clients, to which no test listens."""
@@ -31,11 +51,10 @@ def clients_made_by(make: Callable[[str], Any]) -> Iterator[None]:
 def before_each_call(service: Any, do: Callable[[str, dict[str, Any]], None]) -> Callable[[], None]:
     """Call `do` before each request of a client, with the method's name and the parameters; returns what ends that."""
 
-    def listen(params: dict[str, Any], model: Any, **_: Any) -> None:
+    def tell(params: dict[str, Any], model: Any, **_: Any) -> None:
         do(xform_name(model.name), params)
 
-    service.meta.events.register("provide-client-params", listen)
-    return lambda: service.meta.events.unregister("provide-client-params", listen)
+    return listen(service, "provide-client-params", tell)
 
 
 def answer_each(service: Any, operation: str, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -44,7 +63,7 @@ def answer_each(service: Any, operation: str, answer: Callable[[dict[str, Any]],
     def reply(params: dict[str, Any], **_: Any) -> Any:
         return SimpleNamespace(status_code=200), answer(json.loads(params["body"]))
 
-    service.meta.events.register(f"before-call.*.{operation}", reply)
+    listen(service, f"before-call.*.{operation}", reply)
 
 
 def change_each_answer(service: Any, change: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
@@ -53,5 +72,4 @@ def change_each_answer(service: Any, change: Callable[[dict[str, Any]], None]) -
     def alter(parsed: dict[str, Any], **_: Any) -> None:
         change(parsed)
 
-    service.meta.events.register("after-call", alter)
-    return lambda: service.meta.events.unregister("after-call", alter)
+    return listen(service, "after-call", alter)

@@ -19,7 +19,7 @@ from typing import Any, cast
 import boto3
 import pytest
 from moto import mock_aws
-from support.aws_clients import answer_each, before_each_call, forget_clients
+from support.aws_clients import answer_each, before_each_call, forget_clients, forget_listeners
 from support.builders import a_lambda_context
 from support.faster_moto import make_moto_faster
 
@@ -362,8 +362,8 @@ def notebook_env(patch: pytest.MonkeyPatch, **environment: str) -> Iterator[Note
     if not _heard:
         sagemaker.subscribe(_hear)
         _heard.append(True)
-    with mock_aws():
         forget_clients()
+    with mock_aws():
         client("dynamodb").create_table(
             TableName="records",
             BillingMode="PAY_PER_REQUEST",
@@ -379,4 +379,4 @@ def notebook_env(patch: pytest.MonkeyPatch, **environment: str) -> Iterator[Note
             yield env
         finally:
             _envs.remove(env)
-            forget_clients()
+            forget_listeners()
