@@ -18,6 +18,7 @@ import venv
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -248,11 +249,52 @@ class Laptop:
         }
 
     def setup(self, api: FakeApi, stack: str = "team") -> None:
-        """Run `notebook-ssh setup` for `api`."""
-        result = self.run_client(
-            "setup", "--ssh-config", str(self.config), "--stack", stack, "--region", REGION, "--api", api.url
-        )
-        assert result.returncode == 0, result.stderr
+        """Run `notebook-ssh setup` for `api`, in half the time that it takes otherwise: most tests begin with it."""
+        words = ["setup", "--ssh-config", str(self.config), "--stack", stack, "--region", REGION, "--api", api.url]
+        loaded = _client_loaded(self.python)
+        assert loaded.stdin is not None
+        assert loaded.stdout is not None
+        loaded.stdin.write(json.dumps([words, self.environment, str(self.folder)]) + "\n")
+        loaded.stdin.flush()
+        status, output = json.loads(loaded.stdout.readline())
+        assert status == 0, output
+
+
+LOADED = f"""\
+import gc, json, os, runpy, signal, sys
+import botocore.auth
+from notebook_ssh_client import api, cli, discovery, lookup
+gc.freeze()
+for line in sys.stdin:
+    words, environment, folder = json.loads(line)
+    output, written = os.pipe()
+    child = os.fork()
+    if not child:
+        signal.alarm({int(LIMIT_S)})
+        os.setsid()
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(written, 1)
+        os.dup2(written, 2)
+        os.close(output)
+        os.close(written)
+        sys.argv = ["notebook-ssh", *words]
+        runpy.run_module("notebook_ssh_client", run_name="__main__")
+    os.close(written)
+    with open(output) as file:
+        said = file.read()
+    status = os.waitpid(child, 0)[1]
+    print(json.dumps([status, said]), flush=True)
+"""
+"""Runs commands of the client, one a line, each in a child process of its own; it ends with its standard input."""
+
+
+@cache
+def _client_loaded(python: Path) -> subprocess.Popen[str]:
+    """A Python that has loaded what most commands load, which takes longer than most of them do."""
+    return subprocess.Popen([python, "-I", "-c", LOADED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 @dataclass(frozen=True)
