@@ -52,6 +52,10 @@ PARAMETERS = {
         "host path method headers body query_params raw_path raw_query_string"
     ),
     "ministack.services.apigateway_v1:_import_rest_api": "spec base_data",
+    "ministack.services.apigateway_v1:_build_lambda_event_v1": (
+        "api_id stage_name stage resource request_path method headers body query_params path_params"
+        " binary_media_types authorizer_context caller_identity"
+    ),
     "ministack.services.eventbridge:_put_events": "data allow_aws_source",
     "ministack.services.eventbridge:_dispatch_event": "event view",
     "ministack.services.eventbridge:_matches_pattern_view": "pattern_str view owner",

@@ -1,11 +1,13 @@
-"""The experiment on maintenance, with a notebook whose agent reports to the product's stack."""
+"""What experiments see through the product's API, of a notebook whose agent reports to it: the one on maintenance above all."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
+from notebook_ssh_verify import signed
 from notebook_ssh_verify.experiments.maintenance import decide_maintenance
 from notebook_ssh_verify.findings import Decision, Holds, Refuted, Undecided
 from notebook_ssh_verify.lab import Lab
@@ -55,3 +57,10 @@ def test_the_experiment_finds_the_answer_that_is_given(
             break
         assert decision == decide_maintenance(None), lab.account.take_evidence()
     assert isinstance(decision, expected), decision
+
+
+@pytest.mark.parametrize("path", ["/notebooks/%6Daintained", "/notebooks/%6Daintained/ssh"])
+def test_a_function_refuses_an_escape_that_gets_past_iam(lab: Lab, path: str) -> None:
+    answer = signed.get(lab, lab.account, path)
+    assert (answer.status, json.loads(answer.body)["error"]) == (409, "other-spelling")
+    assert signed.get(lab, lab.account, f"/notebooks/{NAME}").status == 200
