@@ -159,9 +159,8 @@ def decide_path(seen: EscapedPath) -> Decision:
     if not _by_function(seen.escaped):
         answer = f"{seen.escaped.status} {seen.escaped.body[:120]}"
         return Undecided(f"the request with an escape was answered neither by the policy nor by a function: {answer}")
-    return Holds(
-        f"a policy that denies a notebook's path does not apply with an escape in the name: {seen.escaped.status}"
-    )
+    seen_by = "no function refuses it either" if seen.escaped.status == 200 else "a function refuses it"
+    return Holds(f"a policy that denies a notebook's path does not apply with an escape in the name; {seen_by}")
 
 
 def _by_iam(answer: signed.Response) -> bool:

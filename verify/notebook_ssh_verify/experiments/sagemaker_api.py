@@ -203,7 +203,8 @@ def decide_time_precision(seen: tuple[Times, ...]) -> Decision:
             return Undecided(f"{how_many} is on a whole second in a list and in its description, which may be chance")
         return Refuted(f"{how_many} are whole seconds in lists and descriptions")
     events = "and in an event" if any(times.in_event for times in seen) else "but no event was seen"
-    return Holds(f"{how_many} has milliseconds, equal in a list and in the description, {events}")
+    has = "has" if len(seen) == 1 else "have"
+    return Holds(f"{how_many} {has} milliseconds, equal in lists and descriptions, {events}")
 
 
 def _listed_times(lab: Lab, name: str | None, in_event: int | None = None) -> Iterator[Times]:
