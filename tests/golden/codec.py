@@ -92,9 +92,32 @@ def names() -> Names:
     return Names(**told)
 
 
+# Asked a million times of a few hundred names.
+
+
+@cache
+def _class_of(old: str) -> Any:
+    return names().class_of(old)
+
+
+@cache
+def _old_of(cls: type) -> str:
+    return names().old_of(cls)
+
+
+@cache
+def _old_field_of(old_class: str, new_field: str) -> str:
+    return names().old_field_of(old_class, new_field)
+
+
+@cache
+def _old_text(text: str) -> str:
+    return names().old_text(text)
+
+
 def old_class(cls: type) -> str:
     """The stored name of a class that is named without its module."""
-    return names().old_of(cls).rpartition(".")[2]
+    return _old_of(cls).rpartition(".")[2]
 
 
 def old_keys(kind: str, value: Any) -> Any:
@@ -119,9 +142,9 @@ def encode(value: Any) -> Any:
     """`value` as JSON can hold it, by its old names. Raises TypeError for what no case may hold."""
     match value:
         case Enum():
-            return {"!": names().old_of(type(value)), "value": value.value}
+            return {"!": _old_of(type(value)), "value": value.value}
         case str():
-            return names().old_text(value)
+            return _old_text(value)
         case None | bool() | int():
             return value
         case bytes():
@@ -135,12 +158,12 @@ def encode(value: Any) -> Any:
                 return {key: encode(each) for key, each in value.items()}
             return {"!": "pairs", "pairs": [[encode(key), encode(each)] for key, each in value.items()]}
     if is_dataclass(value) and not isinstance(value, type):
-        old, apart = names().old_of(type(value)), ""
+        old, apart = _old_of(type(value)), ""
         if merger := names().merger_of(type(value)):
             apart = merger["field"]
             old = merger["none" if getattr(value, apart) is None else "other"]
         told = {
-            names().old_field_of(old, field.name): _encode_field(old, field.name, getattr(value, field.name))
+            _old_field_of(old, field.name): _encode_field(old, field.name, getattr(value, field.name))
             for field in fields(value)
             if field.compare and field.name != apart and not _is_default(field, getattr(value, field.name))
         }
@@ -149,7 +172,7 @@ def encode(value: Any) -> Any:
 
 
 def _encode_field(old_class: str, field: str, value: Any) -> Any:
-    old = f"{old_class}.{names().old_field_of(old_class, field)}"
+    old = f"{old_class}.{_old_field_of(old_class, field)}"
     if key := names().mappings.get(old):
         (only,) = value
         assert only == _member(key)
@@ -165,7 +188,7 @@ def encode_single(old_enum: str, members: Sequence[Any]) -> Any:
 
 def _member(key: str) -> Any:
     enum, _, value = key.rpartition(".")
-    return names().class_of(enum)(value)
+    return _class_of(enum)(value)
 
 
 def _decode_field(old_class: str, field: str, told: Any) -> Any:
@@ -190,7 +213,7 @@ def decode(told: Any) -> Any:
         case {"!": "pairs", "pairs": pairs}:
             return {decode(key): decode(each) for key, each in pairs}
         case {"!": old, **parts}:
-            cls = names().class_of(old)
+            cls = _class_of(old)
             if issubclass(cls, Enum):
                 return cls(parts["value"])
             return cls(**{names().field_of(old, name): _decode_field(old, name, each) for name, each in parts.items()})
