@@ -78,12 +78,13 @@ def build() -> dict[str, Path]:
 
 
 def _state() -> str:
-    """A name for the state of everything that goes into an artifact."""
+    """A name for the state of everything that goes into an artifact: what tools leave there (.ruff_cache) does not."""
     digest = hashlib.sha256(sys.version.encode())
     for source in SOURCES:
         place = PROJECT / source
         for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
-            if path.is_file() and "__pycache__" not in path.parts:
+            aside = any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(PROJECT).parts)
+            if path.is_file() and not aside:
                 digest.update(str(path.relative_to(PROJECT)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
