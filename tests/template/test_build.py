@@ -69,6 +69,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pinned dependencies, as the wheels have them."""
+    folder = tmp_path_factory.mktemp("wheels")
+    artifact._install(folder)
+    return folder
+
+
 def in_lambda(built: Path, program: str) -> Any:
     """What `program` prints as JSON, run with nothing importable but the artifact and the standard library."""
     paths = [str(built / "core" / "python"), str(built / "functions")]
@@ -219,20 +227,17 @@ def test_the_layer_trusts_whom_botocore_trusts(built: Path) -> None:
     assert (built / "core/python/botocore/cacert.pem").read_bytes() == own.read_bytes()
 
 
-def test_an_operation_that_botocore_does_not_know_fails_the_build(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(artifact, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(artifact, "all_calls", lambda: {("dynamodb", "get_item"), ("sqs", "shred_queue")})
-    with pytest.raises(artifact.BuildError, match="sqs has no operation shredqueue"):
-        artifact.build("core", tmp_path / "core")
-
-
-def test_a_service_that_botocore_does_not_know_fails_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(artifact, "all_calls", lambda: {("notebookssh", "connect")})
-    with pytest.raises(artifact.BuildError, match="no data for notebookssh"):
-        artifact.build("core", tmp_path / "core")
+@pytest.mark.parametrize(
+    ("used", "why"),
+    [
+        ({"dynamodb": {"get_item"}, "sqs": {"shred_queue"}}, "sqs has no operation shredqueue"),
+        ({"notebookssh": {"connect"}}, "no data for notebookssh"),
+    ],
+)
+def test_what_botocore_does_not_know_fails_the_build(wheels: Path, tmp_path: Path, used: Any, why: str) -> None:
+    site = shutil.copytree(wheels, tmp_path / "site")
+    with pytest.raises(artifact.BuildError, match=why):
+        artifact._prune(site, used)
 
 
 def test_every_module_has_bytecode_that_is_never_checked_against_its_source(built: Path) -> None:
