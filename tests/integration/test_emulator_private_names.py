@@ -11,8 +11,6 @@ import json
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from emulator.process import LOCAL, PYTHON
 
 SOURCES = sorted((LOCAL / "emulator").glob("*.py"))
@@ -88,10 +86,13 @@ import importlib, inspect, json, sys
 told = {}
 for dotted in json.load(sys.stdin):
     module, _, rest = dotted.partition(":")
-    thing = importlib.import_module(module)
-    for name in rest.split("."):
-        thing = getattr(thing, name)
-    told[dotted] = " ".join(inspect.signature(thing).parameters)
+    try:
+        thing = importlib.import_module(module)
+        for name in rest.split("."):
+            thing = getattr(thing, name)
+        told[dotted] = " ".join(inspect.signature(thing).parameters)
+    except (ImportError, AttributeError) as error:
+        told[dotted] = repr(error)
 print(json.dumps(told))
 """
 
@@ -136,9 +137,8 @@ def test_a_renamed_name_would_be_noticed() -> None:
     assert ask(LOOK_UP, used) == ["ministack.services:sts.register_session_renamed"]
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_what_is_wrapped_has_the_parameters_counted_on(name: str) -> None:
-    assert ask(SIGNATURES, [name]) == {name: PARAMETERS[name]}
+def test_what_is_wrapped_has_the_parameters_counted_on() -> None:
+    assert ask(SIGNATURES, list(PARAMETERS)) == PARAMETERS
 
 
 OUTSIDE = r"""
