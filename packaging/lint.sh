@@ -6,7 +6,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 export PATH=$PWD/.venv/dev/bin:$PATH
-export PYTHONPATH=layers/core:functions:client:local
+export PYTHONPATH=layers/core:functions:client:verify:local
 export AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0
 failed=0
 

@@ -24,6 +24,7 @@ from emulator.process import PROJECT, REGION
 from emulator.stack import Stack, build
 from environment import OWNERS_SCRIPT, LocalEnv
 from patience import LIMIT_S as LIMIT
+from terminal import virtual_environment
 
 PYTHON = PROJECT / ".venv" / "release" / "bin" / "python"
 AWS = PROJECT / ".venv" / "sam" / "bin" / "aws"
@@ -140,6 +141,19 @@ def test_the_list_of_components_is_what_the_layer_carries(unpacked: Path) -> Non
     with zipfile.ZipFile(unpacked / "code/core.zip") as code:
         packed = {name.split("/")[1].removesuffix(".dist-info") for name in code.namelist() if ".dist-info/" in name}
     assert packed == {f"{name.replace('-', '_')}-{number}" for name, number in pinned}
+
+
+def test_facts_are_verified_without_a_checkout(unpacked: Path) -> None:
+    with zipfile.ZipFile(unpacked / "verify.pyz") as zipped:
+        packed = {name.partition("notebook_ssh_verify/")[2] for name in zipped.namelist()} - {""}
+    package = PROJECT / "verify/notebook_ssh_verify"
+    ours = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
+    assert packed == {name for name in ours if "__pycache__" not in name} | {"facts.md"}
+    virtual_environment(unpacked / ".verify", PROJECT / "client")  # as pip would install the wheel there
+    done = subprocess.run(["sh", unpacked / "verify.sh", "--list"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    facts = re.findall(r"^\| `([a-z-]+)` \|", (PROJECT / "docs/facts.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(line.split()[0] for line in done.stdout.splitlines()) == sorted(facts)
 
 
 def test_the_wheel_is_the_client(unpacked: Path) -> None:

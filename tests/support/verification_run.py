@@ -76,7 +76,11 @@ class Verification:
 
     def variables(self, keys: Mapping[str, str] | None = None) -> dict[str, str]:
         """The user's environment. keys: of another principal."""
-        own = {"NBSSH_RELEASE": str(self._release), "XDG_STATE_HOME": str(self.home / "state")}
+        own = {
+            "NOTEBOOK_SSH_NGROK_DOWNLOAD": self.env.cloud.download,
+            "NBSSH_RELEASE": str(self._release),
+            "XDG_STATE_HOME": str(self.home / "state"),
+        }
         variables = self._variables | own
         if keys:
             variables = {name: value for name, value in variables.items() if name != "AWS_SESSION_TOKEN"} | dict(keys)
@@ -163,7 +167,9 @@ def picture(emulator: Emulator) -> dict[str, Any]:
         "log groups": [
             each["logGroupName"]
             for each in emulator.client("logs").describe_log_groups()["logGroups"]
-            if each["logGroupName"] != LOG_GROUP  # which all notebooks share
+            # The first is shared by all notebooks. A function of the emulator that ends late makes its own again, which its
+            # role does not allow.
+            if each["logGroupName"] != LOG_GROUP and not each["logGroupName"].startswith("/aws/lambda/")
         ],
         "parameters": [each["Name"] for each in emulator.client("ssm").describe_parameters()["Parameters"]],
         "stacks": [

@@ -123,6 +123,13 @@ def test_nothing_that_is_secret_is_told(text: str) -> None:
     assert redact(text) == redact(redact(text))
 
 
+@pytest.mark.parametrize(
+    "text", ["secretsmanager:PutSecretValue {}", "an ngrok token (--ngrok-token-file)", "holds: secret"]
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redact(text) == text
+
+
 @given(st.text(max_size=400))
 def test_any_text_keeps_the_report_readable(text: str) -> None:
     finding = Finding(FACT, Refuted(shorten(text)), (Evidence(shorten(text), shorten(text)),))

@@ -48,6 +48,7 @@ class Account:
         self.session, self.region = session, region
         self._clients: dict[tuple[str, bool], Any] = {}
         self._evidence: list[Evidence] = []
+        self._roles_until = 0.0
 
     def call(self, service: str, method: str, **parameters: Any) -> dict[str, Any]:
         """Return what AWS answers. Raises AwsError."""
@@ -98,12 +99,13 @@ class Account:
 
         Calls of either are evidence of this one.
         """
-        ends = time.monotonic() + ROLE_LIMIT_S
+        # All roles of a run are created at once: what is refused for so long is refused for good.
+        self._roles_until = self._roles_until or time.monotonic() + ROLE_LIMIT_S
         while True:
             answer = self.attempt("sts", "assume_role", RoleArn=arn, RoleSessionName=name, DurationSeconds=3600)
             if not isinstance(answer, Refusal):
                 break
-            if time.monotonic() > ends:
+            if time.monotonic() > self._roles_until:
                 raise AwsError("sts:AssumeRole", answer)
             time.sleep(2)
         keys = answer["Credentials"]

@@ -237,7 +237,7 @@ def _read(
     account: Account, place: Place, plan: Plan, facts: dict[str, register.Fact], options: argparse.Namespace
 ) -> int:
     """Read the account, and a stack if one is named."""
-    lab = Lab(account, Run("reading0", int(time.time())), environ=os.environ)
+    lab = Lab(account, Run("reading0", int(time.time())), event_limit_s=options.event_seconds, environ=os.environ)
     began = time.monotonic()
     steps: list[Step] = []
     if options.stack:
@@ -269,10 +269,10 @@ def _health(lab: Lab, laptop: Laptop) -> Iterable[Step]:
         return
     answer = laptop.curl(f"{lab.stack.get('ApiUrl', '')}/notebooks")
     told: Any = answer.json()
-    if answer.status != 200 or not isinstance(told, dict):
+    if answer.status != 200 or not isinstance(told, list):
         yield Step(what, "", f"{answer.status}: {answer.body[:200]}")
         return
-    statuses = Counter(str(each.get("status")) for each in told.get("notebooks", []))
+    statuses = Counter(str(each.get("status")) for each in told)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
     yield Step(what, f"{sum(statuses.values())} notebooks{': ' + counts if counts else ''}")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -50,6 +51,11 @@ class Journal:
         journal._write({"run": run.id, "began": run.began, **place._asdict()})
         return journal
 
+    @property
+    def folder(self) -> Path:
+        """Where the run's other files are, such as its SSH key: they go with the journal."""
+        return self.path.with_suffix("")
+
     def note(self, created: Created) -> None:
         """Write down what is about to be created, and return once the disk has it. Raises JournalError."""
         self._write({"kind": created.kind.name, "name": created.name})
@@ -60,7 +66,8 @@ class Journal:
         return [Created(Kind[str(line["kind"])], str(line["name"])) for line in found]
 
     def end(self) -> None:
-        """Remove the journal: everything is deleted."""
+        """Remove the journal and the run's other files: everything is deleted."""
+        shutil.rmtree(self.folder, ignore_errors=True)
         with suppress(FileNotFoundError):
             self.path.unlink()
 

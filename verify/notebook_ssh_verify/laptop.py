@@ -35,11 +35,15 @@ class Response(NamedTuple):
 
 
 class Laptop:
-    """The folder with an SSH key, and the programs that are run there. It is removed at the end."""
+    """The folder with an SSH key, and the programs that are run there. It is removed at the end.
 
-    def __init__(self, account: Account, environ: Mapping[str, str]) -> None:
+    folder: a new one, whose parent exists; None: a temporary one.
+    """
+
+    def __init__(self, account: Account, environ: Mapping[str, str], folder: Path | None = None) -> None:
         self._account, self._environ = account, dict(environ)
-        self.folder = Path(tempfile.mkdtemp(prefix="nbssh-verify-"))
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="nbssh-verify-"))
+        self.folder.mkdir(mode=0o700, exist_ok=True)
         self._config = self.folder / "config"
         self.missing = [
             name for name in ("curl", "ssh", "ssh-keygen") if not shutil.which(name, path=environ.get("PATH"))

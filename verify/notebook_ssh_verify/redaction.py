@@ -14,7 +14,8 @@ _SECRETS = (
     (re.compile(r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}\b"), "<access key>"),
     (
         re.compile(
-            r"(?i)(?<![a-z])(\w*token|\w*secret\w*|\w*password|\w*signature|x-amz-[a-z-]+)(\\?\"?\s*[:=]\s*\\?\"?)[^\s\\\",&}<]+"
+            r"(?i)(?<![a-z])((?:(?:auth|session|security|next)[_-]?)?token|secret(?:[_-]?string|[_-]?access[_-]?key)?"
+            r"|password|signature|x-amz-[a-z-]+)(\\?\"?\s*[:=]\s*\\?\"?)[^\s\\\",&}<]+"
         ),
         r"\1\2<removed>",
     ),

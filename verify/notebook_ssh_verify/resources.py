@@ -31,7 +31,8 @@ POLL_S = 2.0
 ABSENT = ("does not exist", "RecordNotFound", "ResourceNotFoundException", "NoSuchBucket")
 """Parts of AWS's codes and messages for what is not there (CloudFormation, SageMaker, DynamoDB, S3)."""
 
-STACKS = (Kind.STACK, Kind.LAB)
+DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
+"""Codes of calls that IAM does not allow (S3, most services, EC2)."""
 
 
 class Left(NamedTuple):
@@ -92,6 +93,8 @@ def _delete(account: Account, journal: Journal, created: Created, say: Callable[
             last = _DELETERS[created.kind](account, journal, created.name, observed) or last
         except AwsError as error:
             last = f"{error.refusal.code}: {error.refusal.message}"
+            if error.refusal.code in DENIED:  # which time does not change
+                return last
         if time.monotonic() > ends:
             return f"it is {observed.state or 'still there'}" + (f"; {last}" if last else "")
         time.sleep(POLL_S)

@@ -116,13 +116,16 @@ class VerificationRun:
 
     def execute(self) -> Result:
         """Make the whole run."""
-        with Laptop(self.lab.account, self.lab.environ) as laptop:
+        journal = self.lab.journal
+        with Laptop(self.lab.account, self.lab.environ, journal.folder if journal else None) as laptop:
             try:
                 if self.plan.creates:
                     check_key_is_free(self.lab.account, self.lab.run)
                     self._build(laptop)
                 else:
-                    self._unmet |= {need: need.value for need in Need if need is not Need.STACK or not self.lab.stack}
+                    self._unmet |= {
+                        need: f"it needs {need.value}" for need in Need if need is not Need.STACK or not self.lab.stack
+                    }
                 scenario = self._begin_scenario(laptop)
                 self._experiment()
                 self._end_scenario(scenario)
@@ -137,6 +140,8 @@ class VerificationRun:
             finally:
                 self._clean_up()
         self._skip_the_rest()
+        order = list(self.facts)
+        self.result.findings.sort(key=lambda finding: order.index(finding.fact.id))
         return self.result
 
     # ---- building ------------------------------------------------------------------------------
@@ -273,23 +278,25 @@ class VerificationRun:
             self._miss([Need.STACK, Need.NGROK], why)
             return
         lab.stack_name = run.prefix
-        if self.settings.ngrok_token:
-            lab.account.call(
-                "secretsmanager",
-                "put_secret_value",
-                SecretId=lab.stack["SecretArn"],
-                SecretString=self.settings.ngrok_token,
-            )
-        else:
-            self._miss([Need.NGROK], Need.NGROK.value)
+        self._store_token()
+
+    def _store_token(self) -> None:
+        """Store ngrok's token in the stack's secret, if there is one."""
+        if not self.settings.ngrok_token:
+            self._miss([Need.NGROK], f"it needs {Need.NGROK.value}")
+            return
+        secret = {"SecretId": self.lab.stack["SecretArn"], "SecretString": self.settings.ngrok_token}
+        try:
+            self.lab.account.call("secretsmanager", "put_secret_value", **secret)
+        except AwsError as error:
+            self._miss([Need.NGROK], f"ngrok's token could not be stored: {error}")
 
     def _wait_for_notebooks(self) -> None:
         lab = self.lab
         self._say("waiting for the notebooks")
         names = lab.notebooks
-        lab.wait(
-            lambda: all(self._state(name) not in ("Pending", "Updating") for name in names), self._left(READY_LIMIT_S)
-        )
+        settled = {"InService", "Failed"}  # maintenance passes
+        lab.wait(lambda: {self._state(name) for name in names} <= settled, self._left(READY_LIMIT_S))
         ready = tuple(name for name in names if self._state(name) == "InService")
         if len(ready) < len(names):
             reasons = {name: lab.describe_notebook(name).get("FailureReason") for name in names if name not in ready}
@@ -299,24 +306,32 @@ class VerificationRun:
             lab.notebooks = ()
             return
         lab.probes = self._read_probes(names[0])
-        if not lab.probes.values:
-            self._miss([Need.PROBE], Need.PROBE.value)
+
+    def _failure(self, name: str) -> str:
+        notebook = self.lab.describe_notebook(name)
+        return f"{name} is {notebook['NotebookInstanceStatus']}: {notebook.get('FailureReason', 'without a reason')}"
 
     def _read_probes(self, name: str) -> probe.Probes:
         """What the first notebook's on-start script printed; it may take a while until CloudWatch Logs has it."""
-        logs = self.lab.account.client("logs")
+        place: dict[str, Any] = {"logGroupName": LOG_GROUP, "logStreamName": f"{name}/LifecycleConfigOnStart"}
 
         def read() -> probe.Probes | None:
-            try:
-                events = logs.get_log_events(
-                    logGroupName=LOG_GROUP, logStreamName=f"{name}/LifecycleConfigOnStart", startFromHead=True
-                )["events"]
-            except ClientError:
+            answer = self.lab.account.attempt("logs", "get_log_events", startFromHead=True, **place)
+            if isinstance(answer, Refusal):
+                if answer.code != "ResourceNotFoundException":
+                    raise AwsError("logs:GetLogEvents", answer)
                 return None
-            found = probe.parse(line for each in events for line in each["message"].splitlines())
+            found = probe.parse(line for each in answer["events"] for line in each["message"].splitlines())
             return found if "end" in found.values else None
 
-        return self.lab.wait(read, self._left(LOG_LIMIT_S)) or probe.Probes()
+        try:
+            found = self.lab.wait(read, self._left(LOG_LIMIT_S))
+        except AwsError as error:
+            self._miss([Need.PROBE], f"the log of the notebook's on-start script cannot be read: {error}")
+            return probe.Probes()
+        if found is None:
+            self._miss([Need.PROBE], "the log of the notebook's on-start script is not there, or has no end")
+        return found or probe.Probes()
 
     # ---- finding out ---------------------------------------------------------------------------
 

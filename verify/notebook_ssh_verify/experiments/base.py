@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, unique
 from typing import Generic, TypeVar
 
 from notebook_ssh_verify.findings import Decision
@@ -13,13 +13,14 @@ from notebook_ssh_verify.lab import Lab
 Seen = TypeVar("Seen")
 
 
+@unique
 class Need(Enum):
-    """What an experiment needs; the values end the sentence "skipped: it needs …"."""
+    """What an experiment needs; the values end the sentence "it needs …"."""
 
     LAB = "roles, queues and rules of its own, which this run does not create"
     STACK = "a stack of this product"
     NOTEBOOK = "a notebook of its own, which this run does not create"
-    PROBE = "what the notebook's script printed, and its log was not there"
+    PROBE = "the script of a notebook of its own, which this run does not create"
     NGROK = "an ngrok token (--ngrok-token-file)"
     ENDPOINT = "an EC2 Instance Connect Endpoint of its own, which this run does not create"
 
