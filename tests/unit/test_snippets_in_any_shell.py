@@ -27,7 +27,9 @@ KEPT = "base64 cat grep head printf sed tail tr"
 
 NOTE = """\
 #!/bin/sh
-{ printf '%s' "${0##*/}"; for word; do printf ' <%s>' "$word"; done; echo; } >> "$NOTES"
+line=${0##*/}
+for word; do line="$line <$word>"; done
+printf '%s\n' "$line" >> "$NOTES" # at once: the programs of a pipe write next to each other
 case $0 in */date) echo 1764000000 ;; *) echo "told-by-${0##*/}" ;; esac
 """
 
