@@ -27,6 +27,7 @@ HARMLESS = {
     ("tests/agent/test_agent_hostile.py", "Private Key"),  # a first line alone, which the agent must not repeat
     ("tests/unit/test_ssh_keys.py", "Private Key"),  # the same, which the stack must refuse
     ("tests/integration/test_api_contract.py", "AWS Access Key"),  # the one of AWS's documentation, ending in EXAMPLE
+    ("tests/verify/test_report.py", "AWS Access Key"),  # made up, and to be left out of a report
     ("tests/client/test_client_endpoint.py", "Basic Auth Credentials"),  # of a proxy that lasts as long as its test
 }
 
