@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import release
+from notebook_ssh_verify.builder import LOG_GROUP
 from notebook_ssh_verify.ownership import PREFIX
-from notebook_ssh_verify.run import LOG_GROUP
 from support.stack import PROJECT
 
 from account import ADMIN

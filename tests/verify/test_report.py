@@ -101,7 +101,7 @@ def test_a_run_without_a_problem_has_not_failed() -> None:
     assert "Not deleted" not in as_text(good)
 
 
-SECRETS = "AKIAABCDEFGHIJKLMNOP", "210987654321", "10.1.2.3", "2abcNgrokTokenOfSomebody_123"
+SECRETS = "AKIAABCDEFGHIJKLMNOP", "210987654321", "10.1.2.3", "2abcNgrokTokenOfSomebody_123", "merger-with-acme"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,9 @@ SECRETS = "AKIAABCDEFGHIJKLMNOP", "210987654321", "10.1.2.3", "2abcNgrokTokenOfS
     [
         '{"AccessKeyId": "AKIAABCDEFGHIJKLMNOP"}',
         "arn:aws:iam::210987654321:role/x",
+        "arn:aws:sts::210987654321:assumed-role/merger-with-acme/merger-with-acme is not authorized",
+        "arn:aws:sagemaker:us-east-1:210987654321:notebook-instance/merger-with-acme",
+        '{"NotebookInstances": [{"NotebookInstanceName": "merger-with-acme"}], "NameContains": "merger-with-acme"}',
         "host 10.1.2.3 port 22",
         "authtoken: 2abcNgrokTokenOfSomebody_123",
         '{"SecretString": "x", "token": "2abcNgrokTokenOfSomebody_123"}',
@@ -124,7 +127,13 @@ def test_nothing_that_is_secret_is_told(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["secretsmanager:PutSecretValue {}", "an ngrok token (--ngrok-token-file)", "holds: secret"]
+    "text",
+    [
+        "secretsmanager:PutSecretValue {}",
+        "an ngrok token (--ngrok-token-file)",
+        "holds: secret",
+        "role/nbssh-verify-a1-lab",
+    ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     assert redact(text) == text

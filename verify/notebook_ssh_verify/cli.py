@@ -20,6 +20,7 @@ from botocore.exceptions import BotoCoreError
 from notebook_ssh_client import __version__
 from notebook_ssh_verify import deployment, journal, register, report, run
 from notebook_ssh_verify.account import Account, AwsError
+from notebook_ssh_verify.builder import Settings
 from notebook_ssh_verify.deployment import DeploymentError
 from notebook_ssh_verify.experiments import ALL
 from notebook_ssh_verify.findings import Step
@@ -30,7 +31,7 @@ from notebook_ssh_verify.ownership import PREFIX, RUN_TAG, Run
 from notebook_ssh_verify.plan import STACK, Plan, UnknownFactError, reading_run, whole_run
 from notebook_ssh_verify.report import Report
 from notebook_ssh_verify.resources import Left
-from notebook_ssh_verify.run import RefusedError, Settings, VerificationRun
+from notebook_ssh_verify.run import RefusedError, VerificationRun
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_LEFT = 0, 1, 2, 3
 

@@ -68,3 +68,7 @@ class Lab:
         """Return what SageMaker says of a notebook, which is no evidence. Raises botocore's ClientError."""
         answer: dict[str, Any] = self.account.client("sagemaker").describe_notebook_instance(NotebookInstanceName=name)
         return answer
+
+    def state(self, name: str) -> str:
+        """Return SageMaker's status of a notebook. Raises botocore's ClientError."""
+        return str(self.describe_notebook(name)["NotebookInstanceStatus"])

@@ -23,14 +23,29 @@ _SECRETS = (
     (re.compile(r"\bssh-ed25519 [A-Za-z0-9+/=]+"), "ssh-ed25519 <key>"),
     (re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{60,}={0,2}"), "<long text>"),
 )
+_OTHERS = (
+    # What is not the run's has names that are nobody's business: in ARNs, and in parameters and answers of SageMaker.
+    (
+        re.compile(
+            r"\b((?:notebook-instance(?:-lifecycle-config)?|(?:assumed-)?role|user|stack)/)(?!(?i:nbssh-verify-))[\w+=,.@/-]+"
+        ),
+        r"\1<name>",
+    ),
+    (
+        re.compile(
+            r"(\\?\"(?:NotebookInstanceName|NotebookInstanceLifecycleConfigName|NameContains|Url)\\?\": \\?\")(?!(?i:nbssh-verify-))[^\"\\]+"
+        ),
+        r"\1<name>",
+    ),
+)
 _ACCOUNT = re.compile(r"(?<!\d)\d{12}(?!\d)")
 _ADDRESS = re.compile(r"(?<![\d.])(?!127\.)\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 def redact(text: str) -> str:
-    """Return the text without accounts, access keys, secrets, keys, public and private IPv4 addresses."""
-    for pattern, instead in _SECRETS:
+    """Return the text without accounts, secrets, keys, IPv4 addresses, and names of what is not the run's."""
+    for pattern, instead in (*_SECRETS, *_OTHERS):
         text = pattern.sub(instead, text)
     return _ADDRESS.sub("192.0.2.1", _ACCOUNT.sub(ACCOUNT, text))
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from notebook_ssh_verify.account import Account, AwsError, Refusal
 from notebook_ssh_verify.journal import Journal
+from notebook_ssh_verify.lab import Lab
 from notebook_ssh_verify.ownership import (
     Absent,
     Created,
@@ -70,9 +71,11 @@ def delete_all(account: Account, journal: Journal, say: Callable[[str], None]) -
     return left
 
 
-def delete(account: Account, journal: Journal, stack: str, say: Callable[[str], None]) -> str | None:
+def delete(lab: Lab, say: Callable[[str], None]) -> str | None:
     """Delete the stack under test; return why it is still there."""
-    return _delete(account, journal, Created(Kind.STACK, stack), say)
+    if lab.journal is None:
+        raise RuntimeError("this run creates nothing, and was about to delete a stack")
+    return _delete(lab.account, lab.journal, Created(Kind.STACK, lab.run.prefix), say)
 
 
 def _delete(account: Account, journal: Journal, created: Created, say: Callable[[str], None]) -> str | None:

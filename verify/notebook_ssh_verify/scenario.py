@@ -124,8 +124,8 @@ class Scenario:
         name = self.notebook
         for method, state in (("stop_notebook_instance", "Stopped"), ("start_notebook_instance", "InService")):
             self.lab.account.call("sagemaker", method, NotebookInstanceName=name)
-            if not self.lab.wait(lambda state=state: self.state(name) == state, START_LIMIT_S):  # type: ignore[misc]
-                raise ProblemError(f"it is {self.state(name)}, not {state}")
+            if not self.lab.wait(lambda state=state: self.lab.state(name) == state, START_LIMIT_S):  # type: ignore[misc]
+                raise ProblemError(f"it is {self.lab.state(name)}, not {state}")
         if not self.lab.wait(lambda: self._reported_at() not in (None, before), REACTION_LIMIT_S):
             raise ProblemError("it did not report after its start")
         return f"its status is {self._wait_for_status(CONNECTABLE if self.mode else (), REACTION_LIMIT_S)}"
@@ -168,10 +168,6 @@ class Scenario:
         return f"{len(self.scripts[self.config])} bytes"
 
     # ---- what they see -------------------------------------------------------------------------
-
-    def state(self, name: str) -> str:
-        """Return SageMaker's status of a notebook."""
-        return str(self.lab.describe_notebook(name)["NotebookInstanceStatus"])
 
     def _arn(self, name: str) -> str:
         return str(self.lab.describe_notebook(name)["NotebookInstanceArn"])
