@@ -165,6 +165,15 @@ def test_the_journal_and_the_key_are_nobody_elses(verification: Verification) ->
     assert stat.S_IMODE(verification.journals.stat().st_mode) == 0o700
 
 
+def test_the_limit_of_time_ends_a_run_wherever_it_waits(verification: Verification) -> None:
+    before = picture(verification.env.emulator)
+    report = verification.report("--minutes", "0.05")
+    assert (report["status"], report["stopped"]) == (1, "the limit of 0.05 minutes is reached (--minutes)")
+    assert {"skipped"} <= set(verdicts(report).values())
+    assert verdicts(report).keys() == register.read().keys()
+    assert picture(verification.env.emulator) == before
+
+
 def test_an_existing_stack_is_read_and_stays_as_it_is(verification: Verification) -> None:
     env = verification.env
     env.update()

@@ -29,24 +29,6 @@ LOG_LIMIT_S = 180.0
 Say = Callable[[str], None]
 
 
-class TimeOverError(Exception):
-    """The limit of time is reached."""
-
-
-class TimeLimit:
-    """The limit of time of a run, of `minutes`; it begins now."""
-
-    def __init__(self, minutes: float) -> None:
-        self._ends = time.monotonic() + minutes * 60
-
-    def left(self, most: float) -> float:
-        """Return how many seconds of `most` the limit leaves. Raises TimeOverError."""
-        left = self._ends - time.monotonic()
-        if left <= 0:
-            raise TimeOverError
-        return min(most, left)
-
-
 @dataclass(frozen=True)
 class Settings:
     """What the user chose. subnet: of the first notebook, "" for one of the default VPC. parameters: of the stack."""
@@ -66,8 +48,8 @@ class Builder:
     unmet: why a need of experiments is not met. scripts: what each lifecycle configuration has, by its name.
     """
 
-    def __init__(self, lab: Lab, settings: Settings, limit: TimeLimit, say: Say) -> None:
-        self.lab, self.settings, self._time, self._say = lab, settings, limit, say
+    def __init__(self, lab: Lab, settings: Settings, say: Say) -> None:
+        self.lab, self.settings, self._say = lab, settings, say
         self.unmet: dict[Need, str] = {}
         self.scripts: dict[str, bytes] = {}
         self._network: dict[str, Any] = {}
@@ -226,7 +208,7 @@ class Builder:
         self._say("waiting for the notebooks")
         names = lab.notebooks
         settled = {"InService", "Failed"}  # maintenance passes
-        lab.wait(lambda: {lab.state(name) for name in names} <= settled, self._time.left(READY_LIMIT_S))
+        lab.wait(lambda: {lab.state(name) for name in names} <= settled, READY_LIMIT_S)
         ready = tuple(name for name in names if lab.state(name) == "InService")
         if len(ready) < len(names):
             why = "; ".join(self._failure(name) for name in names if name not in ready)
@@ -253,7 +235,7 @@ class Builder:
             return found if "end" in found.values else None
 
         try:
-            found = self.lab.wait(read, self._time.left(LOG_LIMIT_S))
+            found = self.lab.wait(read, LOG_LIMIT_S)
         except AwsError as error:
             self._miss([Need.PROBE], f"the log of the notebook's on-start script cannot be read: {error}")
             return probe.Probes()

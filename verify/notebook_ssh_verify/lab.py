@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,13 +22,18 @@ times, which is what a second run tells."""
 POLL_S = 1.0
 
 
+class TimeOverError(Exception):
+    """The user's limit of time is reached."""
+
+
 @dataclass
 class Lab:
     """What experiments use. Without a lab of its own (`--without-cost`, `--stack`) most of it is empty.
 
     outputs: of the lab's stack (lab.yaml). stack: outputs of the stack under test, empty without one; its name is
     stack_name. notebooks: names of the run's notebooks, the first in the VPC if there is one. probes: what the first
-    notebook's on-start script printed. event_limit_s: see EVENT_LIMIT_S. ngrok_token: a secret.
+    notebook's on-start script printed. event_limit_s: see EVENT_LIMIT_S. ngrok_token: a secret. ends: when the user's limit of
+    time is reached, as time.monotonic() counts.
     """
 
     account: Account
@@ -39,6 +45,7 @@ class Lab:
     notebooks: tuple[str, ...] = ()
     probes: Probes = field(default_factory=Probes)
     event_limit_s: float = EVENT_LIMIT_S
+    ends: float = math.inf
     ngrok_token: str = field(default="", repr=False)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -54,15 +61,24 @@ class Lab:
         self.journal.note(Created(kind, name))
 
     def wait(self, seen: Callable[[], T | None], limit_s: float) -> T | None:
-        """Return the first value that `seen` returns that is not None or False; None after `limit_s` seconds."""
+        """Return the first value that `seen` returns that is not None or False; None after `limit_s` seconds.
+
+        Raises TimeOverError.
+        """
         ends = time.monotonic() + limit_s
         while True:
             value = seen()
             if value is not None and value is not False:
                 return value
+            self.check_time()
             if time.monotonic() > ends:
                 return None
             time.sleep(POLL_S)
+
+    def check_time(self) -> None:
+        """Raise TimeOverError if the user's limit of time is reached."""
+        if time.monotonic() > self.ends:
+            raise TimeOverError
 
     def describe_notebook(self, name: str) -> dict[str, Any]:
         """Return what SageMaker says of a notebook, which is no evidence. Raises botocore's ClientError."""

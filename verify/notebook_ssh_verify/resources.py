@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -154,16 +154,27 @@ def _read_table(account: Account, name: str) -> Observation:
 def _delete_stack(account: Account, journal: Journal, name: str, observed: Observed) -> str | None:
     if observed.state in ("DELETE_IN_PROGRESS", "CREATE_IN_PROGRESS", "ROLLBACK_IN_PROGRESS"):
         return None
-    resources = account.call("cloudformation", "describe_stack_resources", StackName=name)["StackResources"]
     known = {each.name for each in journal.created()}
-    for each in resources:
-        place = each.get("PhysicalResourceId", "")
-        if each["ResourceType"] == "AWS::DynamoDB::Table" and place and place not in known:
+    for kind, place in _of_stack(account, name):
+        if kind == "AWS::DynamoDB::Table" and place not in known:
             journal.note(Created(Kind.TABLE, place))
-        if each["ResourceType"] == "AWS::S3::Bucket" and place and each["ResourceStatus"] != "DELETE_COMPLETE":
+        if kind == "AWS::S3::Bucket":
             empty(account, place)
     account.call("cloudformation", "delete_stack", StackName=name)
     return failures(account, name) if observed.state == "DELETE_FAILED" else None
+
+
+def _of_stack(account: Account, name: str) -> Iterator[tuple[str, str]]:
+    """Yield the type and the physical id of each resource that a stack has."""
+    more: dict[str, str] = {}
+    while True:
+        page = account.call("cloudformation", "list_stack_resources", StackName=name, **more)
+        for each in page["StackResourceSummaries"]:
+            if each.get("PhysicalResourceId") and each["ResourceStatus"] != "DELETE_COMPLETE":
+                yield each["ResourceType"], each["PhysicalResourceId"]
+        if not page.get("NextToken"):
+            return
+        more = {"NextToken": page["NextToken"]}
 
 
 def empty(account: Account, bucket: str) -> None:

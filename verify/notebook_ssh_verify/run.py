@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import string
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,12 +15,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from notebook_ssh_verify import resources
 from notebook_ssh_verify.account import Account, AwsError
-from notebook_ssh_verify.builder import LOG_GROUP, Builder, Say, Settings, TimeLimit, TimeOverError
+from notebook_ssh_verify.builder import LOG_GROUP, Builder, Say, Settings
 from notebook_ssh_verify.deployment import DeploymentError
 from notebook_ssh_verify.experiments.base import Need
 from notebook_ssh_verify.findings import Finding, Skipped, Step, Undecided, Verdict
 from notebook_ssh_verify.journal import Journal, Place
-from notebook_ssh_verify.lab import Lab
+from notebook_ssh_verify.lab import Lab, TimeOverError
 from notebook_ssh_verify.laptop import Laptop
 from notebook_ssh_verify.ownership import Run
 from notebook_ssh_verify.plan import AnExperiment, Plan, unmet
@@ -77,8 +78,8 @@ class VerificationRun:
     ) -> None:
         self.lab, self.plan, self.facts, self.settings, self._say = lab, plan, facts, settings, say
         self.result = Result()
-        self._time = TimeLimit(settings.minutes)
-        self._builder = Builder(lab, settings, self._time, say)
+        lab.ends = time.monotonic() + settings.minutes * 60
+        self._builder = Builder(lab, settings, say)
 
     def execute(self) -> Result:
         """Make the whole run."""
@@ -94,7 +95,7 @@ class VerificationRun:
                 self._experiment()
                 self._end_scenario(scenario)
             except TimeOverError:
-                self.result.stopped = f"the limit of {self.settings.minutes:.0f} minutes is reached (--minutes)"
+                self.result.stopped = f"the limit of {self.settings.minutes:g} minutes is reached (--minutes)"
             except KeyboardInterrupt:
                 self.result.stopped = "it was interrupted"
             except (AwsError, DeploymentError) as error:
@@ -141,7 +142,7 @@ class VerificationRun:
 
     def _experiment(self) -> None:
         for experiment in self.plan.experiments:
-            self._time.left(1)
+            self.lab.check_time()
             self.lab.account.take_evidence()
             verdict = self._verdict(experiment)
             finding = Finding(self.facts[experiment.fact], verdict, self.lab.account.take_evidence())
