@@ -250,6 +250,12 @@ class Terminal:
         items = table.scan(TableName=self.outputs()["TableName"])["Items"]
         return next((item for item in items if item.get("sk", {}).get("S") == "my-notebook"), {})
 
+    def logged(self, function: str, words: str) -> list[Any]:
+        """The events in a function's log with these words, one after the other."""
+        group = f"/aws/lambda/notebook-ssh-{function}"
+        found = self.client("logs").filter_log_events(logGroupName=group, filterPattern=f'"{words}"')
+        return list(found["events"])
+
     def phase(self) -> str:
         """The phase in the agent's last report."""
         return str(self.record().get("report", {}).get("M", {}).get("phase", {}).get("S", ""))
@@ -469,8 +475,10 @@ def plans_and_puts_back(terminal: Terminal) -> None:
     until("it is known", lambda: terminal.record()["spec"]["M"]["mode"]["S"] == "off")
     assert terminal.script() == with_block
     assert terminal.type("operations.md", "api /plan").startswith("Dry run of notebook-ssh: ")
+    written = "write the on-start script of gpu-setup"
+    until("it is logged", lambda: bool(terminal.logged("reconcile-notebook", written)))
     planned = terminal.type("operations.md", "logs '\"dry run\"'")
-    assert "write the on-start script of gpu-setup" in planned, planned
+    assert written in planned, planned
     terminal.set("DryRun", "false")
     terminal.client("lambda").invoke(FunctionName=terminal.resource("Sweep"))
     until("it is done", lambda: terminal.script() == OWNERS_SCRIPT)

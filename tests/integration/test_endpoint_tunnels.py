@@ -16,6 +16,7 @@ from emulator.process import ACCOUNT, REGION, Emulator
 from notebook_ssh_client.credentials import AccessKey
 from notebook_ssh_client.endpoint import presigned_url
 from notebook_ssh_client.ssh_address import Endpoint
+from patience import LIMIT_S
 
 OPENED = "Unable to connect to target"
 """What a tunnel ends with that was opened: nothing is at the address."""
@@ -50,7 +51,8 @@ class Account:
         url = presigned_url(asked, self.address, port, key, seconds)
         trusted = ssl.create_default_context(cafile=str(self.emulator.authorities))
         try:
-            with connect(url, ssl=trusted, proxy=None) as tunnel, pytest.raises(ConnectionClosedError) as ended:
+            tunnel = connect(url, ssl=trusted, proxy=None, open_timeout=LIMIT_S)
+            with tunnel, pytest.raises(ConnectionClosedError) as ended:
                 tunnel.recv()
             return str(ended.value.rcvd and ended.value.rcvd.reason)
         except InvalidStatus as error:
