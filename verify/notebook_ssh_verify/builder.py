@@ -114,7 +114,7 @@ class Builder:
             )
 
     def _create_notebooks(self, public_key: str) -> None:
-        """Begin to create both notebooks. Raises TimeOverError."""
+        """Begin to create both notebooks."""
         lab, created = self.lab, []
         try:
             for letter in ("a", "b"):

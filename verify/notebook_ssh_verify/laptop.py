@@ -115,9 +115,8 @@ class Laptop:
 
     def ssh(self, name: str, command: str) -> subprocess.CompletedProcess[str]:
         """Log in to a notebook by its name, with the key of this folder, and run a command."""
-        options = ["BatchMode=yes", f"UserKnownHostsFile={self.folder / 'known_hosts'}", "StrictHostKeyChecking=yes"]
-        words = ["ssh", "-F", str(self._config), "-i", str(self.folder / "key"), "-o", "IdentitiesOnly=yes"]
-        done = self._run([*words, *(word for option in options[:1] for word in ("-o", option)), name, command])
+        options = ["-i", str(self.folder / "key"), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]
+        done = self._run(["ssh", "-F", str(self._config), *options, name, command])
         self._account.note(f"ssh {name} {command}", f"exit status {done.returncode} {done.stdout} {done.stderr}")
         return done
 

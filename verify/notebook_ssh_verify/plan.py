@@ -32,11 +32,6 @@ class Plan(NamedTuple):
         """Return what the run costs at most, if it takes `minutes`."""
         return sum(item.dollars for item in self.creates) * max(1.0, minutes / 60)
 
-    @property
-    def lab(self) -> bool:
-        """Whether the lab's stack is created, without which there is nothing else."""
-        return bool(self.creates)
-
 
 LAB = Item("a CloudFormation stack with roles, queues, event rules, a log group and a bucket", 0.01)
 NOTEBOOKS = Item("two notebook instances ml.t3.medium with 5 GB each, and a lifecycle configuration each", 0.11)

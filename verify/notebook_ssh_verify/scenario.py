@@ -42,7 +42,6 @@ class Scenario:
     ) -> None:
         self.lab, self.laptop, self.mode, self.scripts = lab, laptop, mode, scripts
         self._tell = tell
-        self.steps: list[Step] = []
         self.notebook = lab.notebooks[0]
         self.config = next(iter(scripts))
         self._session_works = False
@@ -84,7 +83,6 @@ class Scenario:
             step = Step(what, act())
         except (ProblemError, AwsError) as error:
             step = Step(what, "", str(error))
-        self.steps.append(step)
         self._tell(step)
         return step.problem is None
 
@@ -96,7 +94,6 @@ class Scenario:
         else:
             self._step(what, self._ssh)
             return
-        self.steps.append(step)
         self._tell(step)
 
     def _tag(self) -> str:
@@ -116,7 +113,7 @@ class Scenario:
         self.lab.account.call("sagemaker", "add_tags", ResourceArn=self._arn(notebook), Tags=tags)
 
     def _restart_by_tag(self) -> str:
-        status = self._wait_for_status(("connected", "ready") if self.mode else (), START_LIMIT_S)
+        status = self._wait_for_status(CONNECTABLE if self.mode else (), START_LIMIT_S)
         return f"its status is {status}"
 
     def _restart(self) -> str:
