@@ -80,6 +80,10 @@ def main() -> None:
     # Each of the many sessions that ministack and moto make would read the same lists of services and regions again.
     botocore.session.create_loader = cache(botocore.session.create_loader)
 
+    from emulator import lean_moto
+
+    lean_moto.leave_out_instance_types()
+
     from ministack import app
 
     from emulator import answers, event_bus, sagemaker, script_log, sessions, tunnels
