@@ -26,11 +26,12 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
+# Most starts only ask for the version: what these would take is more than all the rest.
+if TYPE_CHECKING:
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 VERSION = "3.39.8"
 
@@ -122,6 +123,8 @@ def read_configuration(*texts: str, merges: bool = True) -> Configuration:
     Several are merged by key, and the later value counts; lists are overwritten (…/agent/config, "Config file merging").
     merges: whether maps are merged, too, or overwritten as lists are.
     """
+    import yaml
+
     loaded: dict[str, Any] = {}
     for text in texts:
         try:
@@ -182,6 +185,7 @@ class Cloud:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._orders: tuple[tuple[int, ...], dict[str, Any]] = (), {}
 
     def _read(self, name: str) -> str:
         try:
@@ -195,11 +199,18 @@ class Cloud:
         return not answers or json.loads(answers).get("ngrok-merge") != "replaces"
 
     def orders(self) -> dict[str, Any]:
-        """What is asked for now; a file that is half written asks for nothing."""
+        """What is asked for now; a file that is half written asks for nothing. It is read again when it has changed."""
         try:
-            return dict(json.loads(self._read("faults.json")))
-        except ValueError:
+            seen = os.stat(self._folder / "faults.json")
+            state = seen.st_ino, seen.st_mtime_ns, seen.st_size
+        except OSError:
             return {}
+        if self._orders[0] != state:
+            try:
+                self._orders = state, dict(json.loads(self._read("faults.json")))
+            except ValueError:
+                return {}
+        return self._orders[1]
 
     def admit(self, token: str) -> None:
         """Open a session, or raise RefusedError."""
@@ -316,6 +327,8 @@ class Agent:
         self._connect()
 
     def _serve_api(self) -> str:
+        from http.server import BaseHTTPRequestHandler
+
         agent = self
 
         class Api(BaseHTTPRequestHandler):
@@ -348,8 +361,10 @@ class Agent:
         return None
 
 
-def _listen(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+def _listen(host: str, port: int, handler: "type[BaseHTTPRequestHandler]") -> "ThreadingHTTPServer":
     """Listen on a port, or on a later one when the default is taken."""
+    from http.server import ThreadingHTTPServer
+
     for candidate in range(port, port + (10 if port == DEFAULT_PORT else 1)):
         with contextlib.suppress(OSError):
             return ThreadingHTTPServer((host, candidate), handler)
