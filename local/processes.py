@@ -248,14 +248,17 @@ def free_port() -> int:
 
 
 WAIT, WAIT_AT_MOST = 0.05, 0.5
-"""Seconds between two looks at what is waited for. A look that takes long is the rarer, so that it holds nothing up."""
+"""Seconds between two looks at what is waited for.
+
+A look that takes long is the rarer, so that it holds nothing up; and so is each one after a long wait.
+"""
 
 
 def wait_until(
     what: str, condition: Callable[[], bool], limit: float = LIMIT_S, *, alive: Callable[[], bool] = lambda: True
 ) -> None:
     """Return once `condition` holds. Raises TimeoutError naming `what` after `limit` seconds, or when not `alive`."""
-    deadline = time.monotonic() + limit
+    first = time.monotonic()
     while True:
         began = time.monotonic()
         if condition():
@@ -263,6 +266,6 @@ def wait_until(
         if not alive():
             raise TimeoutError(f"{what}: the process that should do it has ended")
         now = time.monotonic()
-        if now > deadline:
+        if now > first + limit:
             raise TimeoutError(f"{what}: not within {limit:g} s")
-        time.sleep(min(max(WAIT, 4 * (now - began)), WAIT_AT_MOST))
+        time.sleep(min(max(WAIT, 4 * (now - began), (now - first) / 10), WAIT_AT_MOST))

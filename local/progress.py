@@ -236,15 +236,16 @@ class Progress:
 
         Raises NotReachedError naming `what` and the last look after `limit` seconds.
         """
-        deadline = time.monotonic() + limit
+        began = time.monotonic()
         while True:
             seen = look()
             self._note = f"{what}: {seen}"
             if until(seen):
                 return seen
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - began
+            if waited > limit:
                 raise NotReachedError(f"{what}: still {seen!r} after {limit:g} s")
-            time.sleep(0.1)
+            time.sleep(min(max(0.1, waited / 10), 0.5))
 
 
 def _wrapped(text: str, width: int, rest: str = "") -> list[str]:
