@@ -14,6 +14,7 @@ import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -111,12 +112,18 @@ def _build(part: str, archive: Path) -> None:
         shutil.rmtree(unpacked.parent)
 
 
+@cache
+def _read_template(text: str) -> str:
+    """A template in JSON. To read it in YAML takes most of a second, and tests deploy many stacks."""
+    return json.dumps(yaml_parse(text))
+
+
 def local_template(keys: Mapping[str, str]) -> dict[str, Any]:
     """template.yaml as it is deployed here: the code comes from the bucket, and a queue waits for less long.
 
     keys: where each part lies in the bucket.
     """
-    template: dict[str, Any] = yaml_parse((PROJECT / "template.yaml").read_text("utf-8"))
+    template: dict[str, Any] = json.loads(_read_template((PROJECT / "template.yaml").read_text("utf-8")))
     template["Globals"]["Function"]["CodeUri"] = {"Bucket": BUCKET, "Key": keys["functions"]}
     for (resource, name), value in PATIENCE.items():
         template["Resources"][resource]["Properties"][name] = value
