@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support import needs
 
 from patience import LIMIT_S
 
@@ -59,9 +60,8 @@ def noted(shell: str, text: str, folder: Path) -> list[str]:
         program.write_text(NOTE)
         program.chmod(0o755)
     for name in KEPT.split():
-        found = subprocess.run(["which", name], capture_output=True, text=True, check=True).stdout.strip()
-        (programs / name).symlink_to(found)
-    where = subprocess.run(["which", shell], capture_output=True, text=True, check=True).stdout.strip()
+        (programs / name).symlink_to(needs.program(name))
+    where = needs.program(shell)
     names = ("AWS_ENDPOINT_URL AWS_REGION AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN API API_URL BUCKET UNIT LAPTOP "
              "NGROK_DOWNLOAD NGROK_TOKEN NOTEBOOK_ARN STACK TABLE")  # fmt: skip
     usual = {name: f"the-{name.lower().replace('_', '-')}" for name in names.split()}
