@@ -57,6 +57,16 @@ SHELLS = [
 """Each is tested on every machine: `make test` installs those that are missing."""
 
 
+def by_day_in(*shells: str, test: str, without: str = "none") -> list[Any]:
+    """SHELLS as the parameters of `test`, at night but for those named: other tests try each shell every day.
+
+    without: an option; shells that have it are left out.
+    """
+    at_night = pytest.mark.nightly(sibling=test)
+    tried = [shell for shell in SHELLS if f" {without}" not in shell]
+    return [shell if shell in shells else pytest.param(shell, marks=at_night) for shell in tried]
+
+
 def script_for(shell: str, text: bytes = b"") -> bytes:
     """Return a script for `shell`."""
     needs.program(next(name for name in re.findall(r"\w+", shell) if name not in ("bin", "usr", "env", "S")))
@@ -246,7 +256,7 @@ JOBS = {
 """What owners' scripts do with their jobs. The agent is none of them, or a start would never end."""
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", by_day_in("/bin/sh", "/bin/bash", test="test_the_agent_is_none_of_the_owners_jobs"))
 def test_the_agent_is_none_of_the_owners_jobs(shell: str, machine: Machine) -> None:
     for number, (name, text) in enumerate(JOBS.items(), 1):
         script = script_for(shell, text.encode() + b"\n")
@@ -393,7 +403,12 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("shell", [shell for shell in SHELLS if " -v" not in shell])
+@pytest.mark.parametrize(
+    "shell",
+    by_day_in(
+        "/bin/sh", "/bin/bash -eu", test="test_a_fault_is_logged_and_does_not_affect_the_owners_script", without="-v"
+    ),
+)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_fault_is_logged_and_does_not_affect_the_owners_script(
     fault: Callable[[Machine], str], shell: str, machine: Machine
@@ -444,14 +459,16 @@ def test_the_agent_runs_with_an_unwritable_log(shell: str, machine: Machine) -> 
     assert sorted(machine.records()[0]["fds"]) == ["/dev/null"] * 3
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "shell", by_day_in("/bin/bash -eu", test="test_the_agent_runs_without_a_directory_for_the_log")
+)
 def test_the_agent_runs_without_a_directory_for_the_log(shell: str, machine: Machine) -> None:
     (machine.root / "var").write_text("a file")
     machine.run(machine.with_block(script_for(shell)))
     assert machine.records()[0]["fds"] == ["/dev/null"] * 3
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", by_day_in("/bin/bash -eu", test="test_the_environment_may_be_empty"))
 def test_the_environment_may_be_empty(shell: str, machine: Machine) -> None:
     environment = {name: value for name, value in machine.environment().items() if name.startswith("NOTEBOOK")}
     script = script_for(shell, b":\n")
