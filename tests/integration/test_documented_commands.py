@@ -1,7 +1,8 @@
 """What the documents say to type works: typed into bash, with AWS's and SAM's own command lines, and its effect is checked.
 
-Then it is typed into dash and zsh, which must run the same programs with the same arguments. They get the answers that
-bash got: a stack can be deleted once.
+At night it is typed into dash and zsh as well, which must run the same programs with the same arguments; by day
+tests/unit/test_snippets_in_any_shell.py compares the three, with programs that only note their arguments. They get the
+answers that bash got: a stack can be deleted once.
 
 The account is the one that `make aws` opens. Two scenarios at the same time, each in an account of its own: from nothing to
 the stack's end by `sam`, and the life of a stack that is there. What is not typed here is listed in docs/operations.md
@@ -126,15 +127,17 @@ def test_every_command_of_the_documents_is_typed_or_listed_with_a_reason() -> No
 class Terminal:
     """A person's second terminal next to `make aws`. folder: where files are; effects are read from AWS with `client`.
 
-    typed: the blocks that were typed in it. deploys_with_sam: whether each deployment is, or the first alone.
+    shells: into which each block is typed, the first for its effects. typed: the blocks that were typed in it. deploys_with_sam: whether each deployment is, or the first alone.
     """
 
     deploys_with_sam = True
 
-    def __init__(self, environment: Path, folder: Path) -> None:
-        self.environment, self.folder = environment, folder
+    def __init__(self, environment: Path, folder: Path, shells: list[list[str]]) -> None:
+        self.environment, self.folder, self.shells = environment, folder, shells
         # Until the next deployment, the same question about the stack has the same answer.
-        self.tape = Tape(folder.parent / "tape", "aws bash curl date make sam ssh", "aws cloudformation describe-stack")
+        played = "aws bash curl date make sam ssh" if shells[1:] else "aws"
+        self.tape = Tape(folder.parent / "tape", played, "aws cloudformation describe-stack")
+        self._clients: dict[str, Any] = {}
         self.read_in = folder.parent / "read-in.sh"
         first = f'PATH={shlex.quote(str(self.tape.programs))}:"$PATH"'
         self.read_in.write_text(f". {shlex.quote(str(environment))}\n{first}\n")
@@ -165,7 +168,7 @@ class Terminal:
         ]
         first = ""
         (self.tape.forget if "sam " in text else self.tape.erase)()
-        for number, shell in enumerate(SHELLS):
+        for number, shell in enumerate(self.shells):
             done = subprocess.run(
                 [*shell, "-c", "\n".join(lines)],
                 cwd=at or self.folder,
@@ -217,14 +220,16 @@ class Terminal:
 
     def client(self, service: str) -> Any:
         """A client of `service` with the admin's session, to check effects with."""
-        return botocore.session.Session().create_client(
-            service,
-            region_name=self.variables["AWS_REGION"],
-            endpoint_url=self.endpoint,
-            aws_access_key_id=self.variables["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self.variables["AWS_SECRET_ACCESS_KEY"],
-            aws_session_token=self.variables["AWS_SESSION_TOKEN"],
-        )
+        if service not in self._clients:
+            self._clients[service] = botocore.session.Session().create_client(
+                service,
+                region_name=self.variables["AWS_REGION"],
+                endpoint_url=self.endpoint,
+                aws_access_key_id=self.variables["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=self.variables["AWS_SECRET_ACCESS_KEY"],
+                aws_session_token=self.variables["AWS_SESSION_TOKEN"],
+            )
+        return self._clients[service]
 
     def outputs(self) -> dict[str, str]:
         (stack,) = self.client("cloudformation").describe_stacks(StackName="notebook-ssh")["Stacks"]
@@ -295,8 +300,9 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Terminal]:
+def terminal(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Terminal]:
     """The account of `make aws`, with its notebook running, and a terminal that has read its file in."""
+    shells = SHELLS if request.node.get_closest_marker("nightly") else SHELLS[:1]
     environment, folder = tmp_path / "aws.sh", tmp_path / "folder"
     folder.mkdir()
     account = processes.start(
@@ -309,7 +315,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
         env=os.environ | {"PYTHONPATH": "local:layers/core"},
     )
     try:
-        yield Terminal(environment, folder)
+        yield Terminal(environment, folder, shells)
     finally:
         processes.dismiss(account, patience=60)
 
@@ -329,6 +335,16 @@ def test_each_deployment_of_the_documents_is_by_sam(terminal: Terminal) -> None:
 
 @pytest.mark.takes_minutes
 def test_the_documents_while_a_stack_is_there(terminal: Terminal) -> None:
+    types_all_day_by_day(terminal)
+
+
+@pytest.mark.takes_minutes
+@pytest.mark.nightly(sibling="test_the_documents_while_a_stack_is_there")
+def test_the_documents_while_a_stack_is_there_in_every_shell(terminal: Terminal) -> None:
+    types_all_day_by_day(terminal)
+
+
+def types_all_day_by_day(terminal: Terminal) -> None:
     has_a_connected_notebook(terminal)
     uses_the_api(terminal)
     operates(terminal)
