@@ -123,7 +123,6 @@ def test_a_worker_under_way_gets_no_turn_any_more(env: NotebookEnv, cloudformati
     assert env.on_start("team") == OWNERS
 
 
-@pytest.mark.xfail(strict=True, reason="the teardown does not wait for it")
 def test_a_slot_that_a_worker_has_already_is_awaited(env: NotebookEnv, cloudformation: CloudFormation) -> None:
     """Its write would come after the teardown has looked, and be there for ever."""
     env.lifecycle_config("team")

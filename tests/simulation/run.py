@@ -289,10 +289,13 @@ class Run:
         self._nothing_moves()
         self.deaf = bool(self.seed % 2)
         uninstalls = self.seed % 3 == 0
-        self.users.go_home(untag=not uninstalls)
+        at_work = uninstalls and self.seed % 2 == 0
+        self.users.go_home(untag=at_work or not uninstalls)
         self.users_are_gone = True
         self._drain()
-        if uninstalls:
+        if at_work:
+            self._uninstall_at_work()
+        elif uninstalls:
             self._uninstall()
         else:
             for _ in range(4 if self.deaf else 2):
@@ -309,7 +312,19 @@ class Run:
         self._ask_to_delete("the stack is deleted amid faults")
         self._calm_down()
         self.now += LAMBDA_TRIES_AGAIN
-        ((done, reason),) = self._ask_to_delete("the stack is deleted")
+        self._delete("the stack is deleted")
+
+    def _uninstall_at_work(self) -> None:
+        """The admin deletes the stack right after everybody asked for SSH: some invocations are under way."""
+        self._sweep_once("after everybody went home")
+        self.users.come_back()
+        for _ in range(self.chance.between(1, 400)):
+            self._step()
+        self.deleted = True
+        self._delete("the stack is deleted while it is at work")
+
+    def _delete(self, told: str) -> None:
+        ((done, reason),) = self._ask_to_delete(told)
         self.hold(done, f"the stack could not be deleted: {reason}")
         self.counts["stacks deleted"] += 1
 

@@ -351,6 +351,14 @@ class Users:
                 account.stop_notebook_instance(NotebookInstanceName=notebook.name)
         account.person = False
 
+    def come_back(self) -> None:
+        """Everybody asks for SSH again."""
+        self.run.account.person = True
+        for notebook in self.run.account.notebooks.values():
+            tags = [{"Key": "ssh", "Value": self.run.chance.pick(GOOD_MODES)}]
+            self.run.account.add_tags(ResourceArn=notebook.arn, Tags=tags)
+        self.run.account.person = False
+
     # ---- how it is done
 
     def _tag(self, **tags: str) -> None:

@@ -9,6 +9,7 @@ from notebook_ssh_verify.plan import (
     ENDPOINT,
     LAB,
     NOTEBOOKS,
+    SCENARIO,
     STACK,
     Item,
     UnknownFactError,
@@ -44,6 +45,18 @@ def test_one_fact_alone_creates_what_it_needs(fact: str, creates: tuple[Item, ..
     plan = whole_run(ALL, [fact])
     assert [each.fact for each in plan.experiments] == [fact]
     assert (plan.creates, plan.scenario) == (creates, False)
+
+
+def test_the_scenario_alone_creates_everything_and_makes_no_experiment() -> None:
+    plan = whole_run(ALL, [SCENARIO])
+    assert (plan.experiments, plan.scenario, plan.creates) == ((), True, (LAB, NOTEBOOKS, STACK, ENDPOINT))
+    with_a_fact = whole_run(ALL, ["name-case", SCENARIO])
+    assert ([each.fact for each in with_a_fact.experiments], with_a_fact.scenario) == (["name-case"], True)
+
+
+def test_a_run_that_reads_has_no_scenario() -> None:
+    with pytest.raises(UnknownFactError, match="the scenario creates a stack and notebooks"):
+        reading_run(ALL, [SCENARIO])
 
 
 def test_a_run_that_reads_creates_nothing() -> None:

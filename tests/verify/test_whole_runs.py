@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Iterator
 from functools import partial
@@ -140,6 +141,8 @@ def test_it_begins_with_nothing_that_it_cannot_end(verification: Verification, t
     before = picture(verification.env.emulator)
     for words, sentence in (
         (["--only", "nonsense"], "there is no fact nonsense"),
+        (["--mode", "ngrok", "--ngrok-token-file", os.devnull], "--mode ngrok needs a token"),
+        (["--without-cost", "--only", "scenario"], "the scenario creates a stack and notebooks"),
         (["--dollars", "0.01"], "--dollars allows $0.01"),
         (["--parameter", "TagKey=ssh"], "--parameter TagKey is the run's own"),
         (["--parameter", "TagKey"], "is not of the form NAME=VALUE"),

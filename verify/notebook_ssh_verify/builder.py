@@ -31,7 +31,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose. subnet: of the first notebook, "" for one of the default VPC. parameters: of the stack."""
+    """What the user chose.
+
+    subnet: of the first notebook, "" for one of the default VPC. parameters: of the stack. mode: of the scenario's tag, ""
+    for what the account allows.
+    """
 
     minutes: float
     subnet: str = ""
@@ -40,6 +44,7 @@ class Settings:
     parameters: Mapping[str, str] = field(default_factory=dict)
     event_limit_s: float = 180.0
     release: Path = Path()
+    mode: str = ""
 
 
 class Builder:

@@ -56,7 +56,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--stack", metavar="NAME", help="only read an existing stack; create and change nothing")
     made.add_argument("--without-cost", action="store_true", help="only read the account; create and change nothing")
-    made.add_argument("--only", metavar="FACT", action="append", default=[], help="this fact alone; repeat for others")
+    made.add_argument(
+        "--only", metavar="FACT", action="append", default=[], help="this fact alone, or the scenario; repeat for others"
+    )
+    made.add_argument(
+        "--mode", choices=("eice", "ngrok"), default="", help="how the scenario connects (default: what the account allows)"
+    )
     made.add_argument("--clean", action="store_true", help="only delete what earlier runs left")
     made.add_argument("--list", action="store_true", help="list the facts, and how each is decided")
     made.add_argument("--rights", action="store_true", help="print an IAM policy with the rights that it needs")
@@ -188,9 +193,17 @@ def _settings(options: argparse.Namespace) -> Settings:
         if name in ("TagKey", "DefaultLifecycleConfig"):
             raise UsageError(f"--parameter {name} is the run's own: it keeps the stack off every other notebook")
         parameters[name] = value
-    release = release_folder(os.environ)
+    if options.mode == "ngrok" and not token:
+        raise UsageError("--mode ngrok needs a token: --ngrok-token-file FILE")
     return Settings(
-        options.minutes, options.subnet, options.instance_type, token, parameters, options.event_seconds, release
+        options.minutes,
+        options.subnet,
+        options.instance_type,
+        token,
+        parameters,
+        options.event_seconds,
+        release_folder(os.environ),
+        options.mode,
     )
 
 

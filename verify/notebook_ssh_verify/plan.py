@@ -38,6 +38,9 @@ NOTEBOOKS = Item("two notebook instances ml.t3.medium with 5 GB each, and a life
 STACK = Item("the stack of this release, with a signing key and a secret", 0.02)
 ENDPOINT = Item("an EC2 Instance Connect Endpoint, in that stack", 0.0)
 
+SCENARIO = "scenario"
+"""The word that names the users' and admins' steps among facts."""
+
 OWN_STACK = frozenset({Need.STACK, Need.NGROK, Need.ENDPOINT})
 OWN_NOTEBOOKS = frozenset({Need.NOTEBOOK, Need.PROBE, Need.NGROK, Need.ENDPOINT})
 
@@ -50,16 +53,16 @@ def choose(experiments: Sequence[AnExperiment], only: Sequence[str]) -> tuple[An
     """Return the experiments to make: all, or those on the facts named. Raises UnknownFactError."""
     known = [each.fact for each in experiments]
     for fact in only:
-        if fact not in known:
-            raise UnknownFactError(f"there is no fact {fact}; there are {', '.join(sorted(known))}")
+        if fact not in (*known, SCENARIO):
+            raise UnknownFactError(f"there is no fact {fact}; there are {', '.join(sorted(known))}, and {SCENARIO}")
     return tuple(each for each in experiments if not only or each.fact in only)
 
 
 def whole_run(experiments: Sequence[AnExperiment], only: Sequence[str]) -> Plan:
-    """Return the plan of a run that may create things. With some facts alone, only what these need."""
+    """Return the plan of a run that may create things. With some facts, or the scenario, alone: only what these need."""
     chosen = choose(experiments, only)
     needs = frozenset(need for each in chosen for need in each.needs)
-    scenario = not only
+    scenario = not only or SCENARIO in only
     with_stack, with_notebooks = scenario or bool(needs & OWN_STACK), scenario or bool(needs & OWN_NOTEBOOKS)
     creates = [LAB] if scenario or needs else []
     creates += [NOTEBOOKS] if with_notebooks else []
@@ -69,7 +72,12 @@ def whole_run(experiments: Sequence[AnExperiment], only: Sequence[str]) -> Plan:
 
 
 def reading_run(experiments: Sequence[AnExperiment], only: Sequence[str]) -> Plan:
-    """Return the plan of a run that creates nothing: every experiment is told, and those that create are skipped."""
+    """Return the plan of a run that creates nothing: every experiment is told, and those that create are skipped.
+
+    Raises UnknownFactError.
+    """
+    if SCENARIO in only:
+        raise UnknownFactError(f"the {SCENARIO} creates a stack and notebooks; leave out --without-cost and --stack")
     return Plan(choose(experiments, only), False, ())
 
 

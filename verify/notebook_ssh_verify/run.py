@@ -119,12 +119,16 @@ class VerificationRun:
             why = self._builder.unmet.get(Need.STACK) or self._builder.unmet.get(Need.NOTEBOOK) or ""
             self.result.steps.append(Step("the scenario", why, skipped=True))
             return None
-        mode = "" if Need.NGROK in self._builder.unmet else "ngrok"
-        mode = mode if Need.ENDPOINT in self._builder.unmet or not lab.stack.get("EndpointId") else "eice"
-        scenario = Scenario(lab, laptop, mode, self._builder.scripts, self._tell_step)
+        scenario = Scenario(lab, laptop, self._mode(), self._builder.scripts, self._tell_step)
         scenario.until_report()
         scenario.again()
         return scenario
+
+    def _mode(self) -> str:
+        """The value of the scenario's tag: the user's choice, or what the account has; "" if it has neither."""
+        has = {"eice": Need.ENDPOINT not in self._builder.unmet and bool(self.lab.stack.get("EndpointId"))}
+        has |= {"ngrok": Need.NGROK not in self._builder.unmet}
+        return next((mode for mode, there in has.items() if there and self.settings.mode in ("", mode)), "")
 
     def _end_scenario(self, scenario: Scenario | None) -> None:
         if scenario is None:

@@ -32,6 +32,9 @@ LONGEST_INVOCATION_MS = LONGEST_INVOCATION_S * 1000
 SHUTDOWN_MARGIN_MS = 10_000
 """Milliseconds kept free at the end of an invocation, to finish a write, verify it and save the record."""
 
+WRITE_MS = 5_000
+"""Milliseconds after its slot in which a write has ended, and what it leads to is recorded."""
+
 TEARDOWN_RETRY_S = 900
 """Seconds after which to retry while the stack is being deleted: the longest delay of the queue."""
 
@@ -62,6 +65,16 @@ class WriteSlots:
     def begin_teardown(self) -> None:
         """Give slots to the stack's teardown only."""
         self.table.update(COORDINATION, WRITE_SLOT, set={"tearing_down": True})
+
+    def wait_for_others(self) -> None:
+        """Wait until the writes have ended whose slots other invocations had before `begin_teardown`.
+
+        What they write would otherwise come after the teardown has looked, and stay. Not at all when there are none.
+        """
+        item = self.table.item(COORDINATION, WRITE_SLOT, consistent=True) or {}
+        last = int(item.get("next", 0)) - MIN_INTERVAL_MS
+        if last <= self.clock() + LONGEST_INVOCATION_MS:
+            self.wait_until(last + WRITE_MS)
 
     def cancel_teardown(self) -> None:
         """Give slots to all invocations again."""

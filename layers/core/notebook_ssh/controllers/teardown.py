@@ -69,6 +69,7 @@ def run(request: str, deps: Dependencies) -> TeardownResult:
             sqs.request_rule_sync(deps.settings.rule_queue, "the stack was updated", deps.correlation_id)
         return TeardownResult()
     while_role_is_new(deps.slots.begin_teardown, deps.slots)
+    deps.slots.wait_for_others()
     return tear_down(deps)
 
 
