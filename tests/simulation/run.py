@@ -318,7 +318,7 @@ class Run:
         """The admin deletes the stack right after everybody asked for SSH: some invocations are under way."""
         self._sweep_once("after everybody went home")
         self.users.come_back()
-        for _ in range(self.chance.between(1, 400)):
+        for _ in range(self.chance.between(1, 1_500)):
             self._step()
         self.deleted = True
         self._delete("the stack is deleted while it is at work")

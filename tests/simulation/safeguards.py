@@ -169,6 +169,10 @@ SAFEGUARDS = (
         ),
     ),
     Safeguard(
+        "waiting for what others write when it is deleted",
+        ((TEARDOWN, "    deps.slots.wait_for_others()\n", ""),),
+    ),
+    Safeguard(
         "removing records and tags when it is deleted",
         (
             (

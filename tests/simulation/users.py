@@ -352,12 +352,15 @@ class Users:
         account.person = False
 
     def come_back(self) -> None:
-        """Everybody asks for SSH again."""
-        self.run.account.person = True
-        for notebook in self.run.account.notebooks.values():
+        """Everybody asks for SSH again, and starts what is stopped."""
+        account = self.run.account
+        account.person = True
+        for notebook in account.notebooks.values():
             tags = [{"Key": "ssh", "Value": self.run.chance.pick(GOOD_MODES)}]
-            self.run.account.add_tags(ResourceArn=notebook.arn, Tags=tags)
-        self.run.account.person = False
+            account.add_tags(ResourceArn=notebook.arn, Tags=tags)
+            if notebook.status == "Stopped":
+                account.start_notebook_instance(NotebookInstanceName=notebook.name)
+        account.person = False
 
     # ---- how it is done
 
