@@ -176,7 +176,8 @@ class Builder:
         """Create the stack under test; where the account refuses an endpoint or a key, without them."""
         lab, run = self.lab, self.lab.run
         always = {"TagKey": run.tag_key, "DefaultLifecycleConfig": run.prefix, "SyncSeconds": "30", "SweepMinutes": "2"}
-        always |= {"Dashboard": "false", **self.settings.parameters}
+        # Whatever StartNotebookInstance checks of its caller, the stack may start them.
+        always |= {"Dashboard": "false", "NotebookRoleArns": lab.outputs["NotebookRole"], **self.settings.parameters}
         endpoint: dict[str, str] = {}
         if Need.ENDPOINT not in self.unmet:
             endpoint = {"EndpointVpc": self._vpc, "EndpointSubnet": str(self._network["SubnetId"])}

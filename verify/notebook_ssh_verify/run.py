@@ -134,8 +134,7 @@ class VerificationRun:
         if scenario is None:
             return
         scenario.untag()
-        if len(self.lab.notebooks) > 1:
-            scenario.tag(self.lab.notebooks[1])  # so that the uninstallation has something to undo
+        scenario.tag_another()
         problem = resources.delete(self.lab, self._say)
         scenario.uninstalled(problem)
 

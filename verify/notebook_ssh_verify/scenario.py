@@ -48,7 +48,7 @@ class Scenario:
 
     def until_report(self) -> None:
         """Tag the notebook, let the stack restart it, and look it up."""
-        if not self._step(f"tag {self.lab.run.tag_key}={self.mode or 'ngrok'}", self._tag):
+        if not self._step(f"tag {self.lab.run.tag_key}={self.mode or 'ngrok'}", lambda: self._tag(0)):
             return
         if self._step("the stack restarts the notebook, which its tag requests", self._restart_by_tag):
             self._step("curl looks it up", self._look_up)
@@ -62,6 +62,11 @@ class Scenario:
     def untag(self) -> None:
         """Remove the tag: the script is as it was, byte for byte."""
         self._step("the tag is removed, and the script is as it was, byte for byte", self._untag)
+
+    def tag_another(self) -> None:
+        """Tag the second notebook, if there is one, so that the uninstallation has something to undo."""
+        if len(self.lab.notebooks) > 1:
+            self._step("another notebook is tagged", lambda: self._tag(1))
 
     def uninstalled(self, problem: str | None) -> None:
         """Compare the scripts after the stack was deleted. problem: why it was not."""
@@ -96,21 +101,14 @@ class Scenario:
             return
         self._tell(step)
 
-    def _tag(self) -> str:
-        self.tag(self.notebook)
-
-        def is_in() -> bool:
-            return BLOCK in self._script(self.config)
-
-        if not self.lab.wait(is_in, REACTION_LIMIT_S):
-            raise ProblemError(f"after {REACTION_LIMIT_S:.0f} s the script of {self.config} has no block")
-        return f"the block is in the script of {self.config}"
-
-    def tag(self, notebook: str) -> None:
-        """Tag a notebook of the run, as a user does. Raises AwsError."""
+    def _tag(self, number: int) -> str:
+        notebook, config = self.lab.notebooks[number], list(self.scripts)[number]
         key = self.lab.run.tag_key
         tags = [{"Key": key, "Value": self.mode or "ngrok"}, {"Key": f"{key}-restart", "Value": "now"}]
         self.lab.account.call("sagemaker", "add_tags", ResourceArn=self._arn(notebook), Tags=tags)
+        if not self.lab.wait(lambda: BLOCK in self._script(config), REACTION_LIMIT_S):
+            raise ProblemError(f"after {REACTION_LIMIT_S:.0f} s the script of {config} has no block")
+        return f"the block is in the script of {config}"
 
     def _restart_by_tag(self) -> str:
         status = self._wait_for_status(CONNECTABLE if self.mode else (), START_LIMIT_S)
