@@ -151,13 +151,12 @@ for FILE in {disk}/etc/profile.d/*.sh; do [ ! -r "$FILE" ] || . "$FILE"; done
 
 SSHD = """\
 #!/bin/sh
-# The instance's sshd: this machine's.
-exec {program} "$@"
+# The instance's sshd: this machine's, for the instance's user, and on the loopback alone.
+{confinement}exec env {user} {program} {options} "$@"
 """
 
-CONFINED_SSHD = """\
-#!/bin/sh
-# The instance's sshd, which SELinux lets listen on one port alone.
+CONFINEMENT = """\
+# SELinux lets it listen on one port alone.
 for WORD; do
     [ "$WORD" != -t ] || exec {program} "$@"
     case $BEFORE in
@@ -171,7 +170,15 @@ if [ "$WANTED" != {port} ]; then
     echo "fatal: Cannot bind any address." >&2
     exit 255
 fi
-exec {program} "$@"
+"""
+
+PACKAGE_MANAGER = """\
+#!/bin/sh
+# The instance's package manager, which has one package.
+case " $* " in
+*" install openssh-server "*) cp {package} {program} ;;
+*) echo "this stand-in does not know: dnf $*" >&2; exit 1 ;;
+esac
 """
 
 
@@ -183,11 +190,13 @@ def _set_up_sshd(
     confined = answers.get("selinux-port") == "refused"
     _install(disk / "usr/sbin/getenforce", f"#!/bin/sh\necho {'Enforcing' if confined else 'Permissive'}\n")
     runs = answers.get("sshd-runs", "active")
-    if runs == "absent":
-        return None, None
-    text = CONFINED_SSHD if confined else SSHD
-    _install(disk / "usr/sbin/sshd", text.format(program=shlex.quote(sshd.program()), port=port))
     user = logins.as_user("ec2-user", disk / "home/ec2-user", disk / "etc/ssh/ec2-user")
+    (disk / "home/ec2-user/.bash_profile").write_text(BASH_PROFILE.format(disk=shlex.quote(str(disk))))
+    text = _sshd(disk, port, environment, user, confined=confined)
+    if runs == "absent":
+        _install_package_manager(disk, text)
+        return None, None
+    _install(disk / "usr/sbin/sshd", text)
     config, log = _configure_sshd(disk, port, environment | user), disk / "var/log/sshd.log"
     kept = disk / "var/log/journal.jsonl"
     install_journalctl(disk / "usr/bin/journalctl", kept)
@@ -207,6 +216,37 @@ def _set_up_sshd(
     return started, None
 
 
+def _sshd(disk: Path, port: int, environment: dict[str, str], user: dict[str, str], *, confined: bool) -> str:
+    """The instance's sshd, for configurations that are not the system's, too. confined: by SELinux, to `port`."""
+    options = [
+        "ListenAddress=127.0.0.1",
+        "AllowUsers=ec2-user",
+        "PermitRootLogin=prohibit-password",  # where root runs this, that user has root's number
+        f"SetEnv={_session_variables(disk, environment | user)}",
+    ]
+    program = shlex.quote(sshd.program())
+    return SSHD.format(
+        confinement=CONFINEMENT.format(program=program, port=port) if confined else "",
+        user=" ".join(shlex.quote(f"{name}={value}") for name, value in user.items()),
+        program=program,
+        options=" ".join(f"-o {shlex.quote(option)}" for option in options),
+    )
+
+
+def _session_variables(disk: Path, environment: dict[str, str]) -> str:
+    """What a session's environment has, as sshd_config(5), SetEnv, spells it."""
+    session = environment | {"PATH": f"{disk}/usr/local/bin:{environment['PATH']}"}
+    return " ".join(f'"{name}={value}"' for name, value in session.items())
+
+
+def _install_package_manager(disk: Path, package: str) -> None:
+    """With sshd in its repository."""
+    kept = disk / "var/cache/dnf/openssh-server"
+    _install(kept, package)
+    words = {"package": shlex.quote(str(kept)), "program": shlex.quote(str(disk / "usr/sbin/sshd"))}
+    _install(disk / "usr/bin/dnf", PACKAGE_MANAGER.format(**words))
+
+
 def _install(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -218,15 +258,13 @@ def _configure_sshd(disk: Path, port: int, environment: dict[str, str]) -> Path:
     for kind in ("ed25519", "ecdsa"):
         key = disk / f"etc/ssh/ssh_host_{kind}_key"
         subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", str(key)], check=True)
-    (disk / "home/ec2-user/.bash_profile").write_text(BASH_PROFILE.format(disk=shlex.quote(str(disk))))
-    session = environment | {"PATH": f"{disk}/usr/local/bin:{environment['PATH']}"}
     config = disk / "etc/ssh/sshd_config"
     config.write_text(
         SSHD_CONFIG.format(
             disk=disk,
             port=port,
             sftp=_sftp_server(),
-            settings=" ".join(f'"{name}={value}"' for name, value in session.items()),
+            settings=_session_variables(disk, environment),
         )
     )
     return config

@@ -400,6 +400,7 @@ class SimulatedDay:
         agent.acquire_agent_lock = lambda: True
         worker.select = SimpleNamespace(select=self.select)
         worker.query_local_api, worker.responds = self.local_api, lambda port: self.sshd_up
+        worker.ensure_sshd = lambda reach: None  # `run_as_root` starts it
         worker.sessions = lambda: {"open": 0, "active_at": None}
         worker.install_ngrok, worker.free_local_address = lambda force: "ngrok", lambda preferred: "127.0.0.1:4040"
 

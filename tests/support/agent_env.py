@@ -152,6 +152,10 @@ def create_file_system(root: Path) -> None:
         (root / folder).mkdir(parents=True, exist_ok=True)
     write_identity(root)
     shutil.copy(PROGRAMS / "agent.py", root / "opt/notebook-ssh")
+    (root / "usr/bin").mkdir(parents=True, exist_ok=True)
+    for name in ("systemctl", "systemd-run"):  # the agent must start nothing of this machine
+        (root / "usr/bin" / name).write_text("#!/bin/sh\nexit 1\n")
+        (root / "usr/bin" / name).chmod(0o755)
 
 
 def make_reply(mode: str = "ngrok", **changes: Any) -> dict[str, Any]:
@@ -455,7 +459,7 @@ class NotebookHost:
             **self.settings,
         }
         environment = {
-            "PATH": os.environ["PATH"],
+            "PATH": f"{self.root}/usr/bin:{os.environ['PATH']}",
             "AWS_ACCESS_KEY_ID": "another-identity-of-the-user",
             "AWS_SECRET_ACCESS_KEY": "which-does-not-report",
             "AWS_ENDPOINT_URL_SAGEMAKER": self.stack.url,

@@ -43,11 +43,9 @@ def root_setup(reach: str = "") -> None:
     os.fchmod(file, 0o600)
     os.fchown(file, owner.st_uid, owner.st_gid)
     os.close(file)
-    if not ROOT:
-        ensure_sshd(reach)
+    ensure_sshd(reach)
 
 
 def root_teardown() -> None:
     """Stop, as root, an sshd that the agent started. The commands stay until the next start: they report that SSH is off."""
-    if not ROOT:
-        stop_sshd()
+    stop_sshd()

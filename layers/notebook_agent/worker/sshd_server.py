@@ -20,16 +20,16 @@ import subprocess
 import sys
 import time
 
-from agent import HOME, RUN_DIR, load_json, read_text, write_text
+from agent import HOME, ROOT, RUN_DIR, load_json, read_text, write_text
 from worker.model import Problem
 from worker.sshd import SSH_PORT, STATE_FILE, SshServer, responds
 
 UNIT = "notebook-ssh-sshd"
 # In /etc/ssh, where SELinux lets sshd read; new at every start of the instance.
-OWN_DIR = "/etc/ssh/notebook-ssh/"
+OWN_DIR = ROOT + "/etc/ssh/notebook-ssh/"
 PID_FILE = RUN_DIR + "sshd.pid"
 STARTED_FILE = RUN_DIR + "sshd"  # the system's sshd was started by the agent
-PROGRAM_DIRS = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
+PROGRAM_DIRS = ":".join(ROOT + folder for folder in ("/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"))
 # The system's crypto policy, as Fedora's and Amazon Linux's sshd_config includes it.
 CRYPTO_POLICY = "/etc/crypto-policies/back-ends/opensshserver.config"
 INSTALL_RETRY_S = 600
@@ -193,7 +193,7 @@ def host_key_files() -> list[str]:
 
     In FIPS mode ssh-keygen refuses Ed25519, so there are three types, and one suffices.
     """
-    found = [path for path in sorted(glob.glob("/etc/ssh/ssh_host_*_key")) if derive_public_key(path)]
+    found = [path for path in sorted(glob.glob(ROOT + "/etc/ssh/ssh_host_*_key")) if derive_public_key(path)]
     if found:
         return found
     for kind, bits in ("ed25519", "256"), ("ecdsa", "256"), ("rsa", "3072"):
@@ -235,7 +235,7 @@ def configure(program: str, port: int, reach: str, keys: list[str]) -> str:
         listen="ListenAddress 127.0.0.1" if reach == "loopback" else "AddressFamily any",
         host_keys="\n".join(f"HostKey {path}" for path in keys),
         user=pwd.getpwuid(os.stat(HOME).st_uid).pw_name,
-        pam="yes" if os.path.exists("/etc/pam.d/sshd") else "no",
+        pam="yes" if os.path.exists(ROOT + "/etc/pam.d/sshd") else "no",
         pid_file=PID_FILE,
     )
     path = OWN_DIR + "sshd_config"
