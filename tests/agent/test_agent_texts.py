@@ -748,6 +748,10 @@ class TestADownload:
             ("https://bin.equinox.io/c/x/ngrok.tgz", "https://bin.ngrok.com@example.com/ngrok.tgz", False),
             ("https://mirror.example.com/ngrok.tgz", "https://mirror.example.com/elsewhere.tgz", False),
             ("https://mirror.example.com/ngrok.tgz", "https://bin.ngrok.com/ngrok.tgz", False),
+            ("http://127.0.0.1:4000/ngrok.tgz", "http://127.0.0.1:4000/moved/ngrok.tgz", True),
+            ("http://127.0.0.1:4000/ngrok.tgz", "http://example.com/ngrok.tgz", False),
+            ("http://127.0.0.1:4000/ngrok.tgz", "https://bin.ngrok.com/ngrok.tgz", False),
+            ("https://bin.equinox.io/c/x/ngrok.tgz", "http://127.0.0.1:4000/ngrok.tgz", False),
         ],
     )
     def test_follows_a_redirect_among_ngroks_own_hosts_alone(self, start: str, target: str, followed: bool) -> None:

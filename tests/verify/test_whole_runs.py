@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,18 @@ def test_a_whole_run_leaves_everything_as_it_was(verification: Verification) -> 
     assert picture(verification.env.emulator) == before
 
 
+@contextmanager
+def answering(verification: Verification, answers: dict[str, str]) -> Iterator[None]:
+    """Let the embedded AWS give these answers."""
+    try:
+        for fact, answer in answers.items():
+            verification.env.emulator.answer(fact, answer)
+        yield
+    finally:
+        for fact in answers:
+            verification.env.emulator.answer(fact, ANSWERS[fact][0])
+
+
 @pytest.mark.nightly(
     sibling="tests/verify/test_experiments_sagemaker.py::test_an_experiment_finds_the_answer_that_is_given"
 )
@@ -69,17 +82,72 @@ def test_with_every_answer_flipped_every_verdict_is(verification: Verification) 
     alone = {"ngrok-redirect", "eice-interface"}, {"endpoint-pings"}
     second: dict[str, str] = {}
     for facts in (set(first) - OPEN - set().union(*alone), *alone):
-        try:
-            for fact in facts:
-                emulator.answer(fact, OTHER.get(fact, ANSWERS[fact][1]))
+        with answering(verification, {fact: OTHER.get(fact, ANSWERS[fact][1]) for fact in facts}):
             report = verification.report(*(word for fact in sorted(facts) for word in ("--only", fact)))
-        finally:
-            for fact in facts:
-                emulator.answer(fact, ANSWERS[fact][0])
         second |= verdicts(report)
     pairs = {fact: {first[fact], verdict} for fact, verdict in second.items()}
     assert {fact: pair for fact, pair in pairs.items() if pair != {"holds", "refuted"}} == {}
     assert picture(emulator) == before
+
+
+SCENARIOS: tuple[tuple[str, dict[str, str], tuple[str, ...]], ...] = (
+    ("eice", {"tag-events": "absent", "cloudtrail-shape": "as-sent"}, ()),
+    ("eice", {"describe-rate": "throttled", "fifo-rate": "throttled"}, ()),
+    ("eice", {"sshd-runs": "masked"}, ()),
+    ("eice", {"sshd-runs": "absent"}, ("InstallSshd=true",)),
+    ("ngrok", {"sshd-runs": "masked", "systemd-on-start": "fails"}, ()),
+    (
+        "eice",
+        {
+            "empty-hook": "refused",
+            "time-precision": "seconds-in-lists",
+            "name-case": "ignored",
+            "script-limit": "bytes",
+            "delete-attached": "deletes",
+            "start-permissions": "all",
+        },
+        (),
+    ),
+    ("eice", {"imds-role": "other-name", "parameters-by-path": "below", "path-as-sent": "decoded"}, ()),
+    ("ngrok", {"ngrok-merge": "replaces", "ngrok-redirect": "redirects", "selinux-port": "refused"}, ()),
+    (
+        "eice",
+        {
+            "endpoint-refusals": "other",
+            "endpoint-pings": "silent",
+            "filter-terms": "substrings",
+            "platform-refusal": "other-code",
+            "expired-page": "other-code",
+            "key-in-trail": "absent",
+        },
+        (),
+    ),
+    ("eice", {"empty-hook": "ignored", "expired-page": "never", "maintenance-states": "stays"}, ()),
+    ("eice", {"maintenance-states": "ends"}, ()),
+)
+"""Answers that a scenario meets together: a mode, the answers, and parameters of the stack that they need."""
+
+PATHLESS = {("imds-role", "other-credentials"), ("eice-interface", "refused")}
+"""Answers with which nobody logs in, and is told why."""
+
+
+def test_a_scenario_meets_every_answer() -> None:
+    met = {each for _, answers, _ in SCENARIOS for each in answers.items()}
+    assert met | PATHLESS == {(fact, other) for fact, answers in ANSWERS.items() for other in answers[1:]}
+
+
+@pytest.mark.nightly(sibling="test_a_whole_run_leaves_everything_as_it_was")
+@pytest.mark.parametrize(("mode", "answers", "parameters"), SCENARIOS)
+def test_the_scenario_succeeds_whichever_way_facts_fall(
+    verification: Verification, mode: str, answers: dict[str, str], parameters: tuple[str, ...]
+) -> None:
+    before = picture(verification.env.emulator)
+    words = [word for parameter in parameters for word in ("--parameter", parameter)]
+    with answering(verification, answers):
+        report = verification.report("--only", "scenario", "--mode", mode, *words)
+    assert {step["result"] for step in report["scenario"]} == {"ok"}, report["output"]
+    assert report["status"] == 0
+    assert picture(verification.env.emulator) == before
 
 
 def test_the_printed_rights_are_enough_for_a_whole_run(verification: Verification) -> None:

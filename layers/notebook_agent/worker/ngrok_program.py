@@ -15,7 +15,7 @@ import urllib.request
 import zlib
 from gzip import GzipFile
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from agent import read_text
 from worker.files import explain_os_error, open_exclusive, write_file
@@ -32,7 +32,7 @@ MAX_UNPACKED_BYTES = 1 << 28
 
 
 class NgrokRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect over https from one of ngrok's own hosts to another, and no other one."""
+    """Follows a redirect over https from one of ngrok's own hosts to another, or within the loopback, and no other one."""
 
     max_redirections = 3
 
@@ -40,10 +40,16 @@ class NgrokRedirects(urllib.request.HTTPRedirectHandler):
         self, request: Any, file: Any, code: int, message: str, headers: Any, target: str
     ) -> urllib.request.Request | None:
         """Return the next request, or None: then the response counts as an error."""
-        hosts = [urlsplit(url).hostname or "" for url in (request.full_url, target)]
-        if target.startswith("https://") and all(NGROK_HOST.fullmatch(host) for host in hosts):
+        addresses = urlsplit(request.full_url), urlsplit(target)
+        among_ngroks = all(NGROK_HOST.fullmatch(address.hostname or "") for address in addresses)
+        if (target.startswith("https://") and among_ngroks) or all(map(is_loopback, addresses)):
             return super().redirect_request(request, file, code, message, headers, target)
         return None
+
+
+def is_loopback(address: SplitResult) -> bool:
+    """Return whether an address is one of this machine's own, to which http need not be encrypted."""
+    return (address.scheme, address.hostname) == ("http", "127.0.0.1")
 
 
 class LimitedGzip(GzipFile):
@@ -92,7 +98,7 @@ def install_ngrok(force: bool) -> str:
 def download_ngrok(url: str, sha256: str, path: str) -> None:
     """Install the program in the archive at `url`, if the archive has the SHA-256 (unless "") and the program runs."""
     address = urlsplit(url)
-    if address.scheme != "https" and (address.scheme, address.hostname) != ("http", "127.0.0.1"):
+    if address.scheme != "https" and not is_loopback(address):
         raise ValueError("it is not an https address")
     archive, new = path + ".tgz", path + ".new"
     opener = urllib.request.build_opener(NgrokRedirects)
