@@ -150,6 +150,32 @@ def test_the_scenario_succeeds_whichever_way_facts_fall(
     assert picture(verification.env.emulator) == before
 
 
+@pytest.mark.nightly(
+    sibling="tests/verify/test_experiments_endpoint.py::test_an_experiment_finds_the_answer_that_is_given"
+)
+def test_where_the_endpoint_does_not_reach_a_notebook_ssh_alone_fails_and_says_so(verification: Verification) -> None:
+    before = picture(verification.env.emulator)
+    with answering(verification, {"eice-interface": "refused"}):
+        report = verification.report("--only", "scenario", "--mode", "eice")
+    failed = [step for step in report["scenario"] if step["result"] != "ok"]
+    assert [step["step"].startswith("ssh logs in") for step in failed] == [True, True], report["output"]
+    assert all("InvalidParameter" in step["detail"] for step in failed), report["output"]
+    assert report["status"] == 1
+    assert picture(verification.env.emulator) == before
+
+
+@pytest.mark.nightly(
+    sibling="tests/verify/test_experiments_notebook.py::test_an_experiment_finds_the_answer_that_is_given"
+)
+def test_where_another_role_signs_the_reports_everything_else_is_undone(verification: Verification) -> None:
+    before = picture(verification.env.emulator)
+    with answering(verification, {"imds-role": "other-credentials"}):
+        report = verification.report("--only", "scenario", "--minutes", "3")
+    assert [step["result"] for step in report["scenario"]] == ["ok"], report["output"]
+    assert report["stopped"] == "the limit of 3 minutes is reached (--minutes)"
+    assert picture(verification.env.emulator) == before
+
+
 def test_the_printed_rights_are_enough_for_a_whole_run(verification: Verification) -> None:
     policy = json.loads(RIGHTS.read_text().replace("ACCOUNT", ACCOUNT))
     keys = verification.env.make_session("verifier", policy)

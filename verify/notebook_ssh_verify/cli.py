@@ -57,10 +57,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--stack", metavar="NAME", help="only read an existing stack; create and change nothing")
     made.add_argument("--without-cost", action="store_true", help="only read the account; create and change nothing")
     made.add_argument(
-        "--only", metavar="FACT", action="append", default=[], help="this fact alone, or the scenario; repeat for others"
+        "--only",
+        metavar="FACT",
+        action="append",
+        default=[],
+        help="this fact alone, or the scenario; repeat for others",
     )
     made.add_argument(
-        "--mode", choices=("eice", "ngrok"), default="", help="how the scenario connects (default: what the account allows)"
+        "--mode",
+        choices=("eice", "ngrok"),
+        default="",
+        help="how the scenario connects (default: what the account allows)",
     )
     made.add_argument("--clean", action="store_true", help="only delete what earlier runs left")
     made.add_argument("--list", action="store_true", help="list the facts, and how each is decided")
