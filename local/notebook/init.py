@@ -152,19 +152,19 @@ for FILE in {disk}/etc/profile.d/*.sh; do [ ! -r "$FILE" ] || . "$FILE"; done
 SSHD = """\
 #!/bin/sh
 # The instance's sshd: this machine's, for the instance's user, and on the loopback alone.
+for WORD; do
+    [ "$WORD" != -t ] || exec {program} "$@"
+    [ "$BEFORE" != -f ] || CONFIG=$WORD
+    [ "$BEFORE" != -p ] || WANTED=$WORD
+    BEFORE=$WORD
+done
+grep -qs ^ListenAddress "$CONFIG" || set -- -o ListenAddress=127.0.0.1 "$@"
 {confinement}exec env {user} {program} {options} "$@"
 """
 
 CONFINEMENT = """\
 # SELinux lets it listen on one port alone.
-for WORD; do
-    [ "$WORD" != -t ] || exec {program} "$@"
-    case $BEFORE in
-    -f) WANTED=$(sed -n 's/^Port //p' "$WORD") ;;
-    -p) WANTED=$WORD ;;
-    esac
-    BEFORE=$WORD
-done
+[ "$WANTED" ] || WANTED=$(sed -n 's/^Port //p' "$CONFIG")
 if [ "$WANTED" != {port} ]; then
     echo "error: Bind to port $WANTED on 127.0.0.1 failed: Permission denied." >&2
     echo "fatal: Cannot bind any address." >&2
@@ -219,14 +219,13 @@ def _set_up_sshd(
 def _sshd(disk: Path, port: int, environment: dict[str, str], user: dict[str, str], *, confined: bool) -> str:
     """The instance's sshd, for configurations that are not the system's, too. confined: by SELinux, to `port`."""
     options = [
-        "ListenAddress=127.0.0.1",
         "AllowUsers=ec2-user",
         "PermitRootLogin=prohibit-password",  # where root runs this, that user has root's number
         f"SetEnv={_session_variables(disk, environment | user)}",
     ]
     program = shlex.quote(sshd.program())
     return SSHD.format(
-        confinement=CONFINEMENT.format(program=program, port=port) if confined else "",
+        confinement=CONFINEMENT.format(port=port) if confined else "",
         user=" ".join(shlex.quote(f"{name}={value}") for name, value in user.items()),
         program=program,
         options=" ".join(f"-o {shlex.quote(option)}" for option in options),

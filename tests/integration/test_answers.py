@@ -39,6 +39,7 @@ from notebook.ngrok_cloud import NgrokCloud
 from notebook_ssh_client.credentials import AccessKey
 from notebook_ssh_client.endpoint import presigned_url
 from notebook_ssh_client.ssh_address import Endpoint
+from patience import LIMIT_S
 from processes import free_port, wait_until
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/notebook"
@@ -673,7 +674,8 @@ def tunnel(account: Account, address: str, port: int = 22, keys: Mapping[str, st
     key = AccessKey(keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"], keys.get("AWS_SESSION_TOKEN"))
     place = Endpoint(account.lab["Endpoint"], endpoint["DnsName"], "us-east-1", "lab")
     trusted = ssl.create_default_context(cafile=str(account.emulator.authorities))
-    with connect(presigned_url(place, address, port, key), ssl=trusted, proxy=None, ping_interval=None) as opened:
+    url = presigned_url(place, address, port, key)
+    with connect(url, ssl=trusted, proxy=None, open_timeout=LIMIT_S, ping_interval=None) as opened:
         yield opened
 
 

@@ -147,7 +147,11 @@ def test_the_scenario_succeeds_whichever_way_facts_fall(
         report = verification.report("--only", "scenario", "--mode", mode, *words)
     assert {step["result"] for step in report["scenario"]} == {"ok"}, report["output"]
     assert report["status"] == 0
-    assert picture(verification.env.emulator) == before
+    after = picture(verification.env.emulator)
+    if "maintenance-states" in answers:  # SageMaker's own doing, to every notebook
+        for notebook in before["notebooks"] + after["notebooks"]:
+            del notebook["LastModifiedTime"]
+    assert after == before
 
 
 @pytest.mark.nightly(
