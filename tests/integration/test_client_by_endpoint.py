@@ -48,8 +48,12 @@ def allow(env: LocalEnv, *, is_allowed: bool) -> None:
         iam.detach_user_policy(**given)
 
 
-def ssh(env: LocalEnv) -> tuple[int, str, str]:
-    result = env.person.terminal.run("ssh", NAME, "echo", "here")
+SILENCE = "sleep 6; "
+"""Longer than the notebook's network waits for sshd to accept a connection (local/emulator/network.py)."""
+
+
+def ssh(env: LocalEnv, before: str = "") -> tuple[int, str, str]:
+    result = env.person.terminal.run("ssh", NAME, f"{before}echo here")
     return result.returncode, result.stdout, result.stderr
 
 
@@ -58,6 +62,7 @@ def path(env: LocalEnv, mode: str) -> dict[str, Any]:
     return next((each for each in answer["paths"] if each["mode"] == mode), {})
 
 
+@pytest.mark.xfail(strict=True, reason="the notebook's network ends what is silent for five seconds")
 def test_by_the_endpoint_alone_and_then_by_another_path(env: LocalEnv) -> None:
     code, _, message = ssh(env)
     assert code == 255
@@ -65,7 +70,7 @@ def test_by_the_endpoint_alone_and_then_by_another_path(env: LocalEnv) -> None:
     assert "UserPolicyArn" in message
 
     allow(env, is_allowed=True)
-    assert ssh(env) == (0, "here\n", "")
+    assert ssh(env, SILENCE) == (0, "here\n", "")
     said = env.person.terminal.run("notebook-ssh", "doctor", NAME)
     assert said.returncode == 0, said.stdout
 
