@@ -10,6 +10,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from emulator import tunnels
 from notebook.machine import Machine
 
 SSH = 22
+ACCEPT_S = 5
+"""Seconds for the notebook's sshd to accept a connection."""
 
 logger = logging.getLogger("network")
 
@@ -61,11 +64,12 @@ class Gate:
                 client.close()
                 continue
             try:
-                server = socket.create_connection(("127.0.0.1", self._machine.port), 5)
+                server = socket.create_connection(("127.0.0.1", self._machine.port), ACCEPT_S)
             except OSError as error:
                 logger.warning("sshd of %s does not answer: %s", self._machine.name, error)
                 client.close()
                 continue
+            server.settimeout(None)  # that was for connecting: a session may be silent for hours
             for source, target in ((client, server), (server, client)):
                 threading.Thread(target=_carry, args=(source, target), daemon=True).start()
 
@@ -102,11 +106,12 @@ def _listen(address: str) -> socket.socket:
 
 
 def _carry(source: socket.socket, target: socket.socket) -> None:
-    """Carry bytes one way until the source ends."""
+    """Carry bytes one way until the source ends. A connection that breaks ends on both sides."""
     try:
         while data := source.recv(1 << 16):
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
     except OSError:
-        source.close()
-        target.close()
+        for each in (source, target):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)  # unlike close, it wakes who waits on it

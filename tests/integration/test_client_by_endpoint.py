@@ -62,7 +62,6 @@ def path(env: LocalEnv, mode: str) -> dict[str, Any]:
     return next((each for each in answer["paths"] if each["mode"] == mode), {})
 
 
-@pytest.mark.xfail(strict=True, reason="the notebook's network ends what is silent for five seconds")
 def test_by_the_endpoint_alone_and_then_by_another_path(env: LocalEnv) -> None:
     code, _, message = ssh(env)
     assert code == 255
