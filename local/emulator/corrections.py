@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -18,6 +20,8 @@ from ministack.core.concurrency import esm_wake
 from ministack.core.responses import get_account_id, get_region, request_scope
 from ministack.services import apigateway_v1, dynamodb, lambda_svc, sqs
 from ministack.services.cloudformation import changesets, engine, handlers, provisioners
+
+from emulator.process import UNPACKED
 
 LONGEST_INVOCATION_S = 900
 """Seconds that an invocation lasts at most."""
@@ -159,7 +163,7 @@ def lift_limits() -> None:
 
 
 def unpack_layers(place: Path) -> None:
-    """Lay what a layer holds into `place`, which stands for /opt; ministack mounts nothing there.
+    """Show what a layer holds in `place`, which stands for /opt; ministack mounts nothing there.
 
     A newer version takes the place of the older one at once, as functions may be reading it. A function imports from the
     version that it was deployed with: ministack would unpack that once more for each process of each function.
@@ -170,11 +174,9 @@ def unpack_layers(place: Path) -> None:
     def create(logical_id: str, props: dict[str, Any], stack_name: str) -> Any:
         archive = provisioners._s3._get_object_data(props["Content"]["S3Bucket"], props["Content"]["S3Key"])
         place.mkdir(parents=True, exist_ok=True)
-        unpacked = Path(tempfile.mkdtemp(prefix="layer-", dir=place))
-        with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
-            zipped.extractall(unpacked)
+        unpacked = _unpacked(archive)
         for part in list(unpacked.iterdir()):
-            link = unpacked / f"{part.name}.link"
+            link = place / f"{part.name}.link"
             link.symlink_to(part)
             link.replace(place / part.name)
         made = make(logical_id, props, stack_name)
@@ -183,6 +185,22 @@ def unpack_layers(place: Path) -> None:
 
     provisioners._RESOURCE_HANDLERS["AWS::Lambda::LayerVersion"]["create"] = create
     _import_from(versions)
+
+
+def _unpacked(archive: bytes) -> Path:
+    """The folder with what `archive` holds, kept for later runs: to unpack a layer is a third of a deployment."""
+    folder = UNPACKED / hashlib.sha256(archive).hexdigest()[:16]
+    if not folder.exists():
+        UNPACKED.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(dir=UNPACKED))
+        with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
+            zipped.extractall(new)
+        try:
+            new.rename(folder)
+        except OSError:  # another run was faster
+            shutil.rmtree(new)
+    folder.touch()
+    return folder
 
 
 def _import_from(versions: Mapping[str, Path]) -> None:

@@ -22,6 +22,9 @@ from patience import LIMIT_S
 
 LOCAL = Path(__file__).resolve().parent.parent
 PROJECT = LOCAL.parent
+BUILT = PROJECT / ".build" / "local"
+"""What later runs need not make again: the artifacts, and in UNPACKED what the layers hold."""
+UNPACKED = BUILT / "unpacked"
 PYTHON = PROJECT / ".venv" / "emulator" / "bin" / "python"
 """The interpreter of the emulator's own environment (`make environments` makes it)."""
 

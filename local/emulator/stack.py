@@ -20,10 +20,9 @@ from typing import Any, Protocol
 
 from samtranslator.yaml_helper import yaml_parse
 
-from emulator.process import PROJECT, PYTHON
+from emulator.process import BUILT, PROJECT, PYTHON, UNPACKED
 from patience import LIMIT_S
 
-BUILT = PROJECT / ".build" / "local"
 BUCKET = "artifacts"
 PARTS = {"functions": "functions/", "core": "layers/core", "notebook_agent": "layers/notebook_agent"}
 """What packaging/artifact.py builds, and where template.yaml says that it lies."""
@@ -75,6 +74,9 @@ def build() -> dict[str, Path]:
     for old in BUILT.glob("*.zip"):
         if old not in archives.values() and time.time() - old.stat().st_mtime > DAY:
             old.unlink(missing_ok=True)
+    for folder in UNPACKED.glob("*"):
+        if time.time() - folder.stat().st_mtime > DAY:
+            shutil.rmtree(folder, ignore_errors=True)
     return archives
 
 
