@@ -63,15 +63,18 @@ def make_file(place: Path) -> None:
     place.write_text("in the place of a folder\n")
 
 
+AT_NIGHT = pytest.mark.nightly(sibling="test_what_cannot_be_read_on_the_volume_is_reported")
+
+
 @pytest.mark.parametrize(
     ("name", "make"),
     [
         (".notebook-ssh/worker.py", make_folder),
-        (".notebook-ssh/worker.py", make_loop),
+        pytest.param(".notebook-ssh/worker.py", make_loop, marks=AT_NIGHT),
         (".notebook-ssh", make_file),
-        (".ngrok/config.yml", make_folder),
+        pytest.param(".ngrok/config.yml", make_folder, marks=AT_NIGHT),
         (".ngrok/config.yml", make_loop),
-        (".ngrok", make_file),
+        pytest.param(".ngrok", make_file, marks=AT_NIGHT),
     ],
 )
 def test_what_cannot_be_read_on_the_volume_is_reported(

@@ -372,7 +372,9 @@ def test_of_a_rotated_token_nothing_is_left(notebook: NotebookHost, stack: Stack
 
 
 class TestTheToken:
-    @pytest.mark.parametrize("end", ["off", "until", "bastion", "none"])
+    @pytest.mark.parametrize(
+        "end", [pytest.param("off", marks=AT_NIGHT), pytest.param("until", marks=AT_NIGHT), "bastion", "none"]
+    )
     def test_is_removed_from_the_volume_when_it_is_not_needed(
         self, notebook: NotebookHost, stack: Stack, end: str
     ) -> None:

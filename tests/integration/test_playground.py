@@ -354,7 +354,7 @@ def at_night(*parts: object) -> object:
         ("aws", booting, by_sigterm),
         at_night("aws", staying, by_ctrl_c_twice),
         at_night("demo", booting, by_ctrl_c_twice),
-        ("demo", deploying, by_closing_the_terminal),
+        at_night("demo", deploying, by_closing_the_terminal),
     ],
 )
 def test_whatever_ends_it_whenever_leaves_nothing_and_says_so(
