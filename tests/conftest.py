@@ -27,6 +27,21 @@ TESTS = Path(__file__).resolve().parent
 WAITING = {"integration", "agent", "client", "verify"}
 """The folders whose tests wait for other processes: next to them there is time for those that compute."""
 
+IN_ONE_ACCOUNT = {
+    f"tests/integration/test_{name}.py"
+    for name in (
+        "api_contract",
+        "api_description",
+        "client_local",
+        "emulator_limits",
+        "event_path",
+        "faults",
+        "local_api",
+        "token_confinement",
+    )
+}
+"""The files whose tests use the account of tests/integration/conftest.py."""
+
 # What takes longer than most tests, and is the same for each: to read a service's model, and to make up 1,300 images.
 botocore.session.create_loader = cache(botocore.session.create_loader)
 os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
@@ -66,6 +81,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     longest = {item.path for item in items if item.get_closest_marker("takes_minutes")}
     items.sort(key=lambda item: (item.path not in longest, not WAITING & set(item.path.parts)))
     config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With --dist loadfile, let one worker have all that use one account: each worker would make one of its own."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    scheduler: Any = LoadFileScheduling(config, log)
+    file_of = scheduler._split_scope
+    scheduler._split_scope = lambda test: "one account" if file_of(test) in IN_ONE_ACCOUNT else file_of(test)
+    return scheduler
 
 
 def pytest_collection_finish() -> None:
