@@ -120,9 +120,13 @@ class Person:
 
 @dataclass(slots=True)
 class LocalEnv:
-    """Made by `LocalEnv()`, then `start`, `deploy` and `move_in` in this order; `close` ends all of it."""
+    """Made by `LocalEnv()`, then `start`, `deploy` and `move_in` in this order; `close` ends all of it.
+
+    sync_seconds: how often a notebook's agent reports.
+    """
 
     emulator: Emulator = field(default_factory=Emulator)
+    sync_seconds: int = SYNC_SECONDS
     cloud: NgrokCloud = field(init=False)
     stack: Stack = field(init=False)
     network: Network = field(init=False)
@@ -154,7 +158,7 @@ class LocalEnv:
             self.emulator,
             STACK,
             archives,
-            SyncSeconds=str(SYNC_SECONDS),
+            SyncSeconds=str(self.sync_seconds),
             SweepMinutes="1",
             NgrokDownload=self.cloud.download,
             NgrokSha256=self.cloud.sha256,

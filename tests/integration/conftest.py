@@ -13,7 +13,7 @@ _open: list[LocalEnv] = []
 
 @pytest.fixture(scope="session")
 def env() -> Iterator[LocalEnv]:
-    env = LocalEnv()
+    env = LocalEnv(sync_seconds=4)  # each report of each notebook is a tenth of a second of a processor
     try:
         env.start()
         env.deploy()

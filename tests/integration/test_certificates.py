@@ -27,7 +27,7 @@ AUDIT = f"arn:aws:iam::{ACCOUNT}:role/auditors"
 @pytest.fixture(scope="module")
 def env() -> Iterator[LocalEnv]:
     """Two notebooks that admit certificates, and no key of anybody."""
-    env = LocalEnv()
+    env = LocalEnv(sync_seconds=4)
     try:
         env.start()
         env.make_network()
