@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import processes
+from emulator.process import Emulator
 from environment import OWNERS_SCRIPT, LocalEnv
 
 pytestmark = pytest.mark.takes_minutes
@@ -19,20 +20,28 @@ def known(env: LocalEnv, name: str) -> bool:
     return env.curl(f"/notebooks/{name}").status == 200
 
 
-@pytest.mark.parametrize("kind", ["aws.tag", "cloudtrail"])
-def test_either_kind_of_tag_event_alone_is_enough(kind: str) -> None:
-    env = LocalEnv()
-    env.emulator.tag_events = kind
+def is_heard(env: LocalEnv, name: str) -> None:
+    """Wait until the stack knows of a notebook that has just been tagged."""
+    env.create_notebook(name)
+    processes.wait_until("it runs", lambda: env.state(name) == "InService")
+    env.tag(name, ssh="ngrok")
+    processes.wait_until("the tag is heard", lambda: known(env, name))
+
+
+def test_events_of_tags_alone_are_enough() -> None:
+    env = LocalEnv(Emulator("aws.tag", machines=False))
     try:
         env.start()
         env.deploy()
         env.move_in()
-        env.create_notebook("heard")
-        processes.wait_until("it runs", lambda: env.state("heard") == "InService")
-        env.tag("heard", ssh="ngrok")
-        processes.wait_until(f"{kind} is heard", lambda: known(env, "heard"))
+        is_heard(env, "heard-by-its-tag")
     finally:
         env.close()
+
+
+def test_calls_in_the_trail_alone_are_enough(env: LocalEnv) -> None:
+    with env.emulator.answering({"tag-events": "absent"}):
+        is_heard(env, "heard-by-the-trail")
 
 
 def test_a_shared_script_is_the_owners_again_when_the_last_request_goes(env: LocalEnv) -> None:
