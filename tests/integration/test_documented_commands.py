@@ -255,11 +255,11 @@ class Terminal:
         items = table.scan(TableName=self.outputs()["TableName"])["Items"]
         return next((item for item in items if item.get("sk", {}).get("S") == "my-notebook"), {})
 
-    def logged(self, function: str, words: str) -> list[Any]:
-        """The events in a function's log with these words, one after the other."""
+    def logged(self, function: str, words: str) -> list[str]:
+        """The lines of a function's log with these words, one after the other."""
         group = f"/aws/lambda/notebook-ssh-{function}"
         found = self.client("logs").filter_log_events(logGroupName=group, filterPattern=f'"{words}"')
-        return list(found["events"])
+        return [event["message"] for event in found["events"]]
 
     def phase(self) -> str:
         """The phase in the agent's last report."""
@@ -492,7 +492,8 @@ def plans_and_puts_back(terminal: Terminal) -> None:
     assert terminal.script() == with_block
     assert terminal.type("operations.md", "api /plan").startswith("Dry run of notebook-ssh: ")
     written = "write the on-start script of gpu-setup"
-    until("it is logged", lambda: bool(terminal.logged("reconcile-notebook", written)))
+    # In a line about the dry run: the block was written once, and logged in the same words.
+    until("it is logged", lambda: any(written in each for each in terminal.logged("reconcile-notebook", "dry run")))
     planned = terminal.type("operations.md", "logs '\"dry run\"'")
     assert written in planned, planned
     terminal.set("DryRun", "false")
