@@ -1,8 +1,7 @@
 """What the documents say to type works: typed into bash, with AWS's and SAM's own command lines, and its effect is checked.
 
-At night it is typed into dash and zsh as well, which must run the same programs with the same arguments; by day
-tests/unit/test_snippets_in_any_shell.py compares the three, with programs that only note their arguments. They get the
-answers that bash got: a stack can be deleted once.
+Then it is typed into dash and zsh, which must run the same programs with the same arguments. They get the answers that
+bash got: a stack can be deleted once.
 
 The account is the one that `make aws` opens. Two scenarios at the same time, each in an account of its own: from nothing to
 the stack's end by `sam`, and the life of a stack that is there. What is not typed here is listed in docs/operations.md
@@ -127,17 +126,15 @@ def test_every_command_of_the_documents_is_typed_or_listed_with_a_reason() -> No
 class Terminal:
     """A person's second terminal next to `make aws`. folder: where files are; effects are read from AWS with `client`.
 
-    shells: into which each block is typed, the first for its effects. typed: the blocks that were typed in it. deploys_with_sam: whether each deployment is, or the first alone.
+    typed: the blocks that were typed in it. deploys_with_sam: whether each deployment is, or the first alone.
     """
 
     deploys_with_sam = True
 
-    def __init__(self, environment: Path, folder: Path, shells: list[list[str]]) -> None:
-        self.environment, self.folder, self.shells = environment, folder, shells
+    def __init__(self, environment: Path, folder: Path) -> None:
+        self.environment, self.folder = environment, folder
         # Until the next deployment, the same question about the stack has the same answer.
-        played = "aws bash curl date make sam ssh" if shells[1:] else "aws"
-        self.tape = Tape(folder.parent / "tape", played, "aws cloudformation describe-stack")
-        self._clients: dict[str, Any] = {}
+        self.tape = Tape(folder.parent / "tape", "aws bash curl date make sam ssh", "aws cloudformation describe-stack")
         self.read_in = folder.parent / "read-in.sh"
         first = f'PATH={shlex.quote(str(self.tape.programs))}:"$PATH"'
         self.read_in.write_text(f". {shlex.quote(str(environment))}\n{first}\n")
@@ -168,7 +165,7 @@ class Terminal:
         ]
         first = ""
         (self.tape.forget if "sam " in text else self.tape.erase)()
-        for number, shell in enumerate(self.shells):
+        for number, shell in enumerate(SHELLS):
             done = subprocess.run(
                 [*shell, "-c", "\n".join(lines)],
                 cwd=at or self.folder,
@@ -220,16 +217,14 @@ class Terminal:
 
     def client(self, service: str) -> Any:
         """A client of `service` with the admin's session, to check effects with."""
-        if service not in self._clients:
-            self._clients[service] = botocore.session.Session().create_client(
-                service,
-                region_name=self.variables["AWS_REGION"],
-                endpoint_url=self.endpoint,
-                aws_access_key_id=self.variables["AWS_ACCESS_KEY_ID"],
-                aws_secret_access_key=self.variables["AWS_SECRET_ACCESS_KEY"],
-                aws_session_token=self.variables["AWS_SESSION_TOKEN"],
-            )
-        return self._clients[service]
+        return botocore.session.Session().create_client(
+            service,
+            region_name=self.variables["AWS_REGION"],
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.variables["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.variables["AWS_SECRET_ACCESS_KEY"],
+            aws_session_token=self.variables["AWS_SESSION_TOKEN"],
+        )
 
     def outputs(self) -> dict[str, str]:
         (stack,) = self.client("cloudformation").describe_stacks(StackName="notebook-ssh")["Stacks"]
@@ -255,11 +250,11 @@ class Terminal:
         items = table.scan(TableName=self.outputs()["TableName"])["Items"]
         return next((item for item in items if item.get("sk", {}).get("S") == "my-notebook"), {})
 
-    def logged(self, function: str, words: str) -> list[str]:
-        """The lines of a function's log with these words, one after the other."""
+    def logged(self, function: str, words: str) -> list[Any]:
+        """The events in a function's log with these words, one after the other."""
         group = f"/aws/lambda/notebook-ssh-{function}"
         found = self.client("logs").filter_log_events(logGroupName=group, filterPattern=f'"{words}"')
-        return [event["message"] for event in found["events"]]
+        return list(found["events"])
 
     def phase(self) -> str:
         """The phase in the agent's last report."""
@@ -300,9 +295,8 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Terminal]:
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
     """The account of `make aws`, with its notebook running, and a terminal that has read its file in."""
-    shells = SHELLS if request.node.get_closest_marker("nightly") else SHELLS[:1]
     environment, folder = tmp_path / "aws.sh", tmp_path / "folder"
     folder.mkdir()
     account = processes.start(
@@ -315,7 +309,7 @@ def terminal(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Termina
         env=os.environ | {"PYTHONPATH": "local:layers/core"},
     )
     try:
-        yield Terminal(environment, folder, shells)
+        yield Terminal(environment, folder)
     finally:
         processes.dismiss(account, patience=60)
 
@@ -335,16 +329,6 @@ def test_each_deployment_of_the_documents_is_by_sam(terminal: Terminal) -> None:
 
 @pytest.mark.takes_minutes
 def test_the_documents_while_a_stack_is_there(terminal: Terminal) -> None:
-    types_all_day_by_day(terminal)
-
-
-@pytest.mark.takes_minutes
-@pytest.mark.nightly(sibling="test_the_documents_while_a_stack_is_there")
-def test_the_documents_while_a_stack_is_there_in_every_shell(terminal: Terminal) -> None:
-    types_all_day_by_day(terminal)
-
-
-def types_all_day_by_day(terminal: Terminal) -> None:
     has_a_connected_notebook(terminal)
     uses_the_api(terminal)
     operates(terminal)
@@ -492,8 +476,7 @@ def plans_and_puts_back(terminal: Terminal) -> None:
     assert terminal.script() == with_block
     assert terminal.type("operations.md", "api /plan").startswith("Dry run of notebook-ssh: ")
     written = "write the on-start script of gpu-setup"
-    # In a line about the dry run: the block was written once, and logged in the same words.
-    until("it is logged", lambda: any(written in each for each in terminal.logged("reconcile-notebook", "dry run")))
+    until("it is logged", lambda: bool(terminal.logged("reconcile-notebook", written)))
     planned = terminal.type("operations.md", "logs '\"dry run\"'")
     assert written in planned, planned
     terminal.set("DryRun", "false")
