@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from aws_lambda_powertools import Logger
 
@@ -11,7 +12,6 @@ from notebook_ssh.adapters import mail_ledger
 from notebook_ssh.adapters.clients import AWS_ERRORS
 from notebook_ssh.adapters.notifications import publish_mail
 from notebook_ssh.adapters.table import Table
-from notebook_ssh.controllers.dependencies import Dependencies
 from notebook_ssh.model.record import Mails, Record
 from notebook_ssh.model.status import status_of
 from notebook_ssh.planning.mails import (
@@ -24,6 +24,9 @@ from notebook_ssh.planning.mails import (
     plan_mail,
 )
 from notebook_ssh.settings import Settings
+
+if TYPE_CHECKING:  # the sweep mails as well, and has neither write slots nor leases
+    from notebook_ssh.controllers.dependencies import Dependencies
 
 logger = Logger(child=True)
 

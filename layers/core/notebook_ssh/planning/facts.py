@@ -6,11 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from notebook_ssh.model.record import NotebookState, Record
 from notebook_ssh.model.spec import NotebookSpec, spec_tag_keys
 from notebook_ssh.planning.observation import Notebook, NotebookObservation, NotebookSummary
-from notebook_ssh.planning.script import ScriptPlan
+
+if TYPE_CHECKING:  # the sweep uses this module, and plans nothing: it would load all actions
+    from notebook_ssh.planning.script import ScriptPlan
 
 MAX_START_S = 900
 """Seconds that a start takes at most: a run in service later than this after an event began after that event."""
