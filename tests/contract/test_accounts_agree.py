@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
 from botocore.exceptions import ClientError
@@ -193,7 +192,7 @@ def test_an_overtaken_write_is_noticed(name: str) -> None:
     sagemaker.write_script(read, OTHER)
     with pytest.raises(sagemaker.ScriptConflictError):
         sagemaker.delete_lifecycle_config(read)
-    sagemaker.delete_lifecycle_config(replace(read, on_start=OTHER))
+    sagemaker.delete_lifecycle_config(read._replace(on_start=OTHER))
     with pytest.raises(NotFoundError):
         sagemaker.describe_lifecycle_config(name)
 

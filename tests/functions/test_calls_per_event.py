@@ -252,7 +252,7 @@ def test_the_block_in_a_script_that_five_share_is_written_once(account: Account)
 def another_worker_saw_a_change(env: NotebookEnv) -> None:
     config_record = RecordCache(env.table, env.now).config_record("team-0")
     assert config_record
-    backups.save_config_record(env.table, replace(config_record, modified=config_record.modified + 1))
+    backups.save_config_record(env.table, config_record._replace(modified=config_record.modified + 1))
 
 
 def the_stack_has_another_block(env: NotebookEnv) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -211,11 +210,17 @@ def test_every_mode_with_an_entrance_has_an_attribute_for_its_route() -> None:
 
 def test_every_field_has_an_attribute_that_the_golden_item_uses() -> None:
     """A field that is added to the model gets its stored name, its default and a new golden item."""
-    shapes = {"": Record, "spec": NotebookSpec, "network": Network, "restart": Restart, "report": Report}
+    shapes: dict[str, Any] = {
+        "": Record,
+        "spec": NotebookSpec,
+        "network": Network,
+        "restart": Restart,
+        "report": Report,
+    }
     paths = [
-        f"{part}.{field.name}".strip(".")
+        f"{part}.{field}".strip(".")
         for part, kind in (shapes | dict.fromkeys(codec.ROUTES, Route)).items()
-        for field in fields(kind)
+        for field in kind.__match_args__
     ]
     for path in (*codec.ROUTES, *(path for path in paths if path != "routes")):
         attribute: Any = {"M": ITEMS[FULL]}
@@ -275,7 +280,7 @@ def test_unknown_attributes_of_the_others_survive_as_well(env: NotebookEnv) -> N
     slots.reserve()
     slots.reserve_upgrade()
     before = deployments.read(env.table)
-    assert deployments.save(env.table, replace(before, block="1.2.0:0"), before)
+    assert deployments.save(env.table, before._replace(block="1.2.0:0"), before)
     save_worker(env.table, WORKER, "1.2.0")
     slots.cancel_teardown()
     env.table.save_rule_sync(MOMENT + 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -110,7 +109,7 @@ class TestOneNotebook:
     def test_whose_interface_is_not_there_yet_is_open_without_an_address(self, env: BastionEnv) -> None:
         group = env.group("notebooks")
         record = env.notebook("nb", group, state=NotebookState.PENDING)
-        env.change(record, network=replace(record.network, interface=None))
+        env.change(record, network=record.network._replace(interface=None))
         env.run()
         assert env.route("nb") == Route(True, None, NOW)
 

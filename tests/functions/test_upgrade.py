@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -189,8 +188,8 @@ def test_a_sweep_of_the_version_before_that_still_runs_only_delays_it(account: A
 def test_of_two_sweeps_at_once_the_first_records_the_block(account: Account) -> None:
     account.fleet(1)
     before = deployments.read(account.env.table)
-    assert deployments.save(account.env.table, replace(before, block="1.1.0:b", since=1), before)
-    assert not deployments.save(account.env.table, replace(before, block="1.1.0:b", since=2), before)
+    assert deployments.save(account.env.table, before._replace(block="1.1.0:b", since=1), before)
+    assert not deployments.save(account.env.table, before._replace(block="1.1.0:b", since=2), before)
     assert deployments.read(account.env.table).since == 1
 
 

@@ -1,7 +1,7 @@
 """Values of the pure core as JSON and back, under one table of names (`names.toml`).
 
-A dataclass is `{"!": "record.Record", field: value, …}`, fields with their defaults left out; an enum's member is
-`{"!": "record.Mode", "value": …}`. Old names are those that the stored cases use, new ones those of the code.
+A dataclass or a named tuple is `{"!": "record.Record", field: value, …}`, fields with their defaults left out; an
+enum's member is `{"!": "record.Mode", "value": …}`. Old names are those that the stored cases use, new ones those of the code.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import importlib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -101,6 +101,13 @@ def _class_of(old: str) -> Any:
 
 
 @cache
+def _named_tuples() -> frozenset[type]:
+    """The named tuples that the cases hold by a name of their own, as they do dataclasses."""
+    classes = map(_class_of, names().classes)
+    return frozenset(cls for cls in classes if issubclass(cls, tuple))
+
+
+@cache
 def _old_of(cls: type) -> str:
     return names().old_of(cls)
 
@@ -149,6 +156,8 @@ def encode(value: Any) -> Any:
             return value
         case bytes():
             return {"!": "bytes", "base64": base64.b64encode(value).decode()}
+        case tuple() if type(value) in _named_tuples():
+            return _encode_parts(value)
         case tuple() | list():
             return [encode(each) for each in value]
         case frozenset() | set():
@@ -158,17 +167,34 @@ def encode(value: Any) -> Any:
                 return {key: encode(each) for key, each in value.items()}
             return {"!": "pairs", "pairs": [[encode(key), encode(each)] for key, each in value.items()]}
     if is_dataclass(value) and not isinstance(value, type):
-        old, apart = _old_of(type(value)), ""
-        if merger := names().merger_of(type(value)):
-            apart = merger["field"]
-            old = merger["none" if getattr(value, apart) is None else "other"]
-        told = {
-            _old_field_of(old, field.name): _encode_field(old, field.name, getattr(value, field.name))
-            for field in fields(value)
-            if field.compare and field.name != apart and not _is_default(field, getattr(value, field.name))
-        }
-        return {"!": old, **told}
+        return _encode_parts(value)
     raise TypeError(f"no case holds a {type(value).__name__}")
+
+
+def _encode_parts(value: Any) -> Any:
+    kind: type = type(value)
+    old, apart = _old_of(kind), ""
+    if merger := names().merger_of(kind):
+        apart = merger["field"]
+        old = merger["none" if getattr(value, apart) is None else "other"]
+    told = {
+        _old_field_of(old, name): _encode_field(old, name, part) for name, part in _told_fields(value) if name != apart
+    }
+    return {"!": old, **told}
+
+
+def _told_fields(value: Any) -> Iterator[tuple[str, Any]]:
+    """The fields of a dataclass or a named tuple that count in a comparison and differ from their defaults."""
+    if not is_dataclass(value):
+        defaults = value._field_defaults
+        for name, part in value._asdict().items():
+            if name not in defaults or part != defaults[name]:
+                yield name, part
+        return
+    for field in fields(value):
+        part = getattr(value, field.name)
+        if field.compare and not _is_default(field, part):
+            yield field.name, part
 
 
 def _encode_field(old_class: str, field: str, value: Any) -> Any:

@@ -68,7 +68,7 @@ class Model:
 
     def turn(self, name: str, state: NotebookState) -> None:
         self.now += 100
-        self.notebooks[name] = replace(self.notebooks[name], state=state, state_since=self.now)
+        self.notebooks[name] = self.notebooks[name]._replace(state=state, state_since=self.now)
 
     def finish(self) -> None:
         """What is on its way arrives."""
@@ -108,7 +108,7 @@ class Model:
             record=self.records.get(name),
             config_record=self.config_record.get(attached_config),
         )
-        return replace(seen, users=self.users(attached_config)) if needs_users(seen, self.policy, self.now) else seen
+        return seen._replace(users=self.users(attached_config)) if needs_users(seen, self.policy, self.now) else seen
 
     def see_configuration(self, name: str) -> LifecycleConfigObservation:
         return LifecycleConfigObservation(
@@ -174,8 +174,8 @@ class Model:
                     "written without having been seen"
                 )
                 assert (lifecycle_config.name, lifecycle_config.on_start) in self.backups, "written without a copy"
-                self.lifecycle_configs[lifecycle_config.name] = replace(
-                    lifecycle_config, on_start=on_start, modified=self.now * 1000
+                self.lifecycle_configs[lifecycle_config.name] = lifecycle_config._replace(
+                    on_start=on_start, modified=self.now * 1000
                 )
             case CreateLifecycleConfig(name, on_create, on_start):
                 assert name not in self.lifecycle_configs
@@ -188,11 +188,11 @@ class Model:
             case Attach(name, lifecycle_config):
                 assert self.notebooks[name].state in MODIFIABLE_STATES
                 assert lifecycle_config in self.lifecycle_configs
-                self.notebooks[name] = replace(self.notebooks[name], lifecycle_config=lifecycle_config)
+                self.notebooks[name] = self.notebooks[name]._replace(lifecycle_config=lifecycle_config)
                 self.turn(name, NotebookState.UPDATING)
             case Detach(name):
                 assert self.notebooks[name].state in MODIFIABLE_STATES
-                self.notebooks[name] = replace(self.notebooks[name], lifecycle_config=None)
+                self.notebooks[name] = self.notebooks[name]._replace(lifecycle_config=None)
                 self.turn(name, NotebookState.UPDATING)
             case Stop(name):
                 assert self.notebooks[name].state is NotebookState.IN_SERVICE
@@ -210,6 +210,6 @@ class Model:
             self.config_record.pop(name, None)
         else:
             there = self.lifecycle_configs.get(config_record.name)
-            self.config_record[config_record.name] = replace(
-                config_record, modified=there.modified if there else config_record.modified
+            self.config_record[config_record.name] = config_record._replace(
+                modified=there.modified if there else config_record.modified
             )

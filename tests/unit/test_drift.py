@@ -138,9 +138,9 @@ def test_an_end_before_the_next_sweep_is_announced_for_its_very_second() -> None
     [
         ({"lifecycle_configs": (TEAM._replace(modified=NOW),)}, "changed since it was reconciled"),
         ({"lifecycle_configs": ()}, "gone"),
-        ({"config_records": (replace(KEPT, tried="0.9:0"),)}, "the stack has another block now"),
+        ({"config_records": (KEPT._replace(tried="0.9:0"),)}, "the stack has another block now"),
         ({"tags": {}}, "no notebook that uses it requests SSH"),
-        ({"notebooks": (), "records": (), "config_records": (replace(KEPT, block=""),)}, "no notebook uses it"),
+        ({"notebooks": (), "records": (), "config_records": (KEPT._replace(block=""),)}, "no notebook uses it"),
     ],
 )
 def test_a_configuration_that_drifted_is_reconciled(parts: dict[str, Any], why: str) -> None:
@@ -148,7 +148,7 @@ def test_a_configuration_that_drifted_is_reconciled(parts: dict[str, Any], why: 
 
 
 def test_a_configuration_that_cannot_take_the_block_is_not_tried_again_until_something_changes() -> None:
-    refused = replace(KEPT, block="", block_since=None, problem=Problem("config-not-shell", "…"))
+    refused = KEPT._replace(block="", block_since=None, problem=Problem("config-not-shell", "…"))
     said = replace(a_known(), block_since=None, problem=refused.problem, notified_status="connected: config-not-shell")
     assert looks(a_fleet(config_records=(refused,), records=(said,))) == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -184,10 +183,10 @@ def test_without_full_knowledge_nothing_is_stripped(users: Users | None) -> None
     model = a_team(tags={"ssh": "ngrok"})
     model.settle()
     model.tags["box"] = {}
-    plan = plan_notebook(replace(model.see("box"), users=users), TERMS, model.now)
+    plan = plan_notebook(model.see("box")._replace(users=users), TERMS, model.now)
     assert plan.actions == ()
     assert plan.config_record is not None
-    lifecycle_config = replace(model.see_configuration("team"), users=users)
+    lifecycle_config = model.see_configuration("team")._replace(users=users)
     assert not any(
         isinstance(action, WriteScript) for action in plan_lifecycle_config(lifecycle_config, TERMS, 0).actions
     )
@@ -211,7 +210,7 @@ def test_switching_the_configuration_moves_the_block() -> None:
     model.configure("other", b"#!/bin/sh\necho other\n")
     model.settle()
     model.turn("box", STOPPED)
-    model.notebooks["box"] = replace(model.notebooks["box"], lifecycle_config="other")
+    model.notebooks["box"] = model.notebooks["box"]._replace(lifecycle_config="other")
     model.reconcile("box")
     assert has_block(model, "other")
     assert model.lifecycle_configs["team"].on_start == OWNERS
@@ -337,7 +336,7 @@ def test_an_existing_configuration_of_that_name_is_used_and_never_deleted() -> N
 def test_what_a_person_attached_is_never_detached() -> None:
     model = alone(STOPPED)
     model.configure(FALLBACK, EMPTY_SCRIPT, EMPTY_SCRIPT)
-    model.notebooks["box"] = replace(model.notebooks["box"], lifecycle_config=FALLBACK)
+    model.notebooks["box"] = model.notebooks["box"]._replace(lifecycle_config=FALLBACK)
     model.tags["box"] = {"ssh": "ngrok"}
     model.settle()
     model.tags["box"] = {}
@@ -590,7 +589,7 @@ def test_a_partial_read_takes_nothing_away(model: Model, data: st.DataObject) ->
         model.tags[name] = data.draw(TAGS)
     for name in model.notebooks:
         seen = model.see(name)
-        partial = replace(seen, users=data.draw(st.sampled_from([None, Users(complete=False)])))
+        partial = seen._replace(users=data.draw(st.sampled_from([None, Users(complete=False)])))
         for action in plan_notebook(partial, TERMS, model.now).actions:
             if isinstance(action, WriteScript):
                 assert BODY in (action.on_start or b"")

@@ -176,10 +176,10 @@ def test_one_upgrade_after_the_other(ahead: int, free: bool) -> None:
 def test_a_sweep_records_the_block_and_which_workers_there_are() -> None:
     first = noted(Deployment(), PRESENT._replace(block=OLDER), 100)
     assert first == Deployment(OLDER.version + ":" + OLDER.id, 100, ("a" * 16,))
-    second = noted(replace(first, next_upgrade=7), PRESENT, 200)
+    second = noted(first._replace(next_upgrade=7), PRESENT, 200)
     assert second == Deployment(PRESENT.block_ref, 200, ("a" * 16, "b" * 16), 7)
     assert noted(second, PRESENT._replace(block=OLDER), 300).workers == ("b" * 16, "a" * 16)
-    many = replace(first, workers=tuple(f"{number:016x}" for number in range(MAX_WORKERS)))
+    many = first._replace(workers=tuple(f"{number:016x}" for number in range(MAX_WORKERS)))
     assert noted(many, PRESENT, 1).workers == (*many.workers[1:], "b" * 16)
     assert noted(first, PRESENT._replace(block=a_block(WORKER="")), 1).workers == first.workers
 
@@ -196,7 +196,7 @@ def test_a_sweep_records_the_block_and_which_workers_there_are() -> None:
 )
 def test_which_configuration_waits(record: dict[str, object], waits: bool) -> None:
     waiting = LifecycleConfigRecord("team", 1, block="1.0.0:0", tried=PRESENT.block_ref)
-    assert is_waiting(replace(waiting, **record), PRESENT) is waits  # type: ignore[arg-type]
+    assert is_waiting(waiting._replace(**record), PRESENT) is waits  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("minutes", "many"), [(2, 10), (15, 75), (60, 75)])
@@ -212,7 +212,7 @@ def test_a_sweep_requests_what_fits_before_the_next_one(minutes: int, many: int)
 
 def test_a_sweep_requests_only_what_is_due() -> None:
     young = LifecycleConfigRecord("young", 5_000, block="1.0.0:0", tried=PRESENT.block_ref, block_since=5_000)
-    old = replace(young, name="old", block_since=900)
+    old = young._replace(name="old", block_since=900)
     deployment = Deployment(PRESENT.block_ref, 1_000)
     found = list(due_upgrades([young, old], PRESENT, deployment, 1_000 + DAY, 900))
     assert [request.name for request, _ in found] == ["old"]
@@ -233,16 +233,16 @@ class Fleet(Model):
     upgrades: list[tuple[int, str]] = field(default_factory=list)
 
     def see(self, name: str) -> NotebookObservation:
-        return replace(super().see(name), deployment=self.deployment)
+        return super().see(name)._replace(deployment=self.deployment)
 
     def see_configuration(self, name: str) -> LifecycleConfigObservation:
-        return replace(super().see_configuration(name), deployment=self.deployment)
+        return super().see_configuration(name)._replace(deployment=self.deployment)
 
     def do(self, action: Action) -> None:
         if isinstance(action, WriteScript) and action.upgrade:
             if self.now * 1000 < self.deployment.next_upgrade:
                 raise TooSoonError
-            self.deployment = replace(self.deployment, next_upgrade=(self.now + UPGRADE_INTERVAL_S) * 1000)
+            self.deployment = self.deployment._replace(next_upgrade=(self.now + UPGRADE_INTERVAL_S) * 1000)
             self.upgrades.append((self.now, action.lifecycle_config.name))
         super().do(action)
 
@@ -390,8 +390,8 @@ def test_a_restart_that_is_requested_after_the_upgrade_brings_it_too(crash_after
     if crash_after is None:
         fleet.sweep()
     else:
-        fleet.lifecycle_configs["c0"] = replace(
-            fleet.lifecycle_configs["c0"], on_start=script_with(a_block()), modified=fleet.now * 1000
+        fleet.lifecycle_configs["c0"] = fleet.lifecycle_configs["c0"]._replace(
+            on_start=script_with(a_block()), modified=fleet.now * 1000
         )
     fleet.now += 100
     assert not fleet.reconcile("box0")

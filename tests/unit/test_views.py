@@ -96,11 +96,11 @@ def test_the_line_to_type(connection: Connection, command: str, address: str) ->
 
 def test_the_bastion_is_taken_from_the_settings() -> None:
     assert connection_for(through_bastion(), NOW, SETTINGS) == Connection("demo", "10.0.1.5", 22, (HOST_KEY,), JUMP)
-    on_a_port = replace(SETTINGS, bastion=replace(BASTION, host="127.0.0.1:2222"))
+    on_a_port = SETTINGS._replace(bastion=replace(BASTION, host="127.0.0.1:2222"))
     there = connection_for(through_bastion(), NOW, on_a_port)
     assert there is not None
     assert there.jump == ProxyJump("127.0.0.1", "jumper", "bastion.team-ssh", 2222)
-    ipv6 = connection_for(through_bastion(), NOW, replace(SETTINGS, bastion=replace(BASTION, host="2001:db8::1")))
+    ipv6 = connection_for(through_bastion(), NOW, SETTINGS._replace(bastion=replace(BASTION, host="2001:db8::1")))
     assert ipv6 is not None
     assert ipv6.jump == ProxyJump("2001:db8::1", "jumper", "bastion.team-ssh")
 
@@ -178,7 +178,7 @@ def test_nothing_but_words_is_handed_out_of_an_endpoint(word: str) -> None:
 
 
 def test_without_a_bastion_there_is_no_way_and_no_address() -> None:
-    settings = replace(SETTINGS, bastion=None)
+    settings = SETTINGS._replace(bastion=None)
     assert connection_for(through_bastion(), NOW, settings) is None
     assert details(through_bastion(), NOW, settings)["host"] is None
     assert list_entry(through_bastion(), NOW, settings)["address"] is None
@@ -225,7 +225,7 @@ BASTION_KEYS = (P521, HOST_KEY)
 
 
 def test_the_host_keys_of_the_bastion_are_answered_where_ssh_reads_them(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, bastion=replace(BASTION, host_keys=BASTION_KEYS))
+    settings = SETTINGS._replace(bastion=replace(BASTION, host_keys=BASTION_KEYS))
     connection = connection_for(through_bastion(), NOW, settings)
     assert connection is not None
     lines = [f"bastion.team-ssh {key}" for key in BASTION_KEYS]
@@ -252,7 +252,7 @@ def test_without_host_keys_the_bastion_is_left_to_the_user() -> None:
 @pytest.mark.parametrize("key", ["ssh-ed25519", "ssh-ed25519 AAAA\nHost *", "@cert-authority * ssh-rsa AAAA", "a b c"])
 def test_a_host_key_that_is_none_is_left_out(key: str) -> None:
     connection = connection_for(
-        through_bastion(), NOW, replace(SETTINGS, bastion=replace(BASTION, host_keys=(key, HOST_KEY)))
+        through_bastion(), NOW, SETTINGS._replace(bastion=replace(BASTION, host_keys=(key, HOST_KEY)))
     )
     assert connection is not None
     assert known_hosts(connection)[-1] == f"bastion.team-ssh {HOST_KEY}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from notebook_ssh.model.stack import Bastion, EndpointSettings
 
@@ -16,8 +16,7 @@ ENDED_KINDS: dict[str, tuple[str, ...]] = {
 """What the parameter EndSessions lets the stack end (model/session_ends.py): sessions by how they logged in."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What `template.yaml` passes to every function under `Globals`. Empty text means: not set.
 
     stack: the stack's name; it owns blocks, rules and records under this name.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from notebook_ssh.adapters.record_cache import RecordCache
 from notebook_ssh.controllers.observe import remember
 from notebook_ssh.planning.actions import Action
@@ -47,7 +45,7 @@ def record_after(
     """Record what a configuration is now. written: as it was read after its script was written, if it was."""
     if written:
         remember(written, cache.at)
-        after = after and replace(after, modified=written.modified)
+        after = after and after._replace(modified=written.modified)
     if after is None and before is not None:
         cache.delete(before.name)
     elif after is not None and after != before:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from aws_lambda_powertools import Logger
 
@@ -67,7 +67,7 @@ def _apply(planned: ConfigReconciliation, deps: Dependencies, slot: int | None) 
         written = apply(plan.actions, deps, cache.at, slot)
     except NotAllowedError as denied:
         # The notebooks that use it are denied the same action, and have it in their status.
-        cache.save(replace(before or LifecycleConfigRecord(planned.observed.name), problem=denied.problem))
+        cache.save((before or LifecycleConfigRecord(planned.observed.name))._replace(problem=denied.problem))
         return
     # Sent before the record is saved: afterwards no reconciliation would find that there is something to send.
     send(plan.follow_ups, deps, cache.at)

@@ -128,7 +128,7 @@ def _save_end(planned: Reconciliation, deps: Dependencies) -> Reconciliation:
     if not ended:
         return planned
     _save_begun(facts, before, planned, deps)
-    return replace(planned, observed=replace(planned.observed, record=facts))
+    return replace(planned, observed=planned.observed._replace(record=facts))
 
 
 def _save_begun(begun: Record, before: Record | None, planned: Reconciliation, deps: Dependencies) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from notebook_ssh.adapters import sagemaker
 from notebook_ssh.adapters.record_cache import RecordCache
@@ -71,11 +70,11 @@ def observe_notebook(name: str, cache: RecordCache, policy: BlockPolicy) -> tupl
         deployment=cache.deployment(),
     )
     as_it_was = _remembered(config_record, now) if is_in_place(observed, policy, now) else None
-    observed = replace(observed, lifecycle_config=as_it_was or _lifecycle_config(attached_config, now))
+    observed = observed._replace(lifecycle_config=as_it_was or _lifecycle_config(attached_config, now))
     if not needs_users(observed, policy, now):
         return observed, tags
     users = read_users(notebook.lifecycle_config or "", policy, now, specs={notebook.name: spec})
-    return replace(observed, users=users), tags
+    return observed._replace(users=users), tags
 
 
 def observe_lifecycle_config(

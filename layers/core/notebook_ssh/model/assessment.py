@@ -7,7 +7,6 @@ and the best of them decides the status.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import NamedTuple, assert_never
 
@@ -109,8 +108,7 @@ class Path(NamedTuple):
         return PathState.FAILED if self.condition in _FAILED else PathState.WAITING
 
 
-@dataclass(frozen=True, slots=True)
-class Assessment:
+class Assessment(NamedTuple):
     """What is known of one notebook at `now`."""
 
     record: Record

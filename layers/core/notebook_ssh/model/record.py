@@ -65,8 +65,7 @@ class NotebookState(StrEnum):
         return not self.is_known or self in (NotebookState.PENDING_MAINTENANCE, NotebookState.IN_MAINTENANCE)
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
+class Network(NamedTuple):
     """Where the notebook is, as DescribeNotebookInstance returns it. All None or empty outside a VPC."""
 
     subnet: str | None = None
@@ -107,8 +106,7 @@ class RestartStep(StrEnum):
     START = "start"
 
 
-@dataclass(frozen=True, slots=True)
-class Restart:
+class Restart(NamedTuple):
     """The progress of a requested restart, recorded before each call, so that a crash repeats no step."""
 
     step: RestartStep
@@ -119,8 +117,7 @@ class Restart:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Mails:
+class Mails(NamedTuple):
     """The mails to the admin about the notebook (`planning.mails`)."""
 
     # When the last one was sent; 0: never.
@@ -140,8 +137,7 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class RejectedKey:
+class RejectedKey(NamedTuple):
     """A line of the notebook's key file that is not a public key. The line's text is never reported."""
 
     line: int

@@ -5,8 +5,8 @@ Every record has a status, and every status names the next step. docs/statuses.m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.assessment import Assessment, Condition, PathState, assess, starting_since
@@ -37,8 +37,7 @@ REACHABLE = frozenset({Code.CONNECTED, Code.READY})
 """The codes with which the address is believed to work."""
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """The status that users read."""
 
     code: Code

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from notebook_ssh.planning.actions import Action, Attach, Detach
 from notebook_ssh.planning.observation import MODIFIABLE_STATES, BlockPolicy, Notebook, NotebookObservation
 from notebook_ssh.planning.script import ScriptPlan, owner_hash
 
 
-@dataclass(frozen=True, slots=True)
-class AttachmentPlan:
+class AttachmentPlan(NamedTuple):
     """The actions on the attachment, and the record's fields of the same names once they are done."""
 
     actions: tuple[Action, ...] = ()
@@ -37,4 +36,4 @@ def plan_attachment(
         return AttachmentPlan()  # edited since it was attached: it belongs to its author now
     if notebook.state not in MODIFIABLE_STATES:
         return unchanged
-    return replace(unchanged, actions=(Detach(notebook.name, "the notebook had no lifecycle configuration before"),))
+    return unchanged._replace(actions=(Detach(notebook.name, "the notebook had no lifecycle configuration before"),))

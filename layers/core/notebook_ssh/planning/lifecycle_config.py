@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from notebook_ssh.planning.actions import BACKUP_RETENTION_S, Action, DeleteLifecycleConfig, ExpireBackups
 from notebook_ssh.planning.observation import (
@@ -16,8 +16,7 @@ from notebook_ssh.planning.upgrade import is_due, is_free
 from notebook_ssh.triggers.requests import ReconcileNotebook
 
 
-@dataclass(frozen=True, slots=True)
-class LifecycleConfigPlan:
+class LifecycleConfigPlan(NamedTuple):
     """The actions for one lifecycle configuration, and what is saved with them."""
 
     actions: tuple[Action, ...] = ()

@@ -7,7 +7,6 @@ notebook and for the stack, and what is left out is counted. No word of a mail i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import NamedTuple
 
 from notebook_ssh.model.record import Mails, Record
@@ -49,13 +48,13 @@ def plan_mail(record: Record, status: Status, stack: str, now: int, *, changed: 
     before = record.mails or Mails()
     if status.code not in MAILED or not (changed or _waits(before)):
         return None
-    held = replace(before, held=before.held + changed)
+    held = before._replace(held=before.held + changed)
     text = None
     if not before.sent_at or now >= before.sent_at + NOTEBOOK_INTERVAL:
         text = _text(record.name, status, stack, held.held)
     elif not changed:
         return None
-    return MailPlan(text, sent=Mails(sent_at=now), over_limit=replace(held, digest_at=now), held=held)
+    return MailPlan(text, sent=Mails(sent_at=now), over_limit=held._replace(digest_at=now), held=held)
 
 
 def is_mail_due(record: Record, status: Status, now: int) -> bool:

@@ -10,7 +10,8 @@ Invariants, whatever is observed:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from notebook_ssh.model.record import NotebookState, Record
 from notebook_ssh.model.spec import NotebookSpec
@@ -23,8 +24,7 @@ from notebook_ssh.planning.script import needs_users, plan_notebook_script
 from notebook_ssh.triggers.requests import ReconcileLifecycleConfig
 
 
-@dataclass(frozen=True, slots=True)
-class NotebookPlan:
+class NotebookPlan(NamedTuple):
     """The actions for one notebook, and what is saved with them."""
 
     # In this order: later ones depend on earlier ones.

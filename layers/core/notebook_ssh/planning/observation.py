@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from notebook_ssh.errors import Problem
@@ -18,8 +17,7 @@ MODIFIABLE_STATES = frozenset({NotebookState.STOPPED, NotebookState.FAILED})
 _ENDED_PLATFORMS = re.compile(r"notebook-al(1|2)-v\d+")
 
 
-@dataclass(frozen=True, slots=True)
-class Notebook:
+class Notebook(NamedTuple):
     """A notebook instance as DescribeNotebookInstance returns it."""
 
     name: str
@@ -31,7 +29,7 @@ class Notebook:
     state_since: int
     # Name of the attached lifecycle configuration, or None.
     lifecycle_config: str | None = None
-    network: Network = field(default_factory=Network)
+    network: Network = Network()
     # `CreationTime`, in epoch seconds; 0 if unknown.
     created_at: int = 0
     # `PlatformIdentifier`, empty if SageMaker names none.
@@ -56,8 +54,7 @@ class NotebookSummary(NamedTuple):
     lifecycle_config: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class LifecycleConfig:
+class LifecycleConfig(NamedTuple):
     """A lifecycle configuration with its decoded scripts; a missing hook is None."""
 
     name: str
@@ -89,8 +86,7 @@ class Users(NamedTuple):
     complete: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class LifecycleConfigRecord:
+class LifecycleConfigRecord(NamedTuple):
     """What the table holds about a lifecycle configuration that the stack manages."""
 
     name: str
@@ -108,8 +104,7 @@ class LifecycleConfigRecord:
     replaced_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(NamedTuple):
     """What the table holds about the block that the stack has now."""
 
     # Its reference (`block_ref`) when a sweep last ran, empty before the first.
@@ -122,14 +117,13 @@ class Deployment:
     next_upgrade: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class NotebookObservation:
+class NotebookObservation(NamedTuple):
     """Everything that the plan for one notebook is computed from."""
 
     name: str
     # None if it does not exist.
     notebook: Notebook | None
-    spec: NotebookSpec = field(default_factory=NotebookSpec)
+    spec: NotebookSpec = NotebookSpec()
     # The attached configuration; without one, the one that would be attached, or None if that does not exist.
     lifecycle_config: LifecycleConfig | None = None
     # Users of the attached configuration; None if not read (see `needs_users`).
@@ -139,11 +133,10 @@ class NotebookObservation:
     config_record: LifecycleConfigRecord | None = None
     # The record of a deleted notebook of this name, in place of `record`.
     predecessor: Record | None = None
-    deployment: Deployment = field(default_factory=Deployment)
+    deployment: Deployment = Deployment()
 
 
-@dataclass(frozen=True, slots=True)
-class LifecycleConfigObservation:
+class LifecycleConfigObservation(NamedTuple):
     """Everything that the plan for one lifecycle configuration is computed from."""
 
     name: str
@@ -153,7 +146,7 @@ class LifecycleConfigObservation:
     # Whether its tags name this stack as its creator; None if not read.
     ours: bool | None = None
     config_record: LifecycleConfigRecord | None = None
-    deployment: Deployment = field(default_factory=Deployment)
+    deployment: Deployment = Deployment()
 
 
 class BlockPolicy(NamedTuple):

@@ -5,8 +5,8 @@ A script loses the block only if complete, fresh knowledge shows that no noteboo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
 from notebook_ssh.errors import Problem
 from notebook_ssh.model.managed_block import (
@@ -58,8 +58,7 @@ class BlockState(Enum):
     UNCHANGED = "unchanged"
 
 
-@dataclass(frozen=True, slots=True)
-class ScriptPlan:
+class ScriptPlan(NamedTuple):
     """The actions on a configuration's on-start script, and the state once they are done."""
 
     actions: tuple[Action, ...] = ()
@@ -123,7 +122,7 @@ def plan_notebook_script(observed: NotebookObservation, policy: BlockPolicy, now
     script = plan_script(observed.lifecycle_config, target, observed.config_record, policy, now, observed.deployment)
     if target is BlockState.UNCHANGED and observed.config_record:
         # A change of the script stays unrecorded until a plan that may act on it.
-        return replace(script, config_record=observed.config_record)
+        return script._replace(config_record=observed.config_record)
     return script
 
 
@@ -214,7 +213,7 @@ def _install(
     since = entry.block_since
     inserted = insert_block(lifecycle_config.on_start, policy.block)
     if isinstance(inserted, Refused):
-        return ScriptPlan((), since, inserted.problem, replace(entry, problem=inserted.problem))
+        return ScriptPlan((), since, inserted.problem, entry._replace(problem=inserted.problem))
     reason = _install_reason(found, policy)
     keep = _keep_backups(entry, config_record, reason)
     if not inserted.changed:
@@ -222,7 +221,7 @@ def _install(
     since = since or now
     replaced_at = now if entry.block not in ("", policy.block_ref) else entry.replaced_at
     write = (BackupScript(lifecycle_config, reason), WriteScript(lifecycle_config, inserted.script, reason, upgrade))
-    after = replace(entry, block=policy.block_ref, block_since=since, replaced_at=replaced_at)
+    after = entry._replace(block=policy.block_ref, block_since=since, replaced_at=replaced_at)
     return ScriptPlan((*keep, *write), since, None, after)
 
 
@@ -242,7 +241,7 @@ def _remove(
     policy: BlockPolicy,
 ) -> ScriptPlan:
     if isinstance(found, Damaged):
-        return ScriptPlan((), entry.block_since, found.problem, replace(entry, problem=found.problem))
+        return ScriptPlan((), entry.block_since, found.problem, entry._replace(problem=found.problem))
     reason = "no notebook that uses this configuration requests SSH"
     # The default configuration stays recorded until it is deleted, or found to belong to another creator.
     rest = entry if config_record and lifecycle_config.name == policy.default_config else None
@@ -252,7 +251,7 @@ def _remove(
         expire = ExpireBackups(lifecycle_config.name, BACKUP_RETENTION_S, reason)
         return ScriptPlan((expire,) if removed_before else (), config_record=rest)
     restore = restore_script(lifecycle_config, found.owner, reason)
-    return ScriptPlan(actions=restore, config_record=rest and replace(rest, block="", block_since=None))
+    return ScriptPlan(actions=restore, config_record=rest and rest._replace(block="", block_since=None))
 
 
 def _block_since(
