@@ -477,4 +477,4 @@ def test_nothing_else_of_a_record_matters(state: NotebookState, spec: NotebookSp
             config_records=(LifecycleConfigRecord("team"),),
         )
         find_drift(fleet, "ssh", "mark", NOW, dry_run=False, status_tags=True, sync_seconds=300)
-    fleet_stats((record,), NOW, 300, "ssh")
+    fleet_stats((record,), NOW, 300)

@@ -76,7 +76,7 @@ def test_our_metrics_are_used_under_the_dimensions_that_they_are_emitted_with(
     from notebook_ssh.model.fleet_stats import fleet_stats
 
     monkeypatch.setattr(emitted.metrics, "service", "notebook-ssh")
-    emitted.count_fleet(fleet_stats([], 0, 300, "ssh"))
+    emitted.count_fleet(fleet_stats([], 0, 300))
     emitted.count_needs_admin(0)  # billed for the hours in which it is sent
     emitted.count_needs_admin(1)
     emitted.metrics.flush_metrics()

@@ -30,7 +30,7 @@ def test_every_notebook_is_counted_once_under_its_status() -> None:
         notebook("d", spec=NotebookSpec(problem=Problem("invalid-tag", "The tag ssh is ngork."))),
         notebook("e", problem=Problem("config-too-large", "Too large.")),
     ]
-    counted = fleet_stats(fleet, NOW, 300, "ssh")
+    counted = fleet_stats(fleet, NOW, 300)
     assert counted.statuses == {Code.STOPPED: 2, Code.OFF: 1, Code.INVALID_TAG: 1, Code.ERROR: 1}
     assert counted.problems == {"invalid-tag": 1, "config-too-large": 1}
     assert counted.requested == 4
@@ -44,7 +44,7 @@ def test_a_bad_token_is_counted_apart_because_it_concerns_everybody() -> None:
         notebook("b", problem=Problem("ngrok-token-missing", "There is no token.")),
         notebook("c", problem=Problem("ngrok-config", "config.yml cannot be read.")),
     ]
-    assert fleet_stats(fleet, NOW, 300, "ssh").token_refused == 2
+    assert fleet_stats(fleet, NOW, 300).token_refused == 2
 
 
 def test_one_notebook_cannot_accuse_a_token_by_which_another_is_connected() -> None:
@@ -57,11 +57,11 @@ def test_one_notebook_cannot_accuse_a_token_by_which_another_is_connected() -> N
         routes={Mode.BASTION: Route(True, "10.0.0.1")},
     )
     now = connected.report.received_at if connected.report else 0
-    assert fleet_stats([accuser, connected], now, 300, "ssh").token_refused == 0
-    assert fleet_stats([accuser, through_bastion], now, 300, "ssh").token_refused == 1
-    assert fleet_stats([accuser, replace(accuser, name="d"), connected], now, 300, "ssh").token_refused == 2
+    assert fleet_stats([accuser, connected], now, 300).token_refused == 0
+    assert fleet_stats([accuser, through_bastion], now, 300).token_refused == 1
+    assert fleet_stats([accuser, replace(accuser, name="d"), connected], now, 300).token_refused == 2
 
 
 def test_an_empty_fleet_is_all_zeros() -> None:
-    counted = fleet_stats([], NOW, 300, "ssh")
+    counted = fleet_stats([], NOW, 300)
     assert (counted.requested, counted.token_refused, counted.count(*Code)) == (0, 0, 0)

@@ -51,22 +51,23 @@ class Shape:
     def __init__(self, make: Callable[..., Any], *attributes: Attribute) -> None:
         self.make = make
         self.attributes = attributes
-        self._plain = tuple(attribute for attribute in attributes if attribute.key is None)
+        self._plain = {attribute.stored: attribute for attribute in attributes if attribute.key is None}
+        self._required = tuple(name for name, each in self._plain.items() if each.default is REQUIRED)
+        self._defaults = {each.field: each.default for each in self._plain.values() if each.default is not REQUIRED}
         self._keyed = tuple(attribute for attribute in attributes if attribute.key is not None)
 
     def decode(self, stored: Mapping[str, Any]) -> Any:
         """Return the dataclass. Raises UnknownValueError."""
-        values: dict[str, Any] = {}
-        # Unpacked, and without a call for the usual values: a sweep decodes every record of the fleet.
-        for field, name, kind, default, _, _ in self._plain:
-            value = stored.get(name)
-            if type(value) is kind.plain:
-                values[field] = value
+        for name in self._required:
+            if stored.get(name) is None:
+                raise UnknownValueError(name, None)
+        values = self._defaults.copy()
+        # Only what is stored, and without a call for the usual values: a sweep decodes every record of the fleet.
+        for name, value in stored.items():
+            if value is None or name not in self._plain:
                 continue
-            if value is None and default is not REQUIRED:
-                values[field] = default
-                continue
-            values[field] = _read(kind, name, value)
+            field, _, kind, _, _, _ = self._plain[name]
+            values[field] = value if type(value) is kind.plain else _read(kind, name, value)
         for field, name, kind, _, _, key in self._keyed:
             if (value := stored.get(name)) is not None:
                 values.setdefault(field, {})[key] = _read(kind, name, value)

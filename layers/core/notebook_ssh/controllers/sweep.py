@@ -65,7 +65,7 @@ def sweep(
         sqs.request_rule_sync(settings.rule_queue, "sweep", correlation_id)
     if not settings.observes_only:
         send_digest(fleet.records, settings, table, now)
-    metrics.count_fleet(fleet_stats(fleet.records, now, settings.sync_seconds, settings.tag_key))
+    metrics.count_fleet(fleet_stats(fleet.records, now, settings.sync_seconds))
     _count_needs_admin(fleet, [*table.needs_admin(now), *_over_plan(fleet, settings, now)])
     return {"notebooks": len(fleet.notebooks), "records": len(fleet.records), "requests": len(requests)}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from notebook_ssh.model.assessment import Condition, assess
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import Mode
-from notebook_ssh.model.status import Code, status_from
+from notebook_ssh.model.status import CODES, Code
 
 TOKEN_REFUSED = frozenset({"ngrok-token-invalid", "ngrok-token-missing"})
 """Problems that affect every notebook of the stack (docs/statuses.md)."""
@@ -45,16 +45,15 @@ class FleetStats:
         return 0 if refused == 1 and self.tunnels else refused
 
 
-def fleet_stats(records: Iterable[Record], now: int, sync_seconds: int, tag_key: str) -> FleetStats:
+def fleet_stats(records: Iterable[Record], now: int, sync_seconds: int) -> FleetStats:
     """Return the statistics of `records` at `now` (epoch seconds)."""
     statuses: Counter[Code] = Counter()
     problems: Counter[str] = Counter()
     tunnels = 0
     for record in records:
         found = assess(record, now, sync_seconds)
-        status = status_from(found, tag_key)
-        statuses[status.code] += 1
-        if status.problem:
-            problems[status.problem.code] += 1
+        statuses[CODES[found.condition]] += 1
+        if found.problem:
+            problems[found.problem.code] += 1
         tunnels += any(path.mode is Mode.NGROK and path.condition is Condition.CONNECTED for path in found.paths)
     return FleetStats(dict(statuses), dict(problems), tunnels)

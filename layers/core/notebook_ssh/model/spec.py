@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 from typing import assert_never
 
 from notebook_ssh.errors import Problem
@@ -101,6 +102,7 @@ class _InvalidTagError(ValueError):
     """An invalid value; the text states what was expected, for the user."""
 
 
+@cache
 def spec_tag_keys(tag_key: str) -> tuple[str, ...]:
     """Return the tag keys that users write, the mode's key first."""
     return (tag_key, *(f"{tag_key}-{part}" for part in ("ngrok-url", "users", "restart", "until", "wake")))

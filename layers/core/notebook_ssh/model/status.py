@@ -91,7 +91,16 @@ def status_from(found: Assessment, tag_key: str) -> Status:
 
 def status_key(status: Status) -> str:
     """Return the part of a status whose change is published: its code, and its problem's."""
-    return f"{status.code}: {status.problem.code}" if status.problem else str(status.code)
+    return _key(status.code, status.problem)
+
+
+def status_key_of(found: Assessment) -> str:
+    """Return the same of the status that an assessment means, without its texts: a sweep compares the whole fleet's."""
+    return _key(CODES[found.condition], found.problem)
+
+
+def _key(code: Code, problem: Problem | None) -> str:
+    return f"{code}: {problem.code}" if problem else str(code)
 
 
 def _since(found: Assessment) -> int | None:

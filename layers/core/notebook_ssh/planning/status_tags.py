@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from notebook_ssh.model.assessment import address_of
+from notebook_ssh.model.assessment import address_of, assess
 from notebook_ssh.model.record import Record
 from notebook_ssh.model.spec import NotebookSpec, status_keys
-from notebook_ssh.model.status import Code, Status, status_key, status_of
+from notebook_ssh.model.status import Code, Status, status_from, status_key_of, status_of
 
 STATUS_TAG_INTERVAL = 60
 """Seconds between two writes of one notebook's status tags, however often its status changes."""
@@ -32,5 +32,5 @@ def current_status_tags(tags: Mapping[str, str], tag_key: str) -> dict[str, str]
 
 def status_change(record: Record, now: int, sync_seconds: int, tag_key: str) -> Status | None:
     """Return the status if it differs from the one last published, else None. Before the first one, SSH was off."""
-    status = status_of(record, now, sync_seconds, tag_key)
-    return None if status_key(status) == (record.notified_status or Code.OFF) else status
+    found = assess(record, now, sync_seconds)
+    return None if status_key_of(found) == (record.notified_status or Code.OFF) else status_from(found, tag_key)
