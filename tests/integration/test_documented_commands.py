@@ -189,7 +189,12 @@ class Terminal:
         """Type the block that sets a parameter with `sam`; by day CloudFormation is asked to, in a fifth of the time."""
         if self.deploys_with_sam:
             self.type("operations.md", f"{parameter}={value}", at=PROJECT)
-            return
+        else:
+            self._update_stack(parameter, value)
+        # An invocation that began before ends with the settings on which it began, as in Lambda.
+        until("the reconciler is idle", self.is_idle)
+
+    def _update_stack(self, parameter: str, value: str) -> None:
         formation = self.client("cloudformation")
         (stack,) = formation.describe_stacks(StackName="notebook-ssh")["Stacks"]
         others = [each["ParameterKey"] for each in stack["Parameters"] if each["ParameterKey"] != parameter]
@@ -209,6 +214,13 @@ class Terminal:
         (stack,) = self.client("cloudformation").describe_stacks(StackName="notebook-ssh")["Stacks"]
         assert "ROLLBACK" not in stack["StackStatus"], stack
         return str(stack["StackStatus"]) == "UPDATE_COMPLETE"
+
+    def is_idle(self) -> bool:
+        """Whether no invocation of the notebook reconciler has a message."""
+        count = "ApproximateNumberOfMessagesNotVisible"
+        queue = self.resource("NotebookQueue")
+        answer = self.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=[count])
+        return str(answer["Attributes"][count]) == "0"
 
     @property
     def endpoint(self) -> str:
@@ -250,11 +262,11 @@ class Terminal:
         items = table.scan(TableName=self.outputs()["TableName"])["Items"]
         return next((item for item in items if item.get("sk", {}).get("S") == "my-notebook"), {})
 
-    def logged(self, function: str, words: str) -> list[Any]:
-        """The events in a function's log with these words, one after the other."""
+    def logged(self, function: str, words: str) -> list[str]:
+        """The lines of a function's log with these words, one after the other."""
         group = f"/aws/lambda/notebook-ssh-{function}"
         found = self.client("logs").filter_log_events(logGroupName=group, filterPattern=f'"{words}"')
-        return list(found["events"])
+        return [event["message"] for event in found["events"]]
 
     def phase(self) -> str:
         """The phase in the agent's last report."""
@@ -476,7 +488,7 @@ def plans_and_puts_back(terminal: Terminal) -> None:
     assert terminal.script() == with_block
     assert terminal.type("operations.md", "api /plan").startswith("Dry run of notebook-ssh: ")
     written = "write the on-start script of gpu-setup"
-    until("it is logged", lambda: bool(terminal.logged("reconcile-notebook", written)))
+    until("it is logged", lambda: any(written in line for line in terminal.logged("reconcile-notebook", "dry run")))
     planned = terminal.type("operations.md", "logs '\"dry run\"'")
     assert written in planned, planned
     terminal.set("DryRun", "false")
