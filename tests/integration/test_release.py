@@ -27,7 +27,7 @@ from patience import LIMIT_S as LIMIT
 from terminal import virtual_environment
 
 PYTHON = PROJECT / ".venv" / "release" / "bin" / "python"
-AWS = PROJECT / ".venv" / "sam" / "bin" / "aws"
+AWS = PROJECT / ".venv" / "aws" / "bin" / "aws"
 ADMIN = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 NAME = f"notebook-ssh-{version.read()}"
 BUCKET = "the-admins-own-code"
@@ -210,7 +210,7 @@ def account() -> Iterator[LocalEnv]:
 def test_from_the_zip_to_a_notebook_that_is_reached(account: LocalEnv, unpacked: Path, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
-    (programs / "aws").symlink_to(AWS)
+    (programs / "aws").symlink_to(AWS.resolve(strict=True))
     environment = {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(tmp_path),

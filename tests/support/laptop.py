@@ -172,6 +172,8 @@ class Sshd:
             "".join(f"HostKey {folder}/{kind}\n" for kind in types)
             + f"ListenAddress 127.0.0.1\nPort {self.port}\nPidFile none\nUsePAM no\n"
             f"StrictModes no\nAuthorizedKeysFile {folder}/authorized_keys\nPasswordAuthentication no\n"
+            # OpenSSH 10 offers neither by itself, and other servers do.
+            "KexAlgorithms +diffie-hellman-group14-sha256,diffie-hellman-group-exchange-sha256\n"
             f"KbdInteractiveAuthentication no\nAllowAgentForwarding yes\nSubsystem sftp internal-sftp\n{options}"
         )
         self.start()
