@@ -6,7 +6,6 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,18 +58,6 @@ def test_a_whole_run_leaves_everything_as_it_was(verification: Verification) -> 
     assert picture(verification.env.emulator) == before
 
 
-@contextmanager
-def answering(verification: Verification, answers: dict[str, str]) -> Iterator[None]:
-    """Let the embedded AWS give these answers."""
-    try:
-        for fact, answer in answers.items():
-            verification.env.emulator.answer(fact, answer)
-        yield
-    finally:
-        for fact in answers:
-            verification.env.emulator.answer(fact, ANSWERS[fact][0])
-
-
 @pytest.mark.nightly(
     sibling="tests/verify/test_experiments_sagemaker.py::test_an_experiment_finds_the_answer_that_is_given"
 )
@@ -82,7 +69,7 @@ def test_with_every_answer_flipped_every_verdict_is(verification: Verification) 
     alone = {"ngrok-redirect", "eice-interface"}, {"endpoint-pings"}
     second: dict[str, str] = {}
     for facts in (set(first) - OPEN - set().union(*alone), *alone):
-        with answering(verification, {fact: OTHER.get(fact, ANSWERS[fact][1]) for fact in facts}):
+        with emulator.answering({fact: OTHER.get(fact, ANSWERS[fact][1]) for fact in facts}):
             report = verification.report(*(word for fact in sorted(facts) for word in ("--only", fact)))
         second |= verdicts(report)
     pairs = {fact: {first[fact], verdict} for fact, verdict in second.items()}
@@ -143,7 +130,7 @@ def test_the_scenario_succeeds_whichever_way_facts_fall(
 ) -> None:
     before = picture(verification.env.emulator)
     words = [word for parameter in parameters for word in ("--parameter", parameter)]
-    with answering(verification, answers):
+    with verification.env.emulator.answering(answers):
         report = verification.report("--only", "scenario", "--mode", mode, *words)
     assert {step["result"] for step in report["scenario"]} == {"ok"}, report["output"]
     assert report["status"] == 0
@@ -159,7 +146,7 @@ def test_the_scenario_succeeds_whichever_way_facts_fall(
 )
 def test_where_the_endpoint_does_not_reach_a_notebook_ssh_alone_fails_and_says_so(verification: Verification) -> None:
     before = picture(verification.env.emulator)
-    with answering(verification, {"eice-interface": "refused"}):
+    with verification.env.emulator.answering({"eice-interface": "refused"}):
         report = verification.report("--only", "scenario", "--mode", "eice")
     failed = [step for step in report["scenario"] if step["result"] != "ok"]
     assert [step["step"].startswith("ssh logs in") for step in failed] == [True, True], report["output"]
@@ -173,7 +160,7 @@ def test_where_the_endpoint_does_not_reach_a_notebook_ssh_alone_fails_and_says_s
 )
 def test_where_another_role_signs_the_reports_everything_else_is_undone(verification: Verification) -> None:
     before = picture(verification.env.emulator)
-    with answering(verification, {"imds-role": "other-credentials"}):
+    with verification.env.emulator.answering({"imds-role": "other-credentials"}):
         report = verification.report("--only", "scenario", "--minutes", "3")
     assert [step["result"] for step in report["scenario"]] == ["ok"], report["output"]
     assert report["stopped"] == "the limit of 3 minutes is reached (--minutes)"
